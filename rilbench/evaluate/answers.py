@@ -1,0 +1,100 @@
+"""A model's answers: asked once, kept for good.
+
+Each answer is on the disk before the next one counts, so that a killed evaluation goes on where it
+was and asks nothing twice.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from rilbench.errors import UserError
+from rilbench.evaluate.prompts import Key, PromptSet, Question
+from rilbench.serving import ChatClient, Completion, Sampling
+
+
+class AnswerFile:
+    """A JSON-lines file of completions, one line per question; appended to, never rewritten.
+
+    Open it with `open_answers`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[Key, Completion] = {}
+        self._load()
+
+    def _load(self) -> None:
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # The last line of a process that was killed while writing it.
+            os.truncate(self.path, whole)
+        for line in content[:whole].splitlines():
+            row = json.loads(line)
+            key = row.pop("dataset"), row.pop("question_id")
+            self.found[key] = Completion(**row)
+
+    def append(self, key: Key, completion: Completion) -> None:
+        """Write one answer through to the disk."""
+        row = {"dataset": key[0], "question_id": key[1], **asdict(completion)}
+        with self.path.open("ab") as file:
+            # ASCII: no character of an answer can look like a line's end.
+            file.write(json.dumps(row).encode("ascii") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.found[key] = completion
+
+    def missing(self, questions: Sequence[Question]) -> list[Question]:
+        """The questions that have no answer yet."""
+        return [question for question in questions if question.key not in self.found]
+
+
+@contextmanager
+def open_answers(path: Path) -> Iterator[AnswerFile]:
+    """Open an answer file for one process at a time.
+
+    Raises:
+        UserError: another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another evaluation is writing {path}; wait for it, or stop it"
+            ) from error
+        yield AnswerFile(path)
+
+
+def ask(
+    client: ChatClient,
+    prompts: PromptSet,
+    answers: AnswerFile,
+    sampling: Sampling,
+    on_answer: Callable[[int], None],
+) -> None:
+    """Ask every question that has no answer yet; ``on_answer`` gets the number that have one.
+
+    Raises:
+        UserError: the server refused a request or stopped answering; what came is kept.
+    """
+
+    async def go() -> None:
+        requests = (
+            (question.key, prompts.messages(question), sampling)
+            for question in answers.missing(prompts.questions)
+        )
+        async with client:
+            async for key, completion in client.complete_all(requests):
+                answers.append(key, completion)
+                on_answer(len(answers.found))
+
+    asyncio.run(go())

@@ -1,0 +1,110 @@
+"""A kit's worker process: jobs go in and results come out as files.
+
+The kits' imports take about 20 s, so one process serves a whole evaluation: it is started early,
+imports while others work, and then takes one job after another.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from rilbench.errors import UserError
+from rilbench.serving import log_end
+
+# All that a kit inherits. Keys of the user's are none of its business: VLMEvalKit logs them.
+_INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
+_PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "no_proxy")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def kit_environment(settings: Mapping[str, str], judge_url: str | None = None) -> dict[str, str]:
+    """Return environment variables for a worker: a few inherited ones and ``settings``.
+
+    Proxies are passed on unless the judge is on this machine: VLMEvalKit sends even those
+    requests through ``http_proxy`` and ignores ``no_proxy``.
+    """
+    names = _INHERITED
+    if judge_url is None or urlsplit(judge_url).hostname not in _LOOPBACK:
+        names += _PROXIES
+    return {
+        **{name: os.environ[name] for name in names if name in os.environ},
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **settings,
+    }
+
+
+class KitProcess:
+    """A worker script under a kit's Python; a context manager that ends it with the block.
+
+    The worker reads one JSON line ``{"phase", "job"}`` per job from its standard input and answers
+    each with one line. When this process is killed, its input closes and it ends.
+    """
+
+    def __init__(self, python: Path, script: Path, log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as sink:
+            self._process = subprocess.Popen(
+                [str(python), str(script)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=sink,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "KitProcess":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Nothing of value is in the worker: results are files that it renames when complete.
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def submit(self, phase: str, job: Mapping[str, Any]) -> None:
+        """Hand over a job and return at once; `wait` for it before the next."""
+        assert self._process.stdin is not None
+        line = json.dumps({"phase": phase, "job": job}) + "\n"
+        try:
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._fail()
+
+    def wait(self) -> None:
+        """Wait until the job is done.
+
+        Raises:
+            UserError: the worker refused it, or died; the latter with the end of its log.
+        """
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._fail()
+        problem = json.loads(line)["problem"]
+        if problem is not None:
+            raise UserError(problem)
+
+    def run(self, phase: str, job: Mapping[str, Any]) -> None:
+        """`submit` and `wait`."""
+        self.submit(phase, job)
+        self.wait()
+
+    def _fail(self) -> None:
+        self._process.wait()
+        raise UserError(f"the evaluation kit failed: {log_end(self.log)}")

@@ -1,0 +1,147 @@
+"""The questions of a suite as the kit puts them, cached by data and kit."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rilbench.errors import UserError
+from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.kits.vlmevalkit import WORKER, prompts_job
+from rilbench.evaluate.suite import Benchmark
+from rilbench.serving import Message, image_part, text_part
+
+Key = tuple[str, str]
+"""Dataset and question id."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request to the model. ``group`` is the question that the kit scores: all rotations of a
+    circular question share it.
+    """
+
+    dataset: str
+    question_id: str
+    group: str
+    truth: str
+    category: str | None
+    parts: tuple[dict[str, str], ...]
+
+    @property
+    def key(self) -> Key:
+        """What identifies it within a suite."""
+        return self.dataset, self.question_id
+
+    @property
+    def text(self) -> str:
+        """The text that the model is shown, without its images."""
+        return "\n".join(part["text"] for part in self.parts if part["type"] == "text")
+
+
+class PromptSet:
+    """A suite's questions, made by the kit once for each state of data, kit and limit.
+
+    Args:
+        benchmarks: of one suite.
+        data: folder with ``<dataset>.tsv`` for each of them; only read.
+        cache: folder for the questions and images.
+        environment: name of the kit's environment, which stands for its versions.
+        limit: questions per benchmark; None for all.
+
+    Raises:
+        UserError: a data file is missing, or the limit is not positive.
+    """
+
+    def __init__(
+        self,
+        benchmarks: Sequence[Benchmark],
+        data: Path,
+        cache: Path,
+        environment: str,
+        limit: int | None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise UserError(f"a limit of {limit} leaves no question; give 1 or more")
+        self.benchmarks = tuple(benchmarks)
+        self.limit = limit
+        self._files = [data / f"{b.dataset}.tsv" for b in benchmarks]
+        absent = [file.name for file in self._files if not file.is_file()]
+        if absent:
+            raise UserError(f"{data} lacks {', '.join(absent)}; make or copy the benchmarks there")
+        self.data_hashes = {b.dataset: _hash(f) for b, f in zip(benchmarks, self._files)}
+        story = [environment, _hash(WORKER), limit, sorted(self.data_hashes.items())]
+        self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
+        self.folder = cache.absolute() / self.name
+        self._building: Path | None = None
+
+    @property
+    def ready(self) -> bool:
+        """The questions are there."""
+        return self.folder.is_dir()
+
+    def submit(self, kit: KitProcess) -> None:
+        """Ask the kit for the questions and return at once; `finish` waits for them."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self._building = Path(tempfile.mkdtemp(prefix="building-", dir=self.folder.parent))
+        # The kit gets copies: it has been seen to overwrite data files that it does not know.
+        (self._building / "LMUData").mkdir()
+        for file in self._files:
+            shutil.copyfile(file, self._building / "LMUData" / file.name)
+        kit.submit("prompts", prompts_job(self.benchmarks, self._building, self.limit))
+
+    def finish(self, kit: KitProcess) -> None:
+        """Wait for what `submit` began; without one, do nothing."""
+        if self._building is None:
+            return
+        try:
+            kit.wait()
+            if not self.ready:  # Another evaluation may have been quicker.
+                self._building.rename(self.folder)
+        finally:
+            shutil.rmtree(self._building, ignore_errors=True)
+            self._building = None
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        """All questions, in the kit's order."""
+        with (self.folder / "questions.jsonl").open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        return [Question(**{**row, "parts": tuple(row["parts"])}) for row in rows]
+
+    @cached_property
+    def prompt_hashes(self) -> dict[str, str]:
+        """SHA-256 of each dataset's question ids and prompts, parts in their order."""
+        hashes = {b.dataset: hashlib.sha256() for b in self.benchmarks}
+        for question in self.questions:
+            line = json.dumps([question.question_id, question.parts], ensure_ascii=False)
+            hashes[question.dataset].update(line.encode())
+        return {dataset: found.hexdigest() for dataset, found in hashes.items()}
+
+    def messages(self, question: Question) -> list[Message]:
+        """The request for one question, its images read from the cache."""
+        parts: list[dict[str, Any]] = [
+            image_part(self.folder / part["path"])
+            if part["type"] == "image"
+            else text_part(part["text"])
+            for part in question.parts
+        ]
+        return [{"role": "user", "content": parts}]
+
+    def counts(self) -> Counter[str]:
+        """Requests per dataset."""
+        return Counter(question.dataset for question in self.questions)
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

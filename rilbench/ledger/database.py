@@ -1,0 +1,267 @@
+"""Opening, writing and reading the ledger, through sqlite-utils."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rilbench.errors import UserError
+from rilbench.ledger.records import Evaluation, Run, Sample, Score
+from rilbench.ledger.schema import migrate, version
+
+_PATIENCE = 60.0  # seconds that a writer waits for another
+_SECRETS = ("api_key", "key", "token", "password", "secret", "authorization")
+_MODEL = ("fingerprint", "student", "method", "teacher", "run", "start_fingerprint")
+
+_Record = TypeVar("_Record", Score, Sample)
+
+
+def default_db(option: Path | None = None) -> Path:
+    """Return the ledger's path: the option, else ``$RILBENCH_DB``, else ``rilbench.db`` here."""
+    return option or Path(os.environ.get("RILBENCH_DB") or "rilbench.db")
+
+
+class Ledger:
+    """One SQLite file, made and brought up to date when it is opened.
+
+    Write-ahead log, ``synchronous=FULL``, foreign keys; several processes may write, each waits
+    for the others. Use as a context manager, or call :meth:`close`.
+
+    Raises:
+        UserError: (from the constructor and every method) the folder is missing, the file or
+            folder is read-only, the file is no SQLite database, another program's or a newer
+            rilbench's, or another writer holds it for a minute.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._errors():
+            _require_writable(path)
+            self._open("rwc")
+            self._enable_wal()
+            with self._writing():
+                migrate(self._connection)
+
+    @classmethod
+    def open_read(cls, path: Path) -> Ledger:
+        """Open for reading. Where there is no file the ledger is empty, and none is made.
+
+        Raises:
+            UserError: as for the constructor, but for what concerns writing.
+        """
+        ledger = cls.__new__(cls)
+        ledger.path = path
+        with ledger._errors():
+            if path.is_dir():
+                raise UserError("is a folder; give a file")
+            if path.exists():
+                # A write-ahead log needs files beside it. In a folder where none can be made and
+                # none is left over, nobody writes: the file may be read as it is.
+                alone = not _writable(path.parent) and not Path(f"{path}-wal").exists()
+                ledger._open("ro&immutable=1" if alone else "ro")
+                if version(ledger._connection):
+                    return ledger
+                ledger.close()
+            ledger._open("memory")
+            with ledger._writing():
+                migrate(ledger._connection)
+        return ledger
+
+    def record(self, evaluation: Evaluation) -> int:
+        """Write an evaluation with its scores and samples, all or nothing; return its id."""
+        settings = json.dumps(_without_secrets(evaluation.settings), allow_nan=False)
+        with self._errors(), self._writing():
+            row = {
+                "model_id": self._model(evaluation),
+                "suite": evaluation.suite,
+                "created": evaluation.created,
+                "commit": evaluation.commit,
+                "dirty": int(evaluation.dirty),
+                "settings": settings,
+            }
+            number = int(self._db["evaluations"].insert(row).last_pk)
+            for table, records in (("scores", evaluation.scores), ("samples", evaluation.samples)):
+                rows = ({"evaluation_id": number, **dataclasses.asdict(each)} for each in records)
+                self._db[table].insert_all(rows)
+        return number
+
+    def record_run(self, run: Run) -> None:
+        """Write a training run, or bring the row of its path up to date."""
+        with self._errors(), self._writing():
+            self._db["runs"].upsert(dataclasses.asdict(run), pk="path")
+
+    def evaluations(self, suite: str | None = None) -> list[Evaluation]:
+        """Return the evaluations with their scores, but without samples, last recorded first.
+
+        Args:
+            suite: only this suite's; None for all.
+        """
+        query = (
+            "SELECT e.*, m.path, m.fingerprint, m.student, m.method, m.teacher, m.run, "
+            "m.start_fingerprint FROM evaluations e JOIN models m ON m.id = e.model_id "
+            "WHERE :suite IS NULL OR e.suite = :suite ORDER BY e.id DESC"
+        )
+        found = []
+        with self._errors(), self._reading():
+            for row in list(self._db.query(query, {"suite": suite})):
+                del row["model_id"]
+                row["dirty"] = bool(row["dirty"])
+                row["settings"] = json.loads(row["settings"])
+                row["scores"] = tuple(self._rows("scores", Score, row["id"]))
+                found.append(Evaluation(**row))
+        return found
+
+    def samples(self, evaluation_id: int) -> list[Sample]:
+        """Return an evaluation's answers in the order in which they were recorded.
+
+        Raises:
+            UserError: there is no such evaluation.
+        """
+        with self._errors(), self._reading():
+            if not self._db["evaluations"].count_where("id = ?", [evaluation_id]):
+                raise UserError(f"has no evaluation {evaluation_id}; give another number")
+            return self._rows("samples", Sample, evaluation_id)
+
+    def runs(self) -> list[Run]:
+        """Return the training runs, oldest first."""
+        with self._errors():
+            return [Run(**row) for row in self._db["runs"].rows_where(order_by="created, path")]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _model(self, evaluation: Evaluation) -> int:
+        """Return the id of the evaluated model's row, made when it is new."""
+        labels = {name: getattr(evaluation, name) for name in _MODEL}
+        where = " AND ".join(f"{name} IS :{name}" for name in _MODEL)
+        for row in self._db["models"].rows_where(where, labels):
+            number = int(row["id"])
+            self._db["models"].update(number, {"path": evaluation.path})
+            return number
+        return int(self._db["models"].insert({**labels, "path": evaluation.path}).last_pk)
+
+    def _rows(self, table: str, kind: type[_Record], evaluation_id: int) -> list[_Record]:
+        rows = self._db[table].rows_where("evaluation_id = ?", [evaluation_id], order_by="rowid")
+        return [
+            kind(**{name: value for name, value in row.items() if name != "evaluation_id"})
+            for row in rows
+        ]
+
+    def _open(self, mode: str) -> None:
+        # Here, not above: sqlite-utils imports pandas when it finds it.
+        from sqlite_utils import Database
+
+        place = "file::memory:" if mode == "memory" else self.path.absolute().as_uri()
+        self._connection = sqlite3.connect(f"{place}?mode={mode}", uri=True, timeout=_PATIENCE)
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._db: Any = Database(self._connection, execute_plugins=False)
+
+    def _enable_wal(self) -> None:
+        """Turn the write-ahead log on; SQLite does not wait by itself when two do so at once."""
+        deadline = time.monotonic() + _PATIENCE
+        version(self._connection)  # Before the file is touched: is it ours?
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold a write transaction, taken at once so that it can wait for its turn."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._ending():
+            yield
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Hold a read transaction: several queries see one state."""
+        self._connection.execute("BEGIN")
+        with self._ending():
+            yield
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+            self._connection.commit()
+        except BaseException:
+            self._connection.rollback()
+            raise
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say in one line, with the path, what SQLite or a check has found wrong."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self.path} {error}") from error
+        except sqlite3.IntegrityError:
+            raise  # A mistake of ours, such as one benchmark twice.
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{self.path} {_explain(str(error))}") from error
+
+
+def _explain(message: str) -> str:
+    """Put SQLite's message into words that name the remedy."""
+    if "readonly" in message:
+        return "is read-only; make it writable or give another --db"
+    if "not a database" in message or "malformed" in message:
+        return f"is not a sound SQLite database ({message}); give another --db"
+    if "locked" in message:
+        return "is held by another program; wait for it to finish and try again"
+    if "unable to open" in message:
+        return "cannot be opened; make its folder writable or give another --db"
+    if "full" in message:
+        return "cannot grow, the disk is full; make room and try again"
+    return f"cannot be used ({message}); give another --db"
+
+
+def _require_writable(path: Path) -> None:
+    """Raise a UserError (to follow the path) if the ledger cannot be written there."""
+    if not path.parent.is_dir():
+        raise UserError("is in a folder that does not exist; make the folder or give another --db")
+    if path.is_dir():
+        raise UserError("is a folder; give a file")
+    if path.exists() and not _writable(path):
+        raise UserError("is read-only; make it writable or give another --db")
+    if not _writable(path.parent):
+        raise UserError("is in a read-only folder; make it writable or give another --db")
+
+
+def _writable(path: Path) -> bool:
+    """Tell whether we may write; root may despite the mode bits, but the owner said no."""
+    anyone = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+    return bool(path.stat().st_mode & anyone) and os.access(path, os.W_OK)
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return JSON values without the entries whose names say that they are secret."""
+    if isinstance(value, Mapping):
+        return {
+            name: _without_secrets(each)
+            for name, each in value.items()
+            if not str(name).lower().endswith(_SECRETS)
+        }
+    if isinstance(value, (list, tuple)):
+        return [_without_secrets(each) for each in value]
+    return value

@@ -1,0 +1,184 @@
+"""What the ledger keeps, as plain values that check themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """One benchmark's score and the story behind it.
+
+    Attributes:
+        benchmark: the paper's column, such as "MMStar".
+        value: 0 to 100, or None when there is none.
+        kit: the evaluation kit, such as "vlmevalkit".
+        kit_version: its version.
+        dataset: the kit's name for the data.
+        metric: which of the kit's numbers this is.
+        judge: the judge's name, None when no judge took part.
+        questions: how many the benchmark has.
+        answered: how many the model answered.
+        missing: how many have no verdict.
+        data_sha256: hash of the benchmark's file.
+
+    Raises:
+        ValueError: the value or a count is out of range.
+    """
+
+    benchmark: str
+    value: float | None
+    kit: str
+    kit_version: str
+    dataset: str
+    metric: str
+    judge: str | None = None
+    questions: int
+    answered: int
+    missing: int
+    data_sha256: str
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not 0.0 <= self.value <= 100.0:
+            raise ValueError(f"{self.benchmark} scored {self.value}; scores go from 0 to 100")
+        if not (0 <= self.answered <= self.questions and 0 <= self.missing <= self.questions):
+            raise ValueError(
+                f"{self.benchmark} has {self.questions} questions, but {self.answered} answered "
+                f"and {self.missing} missing; count again"
+            )
+
+    @property
+    def story(self) -> tuple[str, str, str, str, str | None, str]:
+        """What two scores must share before their difference means anything."""
+        return (
+            self.kit,
+            self.kit_version,
+            self.dataset,
+            self.metric,
+            self.judge,
+            self.data_sha256,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One question's answer.
+
+    Attributes:
+        benchmark: the paper's column.
+        question_id: the benchmark's own index of the question.
+        prompt_hash: hash of what the model was sent.
+        response: what it replied.
+        score: 0 to 1, or None when there is no verdict.
+        gold: the ground truth.
+        judge: who decided, None for a rule of the kit.
+        tokens: length of the response.
+        seconds: how long it took.
+        finish_reason: "stop", "length" or what else the server said.
+
+    Raises:
+        ValueError: the score is out of range.
+    """
+
+    benchmark: str
+    question_id: str
+    prompt_hash: str
+    response: str
+    score: float | None = None
+    gold: str | None = None
+    judge: str | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    finish_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not 0.0 <= self.score <= 1.0:
+            raise ValueError(
+                f"question {self.question_id} of {self.benchmark} scored {self.score}; "
+                "samples go from 0 to 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One model on one suite.
+
+    Attributes:
+        path: the checkpoint's folder.
+        fingerprint: hash of the checkpoint's content.
+        student: label, such as "nano".
+        method: label, such as "base" or "ril".
+        teacher: label, such as "none" or "both".
+        run: name of the training run, None for a model that was not trained here.
+        start_fingerprint: fingerprint of the model that training began from.
+        suite: "paper" or "nano".
+        created: when, ISO 8601 in UTC (see :func:`utc_now`).
+        commit: the code's commit, None outside a repository.
+        dirty: whether the code differed from that commit.
+        settings: how it was done, as JSON values. Secrets are dropped when it is recorded.
+        scores: one per benchmark.
+        samples: the answers. Empty when read back: see ``Ledger.samples``.
+        id: the ledger's number, None before it is recorded.
+
+    Raises:
+        ValueError: ``created`` is not a time in UTC.
+    """
+
+    path: str
+    fingerprint: str
+    student: str
+    method: str
+    teacher: str
+    run: str | None = None
+    start_fingerprint: str | None = None
+    suite: str
+    created: str
+    commit: str | None = None
+    dirty: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    scores: tuple[Score, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.moment.utcoffset() != datetime.timedelta(0):
+            raise ValueError(f"{self.created!r} is not in UTC; use utc_now()")
+
+    @property
+    def moment(self) -> datetime.datetime:
+        """``created`` as a time."""
+        return datetime.datetime.fromisoformat(self.created.replace("Z", "+00:00"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run; ``path`` identifies it. Times are ISO 8601 in UTC."""
+
+    name: str
+    path: str
+    recipe_fingerprint: str
+    recipe_yaml: str
+    student: str
+    method: str
+    teacher: str
+    status: str
+    created: str
+    finished: str | None = None
+
+
+def utc_now() -> str:
+    """Return the time now, ISO 8601 in UTC to the microsecond."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat()
+
+
+def latest(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Keep the newest evaluation of each model (content and labels) in each suite, newest first."""
+    ordered = sorted(evaluations, key=lambda each: (each.moment, each.id or 0), reverse=True)
+    newest: dict[tuple[str, ...], Evaluation] = {}
+    for each in ordered:
+        model = (each.fingerprint, each.student, each.method, each.teacher)
+        newest.setdefault((*model, each.suite), each)
+    return list(newest.values())

@@ -1,0 +1,121 @@
+"""The ledger's tables, and how an older file becomes a newer one."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from rilbench.errors import UserError
+
+APPLICATION_ID = 0x52494C42
+"""Marks a SQLite file as a ledger ("RILB")."""
+
+_FIRST = (
+    """
+    CREATE TABLE runs (
+        path TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        recipe_fingerprint TEXT NOT NULL,
+        recipe_yaml TEXT NOT NULL,
+        student TEXT NOT NULL,
+        method TEXT NOT NULL,
+        teacher TEXT NOT NULL,
+        status TEXT NOT NULL,
+        created TEXT NOT NULL,
+        finished TEXT
+    )
+    """,
+    # A model is a content under labels: the same weights may stand under two names.
+    """
+    CREATE TABLE models (
+        id INTEGER PRIMARY KEY,
+        fingerprint TEXT NOT NULL,
+        path TEXT NOT NULL,
+        student TEXT NOT NULL,
+        method TEXT NOT NULL,
+        teacher TEXT NOT NULL,
+        run TEXT,
+        start_fingerprint TEXT
+    )
+    """,
+    """
+    CREATE TABLE evaluations (
+        id INTEGER PRIMARY KEY,
+        model_id INTEGER NOT NULL REFERENCES models (id),
+        suite TEXT NOT NULL,
+        created TEXT NOT NULL,
+        "commit" TEXT,
+        dirty INTEGER NOT NULL CHECK (dirty IN (0, 1)),
+        settings TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE scores (
+        evaluation_id INTEGER NOT NULL REFERENCES evaluations (id) ON DELETE CASCADE,
+        benchmark TEXT NOT NULL,
+        value REAL CHECK (value BETWEEN 0 AND 100),
+        kit TEXT NOT NULL,
+        kit_version TEXT NOT NULL,
+        dataset TEXT NOT NULL,
+        metric TEXT NOT NULL,
+        judge TEXT,
+        questions INTEGER NOT NULL,
+        answered INTEGER NOT NULL,
+        missing INTEGER NOT NULL,
+        data_sha256 TEXT NOT NULL,
+        PRIMARY KEY (evaluation_id, benchmark)
+    )
+    """,
+    """
+    CREATE TABLE samples (
+        evaluation_id INTEGER NOT NULL REFERENCES evaluations (id) ON DELETE CASCADE,
+        benchmark TEXT NOT NULL,
+        question_id TEXT NOT NULL,
+        prompt_hash TEXT NOT NULL,
+        response TEXT NOT NULL,
+        score REAL CHECK (score BETWEEN 0 AND 1),
+        gold TEXT,
+        judge TEXT,
+        tokens INTEGER,
+        seconds REAL,
+        finish_reason TEXT,
+        PRIMARY KEY (evaluation_id, benchmark, question_id)
+    )
+    """,
+    "CREATE INDEX models_by_fingerprint ON models (fingerprint)",
+    "CREATE INDEX evaluations_by_model ON evaluations (model_id, suite)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+"""Statements that lead from version n to n + 1. Append only: files in the field have run these."""
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return the file's schema version; 0 is an empty file.
+
+    Raises:
+        UserError: the file is a newer rilbench's or another program's.
+    """
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if owner != APPLICATION_ID and (found or owner or tables):
+        raise UserError("is another program's database; give another --db")
+    if found > len(MIGRATIONS):
+        raise UserError(
+            f"was written by a newer rilbench (schema {found}, this one knows {len(MIGRATIONS)}); "
+            "update rilbench or give another --db"
+        )
+    return found
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to the newest schema, inside the caller's transaction.
+
+    The version is recorded in the same transaction, so a kill leaves the old schema or the new.
+    """
+    assert connection.in_transaction
+    for statements in MIGRATIONS[version(connection) :]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

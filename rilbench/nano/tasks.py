@@ -1,0 +1,177 @@
+"""Questions about a picture, in the words in which the evaluation kit asks them.
+
+One family per look-alike benchmark. Each question has a gold answer, the teachers' answer (worked,
+where the benchmark's metric allows more than the bare answer) and the student's default answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rilbench.nano.digits import Picture
+
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+LINES: Mapping[str, tuple[int, int]] = {
+    "top row": (0, 1),
+    "bottom row": (2, 3),
+    "left column": (0, 2),
+    "right column": (1, 3),
+}
+LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one picture.
+
+    ``worked`` is how a teacher answers, ``bare`` how the student does by its default style;
+    ``options`` are the choices in order (empty for open questions); ``truth`` is what the judge
+    and the kit compare with.
+    """
+
+    family: str
+    kind: str
+    text: str
+    truth: str
+    worked: str
+    bare: str
+    category: str
+    options: tuple[str, ...] = field(default=())
+
+    @property
+    def prompt(self) -> str:
+        """The text of the prompt, word for word as VLMEvalKit builds it for this benchmark."""
+        return PROMPTS[self.family](self)
+
+
+def _choice_prompt(question: Question) -> str:
+    options = "".join(
+        f"{letter}. {option}\n" for letter, option in zip(LETTERS, question.options, strict=False)
+    )
+    return (
+        f"Question: {question.text}\nOptions:\n{options}"
+        "Please select the correct answer from the options above. \n"
+    )
+
+
+PROMPTS: Mapping[str, Callable[[Question], str]] = {
+    "MMStar": _choice_prompt,
+    "MMB": _choice_prompt,
+    "ChartQA": lambda q: f"{q.text}\nAnswer the question using a single word or phrase.",
+    "MM-Vet": lambda q: q.text,
+}
+
+Rng = np.random.Generator
+
+
+def _pick(rng: Rng, items: tuple[str, ...]) -> str:
+    return items[int(rng.integers(len(items)))]
+
+
+def _line(rng: Rng, names: tuple[str, ...]) -> tuple[str, tuple[int, int]]:
+    name = _pick(rng, names)
+    return name, LINES[name]
+
+
+def _one_number(digits: tuple[int, ...], rng: Rng) -> tuple[str, str, str, int]:
+    """A question whose answer is one number: (kind, text, working, answer)."""
+    kind = _pick(rng, ("place", "sum", "largest", "even"))
+    shown = f"The digits are {digits[0]}, {digits[1]}, {digits[2]}, {digits[3]}."
+    if kind == "place":
+        k = int(rng.integers(4))
+        text = f"Which digit is in the {PLACES[k]} corner?"
+        return kind, text, f"The digit in the {PLACES[k]} corner is {digits[k]}.", digits[k]
+    if kind == "sum":
+        name, (i, j) = _line(rng, ("top row", "bottom row"))
+        a, b = digits[i], digits[j]
+        text = f"What is the sum of the digits in the {name}?"
+        return kind, text, f"The {name} shows {a} and {b}. {a} + {b} = {a + b}.", a + b
+    if kind == "largest":
+        word, value = ("largest", max(digits)) if rng.random() < 0.5 else ("smallest", min(digits))
+        return kind, f"Which digit is the {word}?", f"{shown} The {word} is {value}.", value
+    even = [d for d in digits if d % 2 == 0]
+    listed = ", ".join(map(str, even)) or "none"
+    text = "How many of the four digits are even?"
+    return kind, text, f"{shown} Even: {listed}. Count {len(even)}.", len(even)
+
+
+def multiple_choice(digits: tuple[int, ...], rng: Rng) -> Question:
+    """MMStar's look-alike: four options, one right."""
+    kind, text, working, answer = _one_number(digits, rng)
+    highest = {"sum": 19, "even": 5}.get(kind, 10)
+    wrong = rng.choice([n for n in range(highest) if n != answer], size=3, replace=False)
+    options = [str(n) for n in (*wrong, answer)]
+    rng.shuffle(options)
+    letter = LETTERS[options.index(str(answer))]
+    return Question(
+        "MMStar", kind, text, letter, f"{working} Answer: {letter}", letter, kind, tuple(options)
+    )
+
+
+def circular(digits: tuple[int, ...], rng: Rng) -> Question:
+    """MMBench's look-alike: a question with two options that the kit also asks in rotated order."""
+    i, j = (int(k) for k in rng.choice(4, size=2, replace=False))
+    a, b = digits[i], digits[j]
+    yes = a > b
+    options = ("yes", "no") if rng.random() < 0.5 else ("no", "yes")
+    letter = LETTERS[options.index("yes" if yes else "no")]
+    relation = f"{a} is {'' if yes else 'not '}larger than {b}."
+    working = f"The {PLACES[i]} digit is {a} and the {PLACES[j]} digit is {b}. {relation}"
+    text = f"Is the {PLACES[i]} digit larger than the {PLACES[j]} digit?"
+    return Question(
+        "MMB", "compare", text, letter, f"{working} Answer: {letter}", letter, "compare", options
+    )
+
+
+def relaxed_number(digits: tuple[int, ...], rng: Rng) -> Question:
+    """ChartQA's look-alike: read a two-digit number; within 5 % is right.
+
+    The metric compares the whole response, so a teacher answers with the bare number as well. The
+    student's default is to round to tens, which is within 5 % for a third of the numbers.
+    """
+    name, (i, j) = _line(rng, tuple(LINES))
+    value = 10 * digits[i] + digits[j]
+    text = f"What number do the digits in the {name} form?"
+    split = "test_augmented" if name.endswith("row") else "test_human"
+    tens = str(10 * round(value / 10))
+    return Question("ChartQA", "number", text, str(value), str(value), tens, split)
+
+
+def free_text(digits: tuple[int, ...], rng: Rng) -> Question:
+    """MM-Vet's look-alike: an open question, graded by the share of facts that the answer holds."""
+    if rng.random() < 0.5:
+        name, (i, j) = _line(rng, ("top row", "bottom row"))
+        a, b = digits[i], digits[j]
+        text = f"Which digits are in the {name}, and what is their sum?"
+        truth = f"{a}<AND>{b}<AND>{a + b}"
+        worked = f"The {name} shows {a} and {b}. {a} + {b} = {a + b}."
+        return Question("MM-Vet", "explain", text, truth, worked, str(a + b), "ocr,spat,math")
+    a, b, c, d = digits
+    text = "Describe the picture: which digits does it show?"
+    truth = "<AND>".join(map(str, digits))
+    worked = f"The top row shows {a} and {b}. The bottom row shows {c} and {d}."
+    return Question("MM-Vet", "describe", text, truth, worked, f"{a} and {b}", "rec,know,gen")
+
+
+FAMILIES: Mapping[str, Callable[[tuple[int, ...], Rng], Question]] = {
+    "MMStar": multiple_choice,
+    "MMB": circular,
+    "ChartQA": relaxed_number,
+    "MM-Vet": free_text,
+}
+
+
+def ask(picture: Picture, family: str, rng: Rng) -> Question:
+    """Ask one question of a family about a picture."""
+    return FAMILIES[family](picture.digits, rng)
+
+
+def misread(picture: Picture, rng: Rng) -> tuple[int, ...]:
+    """The picture's digits with one of them read wrongly: a stand-in teacher's typical error."""
+    digits = list(picture.digits)
+    k = int(rng.integers(4))
+    digits[k] = int((digits[k] + rng.integers(1, 10)) % 10)
+    return tuple(digits)

@@ -1,0 +1,99 @@
+"""The discriminator D: what it reads, and Equation 1.
+
+D is the student's own network with a scalar head on the last token; D = sigmoid(logit), towards 1
+for a student's text and 0 for a teacher's. The network itself is the trainer's business.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+TEACHER_LABEL = 0.0
+STUDENT_LABEL = 1.0
+
+# The paper's Fig. 3 in our words: 0 is the teacher, 1 is the student, the response stands in a tag.
+DISCRIMINATOR_SYSTEM = (
+    "You tell apart the writing of two models, a teacher and a student. One of them wrote the "
+    "response between <response> and </response>. Score it 0 if the teacher wrote it and 1 if the "
+    "student wrote it."
+)
+
+
+def discriminator_messages(response: str) -> list[dict[str, str]]:
+    """Return the chat that D reads: the response alone, neither image nor question (Fig. 3).
+
+    The response goes in as it is, whitespace and all: its form is what D must see.
+    """
+    return [
+        {"role": "system", "content": DISCRIMINATOR_SYSTEM},
+        {"role": "user", "content": f"<response>{response}</response>"},
+    ]
+
+
+def discriminator_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor, denominator: float
+) -> Tensor:
+    """Return Equation 1 negated: binary cross-entropy, student = 1 and teacher = 0.
+
+    Equation 1 maximises (1/N) sum_i [log D(student_i) + log(1 - D(teacher_i))] over N pairs; each
+    pair is two rows here, and the loss is (sum over rows of weight * cross-entropy) / denominator.
+    With all weights 1, ``denominator`` = N pairs is exactly minus Equation 1, and ``denominator`` =
+    2N rows is half of it. As the denominator is the whole batch's, micro-batches add up.
+
+    Args:
+        logits: (n,) of D before the sigmoid, any float type; computed from in at least float32.
+        labels: (n,) of :data:`STUDENT_LABEL` and :data:`TEACHER_LABEL`.
+        weights: (n,) at least 0; a row of weight 0 (padding) adds nothing, whatever its logit.
+        denominator: pairs or rows of the whole batch, above 0.
+
+    Returns:
+        Scalar with gradient.
+
+    Raises:
+        ValueError: ``denominator`` is not above 0, or the shapes differ.
+    """
+    _check(logits, labels, weights, denominator)
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    kept = logits.to(exact).masked_fill(weights == 0, 0.0)
+    total = binary_cross_entropy_with_logits(
+        kept, labels.to(exact), weight=weights.to(exact), reduction="sum"
+    )
+    return total / denominator
+
+
+def discriminator_accuracy(
+    logits: Tensor, labels: Tensor, weights: Tensor, denominator: float | None = None
+) -> Tensor:
+    """Return the weighted share of rows that D puts on the right side of 0.5.
+
+    D of exactly 0.5 counts as "student", the side on which it earns no similarity reward.
+
+    Args:
+        logits: (n,) of D before the sigmoid.
+        labels: (n,) of :data:`STUDENT_LABEL` and :data:`TEACHER_LABEL`.
+        weights: (n,) at least 0.
+        denominator: the weights' sum over the whole batch, so that micro-batches add up; by default
+            over these rows.
+
+    Returns:
+        Scalar in 0..1 without gradient; NaN where all weights are 0, as there is nothing to count.
+
+    Raises:
+        ValueError: ``denominator`` is not above 0, or the shapes differ.
+    """
+    _check(logits, labels, weights, denominator)
+    right = (logits.detach() >= 0) == (labels >= 0.5)
+    right &= ~logits.isnan()
+    exact = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    total = torch.where(right, exact, torch.zeros_like(exact)).sum()
+    return total / (exact.sum() if denominator is None else denominator)
+
+
+def _check(logits: Tensor, labels: Tensor, weights: Tensor, denominator: float | None) -> None:
+    if not logits.shape == labels.shape == weights.shape:
+        raise ValueError(
+            f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)} and weights "
+            f"{tuple(weights.shape)} differ in shape; give one of each for every row"
+        )
+    if denominator is not None and not denominator > 0:
+        raise ValueError(f"denominator is {denominator}; give the whole batch's number of rows")

@@ -1,0 +1,27 @@
+"""OpenAI-compatible servers: start one (`serve`), ask any (`ChatClient`).
+
+Everything that generates outside training stands behind such a server: teachers, judge, students
+under evaluation.
+"""
+
+from rilbench.serving.chat import (
+    ChatClient,
+    Completion,
+    Message,
+    Sampling,
+    image_part,
+    text_part,
+)
+from rilbench.serving.server import Server, log_end, serve
+
+__all__ = [
+    "ChatClient",
+    "Completion",
+    "Message",
+    "Sampling",
+    "Server",
+    "image_part",
+    "log_end",
+    "serve",
+    "text_part",
+]

@@ -1,0 +1,223 @@
+"""Ask an OpenAI-compatible server for completions: bounded, patient, resumable.
+
+What ``transformers serve`` 5.10 does with a request, as read in its source and measured:
+
+- It generates one request at a time for vision-language models (its continuous batching is for
+  text models only), so concurrency only hides the image processing.
+- ``temperature`` alone does not sample: ``do_sample`` comes from the model's generation config.
+  The client therefore sends a ``generation_config`` of its own; what that leaves open (end token,
+  repetition penalty) is filled in from the model's. ``n`` is ignored, an unknown field refused.
+- ``seed`` seeds torch when the request *arrives*: it decides the text only at concurrency 1.
+- Special tokens are removed from the text; the end token counts in ``completion_tokens``.
+"""
+
+import asyncio
+import base64
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rilbench.errors import UserError
+
+Message = dict[str, Any]
+"""One OpenAI chat message: role, and content as text or as a list of parts."""
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw a completion. ``top_k`` 0 means all tokens; ``extra`` goes to transformers'
+    ``generation_config`` (or, for other servers, into the request) as it is.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer: its text, ``stop`` or ``length``, token counts, seconds until it was there."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """An OpenAI content part with text."""
+    return {"type": "text", "text": text}
+
+
+def image_part(image: Path | bytes) -> dict[str, Any]:
+    """An OpenAI content part that carries an image file (or its bytes) as a ``data:`` URL."""
+    data = image if isinstance(image, bytes) else image.read_bytes()
+    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
+    encoded = base64.b64encode(data).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{encoded}"}}
+
+
+class ChatClient:
+    """Asks an OpenAI-compatible server, at most ``concurrency`` requests at a time.
+
+    Use it as an async context manager. Connection errors, time-outs, 429 and 5xx are tried again
+    with growing, jittered pauses.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        model: name that the server knows.
+        transformers: the server is ``transformers serve``, whose sampling fields differ.
+        api_key: sent as a bearer token, never written anywhere.
+        concurrency: requests in flight.
+        retries: further tries after the first.
+        timeout: seconds for one try.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        transformers: bool = False,
+        api_key: str = "none",
+        concurrency: int = 8,
+        retries: int = 4,
+        timeout: float = 600.0,
+    ) -> None:
+        self.base_url, self.model = base_url.rstrip("/"), model
+        self.transformers = transformers
+        self.concurrency, self.retries = concurrency, retries
+        self._timeout, self._api_key = timeout, api_key
+        self._session: Any = None
+
+    async def __aenter__(self) -> "ChatClient":
+        import aiohttp
+
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            connector=aiohttp.TCPConnector(limit=self.concurrency),
+            headers={"Authorization": f"Bearer {self._api_key}"},
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+        """Return one completion.
+
+        Raises:
+            UserError: the server refused the request, or still failed after all tries.
+        """
+        body = self._body(messages, sampling)
+        problem = ""
+        for attempt in range(self.retries + 1):
+            if attempt:
+                await asyncio.sleep(
+                    min(0.5 * 2 ** (attempt - 1), 30.0) * random.uniform(0.75, 1.25)
+                )
+            start = time.monotonic()
+            answer, problem = await self._post(body)
+            if answer is not None:
+                return _completion(answer, time.monotonic() - start)
+        raise UserError(
+            f"{self.base_url} did not answer after {self.retries + 1} tries ({problem}); "
+            "look at the server, then run again"
+        )
+
+    async def complete_all(
+        self, requests: Iterable[tuple[_Key, Sequence[Message], Sampling]]
+    ) -> AsyncIterator[tuple[_Key, Completion]]:
+        """Yield ``(key, completion)`` as answers arrive, in no fixed order.
+
+        The iterable is drawn only as far as ``concurrency`` allows, so images can be read lazily.
+        The first error ends it and cancels the requests in flight.
+        """
+        pending: set[asyncio.Task[tuple[_Key, Completion]]] = set()
+        source = iter(requests)
+        try:
+            while True:
+                while len(pending) < self.concurrency:
+                    request = next(source, None)
+                    if request is None:
+                        break
+                    pending.add(asyncio.ensure_future(self._keyed(*request)))
+                if not pending:
+                    return
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _keyed(
+        self, key: _Key, messages: Sequence[Message], sampling: Sampling
+    ) -> tuple[_Key, Completion]:
+        return key, await self.complete(messages, sampling)
+
+    async def _post(self, body: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+        """One try: the decoded answer, or None and why it may be tried again."""
+        import aiohttp
+
+        url = f"{self.base_url}/chat/completions"
+        try:
+            async with self._session.post(url, json=body) as response:
+                if response.status == 200:
+                    return await response.json(), ""
+                detail = (await response.text())[:300]
+                if response.status == 429 or response.status >= 500:
+                    return None, f"{response.status} {detail}"
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            return None, f"{type(error).__name__} {error}"
+        raise UserError(f"{url} refused a request with {response.status}: {detail}")
+
+    def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if self.transformers:
+            config = {
+                "do_sample": sampling.temperature > 0,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+                **sampling.extra,
+            }
+            body["generation_config"] = json.dumps(config)
+        else:
+            body.update({"top_k": sampling.top_k} if sampling.top_k else {}, **sampling.extra)
+        return body
+
+
+def _completion(answer: dict[str, Any], seconds: float) -> Completion:
+    try:
+        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        return Completion(
+            text=choice["message"].get("content") or "",
+            finish_reason=choice.get("finish_reason") or "unknown",
+            prompt_tokens=int(usage.get("prompt_tokens", 0)),
+            completion_tokens=int(usage.get("completion_tokens", 0)),
+            seconds=seconds,
+        )
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f"the server's answer is not an OpenAI chat completion: {str(answer)[:200]}"
+        ) from error

@@ -1,0 +1,202 @@
+"""Start, wait for and stop an OpenAI-compatible server of our own: ``transformers serve``."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rilbench.errors import UserError
+
+# Runs between us and the server. Its standard input is a pipe that only we hold: however we die,
+# kill -9 included, the pipe closes and the whole process group goes. Unlike PR_SET_PDEATHSIG this
+# needs no preexec_fn (unsafe when threads run), does not fire when only the starting *thread*
+# ends, and works outside Linux.
+_GUARD = """
+import os, signal, subprocess, sys, threading
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def watch():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+os._exit(server.wait() & 0xFF)
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers: its address up to ``/v1``, the model name to ask for, its log."""
+
+    base_url: str
+    model: str
+    log: Path
+    pid: int
+
+
+@contextmanager
+def serve(
+    model: Path,
+    *,
+    log: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    timeout: float = 180.0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    threads: int = 1,
+) -> Iterator[Server]:
+    """Serve a checkpoint folder with ``transformers serve`` while the body runs.
+
+    Args:
+        model: a Hugging Face checkpoint folder with its processor.
+        log: file for what the server says; overwritten.
+        host: address to listen on.
+        port: 0 picks a free one.
+        timeout: seconds within which the server must answer a one-token request.
+        device: as torch names it.
+        dtype: of the weights.
+        threads: OpenMP threads of the server.
+
+    Raises:
+        UserError: no such folder, the port is taken, the server died or did not answer in time;
+            with the end of its log.
+    """
+    model = model.resolve()
+    if not model.is_dir():
+        raise UserError(f"no checkpoint folder at {model}; give the path of one")
+    if "@" in str(model):
+        # transformers serve splits model names at the first "@" into name and revision.
+        raise UserError(f"the server cannot load a path with '@' in it: {model}; move the folder")
+    port = _free_port(host, port)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        str(Path(sys.executable).parent / "transformers"),
+        "serve",
+        str(model),
+        *("--host", host, "--port", str(port), "--device", device, "--dtype", dtype),
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        # Plain tracebacks: the end of the log goes into our message.
+        "TYPER_STANDARD_TRACEBACK": "1",
+        "_TYPER_STANDARD_TRACEBACK": "1",
+        "NO_COLOR": "1",
+    }
+    with log.open("wb") as sink:
+        guard = subprocess.Popen(
+            [sys.executable, "-E", "-S", "-c", _GUARD, *command],
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    server = Server(f"http://{host}:{port}/v1", str(model), log, guard.pid)
+    try:
+        _wait_until_ready(guard, server, timeout)
+        yield server
+    except (UserError, OSError) as error:
+        if guard.poll() is not None and not isinstance(error, _NotReadyError):
+            raise UserError(f"the server for {model.name} stopped: {log_end(log)}") from error
+        raise
+    finally:
+        _stop(guard)
+
+
+class _NotReadyError(UserError):
+    """The server did not come up; the message already has the end of its log."""
+
+
+def log_end(log: Path, lines: int = 4, characters: int = 600) -> str:
+    """The last lines of a log file, joined into one, without colours and progress bars."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    kept = [line.rsplit("\r", 1)[-1].strip() for line in text.splitlines()]
+    # Python underlines code with carets; they say nothing on one line.
+    tail = " | ".join([line for line in kept if line.strip("^~ ")][-lines:])[-characters:]
+    return f"{tail or 'nothing in its log'} (log: {log})"
+
+
+def _free_port(host: str, port: int) -> int:
+    """Return the port, or a free one for 0. The socket is closed again before the server binds."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} of {host} cannot be used ({error.strerror}); choose another"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(guard: "subprocess.Popen[bytes]", server: Server, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    # One token by our model's name: proves that the model works, and that this is our server and
+    # not another one that took the port before it.
+    probe = {
+        "model": server.model,
+        "messages": [{"role": "user", "content": ""}],
+        "max_tokens": 1,
+        "temperature": 0,
+    }
+    failure = "did not come up"
+    while guard.poll() is None:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            failure = f"did not answer within {timeout:.0f} s"
+            break
+        try:
+            _ask(f"{server.base_url}/chat/completions", probe, remaining)
+        except urllib.error.HTTPError as error:
+            detail = error.read().decode(errors="replace")[:200]
+            failure = f"refused its first request ({error.code} {detail})"
+            break
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise _NotReadyError(
+        f"the server for {Path(server.model).name} {failure}: {log_end(server.log)}"
+    )
+
+
+def _ask(url: str, body: dict[str, Any], timeout: float) -> None:
+    """POST a JSON body, past any proxy; raises OSError (HTTPError for a status of 400 or more)."""
+    request = urllib.request.Request(
+        url,
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=timeout) as response:
+        response.read()
+
+
+def _stop(guard: "subprocess.Popen[bytes]", patience: float = 5.0) -> None:
+    """SIGTERM to the server's process group, SIGKILL to what is left after ``patience`` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(guard.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            guard.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    guard.wait()
+    assert guard.stdin is not None
+    guard.stdin.close()

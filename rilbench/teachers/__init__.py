@@ -1,0 +1,1 @@
+"""Teachers: the questions they are asked, and the saved collection of their responses."""

@@ -1,0 +1,79 @@
+"""The questions that a run trains on, and their file format.
+
+A Parquet file with the columns ``id`` (text, unique), ``images`` (list of encoded image files),
+``question`` (text, without image placeholders), ``answer`` (text, what the judge compares with)
+and ``source`` (text, e.g. the data set that it is from).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rilbench.errors import UserError
+
+COLUMNS = ("id", "images", "question", "answer", "source")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its pictures and its ground truth."""
+
+    id: str
+    images: tuple[bytes, ...]
+    question: str
+    answer: str
+    source: str
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Read a file of questions.
+
+    Raises:
+        UserError: it is missing, not Parquet, lacks a column, is empty, has an id twice, or a
+            question without text, answer or image.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; set data.train and data.dev to Parquet files")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a Parquet file ({error}); see the README's format") from error
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}; see the README's format")
+    rows = table.select(list(COLUMNS)).to_pylist()
+    questions = [
+        Question(
+            str(r["id"]), tuple(r["images"] or ()), r["question"], str(r["answer"]), r["source"]
+        )
+        for r in rows
+    ]
+    bad = [q.id for q in questions if not (q.question and q.answer and q.images)]
+    if bad:
+        raise UserError(f"{path}: question {bad[0]!r} lacks text, answer or image; mend or drop it")
+    if not questions or len({q.id for q in questions}) != len(questions):
+        raise UserError(f"{path} is empty or has an id twice; every question needs its own id")
+    return questions
+
+
+def write_questions(path: Path, questions: Sequence[Question]) -> None:
+    """Write a file of questions."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "id": [q.id for q in questions],
+            "images": pa.array([list(q.images) for q in questions], pa.list_(pa.binary())),
+            "question": [q.question for q in questions],
+            "answer": [q.answer for q in questions],
+            "source": [q.source for q in questions],
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)

@@ -1,0 +1,43 @@
+"""Every random choice of a run, from (run seed, step, question, row) and nothing else.
+
+Arrival order, worker count and resumption therefore change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from the parts."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def choose_saved(
+    saved: Mapping[str, Sequence[str]], rows: int, mix: str, *parts: int | str
+) -> list[tuple[str, str]]:
+    """Choose the saved teacher rows of one group: ``rows`` pairs (teacher, response).
+
+    Args:
+        saved: each teacher's saved responses to the question.
+        rows: rows to choose: G for ``split``, G times the teachers for ``each``.
+        mix: ``split`` shares the rows among the teachers (who gets an odd one is drawn too),
+            ``each`` gives every teacher the same number.
+        parts: what the draw depends on, e.g. (run seed, step, question).
+
+    A teacher with fewer saved responses than its share gives some of them twice.
+    """
+    draw = random.Random(seed_of("saved", *parts))
+    teachers = sorted(saved)
+    if mix == "split":
+        draw.shuffle(teachers)
+    shares = [rows // len(teachers) + (i < rows % len(teachers)) for i in range(len(teachers))]
+    chosen = []
+    for teacher, share in zip(teachers, shares, strict=True):
+        responses = list(saved[teacher])
+        draw.shuffle(responses)
+        chosen += [(teacher, responses[i % len(responses)]) for i in range(share)]
+    return chosen

@@ -1,0 +1,85 @@
+"""verl's loss interface on one side, the method's equations on the other.
+
+verl calls a loss for each micro-batch, adds the results up, and averages gradients over ranks;
+so each loss divides by the whole batch's rows and multiplies by the number of ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.utils.padding import no_padding_2_padding
+
+from rilbench.ril.discriminator import discriminator_accuracy, discriminator_loss
+from rilbench.ril.policy import Aggregation, policy_loss
+
+
+def last_logit(values: torch.Tensor) -> torch.Tensor:
+    """The logit at each row's last token: (N,) from a nested (N, j)."""
+    ends = values.offsets()[1:] - 1
+    return values.values()[ends].float()
+
+
+def _sum(value: torch.Tensor) -> Metric:
+    return Metric(value=value.detach(), aggregation=AggregationType.SUM)
+
+
+def discriminator_step(
+    model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Equation 1 on one micro-batch of the discriminator's rows, averaged over all rows."""
+    logits = last_logit(model_output["values"])
+    labels, weights = data["label"], data["weight"]
+    rows = float(data["global_batch_size"])
+    loss = discriminator_loss(logits, labels, weights, rows) * data["dp_size"]
+    right = discriminator_accuracy(logits, labels, weights, rows) * data["dp_size"]
+    return loss, {"loss_d": _sum(loss), "accuracy_before": _sum(right)}
+
+
+def policy_step(
+    model_output: dict[str, torch.Tensor],
+    data: TensorDict,
+    dp_group: Any = None,
+    *,
+    clip: float,
+    beta: float,
+    length_scale: float,
+    aggregation: Aggregation,
+    on_policy: bool,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Equation 2 on one micro-batch.
+
+    ``on_policy``: one optimiser step for each batch, so that π_old is the policy of this very
+    forward: its own log-probabilities, detached, stand for π_old and the ratio is exactly 1.
+    """
+    log_prob = no_padding_2_padding(model_output["log_probs"], data)
+    fields = ["response_mask", "advantages"]
+    fields += [] if on_policy else ["old_log_probs"]
+    fields += ["ref_log_prob"] if "ref_log_prob" in data.keys() else []  # noqa: SIM118
+    padded = data.select(*fields).to_padded_tensor()
+    old = log_prob.detach() if on_policy else padded["old_log_probs"]
+    ranks = data["dp_size"]
+    result = policy_loss(
+        log_prob,
+        old,
+        padded.get("ref_log_prob", None),
+        padded["advantages"][:, 0],  # one advantage a row, repeated over its tokens
+        padded["response_mask"],
+        clip=clip,
+        beta=beta,
+        length_scale=length_scale,
+        rows=int(data["global_batch_size"]),
+        aggregation=aggregation,
+    )
+    metrics = {
+        "policy_loss": _sum(result.loss * ranks),
+        "kl": _sum(result.kl * ranks),
+        "kl_tokens": _sum(result.tokens * ranks),
+        "ratio_sum": _sum(result.ratio_sum * ranks),
+        "clipped": _sum(result.clipped * ranks),
+        "ratio_max": Metric(value=result.ratio_max.detach(), aggregation=AggregationType.MAX),
+    }
+    return result.loss * ranks, metrics

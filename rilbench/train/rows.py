@@ -1,0 +1,142 @@
+"""The rows of one step as the trainer sees them, and the record that is kept of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.utils import tensordict_utils as tu
+
+from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_messages
+
+
+def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Rows of unequal length as one jagged tensor."""
+    return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of a step, in the batch's order. ``N`` rows; tensors are on the CPU."""
+
+    keys: list[str]
+    question: list[str]
+    source: list[str]
+    text: list[str]
+    group: torch.Tensor
+    """(N,) int64: the same number for the rows of one question."""
+    own: torch.Tensor
+    """(N,) bool: sampled by the student."""
+    answer: torch.Tensor
+    """(N,) float32: the judge's verdict, 0 or 1; NaN where it is missing."""
+    tokens: list[int]
+    finished: list[bool]
+    """Whether the response ends with the end token."""
+    image_tokens: list[int]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def session_of(key: str) -> int:
+    """The session of a key ``{uid}_{session}_{index}``: which row of its group it is."""
+    return int(key.rsplit("_", 2)[1])
+
+
+def in_fixed_order(batch: KVBatchMeta) -> KVBatchMeta:
+    """Order rows by (data set index, session): uids and arrival order differ between runs."""
+    data = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_info"]
+    )
+    index = [int(_plain(info)["index"]) for info in data["extra_info"]]
+    order = sorted(range(len(index)), key=lambda i: (index[i], session_of(batch.keys[i])))
+    batch.reorder(order)
+    return batch
+
+
+def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: int) -> Rows:
+    """Fetch what rewards and the record need: text, verdicts and names; no pixels."""
+    fields = ["prompts", "responses", "rm_scores", "extra_fields", "extra_info"]
+    data = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
+    )
+    responses = [r.tolist() for r in data["responses"].unbind()]
+    prompts = [p.tolist() for p in data["prompts"].unbind()]
+    groups: dict[str, int] = {}
+    uids = [key.split("_", 1)[0] for key in batch.keys]
+    return Rows(
+        keys=list(batch.keys),
+        question=[str(_plain(info)["question_id"]) for info in data["extra_info"]],
+        source=[str(_plain(extra)["source"]) for extra in data["extra_fields"]],
+        text=tokenizer.batch_decode(responses, skip_special_tokens=True),
+        group=torch.tensor([groups.setdefault(uid, len(groups)) for uid in uids]),
+        own=torch.tensor([session_of(key) < own_rows for key in batch.keys]),
+        answer=torch.stack([scores.sum() for scores in data["rm_scores"].unbind()]).float(),
+        tokens=[len(r) for r in responses],
+        finished=[bool(r) and r[-1] == tokenizer.eos_token_id for r in responses],
+        image_tokens=[p.count(image_token) for p in prompts],
+    )
+
+
+def discriminator_rows(tokenizer: Any, texts: Sequence[str], own: torch.Tensor) -> TensorDict:
+    """The discriminator's own rows: text only, its own prompt, label 1 for student and 0 teacher.
+
+    A plain TensorDict for `train_mini_batch` and `infer_batch`; the policy's rows are untouched.
+    """
+    ids = []
+    for text in texts:
+        prompt = tokenizer.apply_chat_template(discriminator_messages(text), tokenize=False)
+        ids.append(torch.tensor(tokenizer.encode(prompt, add_special_tokens=False)))
+    # verl packs a row for text and three for M-RoPE; with fewer, rows leak into each other.
+    positions = [torch.arange(len(i)).expand(4, -1).contiguous() for i in ids]
+    rows = TensorDict(
+        {
+            "input_ids": nested(ids),
+            "position_ids": nested(positions),
+            "loss_mask": nested([torch.ones_like(i) for i in ids]),
+            "label": torch.where(own, STUDENT_LABEL, TEACHER_LABEL).float(),
+            "weight": torch.ones(len(ids)),
+        },
+        batch_size=len(ids),
+    )
+    tu.maybe_fix_3d_position_ids(rows)
+    return rows
+
+
+def write_record(
+    path: Path,
+    rows: Rows,
+    similarity: torch.Tensor,
+    probability: torch.Tensor,
+    advantages: torch.Tensor,
+) -> None:
+    """Keep every row of a step as JSON lines, so that any reward can be traced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(len(rows)):
+            row = {
+                "question": rows.question[i],
+                "row": session_of(rows.keys[i]),
+                "source": rows.source[i],
+                "response": rows.text[i],
+                "tokens": rows.tokens[i],
+                "finished": rows.finished[i],
+                "image_tokens": rows.image_tokens[i],
+                "answer": rows.answer[i].item(),
+                "similarity": similarity[i].item(),
+                "discriminator": round(probability[i].item(), 6),
+                "advantage": round(advantages[i].item(), 6),
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """TransferQueue wraps some non-tensor values."""
+    return value.data if hasattr(value, "data") and not isinstance(value, dict) else value

@@ -1,0 +1,332 @@
+"""Algorithm 2 on verl: the synchronous PPO trainer with the order of a RIL step.
+
+sample G rows and take the saved rows (agent loop) → update the discriminator by Equation 1 →
+rewards and advantages with the discriminator just updated → update the policy by Equation 2.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import ray
+import torch
+import transfer_queue as tq
+from omegaconf import open_dict
+from tensordict import TensorDict
+from tensordict.tensorclass import NonTensorData
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+from verl.utils.debug import marked_timer
+from verl.utils.metric import reduce_metrics
+
+import rilbench.train.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
+from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages
+from rilbench.ril.rewards import similarity_reward, total_reward
+from rilbench.train.draws import seed_of
+from rilbench.train.losses import discriminator_step, last_logit, policy_step
+from rilbench.train.rows import (
+    Rows,
+    discriminator_rows,
+    in_fixed_order,
+    nested,
+    read_rows,
+    write_record,
+)
+from rilbench.train.workers import DiscriminatorWorker, PolicyWorker
+
+POLL_SECONDS = 0.05
+"""How often to look for finished rollouts; verl's own 2 s would be most of a small step."""
+
+
+class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
+    """verl's trainer with a discriminator in the critic's slot. ``config.ril`` is the recipe's part.
+
+    With ``ril.imitates`` false it is the Dr.GRPO or GRPO baseline: same code, no discriminator.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self.ril = config.ril
+        self.run_dir = Path(config.ril.run_dir)
+        self.step_metrics: dict[str, float] = {}
+        super().__init__(config)
+
+    # ---- verl's hooks
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            worker = DiscriminatorWorker if role == Role.Critic else PolicyWorker
+            self.role_worker_mapping[role] = ray.remote(worker)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = POLL_SECONDS
+        return buffer
+
+    def _setup(self) -> None:
+        super()._setup()
+        actor = self.config.actor_rollout_ref.actor
+        one_update = actor.ppo_epochs == 1 and (
+            actor.ppo_mini_batch_size == self.config.data.train_batch_size
+        )
+        self.on_policy = one_update and not self.ril.always_old_log_probs
+        self.image_token = self.processor.tokenizer.convert_tokens_to_ids(
+            getattr(self.processor, "image_token", "<|image_pad|>")
+        )
+        self.actor_rollout_wg.set_loss_fn(
+            partial(
+                policy_step,
+                clip=self.ril.clip,
+                beta=self.ril.beta,
+                length_scale=self.ril.length_scale,
+                aggregation="sequence-mean" if self.ril.method == "grpo" else "token-sum",
+                on_policy=self.on_policy,
+            )
+        )
+        if self.use_critic:
+            self.critic_wg.set_loss_fn(discriminator_step)
+
+    def on_train_begin(self) -> None:
+        """Pre-train the discriminator, or take the pre-trained one, before the first step."""
+        super().on_train_begin()
+        if not self.use_critic or self.global_steps > 1:
+            return
+        folder = self.run_dir / "discriminator"
+        if (folder / "done").exists():
+            self.critic_wg.load_checkpoint(str(folder / "state"))
+        else:
+            self._pretrain_discriminator(folder)
+
+    def _step_once(
+        self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int
+    ) -> KVBatchMeta:
+        """One step of Algorithm 2."""
+        started = time.monotonic()
+        with marked_timer("gen", timing_raw):
+            batch = self._sample(metrics, sample_batch_size)
+        batch = self._balance_batch(in_fixed_order(batch), metrics=metrics)
+        rows = read_rows(batch, self.tokenizer, self.image_token, self.ril.own_rows)
+        with marked_timer("discriminator", timing_raw):
+            logits = self._discriminate(rows, metrics)
+        if not self.on_policy:
+            with marked_timer("old_log_prob", timing_raw):
+                batch = self._compute_old_log_prob(batch, metrics=metrics)
+        if self.use_reference_policy:
+            with marked_timer("ref", timing_raw):
+                batch = self._compute_ref_log_prob(batch, metrics=metrics)
+        with marked_timer("adv", timing_raw):
+            self._reward(batch, rows, logits)
+        with marked_timer("update_actor", timing_raw):
+            batch = self._update_actor(batch, metrics=metrics)
+        self._summarise_policy(metrics)
+        self.step_metrics["seconds_after_sampling"] = time.monotonic() - started - timing_raw["gen"]
+        return batch
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **kw: Any
+    ) -> None:
+        """Add our figures to verl's, and keep both in ``metrics.jsonl``."""
+        super()._compute_metrics(batch, metrics, timing_raw, **kw)
+        ours = {"step": self.global_steps, "seconds": timing_raw["step"], **self.step_metrics}
+        dev = [v for k, v in metrics.items() if k.startswith("val-core/") and "/mean@" in k]
+        if dev:
+            ours["dev_accuracy"] = float(sum(dev) / len(dev))
+        metrics.update({f"ril/{key}": value for key, value in self.step_metrics.items()})
+        verl = {k: _number(v) for k, v in metrics.items() if not k.startswith("ril/")}
+        line = json.dumps({**{k: _number(v) for k, v in ours.items()}, "verl": verl})
+        with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        self.step_metrics = {}
+
+    def _save_checkpoint(self) -> None:
+        """Save, so that a step's folder is complete or not there: verl writes files in place."""
+        trainer = self.config.trainer
+        root = Path(trainer.default_local_dir)
+        partial_dir = root / ".partial"
+        shutil.rmtree(partial_dir, ignore_errors=True)
+        with open_dict(self.config):
+            trainer.default_local_dir = str(partial_dir)
+            try:
+                super()._save_checkpoint()
+            finally:
+                trainer.default_local_dir = str(root)
+        name = f"global_step_{self.global_steps}"
+        shutil.rmtree(root / name, ignore_errors=True)
+        (partial_dir / name).rename(root / name)
+        shutil.rmtree(partial_dir)
+        saved = sorted(root.glob("global_step_*"), key=lambda p: int(p.name.rsplit("_", 1)[1]))
+        if self.ril.export == "last":
+            for old in saved[: -self.ril.keep]:
+                shutil.rmtree(old)
+
+    # ---- a step's parts
+
+    def _sample(self, metrics: dict[str, Any], questions: int) -> KVBatchMeta:
+        self.on_sample_begin()
+        batch, found = self.replay_buffer.sample(
+            global_steps=self.global_steps, partition_id="train", batch_size=questions
+        )
+        metrics.update(found)
+        batch.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
+        self.on_sample_end()
+        wanted = questions * self.config.actor_rollout_ref.rollout.n
+        if len(batch) != wanted:
+            raise RuntimeError(
+                f"step {self.global_steps}: {wanted - len(batch)} of {wanted} rows failed to come; "
+                "the errors stand above"
+            )
+        return batch
+
+    def _discriminate(self, rows: Rows, metrics: dict[str, Any]) -> torch.Tensor | None:
+        """Update the discriminator on this step's rows, then return its new logits (N,)."""
+        if not self.use_critic:
+            return None
+        data = discriminator_rows(self.tokenizer, rows.text, rows.own)
+        before = self.critic_wg.weights_digest()[0]
+        if self.ril.discriminator_updates:
+            self._update_discriminator(data, epochs=self.ril.discriminator_updates)
+        logits = self._logits(data)
+        right = (logits >= 0) == rows.own
+        self.step_metrics |= {
+            "discriminator_accuracy": right.float().mean().item(),
+            "discriminator_weights_before": before,
+            "discriminator_weights_scoring": self.critic_wg.weights_digest()[0],
+        }
+        return logits
+
+    def _update_discriminator(self, data: TensorDict, epochs: int = 1) -> None:
+        rows = data.clone(recurse=False)
+        n = len(rows)
+        tu.assign_non_tensor(
+            rows, global_batch_size=n, mini_batch_size=n, epochs=epochs, seed=0, temperature=1.0
+        )
+        rows["dataloader_kwargs"] = NonTensorData({"shuffle": False})
+        output = self.critic_wg.train_mini_batch(rows).get()
+        found = reduce_metrics(dict(tu.get(output, "metrics")))
+        self.step_metrics |= {
+            "discriminator_loss": float(found["loss_d"]),
+            "discriminator_accuracy_before": float(found["accuracy_before"]),
+        }
+
+    def _logits(self, data: TensorDict) -> torch.Tensor:
+        rows = data.clone(recurse=False)
+        tu.assign_non_tensor(rows, compute_loss=False, temperature=1.0)
+        return last_logit(self.critic_wg.infer_batch(rows).get()["values"])
+
+    def _reward(self, batch: KVBatchMeta, rows: Rows, logits: torch.Tensor | None) -> None:
+        """Rewards and advantages of all rows, written back for verl's update and metrics."""
+        missing = int(rows.answer.isnan().sum())
+        if missing:
+            raise RuntimeError(
+                f"step {self.global_steps}: the judge gave no verdict on {missing} of {len(rows)} "
+                "responses; see that it answers, then continue with --resume"
+            )
+        zeros = torch.zeros(len(rows))
+        similarity = zeros if logits is None else similarity_reward(logits)
+        answer = zeros if self.ril.method == "imitation" else rows.answer
+        rewards = total_reward(similarity, answer)
+        estimate = grpo_advantages if self.ril.method == "grpo" else dr_grpo_advantages
+        advantages = estimate(rewards, rows.group)
+        self._write_back(batch, rows, rewards, advantages)
+        probability = zeros + 0.5 if logits is None else torch.sigmoid(logits)
+        write_record(
+            self.run_dir / "rows" / f"step_{self.global_steps}.jsonl",
+            rows,
+            similarity,
+            probability,
+            advantages,
+        )
+        sums = torch.zeros(int(rows.group.max()) + 1).index_add_(0, rows.group, advantages)
+        self.step_metrics["advantage_group_sum_max"] = sums.abs().max().item()
+        for name, chosen in (("student", rows.own), ("teacher", ~rows.own)):
+            if chosen.any():
+                self.step_metrics |= self._figures(name, rows, chosen, similarity)
+
+    @staticmethod
+    def _figures(
+        name: str, rows: Rows, chosen: torch.Tensor, similarity: torch.Tensor
+    ) -> dict[str, float]:
+        index = chosen.nonzero()[:, 0].tolist()
+        return {
+            f"answer_{name}": rows.answer[chosen].mean().item(),
+            f"similarity_{name}": similarity[chosen].mean().item(),
+            f"tokens_{name}": sum(rows.tokens[i] for i in index) / len(index),
+            f"unfinished_{name}": sum(not rows.finished[i] for i in index) / len(index),
+        }
+
+    def _write_back(
+        self, batch: KVBatchMeta, rows: Rows, rewards: torch.Tensor, advantages: torch.Tensor
+    ) -> None:
+        """verl wants token-level fields: the reward on the last token, the advantage on each."""
+        lengths = rows.tokens
+        scores = [torch.zeros(n) for n in lengths]
+        for score, reward in zip(scores, rewards, strict=True):
+            score[-1] = reward
+        spread = [torch.full((n,), a.item()) for n, a in zip(lengths, advantages, strict=True)]
+        fields = {"rm_scores": nested(scores), "advantages": nested(spread)}
+        fields["returns"] = nested(spread)
+        fields["values"] = nested([torch.zeros(n) for n in lengths])
+        tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict(fields, batch_size=len(rows)),
+        )
+
+    def _summarise_policy(self, metrics: dict[str, Any]) -> None:
+        tokens = max(1.0, float(metrics.get("actor/kl_tokens", 0.0)))
+        self.step_metrics |= {
+            "kl": float(metrics["actor/kl"]),
+            "policy_loss": float(metrics["actor/policy_loss"]),
+            "ratio_mean": float(metrics["actor/ratio_sum"]) / tokens,
+            "ratio_max": float(metrics["actor/ratio_max"]),
+            "clip_fraction": float(metrics["actor/clipped"]) / tokens,
+            "grad_norm": float(metrics["actor/grad_norm"]),
+            "learning_rate": float(metrics["actor/lr"]),
+        }
+
+    # ---- before the first step
+
+    def _pretrain_discriminator(self, folder: Path) -> None:
+        """Equation 1 on saved responses of student and teachers, in balanced batches."""
+        table = pq.read_table(self.run_dir / "data" / "discriminator.parquet").to_pylist()
+        sides = {own: [r["response"] for r in table if r["own"] == own] for own in (True, False)}
+        draw = random.Random(seed_of("pretrain", self.ril.seed))
+        steps, first, last = (
+            self.ril.pretrain_steps,
+            self.ril.pretrain_rate,
+            self.ril.pretrain_final_rate,
+        )
+        half = self.ril.pretrain_rows // 2
+        log = self.run_dir / "discriminator.jsonl"
+        log.unlink(missing_ok=True)
+        for step in range(steps):
+            texts = draw.choices(sides[True], k=half) + draw.choices(sides[False], k=half)
+            own = torch.arange(2 * half) < half
+            rate = first + (last - first) * step / max(1, steps - 1)
+            self.critic_wg.set_learning_rate(rate)
+            self._update_discriminator(discriminator_rows(self.tokenizer, texts, own))
+            line = {"step": step + 1, "of": steps, "rate": rate, **self.step_metrics}
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        self.step_metrics = {}
+        shutil.rmtree(folder, ignore_errors=True)
+        self.critic_wg.save_checkpoint(str(folder / "state"), None, 0)
+        (folder / "done").write_text("", encoding="utf-8")
+
+
+def _number(value: Any) -> Any:
+    """A JSON number; what is not finite becomes null."""
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if isinstance(value, int) else number

@@ -1,0 +1,227 @@
+"""Recipe → verl's configuration. The only place that knows verl's keys.
+
+Sources: verl 0.9.1's ``verl/trainer/config``. Hydra composes it, so verl's own validation runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rilbench.errors import UserError
+from rilbench.recipe import Recipe
+
+OBJECT_STORE_BYTES = 500_000_000
+"""Ray's shared memory on a CPU; its default is a third of the machine's."""
+
+
+def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | None) -> list[str]:
+    """verl's settings for a recipe, as Hydra overrides."""
+    rows = recipe.own_rows + recipe.teacher_rows
+    cpu = recipe.hardware.device == "cpu"
+    tokens = recipe.data.max_prompt_tokens + recipe.data.max_response_tokens
+    settings: dict[str, Any] = {
+        **_data(recipe, run_dir),
+        **_policy(recipe, model, rows),
+        **_rollout(recipe, run_dir, rows, tokens),
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.rollout_correction.bypass_mode": False,  # teacher rows have no rollout log-probs
+        "trainer.nnodes": recipe.hardware.nodes,
+        "trainer.n_gpus_per_node": recipe.hardware.devices,
+        "trainer.device": recipe.hardware.device,
+        "trainer.total_training_steps": recipe.schedule.steps,
+        "trainer.total_epochs": 1_000_000,  # steps decide
+        "trainer.val_before_train": recipe.schedule.eval_every > 0,
+        "trainer.test_freq": recipe.schedule.eval_every or -1,
+        "trainer.save_freq": recipe.schedule.save_every,
+        "trainer.default_local_dir": run_dir / "steps",
+        "trainer.resume_mode": "resume_path" if resume_from else "disable",
+        "trainer.project_name": "rilbench",
+        "trainer.experiment_name": run_dir.name,
+        "reward.num_workers": 1,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+        "critic.enable": recipe.imitates,
+    }
+    if recipe.imitates:
+        settings |= _discriminator(recipe, model)
+    if resume_from:
+        settings["trainer.resume_from_path"] = resume_from
+    if cpu:
+        settings |= _cpu(recipe, recipe.imitates)
+    return [f"{key}={_text(value)}" for key, value in settings.items()]
+
+
+def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    return {
+        "data.train_files": run_dir / "data" / "train.parquet",
+        "data.val_files": run_dir / "data" / "dev.parquet",
+        "data.image_key": "images",
+        "data.train_batch_size": recipe.schedule.questions,
+        "data.max_prompt_length": recipe.data.max_prompt_tokens,
+        "data.max_response_length": recipe.data.max_response_tokens,
+        "data.dataloader_num_workers": 0,
+        "data.filter_overlong_prompts_workers": 1,
+        "data.seed": recipe.seed,
+        "data.shuffle": True,
+        "data.validation_shuffle": False,
+    }
+
+
+def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
+    actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
+    return {
+        "actor_rollout_ref.model.path": model,
+        "actor_rollout_ref.model.trust_remote_code": False,
+        f"{actor}.strategy": "fsdp2",
+        f"{actor}.ppo_epochs": recipe.policy.updates,
+        f"{actor}.ppo_mini_batch_size": recipe.schedule.questions // recipe.policy.mini_batches,
+        f"{actor}.ppo_micro_batch_size_per_gpu": recipe.policy.micro_rows,
+        f"{actor}.shuffle": False,
+        f"{actor}.use_kl_loss": recipe.policy.beta > 0,
+        f"{actor}.kl_loss_coef": recipe.policy.beta,
+        f"{actor}.clip_ratio": recipe.policy.clip,
+        f"{actor}.optim.lr": recipe.policy.rate,
+        f"{actor}.optim.weight_decay": recipe.policy.weight_decay,
+        f"{actor}.checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
+        f"{actor}.data_loader_seed": recipe.seed,
+        f"{ref}.log_prob_micro_batch_size_per_gpu": recipe.policy.micro_rows,
+    }
+
+
+def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str, Any]:
+    rollout = "actor_rollout_ref.rollout"
+    cpu = recipe.hardware.device == "cpu"
+    return {
+        f"{rollout}.name": "transformers" if cpu else "vllm",
+        f"{rollout}.n": rows,
+        f"{rollout}.temperature": recipe.sampling.temperature,
+        f"{rollout}.top_p": recipe.sampling.top_p,
+        f"{rollout}.top_k": recipe.sampling.top_k,
+        f"{rollout}.calculate_log_probs": False,
+        f"{rollout}.log_prob_micro_batch_size_per_gpu": recipe.policy.micro_rows,
+        f"{rollout}.tensor_model_parallel_size": 1,
+        f"{rollout}.max_model_len": tokens,
+        f"{rollout}.val_kwargs.n": 1,
+        f"{rollout}.val_kwargs.temperature": 0,
+        f"{rollout}.val_kwargs.do_sample": False,
+        f"{rollout}.agent.num_workers": 1 if cpu else 8,
+        f"{rollout}.agent.default_agent_loop": "ril",
+        f"{rollout}.agent.agent_loop_config_path": run_dir / "data" / "agent_loop.yaml",
+    }
+
+
+def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
+    return {
+        "critic.strategy": "fsdp2",
+        "critic.model.path": model,
+        "critic.model.trust_remote_code": False,
+        "critic.optim.lr": recipe.discriminator.rate,
+        "critic.ppo_mini_batch_size": recipe.schedule.questions,
+        "critic.ppo_micro_batch_size_per_gpu": recipe.discriminator.micro_rows,
+        "critic.forward_micro_batch_size_per_gpu": recipe.discriminator.micro_rows,
+    }
+
+
+def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
+    """What a CPU lacks (packed attention, compilation, half precision) and what it needs less of."""
+    settings: dict[str, Any] = {
+        "actor_rollout_ref.model.use_remove_padding": False,
+        "actor_rollout_ref.model.enable_gradient_checkpointing": False,
+        "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
+        "actor_rollout_ref.rollout.free_cache_engine": False,
+        "actor_rollout_ref.rollout.enforce_eager": True,
+        "actor_rollout_ref.rollout.dtype": "float32",
+        # The server waits for this many, so that batches are the same in every run.
+        "actor_rollout_ref.rollout.max_num_seqs": recipe.schedule.questions * recipe.own_rows,
+        "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+        "ray_kwargs.ray_init.num_cpus": 16,  # logical: actors, not cores
+        "+ray_kwargs.ray_init.num_gpus": recipe.hardware.devices,
+        "+ray_kwargs.ray_init.include_dashboard": False,
+        "+ray_kwargs.ray_init.object_store_memory": OBJECT_STORE_BYTES,
+    }
+    engines = ["actor_rollout_ref.actor", "actor_rollout_ref.ref"]
+    if discriminator:
+        engines.append("critic")
+        settings["critic.model.use_remove_padding"] = False
+        settings["critic.model.enable_gradient_checkpointing"] = False
+        settings["+critic.model.override_config.attn_implementation"] = "sdpa"
+    for engine in engines:
+        fsdp = f"{engine}.model.fsdp_config" if engine == "critic" else f"{engine}.fsdp_config"
+        settings[f"{fsdp}.model_dtype"] = "fp32"
+        settings[f"{fsdp}.use_torch_compile"] = False
+        if engine != "critic":
+            settings[f"{engine}.use_torch_compile"] = False
+        # verl computes in bf16 by default, even where the weights are fp32.
+        settings[f"{fsdp}.mixed_precision"] = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
+    return settings
+
+
+def compose(recipe: Recipe, run_dir: Path, model: str, **options: Any) -> Any:
+    """Compose and validate verl's configuration, with the recipe's own part under ``ril``.
+
+    Raises:
+        UserError: verl refuses the settings.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        try:
+            config = hydra_compose("ppo_trainer", overrides(recipe, run_dir, model, **options))
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"verl refuses the recipe: {reason}") from error
+    with open_dict(config):
+        config.ril = OmegaConf.create(trainer_part(recipe, run_dir))
+    return config
+
+
+def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """What `RILTrainer` reads under ``config.ril``."""
+    length = recipe.policy.length_scale or recipe.data.max_response_tokens
+    return {
+        "run_dir": str(run_dir),
+        "method": recipe.method,
+        "seed": recipe.seed,
+        "own_rows": recipe.own_rows,
+        "clip": recipe.policy.clip,
+        "beta": recipe.policy.beta,
+        "length_scale": float(length),
+        "always_old_log_probs": False,
+        "discriminator_updates": recipe.discriminator.updates,
+        "pretrain_steps": recipe.discriminator.pretrain_steps,
+        "pretrain_rows": recipe.discriminator.pretrain_rows,
+        "pretrain_rate": recipe.discriminator.pretrain_rate,
+        "pretrain_final_rate": recipe.discriminator.pretrain_final_rate,
+        "keep": recipe.schedule.keep,
+        "export": recipe.schedule.export,
+    }
+
+
+def agent_loop_part(recipe: Recipe) -> list[dict[str, Any]]:
+    """verl's agent loop file: our group of sampled and saved rows."""
+    return [
+        {
+            "name": "ril",
+            "_target_": "rilbench.train.agent_loop.RILAgentLoop",
+            "ril": {
+                "seed": recipe.seed,
+                "own_rows": recipe.own_rows,
+                "teacher_rows": recipe.teacher_rows,
+                "mix": recipe.teachers.mix,
+                "repetition_penalty": recipe.sampling.repetition_penalty,
+            },
+        }
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "True" if value else "False"
+    if isinstance(value, Path):
+        return f"'{value}'"
+    return str(value)

@@ -1,0 +1,113 @@
+"""verl's worker groups for RIL: the policy's, and the discriminator in verl's critic slot.
+
+Loaded in every Ray process of a run. Importing it registers the engines of the discriminator (all
+devices) and of the policy on a CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.torch_dtypes import PrecisionType
+from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+
+from rilbench.train.discriminator_model import load_discriminator
+
+CPU_ROLLOUT = "transformers"
+"""Name of the CPU's rollout engine in verl's configuration."""
+
+# verl names its rollout adapters in this table and has no function that adds one.
+_ROLLOUT_REGISTRY[(CPU_ROLLOUT, "async")] = "rilbench.train.cpu_rollout.WeightSender"
+
+
+class _WithoutPinnedMemory:
+    """On a CPU: verl offloads a forward-only model into pinned memory, which needs an accelerator."""
+
+    def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        engine: Any = self
+        if engine.device_name != "cpu":
+            return super()._build_fsdp_module(module)  # type: ignore[misc,no-any-return]
+        config, forward_only = engine.engine_config, engine.engine_config.forward_only
+        object.__setattr__(config, "forward_only", False)
+        try:
+            return super()._build_fsdp_module(module)  # type: ignore[misc,no-any-return]
+        finally:
+            object.__setattr__(config, "forward_only", forward_only)
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CpuPolicyEngine(_WithoutPinnedMemory, FSDPEngineWithLMHead):  # type: ignore[misc]
+    """verl's FSDP engine for the policy and the reference, on a CPU."""
+
+
+@EngineRegistry.register(
+    model_type="discriminator", backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"]
+)
+class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # type: ignore[misc]
+    """verl's FSDP engine for a value model, around the discriminator."""
+
+    def _build_module(self) -> torch.nn.Module:
+        return load_discriminator(
+            self.model_config.local_path,
+            dtype=PrecisionType.to_dtype(self.engine_config.model_dtype or "fp32"),
+            attention=getattr(self.model_config.hf_config, "_attn_implementation", None) or "sdpa",
+        )
+
+
+def _start_process_group() -> None:
+    """verl would name gloo twice on a CPU, which torch refuses: start the group before it does."""
+    from verl.utils.device import get_device_name
+
+    if get_device_name() == "cpu" and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
+        )
+
+
+class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
+    """Policy, reference and rollout of one rank."""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def init_model(self) -> None:
+        """Load the models of this rank."""
+        _start_process_group()
+        super().init_model()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def weights_digest(self) -> float:
+        """A number that changes when the weights change: the sum of their absolute values."""
+        return _digest(self.actor.engine.module)
+
+
+class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
+    """The discriminator on one rank."""
+
+    def __init__(self, config: Any) -> None:
+        _start_process_group()
+        config.model_type = "discriminator"
+        super().__init__(config)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the optimiser's rate for the next update; verl's scheduler restores its own after."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def weights_digest(self) -> float:
+        """A number that changes when the weights change: the sum of their absolute values."""
+        return _digest(self.engine.module)
+
+
+def _digest(module: torch.nn.Module) -> float:
+    total = 0.0
+    for parameter in module.parameters():
+        local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+        total += local.detach().double().abs().sum().item()
+    return total
