@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,11 +70,12 @@ class PromptSet:
             raise UserError(f"a limit of {limit} leaves no question; give 1 or more")
         self.benchmarks = tuple(benchmarks)
         self.limit = limit
-        self._files = [data / f"{b.dataset}.tsv" for b in benchmarks]
-        absent = [file.name for file in self._files if not file.is_file()]
+        files = {b.dataset: data / f"{b.dataset}.tsv" for b in benchmarks}
+        absent = [file.name for file in files.values() if not file.is_file()]
         if absent:
             raise UserError(f"{data} lacks {', '.join(absent)}; make or copy the benchmarks there")
-        self.data_hashes = {b.dataset: _hash(f) for b, f in zip(benchmarks, self._files)}
+        self._files = list(files.values())
+        self.data_hashes = {dataset: _hash(file) for dataset, file in files.items()}
         story = [environment, _hash(WORKER), limit, sorted(self.data_hashes.items())]
         self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
         self.folder = cache.absolute() / self.name
@@ -133,10 +133,6 @@ class PromptSet:
             for part in question.parts
         ]
         return [{"role": "user", "content": parts}]
-
-    def counts(self) -> Counter[str]:
-        """Requests per dataset."""
-        return Counter(question.dataset for question in self.questions)
 
 
 def _hash(file: Path) -> str:

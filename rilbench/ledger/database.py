@@ -43,7 +43,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._errors():
+        with self._errors(), self._opening():
             _require_writable(path)
             self._open("rwc")
             self._enable_wal()
@@ -59,7 +59,7 @@ class Ledger:
         """
         ledger = cls.__new__(cls)
         ledger.path = path
-        with ledger._errors():
+        with ledger._errors(), ledger._opening():
             if path.is_dir():
                 raise UserError("is a folder; give a file")
             if path.exists():
@@ -176,14 +176,18 @@ class Ledger:
         """Turn the write-ahead log on; SQLite does not wait by itself when two do so at once."""
         deadline = time.monotonic() + _PATIENCE
         version(self._connection)  # Before the file is touched: is it ours?
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+        while not self._wal_is_on(must=time.monotonic() > deadline):
+            time.sleep(0.05)
+
+    def _wal_is_on(self, must: bool) -> bool:
+        """Try to turn the write-ahead log on; False if another connection is in the way."""
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if must or "locked" not in str(error):
+                raise
+            return False
+        return True
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -209,6 +213,16 @@ class Ledger:
             raise
 
     @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Close what was opened if opening fails half-way."""
+        try:
+            yield
+        except BaseException:
+            if hasattr(self, "_connection"):
+                self.close()
+            raise
+
+    @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Say in one line, with the path, what SQLite or a check has found wrong."""
         try:
@@ -219,6 +233,9 @@ class Ledger:
             raise  # A mistake of ours, such as one benchmark twice.
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self.path} {_explain(str(error))}") from error
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UserError(f"{self.path} cannot be used ({why}); give another --db") from error
 
 
 def _explain(message: str) -> str:

@@ -9,6 +9,7 @@ from rilbench.serving.chat import (
     Completion,
     Message,
     Sampling,
+    first_model,
     image_part,
     text_part,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Message",
     "Sampling",
     "Server",
+    "first_model",
     "image_part",
     "log_end",
     "serve",

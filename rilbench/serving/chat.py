@@ -16,6 +16,7 @@ import base64
 import json
 import random
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,3 +222,18 @@ def _completion(answer: dict[str, Any], seconds: float) -> Completion:
         raise UserError(
             f"the server's answer is not an OpenAI chat completion: {str(answer)[:200]}"
         ) from error
+
+
+def first_model(base_url: str, timeout: float = 10.0) -> str:
+    """Return the name of the first model that a server lists.
+
+    Raises:
+        UserError: it does not answer, or not as the OpenAI API does.
+    """
+    url = f"{base_url.rstrip('/')}/models"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=timeout) as response:
+            return str(json.load(response)["data"][0]["id"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{url} does not list a model ({error})") from error

@@ -140,20 +140,19 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
         "+ray_kwargs.ray_init.include_dashboard": False,
         "+ray_kwargs.ray_init.object_store_memory": OBJECT_STORE_BYTES,
     }
-    engines = ["actor_rollout_ref.actor", "actor_rollout_ref.ref"]
+    actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
+    engines = [f"{actor}.fsdp_config", f"{ref}.fsdp_config"]
+    settings |= {f"{actor}.use_torch_compile": False, f"{ref}.use_torch_compile": False}
     if discriminator:
-        engines.append("critic")
+        engines.append("critic.fsdp")
         settings["critic.model.use_remove_padding"] = False
         settings["critic.model.enable_gradient_checkpointing"] = False
         settings["+critic.model.override_config.attn_implementation"] = "sdpa"
-    for engine in engines:
-        fsdp = f"{engine}.model.fsdp_config" if engine == "critic" else f"{engine}.fsdp_config"
+    for fsdp in engines:
         settings[f"{fsdp}.model_dtype"] = "fp32"
         settings[f"{fsdp}.use_torch_compile"] = False
-        if engine != "critic":
-            settings[f"{engine}.use_torch_compile"] = False
         # verl computes in bf16 by default, even where the weights are fp32.
-        settings[f"{fsdp}.mixed_precision"] = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
+        settings[f"+{fsdp}.mixed_precision"] = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
     return settings
 
 

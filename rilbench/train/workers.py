@@ -6,11 +6,13 @@ devices) and of the policy on a CPU.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
 import torch
 from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name
 from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
@@ -31,7 +33,7 @@ class _WithoutPinnedMemory:
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         engine: Any = self
-        if engine.device_name != "cpu":
+        if get_device_name() != "cpu":
             return super()._build_fsdp_module(module)  # type: ignore[misc,no-any-return]
         config, forward_only = engine.engine_config, engine.engine_config.forward_only
         object.__setattr__(config, "forward_only", False)
@@ -62,8 +64,6 @@ class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # typ
 
 def _start_process_group() -> None:
     """verl would name gloo twice on a CPU, which torch refuses: start the group before it does."""
-    from verl.utils.device import get_device_name
-
     if get_device_name() == "cpu" and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
@@ -90,8 +90,8 @@ class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
 
     def __init__(self, config: Any) -> None:
         _start_process_group()
-        config.model_type = "discriminator"
-        super().__init__(config)
+        # verl names this slot value_model; its other settings stay.
+        super().__init__(dataclasses.replace(config, model_type="discriminator"))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def set_learning_rate(self, rate: float) -> None:

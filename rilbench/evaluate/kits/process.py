@@ -6,10 +6,11 @@ imports while others work, and then takes one job after another.
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,12 +26,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def kit_environment(settings: Mapping[str, str], judge_url: str | None = None) -> dict[str, str]:
     """Return environment variables for a worker: a few inherited ones and ``settings``.
 
-    Proxies are passed on unless the judge is on this machine: VLMEvalKit sends even those
+    Proxies are passed on only to reach a judge (None: the exact one) on another machine: VLMEvalKit sends even those
     requests through ``http_proxy`` and ignores ``no_proxy``.
     """
-    names = _INHERITED
-    if judge_url is None or urlsplit(judge_url).hostname not in _LOOPBACK:
-        names += _PROXIES
+    local = judge_url is None or urlsplit(judge_url).hostname in _LOOPBACK
+    names = _INHERITED if local else (*_INHERITED, *_PROXIES)
     return {
         **{name: os.environ[name] for name in names if name in os.environ},
         "OMP_NUM_THREADS": "1",
@@ -63,14 +63,11 @@ class KitProcess:
     def __enter__(self) -> "KitProcess":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # Nothing of value is in the worker: results are files that it renames when complete.
-        self._process.kill()
+        # The group, as the kit's own pools would outlive it.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

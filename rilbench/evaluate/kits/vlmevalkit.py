@@ -43,14 +43,10 @@ def start_worker(python: Path, log: Path, judge_url: str | None) -> KitProcess:
 
 
 def _specs(benchmarks: Sequence[Benchmark]) -> list[dict[str, Any]]:
-    return [
-        {"name": b.dataset, "circular": b.circular, "judged": b.judged} for b in benchmarks
-    ]
+    return [{"name": b.dataset, "circular": b.circular, "judged": b.judged} for b in benchmarks]
 
 
-def prompts_job(
-    benchmarks: Sequence[Benchmark], folder: Path, limit: int | None
-) -> dict[str, Any]:
+def prompts_job(benchmarks: Sequence[Benchmark], folder: Path, limit: int | None) -> dict[str, Any]:
     """The job that writes ``folder/questions.jsonl`` from ``folder/LMUData``."""
     return {"folder": str(folder), "datasets": _specs(benchmarks), "limit": limit}
 
@@ -83,18 +79,14 @@ def score_job(
     }
 
 
-def read_scores(
-    file: Path, benchmarks: Sequence[Benchmark]
-) -> tuple[str, dict[str, KitScore]]:
+def read_scores(file: Path, benchmarks: Sequence[Benchmark]) -> tuple[str, dict[str, KitScore]]:
     """Read a ``result.json``: the kit with its version, and each dataset's score.
 
     Raises:
         UserError: the kit's total and its own per-question results disagree.
     """
     result = json.loads(file.read_text(encoding="utf-8"))
-    return result["kit"], {
-        b.dataset: _score(b, result["datasets"][b.dataset]) for b in benchmarks
-    }
+    return result["kit"], {b.dataset: _score(b, result["datasets"][b.dataset]) for b in benchmarks}
 
 
 def _score(benchmark: Benchmark, found: Mapping[str, Any]) -> KitScore:

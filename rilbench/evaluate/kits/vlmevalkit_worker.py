@@ -42,7 +42,7 @@ class JobError(Exception):
 
 def open_dataset(folder: Path, name: str) -> Any:
     """Build a dataset on the files in ``folder/LMUData``."""
-    os.environ["LMUData"] = str(folder / "LMUData")
+    os.environ.update({"LMUData": str(folder / "LMUData")})
     for kind in DATASET_CLASSES:
         # Else a file that is not the hub's own is downloaded over.
         if getattr(kind, "DATASET_MD5", None):

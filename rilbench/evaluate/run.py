@@ -1,0 +1,239 @@
+"""Evaluate models on a suite: prompts by the kit, answers from a server, scores by the kit."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from rilbench.checkpoint import Checkpoint, inspect_checkpoint
+from rilbench.errors import UserError
+from rilbench.evaluate.answers import AnswerFile, ask, open_answers
+from rilbench.evaluate.judging import judge_name, judge_server
+from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.kits.vlmevalkit import (
+    KIT,
+    KitScore,
+    read_scores,
+    score_job,
+    start_worker,
+)
+from rilbench.evaluate.prompts import PromptSet
+from rilbench.evaluate.record import Story, to_evaluation
+from rilbench.evaluate.suite import Suite, find_suite
+from rilbench.ledger import Evaluation, Ledger
+from rilbench.serving import ChatClient, Sampling, first_model, serve
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an evaluation is doing.
+
+    ``stage`` is ``environment``, ``prompts``, ``server``, ``answers``, ``scores`` or ``done``;
+    ``done`` of ``total`` count answers in that stage and are 0 elsewhere.
+    """
+
+    stage: str
+    model: str = ""
+    done: int = 0
+    total: int = 0
+    note: str = ""
+
+
+Report = Callable[[Progress], None]
+Finished = tuple[AnswerFile, str, dict[str, KitScore]]
+"""A model's answers, the kit with its version, and its scores by dataset."""
+
+
+def _silent(_: Progress) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate on, and how; the same for all models of one call.
+
+    Attributes:
+        suite: name of the suite.
+        data: folder with the kit's data files.
+        work: folder for prompts, answers and the kit's results; kept, and used again.
+        db: the ledger; None writes no scores.
+        judge_url: an OpenAI-compatible judge, up to ``/v1``; None is the project's exact one.
+        endpoint: a server that already serves the model, up to ``/v1``; None starts one.
+        limit: questions per benchmark; None for all.
+        concurrency: requests in flight.
+        device: where the server that is started puts the model.
+        python: the kit's Python; None makes the kit's own environment on first use.
+    """
+
+    suite: str
+    data: Path
+    work: Path
+    db: Path | None = None
+    judge_url: str | None = None
+    endpoint: str | None = None
+    limit: int | None = None
+    concurrency: int = 4
+    device: str = "cpu"
+    python: Path | None = None
+
+
+def evaluate(model: Path, plan: Plan, on_progress: Report = _silent) -> Evaluation:
+    """Evaluate one model; see `evaluate_many`."""
+    return evaluate_many([model], plan, on_progress)[0]
+
+
+def evaluate_many(
+    models: Sequence[Path], plan: Plan, on_progress: Report = _silent
+) -> list[Evaluation]:
+    """Evaluate checkpoints on a suite and record them in the ledger.
+
+    The kit starts once for all of them, and not at all when nothing of its work has changed since
+    an earlier call with the same ``work`` folder. Answers that are there are not asked again.
+
+    Raises:
+        UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not as it
+            must be. Answers and scores that were complete by then are kept.
+    """
+    suite = find_suite(plan.suite)
+    if plan.endpoint is not None and len(models) > 1:
+        raise UserError("an endpoint serves one model; evaluate one at a time with it")
+    checkpoints = [inspect_checkpoint(model) for model in models]
+    with ExitStack() as stack:
+        # Opened first: a read-only ledger is found before the work, not after it.
+        ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
+        judge = judge_name(plan.judge_url)
+        python = plan.python or ensure_environment(
+            KIT, lambda line: on_progress(Progress("environment", note=line))
+        )
+        environment = python.parent.parent.name
+        cache = plan.work / "prompts"
+        prompts = PromptSet(suite.benchmarks, plan.data, cache, environment, plan.limit)
+        run = _Run(plan, suite, prompts, judge, on_progress)
+        finished = run.all({found.fingerprint: found for found in checkpoints}, python)
+        evaluations = []
+        for checkpoint in checkpoints:
+            answers, kit, scores = finished[checkpoint.fingerprint]
+            story = Story(suite, prompts, kit, judge, run.generation)
+            evaluation = to_evaluation(checkpoint, story, answers, scores)
+            if ledger is not None:
+                evaluation = replace(evaluation, id=ledger.record(evaluation))
+            evaluations.append(evaluation)
+        on_progress(Progress("done"))
+        return evaluations
+
+
+class _Run:
+    """One call of `evaluate_many`, after its checks."""
+
+    def __init__(
+        self, plan: Plan, suite: Suite, prompts: PromptSet, judge: str, report: Report
+    ) -> None:
+        self.plan, self.suite, self.prompts, self.judge = plan, suite, prompts, judge
+        self.report = report
+        self.work = plan.work.absolute()
+        self.sampling = Sampling(max_tokens=suite.max_tokens)
+        server = plan.endpoint or f"transformers serve {version('transformers')} on {plan.device}"
+        self.generation = {"server": server, **asdict(self.sampling)}
+
+    def all(self, models: Mapping[str, Checkpoint], python: Path) -> dict[str, Finished]:
+        """Collect the answers of all models (by fingerprint), then score them."""
+        with ExitStack() as stack:
+            answers = {
+                name: stack.enter_context(open_answers(self._answer_path(name))) for name in models
+            }
+            if not all(self._scored(found) for found in answers.values()):
+                # Started first: it imports while the server starts and the model answers.
+                log = self.work / "kit.log"
+                kit = stack.enter_context(start_worker(python, log, self.plan.judge_url))
+                if not self.prompts.ready:
+                    self.report(Progress("prompts"))
+                    self.prompts.submit(kit)
+                for name, model in models.items():
+                    self._collect(model, answers[name], kit)
+                judge_url = stack.enter_context(judge_server(self.plan.judge_url))
+                for name, model in models.items():
+                    self._score(model, answers[name], kit, judge_url)
+        return {
+            name: (found, *read_scores(self._result(found), self.suite.benchmarks))
+            for name, found in answers.items()
+        }
+
+    def _answer_path(self, fingerprint: str) -> Path:
+        """One file for each model, set of prompts and way of generating."""
+        story = json.dumps([self.prompts.name, self.generation], sort_keys=True)
+        name = f"{fingerprint}-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
+        return self.work / "answers" / f"{name}.jsonl"
+
+    def _answered(self, answers: AnswerFile) -> bool:
+        return self.prompts.ready and not answers.missing(self.prompts.questions)
+
+    def _scored(self, answers: AnswerFile) -> bool:
+        return self._answered(answers) and self._result(answers).exists()
+
+    def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
+        """Ask what has no answer yet; the kit may still be making the prompts at the start."""
+        if self._answered(answers):
+            return
+        name = model.labels.student
+        with self._client(model) as client:
+            self.prompts.finish(kit)
+            total = len(self.prompts.questions)
+
+            def count(done: int) -> None:
+                self.report(Progress("answers", name, done, total))
+
+            count(len(answers.found))
+            ask(client, self.prompts, answers, self.sampling, count)
+
+    @contextmanager
+    def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
+        """A client of the model's server, which is started unless there is an endpoint."""
+        endpoint, concurrency = self.plan.endpoint, self.plan.concurrency
+        if endpoint is not None:
+            yield ChatClient(endpoint, first_model(endpoint), concurrency=concurrency)
+            return
+        self.report(Progress("server", model.labels.student))
+        log = self.work / "server.log"
+        with serve(model.path, log=log, device=self.plan.device) as server:
+            yield ChatClient(
+                server.base_url, server.model, transformers=True, concurrency=concurrency
+            )
+
+    def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
+        """Answers as {dataset: {question_id: text}}, in the order of the questions."""
+        texts: dict[str, dict[str, str]] = {b.dataset: {} for b in self.suite.benchmarks}
+        for question in self.prompts.questions:
+            texts[question.dataset][question.question_id] = answers.found[question.key].text
+        return texts
+
+    def _result(self, answers: AnswerFile) -> Path:
+        """The kit's result for exactly these answers and this judge."""
+        story = json.dumps([self.prompts.name, self.judge, self._texts(answers)])
+        name = hashlib.sha256(story.encode()).hexdigest()[:16]
+        return self.work / "scores" / name / "result.json"
+
+    def _score(
+        self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge_url: str
+    ) -> None:
+        """Let the kit score in a fresh folder, which gets its name when the result is complete."""
+        result = self._result(answers)
+        if result.exists():
+            return
+        self.report(Progress("scores", model.labels.student))
+        scores = result.parent.parent
+        scores.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix="building-", dir=scores))
+        try:
+            judge = judge_url, self.judge
+            texts = self._texts(answers)
+            job = score_job(self.suite.benchmarks, self.prompts.folder, building, texts, judge)
+            kit.run("score", job)
+            building.rename(result.parent)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""Worker processes, with small scripts in the place of a kit."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.evaluate.kits.process import KitProcess, kit_environment
+
+ECHO = """
+import json, os, sys
+print("noise for the log", file=sys.stderr)
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["phase"] == "die":
+        sys.exit("out of memory")
+    problem = request["job"].get("problem")
+    print(json.dumps({"problem": problem}), flush=True)
+"""
+
+
+def start(tmp_path: Path) -> KitProcess:
+    script = tmp_path / "worker.py"
+    script.write_text(ECHO)
+    return KitProcess(Path(sys.executable), script, tmp_path / "a" / "kit.log", kit_environment({}))
+
+
+def test_jobs_one_after_another(tmp_path: Path) -> None:
+    with start(tmp_path) as kit:
+        kit.run("score", {})
+        kit.submit("score", {"problem": "MMVet.tsv has no question"})
+        with pytest.raises(UserError, match=r"MMVet\.tsv has no question"):
+            kit.wait()
+        kit.run("score", {})
+
+
+def test_a_dead_worker_is_reported_with_its_log(tmp_path: Path) -> None:
+    with start(tmp_path) as kit:
+        with pytest.raises(UserError, match=r"kit failed: .*out of memory \(log: "):
+            kit.run("die", {})
+        with pytest.raises(UserError, match="kit failed"):
+            kit.submit("score", {})
+
+
+def test_worker_ends_with_the_block(tmp_path: Path) -> None:
+    with start(tmp_path) as kit:
+        pid = kit._process.pid
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_keys_stay_here_and_a_judge_on_this_machine_is_reached_directly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    for local in (None, "http://127.0.0.1:8000/v1", "http://localhost/v1"):
+        assert "http_proxy" not in kit_environment({}, local)
+    there = kit_environment({"A": "1"}, "http://judge.example/v1")
+    assert there["http_proxy"] == "http://proxy:3128"
+    assert there["A"] == "1"
+    assert there["PATH"] == os.environ["PATH"]
+    assert "secret" not in there.values()

@@ -1,0 +1,359 @@
+"""The ledger as a file: what goes in comes out, writers wait, a kill leaves no half evaluation."""
+
+import dataclasses
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, default_db
+
+SCORES = tuple(
+    Score(
+        benchmark=name,
+        value=value,
+        kit="vlmevalkit",
+        kit_version="0.0.20",
+        dataset=f"Nano{name}",
+        metric="Overall",
+        judge=judge,
+        questions=3,
+        answered=3,
+        missing=missing,
+        data_sha256="ab" * 32,
+    )
+    for name, value, judge, missing in (
+        ("MMStar", 100 / 3, None, 0),
+        ("MM-Vet", None, "rilbench-rule-judge-1", 3),
+    )
+)
+SAMPLES = (
+    Sample(benchmark="MMStar", question_id="10", prompt_hash="p1", response="A", score=1.0),
+    Sample(
+        benchmark="MMStar",
+        question_id="9",
+        prompt_hash="p2",
+        response="[bold]\n\U0001f600\x00 \ud7a3",
+        score=0.0,
+        gold="B",
+        judge="j",
+        tokens=5,
+        seconds=0.25,
+        finish_reason="length",
+    ),
+    Sample(benchmark="MM-Vet", question_id="10", prompt_hash="p3", response=""),
+)
+EVALUATION = Evaluation(
+    path="/models/a",
+    fingerprint="f" * 16,
+    student="nano",
+    method="ril",
+    teacher="both",
+    run="r1",
+    start_fingerprint="e" * 16,
+    suite="nano",
+    created="2026-01-02T03:04:05+00:00",
+    commit="c0ffee",
+    dirty=True,
+    settings={"temperature": 0.0, "kits": ["vlmevalkit"]},
+    scores=SCORES,
+    samples=SAMPLES,
+)
+RUN = Run(
+    name="r1",
+    path="/runs/r1",
+    recipe_fingerprint="x",
+    recipe_yaml="student: nano\n",
+    student="nano",
+    method="ril",
+    teacher="both",
+    status="running",
+    created="2026-01-02T03:04:05+00:00",
+)
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    path = tmp_path / "ledger ?#%.db"
+    with Ledger(path) as ledger:
+        number = ledger.record(EVALUATION)
+    assert list(tmp_path.iterdir()) == [path]  # Closed: nothing beside it.
+    for ledger in (Ledger(path), Ledger.open_read(path)):
+        with ledger:
+            expected = dataclasses.replace(EVALUATION, samples=(), id=number)
+            assert ledger.evaluations() == [expected]
+            assert ledger.samples(number) == list(SAMPLES)
+            assert ledger.evaluations("nano") == [expected]
+            assert ledger.evaluations("paper") == []
+            with pytest.raises(UserError, match="no evaluation 99"):
+                ledger.samples(99)
+
+
+def test_newest_first_and_one_row_per_model(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as ledger:
+        first = ledger.record(EVALUATION)
+        second = ledger.record(dataclasses.replace(EVALUATION, path="/moved"))
+        third = ledger.record(dataclasses.replace(EVALUATION, method="base", run=None))
+        assert [each.id for each in ledger.evaluations()] == [third, second, first]
+        assert [each.path for each in ledger.evaluations()] == ["/models/a", "/moved", "/moved"]
+        assert ledger._db["models"].count == 2
+
+
+def test_runs_are_kept_and_brought_up_to_date(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.record_run(RUN)
+        done = dataclasses.replace(RUN, status="finished", finished="2026-01-02T04:00:00+00:00")
+        ledger.record_run(done)
+        elsewhere = dataclasses.replace(RUN, path="/other/r1")
+        ledger.record_run(elsewhere)
+        assert ledger.runs() == [elsewhere, done]
+
+
+def test_secrets_are_not_kept(tmp_path: Path) -> None:
+    settings = {
+        "max_tokens": 9,
+        "judge": [{"api_key": "sk-1", "name": "j", "Authorization": "Bearer sk-1"}],
+        "hf_token": "sk-1",
+    }
+    path = tmp_path / "l.db"
+    with Ledger(path) as ledger:
+        ledger.record(dataclasses.replace(EVALUATION, settings=settings))
+        kept = ledger.evaluations()[0].settings
+    assert kept == {"max_tokens": 9, "judge": [{"name": "j"}]}
+    assert b"sk-1" not in path.read_bytes()
+
+
+def test_all_or_nothing_when_a_row_is_wrong(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as ledger:
+        with pytest.raises(sqlite3.IntegrityError):
+            ledger.record(dataclasses.replace(EVALUATION, samples=SAMPLES + SAMPLES[:1]))
+        assert ledger.evaluations() == []
+        assert [ledger._db[name].count for name in ("models", "scores", "samples")] == [0, 0, 0]
+        ledger.record(EVALUATION)
+
+
+def test_the_promised_pragmas(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as ledger:
+        values = {
+            name: ledger._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert values.pop("busy_timeout") >= 10_000
+    assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_reading_makes_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.db", tmp_path / "no folder" / "none.db"):
+        with Ledger.open_read(path) as ledger:
+            assert ledger.evaluations() == []
+            assert ledger.runs() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_an_empty_file_leaves_it_empty(tmp_path: Path) -> None:
+    path = tmp_path / "empty.db"
+    path.touch()
+    with Ledger.open_read(path) as ledger:
+        assert ledger.evaluations() == []
+    assert path.stat().st_size == 0
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    Ledger(path).close()
+    with Ledger.open_read(path) as ledger, pytest.raises(UserError, match="read-only"):
+        ledger.record(EVALUATION)  # SQLite's own refusal, put into words.
+
+
+def test_default_db(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RILBENCH_DB", raising=False)
+    assert default_db() == Path("rilbench.db")
+    monkeypatch.setenv("RILBENCH_DB", "/somewhere/else.db")
+    assert default_db() == Path("/somewhere/else.db")
+    assert default_db(tmp_path) == tmp_path
+    monkeypatch.setenv("RILBENCH_DB", "")
+    assert default_db() == Path("rilbench.db")
+
+
+def _read_only_file(folder: Path) -> Path:
+    path = folder / "l.db"
+    Ledger(path).close()
+    path.chmod(0o444)
+    return path
+
+
+def _read_only_folder(folder: Path) -> Path:
+    (folder / "closed").mkdir(mode=0o555)
+    return folder / "closed" / "l.db"
+
+
+def _not_sqlite(folder: Path) -> Path:
+    (folder / "text.db").write_text("benchmark,score\n" * 200)
+    return folder / "text.db"
+
+
+def _newer(folder: Path) -> Path:
+    path = folder / "l.db"
+    Ledger(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    return path
+
+
+def _stranger(folder: Path) -> Path:
+    with sqlite3.connect(folder / "s.db") as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+    connection.close()
+    return folder / "s.db"
+
+
+# As root, mode bits do not stop a write: the first two cover our own look at them. Nobody can
+# make a file in /proc, root included: there the system refuses.
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (_read_only_file, "is read-only"),
+        (_read_only_folder, "read-only folder"),
+        (lambda _: Path("/proc/self/rilbench.db"), "folder|cannot be opened"),
+        (lambda folder: folder / "none" / "l.db", "does not exist"),
+        (lambda folder: _not_sqlite(folder) / "l.db", "does not exist"),
+        (lambda folder: folder, "is a folder"),
+        (_not_sqlite, "not a sound SQLite database"),
+        (_newer, "newer rilbench"),
+        (_stranger, "another program"),
+    ],
+)
+def test_a_place_that_cannot_be_written(
+    tmp_path: Path, place: Callable[[Path], Path], message: str
+) -> None:
+    path = place(tmp_path)
+    before = sorted(tmp_path.rglob("*")), path.read_bytes() if path.is_file() else None
+    with pytest.raises(UserError, match=message) as caught:
+        Ledger(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert ";" in str(caught.value)  # The remedy.
+    assert (sorted(tmp_path.rglob("*")), path.read_bytes() if path.is_file() else None) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="only where there is /proc")
+def test_the_systems_refusal_is_put_into_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With our own look at the mode bits out of the way, SQLite's error must do."""
+    monkeypatch.setattr("rilbench.ledger.database._require_writable", lambda _: None)
+    with pytest.raises(UserError, match="cannot be opened; make"):
+        Ledger(Path("/proc/self/rilbench.db"))
+
+
+@pytest.mark.parametrize("place", [_not_sqlite, _newer, _stranger, lambda folder: folder])
+def test_reading_says_the_same(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+    with pytest.raises(UserError):
+        Ledger.open_read(place(tmp_path))
+
+
+def test_reading_from_a_read_only_place(tmp_path: Path) -> None:
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    with Ledger(folder / "l.db") as ledger:
+        ledger.record(EVALUATION)
+    (folder / "l.db").chmod(0o444)
+    folder.chmod(0o555)
+    with Ledger.open_read(folder / "l.db") as ledger:
+        assert len(ledger.evaluations()) == 1
+        assert [file.name for file in folder.iterdir()] == ["l.db"]
+    folder.chmod(0o755)
+
+
+_WRITER = """
+import dataclasses, sys
+from pathlib import Path
+from rilbench.ledger import Evaluation, Ledger, Sample, Score
+path, student, times, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+score = Score(benchmark="MMStar", value=1.0, kit="k", kit_version="1", dataset="d", metric="m",
+              questions=rows, answered=rows, missing=0, data_sha256="s")
+samples = tuple(Sample(benchmark="MMStar", question_id=str(i), prompt_hash="h", response="r" * 50)
+                for i in range(rows))
+evaluation = Evaluation(path="/m", fingerprint="f", student=student, method="m", teacher="t",
+                        suite="nano", created="2026-01-02T03:04:05+00:00",
+                        scores=(score,), samples=samples)
+with Ledger(Path(path)) as ledger:
+    print("open", flush=True)
+    for _ in range(times):
+        ledger.record(evaluation)
+"""
+
+
+def _writer(path: Path, student: str, times: int, rows: int) -> "subprocess.Popen[str]":
+    arguments = [str(path), student, str(times), str(rows)]
+    return subprocess.Popen(
+        [sys.executable, "-c", _WRITER, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _check_whole(path: Path, rows: int) -> int:
+    """Assert that every evaluation has all its rows; return how many there are."""
+    with Ledger.open_read(path) as ledger:
+        found = ledger.evaluations()
+        for each in found:
+            assert each.id is not None
+            assert len(each.scores) == 1
+            assert len(ledger.samples(each.id)) == rows
+        assert ledger._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        assert not ledger._connection.execute("PRAGMA foreign_key_check").fetchall()
+        assert ledger._db["samples"].count == rows * len(found)
+    return len(found)
+
+
+def test_writers_wait_for_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"  # Not there yet: they also race to make it.
+    writers = [_writer(path, name, times=25, rows=40) for name in ("a", "b")]
+    for writer in writers:
+        _, errors = writer.communicate(timeout=120)
+        assert (writer.returncode, errors) == (0, "")
+    assert _check_whole(path, rows=40) == 50
+
+
+def test_a_kill_leaves_no_half_evaluation(tmp_path: Path) -> None:
+    path = tmp_path / "l.db"
+    dice = random.Random(0)
+    seen = 0
+    for _ in range(4):
+        with _writer(path, "a", times=100_000, rows=2_000) as writer:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == "open\n"
+            time.sleep(dice.uniform(0.05, 0.4))
+            writer.kill()
+        found = _check_whole(path, rows=2_000)
+        assert found >= seen
+        seen = found
+    assert seen > 0
+    with Ledger(path) as ledger:  # And the file can still be written.
+        ledger.record(EVALUATION)
+
+
+def test_a_writer_that_waits_too_long_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rilbench.ledger.database._PATIENCE", 0.1)
+    path = tmp_path / "l.db"
+    with Ledger(path) as one, Ledger(path) as two:
+        one._connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UserError, match="held by another program"):
+            two.record(EVALUATION)
+
+
+def test_the_import_is_light() -> None:
+    code = "import sys, rilbench.ledger; print(*sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=os.environ
+    ).stdout.split()
+    assert not {"torch", "pandas", "numpy", "sqlite_utils"} & set(loaded)

@@ -1,0 +1,198 @@
+"""The table as text: every number is there, nothing is cut, nothing breaks it."""
+
+import csv
+import json
+import re
+
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.ledger import Evaluation, Score
+from rilbench.resources import resource
+from rilbench.table.compare import table_rows
+from rilbench.table.paper import paper_rows
+from rilbench.table.render import FORMATS, render
+from rilbench.table.rows import COLUMNS, TableRow
+
+NANO = ("MMStar", "MMB", "ChartQA", "MM-Vet")
+ESCAPE = "\x1b"
+
+
+def evaluation(
+    method: str, values: tuple[float | None, ...], student: str = "nano", **more: str
+) -> Evaluation:
+    scores = tuple(
+        Score(
+            benchmark=name,
+            value=value,
+            kit="vlmevalkit",
+            kit_version="0.0.20",
+            dataset=name,
+            metric="Overall",
+            judge="rilbench-rule-judge-1" if name == "MM-Vet" else None,
+            questions=10,
+            answered=10,
+            missing=0 if value is not None else 2,
+            data_sha256=more.get("data", "d"),
+        )
+        for name, value in zip(NANO, values, strict=True)
+    )
+    return Evaluation(
+        path="/m",
+        fingerprint=method,
+        student=student,
+        method=method,
+        teacher=more.get("teacher", "none"),
+        suite="nano",
+        created="2026-01-02T03:04:05+00:00",
+        start_fingerprint=more.get("start"),
+        scores=scores,
+    )
+
+
+def rows(*evaluations: Evaluation) -> list[TableRow]:
+    return table_rows(evaluations, lambda _: NANO)
+
+
+BASE = evaluation("base", (40.0, 50.0, 60.0, 10.0))
+RIL = evaluation("RIL", (63.4, 49.96, 100.0, 9.96), teacher="both", start="base")
+
+
+def test_json_is_exactly_what_was_promised() -> None:
+    listed = json.loads(render(rows(BASE, RIL), "json"))
+    assert len(listed) == 32
+    for row in listed:
+        assert list(row) == ["source", "student", "method", "teacher", "suite", "scores", "average"]
+        assert list(row["scores"]) == list(COLUMNS)
+    nano = dict(zip(NANO, (63.4, 49.96, 100.0, 9.96), strict=True))
+    assert listed[31] == {
+        "source": "measured",
+        "student": "nano",
+        "method": "RIL",
+        "teacher": "both",
+        "suite": "nano",
+        "scores": {**dict.fromkeys(COLUMNS), **nano},
+        "average": pytest.approx(55.83),
+    }
+    holed = json.loads(render(rows(evaluation("base", (1.0, 2.0, None, 3.0))), "json"))[-1]
+    assert holed["average"] is None
+    assert holed["scores"]["ChartQA"] is None
+
+
+def test_the_papers_table_again_from_json() -> None:
+    with resource("results/paper/main_table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    listed = json.loads(render(paper_rows(), "json"))
+    for row, line in zip(listed, lines, strict=True):
+        assert {name: f"{value:.1f}" for name, value in row["scores"].items()} == {
+            name: line[name] for name in COLUMNS
+        }
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_markdown_is_a_table() -> None:
+    table, notes = render(rows(BASE, RIL), "markdown").split("\n\n")
+    lines = [_cells(line) for line in table.splitlines()]
+    assert {len(line) for line in lines} == {5 + 14 + 1}
+    assert lines[0] == ["source", "student", "method", "teacher", "suite", *COLUMNS, "average"]
+    assert all(re.fullmatch("---:?", cell) for cell in lines[1])
+    assert len(lines) == 2 + 32
+    assert lines[2][:7] == ["paper", "Qwen2.5-VL-7B", "base", "none", "paper", "83.9", "87.3"]
+    ril = dict(zip(lines[0], lines[-1], strict=True))
+    assert ril["MMStar"] == "63.4 (+23.4)"
+    assert ril["MMB"] == "50.0 (0.0)"
+    assert ril["average"] == "55.8 (+15.8)"
+    assert ril["AI2D"] == "-"
+    assert "MM-Vet: judged by rilbench-rule-judge-1." in notes
+
+
+def test_the_papers_table_again_in_the_terminal() -> None:
+    """Cell by cell, in order; the header is read by the test of the width below."""
+    with resource("results/paper/main_table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    text = render(paper_rows(), "rich")
+    found = [line.split() for line in text.splitlines() if line.startswith("  ")]
+    numbers = [cells[-15:-1] for cells in found if re.fullmatch(r"\d+\.\d", cells[-1])]
+    assert numbers == [[line[name] for name in COLUMNS] for line in lines]
+    students = [line for line in text.splitlines() if line in {line["student"] for line in lines}]
+    assert students == list(dict.fromkeys(line["student"] for line in lines))
+
+
+def test_it_fits_into_100_columns_and_keeps_every_number() -> None:
+    text = render(rows(BASE, RIL), "rich")
+    assert max(map(len, text.splitlines())) <= 100
+    assert "\u2026" not in text
+    head = "".join(text.splitlines()[:2])
+    for word in ("AI2D", "Chart", "Vista", "MMB", "-CN", "MMMU", "Star", "BLINK", "RWQA", "mean"):
+        assert word in head
+    measured = text[text.index("MEASURED") :]
+    difference = next(line for line in measured.splitlines() if "from start" in line)
+    assert difference.split()[2:] == [*"-", "+40.0", "-", "0.0", "-", "0.0", *"---", "+23.4",
+                                      *"----", "+15.8"]  # fmt: skip
+
+
+def test_no_terminal_cuts_or_colours_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = render(rows(BASE, RIL), "rich")
+    assert ESCAPE not in plain
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert render(rows(BASE, RIL), "rich") == plain
+
+
+def test_colour_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    worse = evaluation("worse", (10.0, 50.0, 60.0, 10.0), start="base")
+    text = render(rows(BASE, RIL, worse), "rich", colour=True)
+    assert re.search(r"\x1b\[[\d;]*32m\+23\.4", text)
+    assert re.search(r"\x1b\[[\d;]*31m-30\.0", text)
+    assert not re.search(r"\x1b\[[\d;]*3[12]m *0\.0", text)
+    bare = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+    plain = render(rows(BASE, RIL, worse), "rich").splitlines()
+    assert [line.rstrip() for line in bare] == plain
+    for name in ("markdown", "json"):
+        assert ESCAPE not in render(rows(BASE, RIL), name, colour=True)
+
+
+@pytest.mark.parametrize(
+    "student", ["[bold]x[/nothing]", "a | b", "<b>x", ":smile:", "two\nlines", "\x1b[31mred", "\\|"]
+)
+def test_odd_names_break_nothing(student: str) -> None:
+    odd = rows(evaluation("base", (40.0, 50.0, 60.0, 10.0), student))
+    assert json.loads(render(odd, "json"))[-1]["student"] == student
+    text = render(odd, "rich")
+    assert ESCAPE not in text
+    shown = "".join(text[text.index("MEASURED") :].split())
+    assert "".join("".join(c if c.isprintable() else " " for c in student).split()) in shown
+    table = render(odd, "markdown").split("\n\n")[0].splitlines()
+    assert len(table) == 2 + 31
+    assert {len(_cells(line)) for line in table} == {20}
+
+
+def test_a_long_name_is_whole() -> None:
+    name = "a-student-with-quite-a-long-name-without-a-space"
+    text = render(rows(evaluation("base", (1.0, 2.0, 3.0, 4.0), name)), "rich")
+    assert name in "".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_notes_say_what_a_reader_must_know() -> None:
+    holed = evaluation("RIL", (1.0, 2.0, 3.0, None), start="base")
+    other = evaluation("GRPO", (1.0, 2.0, 3.0, 4.0), start="base", data="e")
+    for name in ("rich", "markdown"):
+        text = render(rows(BASE, holed, other), name)
+        assert "nano RIL none: missing verdicts: MM-Vet 2 of 10." in text
+        assert "\u2260: not compared" in text
+        assert "judged by rilbench-rule-judge-1" in text
+        plain = render(rows(BASE), name)
+        assert "\u2260" not in plain
+        assert "missing" not in plain
+    assert render(paper_rows(), "rich").splitlines()[-1].split()[-1] == "62.0"
+
+
+def test_an_unknown_format_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match="rich, markdown, json"):
+        render(paper_rows(), "latex")
+    assert FORMATS == ("rich", "markdown", "json")
