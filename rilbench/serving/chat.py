@@ -211,14 +211,16 @@ class ChatClient:
 def _completion(answer: dict[str, Any], seconds: float) -> Completion:
     try:
         choice, usage = answer["choices"][0], answer.get("usage") or {}
+        text = choice["message"].get("content") or ""
         return Completion(
-            text=choice["message"].get("content") or "",
+            # Half of a surrogate pair is legal in JSON, but no file or database takes it.
+            text=text.encode("utf-8", "replace").decode("utf-8"),
             finish_reason=choice.get("finish_reason") or "unknown",
             prompt_tokens=int(usage.get("prompt_tokens", 0)),
             completion_tokens=int(usage.get("completion_tokens", 0)),
             seconds=seconds,
         )
-    except (KeyError, IndexError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"the server's answer is not an OpenAI chat completion: {str(answer)[:200]}"
         ) from error

@@ -133,6 +133,18 @@ def test_what_is_sent_to_each_kind_of_server() -> None:
     assert ours == other == {**common, "messages": [{"role": "user", "content": "q"}]}
 
 
+def test_half_a_character_is_replaced() -> None:
+    async def half(_: web.Request) -> web.Response:
+        return answer("a\ud83d b")
+
+    async def go() -> str:
+        async with listening(half) as url, ChatClient(url, "m") as client:
+            message = [{"role": "user", "content": "q"}]
+            return (await client.complete(message, Sampling(max_tokens=1))).text
+
+    assert asyncio.run(go()) == "a? b"
+
+
 def test_an_answer_that_is_none_and_a_server_that_is_not_there() -> None:
     async def nonsense(_: web.Request) -> web.Response:
         return web.json_response({"choices": []})

@@ -26,8 +26,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def kit_environment(settings: Mapping[str, str], judge_url: str | None = None) -> dict[str, str]:
     """Return environment variables for a worker: a few inherited ones and ``settings``.
 
-    Proxies are passed on only to reach a judge (None: the exact one) on another machine: VLMEvalKit sends even those
-    requests through ``http_proxy`` and ignores ``no_proxy``.
+    Proxies are passed on only to reach a judge on another machine (None is the exact one, on this):
+    VLMEvalKit sends all requests through ``http_proxy`` and ignores ``no_proxy``.
     """
     local = judge_url is None or urlsplit(judge_url).hostname in _LOOPBACK
     names = _INHERITED if local else (*_INHERITED, *_PROXIES)
@@ -71,7 +71,8 @@ class KitProcess:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # Of a job that it never read.
+                    pipe.close()
 
     def submit(self, phase: str, job: Mapping[str, Any]) -> None:
         """Hand over a job and return at once; `wait` for it before the next."""

@@ -1,0 +1,58 @@
+"""Child processes that never outlive us and never die silently."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Stands between us and the child. Its standard input is a pipe that only we hold: however we die,
+# kill -9 included, the pipe closes and the whole process group goes.
+_GUARD = """
+import os, signal, subprocess, sys, threading
+child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def watch():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+os._exit(child.wait() & 0xFF)
+"""
+
+
+def start_guarded(
+    command: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, its output in ``log`` (overwritten).
+
+    The group ends when this process does. Close the returned process with `stop_group`.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            [sys.executable, "-E", "-S", "-c", _GUARD, *command],
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+
+
+def stop_group(guard: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+    """SIGTERM to the process group, SIGKILL to what is left after ``patience`` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(guard.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            guard.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    guard.wait()
+    if guard.stdin is not None:
+        guard.stdin.close()

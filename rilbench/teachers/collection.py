@@ -1,0 +1,197 @@
+"""The saved collection: every response of a teacher (or the student) to every question.
+
+One Parquet file for each model, with the columns ``question_id``, ``model``, ``sample``, ``seed``,
+``response``, ``tokens`` and ``finish_reason``. While it is being collected, answers stand in a
+journal beside it, each durable before the next is counted, so that a kill loses none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rilbench.errors import UserError
+from rilbench.recipe import Sampling as RecipeSampling
+from rilbench.serving import ChatClient, Sampling, image_part, text_part
+from rilbench.teachers.questions import Question
+
+EMPTY_TRIES = 3
+"""An empty response is asked again with another seed this often before it is an error."""
+
+
+@dataclass(frozen=True)
+class SavedResponse:
+    """One saved response."""
+
+    question_id: str
+    model: str
+    sample: int
+    seed: int
+    response: str
+    tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be collected from one model."""
+
+    model: str
+    responses: int
+    seed: int
+    sampling: RecipeSampling
+    max_tokens: int
+    concurrency: int
+
+    def file(self, folder: Path) -> Path:
+        """Where the finished collection goes."""
+        return folder / f"{self.model}.parquet"
+
+    def journal(self, folder: Path) -> Path:
+        """Where answers stand while it is being collected."""
+        return folder / f"{self.model}.journal.jsonl"
+
+
+def seed_for(plan: Plan, question_id: str, sample: int, attempt: int = 0) -> int:
+    """The seed of one request: 31 bits from what it is for."""
+    text = f"{plan.seed}\x1f{plan.model}\x1f{question_id}\x1f{sample}\x1f{attempt}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+async def collect(
+    plan: Plan,
+    questions: Sequence[Question],
+    folder: Path,
+    server: tuple[str, str, bool],
+    on_answer: Callable[[int, int], None],
+) -> Path:
+    """Ask a server for what the journal lacks, then write the Parquet file.
+
+    Args:
+        plan: whom, how often and how.
+        questions: what to ask.
+        folder: of the collection.
+        server: base address, model name there, whether it is ``transformers serve``.
+        on_answer: called with (answers so far, answers wanted).
+
+    Raises:
+        UserError: the server fails, or keeps answering a question with nothing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _read_journal(plan.journal(folder))
+    wanted = [(q, i) for q in questions for i in range(plan.responses)]
+    open_requests = [(q, i) for q, i in wanted if (q.id, i) not in done]
+    on_answer(len(wanted) - len(open_requests), len(wanted))
+    base_url, name, is_transformers = server
+    client = ChatClient(
+        base_url, name, transformers=is_transformers, concurrency=plan.concurrency
+    )
+    async with client:
+        with plan.journal(folder).open("a", encoding="utf-8") as journal:
+            for attempt in range(EMPTY_TRIES):
+                requests = [
+                    ((q.id, i), _messages(q), _sampling(plan, q.id, i, attempt))
+                    for q, i in open_requests
+                ]
+                async for (question_id, sample), completion in client.complete_all(requests):
+                    if not completion.text.strip():
+                        continue
+                    saved = SavedResponse(
+                        question_id,
+                        plan.model,
+                        sample,
+                        seed_for(plan, question_id, sample, attempt),
+                        completion.text,
+                        completion.completion_tokens,
+                        completion.finish_reason,
+                    )
+                    journal.write(json.dumps(asdict(saved), ensure_ascii=False) + "\n")
+                    journal.flush()
+                    os.fsync(journal.fileno())
+                    done[question_id, sample] = saved
+                    on_answer(len(done), len(wanted))
+                open_requests = [(q, i) for q, i in open_requests if (q.id, i) not in done]
+    if open_requests:
+        raise UserError(
+            f"{plan.model} answered question {open_requests[0][0].id!r} with nothing "
+            f"{EMPTY_TRIES} times; look at its server, or leave the question out"
+        )
+    return _write(plan, [done[q.id, i] for q, i in wanted], folder)
+
+
+def read_collection(path: Path, questions: Sequence[Question], responses: int) -> list[SavedResponse]:
+    """Read a finished collection and check that it answers every question.
+
+    Raises:
+        UserError: the file cannot be read, or a response is missing or empty.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = [SavedResponse(**row) for row in pq.read_table(path).to_pylist()]
+    except (OSError, TypeError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it to collect again") from error
+    found: dict[str, int] = {}
+    for row in rows:
+        if not (row.response or "").strip():
+            raise UserError(
+                f"{path}: response {row.sample} to question {row.question_id!r} is empty; "
+                "delete the file and run again with --resume to collect it anew"
+            )
+        found[row.question_id] = found.get(row.question_id, 0) + 1
+    short = [q.id for q in questions if found.get(q.id, 0) < responses]
+    if short:
+        raise UserError(
+            f"{path} lacks responses to {len(short)} of {len(questions)} questions (first: "
+            f"{short[0]!r}); delete the file and run again with --resume to collect it anew"
+        )
+    return rows
+
+
+def _messages(question: Question) -> list[dict[str, object]]:
+    content = [*(image_part(image) for image in question.images), text_part(question.question)]
+    return [{"role": "user", "content": content}]
+
+
+def _sampling(plan: Plan, question_id: str, sample: int, attempt: int) -> Sampling:
+    return Sampling(
+        max_tokens=plan.max_tokens,
+        temperature=plan.sampling.temperature,
+        top_p=plan.sampling.top_p,
+        top_k=plan.sampling.top_k,
+        seed=seed_for(plan, question_id, sample, attempt),
+        extra={"repetition_penalty": plan.sampling.repetition_penalty},
+    )
+
+
+def _read_journal(path: Path) -> dict[tuple[str, int], SavedResponse]:
+    """What the journal holds; a line that a kill cut short is dropped from the file too."""
+    if not path.exists():
+        return {}
+    rows, whole = {}, []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            row = SavedResponse(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        rows[row.question_id, row.sample] = row
+        whole.append(line if line.endswith("\n") else line + "\n")
+    path.write_text("".join(whole), encoding="utf-8")
+    return rows
+
+
+def _write(plan: Plan, rows: Sequence[SavedResponse], folder: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = plan.file(folder)
+    part = path.with_suffix(".part")
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), part)
+    part.replace(path)
+    plan.journal(folder).unlink(missing_ok=True)
+    return path

@@ -1,0 +1,444 @@
+"""The stages of a run: collect → discriminator → ril → export. Each is skipped when it is done.
+
+A run lives in one folder: ``recipe.yaml`` (resolved), ``collection/``, ``data/`` (what verl reads),
+``discriminator/``, ``steps/`` (the trainer's own checkpoints), ``metrics.jsonl``, ``rows/``,
+``logs/`` and, when it is finished, ``checkpoint/``: an ordinary Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
+from rilbench.errors import UserError
+from rilbench.judge.server import rule_judge
+from rilbench.locations import locate
+from rilbench.processes import start_guarded, stop_group
+from rilbench.recipe import Recipe, read_recipe
+from rilbench.serving import first_model, log_end, serve
+from rilbench.teachers.collection import Plan, collect, read_collection
+from rilbench.teachers.questions import Question, read_questions
+
+STUDENT = "student"
+"""The name under which the student's own responses stand in the collection."""
+
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+"""Trackers of verl that ``--log`` offers, and the package that each needs."""
+
+
+class View(Protocol):
+    """What shows progress to a user; see `rilbench.train.view`."""
+
+    def stage(self, name: str, state: str) -> None:
+        """A stage starts (``running``), is ``done`` or was found done (``skipped``)."""
+
+    def answers(self, model: str, done: int, total: int) -> None:
+        """Responses collected so far."""
+
+    def line(self, kind: str, values: Mapping[str, Any]) -> None:
+        """A line of ``metrics.jsonl`` (``ril``) or ``discriminator.jsonl``."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on disk."""
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def checkpoint(self) -> Path:
+        """The exported student."""
+        return self.folder / "checkpoint"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last stage is done."""
+        return (self.checkpoint / "rilbench.json").exists()
+
+
+def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
+    """Create a run's folder, or open it again.
+
+    Raises:
+        UserError: it exists and is not finished, without ``resume``; or it belongs to another
+            recipe.
+    """
+    file = folder / "recipe.yaml"
+    if not folder.exists():
+        if resume:
+            raise UserError(f"{folder} does not exist, so there is nothing to resume")
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        part.rename(folder)
+        return Run(folder, recipe)
+    there = read_recipe(file)
+    run = Run(folder, there)
+    if there.fingerprint != recipe.fingerprint:
+        raise UserError(
+            f"{folder} holds a run of another recipe ({there.fingerprint}, not "
+            f"{recipe.fingerprint}); choose another name with --run"
+        )
+    if not run.finished and not resume:
+        raise UserError(f"{folder} exists and is not finished; continue it with --resume")
+    return run
+
+
+def check_device(recipe: Recipe) -> None:
+    """Refuse a recipe for GPUs where there is none, at once.
+
+    Raises:
+        UserError: with what it needs and the command that runs without a GPU.
+    """
+    if recipe.hardware.device == "cuda" and not _has_gpu():
+        need = f"{recipe.hardware.nodes * recipe.hardware.devices} GPUs"
+        raise UserError(
+            f"{recipe.student.name} needs {need} of {recipe.hardware.memory_gib} GiB and this "
+            "machine has none; without a GPU: rilbench train --recipe "
+            f"{recipe.recipe} --student nano"
+        )
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Refuse a tracker that is unknown or not installed, before anything runs.
+
+    Raises:
+        UserError: with the known ones, or the command that installs it.
+    """
+    from importlib.util import find_spec
+
+    for name in trackers:
+        if name not in TRACKERS:
+            raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
+        if find_spec(TRACKERS[name]) is None:
+            raise UserError(f"--log {name} needs a package: uv pip install {TRACKERS[name]}")
+
+
+def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
+    """Run every stage that is not done yet, and return the exported checkpoint.
+
+    Raises:
+        UserError: a model, the data, a server or the training failed; what was done is kept.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(run.folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            return _train(run, view, trackers)
+    except Timeout as error:
+        raise UserError(f"another process is training {run.folder}; wait for it") from error
+
+
+def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
+    if run.finished:
+        return run.checkpoint
+    student = inspect_checkpoint(locate(run.recipe.student.model))
+    questions = read_questions(locate(run.recipe.data.train))
+    dev = read_questions(locate(run.recipe.data.dev))
+    if len(questions) < run.recipe.schedule.questions:
+        raise UserError(
+            f"{len(questions)} questions are fewer than one step's "
+            f"{run.recipe.schedule.questions}; set schedule.questions"
+        )
+    if run.recipe.imitates:
+        _collect(run, student, questions, view)
+    _prepare_data(run, questions, dev)
+    _run_trainer(run, student, view, trackers)
+    return _export(run, student, view)
+
+
+# ---- collect
+
+
+def _plans(recipe: Recipe) -> list[Plan]:
+    def plan(model: str, responses: int) -> Plan:
+        return Plan(
+            model,
+            responses,
+            recipe.seed,
+            recipe.sampling,
+            recipe.data.max_response_tokens,
+            recipe.collection.concurrency,
+        )
+
+    teachers = [plan(name, recipe.collection.teacher_responses) for name in recipe.teachers.names]
+    return [*teachers, plan(STUDENT, recipe.collection.student_responses)]
+
+
+def _collect(run: Run, student: Checkpoint, questions: list[Question], view: View) -> None:
+    folder = run.folder / "collection"
+    plans = _plans(run.recipe)
+    waiting = [plan for plan in plans if not plan.file(folder).exists()]
+    if waiting:
+        view.stage("collect", "running")
+        # One server for each core at most: each generates on one thread.
+        with ThreadPoolExecutor(max_workers=min(len(waiting), os.cpu_count() or 1)) as pool:
+            jobs = [pool.submit(_collect_one, run, p, student, questions, view) for p in waiting]
+            for job in jobs:
+                job.result()
+    for plan in plans:
+        read_collection(plan.file(folder), questions, plan.responses)
+    view.stage("collect", "done" if waiting else "skipped")
+
+
+def _collect_one(
+    run: Run, plan: Plan, student: Checkpoint, questions: list[Question], view: View
+) -> None:
+    with _server(run, plan.model, student) as server:
+        asyncio.run(
+            collect(
+                plan,
+                questions,
+                run.folder / "collection",
+                server,
+                lambda done, total: view.answers(plan.model, done, total),
+            )
+        )
+
+
+@contextmanager
+def _server(run: Run, name: str, student: Checkpoint) -> Iterator[tuple[str, str, bool]]:
+    """The address of a model: the user's endpoint, else one that is served while it is needed."""
+    endpoint = run.recipe.collection.endpoints.get(name)
+    if endpoint:
+        yield endpoint, first_model(endpoint), False
+        return
+    model = student.path if name == STUDENT else locate(run.recipe.teachers.models[name])
+    inspect_checkpoint(model)
+    log = run.folder / "logs" / f"serve-{name}.log"
+    with serve(model, log=log, device=run.recipe.hardware.device) as server:
+        yield server.base_url, server.model, True
+
+
+# ---- what verl reads
+
+
+def _prepare_data(run: Run, questions: list[Question], dev: list[Question]) -> None:
+    """Questions with their saved responses in verl's format; the discriminator's first rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import yaml
+
+    from rilbench.train.verl_config import agent_loop_part
+
+    data, folder = run.folder / "data", run.folder / "collection"
+    data.mkdir(exist_ok=True)
+    saved: dict[str, list[dict[str, str]]] = {q.id: [] for q in questions}
+    first_rows = []
+    if run.recipe.imitates:
+        for plan in _plans(run.recipe):
+            for row in read_collection(plan.file(folder), questions, plan.responses):
+                first_rows.append({"own": plan.model == STUDENT, "response": row.response})
+                if plan.model != STUDENT:
+                    entry = {"teacher": plan.model, "response": row.response}
+                    saved[row.question_id].append(entry)
+        pq.write_table(pa.Table.from_pylist(first_rows), data / "discriminator.parquet")
+    for name, part in (("train", questions), ("dev", dev)):
+        rows = [_verl_row(i, q, saved.get(q.id, [])) for i, q in enumerate(part)]
+        schema = pa.Table.from_pylist(rows[:1]).schema if not run.recipe.imitates else None
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), data / f"{name}.parquet")
+    loop = yaml.safe_dump(agent_loop_part(run.recipe))
+    (data / "agent_loop.yaml").write_text(loop, encoding="utf-8")
+
+
+def _verl_row(index: int, question: Question, saved: list[dict[str, str]]) -> dict[str, Any]:
+    return {
+        "data_source": question.source,
+        "prompt": [{"role": "user", "content": "<image>" * len(question.images) + question.question}],
+        "images": [{"bytes": image} for image in question.images],
+        "ability": "vision",
+        "reward_model": {"style": "judge", "ground_truth": question.answer},
+        "extra_info": {
+            "index": index,
+            "question_id": question.id,
+            "question": question.question,
+            "saved": saved or [{"teacher": "", "response": ""}],  # Parquet wants the type
+        },
+    }
+
+
+# ---- discriminator and ril: one process, since starting verl takes a minute
+
+
+def last_step(run: Run) -> int:
+    """The last step with a complete checkpoint of the trainer; 0 when there is none."""
+    steps = (run.folder / "steps").glob("global_step_*")
+    return max((int(path.name.rsplit("_", 1)[1]) for path in steps), default=0)
+
+
+def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[str]) -> None:
+    step = last_step(run)
+    if run.recipe.imitates and (run.folder / "discriminator" / "done").exists():
+        view.stage("discriminator", "skipped")
+    if step >= run.recipe.schedule.steps:
+        view.stage(run.recipe.method, "skipped")
+        return
+    _forget_after(run.folder / "metrics.jsonl", step)
+    with _judge(run.recipe) as (url, model):
+        job = {
+            "run_dir": str(run.folder.resolve()),
+            "model": str(student.path),
+            "resume_from": str((run.folder / "steps" / f"global_step_{step}").resolve())
+            if step
+            else "",
+            "trackers": list(trackers),
+            "judge_url": url,
+            "judge_model": model,
+        }
+        job_file = run.folder / "data" / "job.json"
+        job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
+        _watch_trainer(run, job_file, view)
+    view.stage(run.recipe.method, "done")
+
+
+@contextmanager
+def _judge(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The judge's address and the model to ask for there."""
+    if recipe.judge.url:
+        yield recipe.judge.url, "" if recipe.judge.model == "rule" else recipe.judge.model
+    elif recipe.judge.model == "rule":
+        with rule_judge() as url:
+            yield url, ""
+    else:
+        raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
+
+
+def _watch_trainer(run: Run, job_file: Path, view: View) -> None:
+    """Run verl's process to its end, showing what it writes."""
+    log = run.folder / "logs" / "trainer.log"
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if run.recipe.hardware.device == "cpu":
+        environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "rilbench.train.runner", str(job_file)]
+    tails = {
+        "discriminator": _Tail(run.folder / "discriminator.jsonl"),
+        "ril": _Tail(run.folder / "metrics.jsonl"),
+    }
+    view.stage(run.recipe.method, "running")
+    process = start_guarded(command, log, environment)
+    try:
+        while True:
+            ended = process.poll() is not None
+            for kind, tail in tails.items():
+                for values in tail.new_lines():
+                    view.line(kind, values)
+            if ended:
+                break
+            time.sleep(0.2)
+    finally:
+        stop_group(process)
+    if process.returncode:
+        raise UserError(
+            f"the training stopped (status {process.returncode}): {log_end(log)}; "
+            "mend the cause, then continue with --resume"
+        )
+
+
+class _Tail:
+    """New whole lines of a growing JSON-lines file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = path.stat().st_size if path.exists() else 0
+
+    def new_lines(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        if self.path.stat().st_size < self.offset:  # written anew
+            self.offset = 0
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop metrics of steps that will be done again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        part = path.with_suffix(".part")
+        part.write_text("".join(kept), encoding="utf-8")
+        part.replace(path)
+
+
+# ---- export
+
+
+def _export(run: Run, student: Checkpoint, view: View) -> Path:
+    """Put the chosen step's weights in ``checkpoint/``, whole or not at all."""
+    view.stage("export", "running")
+    step, score = _chosen_step(run)
+    source = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
+    part = run.folder / ".checkpoint.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    chosen = {"step": step, "choice": run.recipe.schedule.export, "dev_accuracy": score}
+    (part / "export.json").write_text(json.dumps(chosen) + "\n", encoding="utf-8")
+    labels = Labels(
+        student=run.recipe.student.name,
+        method=run.recipe.method,
+        teacher=run.recipe.teacher_label,
+        run=run.folder.name,
+        start_fingerprint=student.fingerprint,
+    )
+    write_labels(part, labels)
+    inspect_checkpoint(part)
+    shutil.rmtree(run.checkpoint, ignore_errors=True)
+    part.rename(run.checkpoint)
+    view.stage("export", "done")
+    return run.checkpoint
+
+
+def _chosen_step(run: Run) -> tuple[int, float | None]:
+    """The last saved step, or the saved step with the best score on the dev split."""
+    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    scores = {m["step"]: m.get("dev_accuracy") for m in map(json.loads, lines)}
+    steps = sorted(
+        int(p.name.rsplit("_", 1)[1]) for p in (run.folder / "steps").glob("global_step_*")
+    )
+    if run.recipe.schedule.export == "last":
+        return steps[-1], scores.get(steps[-1])
+    scored = [step for step in steps if scores.get(step) is not None]
+    if not scored:
+        raise UserError(
+            "no saved step was scored on the dev split; make schedule.save_every a multiple of "
+            "schedule.eval_every"
+        )
+    best = max(scored, key=lambda step: (scores[step], step))
+    return best, scores[best]
+
+
+def _has_gpu() -> bool:
+    """Whether the NVIDIA driver lists a GPU; torch is not asked, as importing it takes seconds."""
+    import subprocess
+
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return False
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+Progress = Callable[[int, int], None]

@@ -1,0 +1,200 @@
+"""The real kit in its real environment, on answers whose scores are known by hand."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image, ImageChops
+
+from rilbench.errors import UserError
+from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.kits.vlmevalkit import (
+    KIT,
+    KitScore,
+    prompts_job,
+    read_scores,
+    score_job,
+    start_worker,
+)
+from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.suite import suite
+from rilbench.judge.server import RULE_JUDGE, rule_judge
+
+CHARTQA, MMBENCH, MMVET, MMSTAR = suite("nano")
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KitProcess]:
+    with start_worker(ensure_environment(KIT), tmp_path_factory.mktemp("kit") / "log", None) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[str]:
+    with rule_judge() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def prompts(kit: KitProcess, data: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
+    before = {file.name: file.read_bytes() for file in data.iterdir()}
+    found = PromptSet(suite("nano"), data, tmp_path_factory.mktemp("prompts"), "env", None)
+    assert not found.ready
+    found.submit(kit)
+    found.finish(kit)
+    assert found.ready
+    assert {file.name: file.read_bytes() for file in data.iterdir()} == before
+    assert [path.name for path in found.folder.parent.iterdir()] == [found.name]
+    return found
+
+
+def score(
+    kit: KitProcess, prompts: PromptSet, out: Path, judge: str, answers: dict[str, dict[str, str]]
+) -> dict[str, KitScore]:
+    out.mkdir()
+    chosen = [b for b in suite("nano") if b.dataset in answers]
+    kit.run("score", score_job(chosen, prompts.folder, out, answers, (judge, RULE_JUDGE)))
+    version, scores = read_scores(out / "result.json", chosen)
+    assert version == "ms-vlmeval 0.0.20"
+    return scores
+
+
+def values(score: KitScore) -> dict[str, float | None]:
+    return {outcome.question_id: outcome.value for outcome in score.outcomes}
+
+
+def test_prompts_are_the_kits(prompts: PromptSet, data: Path) -> None:
+    found: dict[tuple[str, str], Question] = {q.key: q for q in prompts.questions}
+    assert len(found) == len(prompts.questions) == 4 + 6 + 5 + 4
+    assert found["MMStar", "2"].text == (
+        "Question: Which colour is box 2?\nOptions:\nA. red\nB. green\nC. blue\nD. pink\n"
+        "Please select the correct answer from the options above. \n"
+    )
+    assert found["MMBench_DEV_EN", "1000001"].text.startswith(
+        "Hint: Look well.\nQuestion: Colour of box 1?\nOptions:\nA. green\n"
+    )
+    assert not found["MMBench_DEV_EN", "0"].text.startswith("Hint")
+    assert found["ChartQA_TEST", "3"].text == (
+        "Value 3?\nAnswer the question using a single word or phrase."
+    )
+    assert found["MMVet", "v1_1"].text == "What is on picture 1?"
+    rotated = found["MMBench_DEV_EN", "1000002"]
+    assert (rotated.group, rotated.truth) == ("2", "B")
+    assert [part["type"] for part in rotated.parts] == ["image", "text"]
+
+    message = prompts.messages(rotated)[0]
+    assert [part["type"] for part in message["content"]] == ["image_url", "text"]
+    picture = Image.open(prompts.folder / rotated.parts[0]["path"]).convert("RGB")
+    assert (
+        ImageChops.difference(picture, Image.new("RGB", (56, 56), (80, 90, 200))).getbbox() is None
+    )
+
+
+def test_known_answers_get_their_scores(
+    kit: KitProcess, prompts: PromptSet, judge: str, tmp_path: Path
+) -> None:
+    answers = {
+        # Right letter; right in a worked style; wrong; nothing said.
+        "MMStar": {"0": "A", "1": "We see green. The answer is (B).", "2": "A", "3": ""},
+        # Both rotations right; one of two wrong; both right by text.
+        "MMBench_DEV_EN": {
+            **{"0": "A", "1000000": "D", "1": "B", "1000001": "B"},
+            **{"2": "blue", "1000002": "It is blue"},
+        },
+        # Within 5 %; case; beyond 5 %; "=0" must not become a formula, "None" not missing.
+        "ChartQA_TEST": {"0": "10.4", "1": "Red", "2": "0.3", "3": "=0", "4": "None"},
+        # All, half, nothing, all.
+        "MMVet": {"v1_0": "3 and 8", "v1_1": "3", "v1_2": "no", "v1_3": "8, 3."},
+    }
+    scores = score(kit, prompts, tmp_path / "out", judge, answers)
+    assert values(scores["MMStar"]) == {"0": 1, "1": 1, "2": 0, "3": 0}
+    assert [o.extracted for o in scores["MMStar"].outcomes] == ["A", "B", "A", "-"]
+    assert values(scores["MMBench_DEV_EN"]) == {"0": 1, "1": 0, "2": 1}
+    assert scores["MMBench_DEV_EN"].outcomes[1].extracted == "B,B"
+    assert values(scores["ChartQA_TEST"]) == {"0": 1, "1": 1, "2": 0, "3": 0, "4": 0}
+    assert values(scores["MMVet"]) == {"v1_0": 1, "v1_1": 0.5, "v1_2": 0, "v1_3": 1}
+    assert {name: found.value for name, found in scores.items()} == pytest.approx(
+        {"MMStar": 50, "MMBench_DEV_EN": 200 / 3, "ChartQA_TEST": 40, "MMVet": 62.5}
+    )
+    assert not any(found.missing for found in scores.values())
+
+
+def test_no_text_breaks_a_score_or_moves_it(
+    kit: KitProcess, prompts: PromptSet, judge: str, tmp_path: Path
+) -> None:
+    texts = ["\x00\x07 B\x1b[0m", 'a\t"b"\r\nc\n', "B " * 40_000, "\U0001f600 \ufffd\u2028 B"]
+    answers = {
+        "MMStar": {str(i): text for i, text in enumerate(texts)},
+        "ChartQA_TEST": {"0": "\x00", "1": "re\nd", "2": "1e400", "3": "-0", "4": "\u2028"},
+    }
+    scores = score(kit, prompts, tmp_path / "out", judge, answers)
+    assert values(scores["MMStar"]) == {"0": 0, "1": 0, "2": 0, "3": 0}
+    assert values(scores["ChartQA_TEST"]) == {"0": 0, "1": 0, "2": 0, "3": 0, "4": 0}
+
+
+def test_a_judge_without_a_verdict_leaves_a_gap_and_not_a_zero(
+    kit: KitProcess, prompts: PromptSet, judge: str, tmp_path: Path
+) -> None:
+    # The questions' ids are texts, so that the judge's replies are looked up as such.
+    answers = {"MMVet": {"v1_0": "3 and 8", "v1_1": "3", "v1_2": "8 3", "v1_3": "3"}}
+    file = prompts.folder / "LMUData" / "MMVet.tsv"
+    table = pd.read_csv(file, sep="\t")
+    table.loc[0, "question"] = "Bars | in it | leave the exact judge | unsure"
+    copy = tmp_path / "prompts"
+    shutil.copytree(prompts.folder, copy)
+    table.to_csv(copy / "LMUData" / "MMVet.tsv", sep="\t", index=False)
+    (tmp_path / "out").mkdir()
+    job = score_job([MMVET], copy, tmp_path / "out", answers, (judge, RULE_JUDGE))
+    kit.run("score", job)
+    found = read_scores(tmp_path / "out" / "result.json", [MMVET])[1]["MMVet"]
+    assert values(found) == {"v1_0": None, "v1_1": 0.5, "v1_2": 1, "v1_3": 0.5}
+    assert found.missing == 1
+    assert found.value == pytest.approx(200 / 3)
+
+
+def test_a_limit_keeps_whole_questions_and_scores(
+    kit: KitProcess, data: Path, judge: str, tmp_path: Path
+) -> None:
+    few = PromptSet(suite("nano"), data, tmp_path / "prompts", "env", 1)
+    few.submit(kit)
+    few.finish(kit)
+    ids = [question.key for question in few.questions]
+    assert ids == [
+        *[("ChartQA_TEST", "0"), ("MMBench_DEV_EN", "0"), ("MMBench_DEV_EN", "1000000")],
+        *[("MMVet", "v1_0"), ("MMStar", "0")],
+    ]
+    answers: dict[str, dict[str, str]] = {}
+    for dataset, question in ids:
+        answers.setdefault(dataset, {})[question] = "3 and 8" if dataset == "MMVet" else "A"
+    answers["MMBench_DEV_EN"]["1000000"] = "D"
+    # MMVet's one question has two of six capabilities; the kit divides by the others' count.
+    scores = score(kit, few, tmp_path / "out", judge, answers)
+    assert {name: found.value for name, found in scores.items()} == pytest.approx(
+        {"ChartQA_TEST": 0, "MMBench_DEV_EN": 100, "MMVet": 100, "MMStar": 100}
+    )
+
+
+def test_bad_data_is_named(kit: KitProcess, data: Path, tmp_path: Path) -> None:
+    place = tmp_path / "LMUData"
+    place.mkdir()
+    table = pd.read_csv(data / "MMStar.tsv", sep="\t")
+    table.loc[3, "index"] = 0
+    table.to_csv(place / "MMStar.tsv", sep="\t", index=False)
+    with pytest.raises(UserError, match=r"MMStar\.tsv has index 0 twice"):
+        kit.run("prompts", prompts_job([MMSTAR], tmp_path, None))
+    table.drop(columns="answer").to_csv(place / "MMStar.tsv", sep="\t", index=False)
+    with pytest.raises(UserError, match=r"MMStar\.tsv has no column 'answer'"):
+        kit.run("prompts", prompts_job([MMSTAR], tmp_path, None))
+
+
+def test_a_total_that_its_questions_contradict_is_refused(tmp_path: Path) -> None:
+    question = {"question_id": "0", "outcome": 1.0, "extracted": "A"}
+    found = {"records": [{"split": "none", "Overall": 0.5}], "questions": [question], "seconds": 1}
+    file = tmp_path / "result.json"
+    file.write_text(json.dumps({"kit": "ms-vlmeval 0.0.20", "datasets": {"MMStar": found}}))
+    with pytest.raises(UserError, match=r"MMStar: the kit's total 50\.0 is not the mean 100\.0"):
+        read_scores(file, [MMSTAR])

@@ -1,0 +1,111 @@
+"""Evaluation from checkpoint to ledger: real kit, real server, real judge."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
+from rilbench.errors import UserError
+from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.vlmevalkit import KIT
+from rilbench.evaluate.prompts import PromptSet
+from rilbench.evaluate.run import Plan, Progress, _Run, evaluate, evaluate_many
+from rilbench.evaluate.suite import find_suite
+from rilbench.judge.server import RULE_JUDGE
+from rilbench.ledger import Ledger
+
+RIGHT = {
+    "ChartQA_TEST": ["10", "red", "0.25", "0", "nan"],
+    "MMStar": ["A", "B", "C", "D"],
+    "MMVet": ["3 and 8"] * 4,
+}
+
+
+def answer_in_advance(model: Path, plan: Plan) -> int:
+    """Leave what a killed evaluation leaves: some answers, here right ones, and a torn line."""
+    suite = find_suite(plan.suite)
+    environment = ensure_environment(KIT).parent.parent.name
+    prompts = PromptSet(suite.benchmarks, plan.data, plan.work / "prompts", environment, None)
+    run = _Run(plan, suite, prompts, RULE_JUDGE, lambda _: None)
+    path = run._answer_path(inspect_checkpoint(model).fingerprint)
+    path.parent.mkdir(parents=True)
+    usage = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 2, "seconds": 0.5}
+    lines = [
+        json.dumps({"dataset": dataset, "question_id": str(index), "text": text, **usage})
+        for dataset, texts in RIGHT.items()
+        for index, text in zip(
+            pd.read_csv(plan.data / f"{dataset}.tsv", sep="\t")["index"], texts, strict=True
+        )
+    ]
+    path.write_text("\n".join(lines) + "\n" + lines[0][:40])
+    return len(lines)
+
+
+def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    model = tmp_path / "trained"
+    shutil.copytree(checkpoint, model)
+    write_labels(model, Labels("nano", "ril", "72b", "run-1", "0123456789abcdef"))
+    plan = Plan("nano", data, tmp_path / "work", db=tmp_path / "scores.db")
+    known = answer_in_advance(model, plan)
+    seen: list[Progress] = []
+    found = evaluate(model, plan, seen.append)
+
+    assert [p.done for p in seen if p.stage == "answers"] == list(range(known, known + 7))
+    assert [p.total for p in seen if p.stage == "answers"] == [known + 6] * 7
+    log = (plan.work / "server.log").read_text()
+    assert log.count("POST /v1/chat/completions") == 6 + 1  # MMBench's rotations; the first probe.
+    scores = {score.benchmark: score for score in found.scores}
+    assert {name: score.value for name, score in scores.items()} == pytest.approx(
+        {"ChartQA": 100, "MMB": scores["MMB"].value, "MM-Vet": 100, "MMStar": 100}
+    )
+    assert scores["MM-Vet"].judge == RULE_JUDGE
+    assert scores["MMStar"].judge is scores["MMB"].judge is scores["ChartQA"].judge is None
+    assert (scores["MMB"].questions, scores["MMB"].missing) == (3, 0)
+    samples = {(s.benchmark, s.question_id): s for s in found.samples}
+    assert len(samples) == 5 + 3 + 4 + 4
+    assert samples["ChartQA", "1"].response == "red"
+    assert samples["ChartQA", "1"].tokens == 2
+    rotated = samples["MMB", "2"]
+    assert rotated.gold == "C,B"
+    assert rotated.response.count("\n---\n") == 1
+
+    with Ledger(tmp_path / "scores.db") as ledger:
+        (row,) = ledger.evaluations("nano")
+        assert row.id == found.id
+        assert (row.student, row.method, row.teacher, row.run) == ("nano", "ril", "72b", "run-1")
+        assert row.fingerprint == inspect_checkpoint(model).fingerprint
+        assert row.settings["generation"]["max_tokens"] == 64
+        assert {score.kit_version for score in row.scores} == {"0.0.20"}
+        assert len(ledger.samples(found.id)) == len(samples)
+
+    # Again: nothing is asked, no kit and no server start, and the scores are the same.
+    (plan.work / "server.log").unlink()
+    (plan.work / "kit.log").unlink()
+    start = time.monotonic()
+    again = evaluate_many([model, model], plan)
+    assert time.monotonic() - start < 15
+    assert [each.scores for each in again] == [found.scores] * 2
+    assert not (plan.work / "server.log").exists()
+    assert not (plan.work / "kit.log").exists()
+
+
+def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    plan = Plan("nano", data, work, db=tmp_path / "scores.db")
+    with pytest.raises(UserError, match="'pap'; there is nano"):
+        evaluate(checkpoint, Plan("pap", data, work))
+    with pytest.raises(UserError, match="does not exist"):
+        evaluate(tmp_path / "absent", plan)
+    with pytest.raises(UserError, match="one model"):
+        evaluate_many([checkpoint] * 2, Plan("nano", data, work, endpoint="http://127.0.0.1:9/v1"))
+    with pytest.raises(UserError, match="no judge: http://127.0.0.1:9/v1/models"):
+        evaluate(checkpoint, Plan("nano", data, work, judge_url="http://127.0.0.1:9/v1"))
+    database = tmp_path / "locked.db"
+    database.touch(0o444)
+    with pytest.raises(UserError, match="read-only"):
+        evaluate(checkpoint, Plan("nano", data, work, db=database))
+    assert not work.exists()
