@@ -21,7 +21,7 @@ BENCHMARK_FILES = {
 """Paper column → the kit's name of the file that looks like it."""
 
 CIRCULAR_OFFSET = 1_000_000
-"""MMBench's files give the k-th rotation of question i the index i + k × this."""
+"""MMBench's files give the k-th rotation of question i the index i + k * this."""
 
 
 def training_questions(pool: str, each: int, seed: int) -> list[training.Question]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -41,7 +41,12 @@ def answers(
         part = asked[start : start + 128]
         texts = [
             processor.apply_chat_template(
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q.prompt}]}],
+                [
+                    {
+                        "role": "user",
+                        "content": [{"type": "image"}, {"type": "text", "text": q.prompt}],
+                    }
+                ],
                 tokenize=False,
                 add_generation_prompt=True,
             )
@@ -51,7 +56,7 @@ def answers(
         batch = processor(
             text=texts, images=images, padding=True, padding_side="left", return_tensors="pt"
         )
-        sampling = {"do_sample": temperature > 0}
+        sampling: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:
             sampling |= {"temperature": temperature, "top_k": 0}
         with torch.no_grad():

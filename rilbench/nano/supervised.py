@@ -86,7 +86,10 @@ def _inputs(
     texts = [
         processor.apply_chat_template(
             [
-                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q.prompt}]},
+                {
+                    "role": "user",
+                    "content": [{"type": "image"}, {"type": "text", "text": q.prompt}],
+                },
                 {"role": "assistant", "content": answer},
             ],
             tokenize=False,
@@ -94,9 +97,13 @@ def _inputs(
         for _, q, answer in rows
     ]
     images = [Image.open(io.BytesIO(picture.jpeg)) for picture, _, _ in rows]
-    batch = processor(text=texts, images=images, padding=True, padding_side="right", return_tensors="pt")
+    batch = processor(
+        text=texts, images=images, padding=True, padding_side="right", return_tensors="pt"
+    )
     labels = batch["input_ids"].clone()
-    start, end = (processor.tokenizer.convert_tokens_to_ids(f"<|im_{x}|>") for x in ("start", "end"))
+    start, end = (
+        processor.tokenizer.convert_tokens_to_ids(f"<|im_{x}|>") for x in ("start", "end")
+    )
     header = len(processor.tokenizer.encode("<|im_start|>assistant\n"))
     for i, ids in enumerate(batch["input_ids"]):
         begin = int((ids == start).nonzero()[-1]) + header

@@ -87,9 +87,7 @@ async def collect(
     open_requests = [(q, i) for q, i in wanted if (q.id, i) not in done]
     on_answer(len(wanted) - len(open_requests), len(wanted))
     base_url, name, is_transformers = server
-    client = ChatClient(
-        base_url, name, transformers=is_transformers, concurrency=plan.concurrency
-    )
+    client = ChatClient(base_url, name, transformers=is_transformers, concurrency=plan.concurrency)
     async with client:
         with plan.journal(folder).open("a", encoding="utf-8") as journal:
             for attempt in range(EMPTY_TRIES):
@@ -123,7 +121,9 @@ async def collect(
     return _write(plan, [done[q.id, i] for q, i in wanted], folder)
 
 
-def read_collection(path: Path, questions: Sequence[Question], responses: int) -> list[SavedResponse]:
+def read_collection(
+    path: Path, questions: Sequence[Question], responses: int
+) -> list[SavedResponse]:
     """Read a finished collection and check that it answers every question.
 
     Raises:

@@ -42,7 +42,9 @@ def read_questions(path: Path) -> list[Question]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a Parquet file ({error}); see the README's format") from error
+        raise UserError(
+            f"{path} is not a Parquet file ({error}); see the README's format"
+        ) from error
     missing = [name for name in COLUMNS if name not in table.column_names]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; see the README's format")

@@ -91,7 +91,8 @@ class TransformersServer:
         """Take the policy's weights; every weight of the model must be among them."""
         report = self.model.load_state_dict(weights, strict=False)
         missing = [key for key in report.missing_keys if key != "lm_head.weight"]
-        assert not report.unexpected_keys and not missing, (report.unexpected_keys, missing)
+        assert not missing, missing
+        assert not report.unexpected_keys, report.unexpected_keys
         self.model.tie_weights()
         self.step = global_steps if global_steps is not None else self.step
 

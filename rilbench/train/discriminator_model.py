@@ -64,7 +64,8 @@ def load_discriminator(
             f"{path} lacks {len(missing)} weights of its own architecture, such as {missing[0]}; "
             "the discriminator would start from random weights"
         )
-    model = Discriminator(student.get_decoder()).to(dtype)
+    model = Discriminator(student.get_decoder())
+    model.to(dtype)
     generator = torch.Generator().manual_seed(seed)
     nn.init.normal_(model.score.weight, std=0.02, generator=generator)
     return model

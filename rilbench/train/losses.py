@@ -19,7 +19,7 @@ from rilbench.ril.policy import Aggregation, policy_loss
 
 def last_logit(values: torch.Tensor) -> torch.Tensor:
     """The logit at each row's last token: (N,) from a nested (N, j)."""
-    ends = values.offsets()[1:] - 1
+    ends = values.offsets()[1:] - 1  # type: ignore[attr-defined]  # nested tensors have it
     return values.values()[ends].float()
 
 

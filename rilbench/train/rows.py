@@ -64,9 +64,7 @@ def in_fixed_order(batch: KVBatchMeta) -> KVBatchMeta:
 def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: int) -> Rows:
     """Fetch what rewards and the record need: text, verdicts and names; no pixels."""
     fields = ["prompts", "responses", "rm_scores", "extra_fields", "extra_info"]
-    data = tq.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=fields
-    )
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
     responses = [r.tolist() for r in data["responses"].unbind()]
     prompts = [p.tolist() for p in data["prompts"].unbind()]
     groups: dict[str, int] = {}

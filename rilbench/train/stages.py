@@ -258,7 +258,9 @@ def _prepare_data(run: Run, questions: list[Question], dev: list[Question]) -> N
 def _verl_row(index: int, question: Question, saved: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "data_source": question.source,
-        "prompt": [{"role": "user", "content": "<image>" * len(question.images) + question.question}],
+        "prompt": [
+            {"role": "user", "content": "<image>" * len(question.images) + question.question}
+        ],
         "images": [{"bytes": image} for image in question.images],
         "ability": "vision",
         "reward_model": {"style": "judge", "ground_truth": question.answer},

@@ -49,9 +49,9 @@ POLL_SECONDS = 0.05
 
 
 class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
-    """verl's trainer with a discriminator in the critic's slot. ``config.ril`` is the recipe's part.
+    """verl's trainer with a discriminator in the critic's slot; its settings are ``config.ril``.
 
-    With ``ril.imitates`` false it is the Dr.GRPO or GRPO baseline: same code, no discriminator.
+    Without a critic it is the Dr.GRPO or GRPO baseline: same code, no discriminator.
     """
 
     def __init__(self, config: Any) -> None:

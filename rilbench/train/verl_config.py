@@ -123,7 +123,7 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
 
 
 def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
-    """What a CPU lacks (packed attention, compilation, half precision) and what it needs less of."""
+    """What a CPU lacks (packed attention, compilation, half precision) or needs less of."""
     settings: dict[str, Any] = {
         "actor_rollout_ref.model.use_remove_padding": False,
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
@@ -152,7 +152,9 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
         settings[f"{fsdp}.model_dtype"] = "fp32"
         settings[f"{fsdp}.use_torch_compile"] = False
         # verl computes in bf16 by default, even where the weights are fp32.
-        settings[f"+{fsdp}.mixed_precision"] = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
+        settings[f"+{fsdp}.mixed_precision"] = (
+            "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
+        )
     return settings
 
 

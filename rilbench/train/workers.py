@@ -29,7 +29,7 @@ _ROLLOUT_REGISTRY[(CPU_ROLLOUT, "async")] = "rilbench.train.cpu_rollout.WeightSe
 
 
 class _WithoutPinnedMemory:
-    """On a CPU: verl offloads a forward-only model into pinned memory, which needs an accelerator."""
+    """On a CPU: verl would offload the reference into pinned memory, which needs an accelerator."""
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         engine: Any = self

@@ -55,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             row |= {"hint": "Look well." if i == 1 else None, "category": "image_style"}
             circular.append(row | {"l2-category": "coarse_perception"})
     _write(folder, "MMBench_DEV_EN", circular)
-    truths = ["10", "red", "0.25", "0", "nan"]
+    truths = ["10", "red", "0.25", "0", "yes"]
     charts = [
         {"index": i, "image": _image(i), "question": f"Value {i}?", "answer": truth}
         | {"split": ["test_human", "test_augmented"][i % 2]}

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from rilbench.judge.server import RULE_JUDGE
 from rilbench.ledger import Ledger
 
 RIGHT = {
-    "ChartQA_TEST": ["10", "red", "0.25", "0", "nan"],
+    "ChartQA_TEST": ["10", "red", "0.25", "0", "Yes"],
     "MMStar": ["A", "B", "C", "D"],
     "MMVet": ["3 and 8"] * 4,
 }
@@ -93,6 +95,36 @@ def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path
     assert not (plan.work / "kit.log").exists()
 
 
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_where_it_was(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    plan = Plan("nano", data, tmp_path / "work", db=tmp_path / "scores.db", concurrency=1)
+    code = (
+        "from pathlib import Path; from rilbench.evaluate.run import Plan, evaluate\n"
+        f"work = Path({str(plan.work)!r})\n"
+        f"evaluate(Path({str(checkpoint)!r}), Plan('nano', Path({str(data)!r}), work))"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code])
+    while not (answers := list(plan.work.glob("answers/*.jsonl"))):
+        assert first.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.3)
+    first.kill()
+    first.wait()
+    known = answers[0].read_bytes()
+    complete = known.count(b"\n")
+    assert 0 < complete < 19
+
+    evaluate(checkpoint, plan)
+    lines = answers[0].read_bytes().splitlines()
+    assert lines[:complete] == known.splitlines()[:complete]
+    keys = [(row["dataset"], row["question_id"]) for row in map(json.loads, lines)]
+    assert len(keys) == len(set(keys)) == 19
+    log = (plan.work / "server.log").read_text()
+    assert log.count("POST /v1/chat/completions") == 19 - complete + 1
+
+
 def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     plan = Plan("nano", data, work, db=tmp_path / "scores.db")
@@ -102,7 +134,7 @@ def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_pa
         evaluate(tmp_path / "absent", plan)
     with pytest.raises(UserError, match="one model"):
         evaluate_many([checkpoint] * 2, Plan("nano", data, work, endpoint="http://127.0.0.1:9/v1"))
-    with pytest.raises(UserError, match="no judge: http://127.0.0.1:9/v1/models"):
+    with pytest.raises(UserError, match=r"no judge: http://127\.0\.0\.1:9/v1/models"):
         evaluate(checkpoint, Plan("nano", data, work, judge_url="http://127.0.0.1:9/v1"))
     database = tmp_path / "locked.db"
     database.touch(0o444)

@@ -105,7 +105,7 @@ def test_known_answers_get_their_scores(
             **{"0": "A", "1000000": "D", "1": "B", "1000001": "B"},
             **{"2": "blue", "1000002": "It is blue"},
         },
-        # Within 5 %; case; beyond 5 %; "=0" must not become a formula, "None" not missing.
+        # Within 5 %; case; beyond 5 %; "=0" must not become a formula.
         "ChartQA_TEST": {"0": "10.4", "1": "Red", "2": "0.3", "3": "=0", "4": "None"},
         # All, half, nothing, all.
         "MMVet": {"v1_0": "3 and 8", "v1_1": "3", "v1_2": "no", "v1_3": "8, 3."},

@@ -1,0 +1,53 @@
+# Everything that a fresh machine needs is installed here: python3 (3.10–3.12), make and git suffice.
+PYTHON ?= python3
+UV_VERSION = 0.13.9
+BIN = .venv/bin
+# One thread for each process: OpenMP's spinning costs ten times the work on two cores.
+export OMP_NUM_THREADS = 1
+
+.PHONY: setup demo test test-all lint bench results lock clean help
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
+
+.tools/bin/uv:
+	$(PYTHON) -m venv .tools
+	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.ready: requirements/train.lock pyproject.toml | .tools/bin/uv
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv
+	.tools/bin/uv pip sync --quiet --python $(BIN)/python requirements/train.lock
+	.tools/bin/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: .venv/.ready  ## Install everything into .venv
+
+demo: setup  ## Train, evaluate and table the small student (about ten minutes on two cores)
+	$(BIN)/rilbench train --recipe both --student nano --run demo $$(test -d runs/demo && echo --resume)
+	$(BIN)/rilbench eval --model nano:student --model runs/demo/checkpoint
+	$(BIN)/rilbench table
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## Lint, types, and the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
+	$(BIN)/python -m tests.all
+
+results: setup  ## Regenerate results/nano: RIL against Dr.GRPO, three seeds; goes on where it was interrupted
+	$(BIN)/python -m results.seeds
+
+bench: setup  ## Time the command line
+	$(BIN)/python -m results.startup
+
+lock: .tools/bin/uv  ## Compile the lock files
+	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
+	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
+
+clean:  ## Remove what was installed and built here
+	rm -rf .venv .tools runs rilbench.db*

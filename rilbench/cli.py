@@ -1,0 +1,197 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from rilbench import __version__
+from rilbench.errors import UserError
+
+# ruff: noqa: UP045  Typer reads Optional on every Python that we support.
+
+app = typer.Typer(
+    name="rilbench",
+    help="RIL for vision-language models: train a small student with its teachers, evaluate it, "
+    "and see the paper's table beside what was measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+nano_app = typer.Typer(help="The laboratory: small models and benchmarks.", no_args_is_help=True)
+app.add_typer(nano_app, name="nano")
+
+Db = Annotated[
+    Optional[Path],
+    typer.Option("--db", help="The ledger; default $RILBENCH_DB, else rilbench.db here."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"rilbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option(help="72b, 78b or both: whose teachers.")],
+    student: Annotated[
+        Optional[str], typer.Option(help="The student; default qwen2.5-vl-7b. nano needs no GPU.")
+    ] = None,
+    method: Annotated[
+        Optional[str], typer.Option(help="ril, imitation, dr-grpo or grpo; default ril.")
+    ] = None,
+    run: Annotated[
+        Optional[str], typer.Option("--run", help="Name of the run; default from the others.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs live.")] = Path("runs"),
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", help="A setting, e.g. schedule.steps=100.")
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Short for --set seed=N.")] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Short for --set schedule.steps=N.")] = None,
+    eval_every: Annotated[
+        Optional[int], typer.Option(help="Score the dev split every N steps (never benchmarks).")
+    ] = None,
+    log: Annotated[
+        Optional[list[str]], typer.Option(help="Also log to tensorboard or wandb; repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
+) -> None:
+    """Train a student by RIL: collect → discriminator → ril → export."""
+    from rilbench.recipe import load_recipe
+
+    overrides = list(set_ or [])
+    shorthands = {"seed": seed, "schedule.steps": steps, "schedule.eval_every": eval_every}
+    overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
+    resolved = load_recipe(recipe, student, method, overrides)
+    if dry_run:
+        typer.echo(resolved.to_yaml(), nl=False)
+        return
+    from rilbench.train import stages
+
+    stages.check_device(resolved)
+    stages.check_trackers(log or [])
+    name = run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}"
+    opened = stages.open_run(runs / name, resolved, resume=resume)
+    if opened.finished:
+        typer.echo(f"{runs / name} is finished ({resolved.fingerprint}): {opened.checkpoint}")
+        return
+    _train(opened, log or [])
+
+
+def _train(run: object, trackers: list[str]) -> None:
+    from rich.console import Console
+
+    from rilbench.train import stages
+    from rilbench.train.view import TrainingView
+
+    assert isinstance(run, stages.Run)
+    recipe = run.recipe
+    title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
+    with TrainingView(Console(), title, recipe.schedule.steps) as view:
+        checkpoint = stages.train(run, view, trackers)
+    typer.echo(f"the trained student is in {checkpoint}")
+    typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[
+        list[str], typer.Option(help="A checkpoint folder, or nano:student; repeatable.")
+    ],
+    suite: Annotated[str, typer.Option(help="Which benchmarks.")] = "nano",
+    data: Annotated[
+        Optional[Path], typer.Option(help="Folder with the benchmark files; default the suite's.")
+    ] = None,
+    db: Db = None,
+    work: Annotated[
+        Path, typer.Option(help="Folder for answers and the kit's own results.")
+    ] = Path("runs/eval"),
+    judge: Annotated[
+        Optional[str], typer.Option(help="Address of a judge; default the rule-based one.")
+    ] = None,
+    endpoint: Annotated[
+        Optional[str], typer.Option(help="A server that serves the model already.")
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option(help="Questions per benchmark.")] = None,
+) -> None:
+    """Score checkpoints with VLMEvalKit, in an environment of its own."""
+    from rilbench.evaluate.run import Plan, evaluate_many
+    from rilbench.evaluate.view import EvaluationView
+    from rilbench.ledger import default_db
+    from rilbench.locations import locate, nano_folder
+
+    plan = Plan(
+        suite=suite,
+        data=data or nano_folder() / "benchmarks",
+        work=work,
+        db=default_db(db),
+        judge_url=judge,
+        endpoint=endpoint,
+        limit=limit,
+    )
+    with EvaluationView() as view:
+        evaluations = evaluate_many([locate(name) for name in model], plan, view.report)
+    for evaluation in evaluations:
+        scores = "  ".join(
+            f"{s.benchmark} {'-' if s.value is None else format(s.value, '.1f')}"
+            for s in evaluation.scores
+        )
+        typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+    typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+
+
+@app.command()
+def table(
+    format_: Annotated[str, typer.Option("--format", help="rich, markdown or json.")] = "rich",
+    db: Db = None,
+) -> None:
+    """The paper's main table, and under it what was measured."""
+    from rilbench.evaluate.suite import suite_columns
+    from rilbench.ledger import Ledger, default_db
+    from rilbench.table.compare import table_rows
+    from rilbench.table.render import render
+
+    path = default_db(db)
+    if db is not None and not path.exists():
+        raise UserError(f"{path} does not exist; rilbench eval writes it")
+    with Ledger.open_read(path) as ledger:
+        rows = table_rows(ledger.evaluations(), suite_columns)
+    typer.echo(render(rows, format_, colour=sys.stdout.isatty()))
+
+
+@nano_app.command(name="build")
+def nano_build(
+    out: Annotated[Path, typer.Option(help="Where to put models and data.")] = Path("nano"),
+) -> None:
+    """Build the laboratory from its seeds: models, questions, benchmarks (about 20 minutes)."""
+    from rilbench.nano.build import build
+    from rilbench.nano.view import BuildView
+
+    with BuildView() as view:
+        build(out, view.report)
+    typer.echo(f"built in {out}; use it with: export RILBENCH_NANO={out.resolve()}")
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on standard error and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"rilbench: {error}", err=True)
+        sys.exit(1)
