@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Nothing heavy is imported before a verb runs."""
+"""The command line: parse, call one function, print. Nothing heavy is imported before that."""
 
 from __future__ import annotations
 

@@ -69,6 +69,8 @@ class Collection:
     teacher_responses: int = 16
     student_responses: int = 16
     concurrency: int = 32
+    seed: int = 0
+    folder: str = ""  # shared between runs; "": the run's own
     endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> address; else served
 
 

@@ -76,7 +76,8 @@ class PromptSet:
             raise UserError(f"{data} lacks {', '.join(absent)}; make or copy the benchmarks there")
         self._files = list(files.values())
         self.data_hashes = {dataset: _hash(file) for dataset, file in files.items()}
-        story = [environment, _hash(WORKER), limit, sorted(self.data_hashes.items())]
+        rows = [(b.dataset, b.circular, b.judged, self.data_hashes[b.dataset]) for b in benchmarks]
+        story = [environment, _hash(WORKER), limit, rows]
         self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
         self.folder = cache.absolute() / self.name
         self._building: Path | None = None

@@ -76,30 +76,28 @@ def _line(rng: Rng, names: tuple[str, ...]) -> tuple[str, tuple[int, int]]:
     return name, LINES[name]
 
 
-def _one_digit(digits: tuple[int, ...], rng: Rng) -> tuple[str, str, str, int]:
-    """A question whose answer is one digit: (kind, text, working, answer)."""
-    kind = _pick(rng, ("place", "largest", "smallest", "even"))
-    shown = f"The digits are {digits[0]}, {digits[1]}, {digits[2]}, {digits[3]}."
-    if kind == "place":
-        k = int(rng.integers(4))
-        text = f"Which digit is in the {PLACES[k]} corner?"
-        return kind, text, f"{shown} The {PLACES[k]} is {digits[k]}", digits[k]
-    if kind == "even":
-        even = sum(d % 2 == 0 for d in digits)
-        return kind, "How many of the digits are even?", f"{shown} The count is {even}", even
-    value = max(digits) if kind == "largest" else min(digits)
-    return kind, f"Which digit is the {kind}?", f"{shown} The {kind} is {value}", value
-
-
 def multiple_choice(digits: tuple[int, ...], rng: Rng) -> Question:
-    """MMStar's look-alike: four options, one right."""
-    kind, text, working, answer = _one_digit(digits, rng)
-    highest = 5 if kind == "even" else 10
-    wrong = rng.choice([n for n in range(highest) if n != answer], size=3, replace=False)
-    options = [str(n) for n in (*wrong, answer)]
-    rng.shuffle(options)
-    letter = LETTERS[options.index(str(answer))]
-    worked = f"{working} ({letter}). Answer: {letter}"
+    """MMStar's look-alike: four options, one right, in any order."""
+    # The first of these that one digit alone answers; the last resort asks for no comparison.
+    largest, smallest = max(digits), min(digits)
+    kinds = [
+        (k, v) for k, v in (("largest", largest), ("smallest", smallest)) if digits.count(v) == 1
+    ]
+    single = [d for d in digits if digits.count(d) == 1]
+    if single:
+        kinds.append(("given", single[int(rng.integers(len(single)))]))
+    kind, value = kinds[int(rng.integers(len(kinds)))] if kinds else ("first", digits[0])
+    place = PLACES[digits.index(value)]
+    text = {
+        "largest": "Where is the largest digit?",
+        "smallest": "Where is the smallest digit?",
+        "given": f"Where is the digit {value}?",
+        "first": "Where is the first digit?",
+    }[kind]
+    options = [PLACES[int(i)] for i in rng.permutation(4)]
+    letter = LETTERS[options.index(place)]
+    shown = f"The digits are {digits[0]}, {digits[1]}, {digits[2]}, {digits[3]}."
+    worked = f"{shown} The {kind} is {value}, {place} ({letter}). Answer: {letter}"
     return Question("MMStar", kind, text, letter, worked, letter, kind, tuple(options))
 
 

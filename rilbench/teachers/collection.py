@@ -19,6 +19,8 @@ from rilbench.recipe import Sampling as RecipeSampling
 from rilbench.serving import ChatClient, Sampling, image_part, text_part
 from rilbench.teachers.questions import Question
 
+_STORY = b"rilbench.story"
+
 EMPTY_TRIES = 3
 """An empty response is asked again with another seed this often before it is an error."""
 
@@ -38,14 +40,23 @@ class SavedResponse:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be collected from one model."""
+    """What is to be collected from one model; ``weights`` is its fingerprint or its address."""
 
     model: str
+    weights: str
     responses: int
     seed: int
     sampling: RecipeSampling
     max_tokens: int
     concurrency: int
+
+    def fingerprint(self, questions: Sequence[Question]) -> str:
+        """Sixteen hex digits over everything that the responses depend on."""
+        story = {**asdict(self), "concurrency": 0}
+        story["questions"] = [
+            [q.id, q.question, [hashlib.sha256(i).hexdigest() for i in q.images]] for q in questions
+        ]
+        return hashlib.sha256(json.dumps(story, sort_keys=True).encode()).hexdigest()[:16]
 
     def file(self, folder: Path) -> Path:
         """Where the finished collection goes."""
@@ -118,24 +129,31 @@ async def collect(
             f"{plan.model} answered question {open_requests[0][0].id!r} with nothing "
             f"{EMPTY_TRIES} times; look at its server, or leave the question out"
         )
-    return _write(plan, [done[q.id, i] for q, i in wanted], folder)
+    return _write(plan, [done[q.id, i] for q, i in wanted], folder, plan.fingerprint(questions))
 
 
-def read_collection(
-    path: Path, questions: Sequence[Question], responses: int
-) -> list[SavedResponse]:
-    """Read a finished collection and check that it answers every question.
+def read_collection(plan: Plan, questions: Sequence[Question], folder: Path) -> list[SavedResponse]:
+    """Read a finished collection and check that it is the plan's and answers every question.
 
     Raises:
-        UserError: the file cannot be read, or a response is missing or empty.
+        UserError: the file cannot be read, was collected otherwise, or a response is missing or
+            empty.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = plan.file(folder)
     try:
-        rows = [SavedResponse(**row) for row in pq.read_table(path).to_pylist()]
+        table = pq.read_table(path)
+        rows = [SavedResponse(**row) for row in table.to_pylist()]
     except (OSError, TypeError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it to collect again") from error
+    story = (table.schema.metadata or {}).get(_STORY, b"").decode()
+    if story != plan.fingerprint(questions):
+        raise UserError(
+            f"{path} was collected from other questions or with other settings; give another "
+            "collection.folder, or delete the file to collect again"
+        )
     found: dict[str, int] = {}
     for row in rows:
         if not (row.response or "").strip():
@@ -144,7 +162,7 @@ def read_collection(
                 "delete the file and run again with --resume to collect it anew"
             )
         found[row.question_id] = found.get(row.question_id, 0) + 1
-    short = [q.id for q in questions if found.get(q.id, 0) < responses]
+    short = [q.id for q in questions if found.get(q.id, 0) < plan.responses]
     if short:
         raise UserError(
             f"{path} lacks responses to {len(short)} of {len(questions)} questions (first: "
@@ -185,13 +203,14 @@ def _read_journal(path: Path) -> dict[tuple[str, int], SavedResponse]:
     return rows
 
 
-def _write(plan: Plan, rows: Sequence[SavedResponse], folder: Path) -> Path:
+def _write(plan: Plan, rows: Sequence[SavedResponse], folder: Path, story: str) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = plan.file(folder)
     part = path.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), part)
+    table = pa.Table.from_pylist([asdict(row) for row in rows])
+    pq.write_table(table.replace_schema_metadata({_STORY: story}), part)
     part.replace(path)
     plan.journal(folder).unlink(missing_ok=True)
     return path

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +61,12 @@ class Run:
     def checkpoint(self) -> Path:
         """The exported student."""
         return self.folder / "checkpoint"
+
+    @property
+    def collection(self) -> Path:
+        """The saved responses: the run's own folder, or one that runs share."""
+        shared = self.recipe.collection.folder
+        return Path(shared) if shared else self.folder / "collection"
 
     @property
     def finished(self) -> bool:
@@ -154,9 +160,10 @@ def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
             f"{len(questions)} questions are fewer than one step's "
             f"{run.recipe.schedule.questions}; set schedule.questions"
         )
-    if run.recipe.imitates:
-        _collect(run, student, questions, view)
-    _prepare_data(run, questions, dev)
+    plans = _plans(run.recipe, student) if run.recipe.imitates else []
+    if plans:
+        _collect(run, plans, student, questions, view)
+    _prepare_data(run, plans, questions, dev)
     _run_trainer(run, student, view, trackers)
     return _export(run, student, view)
 
@@ -164,12 +171,18 @@ def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
 # ---- collect
 
 
-def _plans(recipe: Recipe) -> list[Plan]:
+def _plans(recipe: Recipe, student: Checkpoint) -> list[Plan]:
+    """What to collect from whom: the teachers' rows, and the student's for the discriminator."""
+
     def plan(model: str, responses: int) -> Plan:
+        weights = recipe.collection.endpoints.get(model)
+        if weights is None:
+            weights = _model(recipe, model, student).fingerprint
         return Plan(
             model,
+            weights,
             responses,
-            recipe.seed,
+            recipe.collection.seed,
             recipe.sampling,
             recipe.data.max_response_tokens,
             recipe.collection.concurrency,
@@ -179,9 +192,16 @@ def _plans(recipe: Recipe) -> list[Plan]:
     return [*teachers, plan(STUDENT, recipe.collection.student_responses)]
 
 
-def _collect(run: Run, student: Checkpoint, questions: list[Question], view: View) -> None:
-    folder = run.folder / "collection"
-    plans = _plans(run.recipe)
+def _model(recipe: Recipe, name: str, student: Checkpoint) -> Checkpoint:
+    if name == STUDENT:
+        return student
+    return inspect_checkpoint(locate(recipe.teachers.models[name]))
+
+
+def _collect(
+    run: Run, plans: list[Plan], student: Checkpoint, questions: list[Question], view: View
+) -> None:
+    folder = run.collection
     waiting = [plan for plan in plans if not plan.file(folder).exists()]
     if waiting:
         view.stage("collect", "running")
@@ -191,7 +211,7 @@ def _collect(run: Run, student: Checkpoint, questions: list[Question], view: Vie
             for job in jobs:
                 job.result()
     for plan in plans:
-        read_collection(plan.file(folder), questions, plan.responses)
+        read_collection(plan, questions, folder)
     view.stage("collect", "done" if waiting else "skipped")
 
 
@@ -203,7 +223,7 @@ def _collect_one(
             collect(
                 plan,
                 questions,
-                run.folder / "collection",
+                run.collection,
                 server,
                 lambda done, total: view.answers(plan.model, done, total),
             )
@@ -217,17 +237,18 @@ def _server(run: Run, name: str, student: Checkpoint) -> Iterator[tuple[str, str
     if endpoint:
         yield endpoint, first_model(endpoint), False
         return
-    model = student.path if name == STUDENT else locate(run.recipe.teachers.models[name])
-    inspect_checkpoint(model)
     log = run.folder / "logs" / f"serve-{name}.log"
-    with serve(model, log=log, device=run.recipe.hardware.device) as server:
+    path = _model(run.recipe, name, student).path
+    with serve(path, log=log, device=run.recipe.hardware.device) as server:
         yield server.base_url, server.model, True
 
 
 # ---- what verl reads
 
 
-def _prepare_data(run: Run, questions: list[Question], dev: list[Question]) -> None:
+def _prepare_data(
+    run: Run, plans: list[Plan], questions: list[Question], dev: list[Question]
+) -> None:
     """Questions with their saved responses in verl's format; the discriminator's first rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -235,22 +256,21 @@ def _prepare_data(run: Run, questions: list[Question], dev: list[Question]) -> N
 
     from rilbench.train.verl_config import agent_loop_part
 
-    data, folder = run.folder / "data", run.folder / "collection"
+    data = run.folder / "data"
     data.mkdir(exist_ok=True)
     saved: dict[str, list[dict[str, str]]] = {q.id: [] for q in questions}
     first_rows = []
-    if run.recipe.imitates:
-        for plan in _plans(run.recipe):
-            for row in read_collection(plan.file(folder), questions, plan.responses):
-                first_rows.append({"own": plan.model == STUDENT, "response": row.response})
-                if plan.model != STUDENT:
-                    entry = {"teacher": plan.model, "response": row.response}
-                    saved[row.question_id].append(entry)
+    for plan in plans:
+        for row in read_collection(plan, questions, run.collection):
+            first_rows.append({"own": plan.model == STUDENT, "response": row.response})
+            if plan.model != STUDENT:
+                entry = {"teacher": plan.model, "response": row.response}
+                saved[row.question_id].append(entry)
+    if first_rows:
         pq.write_table(pa.Table.from_pylist(first_rows), data / "discriminator.parquet")
     for name, part in (("train", questions), ("dev", dev)):
         rows = [_verl_row(i, q, saved.get(q.id, [])) for i, q in enumerate(part)]
-        schema = pa.Table.from_pylist(rows[:1]).schema if not run.recipe.imitates else None
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), data / f"{name}.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), data / f"{name}.parquet")
     loop = yaml.safe_dump(agent_loop_part(run.recipe))
     (data / "agent_loop.yaml").write_text(loop, encoding="utf-8")
 
@@ -441,6 +461,3 @@ def _has_gpu() -> bool:
         return False
     listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
     return listed.returncode == 0 and "GPU" in listed.stdout
-
-
-Progress = Callable[[int, int], None]

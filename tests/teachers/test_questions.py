@@ -1,0 +1,41 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.teachers.questions import Question, read_questions, write_questions
+
+GOOD = Question("q1", (b"jpeg",), "What?", "7", "here")
+
+
+def test_round_trip(tmp_path):
+    questions = [GOOD, Question("q2", (b"a", b"b"), "Which of the two?", "A", "there")]
+    write_questions(tmp_path / "q.parquet", questions)
+    assert read_questions(tmp_path / "q.parquet") == questions
+
+
+@pytest.mark.parametrize(
+    ("questions", "words"),
+    [
+        ([], "empty"),
+        ([GOOD, GOOD], "id twice"),
+        ([Question("q1", (), "What?", "7", "")], "image"),
+        ([Question("q1", (b"x",), "", "7", "")], "text"),
+        ([Question("q1", (b"x",), "What?", "", "")], "answer"),
+    ],
+)
+def test_bad_questions_are_refused(tmp_path, questions, words):
+    write_questions(tmp_path / "q.parquet", questions)
+    with pytest.raises(UserError, match=words):
+        read_questions(tmp_path / "q.parquet")
+
+
+def test_bad_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_questions(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("hello")
+    with pytest.raises(UserError, match="not a Parquet"):
+        read_questions(tmp_path / "text.parquet")
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "short.parquet")
+    with pytest.raises(UserError, match="images, question"):
+        read_questions(tmp_path / "short.parquet")

@@ -1,0 +1,151 @@
+"""The command line as a user meets it: real processes, their output and exit status."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rilbench.locations import nano_folder
+
+SCRIPT = Path(sys.executable).parent / "rilbench"
+
+
+def run(*arguments, cwd, **environment):
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def refused(result, *words):
+    """One clear line, a non-zero exit, no traceback."""
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_imports_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from rilbench.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'verl', 'ray', 'pandas', 'numpy', 'sqlite_utils'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stderr.strip() == "[]"
+    for verb in ("train", "eval", "table", "nano"):
+        assert verb in done.stdout
+
+
+def test_training_verb_checks_before_it_imports_torch(tmp_path):
+    code = (
+        "import sys; sys.argv = ['rilbench', 'train', '--recipe', 'both', '--student', 'nano', "
+        "'--log', 'nothing']\n"
+        "from rilbench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'verl', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_dry_run_prints_the_resolved_recipe_and_leaves_nothing(tmp_path):
+    result = run(
+        *("train", "--recipe", "both", "--student", "nano", "--steps", "7", "--dry-run"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0
+    document = yaml.safe_load(result.stdout)
+    assert document["schedule"]["steps"] == 7
+    assert document["teachers"]["names"] == ["72b", "78b"]
+    assert "fingerprint" in result.stdout.splitlines()[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--recipe", "7b"), ("72b, 78b, both",)),
+        (("--recipe", "both", "--student", "tiny"), ("nano", "qwen2.5-vl-7b")),
+        (("--recipe", "both", "--student", "nano", "--set", "policy.lr=1"), ("policy.rate",)),
+        (("--recipe", "both", "--student", "nano", "--log", "paper"), ("tensorboard", "wandb")),
+        (("--recipe", "both", "--student", "nano", "--resume"), ("nothing to resume",)),
+        (
+            ("--recipe", "both", "--student", "nano", "--set", "student.model=missing"),
+            ("missing", "--set student.model"),
+        ),
+    ],
+)
+def test_bad_training_commands(tmp_path, arguments, words):
+    refused(run("train", *arguments, cwd=tmp_path), *words)
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
+def test_a_paper_size_student_without_a_gpu_is_told_so(tmp_path):
+    result = run("train", "--recipe", "72b", cwd=tmp_path)
+    refused(result, "8 GPUs", "--student nano")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_run_needs_resume_and_the_same_recipe(tmp_path):
+    start = ("train", "--recipe", "both", "--student", "nano", "--run", "r")
+    broken = ("--set", "data.train=missing.parquet")
+    refused(run(*start, *broken, cwd=tmp_path), "missing.parquet")
+    assert (tmp_path / "runs" / "r" / "recipe.yaml").exists()
+    refused(run(*start, *broken, cwd=tmp_path), "--resume")
+    refused(run(*start, "--resume", cwd=tmp_path), "another recipe")
+
+
+def test_a_truncated_or_text_only_model_is_refused(tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(nano_folder() / "student", student)
+    weights = student / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    result = run("eval", "--model", str(student), cwd=tmp_path)
+    refused(result, "model.safetensors")
+    config = json.loads((student / "config.json").read_text())
+    del config["vision_config"]
+    (student / "config.json").write_text(json.dumps(config))
+    refused(run("eval", "--model", str(student), cwd=tmp_path), "vision")
+    refused(run("eval", "--model", "nowhere", cwd=tmp_path), "nowhere")
+    assert not (tmp_path / "rilbench.db").exists()
+
+
+def test_a_read_only_ledger_is_refused_before_any_work(tmp_path):
+    db = tmp_path / "r.db"
+    db.touch()
+    db.chmod(0o444)
+    result = run("eval", "--model", "nano:student", "--db", str(db), cwd=tmp_path)
+    refused(result, "r.db")
+
+
+def test_the_table_without_measurements_is_the_papers(tmp_path):
+    result = run("table", "--format", "json", cwd=tmp_path)
+    rows = json.loads(result.stdout)
+    assert len(rows) == 30
+    assert all(row["source"] == "paper" for row in rows)
+    assert list(tmp_path.iterdir()) == []
+    refused(run("table", "--format", "pdf", cwd=tmp_path), "rich, markdown, json")
+
+
+def test_the_ledger_can_come_from_the_environment(tmp_path):
+    place = tmp_path / "elsewhere.db"
+    place.write_text("not a database, and long enough to be read as one" * 40)
+    refused(run("table", cwd=tmp_path, RILBENCH_DB=str(place)), "elsewhere.db")

@@ -1,0 +1,92 @@
+import contextlib
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rilbench.errors import UserError
+from rilbench.recipe import METHODS, all_keys, known, load_recipe, read_recipe
+
+
+@pytest.mark.parametrize("recipe", known("recipes"))
+@pytest.mark.parametrize("student", known("students"))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_shipped_combination_resolves(recipe, student, method):
+    resolved = load_recipe(recipe, student, method)
+    assert resolved.student.name == student
+    assert resolved.teachers.names == {"both": ("72b", "78b")}.get(recipe, (recipe,))
+    rows = resolved.own_rows + resolved.teacher_rows
+    assert rows == 2 * resolved.group, "equal rows per update for every method"
+
+
+def test_paper_values_are_the_defaults():
+    recipe = load_recipe("both")
+    assert recipe.student.name == "qwen2.5-vl-7b"
+    assert (recipe.group, recipe.policy.clip, recipe.policy.beta) == (4, 0.2, 0.01)
+    assert (recipe.policy.updates, recipe.discriminator.updates) == (1, 1)
+    assert (recipe.policy.rate, recipe.discriminator.rate) == (1e-6, 1e-6)
+    s = recipe.sampling
+    assert (s.temperature, s.top_p, s.top_k, s.repetition_penalty) == (1.0, 0.95, 50, 1.05)
+    assert recipe.collection.teacher_responses == recipe.collection.student_responses == 16
+    assert recipe.schedule.questions * recipe.group == 144
+
+
+def test_round_trip_and_fingerprint(tmp_path):
+    recipe = load_recipe("both", "nano", overrides=["policy.rate=1e-5", "seed=3"])
+    assert recipe.policy.rate == 1e-5
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml())
+    again = read_recipe(file)
+    assert again == recipe
+    assert again.fingerprint == recipe.fingerprint
+    assert recipe.fingerprint in file.read_text().splitlines()[0]
+    assert load_recipe("both", "nano", overrides=["seed=4"]).fingerprint != recipe.fingerprint
+
+
+def test_every_key_of_the_document_is_settable():
+    document = yaml.safe_load(load_recipe("both", "nano").to_yaml())
+    keys = set(all_keys())
+    for group, values in document.items():
+        if isinstance(values, dict):
+            assert {f"{group}.{name}" for name in values} <= keys
+        else:
+            assert group in keys
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["policy.rat=1"], "policy.rate"),
+        (["policy.beta=much"], "policy.beta"),
+        (["schedule.steps=1.5"], "schedule.steps"),
+        (["schedule.steps=0"], "at least 1"),
+        (["group=true"], "group"),
+        (["policy=3"], "group of settings"),
+        (["steps"], "key=value"),
+        (["teachers.mix=some"], "split, each"),
+        (["schedule.export=best"], "--eval-every"),
+        (["policy.mini_batches=5"], "must divide"),
+        (["teachers.names=[72b, other]"], "teachers.models.NAME"),
+    ],
+)
+def test_bad_overrides_say_what_to_do(overrides, words):
+    with pytest.raises(UserError) as raised:
+        load_recipe("both", "nano", overrides=overrides)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(UserError, match="72b, 78b, both"):
+        load_recipe("72", "nano")
+    with pytest.raises(UserError, match="nano"):
+        load_recipe("both", "qwen")
+    with pytest.raises(UserError, match="dr-grpo"):
+        load_recipe("both", "nano", "ppo")
+
+
+@given(st.text(max_size=40))
+def test_any_override_resolves_or_is_a_user_error(text):
+    with contextlib.suppress(UserError):  # anything else fails the test
+        load_recipe("both", "nano", overrides=[text])
