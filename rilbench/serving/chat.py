@@ -142,7 +142,8 @@ class ChatClient:
         """Yield ``(key, completion)`` as answers arrive, in no fixed order.
 
         The iterable is drawn only as far as ``concurrency`` allows, so images can be read lazily.
-        The first error ends it and cancels the requests in flight.
+        The first error ends it, after the answers that came with it, and cancels the requests in
+        flight.
         """
         pending: set[asyncio.Task[tuple[_Key, Completion]]] = set()
         source = iter(requests)
@@ -156,8 +157,12 @@ class ChatClient:
                 if not pending:
                     return
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                errors = [error for task in done if (error := task.exception()) is not None]
                 for task in done:
-                    yield task.result()
+                    if task.exception() is None:
+                        yield task.result()
+                if errors:
+                    raise errors[0]
         finally:
             for task in pending:
                 task.cancel()

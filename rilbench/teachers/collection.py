@@ -62,9 +62,9 @@ class Plan:
         """Where the finished collection goes."""
         return folder / f"{self.model}.parquet"
 
-    def journal(self, folder: Path) -> Path:
-        """Where answers stand while it is being collected."""
-        return folder / f"{self.model}.journal.jsonl"
+    def journal(self, folder: Path, story: str) -> Path:
+        """Where answers stand while it is being collected; of this story (fingerprint) only."""
+        return folder / f"{self.model}.{story}.jsonl"
 
 
 def seed_for(plan: Plan, question_id: str, sample: int, attempt: int = 0) -> int:
@@ -93,14 +93,16 @@ async def collect(
         UserError: the server fails, or keeps answering a question with nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = _read_journal(plan.journal(folder))
+    story = plan.fingerprint(questions)
+    journal_file = plan.journal(folder, story)
+    done = _read_journal(journal_file)
     wanted = [(q, i) for q in questions for i in range(plan.responses)]
     open_requests = [(q, i) for q, i in wanted if (q.id, i) not in done]
     on_answer(len(wanted) - len(open_requests), len(wanted))
     base_url, name, is_transformers = server
     client = ChatClient(base_url, name, transformers=is_transformers, concurrency=plan.concurrency)
     async with client:
-        with plan.journal(folder).open("a", encoding="utf-8") as journal:
+        with journal_file.open("a", encoding="utf-8") as journal:
             for attempt in range(EMPTY_TRIES):
                 requests = [
                     ((q.id, i), _messages(q), _sampling(plan, q.id, i, attempt))
@@ -129,7 +131,9 @@ async def collect(
             f"{plan.model} answered question {open_requests[0][0].id!r} with nothing "
             f"{EMPTY_TRIES} times; look at its server, or leave the question out"
         )
-    return _write(plan, [done[q.id, i] for q, i in wanted], folder, plan.fingerprint(questions))
+    path = _write(plan.file(folder), [done[q.id, i] for q, i in wanted], story)
+    journal_file.unlink()
+    return path
 
 
 def read_collection(plan: Plan, questions: Sequence[Question], folder: Path) -> list[SavedResponse]:
@@ -203,14 +207,12 @@ def _read_journal(path: Path) -> dict[tuple[str, int], SavedResponse]:
     return rows
 
 
-def _write(plan: Plan, rows: Sequence[SavedResponse], folder: Path, story: str) -> Path:
+def _write(path: Path, rows: Sequence[SavedResponse], story: str) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = plan.file(folder)
     part = path.with_suffix(".part")
     table = pa.Table.from_pylist([asdict(row) for row in rows])
     pq.write_table(table.replace_schema_metadata({_STORY: story}), part)
     part.replace(path)
-    plan.journal(folder).unlink(missing_ok=True)
     return path

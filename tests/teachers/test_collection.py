@@ -16,6 +16,10 @@ QUESTIONS = [Question(f"q{i}", (b"\xff\xd8image",), f"Question {i}?", "7", "s") 
 PLAN = Plan("72b", "weights", 4, 0, Sampling(), 16, 4)
 
 
+def journal_of(folder):
+    return PLAN.journal(folder, PLAN.fingerprint(QUESTIONS))
+
+
 class TeacherServer:
     """Answers with the seed it was given; can be told to fail or to say nothing."""
 
@@ -68,7 +72,7 @@ def test_collects_every_response_once_with_its_seed(tmp_path):
     body = server.requests[0]
     assert body["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg")
     assert (body["temperature"], body["top_p"], body["top_k"]) == (1.0, 0.95, 50)
-    assert not PLAN.journal(tmp_path).exists()
+    assert not journal_of(tmp_path).exists()
 
 
 def test_a_broken_collection_goes_on_where_it_was(tmp_path):
@@ -76,10 +80,10 @@ def test_a_broken_collection_goes_on_where_it_was(tmp_path):
     server.stop_after = 5
     with pytest.raises(UserError, match="no more"):
         asyncio.run(server.collect(tmp_path))
-    kept = PLAN.journal(tmp_path).read_text().splitlines()
+    kept = journal_of(tmp_path).read_text().splitlines()
     assert len(kept) == 5
     assert not PLAN.file(tmp_path).exists()
-    with PLAN.journal(tmp_path).open("a") as journal:
+    with journal_of(tmp_path).open("a") as journal:
         journal.write('{"question_id": "q2", "sam')  # a kill in the middle of a line
     server.stop_after, server.requests = None, []
     asyncio.run(server.collect(tmp_path))
@@ -99,7 +103,7 @@ def test_silence_is_asked_again_and_then_an_error(tmp_path):
     ]
     assert len(asked) == 12
     assert len(set(asked)) == 12, "every try has its own seed"
-    assert len(PLAN.journal(tmp_path).read_text().splitlines()) == 8
+    assert len(journal_of(tmp_path).read_text().splitlines()) == 8
 
 
 def _damage(path, change):
@@ -145,5 +149,5 @@ def test_journal_lines_are_whole_records(tmp_path):
     server.stop_after = 2
     with pytest.raises(UserError):
         asyncio.run(server.collect(tmp_path))
-    for line in PLAN.journal(tmp_path).read_text().splitlines():
+    for line in journal_of(tmp_path).read_text().splitlines():
         assert set(json.loads(line)) >= {"question_id", "model", "seed", "response"}
