@@ -1,9 +1,7 @@
 """Start, wait for and stop an OpenAI-compatible server of our own: ``transformers serve``."""
 
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -17,21 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
-
-# Runs between us and the server. Its standard input is a pipe that only we hold: however we die,
-# kill -9 included, the pipe closes and the whole process group goes. Unlike PR_SET_PDEATHSIG this
-# needs no preexec_fn (unsafe when threads run), does not fire when only the starting *thread*
-# ends, and works outside Linux.
-_GUARD = """
-import os, signal, subprocess, sys, threading
-server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-def watch():
-    os.read(0, 1)
-    os.killpg(0, signal.SIGKILL)
-threading.Thread(target=watch, daemon=True).start()
-os._exit(server.wait() & 0xFF)
-"""
+from rilbench.processes import start_guarded, stop_group
 
 
 @dataclass(frozen=True)
@@ -79,7 +63,6 @@ def serve(
         # transformers serve splits model names at the first "@" into name and revision.
         raise UserError(f"the server cannot load a path with '@' in it: {model}; move the folder")
     port = _free_port(host, port)
-    log.parent.mkdir(parents=True, exist_ok=True)
     command = [
         str(Path(sys.executable).parent / "transformers"),
         "serve",
@@ -87,7 +70,6 @@ def serve(
         *("--host", host, "--port", str(port), "--device", device, "--dtype", dtype),
     ]
     environment = {
-        **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         # Plain tracebacks: the end of the log goes into our message.
@@ -95,15 +77,7 @@ def serve(
         "_TYPER_STANDARD_TRACEBACK": "1",
         "NO_COLOR": "1",
     }
-    with log.open("wb") as sink:
-        guard = subprocess.Popen(
-            [sys.executable, "-E", "-S", "-c", _GUARD, *command],
-            stdin=subprocess.PIPE,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+    guard = start_guarded(command, log, environment)
     server = Server(f"http://{host}:{port}/v1", str(model), log, guard.pid)
     try:
         _wait_until_ready(guard, server, timeout)
@@ -113,7 +87,7 @@ def serve(
             raise UserError(f"the server for {model.name} stopped: {log_end(log)}") from error
         raise
     finally:
-        _stop(guard)
+        stop_group(guard)
 
 
 class _NotReadyError(UserError):
@@ -184,19 +158,3 @@ def _ask(url: str, body: dict[str, Any], timeout: float) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=timeout) as response:
         response.read()
-
-
-def _stop(guard: "subprocess.Popen[bytes]", patience: float = 5.0) -> None:
-    """SIGTERM to the server's process group, SIGKILL to what is left after ``patience`` seconds."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(guard.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            guard.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
-    guard.wait()
-    assert guard.stdin is not None
-    guard.stdin.close()
