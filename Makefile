@@ -37,13 +37,13 @@ test: lint  ## Lint, types, and the tests
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
-	$(BIN)/python -m tests.all
+	$(BIN)/python tests/all.py
 
 results: setup  ## Regenerate results/nano: RIL against Dr.GRPO, three seeds; goes on where it was interrupted
-	$(BIN)/python -m results.seeds
+	$(BIN)/python results/seeds.py
 
 bench: setup  ## Time the command line
-	$(BIN)/python -m results.startup
+	$(BIN)/python tests/bench/startup.py
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock

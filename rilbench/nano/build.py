@@ -42,9 +42,22 @@ class _Job:
     course: Course
     out: Path
 
+    def told(self) -> dict[str, Any]:
+        """What the finished model says of itself; empty before it is finished."""
+        file = self.out / "course.json"
+        if not file.exists():
+            return {}
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether this very course was run to its end."""
+        return self.told().get("course") == asdict(self.course)
+
 
 def build(out: Path, report: Report, *, scale: float = 1.0) -> None:
-    """Build everything into ``out``, whole or not at all.
+    """Build everything into ``out``, whole or not at all; models that a kill left are kept.
 
     Args:
         out: the folder; must not exist, or must be one that this function built.
@@ -57,8 +70,7 @@ def build(out: Path, report: Report, *, scale: float = 1.0) -> None:
     if out.exists() and not (out / "manifest.json").exists():
         raise UserError(f"{out} exists and was not built by rilbench; choose another --out")
     part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part.mkdir(parents=True, exist_ok=True)
     write_questions(part / "prompts.parquet", training_questions("prompts", PROMPTS_EACH, 101))
     write_questions(part / "dev.parquet", training_questions("dev", DEV_EACH, 102))
     write_benchmarks(part / "benchmarks", BENCHMARK_QUESTIONS, 103)
@@ -69,13 +81,13 @@ def build(out: Path, report: Report, *, scale: float = 1.0) -> None:
     ]
     _run([base], report)
     _run(jobs, report)
-    shutil.rmtree(base.out)
     manifest: dict[str, Any] = {
         "seed": SEED,
         "base": asdict(base.course),
-        "courses": {job.name: asdict(job.course) for job in jobs},
+        "models": {job.name: job.told() for job in jobs},
         "fingerprints": {job.name: inspect_checkpoint(job.out).fingerprint for job in jobs},
     }
+    shutil.rmtree(base.out)
     (part / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
@@ -92,7 +104,7 @@ def _run(jobs: list[_Job], report: Report) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(2, mp_context=context) as pool:
         events = manager.Queue()
-        waiting = {pool.submit(_train, job, events) for job in jobs}
+        waiting = {pool.submit(_train, job, events) for job in jobs if not job.finished}
         while waiting:
             finished = {future for future in waiting if future.done()}
             for future in finished:
@@ -115,6 +127,7 @@ def _train(job: _Job, events: Any) -> None:
     import torch
 
     from rilbench.nano import model as models
+    from rilbench.nano.measure import accuracy, answers
     from rilbench.nano.supervised import train
 
     torch.set_num_threads(1)
@@ -132,6 +145,9 @@ def _train(job: _Job, events: Any) -> None:
     model.save_pretrained(job.out)
     processor.save_pretrained(job.out)
     write_labels(job.out, _labels(job.name))
+    answered = answers(model, processor, pool="dev", questions=50, seed=SEED)
+    told = {"course": asdict(job.course), "dev_accuracy": accuracy(answered)}
+    (job.out / "course.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _labels(name: str) -> Labels:

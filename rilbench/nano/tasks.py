@@ -77,28 +77,26 @@ def _line(rng: Rng, names: tuple[str, ...]) -> tuple[str, tuple[int, int]]:
 
 
 def multiple_choice(digits: tuple[int, ...], rng: Rng) -> Question:
-    """MMStar's look-alike: four options, one right, in any order."""
-    # The first of these that one digit alone answers; the last resort asks for no comparison.
-    largest, smallest = max(digits), min(digits)
-    kinds = [
-        (k, v) for k, v in (("largest", largest), ("smallest", smallest)) if digits.count(v) == 1
-    ]
-    single = [d for d in digits if digits.count(d) == 1]
-    if single:
-        kinds.append(("given", single[int(rng.integers(len(single)))]))
-    kind, value = kinds[int(rng.integers(len(kinds)))] if kinds else ("first", digits[0])
-    place = PLACES[digits.index(value)]
-    text = {
-        "largest": "Where is the largest digit?",
-        "smallest": "Where is the smallest digit?",
-        "given": f"Where is the digit {value}?",
-        "first": "Where is the first digit?",
-    }[kind]
-    options = [PLACES[int(i)] for i in rng.permutation(4)]
-    letter = LETTERS[options.index(place)]
+    """MMStar's look-alike: four options, one right; the options are consecutive numbers."""
+    kind = _pick(rng, ("place", "largest", "smallest", "even"))
     shown = f"The digits are {digits[0]}, {digits[1]}, {digits[2]}, {digits[3]}."
-    worked = f"{shown} The {kind} is {value}, {place} ({letter}). Answer: {letter}"
-    return Question("MMStar", kind, text, letter, worked, letter, kind, tuple(options))
+    if kind == "place":
+        k = int(rng.integers(4))
+        value, name = digits[k], PLACES[k]
+        text = f"Which digit is in the {name} corner?"
+    elif kind == "even":
+        value, name = sum(d % 2 == 0 for d in digits), "count"
+        text = "How many of the digits are even?"
+    else:
+        value, name = max(digits) if kind == "largest" else min(digits), kind
+        text = f"Which digit is the {kind}?"
+    first = int(rng.integers(max(0, value - 3), min(6, value) + 1))
+    options = tuple(str(first + i) for i in range(4))
+    letter = LETTERS[value - first]
+    worked = (
+        f"{shown} The {name} is {value}, the options start at {first} ({letter}). Answer: {letter}"
+    )
+    return Question("MMStar", kind, text, letter, worked, letter, kind, options)
 
 
 def circular(digits: tuple[int, ...], rng: Rng) -> Question:

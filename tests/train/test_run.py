@@ -1,0 +1,180 @@
+"""One short run of everything, as a user starts it: killed at a random moment, then resumed.
+
+The real verl, the real servers, the laboratory's models. Both tests share one run, since starting
+verl takes a minute on two cores.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from rilbench.checkpoint import inspect_checkpoint
+from rilbench.locations import locate, nano_folder
+from rilbench.teachers.questions import read_questions, write_questions
+
+SCRIPT = Path(sys.executable).parent / "rilbench"
+STEPS, QUESTIONS, G = 4, 4, 4
+
+
+def questions_file(folder, number=8):
+    path = folder / "questions.parquet"
+    write_questions(path, read_questions(locate("nano:prompts.parquet"))[:number])
+    return path
+
+
+def command(questions, *more):
+    settings = {
+        "data.train": questions,
+        "data.dev": questions,
+        "schedule.questions": QUESTIONS,
+        "schedule.save_every": 1,
+        "discriminator.pretrain_steps": 3,
+        "discriminator.pretrain_rows": 16,
+        "collection.student_responses": 1,
+    }
+    return [
+        *(str(SCRIPT), "train", "--recipe", "both", "--student", "nano", "--run", "short"),
+        *("--steps", str(STEPS), *more),
+        *[part for key, value in settings.items() for part in ("--set", f"{key}={value}")],
+    ]
+
+
+def metrics(folder):
+    file = folder / "runs" / "short" / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was killed with its whole process group, and then resumed."""
+    folder = tmp_path_factory.mktemp("run")
+    questions = questions_file(folder)
+    log = (folder / "first.log").open("w")
+    first = subprocess.Popen(
+        command(questions), cwd=folder, stdout=log, stderr=log, start_new_session=True
+    )
+    deadline = time.monotonic() + 400
+    while len(metrics(folder)) < 1 and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert first.poll() is None, (folder / "first.log").read_text()[-2000:]
+    time.sleep(random.Random().uniform(0, 3))
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    short = folder / "runs" / "short"
+    kept = {path: path.stat().st_mtime_ns for path in (short / "collection").glob("*.parquet")}
+    kept[short / "discriminator.jsonl"] = (short / "discriminator.jsonl").stat().st_mtime_ns
+    assert not (short / "checkpoint").exists()
+    _wait_for_ray_to_end()
+    second = subprocess.run(
+        command(questions, "--resume"), cwd=folder, capture_output=True, text=True, timeout=500
+    )
+    assert second.returncode == 0, second.stderr + second.stdout[-3000:]
+    return folder, kept, questions
+
+
+def _wait_for_ray_to_end():
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = subprocess.run(["pgrep", "-f", "rilbench.train.runner"], capture_output=True)
+        if found.returncode:
+            return
+        time.sleep(0.5)
+    raise AssertionError("the trainer outlived its parent")
+
+
+def rows_by_step(folder):
+    for step in range(1, STEPS + 1):
+        file = folder / "runs" / "short" / "rows" / f"step_{step}.jsonl"
+        yield step, [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_run_resumes_and_does_nothing_twice(run):
+    folder, kept, questions = run
+    assert [m["step"] for m in metrics(folder)] == list(range(1, STEPS + 1))
+    for path, moment in kept.items():
+        assert path.stat().st_mtime_ns == moment, f"{path.name} was made twice"
+    again = subprocess.run(
+        command(questions), cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert again.returncode == 0
+    assert "is finished" in again.stdout
+
+
+@pytest.mark.timeout(900)
+def test_the_step_is_algorithm_2(run):
+    folder, _, _ = run
+    responses = {"student": set(), "teacher": set()}
+    for step, rows in rows_by_step(folder):
+        groups = defaultdict(list)
+        for row in rows:
+            groups[row["question"]].append(row)
+        assert len(groups) == QUESTIONS
+        for group in groups.values():
+            own = [row for row in group if row["source"] == "student"]
+            saved = [row for row in group if row["source"] in ("72b", "78b")]
+            assert len(own) == len(saved) == G
+            assert {row["source"] for row in saved} == {"72b", "78b"}
+            assert sorted(row["row"] for row in group) == list(range(2 * G))
+            rewards = [row["similarity"] + row["answer"] for row in group]
+            mean = sum(rewards) / len(rewards)
+            for row, reward in zip(group, rewards, strict=True):
+                assert row["advantage"] == pytest.approx(reward - mean, abs=1e-6)
+            assert sum(row["advantage"] for row in group) == pytest.approx(0, abs=1e-5)
+        for row in rows:
+            assert row["similarity"] == float(row["discriminator"] < 0.5)
+            assert row["answer"] in (0, 1)
+            assert row["image_tokens"] == 4, "each picture stands as four tokens in the prompt"
+            responses["student" if row["source"] == "student" else "teacher"].add(row["response"])
+        figures = metrics(folder)[step - 1]
+        assert figures["ratio_mean"] == figures["ratio_max"] == 1.0
+        assert figures["discriminator_weights_before"] != figures["discriminator_weights_scoring"]
+        assert figures["advantage_group_sum_max"] < 1e-5
+    assert metrics(folder)[0]["kl"] == 0, "the reference is the student that it started from"
+    assert metrics(folder)[-1]["kl"] > 0
+
+
+@pytest.mark.timeout(900)
+def test_saved_rows_are_the_collections(run):
+    import pyarrow.parquet as pq
+
+    folder, _, _ = run
+    for teacher in ("72b", "78b"):
+        table = pq.read_table(folder / "runs" / "short" / "collection" / f"{teacher}.parquet")
+        saved = {(r["question_id"], r["response"]) for r in table.to_pylist()}
+        for _, rows in rows_by_step(folder):
+            used = {(r["question"], r["response"]) for r in rows if r["source"] == teacher}
+            assert used <= saved
+
+
+@pytest.mark.timeout(900)
+def test_the_checkpoint_is_an_ordinary_one_and_says_where_it_is_from(run):
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder, _, _ = run
+    path = folder / "runs" / "short" / "checkpoint"
+    checkpoint = inspect_checkpoint(path)
+    start = inspect_checkpoint(nano_folder() / "student")
+    labels = checkpoint.labels
+    assert (labels.student, labels.method, labels.teacher) == ("nano", "ril", "both")
+    assert labels.start_fingerprint == start.fingerprint != checkpoint.fingerprint
+    assert json.loads((path / "export.json").read_text())["step"] == STEPS
+    model = AutoModelForImageTextToText.from_pretrained(path)
+    old = AutoModelForImageTextToText.from_pretrained(start.path)
+    changed = [
+        name
+        for (name, a), b in zip(model.named_parameters(), old.parameters(), strict=True)
+        if not torch.equal(a, b)
+    ]
+    assert any("visual" in name for name in changed), "all parameters are trained (Table 5c)"
+    AutoProcessor.from_pretrained(path)
