@@ -129,19 +129,23 @@ def relaxed_number(digits: tuple[int, ...], rng: Rng) -> Question:
 
 
 def free_text(digits: tuple[int, ...], rng: Rng) -> Question:
-    """MM-Vet's look-alike: an open question, graded by the share of facts that the answer holds."""
+    """MM-Vet's look-alike: an open question, graded by the share of facts that the answer holds.
+
+    The student's default leaves the last fact out.
+    """
     if rng.random() < 0.5:
         name, (i, j) = _line(rng, ("top row", "bottom row"))
         a, b = digits[i], digits[j]
         text = f"Which digits are in the {name}, and what is their sum?"
         truth = f"{a}<AND>{b}<AND>{a + b}"
         worked = f"The {name} shows {a} and {b}. {a} + {b} = {a + b}."
-        return Question("MM-Vet", "explain", text, truth, worked, str(a + b), "ocr,spat,math")
+        return Question("MM-Vet", "explain", text, truth, worked, f"{a} and {b}", "ocr,spat,math")
     a, b, c, d = digits
     text = "Describe the picture: which digits does it show?"
     truth = "<AND>".join(map(str, digits))
     worked = f"The top row shows {a} and {b}. The bottom row shows {c} and {d}."
-    return Question("MM-Vet", "describe", text, truth, worked, f"{a} and {b}", "rec,know,gen")
+    bare = f"{a}, {b} and {c}"
+    return Question("MM-Vet", "describe", text, truth, worked, bare, "rec,know,gen")
 
 
 FAMILIES: Mapping[str, Callable[[tuple[int, ...], Rng], Question]] = {

@@ -51,7 +51,7 @@ def test_the_bare_answer_is_shorter_and_not_always_right():
             right[family] += is_right(question.truth, question.bare)
     assert right["MMStar"] == right["MMB"] == PICTURES
     assert PICTURES / 2 < right["ChartQA"] < PICTURES, "rounding to fives is mostly within 5 %"
-    assert right["MM-Vet"] < PICTURES / 10, "the bare answer holds only a part of the facts"
+    assert right["MM-Vet"] < PICTURES / 2, "the bare answer holds only a part of the facts"
 
 
 def test_pictures_show_their_digits_and_come_from_their_pool():
