@@ -16,7 +16,7 @@ help:  ## Show what can be made
 
 .venv/.ready: requirements/train.lock pyproject.toml | .tools/bin/uv
 	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv
-	.tools/bin/uv pip sync --quiet --python $(BIN)/python requirements/train.lock
+	.tools/bin/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/train.lock
 	.tools/bin/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -47,7 +47,7 @@ bench: setup  ## Time the command line
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
-	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
+	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
 
 clean:  ## Remove what was installed and built here
 	rm -rf .venv .tools runs rilbench.db*

@@ -133,6 +133,7 @@ def evaluate(
     """Score checkpoints with VLMEvalKit, in an environment of its own."""
     from rilbench.evaluate.run import Plan, evaluate_many
     from rilbench.evaluate.view import EvaluationView
+    from rilbench.hardware import has_gpu
     from rilbench.ledger import default_db
     from rilbench.locations import locate, nano_folder
 
@@ -144,6 +145,7 @@ def evaluate(
         judge_url=judge,
         endpoint=endpoint,
         limit=limit,
+        device="cuda" if has_gpu() else "cpu",
     )
     with EvaluationView() as view:
         evaluations = evaluate_many([locate(name) for name in model], plan, view.report)

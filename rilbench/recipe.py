@@ -344,14 +344,25 @@ def _check(recipe: Recipe) -> None:
         "policy.updates": recipe.policy.updates,
         "policy.mini_batches": recipe.policy.mini_batches,
         "policy.micro_rows": recipe.policy.micro_rows,
-        "discriminator.updates": recipe.discriminator.updates,
         "discriminator.micro_rows": recipe.discriminator.micro_rows,
         "data.max_response_tokens": recipe.data.max_response_tokens,
         "collection.teacher_responses": recipe.collection.teacher_responses,
+        "collection.student_responses": recipe.collection.student_responses,
+        "collection.concurrency": recipe.collection.concurrency,
+        "discriminator.pretrain_rows (two at least)": recipe.discriminator.pretrain_rows - 1,
     }
     for key, number in positive.items():
         if number < 1:
             raise UserError(f"{key}={number} must be at least 1")
+    not_negative: dict[str, float] = {
+        "discriminator.updates": recipe.discriminator.updates,  # 0: frozen after pre-training
+        "schedule.eval_every": recipe.schedule.eval_every,
+        "policy.length_scale": recipe.policy.length_scale,
+        "policy.beta": recipe.policy.beta,
+    }
+    for key, value in not_negative.items():
+        if value < 0:
+            raise UserError(f"{key}={value} must not be negative")
     if recipe.schedule.questions % recipe.policy.mini_batches:
         raise UserError(
             f"policy.mini_batches={recipe.policy.mini_batches} must divide "

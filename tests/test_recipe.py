@@ -67,6 +67,8 @@ def test_every_key_of_the_document_is_settable():
         (["teachers.mix=some"], "split, each"),
         (["schedule.export=best"], "--eval-every"),
         (["policy.mini_batches=5"], "must divide"),
+        (["policy.beta=-1"], "must not be negative"),
+        (["discriminator.pretrain_rows=1"], "pretrain_rows"),
         (["teachers.names=[72b, other]"], "teachers.models.NAME"),
     ],
 )

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Course:
     """What a model is taught.
 
-    ``worked`` is the share of questions answered in the worked style (the rest: the bare default);
+    ``families`` weighs the families of questions (empty: all alike); ``worked`` is the share of
+    questions answered in the worked style (the rest: the bare default);
     ``misreads`` gives, by family, the share of pictures in which one digit is read wrongly.
     """
 
@@ -32,6 +33,7 @@ class Course:
     rate: float
     seed: int
     batch: int = 48
+    families: Mapping[str, float] = field(default_factory=dict)
     worked: float = 1.0
     misreads: Mapping[str, float] = field(default_factory=dict)
 
@@ -65,11 +67,13 @@ def train(
 
 def _batches(course: Course) -> Iterator[list[tuple[Picture, Question, str]]]:
     rng = np.random.default_rng(course.seed)
-    pool, families = pools()["pretrain"], tuple(FAMILIES)
+    pool, families = pools()["pretrain"], tuple(course.families or FAMILIES)
+    weights = np.array([course.families.get(family, 1.0) for family in families])
     for _ in range(course.steps):
         rows = []
         for _ in range(course.batch):
-            picture, family = draw(pool, rng), families[int(rng.integers(len(families)))]
+            picture = draw(pool, rng)
+            family = families[int(rng.choice(len(families), p=weights / weights.sum()))]
             if rng.random() < course.misreads.get(family, 0.0):
                 question = FAMILIES[family](misread(picture, rng), rng)
             else:

@@ -12,11 +12,8 @@ TEACHER_LABEL = 0.0
 STUDENT_LABEL = 1.0
 
 # The paper's Fig. 3 in our words: 0 is the teacher, 1 is the student, the response stands in a tag.
-DISCRIMINATOR_SYSTEM = (
-    "You tell apart the writing of two models, a teacher and a student. One of them wrote the "
-    "response between <response> and </response>. Score it 0 if the teacher wrote it and 1 if the "
-    "student wrote it."
-)
+# Short, because it stands before every row that D reads.
+DISCRIMINATOR_SYSTEM = "Who wrote the response? 0 = teacher, 1 = student."
 
 
 def discriminator_messages(response: str) -> list[dict[str, str]]:

@@ -1,53 +1,116 @@
-"""A group on verl: G rows sampled by the student and the saved rows of its teachers.
+"""A group on verl: G rows sampled by the student and the saved rows of its teachers, judged.
 
 verl runs ``rollout.n`` sessions for each prompt. Sessions below ``own_rows`` sample from the
-policy; the others return a saved response, tokenised as if the student had written it.
+policy; the others return a saved response, tokenised as if the student had written it. Each asks
+the judge itself: verl's reward worker would prepare every row's picture once more.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
+from rilbench.judge.client import JudgeClient
 from rilbench.train.draws import choose_saved, seed_of
+
+JUDGE_KEY = "RILBENCH_JUDGE_KEY"
+"""Environment variable with the judge's key; it stands in no file."""
+
+
+class _Shared:
+    """The last few results of slow calls, shared between the rows of one question."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.found: OrderedDict[tuple[str, ...], asyncio.Future[Any]] = OrderedDict()
+
+    async def get(self, key: tuple[str, ...], make: Callable[[], Awaitable[Any]]) -> Any:
+        if key not in self.found:
+            self.found[key] = asyncio.ensure_future(make())
+            while len(self.found) > self.size:
+                self.found.popitem(last=False)
+        return await self.found[key]
+
+
+@lru_cache(maxsize=1)
+def _shared() -> _Shared:
+    """One for each worker process; two entries for each question of a step on one worker."""
+    return _Shared(size=256)
+
+
+@lru_cache(maxsize=1)
+def _judge(url: str, model: str) -> JudgeClient:
+    return JudgeClient(url, model or None, os.environ.get(JUDGE_KEY, "none"))
 
 
 class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
     """One session of one prompt.
 
     Args:
-        ril: ``seed``, ``own_rows``, ``teacher_rows``, ``mix`` and ``repetition_penalty``.
+        ril: ``seed``, ``own_rows``, ``teacher_rows``, ``mix``, ``repetition_penalty``,
+            ``judge_url`` and ``judge_model``.
     """
 
     def __init__(self, *args: Any, ril: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ril = ril
+        self.question = ""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
-        """Sample, or return the saved response that this session stands for."""
+        """Sample, or return the saved response that this session stands for; then judge it."""
         session, step = int(kwargs["session_id"]), int(kwargs["global_steps"])
-        question = kwargs["extra_info"]["question_id"]
+        info = kwargs["extra_info"]
+        self.question = info["question_id"]
         if session < self.ril["own_rows"]:
-            seed = seed_of("sample", self.ril["seed"], step, question, session)
+            seed = seed_of("sample", self.ril["seed"], step, self.question, session)
             sampling = {
                 **sampling_params,
-                # vLLM takes 32 bits.
-                "seed": seed % 2**31,
+                "seed": seed % 2**31,  # vLLM takes 32 bits
                 "repetition_penalty": self.ril["repetition_penalty"],
             }
             output: AgentLoopOutput = await super().run(sampling, **kwargs)
             output.extra_fields["source"] = "student"
-            return output
-        saved: dict[str, list[str]] = {}
-        for row in kwargs["extra_info"]["saved"]:
-            saved.setdefault(row["teacher"], []).append(row["response"])
-        rows = choose_saved(
-            saved, self.ril["teacher_rows"], self.ril["mix"], self.ril["seed"], step, question
+        else:
+            saved: dict[str, list[str]] = {}
+            for row in info["saved"]:
+                saved.setdefault(row["teacher"], []).append(row["response"])
+            draw = (self.ril["seed"], step, self.question)
+            rows = choose_saved(saved, self.ril["teacher_rows"], self.ril["mix"], *draw)
+            teacher, response = rows[session - self.ril["own_rows"]]
+            output = await self._saved_row(teacher, response, step, kwargs["raw_prompt"])
+        text = self.tokenizer.decode(output.response_ids, skip_special_tokens=True)
+        judge = _judge(self.ril["judge_url"], self.ril["judge_model"])
+        verdict = await judge.verdict(
+            info["question"], kwargs["reward_model"]["ground_truth"], text
         )
-        teacher, response = rows[session - self.ril["own_rows"]]
-        return await self._saved_row(teacher, response, step, kwargs["raw_prompt"])
+        # NaN and not 0: the trainer stops rather than learn from a verdict that nobody gave.
+        output.reward_score = math.nan if verdict.value is None else float(verdict.value)
+        output.extra_fields["reward_extra_info"] = {"acc": output.reward_score}
+        return output
+
+    async def process_multi_modal_info(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Decode the question's pictures, once for all rows of its group."""
+        make = super().process_multi_modal_info
+        media: dict[str, Any] = await _shared().get(
+            ("media", self.question), lambda: make(messages)
+        )
+        return media
+
+    async def ct_build_initial_tokens(self, *args: Any, **kwargs: Any) -> list[int]:
+        """Tokenise the question's prompt, once for all rows of its group."""
+        make = super().ct_build_initial_tokens
+        tokens: list[int] = await _shared().get(
+            ("prompt", self.question), lambda: make(*args, **kwargs)
+        )
+        return list(tokens)
 
     async def _saved_row(
         self, teacher: str, response: str, step: int, raw_prompt: Any

@@ -61,6 +61,13 @@ def in_fixed_order(batch: KVBatchMeta) -> KVBatchMeta:
     return batch
 
 
+def by_length(batch: KVBatchMeta) -> KVBatchMeta:
+    """Order rows by their number of tokens, so that a micro-batch pads little."""
+    order = sorted(range(len(batch)), key=lambda i: (batch.tags[i]["seq_len"], i))
+    batch.reorder(order)
+    return batch
+
+
 def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: int) -> Rows:
     """Fetch what rewards and the record need: text, verdicts and names; no pixels."""
     fields = ["prompts", "responses", "rm_scores", "extra_fields", "extra_info"]

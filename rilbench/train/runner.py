@@ -50,7 +50,7 @@ class _TaskRunner:
 
 def train(job: dict[str, Any]) -> None:
     """Run one job: recipe file, run folder, model, judge and trackers, as `stages` wrote them."""
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import open_dict
     from verl.trainer.main_ppo import auto_set_device, run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -65,13 +65,6 @@ def train(job: dict[str, Any]) -> None:
     with open_dict(config):
         config.trainer.logger = list(job["trackers"])
         config.ril.always_old_log_probs = bool(job.get("always_old_log_probs", False))
-        config.reward.custom_reward_function = OmegaConf.create(
-            {
-                "path": "pkg://rilbench.train.reward",
-                "name": "compute_score",
-                "reward_kwargs": {"judge_url": job["judge_url"], "judge_model": job["judge_model"]},
-            }
-        )
     auto_set_device(config)
     validate_config(
         config=config,

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
+from rilbench.hardware import has_gpu
 from rilbench.judge.server import rule_judge
 from rilbench.locations import locate
 from rilbench.processes import start_guarded, stop_group
@@ -32,6 +33,9 @@ from rilbench.teachers.questions import Question, read_questions
 
 STUDENT = "student"
 """The name under which the student's own responses stand in the collection."""
+
+IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl")
+"""Model types whose processor verl 0.9.1 accepts; for others it goes on without images."""
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Trackers of verl that ``--log`` offers, and the package that each needs."""
@@ -109,7 +113,7 @@ def check_device(recipe: Recipe) -> None:
     Raises:
         UserError: with what it needs and the command that runs without a GPU.
     """
-    if recipe.hardware.device == "cuda" and not _has_gpu():
+    if recipe.hardware.device == "cuda" and not has_gpu():
         need = f"{recipe.hardware.nodes * recipe.hardware.devices} GPUs"
         raise UserError(
             f"{recipe.student.name} needs {need} of {recipe.hardware.memory_gib} GiB and this "
@@ -153,6 +157,11 @@ def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
     if run.finished:
         return run.checkpoint
     student = inspect_checkpoint(locate(run.recipe.student.model))
+    if student.model_type not in IMAGE_READERS:
+        raise UserError(
+            f"verl 0.9.1 passes no images to {student.model_type}; take a student of one of "
+            f"{', '.join(IMAGE_READERS)}"
+        )
     questions = read_questions(locate(run.recipe.data.train))
     dev = read_questions(locate(run.recipe.data.dev))
     if len(questions) < run.recipe.schedule.questions:
@@ -239,7 +248,9 @@ def _server(run: Run, name: str, student: Checkpoint) -> Iterator[tuple[str, str
         return
     log = run.folder / "logs" / f"serve-{name}.log"
     path = _model(run.recipe, name, student).path
-    with serve(path, log=log, device=run.recipe.hardware.device) as server:
+    device = run.recipe.hardware.device
+    dtype = "float32" if device == "cpu" else "auto"
+    with serve(path, log=log, device=device, dtype=dtype) as server:
         yield server.base_url, server.model, True
 
 
@@ -252,9 +263,6 @@ def _prepare_data(
     """Questions with their saved responses in verl's format; the discriminator's first rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    import yaml
-
-    from rilbench.train.verl_config import agent_loop_part
 
     data = run.folder / "data"
     data.mkdir(exist_ok=True)
@@ -271,8 +279,6 @@ def _prepare_data(
     for name, part in (("train", questions), ("dev", dev)):
         rows = [_verl_row(i, q, saved.get(q.id, [])) for i, q in enumerate(part)]
         pq.write_table(pa.Table.from_pylist(rows), data / f"{name}.parquet")
-    loop = yaml.safe_dump(agent_loop_part(run.recipe))
-    (data / "agent_loop.yaml").write_text(loop, encoding="utf-8")
 
 
 def _verl_row(index: int, question: Question, saved: list[dict[str, str]]) -> dict[str, Any]:
@@ -303,6 +309,10 @@ def last_step(run: Run) -> int:
 
 
 def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[str]) -> None:
+    import yaml
+
+    from rilbench.train.verl_config import agent_loop_part
+
     step = last_step(run)
     if run.recipe.imitates and (run.folder / "discriminator" / "done").exists():
         view.stage("discriminator", "skipped")
@@ -318,9 +328,9 @@ def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[s
             if step
             else "",
             "trackers": list(trackers),
-            "judge_url": url,
-            "judge_model": model,
         }
+        loop = yaml.safe_dump(agent_loop_part(run.recipe, url, model))
+        (run.folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
         _watch_trainer(run, job_file, view)
@@ -344,6 +354,7 @@ def _watch_trainer(run: Run, job_file: Path, view: View) -> None:
     log = run.folder / "logs" / "trainer.log"
     environment = {
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",  # the trainer has more threads; they must not spin
         "RAY_USAGE_STATS_ENABLED": "0",
         "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
         "PYTHONUNBUFFERED": "1",
@@ -450,14 +461,3 @@ def _chosen_step(run: Run) -> tuple[int, float | None]:
         )
     best = max(scored, key=lambda step: (scores[step], step))
     return best, scores[best]
-
-
-def _has_gpu() -> bool:
-    """Whether the NVIDIA driver lists a GPU; torch is not asked, as importing it takes seconds."""
-    import subprocess
-
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return False
-    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
-    return listed.returncode == 0 and "GPU" in listed.stdout

@@ -36,6 +36,7 @@ from rilbench.train.draws import seed_of
 from rilbench.train.losses import discriminator_step, last_logit, policy_step
 from rilbench.train.rows import (
     Rows,
+    by_length,
     discriminator_rows,
     in_fixed_order,
     nested,
@@ -115,6 +116,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         with marked_timer("gen", timing_raw):
             batch = self._sample(metrics, sample_batch_size)
         batch = self._balance_batch(in_fixed_order(batch), metrics=metrics)
+        if self.config.trainer.nnodes * self.config.trainer.n_gpus_per_node == 1 and self.on_policy:
+            batch = by_length(batch)  # no ranks to balance, one mini-batch: any order will do
         rows = read_rows(batch, self.tokenizer, self.image_token, self.ril.own_rows)
         with marked_timer("discriminator", timing_raw):
             logits = self._discriminate(rows, metrics)
@@ -191,11 +194,14 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         """Update the discriminator on this step's rows, then return its new logits (N,)."""
         if not self.use_critic:
             return None
-        data = discriminator_rows(self.tokenizer, rows.text, rows.own)
+        # By length, so that a micro-batch pads little.
+        order = sorted(range(len(rows)), key=lambda i: (len(rows.text[i]), i))
+        data = discriminator_rows(self.tokenizer, [rows.text[i] for i in order], rows.own[order])
         before = self.critic_wg.weights_digest()[0]
         if self.ril.discriminator_updates:
             self._update_discriminator(data, epochs=self.ril.discriminator_updates)
-        logits = self._logits(data)
+        logits = torch.empty(len(rows))
+        logits[order] = self._logits(data)
         right = (logits >= 0) == rows.own
         self.step_metrics |= {
             "discriminator_accuracy": right.float().mean().item(),

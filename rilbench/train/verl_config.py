@@ -104,7 +104,7 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str,
         f"{rollout}.val_kwargs.n": 1,
         f"{rollout}.val_kwargs.temperature": 0,
         f"{rollout}.val_kwargs.do_sample": False,
-        f"{rollout}.agent.num_workers": 1 if cpu else 8,
+        f"{rollout}.agent.num_workers": 2 if cpu else 8,
         f"{rollout}.agent.default_agent_loop": "ril",
         f"{rollout}.agent.agent_loop_config_path": run_dir / "data" / "agent_loop.yaml",
     }
@@ -203,8 +203,8 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def agent_loop_part(recipe: Recipe) -> list[dict[str, Any]]:
-    """verl's agent loop file: our group of sampled and saved rows."""
+def agent_loop_part(recipe: Recipe, judge_url: str, judge_model: str) -> list[dict[str, Any]]:
+    """verl's agent loop file: our group of sampled and saved rows, and who judges them."""
     return [
         {
             "name": "ril",
@@ -215,6 +215,8 @@ def agent_loop_part(recipe: Recipe) -> list[dict[str, Any]]:
                 "teacher_rows": recipe.teacher_rows,
                 "mix": recipe.teachers.mix,
                 "repetition_penalty": recipe.sampling.repetition_penalty,
+                "judge_url": judge_url,
+                "judge_model": judge_model,
             },
         }
     ]

@@ -76,6 +76,10 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def init_model(self) -> None:
         """Load the models of this rank."""
+        if get_device_name() == "cpu":
+            # While the models train, nothing else runs: Ray's one thread would leave cores idle.
+            ranks = int(os.environ["WORLD_SIZE"])
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
         _start_process_group()
         super().init_model()
 
