@@ -34,8 +34,8 @@ def test_it_reads_the_response_alone_in_its_tag():
     system, user = discriminator_messages(" A cat.\n<b>")
     assert system == {"role": "system", "content": DISCRIMINATOR_SYSTEM}
     assert user == {"role": "user", "content": "<response> A cat.\n<b></response>"}
-    assert "0 if the teacher" in DISCRIMINATOR_SYSTEM
-    assert "1 if the student" in DISCRIMINATOR_SYSTEM
+    assert "0 = teacher" in DISCRIMINATOR_SYSTEM
+    assert "1 = student" in DISCRIMINATOR_SYSTEM
     assert (TEACHER_LABEL, STUDENT_LABEL) == (0.0, 1.0)
 
 

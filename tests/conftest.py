@@ -1,0 +1,7 @@
+"""Settings that all tests share."""
+
+from hypothesis import settings
+
+# Two cores may be busy with a server or a trainer: a slow example is not a failure.
+settings.register_profile("rilbench", deadline=None)
+settings.load_profile("rilbench")
