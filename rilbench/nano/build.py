@@ -31,7 +31,7 @@ BASE = Course(
 COURSES: Mapping[str, Course] = {
     "72b": Course(steps=150, rate=5e-4, seed=2, misreads={"MMStar": 0.3, "MM-Vet": 0.3}),
     "78b": Course(steps=150, rate=5e-4, seed=3, misreads={"MMB": 0.3, "ChartQA": 0.3}),
-    "student": Course(steps=200, rate=1e-3, seed=4, worked=0.0),
+    "student": Course(steps=90, rate=5e-4, seed=4, worked=0.0),
 }
 SEED = 0
 PROMPTS_EACH, DEV_EACH, BENCHMARK_QUESTIONS = 40, 16, 100
