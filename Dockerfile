@@ -5,9 +5,8 @@
 #   docker run --rm -it rilbench make demo
 FROM python:3.11-slim-bookworm
 
-# libgl1 and libglib2.0-0: VLMEvalKit's OpenCV loads them.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends make git libgl1 libglib2.0-0 \
+    && apt-get install --yes --no-install-recommends make git \
     && rm -rf /var/lib/apt/lists/*
 
 # With .git, so that scores name the commit of the code.

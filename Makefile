@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test test-all lint bench results lock clean help
+.PHONY: setup demo test test-all lint bench results results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -41,6 +41,9 @@ test-all: lint  ## All tests, the long ones too; goes on where it was interrupte
 
 results: setup  ## Regenerate results/nano: RIL against Dr.GRPO, three seeds; goes on where it was interrupted
 	$(BIN)/python results/seeds.py
+
+results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
+	$(BIN)/python results/demo.py
 
 bench: setup  ## Time the command line
 	$(BIN)/python tests/bench/startup.py
