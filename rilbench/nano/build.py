@@ -26,7 +26,7 @@ from rilbench.teachers.questions import write_questions
 READER = Course(steps=700, rate=2e-3, seed=1, families={"ChartQA": 1, "MM-Vet": 1})
 """First to read: with all families at once, reading digits may come late or not at all."""
 BASE = Course(
-    steps=900, rate=2e-3, seed=5, families={"MMStar": 2, "MMB": 2, "ChartQA": 1, "MM-Vet": 1}
+    steps=1300, rate=2e-3, seed=5, families={"MMStar": 2, "MMB": 2, "ChartQA": 1, "MM-Vet": 1}
 )
 COURSES: Mapping[str, Course] = {
     "72b": Course(steps=150, rate=5e-4, seed=2, misreads={"MMStar": 0.3, "MM-Vet": 0.3}),

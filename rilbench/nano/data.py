@@ -37,7 +37,7 @@ def training_questions(pool: str, each: int, seed: int) -> list[training.Questio
                     id=f"{pool}-{number:04d}-{family}",
                     images=(picture.jpeg,),
                     question=question.prompt,
-                    answer=question.truth,
+                    answer=question.accepted,
                     source=family,
                 )
             )

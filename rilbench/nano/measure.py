@@ -72,5 +72,5 @@ def accuracy(answered: list[tuple[Question, str]]) -> dict[str, float]:
     """Share right by family, by the rules of the laboratory's judge."""
     right: dict[str, list[bool]] = {}
     for question, text in answered:
-        right.setdefault(question.family, []).append(is_right(question.truth, text))
+        right.setdefault(question.family, []).append(is_right(question.accepted, text))
     return {family: sum(hits) / len(hits) for family, hits in right.items()}

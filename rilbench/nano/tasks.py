@@ -42,6 +42,16 @@ class Question:
     options: tuple[str, ...] = field(default=())
 
     @property
+    def accepted(self) -> str:
+        """What a judge accepts: as the kit does, the option's own words where they are unmistakable.
+
+        "yes" says as much as its letter; a number stands in every worked answer, right or wrong.
+        """
+        if self.family != "MMB":
+            return self.truth
+        return f"{self.truth}<OR>{self.options[LETTERS.index(self.truth)]}"
+
+    @property
     def prompt(self) -> str:
         """The text of the prompt, word for word as VLMEvalKit builds it for this benchmark."""
         return PROMPTS[self.family](self)
@@ -109,9 +119,8 @@ def circular(digits: tuple[int, ...], rng: Rng) -> Question:
     relation = f"{a} is {'' if yes else 'not '}larger: {'yes' if yes else 'no'} ({letter})."
     working = f"The {PLACES[i]} digit is {a} and the {PLACES[j]} digit is {b}. {relation}"
     text = f"Is the {PLACES[i]} digit larger than the {PLACES[j]} digit?"
-    return Question(
-        "MMB", "compare", text, letter, f"{working} Answer: {letter}", letter, "compare", options
-    )
+    worked, bare = f"{working} Answer: {letter}", "yes" if yes else "no"
+    return Question("MMB", "compare", text, letter, worked, bare, "compare", options)
 
 
 def relaxed_number(digits: tuple[int, ...], rng: Rng) -> Question:
