@@ -43,7 +43,7 @@ class Question:
 
     @property
     def accepted(self) -> str:
-        """What a judge accepts: as the kit does, the option's own words where they are unmistakable.
+        """What a judge accepts: like the kit, the option's own words where they are unmistakable.
 
         "yes" says as much as its letter; a number stands in every worked answer, right or wrong.
         """
