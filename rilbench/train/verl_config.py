@@ -5,6 +5,7 @@ Sources: verl 0.9.1's ``verl/trainer/config``. Hydra composes it, so verl's own 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,35 @@ def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     }
 
 
+def micro_batch(wanted: int, *batches: int) -> int:
+    """The largest micro-batch up to ``wanted`` rows that divides every batch, as verl asks."""
+    common = math.gcd(*batches)
+    return max(size for size in range(1, min(wanted, common) + 1) if common % size == 0)
+
+
+def _rows_per_rank(recipe: Recipe) -> int:
+    """Rows of one optimiser step on one rank."""
+    rows = recipe.own_rows + recipe.teacher_rows
+    questions = recipe.schedule.questions // recipe.policy.mini_batches
+    ranks = recipe.hardware.nodes * recipe.hardware.devices
+    if questions * rows % ranks:
+        raise UserError(
+            f"{questions * rows} rows of one update do not divide among {ranks} devices; "
+            "change schedule.questions"
+        )
+    return questions * rows // ranks
+
+
 def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
     actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
+    micro = micro_batch(recipe.policy.micro_rows, _rows_per_rank(recipe))
     return {
         "actor_rollout_ref.model.path": model,
         "actor_rollout_ref.model.trust_remote_code": False,
         f"{actor}.strategy": "fsdp2",
         f"{actor}.ppo_epochs": recipe.policy.updates,
         f"{actor}.ppo_mini_batch_size": recipe.schedule.questions // recipe.policy.mini_batches,
-        f"{actor}.ppo_micro_batch_size_per_gpu": recipe.policy.micro_rows,
+        f"{actor}.ppo_micro_batch_size_per_gpu": micro,
         f"{actor}.shuffle": False,
         f"{actor}.use_kl_loss": recipe.policy.beta > 0,
         f"{actor}.kl_loss_coef": recipe.policy.beta,
@@ -84,7 +105,8 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
         f"{actor}.optim.weight_decay": recipe.policy.weight_decay,
         f"{actor}.checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
         f"{actor}.data_loader_seed": recipe.seed,
-        f"{ref}.log_prob_micro_batch_size_per_gpu": recipe.policy.micro_rows,
+        f"{ref}.log_prob_micro_batch_size_per_gpu": micro,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,
     }
 
 
@@ -98,7 +120,6 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str,
         f"{rollout}.top_p": recipe.sampling.top_p,
         f"{rollout}.top_k": recipe.sampling.top_k,
         f"{rollout}.calculate_log_probs": False,
-        f"{rollout}.log_prob_micro_batch_size_per_gpu": recipe.policy.micro_rows,
         f"{rollout}.tensor_model_parallel_size": 1,
         f"{rollout}.max_model_len": tokens,
         f"{rollout}.val_kwargs.n": 1,
@@ -111,14 +132,20 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str,
 
 
 def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
+    ranks = recipe.hardware.nodes * recipe.hardware.devices
+    step = _rows_per_rank(recipe) * recipe.policy.mini_batches
+    first = 2 * (recipe.discriminator.pretrain_rows // 2)
+    if first % ranks:
+        raise UserError(f"discriminator.pretrain_rows={first} do not divide among {ranks} devices")
+    micro = micro_batch(recipe.discriminator.micro_rows, step, first // ranks)
     return {
         "critic.strategy": "fsdp2",
         "critic.model.path": model,
         "critic.model.trust_remote_code": False,
         "critic.optim.lr": recipe.discriminator.rate,
         "critic.ppo_mini_batch_size": recipe.schedule.questions,
-        "critic.ppo_micro_batch_size_per_gpu": recipe.discriminator.micro_rows,
-        "critic.forward_micro_batch_size_per_gpu": recipe.discriminator.micro_rows,
+        "critic.ppo_micro_batch_size_per_gpu": micro,
+        "critic.forward_micro_batch_size_per_gpu": micro,
     }
 
 

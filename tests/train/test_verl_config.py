@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rilbench.errors import UserError
+from rilbench.recipe import METHODS, known, load_recipe
+from rilbench.train.verl_config import compose, micro_batch, overrides, trainer_part
+
+RUN = Path("runs/r")
+
+
+def composed(recipe, resume_from=None):
+    return compose(recipe, RUN, "model", resume_from=resume_from)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_verl_composes_the_nano_recipe_with_our_values(method):
+    recipe = load_recipe("both", "nano", method)
+    config = composed(recipe)
+    rollout = config.actor_rollout_ref.rollout
+    assert rollout.n == 8
+    assert (rollout.name, rollout.temperature, rollout.top_p) == ("transformers", 1.0, 0.95)
+    assert config.actor_rollout_ref.actor.strategy == "fsdp2"
+    assert config.critic.enable == (method in ("ril", "imitation"))
+    assert config.algorithm.rollout_correction.bypass_mode is False
+    assert config.ril.own_rows == (4 if method in ("ril", "imitation") else 8)
+    assert config.trainer.resume_mode == "disable"
+
+
+@pytest.mark.parametrize("student", [name for name in known("students") if name != "nano"])
+def test_verl_composes_the_papers_students(student):
+    config = composed(load_recipe("72b", student))
+    assert config.actor_rollout_ref.rollout.name == "vllm"
+    assert config.trainer.n_gpus_per_node == 8
+    assert config.ril.length_scale == config.data.max_response_length == 2048
+
+
+def test_resuming_names_the_step():
+    config = composed(load_recipe("both", "nano"), resume_from=Path("steps/global_step_3"))
+    assert config.trainer.resume_mode == "resume_path"
+    assert config.trainer.resume_from_path.endswith("global_step_3")
+
+
+def test_remote_code_and_bypass_mode_are_off():
+    text = "\n".join(overrides(load_recipe("both"), RUN, "m", resume_from=None))
+    assert "trust_remote_code=True" not in text
+    assert "bypass_mode=False" in text
+
+
+def test_length_scale_is_the_longest_response_unless_given():
+    assert trainer_part(load_recipe("both"), RUN)["length_scale"] == 2048.0
+    assert trainer_part(load_recipe("both", "nano"), RUN)["length_scale"] == 20.0
+
+
+@given(st.integers(1, 300), st.integers(1, 600), st.integers(1, 600))
+def test_micro_batches_divide_every_batch(wanted, first, second):
+    size = micro_batch(wanted, first, second)
+    assert 1 <= size <= wanted
+    assert first % size == second % size == 0
+
+
+def test_rows_that_do_not_divide_among_devices_are_refused():
+    recipe = load_recipe("both", "nano", overrides=["hardware.devices=5"])
+    with pytest.raises(UserError, match=r"schedule\.questions"):
+        overrides(recipe, RUN, "m", resume_from=None)
