@@ -59,6 +59,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.ril = config.ril
         self.run_dir = Path(config.ril.run_dir)
         self.step_metrics: dict[str, float] = {}
+        self.save_due = False
         super().__init__(config)
 
     # ---- verl's hooks
@@ -150,8 +151,19 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self.step_metrics = {}
+        if self.save_due:
+            self.save_due = False
+            self._save_step()
 
     def _save_checkpoint(self) -> None:
+        """Remember to save: verl asks before the step's figures are written.
+
+        The figures come first, so that a saved step is never without them. Figures of a step that
+        was not saved are dropped when the run resumes, and the step is done again.
+        """
+        self.save_due = True
+
+    def _save_step(self) -> None:
         """Save, so that a step's folder is complete or not there: verl writes files in place."""
         trainer = self.config.trainer
         root = Path(trainer.default_local_dir)
@@ -160,7 +172,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         with open_dict(self.config):
             trainer.default_local_dir = str(partial_dir)
             try:
-                super()._save_checkpoint()
+                super()._save_checkpoint()  # verl's
             finally:
                 trainer.default_local_dir = str(root)
         name = f"global_step_{self.global_steps}"
