@@ -90,6 +90,14 @@ def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: in
     )
 
 
+def read_old_log_probs(batch: KVBatchMeta) -> list[float]:
+    """The log-probability of each row's response under the policy before the update."""
+    data = tq.kv_batch_get(
+        keys=batch.keys, partition_id=batch.partition_id, select_fields=["old_log_probs"]
+    )
+    return [tokens.sum().item() for tokens in data["old_log_probs"].unbind()]
+
+
 def discriminator_rows(tokenizer: Any, texts: Sequence[str], own: torch.Tensor) -> TensorDict:
     """The discriminator's own rows: text only, its own prompt, label 1 for student and 0 teacher.
 
@@ -121,8 +129,12 @@ def write_record(
     similarity: torch.Tensor,
     probability: torch.Tensor,
     advantages: torch.Tensor,
+    old_log_probs: list[float] | None,
 ) -> None:
-    """Keep every row of a step as JSON lines, so that any reward can be traced."""
+    """Keep every row of a step as JSON lines, so that any reward can be traced.
+
+    ``old_log_probs`` are sums over a row's tokens, where they were computed (not at mu = 1).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for i in range(len(rows)):
@@ -139,6 +151,8 @@ def write_record(
                 "discriminator": round(probability[i].item(), 6),
                 "advantage": round(advantages[i].item(), 6),
             }
+            if old_log_probs is not None:
+                row["old_log_prob"] = old_log_probs[i]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -40,6 +40,7 @@ from rilbench.train.rows import (
     discriminator_rows,
     in_fixed_order,
     nested,
+    read_old_log_probs,
     read_rows,
     write_record,
 )
@@ -122,14 +123,16 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         rows = read_rows(batch, self.tokenizer, self.image_token, self.ril.own_rows)
         with marked_timer("discriminator", timing_raw):
             logits = self._discriminate(rows, metrics)
+        old_log_probs = None
         if not self.on_policy:
             with marked_timer("old_log_prob", timing_raw):
                 batch = self._compute_old_log_prob(batch, metrics=metrics)
+                old_log_probs = read_old_log_probs(batch)
         if self.use_reference_policy:
             with marked_timer("ref", timing_raw):
                 batch = self._compute_ref_log_prob(batch, metrics=metrics)
         with marked_timer("adv", timing_raw):
-            self._reward(batch, rows, logits)
+            self._reward(batch, rows, logits, old_log_probs)
         with marked_timer("update_actor", timing_raw):
             batch = self._update_actor(batch, metrics=metrics)
         self._summarise_policy(metrics)
@@ -241,7 +244,13 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         tu.assign_non_tensor(rows, compute_loss=False, temperature=1.0)
         return last_logit(self.critic_wg.infer_batch(rows).get()["values"])
 
-    def _reward(self, batch: KVBatchMeta, rows: Rows, logits: torch.Tensor | None) -> None:
+    def _reward(
+        self,
+        batch: KVBatchMeta,
+        rows: Rows,
+        logits: torch.Tensor | None,
+        old_log_probs: list[float] | None,
+    ) -> None:
         """Rewards and advantages of all rows, written back for verl's update and metrics."""
         missing = int(rows.answer.isnan().sum())
         if missing:
@@ -263,6 +272,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
             similarity,
             probability,
             advantages,
+            old_log_probs,
         )
         sums = torch.zeros(int(rows.group.max()) + 1).index_add_(0, rows.group, advantages)
         self.step_metrics["advantage_group_sum_max"] = sums.abs().max().item()

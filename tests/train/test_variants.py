@@ -1,11 +1,13 @@
 """Longer runs through verl: the same seed twice, more updates, the baselines, the dev split."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rilbench.locations import locate
 from rilbench.teachers.questions import read_questions, write_questions
@@ -80,7 +82,40 @@ def test_more_updates_take_old_log_probabilities_from_the_student_for_all_rows(f
     # The first mini-batch's ratio is 1 and later ones' are not: π_old is the student before them.
     assert found[0]["ratio_max"] > 1
     assert found[0]["ratio_mean"] == pytest.approx(1, abs=0.2)
-    assert len(rows(folder, "updates", 1)) == 4 * 8
+    step = rows(folder, "updates", 1)
+    assert len(step) == 4 * 8
+    questions = {q.id: q for q in read_questions(folder / "questions.parquet")}
+    for row in step[::3]:
+        seen = log_prob_of(questions[row["question"]], row)
+        assert row["old_log_prob"] == pytest.approx(seen, abs=2e-3)
+    # The picture reaches the policy: another picture gives other probabilities.
+    row = max(step, key=lambda r: r["tokens"])
+    blank = log_prob_of(questions[row["question"]], row, blank=True)
+    assert abs(row["old_log_prob"] - blank) > 0.5
+
+
+def log_prob_of(question, row, blank=False):
+    """Independent of verl: the student's log-probability of a response, by transformers alone."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    path = locate("nano:student")
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(path)
+    image = Image.open(io.BytesIO(question.images[0]))
+    image = Image.new("RGB", image.size) if blank else image
+    content = [{"type": "image"}, {"type": "text", "text": question.question}]
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    end = processor.tokenizer.eos_token if row["finished"] else ""
+    text = prompt + row["response"] + end
+    batch = processor(text=[text], images=[image], return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**batch).logits[0, :-1].log_softmax(-1)
+    targets = batch["input_ids"][0, 1:]
+    chosen = logits.gather(-1, targets[:, None])[:, 0]
+    return chosen[-row["tokens"] :].sum().item()
 
 
 @pytest.mark.parametrize("method", ["dr-grpo", "grpo"])
