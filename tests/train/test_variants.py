@@ -85,9 +85,13 @@ def test_more_updates_take_old_log_probabilities_from_the_student_for_all_rows(f
     step = rows(folder, "updates", 1)
     assert len(step) == 4 * 8
     questions = {q.id: q for q in read_questions(folder / "questions.parquet")}
-    for row in step[::3]:
+    compared = set()
+    for row in step[::2]:
         seen = log_prob_of(questions[row["question"]], row)
-        assert row["old_log_prob"] == pytest.approx(seen, abs=2e-3)
+        if seen is not None:
+            compared.add(row["source"])
+            assert row["old_log_prob"] == pytest.approx(seen, abs=2e-3)
+    assert compared == {"student", "72b", "78b"}
     # The picture reaches the policy: another picture gives other probabilities.
     row = max(step, key=lambda r: r["tokens"])
     blank = log_prob_of(questions[row["question"]], row, blank=True)
@@ -95,7 +99,10 @@ def test_more_updates_take_old_log_probabilities_from_the_student_for_all_rows(f
 
 
 def log_prob_of(question, row, blank=False):
-    """Independent of verl: the student's log-probability of a response, by transformers alone."""
+    """The student's log-probability of a response, by transformers alone.
+
+    None where the text encodes to other tokens than those that were sampled.
+    """
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -110,6 +117,8 @@ def log_prob_of(question, row, blank=False):
     )
     end = processor.tokenizer.eos_token if row["finished"] else ""
     text = prompt + row["response"] + end
+    if len(processor.tokenizer.encode(row["response"] + end)) != row["tokens"]:
+        return None
     batch = processor(text=[text], images=[image], return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits[0, :-1].log_softmax(-1)
