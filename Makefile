@@ -10,9 +10,18 @@ export OMP_NUM_THREADS = 1
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
 
+# The uv of the machine if there is one, else one of our own.
 .tools/bin/uv:
-	$(PYTHON) -m venv .tools
-	.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@mkdir -p .tools/bin
+	@if command -v uv >/dev/null; then ln -sf "$$(command -v uv)" $@; \
+	elif $(PYTHON) -m venv .tools >/dev/null 2>&1; then \
+		.tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); \
+	elif $(PYTHON) -m pip install --quiet --target .tools/lib uv==$(UV_VERSION); then \
+		ln -sf ../lib/bin/uv $@; \
+	else \
+		echo "rilbench: $(PYTHON) has neither venv nor pip; install uv, or on Debian: python3-venv" >&2; \
+		exit 1; \
+	fi
 
 .venv/.ready: requirements/train.lock pyproject.toml | .tools/bin/uv
 	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv

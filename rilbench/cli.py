@@ -84,9 +84,10 @@ def train(
         return
     from rilbench.train import stages
 
-    stages.check_device(resolved)
     stages.check_trackers(log or [])
     name = run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}"
+    if not resume and not (runs / name).exists():
+        stages.check_recipe(resolved)
     opened = stages.open_run(runs / name, resolved, resume=resume)
     if opened.finished:
         typer.echo(f"{runs / name} is finished ({resolved.fingerprint}): {opened.checkpoint}")

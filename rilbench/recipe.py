@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -341,6 +342,8 @@ def _check(recipe: Recipe) -> None:
         "schedule.questions": recipe.schedule.questions,
         "schedule.save_every": recipe.schedule.save_every,
         "schedule.keep": recipe.schedule.keep,
+        "hardware.nodes": recipe.hardware.nodes,
+        "hardware.devices": recipe.hardware.devices,
         "policy.updates": recipe.policy.updates,
         "policy.mini_batches": recipe.policy.mini_batches,
         "policy.micro_rows": recipe.policy.micro_rows,
@@ -359,10 +362,24 @@ def _check(recipe: Recipe) -> None:
         "schedule.eval_every": recipe.schedule.eval_every,
         "policy.length_scale": recipe.policy.length_scale,
         "policy.beta": recipe.policy.beta,
+        "policy.weight_decay": recipe.policy.weight_decay,
     }
     for key, value in not_negative.items():
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise UserError(f"{key}={value} must not be negative")
+    above_zero: dict[str, float] = {
+        "policy.rate": recipe.policy.rate,
+        "policy.clip": recipe.policy.clip,
+        "discriminator.rate": recipe.discriminator.rate,
+        "discriminator.pretrain_rate": recipe.discriminator.pretrain_rate,
+        "discriminator.pretrain_final_rate": recipe.discriminator.pretrain_final_rate,
+        "sampling.temperature": recipe.sampling.temperature,
+        "sampling.top_p": recipe.sampling.top_p,
+        "sampling.repetition_penalty": recipe.sampling.repetition_penalty,
+    }
+    for key, value in above_zero.items():
+        if not 0 < value < math.inf:
+            raise UserError(f"{key}={value} must be a number above 0")
     if recipe.schedule.questions % recipe.policy.mini_batches:
         raise UserError(
             f"policy.mini_batches={recipe.policy.mini_batches} must divide "

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from rilbench.locations import nano_folder
+from rilbench.recipe import load_recipe
+from rilbench.train.stages import open_run
 
 SCRIPT = Path(sys.executable).parent / "rilbench"
 
@@ -91,10 +93,23 @@ def test_dry_run_prints_the_resolved_recipe_and_leaves_nothing(tmp_path):
             ("--recipe", "both", "--student", "nano", "--set", "student.model=missing"),
             ("missing", "--set student.model"),
         ),
+        (
+            ("--recipe", "both", "--student", "nano", "--set", "data.train=missing.parquet"),
+            ("missing.parquet",),
+        ),
+        (
+            ("--recipe", "both", "--student", "nano", "--set", "judge.model=some-model"),
+            ("judge.url",),
+        ),
+        (
+            ("--recipe", "both", "--student", "nano", "--set", "hardware.devices=7"),
+            ("schedule.questions",),
+        ),
     ],
 )
 def test_bad_training_commands(tmp_path, arguments, words):
     refused(run("train", *arguments, cwd=tmp_path), *words)
+    assert list(tmp_path.iterdir()) == [], "nothing is left to be in the way of the right command"
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a GPU")
@@ -106,11 +121,9 @@ def test_a_paper_size_student_without_a_gpu_is_told_so(tmp_path):
 
 def test_an_existing_run_needs_resume_and_the_same_recipe(tmp_path):
     start = ("train", "--recipe", "both", "--student", "nano", "--run", "r")
-    broken = ("--set", "data.train=missing.parquet")
-    refused(run(*start, *broken, cwd=tmp_path), "missing.parquet")
-    assert (tmp_path / "runs" / "r" / "recipe.yaml").exists()
-    refused(run(*start, *broken, cwd=tmp_path), "--resume")
-    refused(run(*start, "--resume", cwd=tmp_path), "another recipe")
+    open_run(tmp_path / "runs" / "r", load_recipe("both", "nano"), resume=False)
+    refused(run(*start, cwd=tmp_path), "--resume")
+    refused(run(*start, "--resume", "--seed", "1", cwd=tmp_path), "another recipe")
 
 
 def test_a_truncated_or_text_only_model_is_refused(tmp_path):

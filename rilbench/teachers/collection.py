@@ -102,7 +102,7 @@ async def collect(
     base_url, name, is_transformers = server
     client = ChatClient(base_url, name, transformers=is_transformers, concurrency=plan.concurrency)
     async with client:
-        with journal_file.open("a", encoding="utf-8") as journal:
+        with journal_file.open("ab") as journal:
             for attempt in range(EMPTY_TRIES):
                 requests = [
                     ((q.id, i), _messages(q), _sampling(plan, q.id, i, attempt))
@@ -120,7 +120,7 @@ async def collect(
                         completion.completion_tokens,
                         completion.finish_reason,
                     )
-                    journal.write(json.dumps(asdict(saved), ensure_ascii=False) + "\n")
+                    journal.write(json.dumps(asdict(saved)).encode() + b"\n")
                     journal.flush()
                     os.fsync(journal.fileno())
                     done[question_id, sample] = saved
@@ -192,19 +192,15 @@ def _sampling(plan: Plan, question_id: str, sample: int, attempt: int) -> Sampli
 
 
 def _read_journal(path: Path) -> dict[tuple[str, int], SavedResponse]:
-    """What the journal holds; a line that a kill cut short is dropped from the file too."""
+    """What the journal holds; a last line that a kill cut short is cut off the file."""
     if not path.exists():
         return {}
-    rows, whole = {}, []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        try:
-            row = SavedResponse(**json.loads(line))
-        except (ValueError, TypeError):
-            continue
-        rows[row.question_id, row.sample] = row
-        whole.append(line if line.endswith("\n") else line + "\n")
-    path.write_text("".join(whole), encoding="utf-8")
-    return rows
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    rows = [SavedResponse(**json.loads(line)) for line in whole.split(b"\n") if line]
+    return {(row.question_id, row.sample): row for row in rows}
 
 
 def _write(path: Path, rows: Sequence[SavedResponse], story: str) -> Path:

@@ -51,16 +51,27 @@ def read_questions(path: Path) -> list[Question]:
     rows = table.select(list(COLUMNS)).to_pylist()
     questions = [
         Question(
-            str(r["id"]), tuple(r["images"] or ()), r["question"], str(r["answer"]), r["source"]
+            id=_text(row["id"]),
+            images=tuple(row["images"] or ()),
+            question=_text(row["question"]),
+            answer=_text(row["answer"]),
+            source=_text(row["source"]) or "unnamed",
         )
-        for r in rows
+        for row in rows
     ]
-    bad = [q.id for q in questions if not (q.question and q.answer and q.images)]
+    bad = [q.id for q in questions if not (q.id and q.question and q.answer and q.images)]
     if bad:
-        raise UserError(f"{path}: question {bad[0]!r} lacks text, answer or image; mend or drop it")
+        raise UserError(
+            f"{path}: question {bad[0]!r} lacks id, text, answer or image; mend or drop it"
+        )
     if not questions or len({q.id for q in questions}) != len(questions):
         raise UserError(f"{path} is empty or has an id twice; every question needs its own id")
     return questions
+
+
+def _text(value: object) -> str:
+    """A column's value as text; nothing stays nothing."""
+    return "" if value is None else str(value)
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:

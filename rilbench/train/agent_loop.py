@@ -62,15 +62,15 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
     def __init__(self, *args: Any, ril: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ril = ril
-        self.question = ""
+        self.prompt = ""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Sample, or return the saved response that this session stands for; then judge it."""
         session, step = int(kwargs["session_id"]), int(kwargs["global_steps"])
         info = kwargs["extra_info"]
-        self.question = info["question_id"]
+        self.prompt, question = kwargs["uid"], info["question_id"]
         if session < self.ril["own_rows"]:
-            seed = seed_of("sample", self.ril["seed"], step, self.question, session)
+            seed = seed_of("sample", self.ril["seed"], step, question, session)
             sampling = {
                 **sampling_params,
                 "seed": seed % 2**31,  # vLLM takes 32 bits
@@ -82,7 +82,7 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             saved: dict[str, list[str]] = {}
             for row in info["saved"]:
                 saved.setdefault(row["teacher"], []).append(row["response"])
-            draw = (self.ril["seed"], step, self.question)
+            draw = (self.ril["seed"], step, question)
             rows = choose_saved(saved, self.ril["teacher_rows"], self.ril["mix"], *draw)
             teacher, response = rows[session - self.ril["own_rows"]]
             output = await self._saved_row(teacher, response, step, kwargs["raw_prompt"])
@@ -99,16 +99,14 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
     async def process_multi_modal_info(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """Decode the question's pictures, once for all rows of its group."""
         make = super().process_multi_modal_info
-        media: dict[str, Any] = await _shared().get(
-            ("media", self.question), lambda: make(messages)
-        )
+        media: dict[str, Any] = await _shared().get(("media", self.prompt), lambda: make(messages))
         return media
 
     async def ct_build_initial_tokens(self, *args: Any, **kwargs: Any) -> list[int]:
         """Tokenise the question's prompt, once for all rows of its group."""
         make = super().ct_build_initial_tokens
         tokens: list[int] = await _shared().get(
-            ("prompt", self.question), lambda: make(*args, **kwargs)
+            ("tokens", self.prompt), lambda: make(*args, **kwargs)
         )
         return list(tokens)
 

@@ -30,8 +30,12 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry,
 
 from rilbench.train.workers import CPU_ROLLOUT
 
-_QUIET_SECONDS = 0.3
-"""A batch that is not full starts when no request has come for this long."""
+_QUIET_SECONDS = {"greedy": 0.3, "sampled": 20.0}
+"""A batch that is not full starts when no request has come for this long.
+
+A step's samples always fill a batch; only where one failed would they not. Waiting for them keeps
+the batch, and with it every rounding, the same in every run.
+"""
 
 
 class SeededSampling(LogitsProcessor):  # type: ignore[misc]
@@ -120,8 +124,10 @@ class TransformersServer:
             full = self.config.max_num_seqs
             while len(self.waiting) < full:
                 self.arrived.clear()
+                sampled = any(r.sampling.get("temperature", 1.0) > 0 for r in self.waiting)
+                quiet = _QUIET_SECONDS["sampled" if sampled else "greedy"]
                 try:
-                    await asyncio.wait_for(self.arrived.wait(), _QUIET_SECONDS)
+                    await asyncio.wait_for(self.arrived.wait(), quiet)
                 except asyncio.TimeoutError:
                     break
             # In a fixed order, so that a batch has the same shape in every run.

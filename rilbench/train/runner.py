@@ -64,7 +64,6 @@ def train(job: dict[str, Any]) -> None:
     config = compose(recipe, run_dir, job["model"], resume_from=resume)
     with open_dict(config):
         config.trainer.logger = list(job["trackers"])
-        config.ril.always_old_log_probs = bool(job.get("always_old_log_probs", False))
     auto_set_device(config)
     validate_config(
         config=config,

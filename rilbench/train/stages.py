@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
 from rilbench.hardware import has_gpu
@@ -137,14 +139,54 @@ def check_trackers(trackers: Sequence[str]) -> None:
             raise UserError(f"--log {name} needs a package: uv pip install {TRACKERS[name]}")
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Find what would stop a run, before its folder is made.
+
+    Raises:
+        UserError: no GPU where one is needed; a model or the data missing, broken or unfit; a judge
+            without an address; settings that verl cannot divide among devices.
+    """
+    from rilbench.train.verl_config import overrides
+
+    check_device(recipe)
+    _read_inputs(recipe)
+    _check_judge(recipe)
+    overrides(recipe, Path("runs"), "model", resume_from=None)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    student: Checkpoint
+    plans: list[Plan]
+    questions: list[Question]
+    dev: list[Question]
+
+
+def _read_inputs(recipe: Recipe) -> _Inputs:
+    """The recipe's models and data, checked."""
+    student = inspect_checkpoint(locate(recipe.student.model))
+    if student.model_type not in IMAGE_READERS:
+        raise UserError(
+            f"verl 0.9.1 passes no images to {student.model_type}; take a student of one of "
+            f"{', '.join(IMAGE_READERS)}"
+        )
+    questions = read_questions(locate(recipe.data.train))
+    dev = read_questions(locate(recipe.data.dev))
+    if len(questions) < recipe.schedule.questions:
+        raise UserError(
+            f"{len(questions)} questions are fewer than one step's "
+            f"{recipe.schedule.questions}; set schedule.questions"
+        )
+    plans = _plans(recipe, student) if recipe.imitates else []
+    return _Inputs(student, plans, questions, dev)
+
+
 def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
     """Run every stage that is not done yet, and return the exported checkpoint.
 
     Raises:
         UserError: a model, the data, a server or the training failed; what was done is kept.
     """
-    from filelock import FileLock, Timeout
-
     lock = FileLock(run.folder / ".lock")
     try:
         with lock.acquire(timeout=0):
@@ -156,25 +198,13 @@ def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
 def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
     if run.finished:
         return run.checkpoint
-    student = inspect_checkpoint(locate(run.recipe.student.model))
-    if student.model_type not in IMAGE_READERS:
-        raise UserError(
-            f"verl 0.9.1 passes no images to {student.model_type}; take a student of one of "
-            f"{', '.join(IMAGE_READERS)}"
-        )
-    questions = read_questions(locate(run.recipe.data.train))
-    dev = read_questions(locate(run.recipe.data.dev))
-    if len(questions) < run.recipe.schedule.questions:
-        raise UserError(
-            f"{len(questions)} questions are fewer than one step's "
-            f"{run.recipe.schedule.questions}; set schedule.questions"
-        )
-    plans = _plans(run.recipe, student) if run.recipe.imitates else []
-    if plans:
-        _collect(run, plans, student, questions, view)
-    _prepare_data(run, plans, questions, dev)
-    _run_trainer(run, student, view, trackers)
-    return _export(run, student, view)
+    found = _read_inputs(run.recipe)
+    if found.plans:
+        with FileLock(run.collection.with_name(f".{run.collection.name}.lock")):
+            _collect(run, found.plans, found.student, found.questions, view)
+    _prepare_data(run, found.plans, found.questions, found.dev)
+    _run_trainer(run, found.student, view, trackers)
+    return _export(run, found.student, view)
 
 
 # ---- collect
@@ -319,7 +349,7 @@ def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[s
     if step >= run.recipe.schedule.steps:
         view.stage(run.recipe.method, "skipped")
         return
-    _forget_after(run.folder / "metrics.jsonl", step)
+    _forget_after(run.folder, step)
     with _judge(run.recipe) as (url, model):
         job = {
             "run_dir": str(run.folder.resolve()),
@@ -340,12 +370,16 @@ def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[s
 @contextmanager
 def _judge(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The judge's address and the model to ask for there."""
+    _check_judge(recipe)
     if recipe.judge.url:
         yield recipe.judge.url, "" if recipe.judge.model == "rule" else recipe.judge.model
-    elif recipe.judge.model == "rule":
+    else:
         with rule_judge() as url:
             yield url, ""
-    else:
+
+
+def _check_judge(recipe: Recipe) -> None:
+    if not recipe.judge.url and recipe.judge.model != "rule":
         raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
 
 
@@ -406,8 +440,14 @@ class _Tail:
         return [json.loads(line) for line in whole.splitlines()]
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop metrics of steps that will be done again."""
+def _forget_after(folder: Path, step: int) -> None:
+    """Drop what was written of steps that will be done again."""
+    for record in (folder / "rows").glob("step_*.jsonl"):
+        if int(record.stem.rsplit("_", 1)[1]) > step:
+            record.unlink()
+    if not (folder / "discriminator" / "done").exists():
+        (folder / "discriminator.jsonl").unlink(missing_ok=True)
+    path = folder / "metrics.jsonl"
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]

@@ -82,7 +82,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         one_update = actor.ppo_epochs == 1 and (
             actor.ppo_mini_batch_size == self.config.data.train_batch_size
         )
-        self.on_policy = one_update and not self.ril.always_old_log_probs
+        self.on_policy = one_update
         self.image_token = self.processor.tokenizer.convert_tokens_to_ids(
             getattr(self.processor, "image_token", "<|image_pad|>")
         )
@@ -336,7 +336,6 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         )
         half = self.ril.pretrain_rows // 2
         log = self.run_dir / "discriminator.jsonl"
-        log.unlink(missing_ok=True)
         for step in range(steps):
             texts = draw.choices(sides[True], k=half) + draw.choices(sides[False], k=half)
             own = torch.arange(2 * half) < half

@@ -219,7 +219,6 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "clip": recipe.policy.clip,
         "beta": recipe.policy.beta,
         "length_scale": float(length),
-        "always_old_log_probs": False,
         "discriminator_updates": recipe.discriminator.updates,
         "pretrain_steps": recipe.discriminator.pretrain_steps,
         "pretrain_rows": recipe.discriminator.pretrain_rows,

@@ -79,14 +79,9 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         if get_device_name() == "cpu":
             # While the models train, nothing else runs: Ray's one thread would leave cores idle.
             ranks = int(os.environ["WORLD_SIZE"])
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks))
+            torch.set_num_threads(max(1, min(4, len(os.sched_getaffinity(0)) // ranks)))
         _start_process_group()
         super().init_model()
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
-    def weights_digest(self) -> float:
-        """A number that changes when the weights change: the sum of their absolute values."""
-        return _digest(self.actor.engine.module)
 
 
 class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
@@ -106,12 +101,8 @@ class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def weights_digest(self) -> float:
         """A number that changes when the weights change: the sum of their absolute values."""
-        return _digest(self.engine.module)
-
-
-def _digest(module: torch.nn.Module) -> float:
-    total = 0.0
-    for parameter in module.parameters():
-        local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-        total += local.detach().double().abs().sum().item()
-    return total
+        total = 0.0
+        for parameter in self.engine.module.parameters():
+            local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+            total += local.detach().double().abs().sum().item()
+        return total

@@ -27,6 +27,7 @@ class TeacherServer:
         self.requests = []
         self.stop_after = None
         self.silent_for = set()
+        self.suffix = ""
 
     async def _answer(self, request):
         body = await request.json()
@@ -34,7 +35,7 @@ class TeacherServer:
         if self.stop_after is not None and len(self.requests) > self.stop_after:
             return web.Response(status=400, text="no more")
         text = body["messages"][0]["content"][-1]["text"]
-        content = "" if text in self.silent_for else f"answer {body['seed']}"
+        content = "" if text in self.silent_for else f"answer {body['seed']}{self.suffix}"
         choice = {"message": {"content": content}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 5, "completion_tokens": 3}
         return web.json_response({"choices": [choice], "usage": usage})
@@ -89,6 +90,17 @@ def test_a_broken_collection_goes_on_where_it_was(tmp_path):
     asyncio.run(server.collect(tmp_path))
     assert len(server.requests) == 12 - 5
     assert len(read_collection(PLAN, QUESTIONS, tmp_path)) == 12
+
+
+def test_odd_line_ends_in_a_response_lose_nothing(tmp_path):
+    server = TeacherServer()
+    server.suffix = "\u2028and\u0085more"
+    server.stop_after = 5
+    with pytest.raises(UserError):
+        asyncio.run(server.collect(tmp_path))
+    server.stop_after, server.requests = None, []
+    asyncio.run(server.collect(tmp_path))
+    assert len(server.requests) == 12 - 5
 
 
 def test_silence_is_asked_again_and_then_an_error(tmp_path):

@@ -25,7 +25,11 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
     file = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
     file.write_text("\n".join(lines) + '\n{"step": 4, "se')  # a kill in the middle of a line
-    stages._forget_after(file, 2)
+    (tmp_path / "rows").mkdir()
+    for step in (2, 3):
+        (tmp_path / "rows" / f"step_{step}.jsonl").touch()
+    stages._forget_after(tmp_path, 2)
+    assert [p.name for p in (tmp_path / "rows").iterdir()] == ["step_2.jsonl"]
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2]
 
 
