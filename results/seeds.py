@@ -13,6 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rilbench.checkpoint import inspect_checkpoint
@@ -34,12 +35,20 @@ def main() -> None:
     db = WORK / "seeds.db"
     trained = [_train(method, seed) for seed in SEEDS for method in METHODS]
     models = [locate("nano:student"), *trained]
-    command = ["eval", "--suite", "nano", "--db", str(db), "--work", str(WORK / "eval")]
-    _rilbench(*command, *[part for m in models for part in ("--model", str(m))])
+    # Two at a time: each server generates on one core.
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(_evaluate, db, i, models[i::2]) for i in range(2)]:
+            done.result()
     with Ledger.open_read(db) as ledger:
         found = {e.fingerprint: e for e in latest(ledger.evaluations())}
     measured = [found[inspect_checkpoint(model).fingerprint] for model in models]
     _write(measured[0], measured[1:])
+
+
+def _evaluate(db: Path, half: int, models: list[Path]) -> None:
+    chosen = [part for model in models for part in ("--model", str(model))]
+    work = str(WORK / f"eval-{half}")
+    _rilbench("eval", "--suite", "nano", "--db", str(db), "--work", work, *chosen)
 
 
 def _train(method: str, seed: int) -> Path:

@@ -80,14 +80,20 @@ def _share(truth: str, response: str) -> float:
 def is_right(truth: str, response: str) -> bool:
     """Decide whether ``response`` answers the question whose ground truth is ``truth``.
 
-    With ``<AND>`` every element, with ``<OR>`` any alternative must stand in the response. A
-    number must be the final answer within 5 % (a truth of 0 needs 0). Anything else must be equal
-    to the final answer but for case and surrounding punctuation.
+    With ``<AND>`` every element must stand in the response; of ``<OR>`` alternatives one must be
+    right, each as if it were the truth alone, so naming all of them earns nothing. A number must be
+    the final answer within 5 % (a truth of 0 needs 0). Anything else must be equal to the final
+    answer but for case and surrounding punctuation.
 
     Raises:
         ValueError: the ground truth is empty.
     """
-    if "<AND>" in truth or "<OR>" in truth:
+    if "<OR>" in truth:
+        alternatives = [part for part in truth.split("<OR>") if part.strip()]
+        if not alternatives:
+            raise ValueError("the ground truth is empty; give every question an answer")
+        return any(is_right(alternative, response) for alternative in alternatives)
+    if "<AND>" in truth:
         return _share(truth, response) == 1.0
     expected = final_answer(truth)
     if not expected:
