@@ -25,6 +25,7 @@ from rilbench.locations import locate
 OUT = Path(__file__).parent / "nano"
 WORK = Path("runs/seeds")
 SEEDS = (0, 1, 2)
+STEPS = 24
 METHODS = ("ril", "dr-grpo")
 STUDENT_T_95 = {2: 4.303}
 """Two-sided 95 % quantile of Student's t by degrees of freedom (pairs - 1)."""
@@ -56,7 +57,7 @@ def _train(method: str, seed: int) -> Path:
     folder = WORK / name
     _rilbench(
         *("train", "--recipe", "both", "--student", "nano", "--method", method),
-        *("--run", name, "--runs", str(WORK), "--seed", str(seed)),
+        *("--run", name, "--runs", str(WORK), "--seed", str(seed), "--steps", str(STEPS)),
         *("--set", f"collection.folder={WORK / 'collection'}"),
         *(["--resume"] if folder.exists() else []),
     )
@@ -91,6 +92,7 @@ def _write(start: Evaluation, measured: list[Evaluation]) -> None:
         "dirty": dirty,
         "python": platform.python_version(),
         "seeds": SEEDS,
+        "steps": STEPS,
         "untrained": _row(start),
         **rows,
         "difference": {
@@ -106,7 +108,8 @@ def _write(start: Evaluation, measured: list[Evaluation]) -> None:
         "# RIL against Dr.GRPO on the laboratory's student",
         "",
         "Written by `make results`; the numbers with their commit are in `seeds.json`. Dr.GRPO has "
-        "2G own rows, so both have equal rows per update. A seed varies the training loop only.",
+        f"2G own rows, so both have equal rows per update. Each run has {STEPS} steps; a seed "
+        "varies the training loop only.",
         "",
         "| method | seed | " + " | ".join(columns) + " |",
         "|---|---|" + "---|" * len(columns),
