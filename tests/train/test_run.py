@@ -168,7 +168,7 @@ def test_the_checkpoint_is_an_ordinary_one_and_says_where_it_is_from(run):
     folder, _, _ = run
     path = folder / "runs" / "short" / "checkpoint"
     checkpoint = inspect_checkpoint(path)
-    start = inspect_checkpoint(nano_folder() / "student")
+    start = inspect_checkpoint(nano_folder() / "restyled")
     labels = checkpoint.labels
     assert (labels.student, labels.method, labels.teacher) == ("nano", "ril", "both")
     assert labels.start_fingerprint == start.fingerprint != checkpoint.fingerprint
