@@ -11,11 +11,9 @@ import asyncio
 import json
 import os
 import shutil
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,11 +25,11 @@ from rilbench.errors import UserError
 from rilbench.hardware import has_gpu
 from rilbench.judge.server import rule_judge
 from rilbench.locations import locate
-from rilbench.processes import start_guarded, stop_group
 from rilbench.recipe import Recipe, read_recipe
-from rilbench.serving import first_model, log_end, serve
+from rilbench.serving import first_model, serve
 from rilbench.teachers.collection import Plan, collect, read_collection
 from rilbench.teachers.questions import Question, read_questions
+from rilbench.train.session import Session
 
 STUDENT = "student"
 """The name under which the student's own responses stand in the collection."""
@@ -181,8 +179,13 @@ def _read_inputs(recipe: Recipe) -> _Inputs:
     return _Inputs(student, plans, questions, dev)
 
 
-def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
+def train(
+    run: Run, view: View, trackers: Sequence[str] = (), session: Session | None = None
+) -> Path:
     """Run every stage that is not done yet, and return the exported checkpoint.
+
+    Args:
+        session: where verl is up already; None: a process for this run alone.
 
     Raises:
         UserError: a model, the data, a server or the training failed; what was done is kept.
@@ -190,12 +193,12 @@ def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
     lock = FileLock(run.folder / ".lock")
     try:
         with lock.acquire(timeout=0):
-            return _train(run, view, trackers)
+            return _train(run, view, trackers, session)
     except Timeout as error:
         raise UserError(f"another process is training {run.folder}; wait for it") from error
 
 
-def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
+def _train(run: Run, view: View, trackers: Sequence[str], session: Session | None) -> Path:
     if run.finished:
         return run.checkpoint
     found = _read_inputs(run.recipe)
@@ -203,7 +206,7 @@ def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
         with FileLock(run.collection.with_name(f".{run.collection.name}.lock")):
             _collect(run, found.plans, found.student, found.questions, view)
     _prepare_data(run, found.plans, found.questions, found.dev)
-    _run_trainer(run, found.student, view, trackers)
+    _run_trainer(run, found.student, view, trackers, session)
     return _export(run, found.student, view)
 
 
@@ -338,7 +341,13 @@ def last_step(run: Run) -> int:
     return max((int(path.name.rsplit("_", 1)[1]) for path in steps), default=0)
 
 
-def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[str]) -> None:
+def _run_trainer(
+    run: Run,
+    student: Checkpoint,
+    view: View,
+    trackers: Sequence[str],
+    session: Session | None,
+) -> None:
     import yaml
 
     from rilbench.train.verl_config import agent_loop_part
@@ -363,7 +372,10 @@ def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[s
         (run.folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
-        _watch_trainer(run, job_file, view)
+        view.stage(run.recipe.method, "running")
+        log = run.folder / "logs" / "trainer.log"
+        with nullcontext(session) if session else Session(log, keep=False) as verl:
+            verl.train(job_file, run.recipe.hardware.device, view.line)
     view.stage(run.recipe.method, "done")
 
 
@@ -381,63 +393,6 @@ def _judge(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _check_judge(recipe: Recipe) -> None:
     if not recipe.judge.url and recipe.judge.model != "rule":
         raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
-
-
-def _watch_trainer(run: Run, job_file: Path, view: View) -> None:
-    """Run verl's process to its end, showing what it writes."""
-    log = run.folder / "logs" / "trainer.log"
-    environment = {
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",  # the trainer has more threads; they must not spin
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if run.recipe.hardware.device == "cpu":
-        environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "rilbench.train.runner", str(job_file)]
-    tails = {
-        "discriminator": _Tail(run.folder / "discriminator.jsonl"),
-        "ril": _Tail(run.folder / "metrics.jsonl"),
-    }
-    view.stage(run.recipe.method, "running")
-    process = start_guarded(command, log, environment)
-    try:
-        while True:
-            ended = process.poll() is not None
-            for kind, tail in tails.items():
-                for values in tail.new_lines():
-                    view.line(kind, values)
-            if ended:
-                break
-            time.sleep(0.2)
-    finally:
-        stop_group(process)
-    if process.returncode:
-        raise UserError(
-            f"the training stopped (status {process.returncode}): {log_end(log)}; "
-            "mend the cause, then continue with --resume"
-        )
-
-
-class _Tail:
-    """New whole lines of a growing JSON-lines file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = path.stat().st_size if path.exists() else 0
-
-    def new_lines(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        if self.path.stat().st_size < self.offset:  # written anew
-            self.offset = 0
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
 
 
 def _forget_after(folder: Path, step: int) -> None:
