@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +13,24 @@ from filelock import FileLock, Timeout
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
 from rilbench.judge.server import rule_judge
-from rilbench.processes import start_guarded, stop_group
 from rilbench.recipe import Recipe
-from rilbench.serving import log_end
 from rilbench.train.checks import check_judge, check_recipe, check_trackers, read_inputs
 from rilbench.train.collecting import collect_all
 from rilbench.train.export import export
 from rilbench.train.run_folder import Run, View, forget_after, last_step, open_run
+from rilbench.train.session import Session
 from rilbench.train.verl_data import prepare_data
 
 __all__ = ["Run", "View", "check_recipe", "check_trackers", "open_run", "train"]
 
 
-def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
+def train(
+    run: Run, view: View, trackers: Sequence[str] = (), session: Session | None = None
+) -> Path:
     """Run every stage that is not done yet, and return the exported checkpoint.
+
+    Args:
+        session: where verl is up already; None: a process for this run alone.
 
     Raises:
         UserError: a model, the data, a server or the training failed; what was done is kept.
@@ -36,12 +38,12 @@ def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
     lock = FileLock(run.folder / ".lock")
     try:
         with lock.acquire(timeout=0):
-            return _train(run, view, trackers)
+            return _train(run, view, trackers, session)
     except Timeout as error:
         raise UserError(f"another process is training {run.folder}; wait for it") from error
 
 
-def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
+def _train(run: Run, view: View, trackers: Sequence[str], session: Session | None) -> Path:
     if run.finished:
         return run.checkpoint
     found = read_inputs(run.recipe)
@@ -49,14 +51,20 @@ def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
         with FileLock(run.collection.with_name(f".{run.collection.name}.lock")):
             collect_all(run, found.plans, found.student, found.questions, view)
     prepare_data(run, found.plans, found.questions, found.dev)
-    _run_trainer(run, found.student, view, trackers)
+    _run_trainer(run, found.student, view, trackers, session)
     return export(run, found.student, view)
 
 
 # ---- discriminator and ril: one process, since starting verl takes a minute
 
 
-def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[str]) -> None:
+def _run_trainer(
+    run: Run,
+    student: Checkpoint,
+    view: View,
+    trackers: Sequence[str],
+    session: Session | None,
+) -> None:
     import yaml
 
     from rilbench.train.verl_config import agent_loop_part
@@ -81,7 +89,10 @@ def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[s
         (run.folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
-        _watch_trainer(run, job_file, view)
+        view.stage(run.recipe.method, "running")
+        log = run.folder / "logs" / "trainer.log"
+        with nullcontext(session) if session else Session(log, keep=False) as verl:
+            verl.train(job_file, run.recipe.hardware.device, view.line)
     view.stage(run.recipe.method, "done")
 
 
@@ -94,60 +105,3 @@ def _judge(recipe: Recipe) -> Iterator[tuple[str, str]]:
     else:
         with rule_judge() as url:
             yield url, ""
-
-
-def _watch_trainer(run: Run, job_file: Path, view: View) -> None:
-    """Run verl's process to its end, showing what it writes."""
-    log = run.folder / "logs" / "trainer.log"
-    environment = {
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",  # the trainer has more threads; they must not spin
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if run.recipe.hardware.device == "cpu":
-        environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "rilbench.train.runner", str(job_file)]
-    tails = {
-        "discriminator": _Tail(run.folder / "discriminator.jsonl"),
-        "ril": _Tail(run.folder / "metrics.jsonl"),
-    }
-    view.stage(run.recipe.method, "running")
-    process = start_guarded(command, log, environment)
-    try:
-        while True:
-            ended = process.poll() is not None
-            for kind, tail in tails.items():
-                for values in tail.new_lines():
-                    view.line(kind, values)
-            if ended:
-                break
-            time.sleep(0.2)
-    finally:
-        stop_group(process)
-    if process.returncode:
-        raise UserError(
-            f"the training stopped (status {process.returncode}): {log_end(log)}; "
-            "mend the cause, then continue with --resume"
-        )
-
-
-class _Tail:
-    """New whole lines of a growing JSON-lines file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = path.stat().st_size if path.exists() else 0
-
-    def new_lines(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        if self.path.stat().st_size < self.offset:  # written anew
-            self.offset = 0
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
