@@ -65,7 +65,7 @@ class Plan:
         db: the ledger; None writes no scores.
         judge_url: an OpenAI-compatible judge, up to ``/v1``; None is the project's exact one.
         endpoint: a server that already serves the model, up to ``/v1``; None starts one.
-        limit: questions per benchmark; None for all.
+        limit: questions per dataset; None for all.
         concurrency: requests in flight.
         device: where the server that is started puts the model.
         python: the kit's Python; None makes the kit's own environment on first use.
@@ -113,7 +113,7 @@ def evaluate_many(
         )
         environment = python.parent.parent.name
         cache = plan.work / "prompts"
-        prompts = PromptSet(suite.benchmarks, plan.data, cache, environment, plan.limit)
+        prompts = PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
         run = _Run(plan, suite, prompts, judge, on_progress)
         finished = run.all({found.fingerprint: found for found in checkpoints}, python)
         evaluations = []
@@ -160,7 +160,7 @@ class _Run:
                 for name, model in models.items():
                     self._score(model, answers[name], kit, judge_url)
         return {
-            name: (found, *read_scores(self._result(found), self.suite.benchmarks))
+            name: (found, *read_scores(self._result(found), self.suite.datasets))
             for name, found in answers.items()
         }
 
@@ -207,7 +207,7 @@ class _Run:
 
     def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
         """Answers as {dataset: {question_id: text}}, in the order of the questions."""
-        texts: dict[str, dict[str, str]] = {b.dataset: {} for b in self.suite.benchmarks}
+        texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
         for question in self.prompts.questions:
             texts[question.dataset][question.question_id] = answers.found[question.key].text
         return texts
@@ -232,7 +232,7 @@ class _Run:
         try:
             judge = judge_url, self.judge
             texts = self._texts(answers)
-            job = score_job(self.suite.benchmarks, self.prompts.folder, building, texts, judge)
+            job = score_job(self.suite.datasets, self.prompts.folder, building, texts, judge)
             kit.run("score", job)
             building.rename(result.parent)
         finally:
