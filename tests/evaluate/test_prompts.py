@@ -11,7 +11,9 @@ from rilbench.evaluate.suite import find_suite
 
 def test_name_follows_data_kit_and_limit(data: Path, tmp_path: Path) -> None:
     def name(folder: Path, environment: str = "kit-1", limit: int | None = None) -> str:
-        return PromptSet(find_suite("nano").datasets, folder, tmp_path / "c", environment, limit).name
+        return PromptSet(
+            find_suite("nano").datasets, folder, tmp_path / "c", environment, limit
+        ).name
 
     copy = tmp_path / "copy"
     copy.mkdir()
