@@ -15,13 +15,13 @@ from rilbench.evaluate.suite import Suite, suite
 from rilbench.ledger import Evaluation
 from rilbench.serving import Completion
 
-_, MMBENCH, MMVET, _ = suite("nano")
+MMBENCH, MMVET, PRO = (b for b in suite("nano") if b.column in ("MMB", "MM-Vet", "MMMU-Pro"))
 MODEL = Checkpoint(Path("/models/s"), "f" * 16, "qwen2_5_vl", Labels("s", "ril", "72b", "r", "0"))
 
 
 def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
     small = Suite("nano", (MMBENCH, MMVET), 64)
-    prompts = PromptSet(small.benchmarks, data, folder, "kit", limit)
+    prompts = PromptSet(small.datasets, data, folder, "kit", limit)
     prompts.folder.mkdir(parents=True)
     rows = [("MMBench_DEV_EN", "1", "1"), ("MMBench_DEV_EN", "1000001", "1")]
     rows += [("MMVet", "v1_0", "v1_0"), ("MMVet", "v1_1", "v1_1")]
