@@ -11,9 +11,9 @@ from rilbench.errors import UserError
 from rilbench.hardware import has_gpu
 from rilbench.locations import locate
 from rilbench.recipe import Recipe
-from rilbench.teachers.collection import Plan
 from rilbench.teachers.questions import Question, read_questions
-from rilbench.train.collecting import plans
+from rilbench.train.collecting import Wanted, student_wanted, teachers_wanted
+from rilbench.train.run_folder import Run
 
 IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl")
 """Model types whose processor verl 0.9.1 accepts; for others it goes on without images."""
@@ -62,9 +62,10 @@ def check_recipe(recipe: Recipe) -> None:
     from rilbench.train.verl_config import overrides
 
     check_device(recipe)
-    read_inputs(recipe)
+    read_inputs(Run(Path("runs"), recipe))
     check_judge(recipe)
-    overrides(recipe, Path("runs"), "model", resume_from=None)
+    if recipe.reinforces:
+        overrides(recipe, Path("runs"), "model", resume_from=None)
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,19 @@ class Inputs:
     """What a run starts from."""
 
     student: Checkpoint
-    plans: list[Plan]
+    wanted: list[Wanted]
+    """Teachers' responses, and the student's where it is the one that the recipe names."""
     questions: list[Question]
     dev: list[Question]
 
 
-def read_inputs(recipe: Recipe) -> Inputs:
-    """The recipe's models and data, checked."""
+def read_inputs(run: Run) -> Inputs:
+    """The recipe's models and data, checked.
+
+    Raises:
+        UserError: one is missing, broken or unfit.
+    """
+    recipe = run.recipe
     student = inspect_checkpoint(locate(recipe.student.model))
     if student.model_type not in IMAGE_READERS:
         raise UserError(
@@ -92,7 +99,11 @@ def read_inputs(recipe: Recipe) -> Inputs:
             f"{len(questions)} questions are fewer than one step's "
             f"{recipe.schedule.questions}; set schedule.questions"
         )
-    wanted = plans(recipe, student) if recipe.imitates else []
+    if recipe.sft.data:
+        read_questions(locate(recipe.sft.data))
+    wanted = teachers_wanted(run)
+    if not recipe.sft.steps:
+        wanted += student_wanted(run, student)
     return Inputs(student, wanted, questions, dev)
 
 

@@ -12,10 +12,20 @@ from rilbench.train.run_folder import Run, View
 
 
 def export(run: Run, student: Checkpoint, view: View) -> Path:
-    """Put the chosen step's weights in ``checkpoint/``, whole or not at all."""
+    """Put the chosen step's weights in ``checkpoint/``, whole or not at all.
+
+    Args:
+        run: the run.
+        student: what the recipe names, before SFT.
+        view: told of the stage.
+    """
     view.stage("export", "running")
-    step, score = chosen_step(run)
-    source = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
+    if run.recipe.reinforces:
+        step, score = chosen_step(run)
+        source = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
+    else:
+        step, score = run.recipe.sft.steps, None
+        source = run.folder / "sft" / "checkpoint"
     part = run.folder / ".checkpoint.part"
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part)
@@ -23,7 +33,7 @@ def export(run: Run, student: Checkpoint, view: View) -> Path:
     (part / "export.json").write_text(json.dumps(chosen) + "\n", encoding="utf-8")
     labels = Labels(
         student=run.recipe.student.name,
-        method=run.recipe.method,
+        method=run.recipe.method_label,
         teacher=run.recipe.teacher_label,
         run=run.folder.name,
         start_fingerprint=student.fingerprint,

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
-
-from rilbench.processes import start_guarded, stop_group
+from rilbench.processes import start_guarded, stop_group, tree_cpu_seconds
 
 _POLL_SECONDS = 0.2
 
@@ -96,12 +94,7 @@ class TrainerProcess:
 
         Of a descendant that ended, what its parent waited for counts; the rest is not known.
         """
-        try:
-            root = psutil.Process(self._guard.pid)
-            tree = [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return self._seconds
-        self._seconds = max(self._seconds, sum(map(_cpu_seconds, tree)))
+        self._seconds = max(self._seconds, tree_cpu_seconds(self._guard.pid))
         return self._seconds
 
     def close(self) -> None:
@@ -112,14 +105,6 @@ class TrainerProcess:
         self._listener.close()
         stop_group(self._guard)
         self._folder.cleanup()
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:
-        return 0.0
-    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 class Tail:

@@ -1,8 +1,9 @@
 """One run on disk: its folder, what is done, and what is forgotten when a step is done again.
 
 A run lives in one folder: ``recipe.yaml`` (resolved), ``collection/``, ``data/`` (what verl reads),
-``discriminator/``, ``steps/`` (the trainer's own checkpoints), ``metrics.jsonl``, ``rows/``,
-``logs/`` and, when it is finished, ``checkpoint/``: an ordinary Hugging Face folder.
+``sft/``, ``discriminator/``, ``steps/`` (the trainer's own checkpoints), ``metrics.jsonl``,
+``cost.json``, ``rows/``, ``logs/`` and, when it is finished, ``checkpoint/``: an ordinary Hugging
+Face folder.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from rilbench.errors import UserError
 from rilbench.recipe import Recipe, read_recipe
+from rilbench.train.finite import STOPPED
 
 
 class View(Protocol):
@@ -28,7 +30,7 @@ class View(Protocol):
         """Responses collected so far."""
 
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
-        """A line of ``metrics.jsonl`` (``ril``) or ``discriminator.jsonl``."""
+        """A line of ``metrics.jsonl`` (``ril``), or of ``discriminator``'s or ``sft``'s file."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,19 @@ def forget_after(folder: Path, step: int) -> None:
         (folder / "discriminator.jsonl").unlink(missing_ok=True)
     path = folder / "metrics.jsonl"
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        part = path.with_suffix(".part")
-        part.write_text("".join(kept), encoding="utf-8")
-        part.replace(path)
+        keep_lines(path, step)
+
+
+def keep_lines(path: Path, step: int) -> None:
+    """Keep the lines of a JSON-lines file up to a step; a line that a kill cut short goes too."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.replace(path)
+
+
+def stop_reason(run: Run) -> str | None:
+    """Why the trainer stopped itself, in one line; None where it did not."""
+    path = run.folder / STOPPED
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None

@@ -1,4 +1,4 @@
-"""The stages of a run: collect → discriminator → ril → export. Each is skipped when it is done."""
+"""The stages of a run: collect → sft → discriminator → ril → export. Each is done once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -14,11 +13,16 @@ from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
 from rilbench.judge.server import rule_judge
 from rilbench.recipe import Recipe
-from rilbench.train.checks import check_judge, check_recipe, check_trackers, read_inputs
-from rilbench.train.collecting import collect_all
+from rilbench.teachers.questions import Question
+from rilbench.train.checks import Inputs, check_judge, check_recipe, check_trackers, read_inputs
+from rilbench.train.collecting import Wanted, collect_all, student_wanted
+from rilbench.train.cost import CpuMeter, RunCost
 from rilbench.train.export import export
-from rilbench.train.run_folder import Run, View, forget_after, last_step, open_run
+from rilbench.train.finite import STOPPED
+from rilbench.train.process import Tail
+from rilbench.train.run_folder import Run, View, forget_after, last_step, open_run, stop_reason
 from rilbench.train.session import Session
+from rilbench.train.sft import fine_tune
 from rilbench.train.verl_data import prepare_data
 
 __all__ = ["Run", "View", "check_recipe", "check_trackers", "open_run", "train"]
@@ -46,31 +50,81 @@ def train(
 def _train(run: Run, view: View, trackers: Sequence[str], session: Session | None) -> Path:
     if run.finished:
         return run.checkpoint
-    found = read_inputs(run.recipe)
-    if found.plans:
-        with FileLock(run.collection.with_name(f".{run.collection.name}.lock")):
-            collect_all(run, found.plans, found.student, found.questions, view)
-    prepare_data(run, found.plans, found.questions, found.dev)
-    _run_trainer(run, found.student, view, trackers, session)
+    found = read_inputs(run)
+    (run.folder / STOPPED).unlink(missing_ok=True)
+    cost = RunCost(run.folder)
+    wanted = found.wanted
+    _collect(run, wanted, found.questions, view)
+    student = found.student
+    if run.recipe.sft.steps:
+        student = _fine_tune(run, found, cost, view)
+        own = student_wanted(run, student)
+        _collect(run, own, found.questions, view)
+        wanted = [*wanted, *own]
+    cost.collected((one.folder, one.plan.model) for one in wanted)
+    if run.recipe.reinforces:
+        prepare_data(run, wanted, found.questions, found.dev)
+        log = run.folder / "logs" / "trainer.log"
+        with nullcontext(session) if session else Session(log, keep=False) as verl:
+            try:
+                with CpuMeter(lambda spent: cost.book(_stage_now(run), spent), verl.cpu_seconds):
+                    _run_trainer(run, student, view, trackers, verl)
+            finally:
+                cost.count()
     return export(run, found.student, view)
+
+
+def _collect(run: Run, wanted: list[Wanted], questions: list[Question], view: View) -> None:
+    """Collect under a lock for each folder, since runs may share one."""
+    for folder in dict.fromkeys(one.folder for one in wanted):
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            part = [one for one in wanted if one.folder == folder]
+            collect_all(run, part, questions, view)
+
+
+def _fine_tune(run: Run, found: Inputs, cost: RunCost, view: View) -> Checkpoint:
+    tail = Tail(run.folder / "sft" / "metrics.jsonl")
+
+    def watch() -> None:
+        for values in tail.new_lines():
+            view.line("sft", {**values, "of": run.recipe.sft.steps})
+
+    try:
+        return fine_tune(
+            run,
+            found.student,
+            found.wanted,
+            found.questions,
+            view,
+            watch,
+            lambda seconds: cost.book("sft", seconds),
+        )
+    finally:
+        cost.count()
 
 
 # ---- discriminator and ril: one process, since starting verl takes a minute
 
 
+def _stage_now(run: Run) -> str:
+    """Which of the two the trainer is at; starting verl belongs to the loop."""
+    begun = (run.folder / "discriminator.jsonl").exists()
+    return "discriminator" if begun and not _pretrained(run) else "ril"
+
+
+def _pretrained(run: Run) -> bool:
+    return (run.folder / "discriminator" / "done").exists()
+
+
 def _run_trainer(
-    run: Run,
-    student: Checkpoint,
-    view: View,
-    trackers: Sequence[str],
-    session: Session | None,
+    run: Run, student: Checkpoint, view: View, trackers: Sequence[str], session: Session
 ) -> None:
     import yaml
 
     from rilbench.train.verl_config import agent_loop_part
 
     step = last_step(run)
-    if run.recipe.imitates and (run.folder / "discriminator" / "done").exists():
+    if run.recipe.imitates and _pretrained(run):
         view.stage("discriminator", "skipped")
     if step >= run.recipe.schedule.steps:
         view.stage(run.recipe.method, "skipped")
@@ -90,9 +144,16 @@ def _run_trainer(
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
         view.stage(run.recipe.method, "running")
-        log = run.folder / "logs" / "trainer.log"
-        with nullcontext(session) if session else Session(log, keep=False) as verl:
-            verl.train(job_file, run.recipe.hardware.device, view.line)
+        try:
+            session.train(job_file, run.recipe.hardware.device, view.line)
+        except UserError as error:
+            reason = stop_reason(run)
+            if reason is None:
+                raise
+            raise UserError(
+                f"{reason}; rows/ has the step's rows and --resume starts from the weights saved "
+                "before it; if it comes again, lower the rates in another run"
+            ) from error
     view.stage(run.recipe.method, "done")
 
 

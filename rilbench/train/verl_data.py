@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from rilbench.teachers.collection import Plan, read_collection
 from rilbench.teachers.questions import Question
-from rilbench.train.collecting import STUDENT
+from rilbench.train.collecting import STUDENT, Wanted
 from rilbench.train.run_folder import Run
 
 
+def saved_rows(
+    run: Run, wanted: list[Wanted], questions: list[Question]
+) -> dict[str, list[dict[str, str]]]:
+    """Each question's saved responses that the run may use, with their teachers."""
+    saved: dict[str, list[dict[str, str]]] = {q.id: [] for q in questions}
+    for one in wanted:
+        if one.plan.model == STUDENT:
+            continue
+        for row in one.read(questions):
+            if row.sample < run.recipe.saved_responses:
+                entry = {"teacher": one.plan.model, "response": row.response}
+                saved[row.question_id].append(entry)
+    return saved
+
+
 def prepare_data(
-    run: Run, plans: list[Plan], questions: list[Question], dev: list[Question]
+    run: Run, wanted: list[Wanted], questions: list[Question], dev: list[Question]
 ) -> None:
     """Questions with their saved responses in verl's format; the discriminator's first rows."""
     import pyarrow as pa
@@ -19,19 +33,16 @@ def prepare_data(
 
     data = run.folder / "data"
     data.mkdir(exist_ok=True)
-    saved: dict[str, list[dict[str, str]]] = {q.id: [] for q in questions}
-    first_rows = []
-    for plan in plans:
-        for row in read_collection(plan, questions, run.collection):
-            first_rows.append({"own": plan.model == STUDENT, "response": row.response})
-            if plan.model != STUDENT:
-                entry = {"teacher": plan.model, "response": row.response}
-                saved[row.question_id].append(entry)
-    if first_rows:
+    saved = saved_rows(run, wanted, questions)
+    own = [one for one in wanted if one.plan.model == STUDENT]
+    if own:
+        first_rows = [{"own": True, "response": r.response} for r in own[0].read(questions)]
+        for rows in saved.values():
+            first_rows += [{"own": False, "response": row["response"]} for row in rows]
         pq.write_table(pa.Table.from_pylist(first_rows), data / "discriminator.parquet")
     for name, part in (("train", questions), ("dev", dev)):
-        rows = [_verl_row(i, q, saved.get(q.id, [])) for i, q in enumerate(part)]
-        pq.write_table(pa.Table.from_pylist(rows), data / f"{name}.parquet")
+        table = [_verl_row(i, q, saved.get(q.id, [])) for i, q in enumerate(part)]
+        pq.write_table(pa.Table.from_pylist(table), data / f"{name}.parquet")
 
 
 def _verl_row(index: int, question: Question, saved: list[dict[str, str]]) -> dict[str, Any]:

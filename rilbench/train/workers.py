@@ -63,7 +63,7 @@ class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # typ
         )
 
 
-def _start_process_group() -> None:
+def start_process_group() -> None:
     """verl would name gloo twice on a CPU, which torch refuses: start the group before it does."""
     if get_device_name() == "cpu" and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
@@ -92,7 +92,7 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
             ranks = int(os.environ["WORLD_SIZE"])
             cores = min(4, len(os.sched_getaffinity(0)) // ranks)
             torch.set_num_threads(max(1, self.config.get("threads", 0) or cores))
-        _start_process_group()
+        start_process_group()
         super().init_model()
 
 
@@ -100,7 +100,7 @@ class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
     """The discriminator on one rank."""
 
     def __init__(self, config: Any) -> None:
-        _start_process_group()
+        start_process_group()
         # verl names this slot value_model; its other settings stay.
         super().__init__(dataclasses.replace(config, model_type="discriminator"))
 
