@@ -18,7 +18,7 @@ from rilbench.resources import resource
 MARGIN = 1.0
 """Points of the mean that count as no difference."""
 ALPHA = 0.05
-"""Family-wise error of one student's claims in one experiment (Holm)."""
+"""Family-wise error (Holm) of the claims about one part of an experiment on one student."""
 
 
 class Verdict(Enum):

@@ -34,6 +34,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "rilbench",
     "svg.fonttype": "none",
     "font.size": 9,
+    "axes.titlesize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -52,8 +53,21 @@ def draw_all(
 ) -> dict[str, str]:
     """Draw every figure that the rows allow, and return its title by the stem of its files.
 
-    Nothing is written when ``folder`` is None.
+    Nothing is written, and matplotlib not needed, when ``folder`` is None.
     """
+    if folder is None:
+        return _draw(headline, ablations, None)
+    from matplotlib import rc_context
+
+    with rc_context(_STYLE):
+        return _draw(headline, ablations, folder)
+
+
+def _draw(
+    headline: tuple[Experiment, Sequence[Row]],
+    ablations: tuple[Experiment, Sequence[Row]],
+    folder: Path | None,
+) -> dict[str, str]:
     titles: dict[str, str] = {}
     experiment, rows = headline
     for student in experiment.students:
@@ -81,24 +95,19 @@ def _finished(group: Group, name: str) -> list[Row]:
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
-    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _save(figure: Figure, folder: Path, name: str) -> None:
     """Write both formats without dates or versions, so that equal rows give equal files."""
-    from matplotlib import rc_context
-
     folder.mkdir(parents=True, exist_ok=True)
-    with rc_context(_STYLE):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
 
 
 # ---- rewards over steps

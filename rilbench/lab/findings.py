@@ -80,8 +80,8 @@ def by_name(rows: Iterable[Row], student: str) -> dict[str, dict[int, Row]]:
 def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
     """Every claim that the experiment decides, student by student.
 
-    The claims of one student are one family for Holm; those without a full set of seeds count in it
-    with a p-value of 1.
+    The claims about one part of an experiment (the headline has one part) on one student are a
+    family for Holm; those without a full set of seeds count in it with a p-value of 1.
 
     Raises:
         UserError: two rows that are compared were asked different questions.
@@ -90,10 +90,20 @@ def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
     found = []
     for student in experiment.students:
         group = by_name(rows, student)
-        family = [_compare(claim, student, experiment, group) for claim in claims]
-        adjusted = holm([each.p_value for each in family])
-        found += [_judged(each, p) for each, p in zip(family, adjusted, strict=True)]
+        families: dict[str, list[Finding]] = {}
+        for claim in claims:
+            compared = _compare(claim, student, experiment, group)
+            families.setdefault(_part(claim, experiment), []).append(compared)
+        for family in families.values():
+            adjusted = holm([each.p_value for each in family])
+            found += [_judged(each, p) for each, p in zip(family, adjusted, strict=True)]
     return found
+
+
+def _part(claim: Claim, experiment: Experiment) -> str:
+    """The part of the run that is changed: of the two, not the experiment's first."""
+    changed = claim.worse if claim.better == experiment.runs[0].name else claim.better
+    return next((spec.part for spec in experiment.runs if spec.name == changed), "")
 
 
 def _judged(found: Finding, p_value: float) -> Finding:

@@ -20,9 +20,9 @@ _EDGE = 3
 """Steps at the beginning and the end of a run whose mean the health table shows."""
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
+    """A table whose first ``texts`` columns are text and whose others are numbers."""
+    lines = [head, [*["---"] * texts, *["---:"] * (len(head) - texts)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -88,7 +88,7 @@ def claims_table(found: Sequence[Finding]) -> str:
         )
         for each in found
     ]
-    return markdown((*head, more[-1], *more[:-1]), rows)
+    return markdown((*head, more[-1], *more[:-1]), rows, texts=5)
 
 
 def _paper(found: Finding) -> str:
@@ -159,7 +159,7 @@ def ablations_table(experiment: Experiment, rows: Sequence[Row], student: str) -
         shown = (NONE if gap is None else signed(gap.mean), interval(gap))
         body.append((*label, str(len(found)), _score(mean), *shown, *each, *_cost(found)))
     head = ("part", "run", "seeds", "mean", "minus full", "95 %", *columns, *_COST)
-    return markdown(head, body)
+    return markdown(head, body, texts=2)
 
 
 def paired(
@@ -194,7 +194,7 @@ def teachers_table(experiment: Experiment, rows: Sequence[Row]) -> str:
                 )
                 shown = NONE if prompts is None else f"{100 * prompts:.1f}"
                 body.append((spec.model, student, shown, NONE if test is None else f"{test:.1f}"))
-    return markdown(("teacher", "with student", "RIL prompts", "test"), body)
+    return markdown(("teacher", "with student", "RIL prompts", "test"), body, texts=2)
 
 
 _HEALTH = (
@@ -245,7 +245,7 @@ def grid_table(tuned: Tuned) -> str:
             spread = f"{min(cells):.1f} to {max(cells):.1f}" if cells else NONE
             body.append((entry, student, settings, best, spread))
     head = ("method", "student", "chosen", "mean on dev", "all cells")
-    return markdown(head, body) if body else "Not run yet."
+    return markdown(head, body, texts=3) if body else "Not run yet."
 
 
 def failures_table(rows: Sequence[Row]) -> str:
@@ -256,4 +256,4 @@ def failures_table(rows: Sequence[Row]) -> str:
         if row.failure
         for why in [row.failure.message.replace("|", "/")]
     ]
-    return markdown(("run", "step", "why"), body) if body else "None."
+    return markdown(("run", "step", "why"), body, texts=3) if body else "None."
