@@ -31,10 +31,10 @@ def prompts(data: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
     for i in range(4):
         (found.folder / f"{i}.png").write_bytes(base64.b64decode(table["image"][i]))
     layouts = [
-        ["{} What is it?"],
-        ["0", "Which {}?"],
-        ["0", "Which {}? " * 9],
-        ["a ", "1", " b {}", "2"],
+        ["Which digits are in the top row, {}?"],
+        ["0", "Describe the picture: which digits does it show?"],
+        ["0", "What number do the digits in the top row form? {} " * 4],
+        ["Which digit of ", "1", " is larger than {} of ", "2"],
     ]
     with (found.folder / "questions.jsonl").open("w") as file:
         for i in range(11):
@@ -50,8 +50,8 @@ def prompts(data: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
 
 
 @pytest.fixture(scope="module")
-def model(checkpoint: Path) -> OfflineModel:
-    return OfflineModel(inspect_checkpoint(checkpoint))
+def model() -> OfflineModel:
+    return OfflineModel(inspect_checkpoint(locate("nano:72b")))
 
 
 def one_by_one(model: OfflineModel, prompts: PromptSet, question: Question) -> tuple[str, int]:
@@ -78,33 +78,21 @@ def test_a_batch_answers_as_each_question_alone(model: OfflineModel, prompts: Pr
     expected = [one_by_one(model, prompts, question) for question in prompts.questions]
     found = model.answer(prompts, prompts.questions, SAMPLING)
     assert [(each.text, each.completion_tokens) for each in found] == expected
-    assert len({text for text, _ in expected}) > 1
-    assert {each.finish_reason for each in found} == {"length"}
+    assert len({text for text, _ in expected}) > 3
+    cut = {each.completion_tokens for each in found if each.finish_reason == "length"}
+    assert cut <= {SAMPLING.max_tokens}
     assert all(each.seconds > 0 for each in found)
 
 
-def test_the_end_token_ends_an_answer(model: OfflineModel, prompts: PromptSet) -> None:
-    question = prompts.questions[1]
-    (whole,) = model.answer(prompts, [question], SAMPLING)
-    tokens = model.processor.tokenizer(whole.text)["input_ids"]
-    config = model.model.generation_config
-    before = config.eos_token_id
-    end = model.processor.tokenizer.eos_token_id
-    # The third token of the answer as a further end token.
-    inputs = model._inputs(prompts, [question])
-    third = model.model.generate(**inputs, do_sample=False, max_new_tokens=3)[0, -1].item()
-    assert tokens
-    try:
-        config.eos_token_id = [end, third]
-        ending = OfflineModel.__new__(OfflineModel)
-        ending.__dict__.update(model.__dict__)
-        ending._ends = frozenset([end, third])
-        found = ending.answer(prompts, prompts.questions, SAMPLING)
-    finally:
-        config.eos_token_id = before
-    one = found[1]
-    assert (one.finish_reason, one.completion_tokens <= 3) == ("stop", True)
-    assert whole.text.startswith(one.text)
+def test_an_answer_ends_at_its_end_token(model: OfflineModel, prompts: PromptSet) -> None:
+    longest = Sampling(max_tokens=200)
+    found = model.answer(prompts, prompts.questions, longest)
+    lengths = [each.completion_tokens for each in found if each.finish_reason == "stop"]
+    # Answers of several lengths in one batch, none of them with its padding.
+    assert len(set(lengths)) > 2
+    for question, each in zip(prompts.questions, found, strict=True):
+        (alone,) = model.answer(prompts, [question], longest)
+        assert (alone.text, alone.completion_tokens) == (each.text, each.completion_tokens)
 
 
 def test_batches_go_by_length_and_hold_everything_once(prompts: PromptSet) -> None:
