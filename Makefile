@@ -33,7 +33,7 @@ setup: .venv/.ready  ## Install everything into .venv
 
 demo: setup  ## Train, evaluate and table the small student (about ten minutes on two cores)
 	$(BIN)/rilbench train --recipe both --student nano --run demo $$(test -d runs/demo && echo --resume)
-	$(BIN)/rilbench eval --model nano:student --model runs/demo/checkpoint
+	$(BIN)/rilbench eval --model nano:restyled --model runs/demo/checkpoint
 	$(BIN)/rilbench table
 
 lint: setup

@@ -35,7 +35,7 @@ def main() -> None:
     """Train what is missing, evaluate, and write the results."""
     db = WORK / "seeds.db"
     trained = [_train(method, seed) for seed in SEEDS for method in METHODS]
-    models = [locate("nano:student"), *trained]
+    models = [locate("nano:restyled"), *trained]
     # Two at a time: each server generates on one core.
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(_evaluate, db, i, models[i::2]) for i in range(2)]:

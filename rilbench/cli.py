@@ -113,7 +113,7 @@ def _train(run: object, trackers: list[str]) -> None:
 @app.command(name="eval")
 def evaluate(
     model: Annotated[
-        list[str], typer.Option(help="A checkpoint folder, or nano:student; repeatable.")
+        list[str], typer.Option(help="A checkpoint folder, or nano:restyled; repeatable.")
     ],
     suite: Annotated[str, typer.Option(help="Which benchmarks.")] = "nano",
     data: Annotated[

@@ -1,4 +1,7 @@
-"""What a response earns: R(q, o) = 1[D(q, o) < 0.5] + judge(q, a, o), so R is 0, 1 or 2."""
+"""What a response earns: R(q, o) = 1[D(q, o) < 0.5] + judge(q, a, o), so R is 0, 1 or 2.
+
+Or, with the continuous similarity that the paper compares with (Fig. 6), 1 - D + judge.
+"""
 
 import torch
 from torch import Tensor
@@ -21,15 +24,29 @@ def similarity_reward(logits: Tensor) -> Tensor:
     return reward.masked_fill(logits.isnan(), torch.nan)
 
 
+def continuous_similarity(logits: Tensor) -> Tensor:
+    """Return 1 - D with D = sigmoid(logits): how much a teacher the discriminator sees.
+
+    Computed as sigmoid(-logits), which keeps the small values that 1 - D would round away.
+
+    Args:
+        logits: (N,) discriminator logits, any float type.
+
+    Returns:
+        (N,) float32 in 0..1, without gradient; NaN where the logit is NaN.
+    """
+    return torch.sigmoid(-logits.detach().to(torch.float32))
+
+
 def total_reward(similarity: Tensor, answer: Tensor) -> Tensor:
     """Return R = similarity + answer, the reward of Equation 2.
 
     Args:
-        similarity: (N,) of 0 and 1, from :func:`similarity_reward`.
+        similarity: (N,) in 0..1, from :func:`similarity_reward` or :func:`continuous_similarity`.
         answer: (N,) of 0 and 1, from the judge.
 
     Returns:
-        (N,) of 0, 1 and 2; NaN where either part is missing (NaN).
+        (N,) in 0..2; NaN where either part is missing (NaN).
 
     Raises:
         ValueError: the shapes differ.

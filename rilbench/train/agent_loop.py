@@ -19,7 +19,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
 from rilbench.judge.client import JudgeClient
-from rilbench.train.draws import choose_saved, seed_of
+from rilbench.train.draws import choose_saved, seed_of, simulated_verdict
 
 JUDGE_KEY = "RILBENCH_JUDGE_KEY"
 """Environment variable with the judge's key; it stands in no file."""
@@ -56,7 +56,7 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
 
     Args:
         ril: ``seed``, ``own_rows``, ``teacher_rows``, ``mix``, ``repetition_penalty``,
-            ``judge_url`` and ``judge_model``.
+            ``judge_url``, ``judge_model``, ``false_right`` and ``false_wrong``.
     """
 
     def __init__(self, *args: Any, ril: dict[str, Any], **kwargs: Any) -> None:
@@ -92,8 +92,12 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             info["question"], kwargs["reward_model"]["ground_truth"], text
         )
         # NaN and not 0: the trainer stops rather than learn from a verdict that nobody gave.
-        output.reward_score = math.nan if verdict.value is None else float(verdict.value)
-        output.extra_fields["reward_extra_info"] = {"acc": output.reward_score}
+        true = math.nan if verdict.value is None else float(verdict.value)
+        rates = (self.ril["false_right"], self.ril["false_wrong"])
+        output.reward_score = simulated_verdict(true, *rates, self.ril["seed"], question, text)
+        output.extra_fields["answer_true"] = true
+        # verl scores the dev split by this: never by a simulated error.
+        output.extra_fields["reward_extra_info"] = {"acc": true}
         return output
 
     async def process_multi_modal_info(self, messages: list[dict[str, Any]]) -> dict[str, Any]:

@@ -54,9 +54,10 @@ def policy_step(
 
     ``on_policy``: one optimiser step for each batch, so that π_old is the policy of this very
     forward: its own log-probabilities, detached, stand for π_old and the ratio is exactly 1.
+    The entropy is measured over the student's own tokens only, and is not part of the loss.
     """
     log_prob = no_padding_2_padding(model_output["log_probs"], data)
-    fields = ["response_mask", "advantages"]
+    fields = ["response_mask", "advantages", "own"]
     fields += [] if on_policy else ["old_log_probs"]
     fields += ["ref_log_prob"] if "ref_log_prob" in data.keys() else []  # noqa: SIM118
     padded = data.select(*fields).to_padded_tensor()
@@ -74,10 +75,14 @@ def policy_step(
         rows=int(data["global_batch_size"]),
         aggregation=aggregation,
     )
+    entropy = no_padding_2_padding(model_output["entropy"].detach(), data)
+    own = padded["own"].bool() & padded["response_mask"].bool()
     metrics = {
         "policy_loss": _sum(result.loss * ranks),
         "kl": _sum(result.kl * ranks),
         "kl_tokens": _sum(result.tokens * ranks),
+        "entropy_sum": _sum(entropy.where(own, 0.0).sum() * ranks),
+        "own_tokens": _sum(own.sum() * ranks),
         "ratio_sum": _sum(result.ratio_sum * ranks),
         "clipped": _sum(result.clipped * ranks),
         "ratio_max": Metric(value=result.ratio_max.detach(), aggregation=AggregationType.MAX),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,9 @@ class Rows:
     own: torch.Tensor
     """(N,) bool: sampled by the student."""
     answer: torch.Tensor
-    """(N,) float32: the judge's verdict, 0 or 1; NaN where it is missing."""
+    """(N,) float32: the judge's verdict, 0 or 1, simulated errors included; NaN where missing."""
+    answer_true: torch.Tensor
+    """(N,) float32: the verdict without simulated errors."""
     tokens: list[int]
     finished: list[bool]
     """Whether the response ends with the end token."""
@@ -84,6 +87,9 @@ def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: in
         group=torch.tensor([groups.setdefault(uid, len(groups)) for uid in uids]),
         own=torch.tensor([session_of(key) < own_rows for key in batch.keys]),
         answer=torch.stack([scores.sum() for scores in data["rm_scores"].unbind()]).float(),
+        answer_true=torch.tensor(
+            [float(_plain(extra)["answer_true"]) for extra in data["extra_fields"]]
+        ),
         tokens=[len(r) for r in responses],
         finished=[bool(r) and r[-1] == tokenizer.eos_token_id for r in responses],
         image_tokens=[p.count(image_token) for p in prompts],
@@ -146,14 +152,20 @@ def write_record(
                 "tokens": rows.tokens[i],
                 "finished": rows.finished[i],
                 "image_tokens": rows.image_tokens[i],
-                "answer": rows.answer[i].item(),
-                "similarity": similarity[i].item(),
-                "discriminator": round(probability[i].item(), 6),
-                "advantage": round(advantages[i].item(), 6),
+                "answer": _number(rows.answer[i].item()),
+                "answer_true": _number(rows.answer_true[i].item()),
+                "similarity": _number(similarity[i].item()),
+                "discriminator": _number(round(probability[i].item(), 6)),
+                "advantage": _number(round(advantages[i].item(), 6)),
             }
             if old_log_probs is not None:
-                row["old_log_prob"] = old_log_probs[i]
+                row["old_log_prob"] = _number(old_log_probs[i])
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _number(value: float) -> float | None:
+    """A JSON number; what is not finite becomes null."""
+    return value if math.isfinite(value) else None
 
 
 def _plain(value: Any) -> Any:

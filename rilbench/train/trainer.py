@@ -24,16 +24,19 @@ from tensordict import TensorDict
 from tensordict.tensorclass import NonTensorData
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.utils.metric import reduce_metrics
 
 import rilbench.train.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
 from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages
-from rilbench.ril.rewards import similarity_reward, total_reward
+from rilbench.ril.rewards import continuous_similarity, similarity_reward, total_reward
 from rilbench.train.draws import seed_of
+from rilbench.train.figures import groups_without_signal, row_figures, token_counts
+from rilbench.train.finite import check_finite
+from rilbench.train.health import warnings
 from rilbench.train.losses import discriminator_step, last_logit, policy_step
+from rilbench.train.reuse import ReusingTrainer
 from rilbench.train.rows import (
     Rows,
     by_length,
@@ -50,7 +53,7 @@ POLL_SECONDS = 0.05
 """How often to look for finished rollouts; verl's own 2 s would be most of a small step."""
 
 
-class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
+class RILTrainer(ReusingTrainer):
     """verl's trainer with a discriminator in the critic's slot; its settings are ``config.ril``.
 
     Without a critic it is the Dr.GRPO or GRPO baseline: same code, no discriminator.
@@ -60,7 +63,11 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.ril = config.ril
         self.run_dir = Path(config.ril.run_dir)
         self.step_metrics: dict[str, float] = {}
+        self.judge_calls = 0
         self.save_due = False
+        done = self.run_dir / "metrics.jsonl"
+        lines = done.read_text(encoding="utf-8").splitlines() if done.exists() else []
+        self.history: list[dict[str, Any]] = [json.loads(line) for line in lines]
         super().__init__(config)
 
     # ---- verl's hooks
@@ -110,6 +117,11 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         else:
             self._pretrain_discriminator(folder)
 
+    def _validate(self) -> Any:
+        """Score the dev split; the judge sees each of its questions once."""
+        self.judge_calls += len(self.val_dataset)
+        return super()._validate()
+
     def _step_once(
         self, metrics: dict[str, Any], timing_raw: dict[str, float], sample_batch_size: int
     ) -> KVBatchMeta:
@@ -136,6 +148,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         with marked_timer("update_actor", timing_raw):
             batch = self._update_actor(batch, metrics=metrics)
         self._summarise_policy(metrics)
+        self._check_finite("discriminator_loss", "discriminator_grad_norm")
+        self._check_finite("policy_loss", "kl", "entropy", "grad_norm")
         self.step_metrics["seconds_after_sampling"] = time.monotonic() - started - timing_raw["gen"]
         return batch
 
@@ -150,9 +164,13 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
             ours["dev_accuracy"] = float(sum(dev) / len(dev))
         metrics.update({f"ril/{key}": value for key, value in self.step_metrics.items()})
         verl = {k: _number(v) for k, v in metrics.items() if not k.startswith("ril/")}
-        line = json.dumps({**{k: _number(v) for k, v in ours.items()}, "verl": verl})
+        ours["judge_calls"] = self.judge_calls
+        self.judge_calls = 0
+        numbers = {k: _number(v) for k, v in ours.items()}
+        self.history.append(numbers)
+        line = {**numbers, "warnings": warnings(self.history), "verl": verl}
         with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(line) + "\n")
         self.step_metrics = {}
         if self.save_due:
             self.save_due = False
@@ -237,6 +255,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.step_metrics |= {
             "discriminator_loss": float(found["loss_d"]),
             "discriminator_accuracy_before": float(found["accuracy_before"]),
+            "discriminator_grad_norm": float(found["grad_norm"]),
         }
 
     def _logits(self, data: TensorDict) -> torch.Tensor:
@@ -258,13 +277,19 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
                 f"step {self.global_steps}: the judge gave no verdict on {missing} of {len(rows)} "
                 "responses; see that it answers, then continue with --resume"
             )
+        self.judge_calls += len(rows)
         zeros = torch.zeros(len(rows))
-        similarity = zeros if logits is None else similarity_reward(logits)
+        similarity = zeros
+        if logits is not None:
+            graded = self.ril.continuous_similarity
+            similarity = continuous_similarity(logits) if graded else similarity_reward(logits)
         answer = zeros if self.ril.method == "imitation" else rows.answer
         rewards = total_reward(similarity, answer)
+        finite = bool(rewards.isfinite().all())
         estimate = grpo_advantages if self.ril.method == "grpo" else dr_grpo_advantages
-        advantages = estimate(rewards, rows.group)
-        self._write_back(batch, rows, rewards, advantages)
+        advantages = estimate(rewards, rows.group) if finite else zeros * torch.nan
+        if not self.ril.teacher_rows_in_loss:
+            advantages = advantages.where(rows.own, 0.0)
         probability = zeros + 0.5 if logits is None else torch.sigmoid(logits)
         write_record(
             self.run_dir / "rows" / f"step_{self.global_steps}.jsonl",
@@ -274,22 +299,28 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
             advantages,
             old_log_probs,
         )
-        sums = torch.zeros(int(rows.group.max()) + 1).index_add_(0, rows.group, advantages)
-        self.step_metrics["advantage_group_sum_max"] = sums.abs().max().item()
-        for name, chosen in (("student", rows.own), ("teacher", ~rows.own)):
-            if chosen.any():
-                self.step_metrics |= self._figures(name, rows, chosen, similarity)
+        self.step_metrics |= row_figures(rows, similarity) | {"reward": rewards.mean().item()}
+        self._check_finite("discriminator_loss", "discriminator_grad_norm", "reward")
+        self._write_back(batch, rows, rewards, advantages)
+        self._summarise_rewards(rows, rewards, advantages)
 
-    @staticmethod
-    def _figures(
-        name: str, rows: Rows, chosen: torch.Tensor, similarity: torch.Tensor
-    ) -> dict[str, float]:
-        index = chosen.nonzero()[:, 0].tolist()
-        return {
-            f"answer_{name}": rows.answer[chosen].mean().item(),
-            f"similarity_{name}": similarity[chosen].mean().item(),
-            f"tokens_{name}": sum(rows.tokens[i] for i in index) / len(index),
-            f"unfinished_{name}": sum(not rows.finished[i] for i in index) / len(index),
+    def _check_finite(self, *names: str) -> None:
+        """Stop before anything of this step is saved as a checkpoint; its rows are saved."""
+        numbers = {name: self.step_metrics[name] for name in names if name in self.step_metrics}
+        check_finite(self.run_dir, f"step {self.global_steps}", numbers)
+
+    def _summarise_rewards(
+        self, rows: Rows, rewards: torch.Tensor, advantages: torch.Tensor
+    ) -> None:
+        sums = torch.zeros(int(rows.group.max()) + 1).index_add_(0, rows.group, advantages)
+        self.step_metrics |= {
+            "advantage_group_sum_max": sums.abs().max().item(),
+            "groups_without_signal": groups_without_signal(rewards, rows.group),
+            **token_counts(
+                rows,
+                teacher_rows_in_loss=self.ril.teacher_rows_in_loss,
+                passes=self.config.actor_rollout_ref.actor.ppo_epochs,
+            ),
         }
 
     def _write_back(
@@ -302,6 +333,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
             score[-1] = reward
         spread = [torch.full((n,), a.item()) for n, a in zip(lengths, advantages, strict=True)]
         fields = {"rm_scores": nested(scores), "advantages": nested(spread)}
+        own = [torch.full((n,), o) for n, o in zip(lengths, rows.own.tolist(), strict=True)]
+        fields["own"] = nested(own)
         fields["returns"] = nested(spread)
         fields["values"] = nested([torch.zeros(n) for n in lengths])
         tq.kv_batch_put(
@@ -315,6 +348,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.step_metrics |= {
             "kl": float(metrics["actor/kl"]),
             "policy_loss": float(metrics["actor/policy_loss"]),
+            "entropy": float(metrics["actor/entropy_sum"])
+            / max(1.0, float(metrics["actor/own_tokens"])),
             "ratio_mean": float(metrics["actor/ratio_sum"]) / tokens,
             "ratio_max": float(metrics["actor/ratio_max"]),
             "clip_fraction": float(metrics["actor/clipped"]) / tokens,
@@ -326,6 +361,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _pretrain_discriminator(self, folder: Path) -> None:
         """Equation 1 on saved responses of student and teachers, in balanced batches."""
+        if not self.ril.pretrain_steps:
+            return
         table = pq.read_table(self.run_dir / "data" / "discriminator.parquet").to_pylist()
         sides = {own: [r["response"] for r in table if r["own"] == own] for own in (True, False)}
         draw = random.Random(seed_of("pretrain", self.ril.seed))
@@ -336,12 +373,16 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         )
         half = self.ril.pretrain_rows // 2
         log = self.run_dir / "discriminator.jsonl"
+        log.touch()  # says that pre-training has begun
         for step in range(steps):
             texts = draw.choices(sides[True], k=half) + draw.choices(sides[False], k=half)
             own = torch.arange(2 * half) < half
             rate = first + (last - first) * step / max(1, steps - 1)
             self.critic_wg.set_learning_rate(rate)
             self._update_discriminator(discriminator_rows(self.tokenizer, texts, own))
+            names = ("discriminator_loss", "discriminator_grad_norm")
+            numbers = {name: self.step_metrics[name] for name in names}
+            check_finite(self.run_dir, f"discriminator pre-training, step {step + 1}", numbers)
             line = {"step": step + 1, "of": steps, "rate": rate, **self.step_metrics}
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

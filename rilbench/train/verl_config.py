@@ -6,11 +6,15 @@ Sources: verl 0.9.1's ``verl/trainer/config``. Hydra composes it, so verl's own 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.recipe import Recipe
+
+FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
+"""Mixed precision that is none: verl computes in bf16 by default, even where weights are fp32."""
 
 OBJECT_STORE_BYTES = 500_000_000
 """Ray's shared memory on a CPU; its default is a third of the machine's."""
@@ -49,7 +53,7 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         settings["trainer.resume_from_path"] = resume_from
     if cpu:
         settings |= _cpu(recipe, recipe.imitates)
-    return [f"{key}={_text(value)}" for key, value in settings.items()]
+    return as_overrides(settings)
 
 
 def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
@@ -103,6 +107,9 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
         f"{actor}.clip_ratio": recipe.policy.clip,
         f"{actor}.optim.lr": recipe.policy.rate,
         f"{actor}.optim.weight_decay": recipe.policy.weight_decay,
+        f"{actor}.calculate_entropy": True,  # measured, not part of the loss
+        # … without keeping what only its gradient would need.
+        f"{actor}.fsdp_config.entropy_checkpointing": True,
         f"{actor}.checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
         f"{actor}.data_loader_seed": recipe.seed,
         f"{ref}.log_prob_micro_batch_size_per_gpu": micro,
@@ -178,10 +185,7 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
     for fsdp in engines:
         settings[f"{fsdp}.model_dtype"] = "fp32"
         settings[f"{fsdp}.use_torch_compile"] = False
-        # verl computes in bf16 by default, even where the weights are fp32.
-        settings[f"+{fsdp}.mixed_precision"] = (
-            "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
-        )
+        settings[f"+{fsdp}.mixed_precision"] = FP32
     return settings
 
 
@@ -216,6 +220,8 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "method": recipe.method,
         "seed": recipe.seed,
         "own_rows": recipe.own_rows,
+        "continuous_similarity": recipe.reward.similarity == "continuous",
+        "teacher_rows_in_loss": recipe.policy.teacher_rows,
         "clip": recipe.policy.clip,
         "beta": recipe.policy.beta,
         "length_scale": float(length),
@@ -243,9 +249,16 @@ def agent_loop_part(recipe: Recipe, judge_url: str, judge_model: str) -> list[di
                 "repetition_penalty": recipe.sampling.repetition_penalty,
                 "judge_url": judge_url,
                 "judge_model": judge_model,
+                "false_right": recipe.judge.false_right,
+                "false_wrong": recipe.judge.false_wrong,
             },
         }
     ]
+
+
+def as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as Hydra reads them on a command line."""
+    return [f"{key}={_text(value)}" for key, value in settings.items()]
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rilbench.recipe import METHODS
+from rilbench.train.health import MEANING
+
 _MARK = {"running": ("▸", "cyan"), "done": ("✓", "green"), "skipped": ("✓", "dim")}
 _ROWS_SHOWN = 12
 
@@ -30,7 +33,9 @@ class TrainingView:
         self.stages: dict[str, str] = {}
         self.collected: dict[str, tuple[int, int]] = {}
         self.pretraining: Mapping[str, Any] = {}
+        self.supervised: Mapping[str, Any] = {}
         self.rows: list[Mapping[str, Any]] = []
+        self.warned: dict[str, str] = {}
         self.started = time.monotonic()
         self.step_started = self.started
         self._lock = threading.Lock()
@@ -81,19 +86,34 @@ class TrainingView:
                 self.pretraining = values
                 if values["step"] == values["of"]:
                     self.stages["discriminator"] = "done"
+            elif kind == "sft":
+                self.supervised = values
             else:
                 self.rows.append(values)
         if kind == "discriminator":
             if values["step"] == values["of"]:
                 self._say(f"discriminator: done, loss {values['discriminator_loss']:.3f}")
+        elif kind == "sft":
+            if values["step"] % max(1, values["of"] // 10) == 0 or values["step"] == values["of"]:
+                self._say(f"  sft {values['step']}/{values['of']}  loss {values['loss']:.3f}")
         else:
             self._say("  " + "  ".join(f"{n} {v}" for n, v in self._cells(values)))
+            self._warn(values)
 
     # ---- how it is shown
 
     def _say(self, text: str) -> None:
         if not self.console.is_terminal:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _warn(self, values: Mapping[str, Any]) -> None:
+        """A line for each warning when it first appears."""
+        for name in values.get("warnings", ()):
+            if name not in self.warned:
+                text = f"warning at step {values['step']}: {name}: {MEANING[name]}"
+                with self._lock:
+                    self.warned[name] = text
+                self._say(f"  {text}")
 
     def _cells(self, m: Mapping[str, Any]) -> list[tuple[str, str]]:
         """The columns of a step: what a reader of the paper looks for first."""
@@ -136,9 +156,13 @@ class TrainingView:
             if self.stages.get("discriminator") == "running":
                 p = self.pretraining
                 parts.append(self._bar("discriminator", int(p["step"]), int(p["of"])))
+            if self.stages.get("sft") == "running" and self.supervised:
+                s = self.supervised
+                parts.append(self._bar(f"loss {s['loss']:.3f}", int(s["step"]), int(s["of"])))
             if self.rows:
                 parts.append(self._step_table())
-            elif any(n in self.stages for n in ("ril", "imitation", "dr-grpo", "grpo")):
+                parts += [Text(line, style="yellow") for line in self.warned.values()]
+            elif any(name in self.stages for name in METHODS):
                 parts.append(Text("starting verl (about a minute) …", style="dim"))
         return Group(*parts)
 

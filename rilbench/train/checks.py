@@ -1,0 +1,117 @@
+"""What would stop a run, found before its folder is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rilbench.checkpoint import Checkpoint, inspect_checkpoint
+from rilbench.errors import UserError
+from rilbench.hardware import has_gpu
+from rilbench.locations import locate
+from rilbench.recipe import Recipe
+from rilbench.teachers.questions import Question, read_questions
+from rilbench.train.collecting import Wanted, student_wanted, teachers_wanted
+from rilbench.train.run_folder import Run
+
+IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl")
+"""Model types whose processor verl 0.9.1 accepts; for others it goes on without images."""
+
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+"""Trackers of verl that ``--log`` offers, and the package that each needs."""
+
+
+def check_device(recipe: Recipe) -> None:
+    """Refuse a recipe for GPUs where there is none, at once.
+
+    Raises:
+        UserError: with what it needs and the command that runs without a GPU.
+    """
+    if recipe.hardware.device == "cuda" and not has_gpu():
+        need = f"{recipe.hardware.nodes * recipe.hardware.devices} GPUs"
+        raise UserError(
+            f"{recipe.student.name} needs {need} of {recipe.hardware.memory_gib} GiB and this "
+            "machine has none; without a GPU: rilbench train --recipe "
+            f"{recipe.recipe} --student nano"
+        )
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Refuse a tracker that is unknown or not installed, before anything runs.
+
+    Raises:
+        UserError: with the known ones, or the command that installs it.
+    """
+    from importlib.util import find_spec
+
+    for name in trackers:
+        if name not in TRACKERS:
+            raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
+        if find_spec(TRACKERS[name]) is None:
+            raise UserError(f"--log {name} needs a package: uv pip install {TRACKERS[name]}")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Find what would stop a run, before its folder is made.
+
+    Raises:
+        UserError: no GPU where one is needed; a model or the data missing, broken or unfit; a judge
+            without an address; settings that verl cannot divide among devices.
+    """
+    from rilbench.train.verl_config import overrides
+
+    check_device(recipe)
+    read_inputs(Run(Path("runs"), recipe))
+    check_judge(recipe)
+    if recipe.reinforces:
+        overrides(recipe, Path("runs"), "model", resume_from=None)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run starts from."""
+
+    student: Checkpoint
+    wanted: list[Wanted]
+    """Teachers' responses, and the student's where it is the one that the recipe names."""
+    questions: list[Question]
+    dev: list[Question]
+
+
+def read_inputs(run: Run) -> Inputs:
+    """The recipe's models and data, checked.
+
+    Raises:
+        UserError: one is missing, broken or unfit.
+    """
+    recipe = run.recipe
+    student = inspect_checkpoint(locate(recipe.student.model))
+    if student.model_type not in IMAGE_READERS:
+        raise UserError(
+            f"verl 0.9.1 passes no images to {student.model_type}; take a student of one of "
+            f"{', '.join(IMAGE_READERS)}"
+        )
+    questions = read_questions(locate(recipe.data.train))
+    dev = read_questions(locate(recipe.data.dev))
+    if len(questions) < recipe.schedule.questions:
+        raise UserError(
+            f"{len(questions)} questions are fewer than one step's "
+            f"{recipe.schedule.questions}; set schedule.questions"
+        )
+    if recipe.sft.data:
+        read_questions(locate(recipe.sft.data))
+    wanted = teachers_wanted(run)
+    if not recipe.sft.steps:
+        wanted += student_wanted(run, student)
+    return Inputs(student, wanted, questions, dev)
+
+
+def check_judge(recipe: Recipe) -> None:
+    """Refuse a judge that is a model without an address.
+
+    Raises:
+        UserError: with the setting that gives it.
+    """
+    if not recipe.judge.url and recipe.judge.model != "rule":
+        raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")

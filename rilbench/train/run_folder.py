@@ -1,0 +1,119 @@
+"""One run on disk: its folder, what is done, and what is forgotten when a step is done again.
+
+A run lives in one folder: ``recipe.yaml`` (resolved), ``collection/``, ``data/`` (what verl reads),
+``sft/``, ``discriminator/``, ``steps/`` (the trainer's own checkpoints), ``metrics.jsonl``,
+``cost.json``, ``rows/``, ``logs/`` and, when it is finished, ``checkpoint/``: an ordinary Hugging
+Face folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rilbench.errors import UserError
+from rilbench.recipe import Recipe, read_recipe
+from rilbench.train.finite import STOPPED
+
+
+class View(Protocol):
+    """What shows progress to a user; see `rilbench.train.view`."""
+
+    def stage(self, name: str, state: str) -> None:
+        """A stage starts (``running``), is ``done`` or was found done (``skipped``)."""
+
+    def answers(self, model: str, done: int, total: int) -> None:
+        """Responses collected so far."""
+
+    def line(self, kind: str, values: Mapping[str, Any]) -> None:
+        """A line of ``metrics.jsonl`` (``ril``), or of ``discriminator``'s or ``sft``'s file."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on disk."""
+
+    folder: Path
+    recipe: Recipe
+
+    @property
+    def checkpoint(self) -> Path:
+        """The exported student."""
+        return self.folder / "checkpoint"
+
+    @property
+    def collection(self) -> Path:
+        """The saved responses: the run's own folder, or one that runs share."""
+        shared = self.recipe.collection.folder
+        return Path(shared) if shared else self.folder / "collection"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last stage is done."""
+        return (self.checkpoint / "rilbench.json").exists()
+
+
+def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
+    """Create a run's folder, or open it again.
+
+    Raises:
+        UserError: it exists and is not finished, without ``resume``; or it belongs to another
+            recipe.
+    """
+    file = folder / "recipe.yaml"
+    if not folder.exists():
+        if resume:
+            raise UserError(f"{folder} does not exist, so there is nothing to resume")
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        part.rename(folder)
+        return Run(folder, recipe)
+    there = read_recipe(file)
+    run = Run(folder, there)
+    if there.fingerprint != recipe.fingerprint:
+        raise UserError(
+            f"{folder} holds a run of another recipe ({there.fingerprint}, not "
+            f"{recipe.fingerprint}); choose another name with --run"
+        )
+    if not run.finished and not resume:
+        raise UserError(f"{folder} exists and is not finished; continue it with --resume")
+    return run
+
+
+def last_step(run: Run) -> int:
+    """The last step with a complete checkpoint of the trainer; 0 when there is none."""
+    steps = (run.folder / "steps").glob("global_step_*")
+    return max((int(path.name.rsplit("_", 1)[1]) for path in steps), default=0)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Drop what was written of steps that will be done again."""
+    for record in (folder / "rows").glob("step_*.jsonl"):
+        if int(record.stem.rsplit("_", 1)[1]) > step:
+            record.unlink()
+    if not (folder / "discriminator" / "done").exists():
+        (folder / "discriminator.jsonl").unlink(missing_ok=True)
+    path = folder / "metrics.jsonl"
+    if path.exists():
+        keep_lines(path, step)
+
+
+def keep_lines(path: Path, step: int) -> None:
+    """Keep the lines of a JSON-lines file up to a step; a line that a kill cut short goes too."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    part.replace(path)
+
+
+def stop_reason(run: Run) -> str | None:
+    """Why the trainer stopped itself, in one line; None where it did not."""
+    path = run.folder / STOPPED
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None

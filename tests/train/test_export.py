@@ -1,0 +1,36 @@
+import json
+
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.recipe import load_recipe
+from rilbench.train.export import chosen_step
+from rilbench.train.run_folder import last_step, open_run
+
+
+def saved_run(tmp_path, recipe, scores, saved):
+    run = open_run(tmp_path / "r", recipe, resume=False)
+    lines = [
+        {"step": s} | ({"dev_accuracy": v} if v is not None else {}) for s, v in scores.items()
+    ]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in lines))
+    for step in saved:
+        (run.folder / "steps" / f"global_step_{step}").mkdir(parents=True)
+    return run
+
+
+def test_export_takes_the_last_or_the_best_on_dev(tmp_path):
+    scores = {8: 0.5, 9: 0.9, 10: 0.7, 12: 0.6}
+    last = saved_run(tmp_path, load_recipe("both", "nano"), scores, [8, 10, 12])
+    assert chosen_step(last) == (12, 0.6)
+    assert last_step(last) == 12
+    best = load_recipe("both", "nano", overrides=["schedule.export=best", "schedule.eval_every=1"])
+    run = saved_run(tmp_path / "best", best, scores, [8, 10, 12])
+    assert chosen_step(run) == (10, 0.7), "step 9 was better but is not saved"
+
+
+def test_export_of_the_best_needs_a_score(tmp_path):
+    best = load_recipe("both", "nano", overrides=["schedule.export=best", "schedule.eval_every=3"])
+    run = saved_run(tmp_path, best, {2: None}, [2])
+    with pytest.raises(UserError, match="eval_every"):
+        chosen_step(run)

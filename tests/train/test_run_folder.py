@@ -1,0 +1,33 @@
+import json
+
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.recipe import load_recipe
+from rilbench.train.run_folder import forget_after, open_run
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("both", "nano")
+
+
+def test_a_new_run_is_there_whole(tmp_path, recipe):
+    run = open_run(tmp_path / "runs" / "a", recipe, resume=False)
+    assert (run.folder / "recipe.yaml").read_text() == recipe.to_yaml()
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["a"]
+    with pytest.raises(UserError, match="--resume"):
+        open_run(run.folder, recipe, resume=False)
+    assert open_run(run.folder, recipe, resume=True) == run
+
+
+def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
+    file.write_text("\n".join(lines) + '\n{"step": 4, "se')  # a kill in the middle of a line
+    (tmp_path / "rows").mkdir()
+    for step in (2, 3):
+        (tmp_path / "rows" / f"step_{step}.jsonl").touch()
+    forget_after(tmp_path, 2)
+    assert [p.name for p in (tmp_path / "rows").iterdir()] == ["step_2.jsonl"]
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2]
