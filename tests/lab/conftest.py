@@ -48,12 +48,12 @@ def fake_row(job, settings, level=0.6, noise=0.02, **changes):
     return Row(**{**values, **changes})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_row():
     return fake_row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def failed_row():
     def make(job, settings, step=7):
         nothing = {"scores": {}, "outcomes": {}, "curves": {}}

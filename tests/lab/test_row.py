@@ -11,9 +11,7 @@ JOB = Job("e", "nano", 3, "dev", ("AI2D", "MMB"), 5, RunSpec("ril", "ril", metho
 
 
 def sample(benchmark, name, score):
-    return Sample(
-        benchmark=benchmark, question_id=name, prompt_hash="", response="", score=score
-    )
+    return Sample(benchmark=benchmark, question_id=name, prompt_hash="", response="", score=score)
 
 
 def test_a_row_comes_back_as_it_was(tmp_path, make_row, failed_row):

@@ -33,7 +33,9 @@ def test_the_interval_of_a_worked_example():
     # Student's table: 4.303 for two degrees of freedom.
     half = 4.30265 * np.std(values, ddof=1) / math.sqrt(3)
     assert found.mean == pytest.approx(16.3767, abs=1e-4)
-    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), rel=1e-5)
+    assert (found.low, found.high) == pytest.approx(
+        (found.mean - half, found.mean + half), rel=1e-5
+    )
 
 
 def test_the_p_value_against_an_integral():
