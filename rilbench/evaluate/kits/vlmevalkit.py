@@ -102,12 +102,11 @@ def _score(dataset: Dataset, found: Mapping[str, Any]) -> KitScore:
     value = 100.0 * sum(known) / len(known) if known else None
     if not missing and found["records"] is not None:
         total = _total(dataset, found["records"])
-        # The kit passes circular results through a file in /tmp that is named after the second,
-        # which two evaluations can share: never trust a total that its own questions contradict.
+        # Never trust a total that its own questions contradict.
         if value is None or abs(total - value) > 1e-6:
             raise UserError(
                 f"{dataset.name}: the kit's total {total} is not the mean {value} of its own "
-                "questions; evaluate again, one evaluation at a time"
+                "questions; evaluate again in another work folder"
             )
         value = total
     return KitScore(value, outcomes, missing, float(found["seconds"]))

@@ -31,8 +31,8 @@ from typing import Any, ClassVar
 from vlmeval.dataset import DATASET_CLASSES, build_dataset, prefetch_answer
 from vlmeval.dataset.image_mcq import MMMUDataset
 from vlmeval.dataset.image_vqa import MMVet
+from vlmeval.dataset.utils import multiple_choice
 from vlmeval.dataset.utils.mathvista import post_check
-from vlmeval.dataset.utils.multiple_choice import MMMU_preproc
 from vlmeval.smp import load
 
 PREDICTIONS = "answers.pkl"
@@ -57,6 +57,16 @@ class MMVetV2(MMVet):  # type: ignore[misc]
 
 
 DATASET_CLASSES.append(MMVetV2)
+
+
+def name_from_tmp() -> str:
+    """Name a file of the current folder as the kit does, from ``/tmp``."""
+    return os.path.relpath(Path("circular").absolute(), Path("/tmp").resolve())
+
+
+# The kit passes circular results through a file in /tmp that is named after the second, which two
+# evaluations can share.
+multiple_choice.timestr = name_from_tmp
 
 
 def open_dataset(folder: Path, name: str) -> Any:
@@ -199,7 +209,7 @@ def judged_value(name: str, row: Any) -> tuple[float, Any]:
 def choice_outcomes(answers: Any, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Outcomes of multiple choice, with the letters that the kit read, one for each rotation."""
     if "MMMU" in spec["name"]:  # The kit gives an open question two options; see its function.
-        answers = MMMU_preproc(answers)
+        answers = multiple_choice.MMMU_preproc(answers)
     read: dict[str, list[str]] = {}
     for _, row in answers.sort_values("index").iterrows():
         letters = read.setdefault(group_of(row["index"], spec["circular"]), [])

@@ -231,6 +231,8 @@ def test_every_column_is_the_kits_own_score(
     scores = score(kit, prompts, tmp_path / "out", judge, answers)
     result = json.loads((tmp_path / "out" / "result.json").read_text())["datasets"]
     assert list(scores) == [dataset.name for dataset in DATASETS]
+    # Where no other evaluation writes, and not in /tmp under the name of the second.
+    assert (tmp_path / "out" / "MMBench_DEV_CN" / "circular.tsv").exists()
     for dataset in DATASETS:
         rows, found = KNOWN[dataset.name], scores[dataset.name]
         assert {row[0] for row in rows} == {
