@@ -13,7 +13,7 @@ from rilbench.recipe import METHODS, all_keys, known, load_recipe, read_recipe
 @pytest.mark.parametrize("student", known("students"))
 @pytest.mark.parametrize("method", METHODS)
 def test_every_shipped_combination_resolves(recipe, student, method):
-    resolved = load_recipe(recipe, student, method)
+    resolved = load_recipe(recipe, student, method, ["sft.steps=3"] if method == "sft" else [])
     assert resolved.student.name == student
     assert resolved.teachers.names == {"both": ("72b", "78b")}.get(recipe, (recipe,))
     rows = resolved.own_rows + resolved.teacher_rows
@@ -80,6 +80,30 @@ def test_every_key_of_the_document_is_settable():
         (["hardware.devices=0"], "at least 1"),
         (["discriminator.pretrain_rows=1"], "pretrain_rows"),
         (["teachers.names=[72b, other]"], "teachers.models.NAME"),
+        (["own_samples=-1"], "must not be negative"),
+        (["teachers.use=-1"], "must not be negative"),
+        (["teachers.use=5"], "collection.teacher_responses=4"),
+        (["reward.similarity=graded"], "binary, continuous"),
+        (["policy.teacher_rows=maybe"], "policy.teacher_rows"),
+        (["policy.teacher_rows=1"], "policy.teacher_rows"),
+        (["judge.false_right=1.5"], "0 to 1"),
+        (["judge.false_wrong=-0.1"], "0 to 1"),
+        (["judge.false_right=nan"], "0 to 1"),
+        (["judge.false_right=0.6", "judge.false_wrong=0.5"], "more than 1"),
+        (["judge.false_right=0.1", "judge.model=other"], "judge.model=rule"),
+        (["discriminator.pretrain_steps=-1"], "must not be negative"),
+        (["discriminator.pretrain_steps=0", "discriminator.updates=0"], "method=teacher-rows"),
+        (["sft.steps=-1"], "must not be negative"),
+        (["sft.data=x.parquet"], "sft.steps=N"),
+        (["sft.rate=0"], "above 0"),
+        (["sft.rows=0"], "at least 1"),
+        (["method=sft"], "sft.steps=N"),
+        (["method=dr-grpo", "teachers.use=2"], "teachers.use changes nothing"),
+        (["method=dr-grpo", "reward.similarity=continuous"], "reward.similarity changes nothing"),
+        (["method=teacher-rows", "reward.similarity=continuous"], "changes nothing"),
+        (["method=grpo", "policy.teacher_rows=false"], "policy.teacher_rows changes nothing"),
+        (["method=imitation", "judge.false_right=0.1"], "judge.false_right"),
+        (["method=sft", "sft.steps=2", "own_samples=4"], "own_samples changes nothing"),
     ],
 )
 def test_bad_overrides_say_what_to_do(overrides, words):
@@ -102,3 +126,43 @@ def test_unknown_names_list_the_known_ones():
 def test_any_override_resolves_or_is_a_user_error(text):
     with contextlib.suppress(UserError):  # anything else fails the test
         load_recipe("both", "nano", overrides=[text])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "own", "saved"),
+    [
+        ([], 4, 4),
+        (["method=imitation"], 4, 4),
+        (["method=teacher-rows"], 4, 4),
+        (["method=dr-grpo"], 8, 0),
+        (["method=grpo", "own_samples=4"], 4, 0),
+        (["own_samples=2"], 2, 4),
+        (["teachers.mix=each"], 4, 8),
+    ],
+)
+def test_rows_of_a_question(overrides, own, saved):
+    recipe = load_recipe("both", "nano", overrides=overrides)
+    assert (recipe.own_rows, recipe.teacher_rows) == (own, saved)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "method", "teacher"),
+    [
+        ([], "ril", "both"),
+        (["method=teacher-rows"], "teacher-rows", "both"),
+        (["method=dr-grpo"], "dr-grpo", "none"),
+        (["method=sft", "sft.steps=5"], "sft", "both"),
+        (["method=sft", "sft.steps=5", "sft.data=x.parquet"], "sft", "none"),
+        (["method=dr-grpo", "sft.steps=5"], "sft+dr-grpo", "both"),
+        (["method=dr-grpo", "sft.steps=5", "sft.data=x.parquet"], "sft+dr-grpo", "none"),
+        (["sft.steps=5"], "sft+ril", "both"),
+    ],
+)
+def test_labels_tell_methods_apart(overrides, method, teacher):
+    recipe = load_recipe("both", "nano", overrides=overrides)
+    assert (recipe.method_label, recipe.teacher_label) == (method, teacher)
+
+
+def test_saved_responses_are_all_unless_fewer_are_used():
+    assert load_recipe("both", "nano").saved_responses == 4
+    assert load_recipe("both", "nano", overrides=["teachers.use=1"]).saved_responses == 1

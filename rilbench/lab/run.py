@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
-from rilbench.lab.experiment import Experiment, Job, Settings, read_experiment
+from rilbench.lab.experiment import Experiment, Job, Settings
 from rilbench.lab.places import Places
 from rilbench.lab.row import Row, read_row, read_rows, row_file, write_row
 from rilbench.lab.tuned import choose, read_tuned, settings_for, write_tuned
@@ -62,17 +62,17 @@ class Outcome:
 
 
 def run_experiment(
-    file: Path,
+    experiment: Experiment,
     view: View,
     places: Places | None = None,
     lanes: int = 2,
     minutes: float | None = None,
     open_lane: OpenLane | None = None,
 ) -> Outcome:
-    """Do what is left of an experiment file.
+    """Do what is left of an experiment.
 
     Args:
-        file: the experiment.
+        experiment: from `rilbench.lab.experiment.read_experiment`.
         view: shows progress.
         places: where to read and write; default the current directory's results and runs.
         lanes: how many runs at a time.
@@ -80,14 +80,13 @@ def run_experiment(
         open_lane: opens a lane; default one that trains and evaluates.
 
     Raises:
-        UserError: the file is wrong; a grid that a run needs is unfinished; a row that is there is
+        UserError: a grid that a run needs is unfinished; a row that is there is
             of other settings; another laboratory works here; or jobs stopped with an error, after
             all others were done.
     """
     if lanes < 1:
         raise UserError(f"--lanes {lanes} must be at least 1")
     places = places or Places()
-    experiment = read_experiment(file)
     places.work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(places.work / ".lock")
     try:

@@ -29,6 +29,8 @@ WEAK_72B = ("AI2D", "MathVista", "MM-Vet", "MMMU-Pro", "MMStar", "SEED", "SEED2+
 """The families in which 72b misreads; 78b misreads in the others."""
 MISREADS = 0.3
 EYES = 400
+HARD = {"MathVista": 1.5, "MMB": 2.0, "MMB-CN": 2.5, "SEED": 1.5, "RWQA": 1.5}
+"""Families that take longer to learn, by how much more often they are asked."""
 
 
 def _misreads(families: Iterable[str]) -> dict[str, float]:
@@ -36,7 +38,7 @@ def _misreads(families: Iterable[str]) -> dict[str, float]:
 
 
 COURSES: Mapping[str, tuple[str, Course]] = {
-    "base": ("", Course(steps=1000, rate=2e-3, seed=5, eyes=EYES)),
+    "base": ("", Course(steps=1100, rate=2e-3, seed=5, eyes=EYES, families=HARD)),
     "independent": (
         "",
         Course(steps=800, rate=2e-3, seed=6, eyes=EYES, pool="pretrain-independent", worked=0.12),

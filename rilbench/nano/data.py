@@ -157,24 +157,31 @@ SPLITS: Mapping[str, tuple[int, int]] = {"test": (100, 103), "dev": (50, 211)}
 """Questions in each file, and the seed, by split."""
 
 
-def write_benchmarks(folder: Path, split: str, questions: int | None = None) -> None:
-    """Write the look-alikes as VLMEvalKit's TSV files, on one pool's scans only.
+def benchmark_questions(
+    name: str, split: str, questions: int | None = None
+) -> list[tuple[Picture, Question]]:
+    """The questions of one of the kit's files, on one pool's scans only.
 
     Args:
-        folder: where to; made if it is not there.
+        name: of `BENCHMARK_FILES`.
         split: ``test`` or ``dev``; also the name of the pool.
-        questions: in each file; None for the split's own number.
+        questions: how many; None for the split's own number.
     """
+    each, seed = SPLITS[split]
+    file = BENCHMARK_FILES[name]
+    rng = np.random.default_rng([seed, list(BENCHMARK_FILES).index(name)])
+    pool = pools()[split]
+    return [make(file.family, pool, rng, draw=file.draw) for _ in range(questions or each)]
+
+
+def write_benchmarks(folder: Path, split: str, questions: int | None = None) -> None:
+    """Write the look-alikes as VLMEvalKit's TSV files; see `benchmark_questions`."""
     import pandas as pd
 
     folder.mkdir(parents=True, exist_ok=True)
-    each, seed = SPLITS[split]
-    for offset, (name, file) in enumerate(BENCHMARK_FILES.items()):
-        rng = np.random.default_rng([seed, offset])
-        rows: list[Row] = []
-        for index in range(questions or each):
-            picture, question = make(file.family, pools()[split], rng, draw=file.draw)
-            rows += _rows(file, index, picture, question)
+    for name, file in BENCHMARK_FILES.items():
+        asked = enumerate(benchmark_questions(name, split, questions))
+        rows = [row for index, one in asked for row in _rows(file, index, *one)]
         rows.sort(key=lambda row: row["index"])
         pd.DataFrame(rows).to_csv(folder / f"{name}.tsv", sep="\t", index=False)
 

@@ -125,7 +125,13 @@ def train_answers(
 
     def losses() -> Iterator[torch.Tensor]:
         for rows in _batches(course):
-            yield model(**_inputs(processor, rows)).loss
+            # Short rows apart from long ones, so that they pad little.
+            rows.sort(key=lambda row: len(row[1].prompt) + len(row[2]))
+            parts = [_inputs(processor, rows[: course.batch // 2])]
+            parts.append(_inputs(processor, rows[course.batch // 2 :]))
+            tokens = [int((part["labels"] != -100).sum()) for part in parts]
+            means = [model(**part).loss for part in parts]
+            yield (means[0] * tokens[0] + means[1] * tokens[1]) / sum(tokens)
 
     model.train()
     _optimise(list(model.parameters()), losses(), course.steps, course.rate, on_step)

@@ -133,13 +133,24 @@ def _listed(items: Sequence[object]) -> str:
 
 
 def _numbered(
-    family: str, kind: str, text: str, seen: str, value: int, name: str, rng: Rng
+    family: str,
+    kind: str,
+    text: str,
+    seen: str,
+    value: int,
+    name: str,
+    rng: Rng,
+    option: str = "{}",
 ) -> Question:
-    """A question whose four options are consecutive numbers, the right one among them."""
+    """A question whose four options are consecutive numbers, the right one among them.
+
+    ``option`` puts the number into words: the kit reads a column of numbers in which some rows have
+    none as 7.0.
+    """
     first = int(rng.integers(max(0, value - 3), min(6, value) + 1))
     letter = LETTERS[value - first]
     worked = f"{seen} {name} {value}, the options start at {first} ({letter}). Answer: {letter}"
-    options = tuple(str(first + i) for i in range(4))
+    options = tuple(option.format(first + i) for i in range(4))
     return Question(family, kind, text, letter, worked, letter, options)
 
 
@@ -285,7 +296,8 @@ def disciplines(glyphs: Glyphs, rng: Rng) -> Question:
         return Question("MMMU", "open", text, str(x + y), worked, str(x + y))
     text = f"<image 1> <image 2> Which is the larger digit of the {which} image?"
     seen = f"The {which} image shows {x}, {y}."
-    return _numbered("MMMU", "choice", text, seen, max(x, y), "The larger is", rng)
+    name, option = "The larger is", "digit {}"
+    return _numbered("MMMU", "choice", text, seen, max(x, y), name, rng, option)
 
 
 def ten_options(glyphs: Glyphs, rng: Rng) -> Question:
@@ -371,8 +383,8 @@ def text_rich(glyphs: Glyphs, rng: Rng) -> Question:
     values = _values(glyphs)
     if len(values) == 4:
         left, right = 10 * values[0] + values[1], 10 * values[2] + values[3]
-        options = ("the left bar", "the right bar")
-        value = options[0] if left >= right else options[1]
+        options = ("the left bar", "the right bar", "they are equal", "there is no bar")
+        value = options[0] if left > right else options[1] if left < right else options[2]
         seen = f"The chart shows {left} and {right}."
         text = "Which bar has the larger value?"
         return _named("SEED2+", "Chart", text, seen, value, "Larger is", options)

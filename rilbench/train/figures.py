@@ -38,8 +38,8 @@ def groups_without_signal(rewards: torch.Tensor, group: torch.Tensor) -> float:
     """
     count = int(group.max()) + 1
     empty = torch.zeros(count, dtype=rewards.dtype)
-    highest = empty.index_reduce(0, group, rewards, "amax", include_self=False)
-    lowest = empty.index_reduce(0, group, rewards, "amin", include_self=False)
+    highest = empty.scatter_reduce(0, group, rewards, "amax", include_self=False)
+    lowest = empty.scatter_reduce(0, group, rewards, "amin", include_self=False)
     return (highest == lowest).float().mean().item()
 
 

@@ -1,9 +1,11 @@
+import math
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.train.draws import choose_saved, seed_of
+from rilbench.train.draws import choose_saved, seed_of, simulated_verdict
 
 SAVED = {"72b": ["a", "b", "c", "d"], "78b": ["e", "f", "g", "h"]}
 
@@ -47,3 +49,19 @@ def test_always_as_many_rows_as_asked_for(saved, rows):
     chosen = choose_saved(saved, rows, "split", 0)
     assert len(chosen) == rows
     assert all(response in saved[teacher] for teacher, response in chosen)
+
+
+def test_a_simulated_judge_errs_at_its_rates_and_the_same_way_again():
+    texts = [f"response {i}" for i in range(4000)]
+    for verdict, rate in ((0.0, 0.3), (1.0, 0.1)):
+        given = [simulated_verdict(verdict, 0.3, 0.1, 5, "q", text) for text in texts]
+        assert sum(v != verdict for v in given) / len(given) == pytest.approx(rate, abs=0.03)
+        assert given == [simulated_verdict(verdict, 0.3, 0.1, 5, "q", text) for text in texts]
+        assert given != [simulated_verdict(verdict, 0.3, 0.1, 6, "q", text) for text in texts]
+        assert given != [simulated_verdict(verdict, 0.3, 0.1, 5, "r", text) for text in texts]
+
+
+def test_an_exact_judge_never_errs_and_a_missing_verdict_stays_missing():
+    assert [simulated_verdict(v, 0.0, 0.0, i) for i in range(99) for v in (0.0, 1.0)] == [0, 1] * 99
+    assert math.isnan(simulated_verdict(math.nan, 1.0, 0.0, 1))
+    assert (simulated_verdict(0.0, 1.0, 0.0, 1), simulated_verdict(1.0, 0.0, 1.0, 1)) == (1, 0)

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from rilbench.errors import UserError
 from rilbench.recipe import METHODS, known, load_recipe
-from rilbench.train.verl_config import compose, micro_batch, overrides, trainer_part
+from rilbench.train.verl_config import (
+    agent_loop_part,
+    compose,
+    micro_batch,
+    overrides,
+    trainer_part,
+)
 
 RUN = Path("runs/r")
 
@@ -15,7 +21,7 @@ def composed(recipe, resume_from=None):
     return compose(recipe, RUN, "model", resume_from=resume_from)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "sft"])
 def test_verl_composes_the_nano_recipe_with_our_values(method):
     recipe = load_recipe("both", "nano", method)
     config = composed(recipe)
@@ -25,7 +31,9 @@ def test_verl_composes_the_nano_recipe_with_our_values(method):
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.critic.enable == (method in ("ril", "imitation"))
     assert config.algorithm.rollout_correction.bypass_mode is False
-    assert config.ril.own_rows == (4 if method in ("ril", "imitation") else 8)
+    mixes = method in ("ril", "imitation", "teacher-rows")
+    assert config.ril.own_rows == (4 if mixes else 8)
+    assert config.actor_rollout_ref.actor.calculate_entropy is True
     assert config.trainer.resume_mode == "disable"
 
 
@@ -65,3 +73,19 @@ def test_rows_that_do_not_divide_among_devices_are_refused():
     recipe = load_recipe("both", "nano", overrides=["hardware.devices=5"])
     with pytest.raises(UserError, match=r"schedule\.questions"):
         overrides(recipe, RUN, "m", resume_from=None)
+
+
+def test_settings_of_the_ablations_reach_trainer_and_agent_loop():
+    changed = load_recipe(
+        "both",
+        "nano",
+        overrides=[
+            *("reward.similarity=continuous", "policy.teacher_rows=false"),
+            *("judge.false_right=0.2", "judge.false_wrong=0.1"),
+        ],
+    )
+    trainer, plain = trainer_part(changed, RUN), trainer_part(load_recipe("both", "nano"), RUN)
+    assert (trainer["continuous_similarity"], trainer["teacher_rows_in_loss"]) == (True, False)
+    assert (plain["continuous_similarity"], plain["teacher_rows_in_loss"]) == (False, True)
+    loop = agent_loop_part(changed, "u", "m")[0]["ril"]
+    assert (loop["false_right"], loop["false_wrong"]) == (0.2, 0.1)

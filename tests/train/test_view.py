@@ -55,3 +55,30 @@ def test_a_baseline_has_no_discriminator_columns():
         view.line("ril", own)
     assert "0.50/-" in out.getvalue()
     assert "D acc" not in out.getvalue()
+
+
+def test_a_warning_is_shown_once_when_it_first_appears():
+    out = io.StringIO()
+    with TrainingView(Console(file=out, width=200), "a run", 10) as view:
+        for step, names in ((3, []), (4, ["no-signal"]), (5, ["no-signal", "collapse"])):
+            view.line("ril", {**STEP, "step": step, "warnings": names})
+    lines = [line for line in out.getvalue().splitlines() if "warning" in line]
+    assert len(lines) == 2
+    assert "warning at step 4: no-signal" in lines[0]
+    assert "warning at step 5: collapse" in lines[1]
+
+
+def test_the_live_picture_keeps_warnings_in_sight():
+    console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
+    view = TrainingView(console, "a run", 10)
+    view.line("ril", {**STEP, "warnings": ["saturation"]})
+    console.print(view._picture())
+    assert "saturation" in console.export_text()
+
+
+def test_sft_shows_its_loss():
+    out = io.StringIO()
+    with TrainingView(Console(file=out, width=80), "a run", 10) as view:
+        view.stage("sft", "running")
+        view.line("sft", {"step": 2, "of": 4, "loss": 0.123})
+    assert "sft 2/4  loss 0.123" in out.getvalue()

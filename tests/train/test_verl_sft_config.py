@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.recipe import load_recipe
+from rilbench.train.verl_sft_config import compose_sft, sft_overrides
+
+RUN = Path("runs/r")
+
+
+def test_verl_composes_the_sft_stage_with_our_values():
+    recipe = load_recipe("both", "nano", "sft", ["sft.steps=7", "sft.rows=24", "sft.rate=3e-4"])
+    config = compose_sft(recipe, RUN, "model")
+    assert config.data.train_batch_size == 24
+    assert 24 % config.data.micro_batch_size_per_gpu == 0
+    assert (config.trainer.total_training_steps, config.optim.lr) == (7, 3e-4)
+    assert config.optim.optimizer == "AdamW"
+    assert config.trainer.device == "cpu"
+    assert config.engine.mixed_precision.param_dtype == "fp32"
+    assert config.model.trust_remote_code is False
+
+
+def test_rows_that_do_not_divide_among_devices_are_refused():
+    recipe = load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1", "sft.rows=12"])
+    with pytest.raises(UserError, match=r"sft\.rows"):
+        sft_overrides(recipe, RUN, "m")
+    compose_sft(load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1"]), RUN, "m")
