@@ -21,8 +21,6 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.base import BaseRollout
@@ -53,6 +51,25 @@ class SeededSampling(LogitsProcessor):  # type: ignore[misc]
         uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
         noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
         return scores + noise.to(scores.dtype)
+
+
+class Nucleus(LogitsProcessor):  # type: ignore[misc]
+    """Top-k, then top-p among those k: transformers' two processors without sorting all tokens."""
+
+    def __init__(self, top_k: int, top_p: float) -> None:
+        self.top_k, self.top_p = top_k, top_p
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Set the scores (B, V) of all other tokens to minus infinity."""
+        k = self.top_k if 0 < self.top_k < scores.shape[1] else scores.shape[1]
+        best, index = scores.topk(k)
+        if self.top_p < 1:
+            # As transformers: from the least likely up, what sums to 1 - p goes; the best stays.
+            tail = best.softmax(-1).flip(-1).cumsum(-1).flip(-1)
+            gone = tail <= 1 - self.top_p
+            gone[:, 0] = False
+            best = best.masked_fill(gone, -torch.inf)
+        return torch.full_like(scores, -torch.inf).scatter_(1, index, best)
 
 
 @dataclass
@@ -191,10 +208,9 @@ class TransformersServer:
         if temperature == 0:
             return steps
         steps.append(TemperatureLogitsWarper(temperature))
-        if (top_k := int(sampling.get("top_k", -1))) > 0:
-            steps.append(TopKLogitsWarper(top_k))
-        if (top_p := float(sampling.get("top_p", 1.0))) < 1:
-            steps.append(TopPLogitsWarper(top_p))
+        top_k, top_p = int(sampling.get("top_k", -1)), float(sampling.get("top_p", 1.0))
+        if top_k > 0 or top_p < 1:
+            steps.append(Nucleus(top_k, top_p))
         steps.append(SeededSampling([int(r.sampling["seed"]) for r in batch]))
         return steps
 

@@ -7,7 +7,7 @@ optimisers, empty queues. What is kept are the processes, with all that they hav
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,12 @@ import transfer_queue as tq
 from omegaconf import open_dict
 from verl.checkpoint_engine import CheckpointEngineManager
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import TrainingWorkerConfig
 from verl.workers.utils.losses import value_loss
+
+from rilbench.train.agent_worker import AgentLoops
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Actors:
     discriminator: Any
     rewards: Any
     servers: Any
-    agent_loops: list[Any] = field(default_factory=list)
+    agent_loops: AgentLoops | None = None
 
 
 class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
@@ -68,11 +69,13 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _switch_discriminator(self, on: bool) -> None:
         """Configure verl's critic, for a run without one, only so far that its worker starts."""
         self.use_critic = on
+        policy, critic = self.config.actor_rollout_ref.model, self.config.critic
         with open_dict(self.config):
-            self.config.critic.enable = on
-            self.config.critic.model.path = self.config.actor_rollout_ref.model.path
-            self.config.critic.ppo_micro_batch_size_per_gpu = 1
-            self.config.critic.forward_micro_batch_size_per_gpu = 1
+            critic.enable = on
+            critic.model.path = policy.path
+            critic.model.use_remove_padding = policy.use_remove_padding
+            critic.model.override_config = policy.override_config  # the kind of attention
+            critic.ppo_micro_batch_size_per_gpu = critic.forward_micro_batch_size_per_gpu = 1
 
     def _take_over(self, actors: Actors) -> None:
         """What verl's `_setup` does, in its order, with actors that are there."""
@@ -132,7 +135,7 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
             profiler_config=omega_conf_to_dataclass(profiler) if profiler else None,
         )
 
-    def agent_loops(self) -> AgentLoopManagerTQ:
+    def agent_loops(self) -> AgentLoops:
         """The manager of the agent loops for this run."""
         assert self.actors is not None
         arguments = (
@@ -141,22 +144,11 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
             self.get_teacher_client(),
             self.get_reward_handles(),
         )
-        workers = self.actors.agent_loops
-        if not workers:
-            manager = AgentLoopManagerTQ.create(*arguments)
-            workers += manager.agent_loop_workers
-            return manager
-        ray.get([worker.__ray_call__.remote(_begin_anew, *arguments) for worker in workers])
-        manager = AgentLoopManagerTQ(*arguments)
-        manager.agent_loop_workers = workers
-        return manager
-
-
-def _begin_anew(worker: Any, *arguments: Any) -> None:
-    """In an agent loop worker: drop what is under way, take another run's configuration."""
-    for task in worker.background_tasks:
-        task.cancel()
-    worker.__init__(*arguments)
+        if self.actors.agent_loops is None:
+            self.actors.agent_loops = AgentLoops.create(*arguments)
+        else:
+            self.actors.agent_loops.reconfigure(*arguments)
+        return self.actors.agent_loops
 
 
 def clear_queue() -> None:

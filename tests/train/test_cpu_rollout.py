@@ -1,6 +1,20 @@
+import pytest
 import torch
+from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from rilbench.train.cpu_rollout import SeededSampling
+from rilbench.train.cpu_rollout import Nucleus, SeededSampling
+
+
+@pytest.mark.parametrize(("k", "p"), [(50, 0.95), (3, 0.5), (-1, 0.9), (5, 1.0), (1000, 0.95)])
+def test_nucleus_keeps_what_transformers_keeps(k, p):
+    logits = 3 * torch.randn(64, 200, generator=torch.Generator().manual_seed(0))
+    logits[:, :4] = -torch.inf  # suppressed
+    expected = logits
+    if k > 0:
+        expected = TopKLogitsWarper(k)(torch.zeros(64, 1), expected)
+    if p < 1:
+        expected = TopPLogitsWarper(p)(torch.zeros(64, 1), expected)
+    assert torch.equal(Nucleus(k, p)(torch.zeros(64, 1), logits), expected)
 
 
 def test_a_row_draws_the_same_token_wherever_it_stands():
