@@ -33,7 +33,7 @@ setup: .venv/.ready  ## Install everything into .venv
 
 demo: setup  ## Train, evaluate and table the small student (about ten minutes on two cores)
 	$(BIN)/rilbench train --recipe both --student nano --run demo $$(test -d runs/demo && echo --resume)
-	$(BIN)/rilbench eval --model nano:student --model runs/demo/checkpoint
+	$(BIN)/rilbench eval --model nano:restyled --model runs/demo/checkpoint
 	$(BIN)/rilbench table
 
 lint: setup
@@ -48,8 +48,12 @@ test: lint  ## Lint, types, and the tests
 test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
 	$(BIN)/python tests/all.py
 
-results: setup  ## Regenerate results/nano: RIL against Dr.GRPO, three seeds; goes on where it was interrupted
-	$(BIN)/python results/seeds.py
+results: setup  ## Run the laboratory's experiments as far as they are unfinished (hours), and report
+	$(BIN)/rilbench lab run grid
+	$(BIN)/rilbench lab run headline
+	$(BIN)/rilbench lab run ablations
+	$(BIN)/rilbench lab gate --update
+	$(BIN)/rilbench lab report
 
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py

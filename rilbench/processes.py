@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 # Stands between us and the child. Its standard input is a pipe that only we hold: however we die,
 # kill -9 included, the pipe closes and the whole process group goes.
 _GUARD = """
@@ -56,3 +58,23 @@ def stop_group(guard: subprocess.Popen[bytes], patience: float = 5.0) -> None:
     guard.wait()
     if guard.stdin is not None:
         guard.stdin.close()
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """CPU time (user and system) of a process and its descendants, ended ones included.
+
+    A descendant that ended counts where its parent waited for it; others are lost from here.
+    """
+    try:
+        root = psutil.Process(pid)
+        tree = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    total = 0.0
+    for process in tree:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total

@@ -43,7 +43,7 @@ def load_recipe(
     """
     values = _read("recipes", recipe)
     name = student or values.get("student", {}).get("name") or Student().name
-    _merge(values, _read("students", name))
+    _merge(values, _student(name))
     values["recipe"] = recipe
     if method is not None:
         values["method"] = method
@@ -81,6 +81,15 @@ def _read(kind: str, name: str) -> dict[str, Any]:
     text = resource(f"{folder}/{name}.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text) or {}
     return loaded
+
+
+def _student(name: str) -> dict[str, Any]:
+    """A student's settings; its file may say ``like: NAME`` and give what differs from NAME."""
+    values = _read("students", name)
+    if "like" in values:
+        own, values = values, _student(str(values.pop("like")))
+        _merge(values, own)
+    return values
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:

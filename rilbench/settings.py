@@ -25,7 +25,7 @@ class Student:
     """The model that is trained."""
 
     name: str = "qwen2.5-vl-7b"
-    model: str = ""  # a folder, a hub name, or "nano:student"
+    model: str = ""  # a folder, a hub name, or "nano:restyled"
 
 
 @dataclass(frozen=True)

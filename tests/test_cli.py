@@ -128,7 +128,7 @@ def test_an_existing_run_needs_resume_and_the_same_recipe(tmp_path):
 
 def test_a_truncated_or_text_only_model_is_refused(tmp_path):
     student = tmp_path / "student"
-    shutil.copytree(nano_folder() / "student", student)
+    shutil.copytree(nano_folder() / "restyled", student)
     weights = student / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     result = run("eval", "--model", str(student), cwd=tmp_path)
@@ -145,7 +145,7 @@ def test_a_read_only_ledger_is_refused_before_any_work(tmp_path):
     db = tmp_path / "r.db"
     db.touch()
     db.chmod(0o444)
-    result = run("eval", "--model", "nano:student", "--db", str(db), cwd=tmp_path)
+    result = run("eval", "--model", "nano:restyled", "--db", str(db), cwd=tmp_path)
     refused(result, "r.db")
 
 

@@ -32,6 +32,13 @@ def test_paper_values_are_the_defaults():
     assert recipe.schedule.questions * recipe.group == 144
 
 
+def test_a_student_like_another_differs_only_where_it_says():
+    a, b = load_recipe("both", "nano").as_dict(), load_recipe("both", "nano-independent").as_dict()
+    assert b.pop("student") == {"name": "nano-independent", "model": "nano:independent"}
+    assert a.pop("student") != b
+    assert a == b
+
+
 def test_round_trip_and_fingerprint(tmp_path):
     recipe = load_recipe("both", "nano", overrides=["policy.rate=1e-5", "seed=3"])
     assert recipe.policy.rate == 1e-5

@@ -1,6 +1,6 @@
 """A model's answers: asked once, kept for good.
 
-Each answer is on the disk before the next one counts, so that a killed evaluation goes on where it
+Answers are on the disk before they count, so that a killed evaluation goes on where it
 was and asks nothing twice.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -43,13 +43,20 @@ class AnswerFile:
 
     def append(self, key: Key, completion: Completion) -> None:
         """Write one answer through to the disk."""
-        row = {"dataset": key[0], "question_id": key[1], **asdict(completion)}
-        with self.path.open("ab") as file:
+        self.append_all({key: completion})
+
+    def append_all(self, completions: Mapping[Key, Completion]) -> None:
+        """Write several answers through to the disk at once."""
+        lines = [
             # ASCII: no character of an answer can look like a line's end.
-            file.write(json.dumps(row).encode("ascii") + b"\n")
+            json.dumps({"dataset": dataset, "question_id": question, **asdict(completion)})
+            for (dataset, question), completion in completions.items()
+        ]
+        with self.path.open("ab") as file:
+            file.write("".join(f"{line}\n" for line in lines).encode("ascii"))
             file.flush()
             os.fsync(file.fileno())
-        self.found[key] = completion
+        self.found.update(completions)
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:
         """The questions that have no answer yet."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.kits.process import KitProcess
-from rilbench.evaluate.kits.vlmevalkit import WORKER, prompts_job
-from rilbench.evaluate.suite import Benchmark
+from rilbench.evaluate.kits.vlmevalkit import WORKER, prompts_job, specs
+from rilbench.evaluate.suite import Dataset
 from rilbench.serving import Message, image_part, text_part
 
 Key = tuple[str, str]
@@ -48,11 +48,11 @@ class PromptSet:
     """A suite's questions, made by the kit once for each state of data, kit and limit.
 
     Args:
-        benchmarks: of one suite.
+        datasets: of one suite.
         data: folder with ``<dataset>.tsv`` for each of them; only read.
         cache: folder for the questions and images.
         environment: name of the kit's environment, which stands for its versions.
-        limit: questions per benchmark; None for all.
+        limit: questions per dataset; None for all.
 
     Raises:
         UserError: a data file is missing, or the limit is not positive.
@@ -60,7 +60,7 @@ class PromptSet:
 
     def __init__(
         self,
-        benchmarks: Sequence[Benchmark],
+        datasets: Sequence[Dataset],
         data: Path,
         cache: Path,
         environment: str,
@@ -68,16 +68,15 @@ class PromptSet:
     ) -> None:
         if limit is not None and limit < 1:
             raise UserError(f"a limit of {limit} leaves no question; give 1 or more")
-        self.benchmarks = tuple(benchmarks)
+        self.datasets = tuple(datasets)
         self.limit = limit
-        files = {b.dataset: data / f"{b.dataset}.tsv" for b in benchmarks}
+        files = {d.name: data / f"{d.name}.tsv" for d in datasets}
         absent = [file.name for file in files.values() if not file.is_file()]
         if absent:
             raise UserError(f"{data} lacks {', '.join(absent)}; make or copy the benchmarks there")
         self._files = list(files.values())
         self.data_hashes = {dataset: _hash(file) for dataset, file in files.items()}
-        rows = [(b.dataset, b.circular, b.judged, self.data_hashes[b.dataset]) for b in benchmarks]
-        story = [environment, _hash(WORKER), limit, rows]
+        story = [environment, _hash(WORKER), limit, specs(datasets), self.data_hashes]
         self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
         self.folder = cache.absolute() / self.name
         self._building: Path | None = None
@@ -95,7 +94,7 @@ class PromptSet:
         (self._building / "LMUData").mkdir()
         for file in self._files:
             shutil.copyfile(file, self._building / "LMUData" / file.name)
-        kit.submit("prompts", prompts_job(self.benchmarks, self._building, self.limit))
+        kit.submit("prompts", prompts_job(self.datasets, self._building, self.limit))
 
     def finish(self, kit: KitProcess) -> None:
         """Wait for what `submit` began; without one, do nothing."""
@@ -119,7 +118,7 @@ class PromptSet:
     @cached_property
     def prompt_hashes(self) -> dict[str, str]:
         """SHA-256 of each dataset's question ids and prompts, parts in their order."""
-        hashes = {b.dataset: hashlib.sha256() for b in self.benchmarks}
+        hashes = {d.name: hashlib.sha256() for d in self.datasets}
         for question in self.questions:
             line = json.dumps([question.question_id, question.parts], ensure_ascii=False)
             hashes[question.dataset].update(line.encode())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from rilbench.checkpoint import Checkpoint
 from rilbench.evaluate.answers import AnswerFile
 from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING, KitScore, Outcome
 from rilbench.evaluate.prompts import PromptSet, Question
-from rilbench.evaluate.suite import Benchmark, Suite
+from rilbench.evaluate.suite import Benchmark, Dataset, Suite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
 
 _BETWEEN_ROTATIONS = "\n---\n"
@@ -39,13 +40,13 @@ def to_evaluation(
     samples: list[Sample] = []
     rows: list[Score] = []
     for benchmark in story.suite.benchmarks:
-        found = scores[benchmark.dataset]
-        judge = story.judge if benchmark.judged else None
-        own = [
-            _sample(benchmark, groups[benchmark.dataset, o.question_id], o, answers, judge)
-            for o in found.outcomes
-        ]
-        rows.append(_score(benchmark, story, found, own, judge))
+        own = []
+        for dataset in benchmark.datasets:
+            for outcome in scores[dataset.name].outcomes:
+                questions = groups[dataset.name, outcome.question_id]
+                own.append(_sample(benchmark, dataset, questions, outcome, answers, story))
+        found = [scores[dataset.name] for dataset in benchmark.datasets]
+        rows.append(_score(benchmark, story, found, own))
         samples += own
     commit, dirty = code_version()
     labels = checkpoint.labels
@@ -75,49 +76,56 @@ def to_evaluation(
 def _score(
     benchmark: Benchmark,
     story: Story,
-    found: KitScore,
+    found: Sequence[KitScore],
     samples: Sequence[Sample],
-    judge: str | None,
 ) -> Score:
+    """A benchmark's score: the plain mean over its datasets, None when one of them has none."""
     kit, kit_version = story.kit_version.rsplit(" ", 1)
-    data = story.prompts.data_hashes[benchmark.dataset]
+    hashes = [story.prompts.data_hashes[dataset.name] for dataset in benchmark.datasets]
+    data = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+    known = [each.value for each in found if each.value is not None]
     if story.prompts.limit is not None:
         # The first questions of a benchmark are another benchmark: never compare the two.
         data = hashlib.sha256(f"{data} first {story.prompts.limit}".encode()).hexdigest()
     return Score(
         benchmark=benchmark.column,
-        value=found.value,
+        value=statistics.fmean(known) if len(known) == len(found) else None,
         kit=kit,
         kit_version=kit_version,
-        dataset=benchmark.dataset,
+        dataset=benchmark.name,
         metric=benchmark.metric,
-        judge=judge,
+        judge=story.judge if benchmark.judged else None,
         questions=len(samples),
         answered=sum(bool(sample.response.strip()) for sample in samples),
-        missing=found.missing,
+        missing=sum(each.missing for each in found),
         data_sha256=data,
     )
 
 
 def _sample(
     benchmark: Benchmark,
+    dataset: Dataset,
     questions: Sequence[Question],
     outcome: Outcome,
     answers: AnswerFile,
-    judge: str | None,
+    story: Story,
 ) -> Sample:
-    """One scored question; a circular one joins its rotations."""
+    """One scored question; a circular one joins its rotations.
+
+    Datasets of one benchmark number their questions alike, so that the ids then say which it is.
+    """
+    several = len(benchmark.datasets) > 1
     completions = [answers.found[question.key] for question in questions]
     prompts = json.dumps([question.parts for question in questions], ensure_ascii=False)
     cut = any(completion.finish_reason == "length" for completion in completions)
     return Sample(
         benchmark=benchmark.column,
-        question_id=outcome.question_id,
+        question_id=f"{dataset.name}/{outcome.question_id}" if several else outcome.question_id,
         prompt_hash=hashlib.sha256(prompts.encode()).hexdigest()[:16],
         response=_BETWEEN_ROTATIONS.join(completion.text for completion in completions),
         score=outcome.value,
         gold=",".join(question.truth for question in questions),
-        judge=judge,
+        judge=story.judge if dataset.judged else None,
         tokens=sum(completion.completion_tokens for completion in completions),
         seconds=sum(completion.seconds for completion in completions),
         finish_reason="length" if cut else completions[0].finish_reason,

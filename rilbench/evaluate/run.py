@@ -1,19 +1,21 @@
-"""Evaluate models on a suite: prompts by the kit, answers from a server, scores by the kit."""
+"""Evaluate models on a suite: prompts by the kit, answers by the model, scores by the kit."""
 
 import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
-from rilbench.evaluate.judging import judge_name, judge_server
+from rilbench.evaluate.judging import judge_name
+from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.process import KitProcess
 from rilbench.evaluate.kits.vlmevalkit import (
@@ -21,8 +23,8 @@ from rilbench.evaluate.kits.vlmevalkit import (
     KitScore,
     read_scores,
     score_job,
-    start_worker,
 )
+from rilbench.evaluate.offline import OfflineModel, answer_in_batches
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.record import Story, to_evaluation
 from rilbench.evaluate.suite import Suite, find_suite
@@ -65,10 +67,13 @@ class Plan:
         db: the ledger; None writes no scores.
         judge_url: an OpenAI-compatible judge, up to ``/v1``; None is the project's exact one.
         endpoint: a server that already serves the model, up to ``/v1``; None starts one.
-        limit: questions per benchmark; None for all.
+        limit: questions per dataset; None for all.
         concurrency: requests in flight.
-        device: where the server that is started puts the model.
+        device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
+        engine: ``server`` asks a server, the endpoint's or one that is started; ``batch`` generates
+            in this process, ``batch`` questions at a time, and needs no server.
+        batch: questions per batch.
     """
 
     suite: str
@@ -81,26 +86,41 @@ class Plan:
     concurrency: int = 4
     device: str = "cpu"
     python: Path | None = None
+    engine: Literal["server", "batch"] = "server"
+    batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("server", "batch"):
+            raise UserError(f"no engine {self.engine!r}; there is server, batch")
+        if self.engine == "batch" and self.endpoint is not None:
+            raise UserError("batches are generated without a server; leave out the endpoint")
+        if self.batch < 1:
+            raise UserError(f"a batch of {self.batch} holds no question; give 1 or more")
 
 
-def evaluate(model: Path, plan: Plan, on_progress: Report = _silent) -> Evaluation:
+def evaluate(
+    model: Path, plan: Plan, on_progress: Report = _silent, kit: Kit | None = None
+) -> Evaluation:
     """Evaluate one model; see `evaluate_many`."""
-    return evaluate_many([model], plan, on_progress)[0]
+    return evaluate_many([model], plan, on_progress, kit)[0]
 
 
 def evaluate_many(
-    models: Sequence[Path], plan: Plan, on_progress: Report = _silent
+    models: Sequence[Path], plan: Plan, on_progress: Report = _silent, kit: Kit | None = None
 ) -> list[Evaluation]:
     """Evaluate checkpoints on a suite and record them in the ledger.
 
     The kit starts once for all of them, and not at all when nothing of its work has changed since
     an earlier call with the same ``work`` folder. Answers that are there are not asked again.
+    A ``kit`` outlives this call and serves the next; without one, the kit ends with the call.
 
     Raises:
         UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not as it
             must be. Answers and scores that were complete by then are kept.
     """
     suite = find_suite(plan.suite)
+    if kit is not None and kit.judge_url != plan.judge_url:
+        raise UserError("the kit was started for another judge; give both the same judge_url")
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     checkpoints = [inspect_checkpoint(model) for model in models]
@@ -113,13 +133,16 @@ def evaluate_many(
         )
         environment = python.parent.parent.name
         cache = plan.work / "prompts"
-        prompts = PromptSet(suite.benchmarks, plan.data, cache, environment, plan.limit)
+        prompts = PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
         run = _Run(plan, suite, prompts, judge, on_progress)
-        finished = run.all({found.fingerprint: found for found in checkpoints}, python)
+        by_name = {found.fingerprint: found for found in checkpoints}
+        own = Kit(plan.work.absolute() / "kit.log", plan.judge_url)
+        with own if kit is None else nullcontext(kit) as running:
+            finished = run.all(by_name, running, python)
         evaluations = []
         for checkpoint in checkpoints:
-            answers, kit, scores = finished[checkpoint.fingerprint]
-            story = Story(suite, prompts, kit, judge, run.generation)
+            answers, version, scores = finished[checkpoint.fingerprint]
+            story = Story(suite, prompts, version, judge, run.generation)
             evaluation = to_evaluation(checkpoint, story, answers, scores)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
@@ -139,30 +162,44 @@ class _Run:
         self.work = plan.work.absolute()
         self.sampling = Sampling(max_tokens=suite.max_tokens)
         server = plan.endpoint or f"transformers serve {version('transformers')} on {plan.device}"
+        if plan.engine == "batch":
+            how = f"batches of {plan.batch}, on {plan.device}"
+            server = f"transformers generate {version('transformers')}, {how}"
         self.generation = {"server": server, **asdict(self.sampling)}
 
-    def all(self, models: Mapping[str, Checkpoint], python: Path) -> dict[str, Finished]:
+    def all(self, models: Mapping[str, Checkpoint], kit: Kit, python: Path) -> dict[str, Finished]:
         """Collect the answers of all models (by fingerprint), then score them."""
         with ExitStack() as stack:
             answers = {
                 name: stack.enter_context(open_answers(self._answer_path(name))) for name in models
             }
             if not all(self._scored(found) for found in answers.values()):
-                # Started first: it imports while the server starts and the model answers.
-                log = self.work / "kit.log"
-                kit = stack.enter_context(start_worker(python, log, self.plan.judge_url))
-                if not self.prompts.ready:
-                    self.report(Progress("prompts"))
-                    self.prompts.submit(kit)
-                for name, model in models.items():
-                    self._collect(model, answers[name], kit)
-                judge_url = stack.enter_context(judge_server(self.plan.judge_url))
-                for name, model in models.items():
-                    self._score(model, answers[name], kit, judge_url)
+                try:
+                    self._work(models, answers, kit, python)
+                except BaseException:
+                    kit.discard()
+                    raise
         return {
-            name: (found, *read_scores(self._result(found), self.suite.benchmarks))
+            name: (found, *read_scores(self._result(found), self.suite.datasets))
             for name, found in answers.items()
         }
+
+    def _work(
+        self,
+        models: Mapping[str, Checkpoint],
+        answers: Mapping[str, AnswerFile],
+        kit: Kit,
+        python: Path,
+    ) -> None:
+        # Started first: it imports while the server starts and the model answers.
+        process = kit.process(python)
+        if not self.prompts.ready:
+            self.report(Progress("prompts"))
+            self.prompts.submit(process)
+        for name, model in models.items():
+            self._collect(model, answers[name], process)
+        for name, model in models.items():
+            self._score(model, answers[name], process, kit.judge())
 
     def _answer_path(self, fingerprint: str) -> Path:
         """One file for each model, set of prompts and way of generating."""
@@ -180,14 +217,20 @@ class _Run:
         """Ask what has no answer yet; the kit may still be making the prompts at the start."""
         if self._answered(answers):
             return
-        name = model.labels.student
+
+        def count(done: int) -> None:
+            total = len(self.prompts.questions)
+            self.report(Progress("answers", model.labels.student, done, total))
+
+        if self.plan.engine == "batch":
+            offline = OfflineModel(model, self.plan.device)
+            self.prompts.finish(kit)
+            count(len(answers.found))
+            size = self.plan.batch
+            answer_in_batches(offline, self.prompts, answers, self.sampling, size, count)
+            return
         with self._client(model) as client:
             self.prompts.finish(kit)
-            total = len(self.prompts.questions)
-
-            def count(done: int) -> None:
-                self.report(Progress("answers", name, done, total))
-
             count(len(answers.found))
             ask(client, self.prompts, answers, self.sampling, count)
 
@@ -207,7 +250,7 @@ class _Run:
 
     def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
         """Answers as {dataset: {question_id: text}}, in the order of the questions."""
-        texts: dict[str, dict[str, str]] = {b.dataset: {} for b in self.suite.benchmarks}
+        texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
         for question in self.prompts.questions:
             texts[question.dataset][question.question_id] = answers.found[question.key].text
         return texts
@@ -232,7 +275,7 @@ class _Run:
         try:
             judge = judge_url, self.judge
             texts = self._texts(answers)
-            job = score_job(self.suite.benchmarks, self.prompts.folder, building, texts, judge)
+            job = score_job(self.suite.datasets, self.prompts.folder, building, texts, judge)
             kit.run("score", job)
             building.rename(result.parent)
         finally:

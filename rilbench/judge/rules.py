@@ -28,6 +28,15 @@ _TOKEN = re.compile(
     rf"|{_WORD}+"
 )
 
+# A number among other text: no part of a word or of a longer number.
+_NUMBER_WITHIN = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d+)?(?!\w)")
+_LONGEST_NUMBER = 15  # characters; beyond that a float is not exact
+_CHOICE = re.compile(r"^\((?P<letter>[A-Z])\) (?P<text>.*)$", re.M)
+_CHOSEN = re.compile(r"([A-Z])(?:[).:].*)?", re.S)
+
+NOTHING = "Z"
+"""What is extracted where there is no answer; VLMEvalKit reads it as none of the options."""
+
 
 def final_answer(text: str) -> str:
     """Return what follows the last "answer:" or "answer is", else the whole text.
@@ -115,3 +124,44 @@ def grade(truth: str, response: str) -> float:
         ValueError: the ground truth is empty.
     """
     return round(_share(truth, response), 1)
+
+
+def extract(question: str, response: str) -> str:
+    """Return the answer that ``response`` gives, in the form that MathVista's hint asks for.
+
+    With choices ("(A) 12" on lines after "Choices:") it is the letter of the final answer, or of
+    the choice that it repeats. Where an integer or a floating-point number is asked, it is the
+    first number after "answer:", else the last of the whole text. Otherwise it is the final answer.
+    :data:`NOTHING` stands for no answer.
+    """
+    answer = final_answer(response)
+    _, listed, choices = question.partition("\nChoices:\n")
+    if listed:
+        return _chosen(answer, dict(_CHOICE.findall(choices)))
+    hint = question.partition("\n")[0]
+    if "integer" in hint or "floating-point number" in hint:
+        return _last_number(response, whole="integer" in hint)
+    return answer or NOTHING
+
+
+def _chosen(answer: str, choices: dict[str, str]) -> str:
+    """Return the letter of the choice that ``answer`` names, else the answer itself."""
+    letter = _CHOSEN.fullmatch(answer)
+    if letter and letter[1] in choices:
+        return letter[1]
+    said = answer.casefold()
+    same = [key for key, text in choices.items() if final_answer(text).casefold() == said]
+    return same[0] if len(same) == 1 else answer or NOTHING
+
+
+def _last_number(response: str, whole: bool) -> str:
+    """Return the number that ``response`` ends with; ``whole`` writes 8.0 as 8."""
+    text = response.replace(_MINUS, "-")
+    markers = list(_MARKER.finditer(text))
+    found = _NUMBER_WITHIN.findall(text[markers[-1].end() :] if markers else text)
+    if not found:
+        return NOTHING
+    number = str(found[0] if markers else found[-1]).replace(",", "")
+    if len(number) > _LONGEST_NUMBER:
+        return NOTHING
+    return str(int(float(number))) if whole and float(number).is_integer() else number

@@ -1,8 +1,8 @@
 """The exact judge: the rules of :mod:`rilbench.judge.rules` behind the OpenAI API.
 
-Anything that asks a judge, this project's client or VLMEvalKit's MM-Vet, can ask this server
-instead: it answers in milliseconds, always alike, and its name stands in the score's row. It
-refuses prompts that it cannot decide by rule (HTTP 400) rather than make a verdict up.
+Anything that asks a judge, this project's client or VLMEvalKit's MM-Vet and MathVista, can ask
+this server instead: it answers in milliseconds, always alike, and its name stands in the score's
+row. It refuses prompts that it cannot decide by rule (HTTP 400) rather than make a verdict up.
 
     python -m rilbench.judge.server --port 8000
 """
@@ -25,9 +25,10 @@ from typing import Any
 from aiohttp import web
 
 from rilbench.errors import UserError
+from rilbench.judge.mathvista import read_mathvista_prompt
 from rilbench.judge.mmvet import read_mmvet_prompt
 from rilbench.judge.prompt import read_judge_messages
-from rilbench.judge.rules import grade, is_right
+from rilbench.judge.rules import extract, grade, is_right
 
 RULE_JUDGE = "rilbench-rule-judge-1"
 """The judge's name; the number goes up whenever a rule changes a verdict."""
@@ -41,8 +42,10 @@ _BACKLOG = 1024  # connections
 def reply(messages: Sequence[Mapping[str, str]]) -> str:
     """Return the judge's reply to a conversation of plain texts.
 
+    It knows the judge prompt of this project, and those of VLMEvalKit for MM-Vet and MathVista.
+
     Raises:
-        ValueError: neither a judge prompt nor MM-Vet's, or one that the rules cannot decide.
+        ValueError: none of the prompts above, or one that the rules cannot decide.
     """
     asked = read_judge_messages(messages)
     if asked is not None:
@@ -64,7 +67,12 @@ def reply(messages: Sequence[Mapping[str, str]]) -> str:
                     "ambiguous MM-Vet prompt; end the question with a full stop or '?'"
                 )
             return str(grades.pop())
-    raise ValueError("neither rilbench's judge prompt nor MM-Vet's; ask a language model instead")
+        extraction = read_mathvista_prompt(content)
+        if extraction is not None:
+            return extract(*extraction)
+    raise ValueError(
+        "neither rilbench's judge prompt nor MM-Vet's nor MathVista's; ask a language model instead"
+    )
 
 
 def _plain(message: object) -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""Build the laboratory from its seeds: tokenizer, base, two teachers, student, questions, files.
+"""Build the laboratory from its seeds: two teachers, two students, questions and benchmark files.
 
-A base model learns to read, then to answer in the worked style. Each teacher goes on from it and
-misreads the pictures of some families, so that the two are strong and weak on different tasks. The
-student goes on from it with bare answers: it can do the tasks, but by its default style it does
-not.
+A base model learns to see, then to answer in the worked style. Each teacher goes on from it and
+misreads the pictures of half of the families, so that the two are strong and weak on different
+tasks. The restyled student goes on from a teacher with bare answers: it can do the tasks, but by
+its default style it does not. The independent student has parameters and digits of its own and was
+taught bare answers with a few worked ones among them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,45 @@ from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
 from rilbench.nano.data import training_questions, write_benchmarks
 from rilbench.nano.supervised import Course
+from rilbench.nano.tasks import FAMILIES
 from rilbench.teachers.questions import write_questions
 
-READER = Course(steps=700, rate=2e-3, seed=1, families={"ChartQA": 1, "MM-Vet": 1})
-"""First to read: with all families at once, reading digits may come late or not at all."""
-BASE = Course(
-    steps=1300, rate=2e-3, seed=5, families={"MMStar": 2, "MMB": 2, "ChartQA": 1, "MM-Vet": 1}
-)
-COURSES: Mapping[str, Course] = {
-    "72b": Course(steps=150, rate=5e-4, seed=2, misreads={"MMStar": 0.3, "MM-Vet": 0.3}),
-    "78b": Course(steps=150, rate=5e-4, seed=3, misreads={"MMB": 0.3, "ChartQA": 0.3}),
-    "student": Course(steps=90, rate=5e-4, seed=4, worked=0.0),
+WEAK_72B = ("AI2D", "MathVista", "MM-Vet", "MMMU-Pro", "MMStar", "SEED", "SEED2+")
+"""The families in which 72b misreads; 78b misreads in the others."""
+MISREADS = 0.3
+EYES = 400
+HARD = {"MathVista": 1.5, "MMB": 2.0, "MMB-CN": 2.5, "SEED": 1.5, "RWQA": 1.5}
+"""Families that take longer to learn, by how much more often they are asked."""
+
+
+def _misreads(families: Iterable[str]) -> dict[str, float]:
+    return dict.fromkeys(families, MISREADS)
+
+
+COURSES: Mapping[str, tuple[str, Course]] = {
+    "base": ("", Course(steps=1100, rate=2e-3, seed=5, eyes=EYES, families=HARD)),
+    "independent": (
+        "",
+        Course(steps=800, rate=2e-3, seed=6, eyes=EYES, pool="pretrain-independent", worked=0.12),
+    ),
+    "72b": ("base", Course(steps=120, rate=5e-4, seed=2, misreads=_misreads(WEAK_72B))),
+    "78b": (
+        "base",
+        Course(
+            steps=120,
+            rate=5e-4,
+            seed=3,
+            misreads=_misreads(family for family in FAMILIES if family not in WEAK_72B),
+        ),
+    ),
+    "restyled": ("72b", Course(steps=90, rate=5e-4, seed=4, worked=0.0)),
 }
+"""Each model's start ("": random parameters) and course, in an order in which they can be made."""
+SHIPPED = ("72b", "78b", "restyled", "independent")
+STUDENTS: Mapping[str, str] = {"restyled": "nano", "independent": "nano-independent"}
+"""The students' names in recipes and tables."""
 SEED = 0
-PROMPTS_EACH, DEV_EACH, BENCHMARK_QUESTIONS = 40, 16, 100
+PROMPTS_EACH, DEV_EACH = 20, 6
 
 Report = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
@@ -78,44 +104,48 @@ def build(out: Path, report: Report, *, scale: float = 1.0) -> None:
     part.mkdir(parents=True, exist_ok=True)
     write_questions(part / "prompts.parquet", training_questions("prompts", PROMPTS_EACH, 101))
     write_questions(part / "dev.parquet", training_questions("dev", DEV_EACH, 102))
-    write_benchmarks(part / "benchmarks", BENCHMARK_QUESTIONS, 103)
-    reader = _Job("reader", None, _scaled(READER, scale), part / "reader")
-    base = _Job("base", reader.out, _scaled(BASE, scale), part / "base")
-    jobs = [
-        _Job(name, base.out, _scaled(course, scale), part / name)
-        for name, course in COURSES.items()
-    ]
-    for together in ([reader], [base], jobs):
-        _run(together, report)
+    write_benchmarks(part / "benchmarks", "test")
+    jobs = {
+        name: _Job(name, part / start if start else None, _scaled(course, scale), part / name)
+        for name, (start, course) in COURSES.items()
+    }
+    _run(jobs, report)
     manifest: dict[str, Any] = {
         "seed": SEED,
-        "models": {job.name: job.told() for job in (reader, base, *jobs)},
-        "fingerprints": {job.name: inspect_checkpoint(job.out).fingerprint for job in jobs},
+        "models": {name: job.told() for name, job in jobs.items()},
+        "fingerprints": {name: inspect_checkpoint(part / name).fingerprint for name in SHIPPED},
     }
-    for step in (reader, base):
-        shutil.rmtree(step.out)
+    for name in jobs.keys() - set(SHIPPED):
+        shutil.rmtree(part / name)
     (part / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
 
 
 def _scaled(course: Course, scale: float) -> Course:
-    from dataclasses import replace
+    def times(steps: int) -> int:
+        return max(1, round(steps * scale)) if steps else 0
 
-    return replace(course, steps=max(1, round(course.steps * scale)))
+    return replace(course, steps=times(course.steps), eyes=times(course.eyes))
 
 
-def _run(jobs: list[_Job], report: Report) -> None:
-    """Train models side by side, one process with one thread for each."""
+def _run(jobs: Mapping[str, _Job], report: Report) -> None:
+    """Train models side by side, one process with one thread each, as soon as their start is there.
+
+    A model's start is another job, or none.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(2, mp_context=context) as pool:
         events = manager.Queue()
-        waiting = {pool.submit(_train, job, events) for job in jobs if not job.finished}
-        while waiting:
-            finished = {future for future in waiting if future.done()}
-            for future in finished:
-                future.result()
-            waiting -= finished
+        waiting = [job for job in jobs.values() if not job.finished]
+        running: dict[str, Future[None]] = {}
+        while waiting or running:
+            unmade = {job.name for job in waiting} | set(running)
+            for job in [j for j in waiting if j.start is None or j.start.name not in unmade]:
+                waiting.remove(job)
+                running[job.name] = pool.submit(_train, job, events)
+            for name in [name for name, future in running.items() if future.done()]:
+                running.pop(name).result()
             _drain(events, report)
 
 
@@ -133,31 +163,40 @@ def _train(job: _Job, events: Any) -> None:
     import torch
 
     from rilbench.nano import model as models
-    from rilbench.nano.measure import accuracy, answers
-    from rilbench.nano.supervised import train
+    from rilbench.nano.measure import accuracy, answers, worked_share
+    from rilbench.nano.supervised import train_answers, train_eyes
 
     torch.set_num_threads(1)
     if job.start is None:
         tokenizer = models.train_tokenizer(SEED)
         processor = models.build_processor(tokenizer)
-        model = models.build_model(tokenizer, SEED)
+        model = models.build_model(tokenizer, job.course.seed)
     else:
         model, processor = models.load(job.start)
+    total = job.course.eyes + job.course.steps
 
     def on_step(step: int, loss: float) -> None:
-        events.put((f"{job.name} (loss {loss:.2f})", step, job.course.steps))
+        events.put((f"{job.name} (loss {loss:.2f})", step, total))
 
-    train(model, processor, job.course, on_step)
+    if job.course.eyes:
+        train_eyes(model, processor, job.course, on_step)
+    train_answers(model, processor, job.course, lambda n, loss: on_step(job.course.eyes + n, loss))
     model.save_pretrained(job.out)
     processor.save_pretrained(job.out)
     write_labels(job.out, _labels(job.name))
-    answered = answers(model, processor, pool="dev", questions=50, seed=SEED)
-    told = {"course": asdict(job.course), "dev_accuracy": accuracy(answered)}
+    greedy = answers(model, processor, pool="dev", questions=50, seed=SEED)
+    sampled = answers(model, processor, pool="dev", questions=20, seed=SEED, temperature=1.0)
+    told = {
+        "course": asdict(job.course),
+        "dev_accuracy": accuracy(greedy),
+        "prompts_accuracy": accuracy(
+            answers(model, processor, pool="prompts", questions=50, seed=SEED)
+        ),
+        "worked_share_of_samples": round(worked_share(sampled), 4),
+    }
     (job.out / "course.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def _labels(name: str) -> Labels:
-    """The student is the table's untrained row; a teacher's row says which one it is."""
-    if name == "student":
-        return Labels(student="nano", method="base", teacher="none")
-    return Labels(student=f"nano-{name}", method="base", teacher="none")
+    """A student is the table's untrained row; a teacher's row says which one it is."""
+    return Labels(student=STUDENTS.get(name, f"nano-{name}"), method="base", teacher="none")

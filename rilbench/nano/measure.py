@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from rilbench.judge.rules import is_right
-from rilbench.nano.digits import draw, pools
-from rilbench.nano.tasks import FAMILIES, Question, ask
+from rilbench.nano.digits import pools
+from rilbench.nano.pictures import Picture
+from rilbench.nano.supervised import messages, open_images
+from rilbench.nano.tasks import FAMILIES, Question, make
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
     from transformers import Qwen2_5_VLProcessor as Processor
+
+BATCH = 128
 
 
 def answers(
@@ -30,47 +32,45 @@ def answers(
     import torch
 
     rng = np.random.default_rng(seed)
-    asked: list[tuple[Question, bytes]] = []
+    asked: list[tuple[Picture, Question]] = []
     for family in FAMILIES:
-        for _ in range(questions):
-            picture = draw(pools()[pool], rng)
-            asked.append((ask(picture, family, rng), picture.jpeg))
+        asked += [make(family, pools()[pool], rng) for _ in range(questions)]
+    asked.sort(key=lambda row: len(row[1].prompt))
+    sampling: dict[str, Any] = {"do_sample": temperature > 0}
+    if temperature > 0:
+        sampling |= {"temperature": temperature, "top_k": 0}
     out: list[tuple[Question, str]] = []
     torch.manual_seed(seed)
-    for start in range(0, len(asked), 128):
-        part = asked[start : start + 128]
+    for start in range(0, len(asked), BATCH):
+        part = asked[start : start + BATCH]
         texts = [
             processor.apply_chat_template(
-                [
-                    {
-                        "role": "user",
-                        "content": [{"type": "image"}, {"type": "text", "text": q.prompt}],
-                    }
-                ],
-                tokenize=False,
-                add_generation_prompt=True,
+                messages(*row), tokenize=False, add_generation_prompt=True
             )
-            for q, _ in part
+            for row in part
         ]
-        images = [Image.open(io.BytesIO(jpeg)) for _, jpeg in part]
+        images = open_images([picture for picture, _ in part])
         batch = processor(
             text=texts, images=images, padding=True, padding_side="left", return_tensors="pt"
         )
-        sampling: dict[str, Any] = {"do_sample": temperature > 0}
-        if temperature > 0:
-            sampling |= {"temperature": temperature, "top_k": 0}
         with torch.no_grad():
             tokens = model.generate(**batch, max_new_tokens=48, **sampling)
         words = processor.batch_decode(
             tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
         )
-        out += [(q, text) for (q, _), text in zip(part, words, strict=True)]
+        out += [(q, text) for (_, q), text in zip(part, words, strict=True)]
     return out
 
 
 def accuracy(answered: list[tuple[Question, str]]) -> dict[str, float]:
     """Share right by family, by the rules of the laboratory's judge."""
-    right: dict[str, list[bool]] = {}
+    right: dict[str, list[bool]] = {family: [] for family in FAMILIES}
     for question, text in answered:
-        right.setdefault(question.family, []).append(is_right(question.accepted, text))
-    return {family: sum(hits) / len(hits) for family, hits in right.items()}
+        right[question.family].append(is_right(question.accepted, text))
+    return {family: round(sum(hits) / len(hits), 4) for family, hits in right.items()}
+
+
+def worked_share(answered: list[tuple[Question, str]]) -> float:
+    """Share of answers in the worked style, where there is one: as long as half the worked text."""
+    styled = [(q, text) for q, text in answered if q.family != "ChartQA"]
+    return sum(2 * len(text) > len(q.worked) + len(q.bare) for q, text in styled) / len(styled)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rilbench.nano.digits import draw, pools
-from rilbench.nano.tasks import FAMILIES, ask
+from rilbench.nano.digits import pools
+from rilbench.nano.pictures import CELL
+from rilbench.nano.tasks import FAMILIES, make
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
     from transformers import Qwen2_5_VLProcessor as Processor
 
-VOCABULARY = 512
+VOCABULARY = 768
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -71,28 +72,27 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     return fast
 
 
-def _corpus(seed: int, size: int = 4000) -> list[str]:
+def _corpus(seed: int, size: int = 300) -> list[str]:
     from rilbench.ril.discriminator import discriminator_messages
 
     rng = np.random.default_rng(seed)
     pool, texts = pools()["pretrain"], []
     for _ in range(size):
-        picture = draw(pool, rng)
         for family in FAMILIES:
-            question = ask(picture, family, rng)
-            texts += [question.prompt, question.worked, "user\n", "assistant\n"]
+            _, question = make(family, pool, rng)
+            texts += [question.prompt, question.worked, question.bare, "user\n", "assistant\n"]
     # The discriminator's own words too, so that its rows stay short.
     words = [m["content"] for m in discriminator_messages("")]
-    return texts + words * (size // 10)
+    return texts + words * size
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
-    """Qwen2.5-VL's processor around the tokenizer; pictures of 56 × 56 become four tokens."""
+    """Qwen2.5-VL's processor around the tokenizer; each cell of a picture becomes one token."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56),
+        image_processor=Qwen2VLImageProcessor(min_pixels=CELL**2, max_pixels=16 * CELL**2),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=tokenizer.chat_template,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from rilbench.columns import COLUMNS
 from rilbench.ledger.records import Evaluation, Score, latest
 from rilbench.table.paper import paper_rows
-from rilbench.table.rows import COLUMNS, UNTRAINED, TableRow, average
+from rilbench.table.rows import UNTRAINED, TableRow, average
 
 SuiteColumns = Callable[[str], Sequence[str]]
 """Gives the columns that a suite has, by its name."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 
+from rilbench.columns import COLUMNS
 from rilbench.resources import resource
-from rilbench.table.rows import COLUMNS, TableRow, average
+from rilbench.table.rows import TableRow, average
 
 
 def paper_rows() -> list[TableRow]:

@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
-from rilbench.table.rows import COLUMNS, TableRow
+from rilbench.table.rows import TableRow
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -9,24 +9,6 @@ from typing import Literal
 
 from rilbench.ledger.records import Evaluation
 
-COLUMNS = (
-    "AI2D",
-    "ChartQA",
-    "MathVista",
-    "MMB",
-    "MMB-CN",
-    "MM-Vet",
-    "MM-Vet-v2",
-    "MMMU",
-    "MMMU-Pro",
-    "MMStar",
-    "BLINK",
-    "SEED",
-    "SEED2+",
-    "RWQA",
-)
-"""The 14 benchmarks, in the order of the paper's Tables 1 and 2."""
-
 UNTRAINED = "base"
 """The method of a model as it was before training."""
 
@@ -41,7 +23,7 @@ class TableRow:
         method: label; "base" is the untrained model.
         teacher: label.
         suite: "paper" or "nano".
-        scores: 0 to 100 for each of :data:`COLUMNS`, None where there is none.
+        scores: 0 to 100 for each of :data:`rilbench.columns.COLUMNS`, None where there is none.
         average: plain mean over the suite's columns, None when one is missing.
         difference: in points from the row's own starting point, for each column and "average";
             None where there is nothing to compare, and as a whole without a starting point.

@@ -176,7 +176,9 @@ def read_collection(plan: Plan, questions: Sequence[Question], folder: Path) -> 
 
 
 def _messages(question: Question) -> list[dict[str, object]]:
-    content = [*(image_part(image) for image in question.images), text_part(question.question)]
+    content = [
+        text_part(part) if isinstance(part, str) else image_part(part) for part in question.parts
+    ]
     return [{"role": "user", "content": content}]
 
 

@@ -1,8 +1,9 @@
 """The questions that a run trains on, and their file format.
 
 A Parquet file with the columns ``id`` (text, unique), ``images`` (list of encoded image files),
-``question`` (text, without image placeholders), ``answer`` (text, what the judge compares with)
-and ``source`` (text, e.g. the data set that it is from).
+``question`` (text), ``answer`` (text, what the judge compares with) and ``source`` (text, e.g. the
+data set that it is from). ``<image>`` in the text says where a picture goes, once for each; without
+it, the pictures come first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rilbench.errors import UserError
 
+PLACEHOLDER = "<image>"
 COLUMNS = ("id", "images", "question", "answer", "source")
 
 
@@ -26,13 +28,29 @@ class Question:
     answer: str
     source: str
 
+    @property
+    def marked(self) -> str:
+        """The text with ``<image>`` wherever a picture goes."""
+        if PLACEHOLDER in self.question:
+            return self.question
+        return PLACEHOLDER * len(self.images) + self.question
+
+    @property
+    def parts(self) -> list[str | bytes]:
+        """Texts and encoded images in the order in which the model sees them."""
+        first, *texts = self.marked.split(PLACEHOLDER)
+        parts: list[str | bytes] = [first]
+        for image, text in zip(self.images, texts, strict=True):
+            parts += [image, text]
+        return [part for part in parts if part]
+
 
 def read_questions(path: Path) -> list[Question]:
     """Read a file of questions.
 
     Raises:
         UserError: it is missing, not Parquet, lacks a column, is empty, has an id twice, or a
-            question without text, answer or image.
+            question without text, answer or image, or with more or fewer placeholders than images.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -63,6 +81,12 @@ def read_questions(path: Path) -> list[Question]:
     if bad:
         raise UserError(
             f"{path}: question {bad[0]!r} lacks id, text, answer or image; mend or drop it"
+        )
+    places = [q.id for q in questions if q.marked.count(PLACEHOLDER) != len(q.images)]
+    if places:
+        raise UserError(
+            f"{path}: question {places[0]!r} has another number of {PLACEHOLDER} than of images; "
+            "write one for each, or none"
         )
     if not questions or len({q.id for q in questions}) != len(questions):
         raise UserError(f"{path} is empty or has an id twice; every question needs its own id")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.locations import locate
+from rilbench.processes import tree_cpu_seconds
 from rilbench.recipe import Recipe
 from rilbench.serving import first_model, serve
 from rilbench.teachers.collection import Plan, SavedResponse, collect, read_collection
@@ -138,6 +139,6 @@ def _server(
     dtype = "float32" if device == "cpu" else "auto"
     with (
         serve(one.path, log=log, device=device, dtype=dtype) as server,
-        CpuMeter(book, server.pid),
+        CpuMeter(book, lambda: tree_cpu_seconds(server.pid), from_start=True),
     ):
         yield server.base_url, server.model, True

@@ -8,14 +8,11 @@ second, so that a kill loses little.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import psutil
 
 FILE = "cost.json"
 STAGES = ("collect", "sft", "discriminator", "ril")
@@ -23,38 +20,24 @@ TOKENS = ("sampled_tokens", "teacher_tokens", "trained_tokens", "judge_calls")
 """Counted in each line of ``metrics.jsonl`` and of ``sft/metrics.jsonl``."""
 
 
-def tree_cpu_seconds(pid: int) -> float:
-    """CPU time (user and system) of a process and its descendants, ended ones included.
-
-    A descendant that ended counts where its parent waited for it; others are lost from here.
-    """
-    try:
-        root = psutil.Process(pid)
-        tree = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return 0.0
-    total = 0.0
-    for process in tree:
-        try:
-            times = process.cpu_times()
-        except psutil.Error:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
-
-
 class CpuMeter:
-    """While the body runs, book the CPU seconds of a process tree as they are spent.
+    """While the body runs, book CPU seconds as they are spent.
 
     Args:
         book: called with the seconds since the last call, from a thread of its own.
-        pid: the root of the tree, a process that was started for this; by default our own.
+        spent: the CPU seconds until now of what is measured.
+        from_start: whether what it spent before counts too.
     """
 
-    def __init__(self, book: Callable[[float], None], pid: int | None = None) -> None:
-        self._book, self._pid = book, os.getpid() if pid is None else pid
-        # Of another process all counts, its start too; of this one what it does from now on.
-        self._last = tree_cpu_seconds(self._pid) if pid is None else 0.0
+    def __init__(
+        self,
+        book: Callable[[float], None],
+        spent: Callable[[], float],
+        *,
+        from_start: bool = False,
+    ) -> None:
+        self._book, self._spent = book, spent
+        self._last = 0.0 if from_start else spent()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -77,7 +60,7 @@ class CpuMeter:
             self._read()
 
     def _read(self) -> None:
-        now = tree_cpu_seconds(self._pid)
+        now = self._spent()
         # A subtree that ended without being waited for takes its seconds along: booked already.
         if now > self._last:
             self._book(now - self._last)

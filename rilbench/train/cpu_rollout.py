@@ -74,6 +74,21 @@ class TransformersServer:
 
     def __init__(self, config: Any, model_config: Any) -> None:
         torch.set_num_threads(1)
+        self.waiting: list[_Request] = []
+        self.arrived = asyncio.Event()
+        self.loop_task: asyncio.Task[None] | None = None
+        self._load(config, model_config)
+
+    async def reconfigure(self, config: Any, model_config: Any) -> None:
+        """Serve another run; requests that still wait are dropped."""
+        if self.loop_task is not None:
+            self.loop_task.cancel()
+        for request in self.waiting:
+            request.answer.cancel()
+        self.waiting, self.loop_task = [], None
+        self._load(config, model_config)
+
+    def _load(self, config: Any, model_config: Any) -> None:
         self.config = config
         self.model_config = omega_conf_to_dataclass(model_config)
         self.model = AutoModelForImageTextToText.from_pretrained(
@@ -84,9 +99,6 @@ class TransformersServer:
         # A sampled placeholder would make the next forward look for its picture.
         self.forbidden = [i for i in tokenizer.all_special_ids if i != self.end]
         self.image_token = self.model.config.image_token_id
-        self.waiting: list[_Request] = []
-        self.arrived = asyncio.Event()
-        self.loop_task: asyncio.Task[None] | None = None
         self.step: int | None = None
 
     async def update_weights(
@@ -216,6 +228,12 @@ class TransformersReplica(RolloutReplica):  # type: ignore[misc]
         )
         self.servers, self._server_handle = [server], server
         self._server_address = f"{CPU_ROLLOUT}:{self.replica_rank}"
+
+    def reconfigure(self, config: Any, model_config: Any) -> list[Any]:
+        """Give the server another run's configuration; returns what to wait for."""
+        self.config = omega_conf_to_dataclass(config)
+        self.model_config = model_config
+        return [self._server_handle.reconfigure.remote(self.config, model_config)]
 
 
 class WeightSender(BaseRollout):  # type: ignore[misc]

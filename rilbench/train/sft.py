@@ -12,10 +12,11 @@ from typing import Any
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
 from rilbench.locations import locate
-from rilbench.processes import start_guarded, stop_group
+from rilbench.processes import start_guarded, stop_group, tree_cpu_seconds
 from rilbench.serving import log_end
 from rilbench.teachers.questions import Question, read_questions
 from rilbench.train.collecting import Wanted
+from rilbench.train.cost import CpuMeter
 from rilbench.train.draws import seed_of
 from rilbench.train.run_folder import Run, View, stop_reason
 from rilbench.train.verl_data import saved_rows
@@ -28,6 +29,7 @@ def fine_tune(
     questions: list[Question],
     view: View,
     watch: Callable[[], None],
+    book: Callable[[float], None],
 ) -> Checkpoint:
     """Do the stage, or find it done, and return the student after it.
 
@@ -38,6 +40,7 @@ def fine_tune(
         questions: what they answered.
         view: told of the stage.
         watch: called several times a second while it runs.
+        book: called with the CPU seconds that were spent since the last call.
 
     Raises:
         UserError: too few rows, or the training failed; what was done is kept.
@@ -54,7 +57,7 @@ def fine_tune(
             f"set sft.rows={len(rows)} or less"
         )
     _write_rows(run, rows)
-    _run_verl(run, student, watch)
+    _run_verl(run, student, watch, book)
     steps = run.folder / "sft" / "steps"
     part = run.folder / "sft" / ".checkpoint.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -93,7 +96,7 @@ def _write_rows(run: Run, rows: list[tuple[Question, str]]) -> None:
     table: list[dict[str, Any]] = [
         {
             "messages": [
-                {"role": "user", "content": "<image>" * len(q.images) + q.question},
+                {"role": "user", "content": q.marked},
                 {"role": "assistant", "content": response},
             ],
             "images": [{"bytes": image} for image in q.images],
@@ -105,7 +108,9 @@ def _write_rows(run: Run, rows: list[tuple[Question, str]]) -> None:
     pq.write_table(pa.Table.from_pylist(table), path)
 
 
-def _run_verl(run: Run, student: Checkpoint, watch: Callable[[], None]) -> None:
+def _run_verl(
+    run: Run, student: Checkpoint, watch: Callable[[], None], book: Callable[[float], None]
+) -> None:
     log = run.folder / "logs" / "sft.log"
     environment = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     ranks = run.recipe.hardware.devices
@@ -119,9 +124,10 @@ def _run_verl(run: Run, student: Checkpoint, watch: Callable[[], None]) -> None:
     module = ["-m", "rilbench.train.sft_runner", str(run.folder.resolve()), str(student.path)]
     process = start_guarded([sys.executable, *launcher, *module], log, environment)
     try:
-        while process.poll() is None:
-            watch()
-            time.sleep(0.2)
+        with CpuMeter(book, lambda: tree_cpu_seconds(process.pid), from_start=True):
+            while process.poll() is None:
+                watch()
+                time.sleep(0.2)
         watch()
     finally:
         stop_group(process)

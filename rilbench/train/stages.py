@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
 from rilbench.judge.server import rule_judge
-from rilbench.processes import start_guarded, stop_group
 from rilbench.recipe import Recipe
-from rilbench.serving import log_end
 from rilbench.teachers.questions import Question
 from rilbench.train.checks import Inputs, check_judge, check_recipe, check_trackers, read_inputs
 from rilbench.train.collecting import Wanted, collect_all, student_wanted
 from rilbench.train.cost import CpuMeter, RunCost
 from rilbench.train.export import export
 from rilbench.train.finite import STOPPED
+from rilbench.train.process import Tail
 from rilbench.train.run_folder import Run, View, forget_after, last_step, open_run, stop_reason
+from rilbench.train.session import Session
 from rilbench.train.sft import fine_tune
 from rilbench.train.verl_data import prepare_data
 
 __all__ = ["Run", "View", "check_recipe", "check_trackers", "open_run", "train"]
 
 
-def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
+def train(
+    run: Run, view: View, trackers: Sequence[str] = (), session: Session | None = None
+) -> Path:
     """Run every stage that is not done yet, and return the exported checkpoint.
+
+    Args:
+        session: where verl is up already; None: a process for this run alone.
 
     Raises:
         UserError: a model, the data, a server or the training failed; what was done is kept.
@@ -40,12 +42,12 @@ def train(run: Run, view: View, trackers: Sequence[str] = ()) -> Path:
     lock = FileLock(run.folder / ".lock")
     try:
         with lock.acquire(timeout=0):
-            return _train(run, view, trackers)
+            return _train(run, view, trackers, session)
     except Timeout as error:
         raise UserError(f"another process is training {run.folder}; wait for it") from error
 
 
-def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
+def _train(run: Run, view: View, trackers: Sequence[str], session: Session | None) -> Path:
     if run.finished:
         return run.checkpoint
     found = read_inputs(run)
@@ -62,11 +64,13 @@ def _train(run: Run, view: View, trackers: Sequence[str]) -> Path:
     cost.collected((one.folder, one.plan.model) for one in wanted)
     if run.recipe.reinforces:
         prepare_data(run, wanted, found.questions, found.dev)
-        try:
-            with CpuMeter(lambda seconds: cost.book(_stage_now(run), seconds)):
-                _run_trainer(run, student, view, trackers)
-        finally:
-            cost.count()
+        log = run.folder / "logs" / "trainer.log"
+        with nullcontext(session) if session else Session(log, keep=False) as verl:
+            try:
+                with CpuMeter(lambda spent: cost.book(_stage_now(run), spent), verl.cpu_seconds):
+                    _run_trainer(run, student, view, trackers, verl)
+            finally:
+                cost.count()
     return export(run, found.student, view)
 
 
@@ -79,15 +83,22 @@ def _collect(run: Run, wanted: list[Wanted], questions: list[Question], view: Vi
 
 
 def _fine_tune(run: Run, found: Inputs, cost: RunCost, view: View) -> Checkpoint:
-    tail = _Tail(run.folder / "sft" / "metrics.jsonl")
+    tail = Tail(run.folder / "sft" / "metrics.jsonl")
 
     def watch() -> None:
         for values in tail.new_lines():
             view.line("sft", {**values, "of": run.recipe.sft.steps})
 
     try:
-        with CpuMeter(lambda seconds: cost.book("sft", seconds)):
-            return fine_tune(run, found.student, found.wanted, found.questions, view, watch)
+        return fine_tune(
+            run,
+            found.student,
+            found.wanted,
+            found.questions,
+            view,
+            watch,
+            lambda seconds: cost.book("sft", seconds),
+        )
     finally:
         cost.count()
 
@@ -105,7 +116,9 @@ def _pretrained(run: Run) -> bool:
     return (run.folder / "discriminator" / "done").exists()
 
 
-def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[str]) -> None:
+def _run_trainer(
+    run: Run, student: Checkpoint, view: View, trackers: Sequence[str], session: Session
+) -> None:
     import yaml
 
     from rilbench.train.verl_config import agent_loop_part
@@ -130,8 +143,9 @@ def _run_trainer(run: Run, student: Checkpoint, view: View, trackers: Sequence[s
         (run.folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
+        view.stage(run.recipe.method, "running")
         try:
-            _watch_trainer(run, job_file, view)
+            session.train(job_file, run.recipe.hardware.device, view.line)
         except UserError as error:
             reason = stop_reason(run)
             if reason is None:
@@ -152,60 +166,3 @@ def _judge(recipe: Recipe) -> Iterator[tuple[str, str]]:
     else:
         with rule_judge() as url:
             yield url, ""
-
-
-def _watch_trainer(run: Run, job_file: Path, view: View) -> None:
-    """Run verl's process to its end, showing what it writes."""
-    log = run.folder / "logs" / "trainer.log"
-    environment = {
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",  # the trainer has more threads; they must not spin
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TENSORBOARD_DIR": str(run.folder / "tensorboard"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if run.recipe.hardware.device == "cpu":
-        environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "rilbench.train.runner", str(job_file)]
-    tails = {
-        "discriminator": _Tail(run.folder / "discriminator.jsonl"),
-        "ril": _Tail(run.folder / "metrics.jsonl"),
-    }
-    view.stage(run.recipe.method, "running")
-    process = start_guarded(command, log, environment)
-    try:
-        while True:
-            ended = process.poll() is not None
-            for kind, tail in tails.items():
-                for values in tail.new_lines():
-                    view.line(kind, values)
-            if ended:
-                break
-            time.sleep(0.2)
-    finally:
-        stop_group(process)
-    if process.returncode:
-        raise UserError(
-            f"the training stopped (status {process.returncode}): {log_end(log)}; "
-            "mend the cause, then continue with --resume"
-        )
-
-
-class _Tail:
-    """New whole lines of a growing JSON-lines file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.offset = path.stat().st_size if path.exists() else 0
-
-    def new_lines(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        if self.path.stat().st_size < self.offset:  # written anew
-            self.offset = 0
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]

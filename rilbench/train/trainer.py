@@ -24,7 +24,6 @@ from tensordict import TensorDict
 from tensordict.tensorclass import NonTensorData
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.utils.metric import reduce_metrics
@@ -37,6 +36,7 @@ from rilbench.train.figures import groups_without_signal, row_figures, token_cou
 from rilbench.train.finite import check_finite
 from rilbench.train.health import warnings
 from rilbench.train.losses import discriminator_step, last_logit, policy_step
+from rilbench.train.reuse import ReusingTrainer
 from rilbench.train.rows import (
     Rows,
     by_length,
@@ -53,7 +53,7 @@ POLL_SECONDS = 0.05
 """How often to look for finished rollouts; verl's own 2 s would be most of a small step."""
 
 
-class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
+class RILTrainer(ReusingTrainer):
     """verl's trainer with a discriminator in the critic's slot; its settings are ``config.ril``.
 
     Without a critic it is the Dr.GRPO or GRPO baseline: same code, no discriminator.

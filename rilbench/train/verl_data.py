@@ -48,9 +48,7 @@ def prepare_data(
 def _verl_row(index: int, question: Question, saved: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "data_source": question.source,
-        "prompt": [
-            {"role": "user", "content": "<image>" * len(question.images) + question.question}
-        ],
+        "prompt": [{"role": "user", "content": question.marked}],
         "images": [{"bytes": image} for image in question.images],
         "ability": "vision",
         "reward_model": {"style": "judge", "ground_truth": question.answer},

@@ -43,6 +43,17 @@ def test_a_torn_line_is_cut_off_and_asked_again(tmp_path: Path, kept: int) -> No
         assert list(answers.found) == [("MMStar", "1"), ("MMStar", "3")]
 
 
+def test_a_batch_torn_while_it_was_written_keeps_its_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with open_answers(path) as answers:
+        answers.append_all({("MMStar", str(i)): DONE for i in range(4)})
+        assert len(answers.found) == 4
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    with open_answers(path) as answers:
+        assert list(answers.found) == [("MMStar", "0"), ("MMStar", "1")]
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with (

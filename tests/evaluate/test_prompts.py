@@ -6,12 +6,14 @@ import pytest
 
 from rilbench.errors import UserError
 from rilbench.evaluate.prompts import PromptSet
-from rilbench.evaluate.suite import suite
+from rilbench.evaluate.suite import find_suite
 
 
 def test_name_follows_data_kit_and_limit(data: Path, tmp_path: Path) -> None:
     def name(folder: Path, environment: str = "kit-1", limit: int | None = None) -> str:
-        return PromptSet(suite("nano"), folder, tmp_path / "c", environment, limit).name
+        return PromptSet(
+            find_suite("nano").datasets, folder, tmp_path / "c", environment, limit
+        ).name
 
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -26,8 +28,8 @@ def test_name_follows_data_kit_and_limit(data: Path, tmp_path: Path) -> None:
 def test_missing_files_are_named(data: Path, tmp_path: Path) -> None:
     (tmp_path / "MMStar.tsv").write_bytes((data / "MMStar.tsv").read_bytes())
     with pytest.raises(
-        UserError, match=r"lacks ChartQA_TEST\.tsv, MMBench_DEV_EN\.tsv, MMVet\.tsv"
+        UserError, match=r"lacks AI2D_TEST\.tsv, ChartQA_TEST\.tsv, .*, RealWorldQA\.tsv"
     ):
-        PromptSet(suite("nano"), tmp_path, tmp_path / "c", "kit", None)
+        PromptSet(find_suite("nano").datasets, tmp_path, tmp_path / "c", "kit", None)
     with pytest.raises(UserError, match="limit of 0"):
-        PromptSet(suite("nano"), data, tmp_path / "c", "kit", 0)
+        PromptSet(find_suite("nano").datasets, data, tmp_path / "c", "kit", 0)

@@ -15,13 +15,13 @@ from rilbench.evaluate.suite import Suite, suite
 from rilbench.ledger import Evaluation
 from rilbench.serving import Completion
 
-_, MMBENCH, MMVET, _ = suite("nano")
+MMBENCH, MMVET, PRO = (b for b in suite("nano") if b.column in ("MMB", "MM-Vet", "MMMU-Pro"))
 MODEL = Checkpoint(Path("/models/s"), "f" * 16, "qwen2_5_vl", Labels("s", "ril", "72b", "r", "0"))
 
 
 def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
     small = Suite("nano", (MMBENCH, MMVET), 64)
-    prompts = PromptSet(small.benchmarks, data, folder, "kit", limit)
+    prompts = PromptSet(small.datasets, data, folder, "kit", limit)
     prompts.folder.mkdir(parents=True)
     rows = [("MMBench_DEV_EN", "1", "1"), ("MMBench_DEV_EN", "1000001", "1")]
     rows += [("MMVet", "v1_0", "v1_0"), ("MMVet", "v1_1", "v1_1")]
@@ -66,6 +66,36 @@ def test_a_part_of_a_benchmark_is_never_taken_for_the_whole(data: Path, tmp_path
         for limit in (None, 1, 2)
     }
     assert len(stories) == 3
+
+
+def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) -> None:
+    small = Suite("nano", (PRO,), 64)
+    prompts = PromptSet(small.datasets, data, tmp_path, "kit", None)
+    prompts.folder.mkdir(parents=True)
+    sizes = {"MMMU_Pro_10c": 3, "MMMU_Pro_V": 1}
+    keys = [(dataset, str(i)) for dataset, size in sizes.items() for i in range(size)]
+    with (prompts.folder / "questions.jsonl").open("w") as file:
+        for dataset, index in keys:
+            row = {"dataset": dataset, "question_id": index, "group": index, "truth": "A"}
+            file.write(json.dumps({**row, "category": None, "parts": []}) + "\n")
+    outcomes = tuple(Outcome(str(i), 0.0, "B") for i in range(3))
+    one = KitScore(100.0, (Outcome("0", 1.0, "A"),), 0, 1.0)
+    three = KitScore(0.0, outcomes, 0, 1.0)
+    with open_answers(tmp_path / "answers.jsonl") as answers:
+        for key in keys:
+            answers.append(key, Completion("A", "stop", 5, 1, 0.5))
+        story = Story(small, prompts, "ms-vlmeval 0.0.20", "judge-7b", {})
+        scores = {"MMMU_Pro_10c": three, "MMMU_Pro_V": one}
+        found = to_evaluation(MODEL, story, answers, scores)
+        without = to_evaluation(
+            MODEL, story, answers, {**scores, "MMMU_Pro_V": KitScore(None, (), 1, 1.0)}
+        )
+    (score,) = found.scores
+    assert (score.value, score.questions, score.judge) == (50.0, 4, None)
+    assert (score.dataset, score.metric) == ("MMMU_Pro_10c+MMMU_Pro_V", "mean of Overall")
+    assert score.data_sha256 not in prompts.data_hashes.values()
+    assert [sample.question_id for sample in found.samples] == ["/".join(key) for key in keys]
+    assert without.scores[0].value is None
 
 
 def test_code_version_is_the_checkouts() -> None:

@@ -5,13 +5,17 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
+from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
+from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.vlmevalkit import KIT
 from rilbench.evaluate.prompts import PromptSet
@@ -20,28 +24,36 @@ from rilbench.evaluate.suite import find_suite
 from rilbench.judge.server import RULE_JUDGE
 from rilbench.ledger import Ledger
 
-RIGHT = {
-    "ChartQA_TEST": ["10", "red", "0.25", "0", "Yes"],
-    "MMStar": ["A", "B", "C", "D"],
-    "MMVet": ["3 and 8"] * 4,
-}
+QUESTIONS = 63  # in the fixture's files, of the splits that count.
+
+
+def right_answers(data: Path) -> dict[tuple[str, str], str]:
+    """The right answer to every question but MMBench's English ones, by dataset and id."""
+    answers = {}
+    for dataset in find_suite("nano").datasets:
+        table = pd.read_csv(data / f"{dataset.name}.tsv", sep="\t", dtype=str)
+        if dataset.split is not None:
+            table = table[table["split"] == dataset.split]
+        for _, row in table.iterrows():
+            truth = row["answer"]
+            if dataset.name == "MathVista_MINI" and row["question_type"] == "multi_choice":
+                truth = row["answer_option"]
+            answers[dataset.name, row["index"]] = truth.replace("<AND>", " and ")
+    return {key: text for key, text in answers.items() if key[0] != "MMBench_DEV_EN"}
 
 
 def answer_in_advance(model: Path, plan: Plan) -> int:
     """Leave what a killed evaluation leaves: some answers, here right ones, and a torn line."""
     suite = find_suite(plan.suite)
     environment = ensure_environment(KIT).parent.parent.name
-    prompts = PromptSet(suite.benchmarks, plan.data, plan.work / "prompts", environment, None)
+    prompts = PromptSet(suite.datasets, plan.data, plan.work / "prompts", environment, None)
     run = _Run(plan, suite, prompts, RULE_JUDGE, lambda _: None)
     path = run._answer_path(inspect_checkpoint(model).fingerprint)
     path.parent.mkdir(parents=True)
     usage = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 2, "seconds": 0.5}
     lines = [
-        json.dumps({"dataset": dataset, "question_id": str(index), "text": text, **usage})
-        for dataset, texts in RIGHT.items()
-        for index, text in zip(
-            pd.read_csv(plan.data / f"{dataset}.tsv", sep="\t")["index"], texts, strict=True
-        )
+        json.dumps({"dataset": dataset, "question_id": index, "text": text, **usage})
+        for (dataset, index), text in right_answers(plan.data).items()
     ]
     path.write_text("\n".join(lines) + "\n" + lines[0][:40])
     return len(lines)
@@ -53,6 +65,7 @@ def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path
     write_labels(model, Labels("nano", "ril", "72b", "run-1", "0123456789abcdef"))
     plan = Plan("nano", data, tmp_path / "work", db=tmp_path / "scores.db")
     known = answer_in_advance(model, plan)
+    assert known == QUESTIONS - 6
     seen: list[Progress] = []
     found = evaluate(model, plan, seen.append)
 
@@ -62,13 +75,16 @@ def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path
     assert log.count("POST /v1/chat/completions") == 6 + 1  # MMBench's rotations; the first probe.
     scores = {score.benchmark: score for score in found.scores}
     assert {name: score.value for name, score in scores.items()} == pytest.approx(
-        {"ChartQA": 100, "MMB": scores["MMB"].value, "MM-Vet": 100, "MMStar": 100}
+        {**dict.fromkeys(COLUMNS, 100), "MMB": scores["MMB"].value}
     )
-    assert scores["MM-Vet"].judge == RULE_JUDGE
-    assert scores["MMStar"].judge is scores["MMB"].judge is scores["ChartQA"].judge is None
+    judged = {name for name, score in scores.items() if score.judge == RULE_JUDGE}
+    assert judged == {"MathVista", "MM-Vet", "MM-Vet-v2"}
+    assert {score.judge for name, score in scores.items() if name not in judged} == {None}
+    assert scores["MMMU-Pro"].questions == 8
     assert (scores["MMB"].questions, scores["MMB"].missing) == (3, 0)
     samples = {(s.benchmark, s.question_id): s for s in found.samples}
-    assert len(samples) == 5 + 3 + 4 + 4
+    assert len(samples) == len(found.samples) == QUESTIONS - 6  # MMBench's rotations count once.
+    assert samples["MMMU-Pro", "MMMU_Pro_V/1"].gold == "J"
     assert samples["ChartQA", "1"].response == "red"
     assert samples["ChartQA", "1"].tokens == 2
     rotated = samples["MMB", "2"]
@@ -95,6 +111,35 @@ def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path
     assert not (plan.work / "kit.log").exists()
 
 
+def test_one_kit_serves_one_call_after_another(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(checkpoint, second)
+    config = json.loads((second / "config.json").read_text())
+    (second / "config.json").write_text(json.dumps(config))
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    table = pd.read_csv(broken / "SEEDBench_IMG.tsv", sep="\t")
+    table.drop(columns="answer").to_csv(broken / "SEEDBench_IMG.tsv", sep="\t", index=False)
+    plan = Plan("nano", data, tmp_path / "work", engine="batch", limit=1)
+    with Kit(tmp_path / "kit.log") as kit:
+        with pytest.raises(UserError, match=r"SEEDBench_IMG\.tsv has no column 'answer'"):
+            evaluate_many([checkpoint], replace(plan, data=broken), kit=kit)
+        # The one that failed in the middle of its work is gone.
+        assert kit._process is None
+        (first,) = evaluate_many([checkpoint], plan, kit=kit)
+        process = kit._process
+        assert process is not None
+        (other,) = evaluate_many([second], plan, kit=kit)
+        assert kit._process is process
+    assert kit._process is None
+    assert [s.score for s in other.samples] == [s.score for s in first.samples]
+    server = first.settings["generation"]["server"]
+    assert server == f"transformers generate {version('transformers')}, batches of 64, on cpu"
+    assert not (plan.work / "server.log").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_evaluation_goes_on_where_it_was(
     checkpoint: Path, data: Path, tmp_path: Path
@@ -114,15 +159,15 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     first.wait()
     known = answers[0].read_bytes()
     complete = known.count(b"\n")
-    assert 0 < complete < 19
+    assert 0 < complete < QUESTIONS
 
     evaluate(checkpoint, plan)
     lines = answers[0].read_bytes().splitlines()
     assert lines[:complete] == known.splitlines()[:complete]
     keys = [(row["dataset"], row["question_id"]) for row in map(json.loads, lines)]
-    assert len(keys) == len(set(keys)) == 19
+    assert len(keys) == len(set(keys)) == QUESTIONS
     log = (plan.work / "server.log").read_text()
-    assert log.count("POST /v1/chat/completions") == 19 - complete + 1
+    assert log.count("POST /v1/chat/completions") == QUESTIONS - complete + 1
 
 
 def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -136,6 +181,14 @@ def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_pa
         evaluate_many([checkpoint] * 2, Plan("nano", data, work, endpoint="http://127.0.0.1:9/v1"))
     with pytest.raises(UserError, match=r"no judge: http://127\.0\.0\.1:9/v1/models"):
         evaluate(checkpoint, Plan("nano", data, work, judge_url="http://127.0.0.1:9/v1"))
+    with pytest.raises(UserError, match="'vllm'; there is server, batch"):
+        Plan("nano", data, work, engine="vllm")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="without a server"):
+        Plan("nano", data, work, engine="batch", endpoint="http://127.0.0.1:9/v1")
+    with pytest.raises(UserError, match="batch of 0"):
+        Plan("nano", data, work, batch=0)
+    with pytest.raises(UserError, match="another judge"):
+        evaluate_many([checkpoint], plan, kit=Kit(work / "kit.log", "http://127.0.0.1:9/v1"))
     database = tmp_path / "locked.db"
     database.touch(0o444)
     with pytest.raises(UserError, match="read-only"):

@@ -4,32 +4,54 @@ import csv
 
 import pytest
 
+from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
-from rilbench.evaluate.suite import PAPER_COLUMNS, SUITES, find_suite, suite, suite_columns
+from rilbench.evaluate.suite import SUITES, find_suite, suite, suite_columns
 from rilbench.resources import resource
 
 
 def test_columns_are_the_papers_in_its_order() -> None:
     with resource("results/paper/main_table.csv").open(encoding="utf-8") as file:
         header = next(csv.reader(file))
-    assert tuple(header[-14:]) == PAPER_COLUMNS
+    assert tuple(header[-14:]) == COLUMNS
 
 
 @pytest.mark.parametrize("name", list(SUITES))
 def test_suites_are_in_order_without_repetition(name: str) -> None:
     columns = suite_columns(name)
-    assert columns == [column for column in PAPER_COLUMNS if column in columns]
-    assert len({b.dataset for b in suite(name)}) == len(columns)
+    assert columns == [column for column in COLUMNS if column in columns]
+    names = [dataset.name for dataset in find_suite(name).datasets]
+    assert len(set(names)) == len(names)
 
 
 def test_nano_is_scored_by_the_kits_own_datasets() -> None:
-    assert {b.column: (b.dataset, b.scale, b.judged, b.circular) for b in suite("nano")} == {
-        "MMStar": ("MMStar", 1, False, False),
-        "MMB": ("MMBench_DEV_EN", 1, False, True),
-        "ChartQA": ("ChartQA_TEST", 100, False, False),
-        "MM-Vet": ("MMVet", 100, True, False),
+    assert suite_columns("nano") == list(COLUMNS)
+    datasets = {dataset.name: dataset for dataset in find_suite("nano").datasets}
+    assert {name for name, d in datasets.items() if d.circular} == {
+        "MMBench_DEV_CN",
+        "MMBench_DEV_EN",
+    }
+    assert {name for name, d in datasets.items() if d.judged} == {
+        "MMVet",
+        "MMVetV2",
+        "MathVista_MINI",
+    }
+    assert {name for name, d in datasets.items() if d.scale == 100} == {
+        "ChartQA_TEST",
+        "MMVet",
+        "MMVetV2",
+        "MathVista_MINI",
     }
     assert find_suite("nano").max_tokens == 64
+
+
+def test_a_column_of_several_datasets_says_so() -> None:
+    benchmarks = {b.column: b for b in suite("nano")}
+    pro, mmmu = benchmarks["MMMU-Pro"], benchmarks["MMMU"]
+    assert (pro.name, pro.metric) == ("MMMU_Pro_10c+MMMU_Pro_V", "mean of Overall")
+    assert (mmmu.name, mmmu.metric) == ("MMMU_DEV_VAL", "Overall")
+    assert benchmarks["MathVista"].judged
+    assert not pro.judged
 
 
 def test_unknown_suite_names_the_known() -> None:

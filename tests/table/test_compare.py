@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from rilbench.columns import COLUMNS
 from rilbench.ledger import Evaluation, Score
 from rilbench.table.compare import measured_rows, table_rows
-from rilbench.table.rows import COLUMNS, TableRow
+from rilbench.table.rows import TableRow
 
 NANO = ["MMStar", "MMB", "ChartQA", "MM-Vet"]
 

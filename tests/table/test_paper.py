@@ -5,10 +5,11 @@ import statistics
 
 import pytest
 
+from rilbench.columns import COLUMNS
 from rilbench.resources import resource
 from rilbench.table import paper
 from rilbench.table.paper import paper_rows
-from rilbench.table.rows import COLUMNS, average
+from rilbench.table.rows import average
 
 
 def test_cell_by_cell() -> None:

@@ -6,13 +6,14 @@ import re
 
 import pytest
 
+from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Score
 from rilbench.resources import resource
 from rilbench.table.compare import table_rows
 from rilbench.table.paper import paper_rows
 from rilbench.table.render import FORMATS, render
-from rilbench.table.rows import COLUMNS, TableRow
+from rilbench.table.rows import TableRow
 
 NANO = ("MMStar", "MMB", "ChartQA", "MM-Vet")
 ESCAPE = "\x1b"

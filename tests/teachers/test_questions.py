@@ -14,6 +14,15 @@ def test_round_trip(tmp_path):
     assert read_questions(tmp_path / "q.parquet") == questions
 
 
+def test_pictures_go_where_the_text_says_or_first():
+    plain = Question("q", (b"x", b"y"), "Which?", "A", "")
+    assert plain.marked == "<image><image>Which?"
+    assert plain.parts == [b"x", b"y", "Which?"]
+    placed = Question("q", (b"x", b"y"), "Is <image> darker than <image>?", "A", "")
+    assert placed.marked == placed.question
+    assert placed.parts == ["Is ", b"x", " darker than ", b"y", "?"]
+
+
 @pytest.mark.parametrize(
     ("questions", "words"),
     [
@@ -22,6 +31,8 @@ def test_round_trip(tmp_path):
         ([Question("q1", (), "What?", "7", "")], "image"),
         ([Question("q1", (b"x",), "", "7", "")], "text"),
         ([Question("q1", (b"x",), "What?", "", "")], "answer"),
+        ([Question("q1", (b"x",), "<image> or <image>?", "7", "")], "one for each"),
+        ([Question("q1", (b"x", b"y"), "Is <image> dark?", "7", "")], "one for each"),
     ],
 )
 def test_bad_questions_are_refused(tmp_path, questions, words):

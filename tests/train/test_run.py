@@ -76,7 +76,7 @@ def run(tmp_path_factory):
     kept = {path: path.stat().st_mtime_ns for path in (short / "collection").glob("*.parquet")}
     kept[short / "discriminator.jsonl"] = (short / "discriminator.jsonl").stat().st_mtime_ns
     assert not (short / "checkpoint").exists()
-    _wait_until_gone("runs/short/data/job.json")
+    _wait_until_gone(folder)
     second = subprocess.run(
         command(questions, "--resume"), cwd=folder, capture_output=True, text=True, timeout=500
     )
@@ -84,15 +84,21 @@ def run(tmp_path_factory):
     return folder, kept, questions
 
 
-def _wait_until_gone(job):
+def _wait_until_gone(folder):
     """The trainer of this run must go with its parent, and Ray with the trainer."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        commands = [" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
-        if not any(str(job) in command for command in commands):
+        if folder not in [_working_folder(process) for process in psutil.process_iter()]:
             return
         time.sleep(0.5)
     raise AssertionError("the trainer outlived its parent")
+
+
+def _working_folder(process):
+    try:
+        return Path(process.cwd())
+    except psutil.Error:
+        return None
 
 
 def rows_by_step(folder):
@@ -168,7 +174,7 @@ def test_the_checkpoint_is_an_ordinary_one_and_says_where_it_is_from(run):
     folder, _, _ = run
     path = folder / "runs" / "short" / "checkpoint"
     checkpoint = inspect_checkpoint(path)
-    start = inspect_checkpoint(nano_folder() / "student")
+    start = inspect_checkpoint(nano_folder() / "restyled")
     labels = checkpoint.labels
     assert (labels.student, labels.method, labels.teacher) == ("nano", "ril", "both")
     assert labels.start_fingerprint == start.fingerprint != checkpoint.fingerprint

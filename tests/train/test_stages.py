@@ -18,19 +18,6 @@ def test_two_processes_do_not_train_one_run(tmp_path, recipe):
         stages.train(run, view=None)
 
 
-def test_tail_gives_whole_new_lines_once(tmp_path):
-    file = tmp_path / "m.jsonl"
-    file.write_text('{"step": 1}\n')
-    tail = stages._Tail(file)
-    assert tail.new_lines() == []
-    with file.open("a") as out:
-        out.write('{"step": 2}\n{"step"')
-    assert tail.new_lines() == [{"step": 2}]
-    with file.open("a") as out:
-        out.write(": 3}\n")
-    assert tail.new_lines() == [{"step": 3}]
-
-
 def test_judge_by_name_needs_its_address():
     recipe = load_recipe("both", "nano", overrides=["judge.model=Qwen/Qwen2.5-32B-Instruct"])
     with pytest.raises(UserError, match=r"judge\.url"), stages._judge(recipe):

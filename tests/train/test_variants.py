@@ -120,7 +120,7 @@ def response_log_softmax(question, row, blank=False):
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    path = locate("nano:student")
+    path = locate("nano:restyled")
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(path)
     image = Image.open(io.BytesIO(question.images[0]))

@@ -13,9 +13,10 @@ Two jobs, each a JSON object, files in and files out:
     up) and for each question its outcome, 0–1 or null for a missing verdict, and the answer that
     the kit read from the text.
 
-A dataset is {"name", "circular", "judged"}. Without arguments the jobs come one per line on
-standard input, {"phase", "job"}, each answered by {"problem": null or text}; for a look at one job
-run it with two arguments, the phase and a JSON file.
+A dataset is {"name", "circular", "judged", "split"}; only rows of the split are asked (null: all).
+Without arguments the jobs come one per line on standard input, {"phase", "job"}, each answered by
+{"problem": null or text}; for a look at one job run it with two arguments, the phase and a JSON
+file.
 """
 
 import ast
@@ -25,9 +26,13 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vlmeval.dataset import DATASET_CLASSES, build_dataset, prefetch_answer
+from vlmeval.dataset.image_mcq import MMMUDataset
+from vlmeval.dataset.image_vqa import MMVet
+from vlmeval.dataset.utils.mathvista import post_check
+from vlmeval.dataset.utils.multiple_choice import MMMU_preproc
 from vlmeval.smp import load
 
 PREDICTIONS = "answers.pkl"
@@ -40,6 +45,20 @@ class JobError(Exception):
     """Something in the job that the user can mend."""
 
 
+class MMVetV2(MMVet):  # type: ignore[misc]
+    """MM-Vet v2, which the kit lacks: MM-Vet with ``<image k>`` where a picture stands."""
+
+    DATASET_URL: ClassVar[dict[str, str]] = {"MMVetV2": ""}
+    DATASET_MD5: ClassVar[dict[str, str]] = {}
+
+    def build_prompt(self, line: Any) -> Any:
+        """The kit's prompt for MM-Vet, with each picture put in its place."""
+        return MMMUDataset.split_MMMU(super().build_prompt(line))
+
+
+DATASET_CLASSES.append(MMVetV2)
+
+
 def open_dataset(folder: Path, name: str) -> Any:
     """Build a dataset on the files in ``folder/LMUData``."""
     os.environ.update({"LMUData": str(folder / "LMUData")})
@@ -48,6 +67,8 @@ def open_dataset(folder: Path, name: str) -> Any:
         if getattr(kind, "DATASET_MD5", None):
             kind.DATASET_MD5 = {}
     dataset = build_dataset(name)
+    # Of its own: the kit keeps MMBench's pictures in both languages under the same names.
+    dataset.img_root = str(folder / "LMUData" / "images" / name)
     table = dataset.data
     lacking = {"index", "question", "answer"} - set(table.columns)
     if lacking or not len(table):
@@ -65,6 +86,17 @@ def group_of(index: Any, circular: bool) -> str:
     return str(int(index) % 1_000_000 if circular else index)
 
 
+def asked_rows(table: Any, spec: dict[str, Any]) -> Any:
+    """The rows of the dataset's split."""
+    name, split = spec["name"], spec["split"]
+    if split is None:
+        return table
+    rows = table[table["split"] == split] if "split" in table else ()
+    if not len(rows):
+        raise JobError(f"{name}.tsv has no question of the split {split!r}; make the data again")
+    return rows
+
+
 def write_prompts(job: dict[str, Any]) -> None:
     """Do a ``prompts`` job."""
     folder, limit = Path(job["folder"]), job["limit"]
@@ -72,7 +104,7 @@ def write_prompts(job: dict[str, Any]) -> None:
         for spec in job["datasets"]:
             dataset = open_dataset(folder, spec["name"])
             kept: set[str] = set()
-            for _, row in dataset.data.iterrows():
+            for _, row in asked_rows(dataset.data, spec).iterrows():
                 group = group_of(row["index"], spec["circular"])
                 if limit is not None and group not in kept and len(kept) >= limit:
                     continue
@@ -141,24 +173,33 @@ def score_dataset(dataset: Any, spec: dict[str, Any], answers: dict[str, str]) -
         records = None
     if spec["judged"]:
         return records, judged_outcomes(spec["name"])
-    if dataset.TYPE == "MCQ":
+    if dataset.TYPE.startswith("MCQ"):
         return records, choice_outcomes(table, spec)
     return records, match_outcomes()
 
 
 def judged_outcomes(name: str) -> list[dict[str, Any]]:
     """Outcomes of a judged dataset. The kit writes 0 where the judge gave no verdict; we, null."""
-    if name != "MMVet":
-        raise JobError(f"{name}: its judge's file is not known to this worker")
-    table = load(f"answers_{JUDGE_ALIAS}.tsv")
-    return [
-        outcome(row["index"], None if NO_VERDICT in row["log"] else float(row["score"]), None)
-        for _, row in table.iterrows()
-    ]
+    outcomes = []
+    for _, row in load(f"answers_{JUDGE_ALIAS}.tsv").iterrows():
+        value, extracted = (None, None) if NO_VERDICT in row["log"] else judged_value(name, row)
+        outcomes.append(outcome(row["index"], value, extracted))
+    return outcomes
+
+
+def judged_value(name: str, row: Any) -> tuple[float, Any]:
+    """What the kit makes of a judge's reply: the outcome, and the answer if the judge read one."""
+    if name == "MathVista_MINI":
+        return float(post_check(row)), row["res"]
+    if name in ("MMVet", "MMVetV2"):
+        return float(row["score"]), None
+    raise JobError(f"{name}: its judge's file is not known to this worker")
 
 
 def choice_outcomes(answers: Any, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Outcomes of multiple choice, with the letters that the kit read, one for each rotation."""
+    if "MMMU" in spec["name"]:  # The kit gives an open question two options; see its function.
+        answers = MMMU_preproc(answers)
     read: dict[str, list[str]] = {}
     for _, row in answers.sort_values("index").iterrows():
         letters = read.setdefault(group_of(row["index"], spec["circular"]), [])

@@ -2,7 +2,11 @@
 
 import json
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -21,10 +25,14 @@ from rilbench.evaluate.kits.vlmevalkit import (
     start_worker,
 )
 from rilbench.evaluate.prompts import PromptSet, Question
-from rilbench.evaluate.suite import suite
+from rilbench.evaluate.suite import Dataset, find_suite
 from rilbench.judge.server import RULE_JUDGE, rule_judge
 
-CHARTQA, MMBENCH, MMVET, MMSTAR = suite("nano")
+DATASETS = find_suite("nano").datasets
+
+
+def named(*names: str) -> list[Dataset]:
+    return [dataset for dataset in DATASETS if dataset.name in names]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,7 @@ def judge() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def prompts(kit: KitProcess, data: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
     before = {file.name: file.read_bytes() for file in data.iterdir()}
-    found = PromptSet(suite("nano"), data, tmp_path_factory.mktemp("prompts"), "env", None)
+    found = PromptSet(DATASETS, data, tmp_path_factory.mktemp("prompts"), "env", None)
     assert not found.ready
     found.submit(kit)
     found.finish(kit)
@@ -56,7 +64,7 @@ def score(
     kit: KitProcess, prompts: PromptSet, out: Path, judge: str, answers: dict[str, dict[str, str]]
 ) -> dict[str, KitScore]:
     out.mkdir()
-    chosen = [b for b in suite("nano") if b.dataset in answers]
+    chosen = named(*answers)
     kit.run("score", score_job(chosen, prompts.folder, out, answers, (judge, RULE_JUDGE)))
     version, scores = read_scores(out / "result.json", chosen)
     assert version == "ms-vlmeval 0.0.20"
@@ -69,7 +77,14 @@ def values(score: KitScore) -> dict[str, float | None]:
 
 def test_prompts_are_the_kits(prompts: PromptSet, data: Path) -> None:
     found: dict[tuple[str, str], Question] = {q.key: q for q in prompts.questions}
-    assert len(found) == len(prompts.questions) == 4 + 6 + 5 + 4
+    assert len(found) == len(prompts.questions)
+    numbers = Counter(question.dataset for question in prompts.questions)
+    assert numbers.pop("ChartQA_TEST") == 5
+    assert {numbers.pop(name) for name in ("MMBench_DEV_EN", "MMBench_DEV_CN")} == {6}
+    # The questions of other splits are not asked.
+    assert {numbers.pop(name) for name in ("MMMU_DEV_VAL", "BLINK")} == {3}
+    assert len(numbers) == 10
+    assert set(numbers.values()) == {4}
     assert found["MMStar", "2"].text == (
         "Question: Which colour is box 2?\nOptions:\nA. red\nB. green\nC. blue\nD. pink\n"
         "Please select the correct answer from the options above. \n"
@@ -92,6 +107,149 @@ def test_prompts_are_the_kits(prompts: PromptSet, data: Path) -> None:
     assert (
         ImageChops.difference(picture, Image.new("RGB", (56, 56), (80, 90, 200))).getbbox() is None
     )
+
+
+def layout(question: Question) -> str:
+    """The parts of a prompt in their order, pictures by their names."""
+    return "".join(
+        f"[{Path(part['path']).name}]" if part["type"] == "image" else part["text"]
+        for part in question.parts
+    )
+
+
+def test_pictures_stand_where_the_kit_puts_them(prompts: PromptSet) -> None:
+    found = {q.key: q for q in prompts.questions}
+    assert layout(found["BLINK", "1"]) == (
+        "[1_0.png][1_1.png]Question: Which picture is brighter, 1?\nOptions:\nA. the first\n"
+        "B. the second\nPlease select the correct answer from the options above. \n"
+    )
+    assert layout(found["MMVetV2", "v2_1"]) == (
+        "What is on [v2_1_0.png] but not on [v2_1_1.png], 1?"
+    )
+    assert layout(found["MMMU_DEV_VAL", "3"]) == "Question: [3.png] Which colour is box 3?\n"
+    assert layout(found["MMMU_DEV_VAL", "1"]).startswith("Question: [1.png] Which colour")
+    options = "".join(f"{a}. w{b}\n" for a, b in zip("ABCDEFGHIJ", "klmnopqrst", strict=True))
+    assert layout(found["MMMU_Pro_10c", "0"]) == (
+        f"Question: [0.png] Which word is on box 0?\nOptions:\n{options}"
+        "Answer directly with the option letter from the given choices. "
+    )
+    assert layout(found["MMMU_Pro_V", "0"]) == (
+        "[0.png]Answer the following multiple-choice question in the image. "
+        "Answer directly with the option letter from the given choices. "
+    )
+    assert layout(found["MathVista_MINI", "2"]).startswith("[2.png]Hint: Please answer")
+    assert layout(found["MMBench_DEV_CN", "0"]).startswith("[0.png]Question: 盒子0的颜色\nOptions")
+
+
+def test_pictures_of_two_languages_are_kept_apart(prompts: PromptSet) -> None:
+    colours = []
+    for question in prompts.questions:
+        if question.key in {("MMBench_DEV_EN", "1000001"), ("MMBench_DEV_CN", "1000001")}:
+            picture = Image.open(prompts.folder / question.parts[0]["path"]).convert("RGB")
+            colours.append(picture.getpixel((0, 0)))
+    assert sorted(colours) == [(40, 90, 200), (200, 90, 200)]
+
+
+# For each dataset: question, answer, outcome, and what the kit read where it says so.
+Known = list[tuple[str, str, float, str | None]]
+_LETTERS: Known = [
+    ("0", "A", 1, "A"),
+    ("1", "Box 1 is of the second colour (B). Answer: B", 1, "B"),
+    ("2", "blue", 1, "C"),
+    ("3", "Answer: A", 0, "A"),
+]
+_ROTATED: Known = [
+    ("0", "We see it. Answer: A", 1, "A,D"),
+    ("1000000", "D", 1, "A,D"),
+    ("1", "B", 0, "B,B"),
+    ("1000001", "Answer: B", 0, "B,B"),
+    ("2", "blue", 1, "C,B"),
+    ("1000002", "Answer: B", 1, "C,B"),
+]
+KNOWN: dict[str, Known] = {
+    "AI2D_TEST": _LETTERS,
+    "ChartQA_TEST": [
+        ("0", "10.4", 1, "10.4"),
+        ("1", "Red", 1, "Red"),
+        ("2", "0.3", 0, "0.3"),
+        ("3", "0", 1, "0"),
+        ("4", "Answer: yes", 0, "Answer: yes"),
+    ],
+    "MathVista_MINI": [
+        ("0", "Not A, as we see a dozen. Answer: B", 1, "B"),  # Read by the judge: two letters.
+        ("1", "We see 3 and 4. 3 + 4 = 7. Answer: 7", 1, "7"),
+        ("2", "A", 0, "A"),
+        ("3", "1.5", 1, "1.5"),
+    ],
+    "MMBench_DEV_EN": _ROTATED,
+    "MMBench_DEV_CN": _ROTATED,
+    "MMVet": [
+        ("v1_0", "3 and 8", 1, None),
+        ("v1_1", "We see 3. Answer: 3", 0.5, None),
+        ("v1_2", "no", 0, None),
+        ("v1_3", "We see both. Answer: 8, 3.", 1, None),
+    ],
+    "MMVetV2": [
+        ("v2_0", "3 and 8", 1, None),
+        ("v2_1", "We see 8. Answer: 8", 0.5, None),
+        ("v2_2", "no", 0, None),
+        ("v2_3", "8, 3, 5", 1, None),
+    ],
+    "MMMU_DEV_VAL": [
+        ("1", "The colour of the box is green. Answer: B", 1, "B"),
+        ("2", "D", 0, "D"),
+        ("3", "Answer: 24", 1, "A"),  # Open: the kit makes the answer option A.
+    ],
+    "MMMU_Pro_10c": [
+        ("0", "C", 1, "C"),
+        ("1", "The word on the box is wt (J). Answer: J", 1, "J"),
+        ("2", "wk", 1, "A"),
+        ("3", "Answer: C", 0, "C"),
+    ],
+    "MMMU_Pro_V": [
+        ("0", "C", 1, "C"),
+        ("1", "The word on the box is vt (J). Answer: J", 1, "J"),
+        ("2", "B", 0, "B"),
+        ("3", "", 0, "-"),
+    ],
+    "MMStar": _LETTERS,
+    "BLINK": [
+        ("0", "The first picture is brighter (A). Answer: A", 1, "A"),
+        ("1", "the second", 1, "B"),
+        ("2", "B", 0, "B"),
+    ],
+    "SEEDBench_IMG": _LETTERS,
+    "SEEDBench2_Plus": _LETTERS,
+    "RealWorldQA": _LETTERS,
+}
+
+
+def test_every_column_is_the_kits_own_score(
+    kit: KitProcess, prompts: PromptSet, judge: str, tmp_path: Path
+) -> None:
+    answers = {name: {row[0]: row[1] for row in rows} for name, rows in KNOWN.items()}
+    scores = score(kit, prompts, tmp_path / "out", judge, answers)
+    result = json.loads((tmp_path / "out" / "result.json").read_text())["datasets"]
+    assert list(scores) == [dataset.name for dataset in DATASETS]
+    for dataset in DATASETS:
+        rows, found = KNOWN[dataset.name], scores[dataset.name]
+        assert {row[0] for row in rows} == {
+            q.question_id for q in prompts.questions if q.dataset == dataset.name
+        }
+        scored = [row for row in rows if not (dataset.circular and int(row[0]) >= 1_000_000)]
+        assert values(found) == {row[0]: row[2] for row in scored}, dataset.name
+        assert {o.question_id: o.extracted for o in found.outcomes} == {
+            row[0]: row[3] for row in scored
+        }, dataset.name
+        assert found.missing == 0
+        # The number that the kit itself reports, whole and on its own scale.
+        (record,) = [
+            record
+            for record in result[dataset.name]["records"]
+            if dataset.row is None or record[dataset.row[0]] == dataset.row[1]
+        ]
+        assert found.value == pytest.approx(record[dataset.metric] * 100 / dataset.scale)
+        assert found.value == pytest.approx(100 * sum(row[2] for row in scored) / len(scored))
 
 
 def test_known_answers_get_their_scores(
@@ -148,18 +306,63 @@ def test_a_judge_without_a_verdict_leaves_a_gap_and_not_a_zero(
     shutil.copytree(prompts.folder, copy)
     table.to_csv(copy / "LMUData" / "MMVet.tsv", sep="\t", index=False)
     (tmp_path / "out").mkdir()
-    job = score_job([MMVET], copy, tmp_path / "out", answers, (judge, RULE_JUDGE))
+    job = score_job(named("MMVet"), copy, tmp_path / "out", answers, (judge, RULE_JUDGE))
     kit.run("score", job)
-    found = read_scores(tmp_path / "out" / "result.json", [MMVET])[1]["MMVet"]
+    found = read_scores(tmp_path / "out" / "result.json", named("MMVet"))[1]["MMVet"]
     assert values(found) == {"v1_0": None, "v1_1": 0.5, "v1_2": 1, "v1_3": 0.5}
     assert found.missing == 1
     assert found.value == pytest.approx(200 / 3)
 
 
+@contextmanager
+def broken_judge() -> Iterator[str]:
+    """A judge that is up and never gives a verdict."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            up = "hello" in json.dumps(body["messages"][-1])
+            self.send_response(200 if up else 500)
+            self.end_headers()
+            if up:
+                self.wfile.write(b'{"choices": [{"message": {"content": "hello"}}]}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_an_answer_that_the_judge_did_not_extract_is_a_gap(
+    kit: KitProcess, prompts: PromptSet, tmp_path: Path
+) -> None:
+    # The first two need the judge, the others do not.
+    answers = {"MathVista_MINI": {"0": "A or B", "1": "3 + 4 = 7", "2": "C", "3": "1.5"}}
+    with broken_judge() as url:
+        found = score(kit, prompts, tmp_path / "out", url, answers)["MathVista_MINI"]
+    assert values(found) == {"0": None, "1": None, "2": 1, "3": 1}
+    assert (found.missing, found.value) == (2, 100)
+
+
 def test_a_limit_keeps_whole_questions_and_scores(
     kit: KitProcess, data: Path, judge: str, tmp_path: Path
 ) -> None:
-    few = PromptSet(suite("nano"), data, tmp_path / "prompts", "env", 1)
+    few = PromptSet(
+        named("ChartQA_TEST", "MMBench_DEV_EN", "MMVet", "MMStar"),
+        data,
+        tmp_path / "prompts",
+        "env",
+        1,
+    )
     few.submit(kit)
     few.finish(kit)
     ids = [question.key for question in few.questions]
@@ -185,10 +388,10 @@ def test_bad_data_is_named(kit: KitProcess, data: Path, tmp_path: Path) -> None:
     table.loc[3, "index"] = 0
     table.to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"MMStar\.tsv has index 0 twice"):
-        kit.run("prompts", prompts_job([MMSTAR], tmp_path, None))
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
     table.drop(columns="answer").to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"MMStar\.tsv has no column 'answer'"):
-        kit.run("prompts", prompts_job([MMSTAR], tmp_path, None))
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
 
 
 def test_a_total_that_its_questions_contradict_is_refused(tmp_path: Path) -> None:
@@ -197,4 +400,4 @@ def test_a_total_that_its_questions_contradict_is_refused(tmp_path: Path) -> Non
     file = tmp_path / "result.json"
     file.write_text(json.dumps({"kit": "ms-vlmeval 0.0.20", "datasets": {"MMStar": found}}))
     with pytest.raises(UserError, match=r"MMStar: the kit's total 50\.0 is not the mean 100\.0"):
-        read_scores(file, [MMSTAR])
+        read_scores(file, named("MMStar"))

@@ -1,0 +1,279 @@
+"""One lane: trains one run after another in one session, evaluates each, and makes its row."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from rilbench.checkpoint import inspect_checkpoint
+from rilbench.errors import UserError
+from rilbench.lab.experiment import STUDENT, Job, Settings
+from rilbench.lab.places import Places
+from rilbench.lab.row import Cost, Failure, Row, outcomes
+from rilbench.ledger import Evaluation, utc_now
+from rilbench.locations import locate, nano_folder
+from rilbench.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rilbench.train.session import Session
+
+SUITE = "nano"
+Report = Callable[[str], None]
+"""Told in a few words what the lane does now."""
+
+CURVES = (
+    *("answer_student", "answer_teacher", "similarity_student", "similarity_teacher"),
+    *("discriminator_accuracy", "kl", "tokens_student", "tokens_teacher", "entropy"),
+    *("groups_without_signal", "warnings"),
+)
+"""What a row keeps of every step of ``metrics.jsonl``."""
+
+
+class Lane:
+    """What trains and evaluates; `rilbench.lab.run` calls it with one job after another.
+
+    Args:
+        number: of the lane, from 1; names its folders.
+        places: where to read and write.
+        session: trains; it starts with the first run.
+        starting: held while a session starts, since two at once time out on two cores.
+    """
+
+    def __init__(
+        self, number: int, places: Places, session: Session, starting: threading.Lock
+    ) -> None:
+        self.number, self.places, self.session = number, places, session
+        self._starting: threading.Lock | None = starting
+
+    def __call__(self, job: Job, tuned: Settings, report: Report) -> Row:
+        """Do one job.
+
+        Raises:
+            UserError: it stopped for a reason that another try may not meet.
+        """
+        recipe = job.recipe(tuned, self.places.collection(job.student))
+        if job.spec.model:
+            name = job.spec.model
+            model = recipe.student.model if name == STUDENT else recipe.teachers.models[name]
+            return self._evaluated(_new_row(job, tuned, recipe), locate(model), job, report)
+        folder = self.places.run(job.experiment, job.student, job.spec.name, job.seed)
+        try:
+            checkpoint = self._train(folder, recipe, report)
+        except UserError as error:
+            failure = not_finite(folder, error)
+            if failure is None:
+                raise
+            return _new_row(
+                job, tuned, recipe, failure=failure, **_measured(folder, recipe, self.places)
+            )
+        row = _new_row(job, tuned, recipe, **_measured(folder, recipe, self.places))
+        row = self._evaluated(row, checkpoint, job, report)
+        shutil.rmtree(folder / "steps", ignore_errors=True)
+        return row
+
+    def _train(self, folder: Path, recipe: Recipe, report: Report) -> Path:
+        from rilbench.train.stages import open_run, train
+
+        run = open_run(folder, recipe, resume=folder.exists())
+        with self._first_start() as started:
+            view = _LaneView(recipe.schedule.steps, report, started)
+            return train(run, view, session=self.session)
+
+    @contextmanager
+    def _first_start(self) -> Iterator[Callable[[], None]]:
+        """Keep other lanes' sessions from starting until this one's first run takes steps."""
+        lock, self._starting = self._starting, None
+        if lock is None:
+            yield lambda: None
+            return
+        lock.acquire()
+        held = [lock]
+
+        def started() -> None:
+            if held:
+                held.pop().release()
+
+        try:
+            yield started
+        finally:
+            started()
+
+    def _evaluated(self, row: Row, model: Path, job: Job, report: Report) -> Row:
+        import dataclasses
+
+        from rilbench.evaluate.run import Plan, evaluate_many
+
+        report("evaluation")
+        plan = Plan(
+            suite=SUITE,
+            data=benchmark_files(job.split, self.places),
+            work=self.places.work / "evaluation" / f"{job.split}-{self.number}",
+            engine="batch",
+        )
+        (found,) = evaluate_many([model], plan)
+        return dataclasses.replace(row, **evaluated(found))
+
+
+class _LaneView:
+    """What `rilbench.train.stages` shows, in a few words."""
+
+    def __init__(self, steps: int, report: Report, started: Callable[[], None]) -> None:
+        self.steps, self.report, self.started = steps, report, started
+
+    def stage(self, name: str, state: str) -> None:
+        if state == "running":
+            self.report(name)
+
+    def answers(self, model: str, done: int, total: int) -> None:
+        self.report(f"collecting from {model} {done}/{total}")
+
+    def line(self, kind: str, values: Mapping[str, Any]) -> None:
+        self.started()
+        word, of = ("step", self.steps) if kind == "ril" else (kind, values.get("of", self.steps))
+        self.report(f"{word} {values['step']}/{of}")
+
+
+def benchmark_files(split: str, places: Places) -> Path:
+    """The folder with the benchmarks' files; those of dev are written on first use."""
+    if split == "test":
+        return nano_folder() / "benchmarks"
+    from rilbench.nano.data import write_benchmarks
+
+    folder = places.work / "benchmarks" / split
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{split}.lock")):
+        if not folder.exists():
+            part = folder.with_name(f".{split}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            write_benchmarks(part, split)
+            part.rename(folder)
+    return folder
+
+
+# ---- the parts of a row
+
+
+def _new_row(job: Job, tuned: Settings, recipe: Recipe, **measured: Any) -> Row:
+    from rilbench.evaluate.record import code_version
+
+    commit, dirty = code_version()
+    return Row(
+        experiment=job.experiment,
+        student=job.student,
+        name=job.spec.name,
+        seed=job.seed,
+        split=job.split,
+        steps=0 if job.spec.model else job.steps,
+        recipe=job.spec.recipe,
+        method=job.spec.method,
+        model=job.spec.model,
+        settings=job.settings(tuned),
+        recipe_fingerprint=recipe.fingerprint,
+        start_fingerprint=inspect_checkpoint(locate(recipe.student.model)).fingerprint,
+        commit=commit,
+        dirty=dirty,
+        created=utc_now()[:19] + "Z",
+        **measured,
+    )
+
+
+def evaluated(found: Evaluation) -> dict[str, Any]:
+    """The part of a row that an evaluation gives.
+
+    Raises:
+        UserError: a benchmark has no score, or a question no verdict.
+    """
+    scores: dict[str, float] = {}
+    for score in found.scores:
+        if score.value is None:
+            raise UserError(f"{score.benchmark} has no score; evaluate the run again")
+        scores[score.benchmark] = round(score.value, 4)
+    judges = sorted({score.judge for score in found.scores if score.judge})
+    return {
+        "model_fingerprint": found.fingerprint,
+        "kit": ", ".join(sorted({f"{s.kit} {s.kit_version}" for s in found.scores})),
+        "judge": ", ".join(judges),
+        "scores": scores,
+        "outcomes": outcomes(found.samples),
+    }
+
+
+def _measured(folder: Path, recipe: Recipe, places: Places) -> dict[str, Any]:
+    """The parts of a row that a run's folder gives."""
+    return {"curves": curves(folder / "metrics.jsonl"), "cost": cost(folder, recipe, places)}
+
+
+def curves(metrics: Path) -> dict[str, list[Any]]:
+    """`CURVES` of the steps in a ``metrics.jsonl``; what no step has is left out."""
+    if not metrics.exists():  # SFT alone has no loop
+        return {}
+    steps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return {
+        name: [_short(step.get(name)) for step in steps]
+        for name in CURVES
+        if any(step.get(name) is not None for step in steps)
+    }
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
+
+
+def cost(folder: Path, recipe: Recipe, places: Places) -> Cost:
+    """What a run cost, with all of the shared collection that its method needs.
+
+    Raises:
+        UserError: the run or the collection did not record its cost.
+    """
+    own = _read_json(folder / "cost.json")
+    seconds = {stage: float(value) for stage, value in own["cpu_seconds"].items()}
+    sampled, taught = int(own["sampled_tokens"]), 0
+    seconds["collect"] = 0.0
+    for model in _collected(recipe):
+        part = _read_json(places.collection(recipe.student.name) / "cost.json")[model]
+        seconds["collect"] += float(part["cpu_seconds"])
+        if model == STUDENT:
+            sampled += int(part["tokens"])
+        else:
+            taught += int(part["tokens"])
+    return Cost(
+        sampled_tokens=sampled,
+        teacher_tokens=taught,
+        trained_tokens=int(own["trained_tokens"]),
+        judge_calls=int(own["judge_calls"]),
+        cpu_seconds={stage: round(value, 1) for stage, value in seconds.items()},
+    )
+
+
+def _collected(recipe: Recipe) -> list[str]:
+    """The models whose saved responses the run needs."""
+    teachers = list(recipe.teachers.names) if recipe.mixes or recipe.distils else []
+    return [*teachers, STUDENT] if recipe.imitates else teachers
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); delete the run and run it again"
+        ) from error
+    return found
+
+
+def not_finite(folder: Path, error: UserError) -> Failure | None:
+    """Whether a run stopped because its figures were no numbers any more, and at which step."""
+    text = str(error)
+    if "NaN" not in text and "not finite" not in text:
+        return None
+    return Failure(len(curves(folder / "metrics.jsonl").get("kl", [])) + 1, text)

@@ -1,0 +1,42 @@
+"""Where the laboratory reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """``results`` is committed; ``work`` is not and may be deleted when all rows are there."""
+
+    results: Path = Path("results/nano")
+    work: Path = Path("runs/lab")
+
+    @property
+    def rows(self) -> Path:
+        """One JSON file for each finished run."""
+        return self.results / "rows"
+
+    @property
+    def tuned(self) -> Path:
+        """The grid's choice."""
+        return self.results / "tuned.json"
+
+    @property
+    def gate(self) -> Path:
+        """The gate's bounds, and what they are worth."""
+        return self.results / "gate.json"
+
+    @property
+    def figures(self) -> Path:
+        """PNG and SVG files."""
+        return self.results / "figures"
+
+    def run(self, experiment: str, student: str, name: str, seed: int) -> Path:
+        """The run folder of one job."""
+        return self.work / "runs" / experiment / student / f"{name}-{seed}"
+
+    def collection(self, student: str) -> Path:
+        """The saved responses that all runs of a student share."""
+        return self.work / "collections" / student

@@ -1,0 +1,173 @@
+"""What stays up between the runs of a session: verl's Ray actors, on a CPU.
+
+Each actor is constructed anew in its process for the next run's configuration: new weights, new
+optimisers, empty queues. What is kept are the processes, with all that they have imported.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import transfer_queue as tq
+from omegaconf import open_dict
+from verl.checkpoint_engine import CheckpointEngineManager
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import TrainingWorkerConfig
+from verl.workers.utils.losses import value_loss
+
+
+@dataclass
+class Actors:
+    """The actors of a session, and verl's handles on them."""
+
+    policy: Any
+    discriminator: Any
+    rewards: Any
+    servers: Any
+    agent_loops: list[Any] = field(default_factory=list)
+
+
+class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
+    """verl's trainer, which can take over the actors of the trainer before it."""
+
+    actors: Actors | None = None
+    """Set before `init` to take them over, and there after it to hand them on."""
+    keep = False
+    """Whether another run will take over: the discriminator's worker then starts in any case."""
+
+    def _setup(self) -> None:
+        seed_everything(self.config.ril.seed)
+        if self.actors is None:
+            self._start_actors()
+        else:
+            self._take_over(self.actors)
+
+    def _start_actors(self) -> None:
+        wanted = self.use_critic
+        if self.keep and not wanted:
+            self._switch_discriminator(True)
+        super()._setup()
+        self.actors = Actors(
+            policy=self.actor_rollout_wg,
+            discriminator=self.critic_wg if self.use_critic else None,
+            rewards=self.reward_loop_manager,
+            servers=self.llm_server_manager,
+        )
+        if not wanted:
+            self._switch_discriminator(False)
+
+    def _switch_discriminator(self, on: bool) -> None:
+        """Configure verl's critic, for a run without one, only so far that its worker starts."""
+        self.use_critic = on
+        with open_dict(self.config):
+            self.config.critic.enable = on
+            self.config.critic.model.path = self.config.actor_rollout_ref.model.path
+            self.config.critic.ppo_micro_batch_size_per_gpu = 1
+            self.config.critic.forward_micro_batch_size_per_gpu = 1
+
+    def _take_over(self, actors: Actors) -> None:
+        """What verl's `_setup` does, in its order, with actors that are there."""
+        config = self.config
+        clear_queue()
+        self._init_tokenizer()
+        self._init_dataloader()
+        self._init_dump_executor()
+        self._init_resource_pool_mgr()
+        self.ref_in_actor = False
+        actors.servers.config = config
+        actors.servers.rollout_config = config.actor_rollout_ref.rollout
+        actors.servers.model_config = config.actor_rollout_ref.model
+        waiting = [
+            reference
+            for replica in actors.servers.get_replicas()
+            for reference in replica.reconfigure(
+                config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
+            )
+        ]
+        if self.use_critic:
+            self.critic_wg = actors.discriminator
+            self.critic_wg.reconfigure(self._discriminator_config())
+            self.critic_wg.reset()
+            self.critic_wg.set_loss_fn(
+                partial(value_loss, config=omega_conf_to_dataclass(config.critic))
+            )
+        self.actor_rollout_wg = actors.policy
+        role = Role.ActorRolloutRef if self.use_reference_policy else Role.ActorRollout
+        self.actor_rollout_wg.reconfigure(config.actor_rollout_ref, str(role))
+        self.actor_rollout_wg.init_model()
+        self.ref_policy_wg = self.actor_rollout_wg
+        self.reward_loop_manager = actors.rewards
+        self.teacher_model_manager = self.distillation_config = None
+        self.llm_server_manager = actors.servers
+        ray.get(waiting)
+        engine = omega_conf_to_dataclass(config.actor_rollout_ref.rollout.checkpoint_engine)
+        engine.backend = "naive"
+        self.checkpoint_manager = CheckpointEngineManager(
+            config=engine, actor_wg=actors.policy, replicas=actors.servers.get_replicas()
+        )
+        self.checkpoint_manager.sleep_replicas()
+        self._load_checkpoint()
+
+    def _discriminator_config(self) -> TrainingWorkerConfig:
+        """As verl's `_setup` builds it."""
+        critic = omega_conf_to_dataclass(self.config.critic)
+        critic.engine.infer_max_token_len_per_gpu = critic.ppo_infer_max_token_len_per_gpu
+        critic.engine.max_token_len_per_gpu = critic.ppo_infer_max_token_len_per_gpu
+        profiler = self.config.critic.get("profiler", {})
+        return TrainingWorkerConfig(
+            model_type="value_model",
+            model_config=critic.model,
+            engine_config=critic.engine,
+            optimizer_config=critic.optim,
+            checkpoint_config=critic.checkpoint,
+            profiler_config=omega_conf_to_dataclass(profiler) if profiler else None,
+        )
+
+    def agent_loops(self) -> AgentLoopManagerTQ:
+        """The manager of the agent loops for this run."""
+        assert self.actors is not None
+        arguments = (
+            self.config,
+            self.get_llm_client(),
+            self.get_teacher_client(),
+            self.get_reward_handles(),
+        )
+        workers = self.actors.agent_loops
+        if not workers:
+            manager = AgentLoopManagerTQ.create(*arguments)
+            workers += manager.agent_loop_workers
+            return manager
+        ray.get([worker.__ray_call__.remote(_begin_anew, *arguments) for worker in workers])
+        manager = AgentLoopManagerTQ(*arguments)
+        manager.agent_loop_workers = workers
+        return manager
+
+
+def _begin_anew(worker: Any, *arguments: Any) -> None:
+    """In an agent loop worker: drop what is under way, take another run's configuration."""
+    for task in worker.background_tasks:
+        task.cancel()
+    worker.__init__(*arguments)
+
+
+def clear_queue() -> None:
+    """Forget the rows that a run left in TransferQueue."""
+    for partition, rows in (tq.kv_list() or {}).items():
+        if rows:
+            tq.kv_clear(keys=list(rows), partition_id=partition)
+
+
+def seed_everything(seed: int) -> None:
+    """Set the generators that a new process would have new."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

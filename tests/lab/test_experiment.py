@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pytest
+
+from rilbench.columns import COLUMNS
+from rilbench.errors import UserError
+from rilbench.lab.experiment import read_experiment
+from rilbench.resources import resource
+
+GOOD = """\
+name: small
+students: [nano]
+seeds: [1, 2]
+split: dev
+benchmarks: [MMB, AI2D]
+steps: 3
+set: {schedule.questions: 14}
+runs:
+  - {name: untrained, model: student}
+  - name: ril
+    method: ril
+    set:
+      policy.beta: 1e-2
+    tuned_by: [ril, sft]
+  - name: dr
+    method: dr-grpo
+    grid:
+      policy.rate: [1e-4, 2.0e-4]
+      policy.beta: [0, 0.01]
+not_run:
+  something: no time
+"""
+
+
+def read(tmp_path, text):
+    file = tmp_path / "small.yaml"
+    file.write_text(text)
+    return read_experiment(file)
+
+
+def test_a_file_becomes_jobs_seed_by_seed(tmp_path):
+    found = read(tmp_path, GOOD)
+    assert found.benchmarks == ("AI2D", "MMB"), "in the order of the columns"
+    cells = [f"dr+rate={rate}+beta={beta}" for rate in (0.0001, 0.0002) for beta in (0, 0.01)]
+    labels = [(job.spec.name, job.seed) for job in found.jobs()]
+    first = [("untrained", 0), ("ril", 1), *[(cell, 1) for cell in cells]]
+    assert labels == [*first, ("ril", 2), *[(cell, 2) for cell in cells]]
+    assert found.not_run == {"something": "no time"}
+    ril = found.runs[1]
+    assert ril.tuned_by == ("ril", "sft")
+    assert ril.settings == {"schedule.questions": 14, "policy.beta": 0.01}
+    assert found.runs[2].cell == {"policy.rate": 0.0001, "policy.beta": 0}
+
+
+def test_students_alternate_within_a_seed(tmp_path):
+    text = GOOD.replace("students: [nano]", "students: [nano, nano-independent]")
+    order = [(job.seed, job.student) for job in read(tmp_path, text).jobs() if job.seed]
+    assert order == sorted(order, key=lambda pair: pair[0])
+    assert [student for seed, student in order if seed == 1] == ["nano"] * 5 + [
+        "nano-independent"
+    ] * 5
+
+
+def test_own_settings_win_over_the_chosen_cell(tmp_path):
+    job = next(job for job in read(tmp_path, GOOD).jobs() if job.spec.name == "ril")
+    recipe = job.recipe({"policy.rate": 4e-4, "policy.beta": 0.5}, Path("shared"))
+    assert (recipe.policy.rate, recipe.policy.beta) == (4e-4, 0.01)
+    assert (recipe.seed, recipe.schedule.steps, recipe.schedule.questions) == (1, 3, 14)
+    assert recipe.collection.folder == "shared"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("method: dr-grpo", "method: dr-gpro", 16, "unknown method 'dr-gpro'"),
+        ("name: dr\n", "name: ril\n", 15, "taken by the run of line 10"),
+        ("policy.rate: [1e-4, 2.0e-4]", "policy.rate: []", 18, "must not be empty"),
+        (
+            "    grid:\n      policy.rate: [1e-4, 2.0e-4]\n      policy.beta: [0, 0.01]\n",
+            "    grid: {}\n",
+            17,
+            "grid is empty",
+        ),
+        ("2.0e-4]", "1.0e-4]", 18, "stands twice"),
+        ("students: [nano]", "students: [nani]", 2, "unknown student 'nani'"),
+        ("students: [nano]", "students: [nano, nano]", 2, "stands twice"),
+        ("[MMB, AI2D]", "[MMB, AI3D]", 5, "unknown benchmark 'AI3D'"),
+        ("policy.beta: 1e-2", "policy.bata: 1e-2", 13, "the nearest is 'policy.beta'"),
+        ("policy.beta: 1e-2", "policy.beta: -1", 10, "must not be negative"),
+        ("policy.beta: 1e-2", "seed: 4", 13, "given by the experiment itself"),
+        ("seeds: [1, 2]", "seeds: []", 3, "seeds must not be empty"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", 3, "stands twice"),
+        ("seeds: [1, 2]", "seeds: [1.5]", 3, "whole number"),
+        ("split: dev", "split: train", 4, "unknown split 'train'"),
+        ("steps: 3", "steps: 0", 6, "1 or more"),
+        ("steps: 3", "stpes: 3", 6, "no 'stpes'"),
+        ("steps: 3\n", "", 1, "needs 'steps'"),
+        ("split: dev", "split: dev\nsplit: dev", 5, "stands twice"),
+        ("model: student}", "model: 99b}", 9, "unknown model '99b'"),
+        ("model: student}", "model: student, method: ril}", 9, "either a method"),
+        ("model: student}", "model: student, set: {group: 2}}", 9, "not trained"),
+        ("name: small", "name: [", 3, "not YAML"),
+        ("name: small", "name: Small/..", 1, "may have a-z"),
+    ],
+)
+def test_bad_input_is_refused_with_its_line(tmp_path, old, new, line, message):
+    assert old in GOOD
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, GOOD.replace(old, new))
+    text = str(caught.value)
+    assert text.startswith(f"{tmp_path / 'small.yaml'}:{line}: ")
+    assert message in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "- 1"])
+def test_what_is_no_experiment_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match=r"small.yaml:1: "):
+        read(tmp_path, text)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_experiment(tmp_path / "none.yaml")
+
+
+def test_the_shipped_experiments_fit_together():
+    found = {
+        name: read_experiment(resource(f"recipes/lab/{name}.yaml"))
+        for name in ("grid", "headline", "ablations", "gate")
+    }
+    entries = {spec.entry for spec in found["grid"].runs}
+    for name, experiment in found.items():
+        assert experiment.name == name
+        for spec in experiment.runs:
+            assert set(spec.tuned_by) <= entries, spec.name
+    seeds = [set(e.seeds) for e in found.values()]
+    assert sum(map(len, seeds)) == len(set().union(*seeds)), "no seed is used for two purposes"
+    assert found["grid"].split == found["gate"].split == "dev"
+    assert found["headline"].benchmarks == COLUMNS
+    methods = {}
+    for spec in found["grid"].runs:
+        methods[spec.entry] = methods.get(spec.entry, 0) + 1
+    assert set(methods.values()) == {6}, "every method has as many cells"

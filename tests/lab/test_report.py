@@ -1,0 +1,120 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from rilbench.lab.experiment import read_experiment
+from rilbench.lab.places import Places
+from rilbench.lab.report import render, write_report
+from rilbench.lab.row import read_rows, write_row
+from rilbench.lab.tuned import choose, write_tuned
+from rilbench.resources import resource
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = Places(results=ROOT / "results" / "nano")
+
+
+def fill(places, make_row, keep=lambda job: True):
+    """Rows of all experiments, as if they had been run."""
+    for name in ("grid", "headline", "ablations"):
+        experiment = read_experiment(resource(f"recipes/lab/{name}.yaml"))
+        for job in filter(keep, experiment.jobs()):
+            level = {"ril": 0.8, "sft": 0.75}.get(job.spec.method, 0.65)
+            write_row(make_row(job, {}, level=level), places.rows)
+        if name == "grid":
+            write_tuned(choose(experiment, read_rows(places.rows, name)), places.tuned)
+
+
+@pytest.fixture
+def places(tmp_path):
+    return Places(results=tmp_path / "results", work=tmp_path / "work")
+
+
+def test_the_committed_readme_is_what_its_rows_say():
+    """No cell is typed by hand."""
+    assert (COMMITTED.results / "README.md").read_text(encoding="utf-8") == render(COMMITTED)
+
+
+def test_the_committed_figures_are_those_of_the_readme():
+    readme = (COMMITTED.results / "README.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\]\(figures/([\w-]+)\.png\)", readme))
+    for suffix in ("png", "svg"):
+        assert {path.stem for path in COMMITTED.figures.glob(f"*.{suffix}")} == shown
+
+
+def test_without_rows_it_says_so(places):
+    readme = write_report(places).read_text(encoding="utf-8")
+    assert readme.startswith("# The paper claims, the laboratory finds\n")
+    assert "| the paper claims | source |" in readme.split("##")[1], "the claims come first"
+    assert readme.count("**not run yet**") == 26 + 17
+    assert "headline: 116 of 116 runs are missing" in readme
+    assert "teachers of mixed style" in readme
+    assert not re.search(r"\d\.\d ±", readme)
+    assert not list(places.results.rglob("*.png"))
+
+
+def test_with_a_part_of_the_rows_it_says_which(places, make_row):
+    fill(
+        places, make_row, keep=lambda job: job.seed in (0, 1, 11) and job.experiment != "ablations"
+    )
+    readme = write_report(places).read_text(encoding="utf-8")
+    assert "not decided (1 of 5 seeds so far)" in readme
+    assert "headline: 88 of 116 runs are missing" in readme
+    assert "ablations: 60 of 60 runs are missing" in readme
+    assert "ablations-nano" not in readme
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory, make_row):
+    root = tmp_path_factory.mktemp("full")
+    places = Places(results=root / "results", work=root / "work")
+    fill(places, make_row)
+    write_report(places)
+    return places
+
+
+def test_with_all_rows_every_claim_has_its_numbers(full):
+    readme = (full.results / "README.md").read_text(encoding="utf-8")
+    assert "not run yet" not in readme
+    assert "| RIL beats Dr.GRPO with 2G own rows | Table 1 | +3.2 to +5.9 (5 students) |" in readme
+    assert "**reproduced**" in readme
+    lines = [
+        line for line in readme.splitlines() if line.startswith("| ril-both | 5 |") and "±" in line
+    ]
+    assert len(lines) == 2, "one for each student"
+    for line in lines:
+        assert len(line.split("|")) == 2 + 3 + 14 + 5, "mean, 14 benchmarks, five costs"
+    assert readme == render(full)
+
+
+def test_a_changed_row_changes_the_report(full, make_row):
+    experiment = read_experiment(resource("recipes/lab/headline.yaml"))
+    job = next(job for job in experiment.jobs() if job.spec.name == "ril-both")
+    before = render(full)
+    write_row(make_row(job, {}, level=0.2), full.rows)
+    changed = render(full)
+    write_row(make_row(job, {}, level=0.8), full.rows)
+    assert changed != before
+    assert render(full) == before
+
+
+def test_figures_are_the_same_bytes_again_and_stale_ones_go(full):
+    first = {path.name: path.read_bytes() for path in full.figures.iterdir()}
+    assert {Path(name).stem for name in first} == {
+        *("rewards-nano", "rewards-nano-independent"),
+        *("benchmarks-nano", "benchmarks-nano-independent"),
+        "ablations-nano",
+    }
+    (full.figures / "old.png").touch()
+    write_report(full)
+    assert {path.name: path.read_bytes() for path in full.figures.iterdir()} == first
+
+
+def test_figures_show_what_the_rows_say(full):
+    """The SVG keeps its texts: names of runs and benchmarks can be read in it."""
+    bars = (full.figures / "benchmarks-nano.svg").read_text(encoding="utf-8")
+    for text in ("ril-both", "untrained", "MMStar", "SEED2+"):
+        assert text in bars
+    ablations = (full.figures / "ablations-nano.svg").read_text(encoding="utf-8")
+    assert "teacher-rows-off" in ablations
+    assert "dc:date" not in bars

@@ -1,0 +1,137 @@
+"""Against formulas written out, textbook values, and coverage by simulation."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+
+from rilbench.lab.stats import (
+    holm,
+    prediction_bound,
+    question_interval,
+    seed_interval,
+    seed_p_value,
+)
+
+
+def t_density(x, freedom):
+    c = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(freedom * math.pi)
+    return c * (1 + x * x / freedom) ** (-(freedom + 1) / 2)
+
+
+def t_tail(t, freedom, steps=200_000):
+    """P(T > t) by Simpson's rule on [0, t]."""
+    h = t / steps
+    inner = sum((4 if i % 2 else 2) * t_density(i * h, freedom) for i in range(1, steps))
+    return 0.5 - h / 3 * (t_density(0, freedom) + inner + t_density(t, freedom))
+
+
+def test_the_interval_of_a_worked_example():
+    values = [14.85, 16.03, 18.25]
+    found = seed_interval(values)
+    # Student's table: 4.303 for two degrees of freedom.
+    half = 4.30265 * np.std(values, ddof=1) / math.sqrt(3)
+    assert found.mean == pytest.approx(16.3767, abs=1e-4)
+    assert (found.low, found.high) == pytest.approx(
+        (found.mean - half, found.mean + half), rel=1e-5
+    )
+
+
+def test_the_p_value_against_an_integral():
+    values = [0.4, 1.1, -0.3, 0.9, 0.7]
+    t = np.mean(values) / (np.std(values, ddof=1) / math.sqrt(5))
+    assert seed_p_value(values) == pytest.approx(2 * t_tail(float(t), 4), rel=1e-6)
+    assert seed_p_value(values, null=1.0) == pytest.approx(seed_p_value([1 - v for v in values]))
+    assert seed_p_value([-v for v in values]) == pytest.approx(seed_p_value(values))
+
+
+def test_interval_and_test_agree():
+    for values in ([1.0, 2.0, 3.5], [-0.2, 0.3, 0.1, 0.4], [5.0, 5.1, 4.9]):
+        found = seed_interval(values)
+        assert (found.low > 0 or found.high < 0) == (seed_p_value(values) < 0.05)
+
+
+def test_few_seeds_say_little():
+    assert seed_interval([3.0]).low == -math.inf
+    assert seed_p_value([3.0]) == 1.0
+    assert seed_p_value([2.0, 2.0]) == 0.0
+    assert seed_p_value([0.0, 0.0]) == 1.0
+    with pytest.raises(ValueError, match="at least one"):
+        seed_interval([])
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_seed_intervals_cover_as_often_as_they_say(seeds):
+    rng = np.random.default_rng(0)
+    draws = rng.normal(2.0, 1.5, (4000, seeds))
+    found = [seed_interval(row) for row in draws]
+    covered = np.mean([each.low <= 2.0 <= each.high for each in found])
+    assert 0.94 < covered < 0.96
+
+
+def test_the_bootstrap_against_all_resamples():
+    """Three questions have 27 resamples; two benchmarks 27 * 27 means."""
+    first, second = np.array([0.0, 100.0, 0.0]), np.array([-100.0, 0.0, 100.0])
+    means = [
+        (first[list(i)].mean() + second[list(j)].mean()) / 2
+        for i in product(range(3), repeat=3)
+        for j in product(range(3), repeat=3)
+    ]
+    found = question_interval({"a": first, "b": second}, level=0.8, resamples=40_000)
+    exact = np.quantile(means, [0.1, 0.9])
+    assert found.mean == pytest.approx(np.mean(means))
+    assert (found.low, found.high) == pytest.approx(tuple(exact), abs=1e-6)
+
+
+def test_a_benchmark_weighs_one_however_many_questions_it_has():
+    found = question_interval({"a": np.full(10, 4.0), "b": np.zeros(1000)})
+    assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def test_the_bootstrap_repeats():
+    data = {"a": np.random.default_rng(1).normal(size=50)}
+    assert question_interval(data) == question_interval(data)
+    assert question_interval(data) != question_interval(data, seed=1)
+
+
+def test_the_bootstrap_needs_questions():
+    for data in ({}, {"a": np.array([])}):
+        with pytest.raises(ValueError, match="needs questions"):
+            question_interval(data)
+
+
+def test_question_intervals_cover_as_often_as_they_say():
+    """Paired outcomes of right and wrong: +100, 0 or -100, unlike between benchmarks."""
+    rng = np.random.default_rng(3)
+    chances = [(0.3, 0.6, 0.1), (0.1, 0.85, 0.05), (0.2, 0.6, 0.2), (0.5, 0.4, 0.1)]
+    truth = np.mean([100 * (up - down) for up, _, down in chances])
+    covered = []
+    for _ in range(600):
+        data = {str(i): rng.choice([100.0, 0.0, -100.0], 100, p=p) for i, p in enumerate(chances)}
+        found = question_interval(data, resamples=500)
+        covered.append(found.low <= truth <= found.high)
+    assert 0.92 < np.mean(covered) < 0.975
+
+
+def test_holm_of_a_worked_example():
+    # Holm (1979): sorted p times 4, 3, 2, 1, never falling.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_family_wise_error():
+    rng = np.random.default_rng(5)
+    draws = rng.normal(size=(2000, 6, 4))
+    wrong = [min(holm([seed_p_value(v) for v in family])) < 0.05 for family in draws]
+    assert 0.035 < np.mean(wrong) < 0.065
+
+
+def test_a_new_draw_falls_below_the_bound_as_often_as_asked():
+    rng = np.random.default_rng(6)
+    draws = rng.normal(70.0, 2.0, (6000, 7))
+    below = [row[6] < prediction_bound(row[:6], 0.05) for row in draws]
+    assert 0.042 < np.mean(below) < 0.058
+    with pytest.raises(ValueError, match="two values"):
+        prediction_bound([1.0], 0.05)

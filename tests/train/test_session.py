@@ -1,0 +1,150 @@
+"""Runs in a warm session against runs in processes of their own, through the real verl."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.locations import locate
+from rilbench.recipe import load_recipe
+from rilbench.teachers.questions import read_questions, write_questions
+from rilbench.train import stages
+from rilbench.train.session import Session
+
+FIGURES = ("policy_loss", "kl", "answer_student", "similarity_student", "tokens_student")
+DISCRIMINATOR = ("discriminator_accuracy", "discriminator_loss", "discriminator_weights_scoring")
+
+
+class NoView:
+    def __init__(self):
+        self.lines = []
+
+    def stage(self, name, state):
+        pass
+
+    def answers(self, model, done, total):
+        pass
+
+    def line(self, kind, values):
+        self.lines.append((kind, values))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Eight questions, and a folder for the collection that all runs share."""
+    folder = tmp_path_factory.mktemp("session")
+    questions = folder / "questions.parquet"
+    write_questions(questions, read_questions(locate("nano:prompts.parquet"))[:8])
+    return folder
+
+
+def new_run(shared, name, *more, method="ril"):
+    settings = [
+        f"data.train={shared / 'questions.parquet'}",
+        f"data.dev={shared / 'questions.parquet'}",
+        f"collection.folder={shared / 'collection'}",
+        "collection.student_responses=1",
+        "discriminator.pretrain_steps=2",
+        "discriminator.pretrain_rows=16",
+        "schedule.questions=4",
+        "schedule.steps=2",
+        "schedule.save_every=1",
+    ]
+    recipe = load_recipe("both", "nano", method, [*settings, *more])
+    return stages.open_run(shared / "runs" / name, recipe, resume=False)
+
+
+def records(run):
+    """Everything that a run learned from and arrived at, without times."""
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    names = FIGURES + (DISCRIMINATOR if run.recipe.imitates else ())
+    figures = [[json.loads(line)[name] for name in names] for line in lines]
+    rows = [path.read_text() for path in sorted((run.folder / "rows").iterdir())]
+    weights = (run.checkpoint / "model.safetensors").read_bytes()
+    return figures, rows, weights
+
+
+def trainer_of(session):
+    return psutil.Process(session._process._guard.pid)
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.slow
+def test_a_run_in_a_warm_session_is_the_run_in_a_process_of_its_own(shared):
+    alone = [new_run(shared, "alone-ril"), new_run(shared, "alone-dr-grpo", method="dr-grpo")]
+    for run in alone:
+        stages.train(run, NoView())
+    with Session(shared / "session.log") as session:
+        first = new_run(shared, "first", "seed=7", "group=2", "policy.beta=0")
+        stages.train(first, NoView(), session=session)
+        process = trainer_of(session)
+        warm = [new_run(shared, "warm-dr-grpo", method="dr-grpo"), new_run(shared, "warm-ril")]
+        for run in warm:
+            started, used = time.monotonic(), session.cpu_seconds()
+            stages.train(run, NoView(), session=session)
+            assert 0 < session.cpu_seconds() - used < 4 * (time.monotonic() - started)
+        assert trainer_of(session) == process, "all runs were trained in one process"
+    assert not process.is_running()
+    assert records(warm[1]) == records(alone[0])
+    assert records(warm[0]) == records(alone[1])
+    assert records(first) != records(alone[0])
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.slow
+def test_a_failure_ends_neither_the_session_nor_what_comes_after(shared):
+    with Session(shared / "session.log", threads=1) as session:
+        # The session's first run has no discriminator; a later one has.
+        stages.train(new_run(shared, "a", method="dr-grpo"), NoView(), session=session)
+        process = trainer_of(session)
+
+        # Nothing listens there: no verdict, which stops the run in its first step.
+        bad = new_run(shared, "bad", "judge.url=http://127.0.0.1:9/v1")
+        with pytest.raises(UserError, match="no verdict"):
+            stages.train(bad, NoView(), session=session)
+        good = new_run(shared, "good")
+        stages.train(good, NoView(), session=session)
+        assert trainer_of(session) == process
+
+        # Killed in the middle of a run: the next run gets a new process, and resumes.
+        killed = new_run(shared, "killed", "schedule.steps=3")
+        view = NoView()
+
+        def kill_after_a_step(kind, values):
+            if kind == "ril" and values["step"] == 1:
+                os.killpg(process.pid, signal.SIGKILL)
+
+        view.line = kill_after_a_step
+        with pytest.raises(UserError, match="stopped"):
+            stages.train(killed, view, session=session)
+        before = session.cpu_seconds()
+        stages.train(killed, NoView(), session=session)
+        assert session.cpu_seconds() > before > 0
+        again = new_run(shared, "again")
+        stages.train(again, NoView(), session=session)
+        assert records(again) == records(good)
+    steps = (killed.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in steps] == [1, 2, 3]
+
+
+def test_a_process_that_cannot_start_says_so(tmp_path):
+    """The real process, which a broken job stops before it starts verl."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text("- not a recipe\n")
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps({"run_dir": str(folder), "resume_from": "", "model": ""}))
+    with Session(tmp_path / "session.log") as session:
+        with pytest.raises(UserError, match="not a resolved recipe"):
+            session.train(job, "cpu", lambda kind, values: None)
+        assert trainer_of(session).is_running(), "it can take another job"
+        assert session.cpu_seconds() > 0
+        Path(job).write_text(json.dumps({"run_dir": str(folder)}))
+        trainer_of(session).children()[0].kill()
+        with pytest.raises(UserError, match="status"):
+            session.train(job, "cpu", lambda kind, values: None)
