@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from rilbench.processes import tree_cpu_seconds
 from rilbench.train.cost import CollectionCost, CpuMeter, RunCost, read_collection_cost
 
 BURN = "import time; e = time.process_time() + {}\nwhile time.process_time() < e: pass"
@@ -19,6 +20,10 @@ def burn(seconds):
     subprocess.run([sys.executable, "-c", BURN.format(seconds)], check=True)
 
 
+def ours():
+    return tree_cpu_seconds(os.getpid())
+
+
 def cost(folder):
     return json.loads((folder / "cost.json").read_text())
 
@@ -26,7 +31,7 @@ def cost(folder):
 def test_the_meter_books_what_children_and_their_children_spend():
     booked = []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with CpuMeter(booked.append):
+    with CpuMeter(booked.append, ours):
         nested = (
             f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN.format(1)!r}])"
         )
@@ -39,7 +44,7 @@ def test_the_meter_books_what_children_and_their_children_spend():
 
 def test_a_killed_tree_keeps_what_was_booked():
     booked = []
-    with CpuMeter(booked.append):
+    with CpuMeter(booked.append, ours):
         child = subprocess.Popen([sys.executable, "-c", BURN.format(60)])
         while sum(booked) < 1:
             time.sleep(0.1)
@@ -50,7 +55,7 @@ def test_a_killed_tree_keeps_what_was_booked():
 
 
 def interrupted(folder):
-    meter = CpuMeter(lambda seconds: RunCost(folder).book("ril", seconds))
+    meter = CpuMeter(lambda seconds: RunCost(folder).book("ril", seconds), ours)
     with meter:
         burn(2)
         os._exit(9)  # as kill -9: nothing is tidied up

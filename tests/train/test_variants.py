@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rilbench.checkpoint import inspect_checkpoint
 from rilbench.locations import locate
 from rilbench.teachers.questions import read_questions, write_questions
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
     return place
 
 
-def train(folder, name, *more, method="ril", steps=2, collection="collection"):
+def start(folder, name, *more, method="ril", steps=2, collection="collection"):
     settings = {
         "data.train": "questions.parquet",
         "data.dev": "questions.parquet",
@@ -37,7 +38,7 @@ def train(folder, name, *more, method="ril", steps=2, collection="collection"):
         "discriminator.pretrain_steps": 3,
         "discriminator.pretrain_rows": 16,
     }
-    done = subprocess.run(
+    return subprocess.run(
         [
             *(str(SCRIPT), "train", "--recipe", "both", "--student", "nano", "--method", method),
             *("--run", name, "--steps", str(steps)),
@@ -49,6 +50,10 @@ def train(folder, name, *more, method="ril", steps=2, collection="collection"):
         text=True,
         timeout=900,
     )
+
+
+def train(folder, name, *more, **options):
+    done = start(folder, name, *more, **options)
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
     lines = (folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
@@ -99,7 +104,16 @@ def test_more_updates_take_old_log_probabilities_from_the_student_for_all_rows(f
 
 
 def log_prob_of(question, row, blank=False):
-    """The student's log-probability of a response, by transformers alone.
+    """The student's log-probability of a response; None where it cannot be told."""
+    found = response_log_softmax(question, row, blank)
+    if found is None:
+        return None
+    log_softmax, targets = found
+    return log_softmax.gather(-1, targets[:, None]).sum().item()
+
+
+def response_log_softmax(question, row, blank=False):
+    """The student's log-distributions at a response's tokens, and those, by transformers alone.
 
     None where the text encodes to other tokens than those that were sampled.
     """
@@ -123,8 +137,7 @@ def log_prob_of(question, row, blank=False):
     with torch.no_grad():
         logits = model(**batch).logits[0, :-1].log_softmax(-1)
     targets = batch["input_ids"][0, 1:]
-    chosen = logits.gather(-1, targets[:, None])[:, 0]
-    return chosen[-row["tokens"] :].sum().item()
+    return logits[-row["tokens"] :], targets[-row["tokens"] :]
 
 
 @pytest.mark.parametrize("method", ["dr-grpo", "grpo"])
@@ -154,3 +167,96 @@ def test_the_dev_split_chooses_the_step_and_trackers_get_the_figures(folder):
     assert chosen["choice"] == "best"
     assert chosen["dev_accuracy"] == max(scores.values()) == scores[chosen["step"]]
     assert list((folder / "runs" / "dev" / "tensorboard").rglob("events.out.tfevents*"))
+
+
+def test_teacher_rows_with_the_answer_reward_alone_need_no_discriminator(folder):
+    found = train(folder, "teacher-rows", method="teacher-rows", steps=1)[0]
+    step = rows(folder, "teacher-rows", 1)
+    assert {row["source"] for row in step} == {"student", "72b", "78b"}
+    for question in {row["question"] for row in step}:
+        group = [row for row in step if row["question"] == question]
+        mean = sum(row["answer"] for row in group) / len(group)
+        for row in group:
+            assert row["advantage"] == pytest.approx(row["answer"] - mean, abs=1e-6)
+    assert "discriminator_accuracy" not in found
+    assert not (folder / "runs" / "teacher-rows" / "discriminator.jsonl").exists()
+    own = sum(row["tokens"] for row in step if row["source"] == "student")
+    saved = sum(row["tokens"] for row in step) - own
+    cost = json.loads((folder / "runs" / "teacher-rows" / "cost.json").read_text())
+    assert (cost["sampled_tokens"], cost["teacher_tokens"]) == (own, saved)
+    assert cost["trained_tokens"] == own + saved
+    assert cost["judge_calls"] == len(step)
+    assert cost["cpu_seconds"]["collect"] > 0
+    assert cost["cpu_seconds"]["ril"] > 5
+    assert cost["cpu_seconds"]["discriminator"] == 0
+
+
+def test_the_ablations_of_rewards_rows_and_judge(folder):
+    settings = (
+        *("reward.similarity=continuous", "policy.teacher_rows=false", "teachers.use=1"),
+        *("judge.false_right=0.5", "judge.false_wrong=0.5"),
+    )
+    more = [part for setting in settings for part in ("--set", setting)]
+    found = train(folder, "ablations", *more, steps=1)[0]
+    step = rows(folder, "ablations", 1)
+    for row in step:
+        assert row["similarity"] == pytest.approx(1 - row["discriminator"], abs=1e-5)
+    for question in {row["question"] for row in step}:
+        group = [row for row in step if row["question"] == question]
+        rewards = [row["similarity"] + row["answer"] for row in group]
+        mean = sum(rewards) / len(rewards)
+        for row, reward in zip(group, rewards, strict=True):
+            own = row["source"] == "student"
+            expected = reward - mean if own else 0
+            assert row["advantage"] == pytest.approx(expected, abs=1e-5)
+        for teacher in ("72b", "78b"):
+            assert len({row["response"] for row in group if row["source"] == teacher}) == 1
+    given = {(row["question"], row["response"]): row["answer"] for row in step}
+    assert all(row["answer"] == given[key(row)[0], row["response"]] for row in step)
+    assert any(row["answer"] != row["answer_true"] for row in step)
+    own_tokens = sum(row["tokens"] for row in step if row["source"] == "student")
+    assert found["trained_tokens"] == found["sampled_tokens"] == own_tokens
+    questions = {q.id: q for q in read_questions(folder / "questions.parquet")}
+    own = [row for row in step if row["source"] == "student"]
+    seen = [entropy_of(questions[row["question"]], row) for row in own]
+    if None not in seen:
+        expected = sum(seen) / sum(row["tokens"] for row in own)
+        assert found["entropy"] == pytest.approx(expected, abs=1e-4)
+
+
+def entropy_of(question, row):
+    """The entropy of the student's distribution, summed over a response's tokens."""
+    found = response_log_softmax(question, row)
+    return None if found is None else -(found[0].exp() * found[0]).sum().item()
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_the_rows_are_saved(folder):
+    more = ("--set", "policy.rate=1e30", "--set", "discriminator.pretrain_steps=0")
+    done = start(folder, "wild", *more)
+    assert done.returncode == 1
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("rilbench: step 2: ")
+    assert "not finite" in error
+    run = folder / "runs" / "wild"
+    assert len(rows(folder, "wild", 2)) == 4 * 8
+    assert [path.name for path in (run / "steps").glob("global_step_*")] == ["global_step_1"]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_rl_after_sft_starts_from_the_student_after_it(folder):
+    more = ("--set", "sft.steps=3", "--set", "sft.rows=16", "--set", "sft.rate=1e-3")
+    found = train(folder, "after", *more, "--set", "own_samples=2", steps=1)
+    run = folder / "runs" / "after"
+    after = inspect_checkpoint(run / "sft" / "checkpoint")
+    assert after.fingerprint != inspect_checkpoint(locate("nano:student")).fingerprint
+    assert found[0]["kl"] == 0, "the reference is the student after SFT"
+    assert (run / "collection" / "student.parquet").exists(), "its responses are the run's own"
+    step = rows(folder, "after", 1)
+    assert sum(row["source"] == "student" for row in step) == 4 * 2
+    labels = inspect_checkpoint(run / "checkpoint").labels
+    assert (labels.method, labels.teacher) == ("sft+ril", "both")
+    sft = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text().splitlines()]
+    learned = sum(line["trained_tokens"] for line in sft)
+    cost = json.loads((run / "cost.json").read_text())
+    assert cost["trained_tokens"] == learned + found[0]["trained_tokens"]
+    assert all(seconds > 0 for seconds in cost["cpu_seconds"].values())
