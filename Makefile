@@ -48,8 +48,12 @@ test: lint  ## Lint, types, and the tests
 test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
 	$(BIN)/python tests/all.py
 
-results: setup  ## Regenerate results/nano: RIL against Dr.GRPO, three seeds; goes on where it was interrupted
-	$(BIN)/python results/seeds.py
+results: setup  ## Run the laboratory's experiments as far as they are unfinished (hours), and report
+	$(BIN)/rilbench lab run grid
+	$(BIN)/rilbench lab run headline
+	$(BIN)/rilbench lab run ablations
+	$(BIN)/rilbench lab gate --update
+	$(BIN)/rilbench lab report
 
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py

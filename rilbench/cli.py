@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 nano_app = typer.Typer(help="The laboratory: small models and benchmarks.", no_args_is_help=True)
 app.add_typer(nano_app, name="nano")
+lab_app = typer.Typer(help="The laboratory's experiments (docs/lab.md).", no_args_is_help=True)
+app.add_typer(lab_app, name="lab")
 
 Db = Annotated[
     Optional[Path],
@@ -52,7 +54,8 @@ def train(
         Optional[str], typer.Option(help="The student; default qwen2.5-vl-7b. nano needs no GPU.")
     ] = None,
     method: Annotated[
-        Optional[str], typer.Option(help="ril, imitation, dr-grpo or grpo; default ril.")
+        Optional[str],
+        typer.Option(help="ril, imitation, teacher-rows, dr-grpo, grpo or sft; default ril."),
     ] = None,
     run: Annotated[
         Optional[str], typer.Option("--run", help="Name of the run; default from the others.")
@@ -72,7 +75,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
 ) -> None:
-    """Train a student by RIL: collect → discriminator → ril → export."""
+    """Train a student by RIL: collect → sft → discriminator → ril → export."""
     from rilbench.recipe import load_recipe
 
     overrides = list(set_ or [])
@@ -130,6 +133,9 @@ def evaluate(
         Optional[str], typer.Option(help="A server that serves the model already.")
     ] = None,
     limit: Annotated[Optional[int], typer.Option(help="Questions per benchmark.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="server, or batch: in this process, faster for small models.")
+    ] = "server",
 ) -> None:
     """Score checkpoints with VLMEvalKit, in an environment of its own."""
     from rilbench.evaluate.run import Plan, evaluate_many
@@ -147,6 +153,7 @@ def evaluate(
         endpoint=endpoint,
         limit=limit,
         device="cuda" if has_gpu() else "cpu",
+        engine=_engine(engine),
     )
     with EvaluationView() as view:
         evaluations = evaluate_many([locate(name) for name in model], plan, view.report)
@@ -157,6 +164,14 @@ def evaluate(
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
     typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+
+
+def _engine(name: str) -> Literal["server", "batch"]:
+    if name == "batch":
+        return "batch"
+    if name != "server":
+        raise UserError(f"--engine {name} is not known; use server or batch")
+    return "server"
 
 
 @app.command()
@@ -189,6 +204,57 @@ def nano_build(
     with BuildView() as view:
         build(out, view.report)
     typer.echo(f"built in {out}; use it with: export RILBENCH_NANO={out.resolve()}")
+
+
+@lab_app.command(name="run")
+def lab_run(
+    file: Annotated[str, typer.Argument(help="An experiment file, or grid, headline, ablations.")],
+    lanes: Annotated[int, typer.Option(help="Runs at a time; each takes one core.")] = 2,
+    minutes: Annotated[
+        Optional[float], typer.Option(help="Start no run after so many minutes.")
+    ] = None,
+) -> None:
+    """Run an experiment, or what is left of it; finished runs stand in results/nano/rows."""
+    from rilbench.lab.experiment import read_experiment
+    from rilbench.lab.run import run_experiment
+    from rilbench.lab.view import LabView
+    from rilbench.resources import resource
+
+    path = Path(file)
+    if not path.suffix and not path.exists():
+        path = resource("recipes/lab") / f"{file}.yaml"
+    with LabView(lanes=lanes) as view:
+        outcome = run_experiment(read_experiment(path), view, lanes=lanes, minutes=minutes)
+    typer.echo(f"{outcome.before + outcome.done} runs are finished, {outcome.left} are left")
+
+
+@lab_app.command(name="report")
+def lab_report() -> None:
+    """Write results/nano/README.md and its figures from the rows."""
+    from rilbench.lab.report import write_report
+
+    typer.echo(f"written: {write_report()}")
+
+
+@lab_app.command(name="gate")
+def lab_gate(
+    update: Annotated[
+        bool, typer.Option("--update", help="Calibrate the bounds anew, from several runs.")
+    ] = False,
+) -> None:
+    """Check one short run of RIL against the bounds in results/nano/gate.json; exit 1 if below."""
+    from rilbench.lab.gate import run_gate, update_gate
+    from rilbench.lab.view import LabView
+
+    with LabView() as view:
+        if update:
+            gate = update_gate(view)
+            typer.echo("  ".join(f"{name} >= {bound:.3f}" for name, bound in gate.bounds.items()))
+            return
+        problems = run_gate(view)
+    if problems:
+        raise UserError("the gate is closed: " + "; ".join(problems))
+    typer.echo("the gate is open: this run is like those that calibrated it")
 
 
 def main() -> None:

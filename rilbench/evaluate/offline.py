@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
@@ -51,9 +52,10 @@ class OfflineModel:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                checkpoint.path, dtype=torch.float32, local_files_only=True
-            )
+            with _no_bars():
+                model = AutoModelForImageTextToText.from_pretrained(
+                    checkpoint.path, dtype=torch.float32, local_files_only=True
+                )
             self.processor = AutoProcessor.from_pretrained(checkpoint.path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
@@ -126,6 +128,20 @@ class OfflineModel:
         """Without the padding: up to and with the first end token."""
         end = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
         return tokens[: end + 1]
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers' bars out of our own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def answer_in_batches(

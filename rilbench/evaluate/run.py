@@ -98,9 +98,11 @@ class Plan:
             raise UserError(f"a batch of {self.batch} holds no question; give 1 or more")
 
 
-def evaluate(model: Path, plan: Plan, on_progress: Report = _silent) -> Evaluation:
+def evaluate(
+    model: Path, plan: Plan, on_progress: Report = _silent, kit: Kit | None = None
+) -> Evaluation:
     """Evaluate one model; see `evaluate_many`."""
-    return evaluate_many([model], plan, on_progress)[0]
+    return evaluate_many([model], plan, on_progress, kit)[0]
 
 
 def evaluate_many(

@@ -156,7 +156,7 @@ def test_a_model_that_cannot_be_loaded_is_named(checkpoint: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_batches_and_server_agree_on_what_ships(tmp_path: Path) -> None:
-    student, data = locate("nano:student"), nano_folder() / "benchmarks"
+    student, data = locate("nano:72b"), nano_folder() / "benchmarks"
     texts = []
     for engine in ("server", "batch"):
         plan = Plan("nano", data, tmp_path / engine, limit=40, engine=engine)  # type: ignore[arg-type]

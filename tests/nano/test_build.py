@@ -66,3 +66,16 @@ def test_the_path_of_a_build(tmp_path):
     for name in SHIPPED:
         inspect_checkpoint(tmp_path / "lab" / name)
     assert [p.name for p in tmp_path.iterdir()] == ["lab"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_rebuild_scores_like_what_ships(tmp_path):
+    build(tmp_path / "lab", lambda *_: None)
+    shipped, rebuilt = (
+        json.loads((folder / "manifest.json").read_text())["models"]
+        for folder in (nano_folder(), tmp_path / "lab")
+    )
+    for name in SHIPPED:
+        means = [sum(m[name]["dev_accuracy"].values()) / 14 for m in (shipped, rebuilt)]
+        assert means[0] == pytest.approx(means[1], abs=0.03), name

@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -309,6 +312,45 @@ def test_a_judge_without_a_verdict_leaves_a_gap_and_not_a_zero(
     assert values(found) == {"v1_0": None, "v1_1": 0.5, "v1_2": 1, "v1_3": 0.5}
     assert found.missing == 1
     assert found.value == pytest.approx(200 / 3)
+
+
+@contextmanager
+def broken_judge() -> Iterator[str]:
+    """A judge that is up and never gives a verdict."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            up = "hello" in json.dumps(body["messages"][-1])
+            self.send_response(200 if up else 500)
+            self.end_headers()
+            if up:
+                self.wfile.write(b'{"choices": [{"message": {"content": "hello"}}]}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_an_answer_that_the_judge_did_not_extract_is_a_gap(
+    kit: KitProcess, prompts: PromptSet, tmp_path: Path
+) -> None:
+    # The first two need the judge, the others do not.
+    answers = {"MathVista_MINI": {"0": "A or B", "1": "3 + 4 = 7", "2": "C", "3": "1.5"}}
+    with broken_judge() as url:
+        found = score(kit, prompts, tmp_path / "out", url, answers)["MathVista_MINI"]
+    assert values(found) == {"0": None, "1": None, "2": 1, "3": 1}
+    assert (found.missing, found.value) == (2, 100)
 
 
 def test_a_limit_keeps_whole_questions_and_scores(
