@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +25,7 @@ from rilbench.locations import locate, nano_folder
 from rilbench.recipe import Recipe
 
 if TYPE_CHECKING:
+    from rilbench.evaluate.kit import Kit
     from rilbench.train.session import Session
 
 SUITE = "nano"
@@ -44,13 +47,14 @@ class Lane:
         number: of the lane, from 1; names its folders.
         places: where to read and write.
         session: trains; it starts with the first run.
+        kit: scores; it starts with the first evaluation.
         starting: held while a session starts, since two at once time out on two cores.
     """
 
     def __init__(
-        self, number: int, places: Places, session: Session, starting: threading.Lock
+        self, number: int, places: Places, session: Session, kit: Kit, starting: threading.Lock
     ) -> None:
-        self.number, self.places, self.session = number, places, session
+        self.number, self.places, self.session, self.kit = number, places, session, kit
         self._starting: threading.Lock | None = starting
 
     def __call__(self, job: Job, tuned: Settings, report: Report) -> Row:
@@ -67,8 +71,8 @@ class Lane:
         folder = self.places.run(job.experiment, job.student, job.spec.name, job.seed)
         try:
             checkpoint = self._train(folder, recipe, report)
-        except UserError as error:
-            failure = not_finite(folder, error)
+        except UserError:
+            failure = not_finite(folder)
             if failure is None:
                 raise
             return _new_row(
@@ -107,8 +111,6 @@ class Lane:
             started()
 
     def _evaluated(self, row: Row, model: Path, job: Job, report: Report) -> Row:
-        import dataclasses
-
         from rilbench.evaluate.run import Plan, evaluate_many
 
         report("evaluation")
@@ -118,7 +120,7 @@ class Lane:
             work=self.places.work / "evaluation" / f"{job.split}-{self.number}",
             engine="batch",
         )
-        (found,) = evaluate_many([model], plan)
+        (found,) = evaluate_many([model], plan, kit=self.kit)
         return dataclasses.replace(row, **evaluated(found))
 
 
@@ -136,7 +138,8 @@ class _LaneView:
         self.report(f"collecting from {model} {done}/{total}")
 
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
-        self.started()
+        if kind != "sft":  # SFT is a process of its own, before the session starts
+            self.started()
         word, of = ("step", self.steps) if kind == "ril" else (kind, values.get("of", self.steps))
         self.report(f"{word} {values['step']}/{of}")
 
@@ -235,23 +238,20 @@ def cost(folder: Path, recipe: Recipe, places: Places) -> Cost:
     Raises:
         UserError: the run or the collection did not record its cost.
     """
+    from rilbench.train.cost import TOKENS, read_collection_cost
+
     own = _read_json(folder / "cost.json")
-    seconds = {stage: float(value) for stage, value in own["cpu_seconds"].items()}
-    sampled, taught = int(own["sampled_tokens"]), 0
-    seconds["collect"] = 0.0
-    for model in _collected(recipe):
-        part = _read_json(places.collection(recipe.student.name) / "cost.json")[model]
-        seconds["collect"] += float(part["cpu_seconds"])
-        if model == STUDENT:
-            sampled += int(part["tokens"])
-        else:
-            taught += int(part["tokens"])
+    collection = places.collection(recipe.student.name)
+    saved = read_collection_cost(collection)
+    missing = [model for model in _collected(recipe) if model not in saved]
+    if missing or None in own["cpu_seconds"].values():
+        raise UserError(
+            f"{collection} does not say what it cost; delete it, so that it is collected again"
+        )
     return Cost(
-        sampled_tokens=sampled,
-        teacher_tokens=taught,
-        trained_tokens=int(own["trained_tokens"]),
-        judge_calls=int(own["judge_calls"]),
-        cpu_seconds={stage: round(value, 1) for stage, value in seconds.items()},
+        **{key: int(own[key]) for key in TOKENS},
+        collected_tokens=sum(int(saved[model]["tokens"]) for model in _collected(recipe)),
+        cpu_seconds={stage: round(value, 1) for stage, value in own["cpu_seconds"].items()},
     )
 
 
@@ -271,9 +271,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def not_finite(folder: Path, error: UserError) -> Failure | None:
-    """Whether a run stopped because its figures were no numbers any more, and at which step."""
-    text = str(error)
-    if "NaN" not in text and "not finite" not in text:
+def not_finite(folder: Path) -> Failure | None:
+    """The step at which a run's figures stopped being numbers; None where they did not."""
+    from rilbench.train.finite import STOPPED
+
+    path = folder / STOPPED
+    if not path.exists():
         return None
-    return Failure(len(curves(folder / "metrics.jsonl").get("kl", [])) + 1, text)
+    reason = path.read_text(encoding="utf-8").strip()
+    step = re.search(r"step (\d+)", reason)
+    return Failure(int(step[1]) if step else 0, reason)

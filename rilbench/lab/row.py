@@ -32,17 +32,20 @@ class Cost:
     """What a run cost, evaluation excluded; the shared collection is counted in full.
 
     Attributes:
-        sampled_tokens: tokens that the student sampled, in the loop and for the discriminator.
-        teacher_tokens: tokens of teachers' responses that were collected for it.
+        sampled_tokens: tokens that the student sampled in the loop.
+        teacher_tokens: tokens of saved teacher rows that were used, each time that they were.
         trained_tokens: response tokens in the policy's or SFT's loss, times passes.
         judge_calls: verdicts asked for.
-        cpu_seconds: user and system time by stage.
+        collected_tokens: tokens of all saved responses that the run needs: the teachers', and the
+            student's own that the discriminator is pre-trained on.
+        cpu_seconds: user and system time by stage; ``collect`` is that of the collection.
     """
 
     sampled_tokens: int = 0
     teacher_tokens: int = 0
     trained_tokens: int = 0
     judge_calls: int = 0
+    collected_tokens: int = 0
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -105,13 +105,16 @@ def default_lanes(places: Places) -> OpenLane:
 
     @contextmanager
     def open_lane(number: int) -> Iterator[Work]:
+        from rilbench.evaluate.kit import Kit
         from rilbench.lab.lane import Lane
         from rilbench.train.session import Session
 
-        log = places.work / "logs" / f"lane-{number}.log"
+        logs = places.work / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
         # One thread for each lane: figures must not depend on how many lanes there are.
-        with Session(log, threads=1) as session:
-            yield Lane(number, places, session, starting)
+        session = Session(logs / f"lane-{number}.log", threads=1)
+        with session, Kit(logs / f"kit-{number}.log") as kit:
+            yield Lane(number, places, session, kit, starting)
 
     return open_lane
 

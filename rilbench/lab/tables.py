@@ -13,7 +13,10 @@ from rilbench.lab.row import Row
 from rilbench.lab.stats import Interval, seed_interval
 from rilbench.lab.tuned import Tuned
 
-_COST = ("sampled tokens", "teacher tokens", "trained tokens", "judge calls", "CPU s")
+_COST = (
+    *("sampled tokens", "teacher tokens", "trained tokens", "judge calls"),
+    *("collected tokens", "CPU s"),
+)
 NONE = "-"
 """A cell without a value."""
 _EDGE = 3
@@ -135,6 +138,7 @@ def _cost(rows: Sequence[Row]) -> list[str]:
         lambda row: row.cost.teacher_tokens,
         lambda row: row.cost.trained_tokens,
         lambda row: row.cost.judge_calls,
+        lambda row: row.cost.collected_tokens,
         lambda row: row.cost.seconds,
     )
     return [_count(statistics.fmean(figure(row) for row in rows)) for figure in figures]

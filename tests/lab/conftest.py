@@ -42,7 +42,7 @@ def fake_row(job, settings, level=0.6, noise=0.02, **changes):
         "outcomes": {
             c: Outcomes("abcdef12", tuple(r.tolist())) for c, r in zip(COLUMNS, right, strict=True)
         },
-        "cost": Cost(50_000, 40_000, 90_000, 3_360, {"collect": 60.0, "ril": 120.5}),
+        "cost": Cost(50_000, 40_000, 90_000, 3_360, 300_000, {"collect": 60.0, "ril": 120.5}),
         "curves": curves,
     }
     return Row(**{**values, **changes})

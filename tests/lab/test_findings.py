@@ -100,7 +100,7 @@ def test_cost_ratios(make_row):
         if row.model:
             return Cost()
         twice = 2 if row.name == "ril-both" else 1
-        return Cost(1000, 0, 0, 0, {"ril": 50.0 * twice, "collect": 50.0 * twice})
+        return Cost(1000, 0, 0, 0, 0, {"ril": 50.0 * twice, "collect": 50.0 * twice})
 
     found = [dataclasses.replace(row, cost=cost(row)) for row in rows(make_row)]
     each = find(findings(HEADLINE, found), "RIL beats GRPO with G own rows")
