@@ -205,7 +205,7 @@ def evaluated(found: Evaluation) -> dict[str, Any]:
         "kit": ", ".join(sorted({f"{s.kit} {s.kit_version}" for s in found.scores})),
         "judge": ", ".join(judges),
         "scores": scores,
-        "outcomes": outcomes(found.samples),
+        "outcomes": outcomes(found.samples, {s.benchmark: s.data_sha256 for s in found.scores}),
     }
 
 
