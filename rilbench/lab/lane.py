@@ -87,17 +87,18 @@ class Lane:
         from rilbench.train.stages import open_run, train
 
         run = open_run(folder, recipe, resume=folder.exists())
-        with self._first_start() as started:
+        with self._first_start(recipe) as started:
             view = _LaneView(recipe.schedule.steps, report, started)
             return train(run, view, session=self.session)
 
     @contextmanager
-    def _first_start(self) -> Iterator[Callable[[], None]]:
+    def _first_start(self, recipe: Recipe) -> Iterator[Callable[[], None]]:
         """Keep other lanes' sessions from starting until this one's first run takes steps."""
-        lock, self._starting = self._starting, None
-        if lock is None:
+        lock = self._starting
+        if lock is None or not recipe.reinforces:  # SFT alone does not start the session
             yield lambda: None
             return
+        self._starting = None
         lock.acquire()
         held = [lock]
 
@@ -205,7 +206,7 @@ def evaluated(found: Evaluation) -> dict[str, Any]:
         "kit": ", ".join(sorted({f"{s.kit} {s.kit_version}" for s in found.scores})),
         "judge": ", ".join(judges),
         "scores": scores,
-        "outcomes": outcomes(found.samples),
+        "outcomes": outcomes(found.samples, {s.benchmark: s.data_sha256 for s in found.scores}),
     }
 
 

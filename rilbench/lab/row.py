@@ -20,7 +20,8 @@ from rilbench.ledger import Sample
 class Outcomes:
     """Every question's outcome (0 to 1) of one benchmark, in the order of the questions' names.
 
-    ``questions`` is a hash of those names: two lists may be compared when it is equal.
+    ``questions`` is a hash of those names and of the benchmark's data: two lists may be compared
+    when it is equal.
     """
 
     questions: str
@@ -110,8 +111,12 @@ def row_file(rows: Path, experiment: str, student: str, name: str, seed: int) ->
     return rows / experiment / student / f"{name}-{seed}.json"
 
 
-def outcomes(samples: Iterable[Sample]) -> dict[str, Outcomes]:
+def outcomes(samples: Iterable[Sample], data: Mapping[str, str]) -> dict[str, Outcomes]:
     """Outcomes by column; a question without a verdict is an error of the evaluation.
+
+    Args:
+        samples: of one evaluation.
+        data: hash of each column's data.
 
     Raises:
         UserError: a question has no verdict, so the run cannot be compared.
@@ -127,7 +132,7 @@ def outcomes(samples: Iterable[Sample]) -> dict[str, Outcomes]:
     found = {}
     for column, scores in by_column.items():
         names = sorted(scores)
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+        digest = hashlib.sha256("\n".join([data[column], *names]).encode()).hexdigest()[:8]
         found[column] = Outcomes(digest, tuple(round(scores[name], 4) for name in names))
     return found
 

@@ -11,6 +11,9 @@ from rilbench.ledger import Evaluation, Sample, Score, utc_now
 from rilbench.recipe import load_recipe
 from rilbench.train.finite import NotFiniteError, check_finite
 
+LOOP = load_recipe("both", "nano", "ril")
+SFT = load_recipe("both", "nano", "sft", ["sft.steps=2"])
+
 
 def write(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,9 @@ def test_sessions_start_one_after_another(tmp_path):
     """The second lane's first run waits until the first lane's takes steps, and no longer."""
     lock = threading.Lock()
     one, two = (Lane(n, Places(work=tmp_path), None, None, lock) for n in (1, 2))
-    with one._first_start() as started:
+    with one._first_start(SFT):
+        assert not lock.locked(), "the session starts with the first run that has a loop"
+    with one._first_start(LOOP) as started:
         assert lock.locked()
         view = lanes._LaneView(10, lambda words: None, started)
         view.stage("sft", "running")
@@ -127,10 +132,10 @@ def test_sessions_start_one_after_another(tmp_path):
         assert lock.locked(), "SFT does not mean that the session is up"
         view.line("ril", {"step": 1})
         assert not lock.locked()
-        with two._first_start() as other:
+        with two._first_start(LOOP) as other:
             assert lock.locked()
             other()
-    with one._first_start() as started:
+    with one._first_start(LOOP) as started:
         assert not lock.locked(), "only a lane's first run waits"
         started()
 
@@ -138,7 +143,7 @@ def test_sessions_start_one_after_another(tmp_path):
 def test_a_start_that_fails_lets_the_others_go_on(tmp_path):
     lock = threading.Lock()
     lane = Lane(1, Places(work=tmp_path), None, None, lock)
-    with pytest.raises(UserError), lane._first_start():
+    with pytest.raises(UserError), lane._first_start(LOOP):
         raise UserError("no")
     assert not lock.locked()
 

@@ -43,17 +43,19 @@ def test_what_is_no_row_is_refused(tmp_path, text):
 
 
 def test_outcomes_have_one_order_and_know_their_questions():
-    forward = outcomes([sample("MMB", "a", 1.0), sample("MMB", "b", 0.25)])
-    backward = outcomes([sample("MMB", "b", 0.25), sample("MMB", "a", 1.0)])
+    data = {"MMB": "data"}
+    forward = outcomes([sample("MMB", "a", 1.0), sample("MMB", "b", 0.25)], data)
+    backward = outcomes([sample("MMB", "b", 0.25), sample("MMB", "a", 1.0)], data)
     assert forward == backward
     assert forward["MMB"].values == (1.0, 0.25)
-    other = outcomes([sample("MMB", "a", 1.0), sample("MMB", "c", 0.25)])
-    assert other["MMB"].questions != forward["MMB"].questions
+    names = outcomes([sample("MMB", "a", 1.0), sample("MMB", "c", 0.25)], data)
+    pictures = outcomes([sample("MMB", "a", 1.0), sample("MMB", "b", 0.25)], {"MMB": "other"})
+    assert len({each["MMB"].questions for each in (forward, names, pictures)}) == 3
 
 
 def test_a_missing_verdict_is_not_a_wrong_answer():
     with pytest.raises(UserError, match="no verdict"):
-        outcomes([sample("MMB", "a", None)])
+        outcomes([sample("MMB", "a", None)], {"MMB": "data"})
 
 
 def test_the_mean_needs_every_benchmark(make_row, failed_row):
