@@ -81,9 +81,9 @@ class _Request:
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """Requests of one group are generated in one batch."""
+        """Requests of one group are generated in one batch, however many images they have."""
         names = ("temperature", "top_p", "top_k", "repetition_penalty")
-        return (len(self.images), *(self.sampling.get(name) for name in names))
+        return tuple(self.sampling.get(name) for name in names)
 
 
 class TransformersServer:

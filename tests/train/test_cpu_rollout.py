@@ -1,8 +1,20 @@
+import asyncio
+import io
+from types import SimpleNamespace
+
 import pytest
 import torch
-from transformers import TopKLogitsWarper, TopPLogitsWarper
+from PIL import Image
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from rilbench.train.cpu_rollout import Nucleus, SeededSampling
+from rilbench.locations import locate
+from rilbench.teachers.questions import read_questions
+from rilbench.train.cpu_rollout import Nucleus, SeededSampling, TransformersServer
 
 
 @pytest.mark.parametrize(("k", "p"), [(50, 0.95), (3, 0.5), (-1, 0.9), (5, 1.0), (1000, 0.95)])
@@ -45,3 +57,41 @@ def test_successive_tokens_of_a_row_are_independent_draws():
     logits = torch.zeros(1, 1000)
     drawn = [sampler(torch.zeros(1, 1), logits).argmax().item() for _ in range(20)]
     assert len(set(drawn)) > 15
+
+
+def test_questions_with_one_and_with_two_pictures_share_a_batch():
+    """The server waits for a full batch; a batch must not fall apart by what is in it."""
+    processor = AutoProcessor.from_pretrained(locate("nano:72b"))
+    asked = read_questions(locate("nano:prompts.parquet"))
+    questions = [q for q in asked if q.source in ("MMStar", "BLINK")][:4]
+    assert {len(q.images) for q in questions} == {1, 2}
+
+    def request(question):
+        images = [Image.open(io.BytesIO(image)) for image in question.images]
+        marked = question.marked.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+        text = f"<|im_start|>user\n{marked}<|im_end|>\n<|im_start|>assistant\n"
+        ids = processor(text=[text], images=images)["input_ids"][0]
+        return list(ids), {"temperature": 0.0}, "id", images
+
+    async def answers(size):
+        server = TransformersServer.__new__(TransformersServer)
+        server.config = SimpleNamespace(max_num_seqs=size, response_length=48)
+        server.model_config = SimpleNamespace(processor=processor)
+        server.model = AutoModelForImageTextToText.from_pretrained(locate("nano:72b")).eval()
+        server.pad, server.end = processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id
+        server.forbidden = []
+        server.image_token = server.model.config.image_token_id
+        server.waiting, server.arrived, server.step = [], asyncio.Event(), 1
+        server.loop_task = None
+        sizes = []
+        make = server._generate
+        server._generate = lambda batch: sizes.append(len(batch)) or make(batch)
+        jobs = [server.generate(*request(question)) for question in questions]
+        outputs = await asyncio.gather(*jobs)
+        return [processor.tokenizer.decode(o.token_ids) for o in outputs], sizes
+
+    together, sizes = asyncio.run(answers(len(questions)))
+    assert sizes == [len(questions)]
+    alone, _ = asyncio.run(answers(1))
+    assert together == alone
+    assert all("Answer:" in text for text in together)
