@@ -72,6 +72,7 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
         policy, critic = self.config.actor_rollout_ref.model, self.config.critic
         with open_dict(self.config):
             critic.enable = on
+            critic.strategy = self.config.actor_rollout_ref.actor.strategy
             critic.model.path = policy.path
             critic.model.use_remove_padding = policy.use_remove_padding
             critic.model.override_config = policy.override_config  # the kind of attention

@@ -112,7 +112,14 @@ def _start_ray(config: Any) -> None:
     runtime["env_vars"]["TRANSFER_QUEUE_ENABLE"] = "1"
     os.environ.update(runtime["env_vars"])
     settings = OmegaConf.to_container(config.ray_kwargs.get("ray_init", {}))
-    ray.init(**{"address": "local", **settings, "runtime_env": runtime})
+    for attempt in range(3):
+        try:
+            ray.init(**{"address": "local", **settings, "runtime_env": runtime})
+            break
+        except Exception:  # Ray raises it bare, when its own processes take more than 30 s
+            if attempt == 2:
+                raise
+            ray.shutdown()
     tq.init(config.transfer_queue)
 
 

@@ -43,7 +43,7 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         "trainer.resume_mode": "resume_path" if resume_from else "disable",
         "trainer.project_name": "rilbench",
         "trainer.experiment_name": run_dir.name,
-        "reward.num_workers": 1,
+        "reward.num_workers": 0,  # the agent loop asks the judge itself
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "critic.enable": recipe.imitates,
     }
@@ -132,7 +132,7 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str,
         f"{rollout}.val_kwargs.n": 1,
         f"{rollout}.val_kwargs.temperature": 0,
         f"{rollout}.val_kwargs.do_sample": False,
-        f"{rollout}.agent.num_workers": 2 if cpu else 8,
+        f"{rollout}.agent.num_workers": 1 if cpu else 8,
         f"{rollout}.agent.default_agent_loop": "ril",
         f"{rollout}.agent.agent_loop_config_path": run_dir / "data" / "agent_loop.yaml",
     }
