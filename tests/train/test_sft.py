@@ -72,7 +72,7 @@ def mean_loss(questions, model, processor, blank=False):
 def test_the_loss_is_the_likelihood_of_the_answers_given_the_pictures(folder):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    path = locate("nano:student")
+    path = locate("nano:restyled")
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(path)
     questions = read_questions(folder / "questions.parquet")
@@ -97,7 +97,7 @@ def test_the_rate_falls_linearly_and_the_loss_with_it(folder):
 def test_the_student_is_exported_with_its_label_and_its_cost(folder):
     run = folder / "runs" / "one"
     checkpoint = inspect_checkpoint(run / "checkpoint")
-    start = inspect_checkpoint(locate("nano:student"))
+    start = inspect_checkpoint(locate("nano:restyled"))
     labels = checkpoint.labels
     assert (labels.method, labels.teacher) == ("sft", "none"), "the data is the user's own"
     assert labels.start_fingerprint == start.fingerprint != checkpoint.fingerprint

@@ -248,7 +248,7 @@ def test_rl_after_sft_starts_from_the_student_after_it(folder):
     found = train(folder, "after", *more, "--set", "own_samples=2", steps=1)
     run = folder / "runs" / "after"
     after = inspect_checkpoint(run / "sft" / "checkpoint")
-    assert after.fingerprint != inspect_checkpoint(locate("nano:student")).fingerprint
+    assert after.fingerprint != inspect_checkpoint(locate("nano:restyled")).fingerprint
     assert found[0]["kl"] == 0, "the reference is the student after SFT"
     assert (run / "collection" / "student.parquet").exists(), "its responses are the run's own"
     step = rows(folder, "after", 1)

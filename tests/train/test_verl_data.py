@@ -40,7 +40,7 @@ def test_each_method_collects_what_it_uses(tmp_path):
     from rilbench.checkpoint import inspect_checkpoint
     from rilbench.locations import locate
 
-    student = inspect_checkpoint(locate("nano:student"))
+    student = inspect_checkpoint(locate("nano:restyled"))
     teachers, both = ["72b", "78b"], ["72b", "78b", STUDENT]
     expected = {
         (): both,
@@ -62,7 +62,7 @@ def test_a_student_after_sft_is_not_collected_into_what_runs_share(tmp_path):
     from rilbench.checkpoint import inspect_checkpoint
     from rilbench.locations import locate
 
-    student = inspect_checkpoint(locate("nano:student"))
+    student = inspect_checkpoint(locate("nano:restyled"))
     shared = f"collection.folder={tmp_path / 'shared'}"
     plain = run_of(tmp_path / "a", shared)
     after = run_of(tmp_path / "b", shared, "sft.steps=2")
