@@ -52,14 +52,17 @@ def mean_loss(questions, model, processor, blank=False):
     """Mean negative log-likelihood of all answer tokens, one question at a time."""
     total, count = 0.0, 0
     for question in questions:
-        image = Image.open(io.BytesIO(question.images[0]))
-        image = Image.new("RGB", image.size) if blank else image
-        content = [{"type": "image"}, {"type": "text", "text": question.question}]
+        images = [Image.open(io.BytesIO(image)) for image in question.images]
+        images = [Image.new("RGB", image.size) if blank else image for image in images]
+        content = [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+            for part in question.parts
+        ]
         prompt = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         text = f"{prompt}{question.answer}<|im_end|>\n"
-        batch = processor(text=[text], images=[image], return_tensors="pt")
+        batch = processor(text=[text], images=images, return_tensors="pt")
         target = len(processor.tokenizer.encode(f"{question.answer}<|im_end|>\n"))
         with torch.no_grad():
             logits = model(**batch).logits[0, :-1].log_softmax(-1)
