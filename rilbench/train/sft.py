@@ -19,7 +19,7 @@ from rilbench.train.collecting import Wanted
 from rilbench.train.cost import CpuMeter
 from rilbench.train.draws import seed_of
 from rilbench.train.run_folder import Run, View, stop_reason
-from rilbench.train.verl_data import saved_rows
+from rilbench.train.verl_data import pictures, pixel_limits, saved_rows
 
 
 def fine_tune(
@@ -56,7 +56,7 @@ def fine_tune(
             f"{len(rows)} rows to learn are fewer than one step's {run.recipe.sft.rows}; "
             f"set sft.rows={len(rows)} or less"
         )
-    _write_rows(run, rows)
+    _write_rows(run, student, rows)
     _run_verl(run, student, watch, book)
     steps = run.folder / "sft" / "steps"
     part = run.folder / "sft" / ".checkpoint.part"
@@ -88,18 +88,19 @@ def _rows(run: Run, wanted: list[Wanted], questions: list[Question]) -> list[tup
     return rows
 
 
-def _write_rows(run: Run, rows: list[tuple[Question, str]]) -> None:
+def _write_rows(run: Run, student: Checkpoint, rows: list[tuple[Question, str]]) -> None:
     """The format of verl's multi-turn SFT data set."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    limits = pixel_limits(student.path)
     table: list[dict[str, Any]] = [
         {
             "messages": [
                 {"role": "user", "content": q.marked},
                 {"role": "assistant", "content": response},
             ],
-            "images": [{"bytes": image} for image in q.images],
+            "images": pictures(q, limits),
         }
         for q, response in rows
     ]

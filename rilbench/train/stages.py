@@ -63,7 +63,7 @@ def _train(run: Run, view: View, trackers: Sequence[str], session: Session | Non
         wanted = [*wanted, *own]
     cost.collected((one.folder, one.plan.model) for one in wanted)
     if run.recipe.reinforces:
-        prepare_data(run, wanted, found.questions, found.dev)
+        prepare_data(run, student, wanted, found.questions, found.dev)
         log = run.folder / "logs" / "trainer.log"
         with nullcontext(session) if session else Session(log, keep=False) as verl:
             try:

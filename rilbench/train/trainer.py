@@ -8,39 +8,33 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 import torch
 import transfer_queue as tq
 from omegaconf import open_dict
 from tensordict import TensorDict
-from tensordict.tensorclass import NonTensorData
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
-from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
-from verl.utils.metric import reduce_metrics
 
 import rilbench.train.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
 from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages
 from rilbench.ril.rewards import continuous_similarity, similarity_reward, total_reward
-from rilbench.train.draws import seed_of
 from rilbench.train.figures import groups_without_signal, row_figures, token_counts
 from rilbench.train.finite import check_finite
+from rilbench.train.game import DiscriminatorGame
 from rilbench.train.health import warnings
-from rilbench.train.losses import discriminator_step, last_logit, policy_step
+from rilbench.train.losses import policy_step
 from rilbench.train.reuse import ReusingTrainer
 from rilbench.train.rows import (
     Rows,
     by_length,
-    discriminator_rows,
     in_fixed_order,
     nested,
     read_old_log_probs,
@@ -103,19 +97,15 @@ class RILTrainer(ReusingTrainer):
                 on_policy=self.on_policy,
             )
         )
+        self.game = None
         if self.use_critic:
-            self.critic_wg.set_loss_fn(discriminator_step)
+            self.game = DiscriminatorGame(self.critic_wg, self.tokenizer, self.ril)
 
     def on_train_begin(self) -> None:
         """Pre-train the discriminator, or take the pre-trained one, before the first step."""
         super().on_train_begin()
-        if not self.use_critic or self.global_steps > 1:
-            return
-        folder = self.run_dir / "discriminator"
-        if (folder / "done").exists():
-            self.critic_wg.load_checkpoint(str(folder / "state"))
-        else:
-            self._pretrain_discriminator(folder)
+        if self.game is not None and self.global_steps <= 1:
+            self.game.begin()
 
     def _validate(self) -> Any:
         """Score the dev split; the judge sees each of its questions once."""
@@ -134,7 +124,7 @@ class RILTrainer(ReusingTrainer):
             batch = by_length(batch)  # no ranks to balance, one mini-batch: any order will do
         rows = read_rows(batch, self.tokenizer, self.image_token, self.ril.own_rows)
         with marked_timer("discriminator", timing_raw):
-            logits = self._discriminate(rows, metrics)
+            logits = self._discriminate(rows)
         old_log_probs = None
         if not self.on_policy:
             with marked_timer("old_log_prob", timing_raw):
@@ -223,45 +213,13 @@ class RILTrainer(ReusingTrainer):
             )
         return batch
 
-    def _discriminate(self, rows: Rows, metrics: dict[str, Any]) -> torch.Tensor | None:
+    def _discriminate(self, rows: Rows) -> torch.Tensor | None:
         """Update the discriminator on this step's rows, then return its new logits (N,)."""
-        if not self.use_critic:
+        if self.game is None:
             return None
-        # By length, so that a micro-batch pads little.
-        order = sorted(range(len(rows)), key=lambda i: (len(rows.text[i]), i))
-        data = discriminator_rows(self.tokenizer, [rows.text[i] for i in order], rows.own[order])
-        before = self.critic_wg.weights_digest()[0]
-        if self.ril.discriminator_updates:
-            self._update_discriminator(data, epochs=self.ril.discriminator_updates)
-        logits = torch.empty(len(rows))
-        logits[order] = self._logits(data)
-        right = (logits >= 0) == rows.own
-        self.step_metrics |= {
-            "discriminator_accuracy": right.float().mean().item(),
-            "discriminator_weights_before": before,
-            "discriminator_weights_scoring": self.critic_wg.weights_digest()[0],
-        }
+        logits, figures = self.game.play(rows)
+        self.step_metrics |= figures
         return logits
-
-    def _update_discriminator(self, data: TensorDict, epochs: int = 1) -> None:
-        rows = data.clone(recurse=False)
-        n = len(rows)
-        tu.assign_non_tensor(
-            rows, global_batch_size=n, mini_batch_size=n, epochs=epochs, seed=0, temperature=1.0
-        )
-        rows["dataloader_kwargs"] = NonTensorData({"shuffle": False})
-        output = self.critic_wg.train_mini_batch(rows).get()
-        found = reduce_metrics(dict(tu.get(output, "metrics")))
-        self.step_metrics |= {
-            "discriminator_loss": float(found["loss_d"]),
-            "discriminator_accuracy_before": float(found["accuracy_before"]),
-            "discriminator_grad_norm": float(found["grad_norm"]),
-        }
-
-    def _logits(self, data: TensorDict) -> torch.Tensor:
-        rows = data.clone(recurse=False)
-        tu.assign_non_tensor(rows, compute_loss=False, temperature=1.0)
-        return last_logit(self.critic_wg.infer_batch(rows).get()["values"])
 
     def _reward(
         self,
@@ -356,40 +314,6 @@ class RILTrainer(ReusingTrainer):
             "grad_norm": float(metrics["actor/grad_norm"]),
             "learning_rate": float(metrics["actor/lr"]),
         }
-
-    # ---- before the first step
-
-    def _pretrain_discriminator(self, folder: Path) -> None:
-        """Equation 1 on saved responses of student and teachers, in balanced batches."""
-        if not self.ril.pretrain_steps:
-            return
-        table = pq.read_table(self.run_dir / "data" / "discriminator.parquet").to_pylist()
-        sides = {own: [r["response"] for r in table if r["own"] == own] for own in (True, False)}
-        draw = random.Random(seed_of("pretrain", self.ril.seed))
-        steps, first, last = (
-            self.ril.pretrain_steps,
-            self.ril.pretrain_rate,
-            self.ril.pretrain_final_rate,
-        )
-        half = self.ril.pretrain_rows // 2
-        log = self.run_dir / "discriminator.jsonl"
-        log.touch()  # says that pre-training has begun
-        for step in range(steps):
-            texts = draw.choices(sides[True], k=half) + draw.choices(sides[False], k=half)
-            own = torch.arange(2 * half) < half
-            rate = first + (last - first) * step / max(1, steps - 1)
-            self.critic_wg.set_learning_rate(rate)
-            self._update_discriminator(discriminator_rows(self.tokenizer, texts, own))
-            names = ("discriminator_loss", "discriminator_grad_norm")
-            numbers = {name: self.step_metrics[name] for name in names}
-            check_finite(self.run_dir, f"discriminator pre-training, step {step + 1}", numbers)
-            line = {"step": step + 1, "of": steps, "rate": rate, **self.step_metrics}
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        self.step_metrics = {}
-        shutil.rmtree(folder, ignore_errors=True)
-        self.critic_wg.save_checkpoint(str(folder / "state"), None, 0)
-        (folder / "done").write_text("", encoding="utf-8")
 
 
 def _number(value: Any) -> Any:

@@ -52,14 +52,17 @@ def mean_loss(questions, model, processor, blank=False):
     """Mean negative log-likelihood of all answer tokens, one question at a time."""
     total, count = 0.0, 0
     for question in questions:
-        image = Image.open(io.BytesIO(question.images[0]))
-        image = Image.new("RGB", image.size) if blank else image
-        content = [{"type": "image"}, {"type": "text", "text": question.question}]
+        images = [Image.open(io.BytesIO(image)) for image in question.images]
+        images = [Image.new("RGB", image.size) if blank else image for image in images]
+        content = [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+            for part in question.parts
+        ]
         prompt = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         text = f"{prompt}{question.answer}<|im_end|>\n"
-        batch = processor(text=[text], images=[image], return_tensors="pt")
+        batch = processor(text=[text], images=images, return_tensors="pt")
         target = len(processor.tokenizer.encode(f"{question.answer}<|im_end|>\n"))
         with torch.no_grad():
             logits = model(**batch).logits[0, :-1].log_softmax(-1)
@@ -72,7 +75,7 @@ def mean_loss(questions, model, processor, blank=False):
 def test_the_loss_is_the_likelihood_of_the_answers_given_the_pictures(folder):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    path = locate("nano:student")
+    path = locate("nano:restyled")
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(path)
     questions = read_questions(folder / "questions.parquet")
@@ -97,7 +100,7 @@ def test_the_rate_falls_linearly_and_the_loss_with_it(folder):
 def test_the_student_is_exported_with_its_label_and_its_cost(folder):
     run = folder / "runs" / "one"
     checkpoint = inspect_checkpoint(run / "checkpoint")
-    start = inspect_checkpoint(locate("nano:student"))
+    start = inspect_checkpoint(locate("nano:restyled"))
     labels = checkpoint.labels
     assert (labels.method, labels.teacher) == ("sft", "none"), "the data is the user's own"
     assert labels.start_fingerprint == start.fingerprint != checkpoint.fingerprint

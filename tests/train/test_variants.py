@@ -123,9 +123,12 @@ def response_log_softmax(question, row, blank=False):
     path = locate("nano:restyled")
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(path)
-    image = Image.open(io.BytesIO(question.images[0]))
-    image = Image.new("RGB", image.size) if blank else image
-    content = [{"type": "image"}, {"type": "text", "text": question.question}]
+    images = [Image.open(io.BytesIO(image)) for image in question.images]
+    images = [Image.new("RGB", image.size) if blank else image for image in images]
+    content = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+        for part in question.parts
+    ]
     prompt = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
@@ -133,7 +136,7 @@ def response_log_softmax(question, row, blank=False):
     text = prompt + row["response"] + end
     if len(processor.tokenizer.encode(row["response"] + end)) != row["tokens"]:
         return None
-    batch = processor(text=[text], images=[image], return_tensors="pt")
+    batch = processor(text=[text], images=images, return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits[0, :-1].log_softmax(-1)
     targets = batch["input_ids"][0, 1:]
@@ -248,7 +251,7 @@ def test_rl_after_sft_starts_from_the_student_after_it(folder):
     found = train(folder, "after", *more, "--set", "own_samples=2", steps=1)
     run = folder / "runs" / "after"
     after = inspect_checkpoint(run / "sft" / "checkpoint")
-    assert after.fingerprint != inspect_checkpoint(locate("nano:student")).fingerprint
+    assert after.fingerprint != inspect_checkpoint(locate("nano:restyled")).fingerprint
     assert found[0]["kl"] == 0, "the reference is the student after SFT"
     assert (run / "collection" / "student.parquet").exists(), "its responses are the run's own"
     step = rows(folder, "after", 1)

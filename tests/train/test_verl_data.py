@@ -1,9 +1,11 @@
+import json
+
 from rilbench.recipe import load_recipe
 from rilbench.teachers.collection import SavedResponse
 from rilbench.teachers.questions import Question
 from rilbench.train.collecting import STUDENT, student_wanted, teachers_wanted
 from rilbench.train.run_folder import open_run
-from rilbench.train.verl_data import saved_rows
+from rilbench.train.verl_data import pixel_limits, saved_rows
 
 QUESTIONS = [Question(name, (b"image",), f"{name}?", "yes", "test") for name in ("q1", "q2")]
 
@@ -40,7 +42,7 @@ def test_each_method_collects_what_it_uses(tmp_path):
     from rilbench.checkpoint import inspect_checkpoint
     from rilbench.locations import locate
 
-    student = inspect_checkpoint(locate("nano:student"))
+    student = inspect_checkpoint(locate("nano:restyled"))
     teachers, both = ["72b", "78b"], ["72b", "78b", STUDENT]
     expected = {
         (): both,
@@ -62,10 +64,24 @@ def test_a_student_after_sft_is_not_collected_into_what_runs_share(tmp_path):
     from rilbench.checkpoint import inspect_checkpoint
     from rilbench.locations import locate
 
-    student = inspect_checkpoint(locate("nano:student"))
+    student = inspect_checkpoint(locate("nano:restyled"))
     shared = f"collection.folder={tmp_path / 'shared'}"
     plain = run_of(tmp_path / "a", shared)
     after = run_of(tmp_path / "b", shared, "sft.steps=2")
     assert student_wanted(plain, student)[0].folder == tmp_path / "shared"
     assert student_wanted(after, student)[0].folder == after.folder / "collection"
     assert teachers_wanted(after)[0].folder == tmp_path / "shared"
+
+
+def test_limits_of_pictures_are_the_processors_own(tmp_path):
+    forms = {
+        "preprocessor_config.json": {"min_pixels": 3136, "max_pixels": 12845056},
+        "processor_config.json": {"image_processor": {"size": {"shortest_edge": 784}}},
+    }
+    expected = ({"min_pixels": 3136, "max_pixels": 12845056}, {"min_pixels": 784})
+    for (name, values), limits in zip(forms.items(), expected, strict=True):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(json.dumps(values))
+        assert pixel_limits(folder) == limits
+    assert pixel_limits(tmp_path / "none") == {}
