@@ -1,4 +1,4 @@
-"""verl's agent loop worker, which prepares a question's pictures once and can begin anew."""
+"""verl's agent loop worker with less work for each row, which can begin anew."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any
 
 import ray
 import torch
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+
+from rilbench.train.agent_loop import RILAgentLoop
 
 _QUESTIONS_KEPT = 256
 
@@ -19,6 +23,8 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[mi
     def __init__(self, *arguments: Any) -> None:
         # Needed although it adds little: Ray sends inherited methods by value, where super() fails.
         super().__init__(*arguments)
+        (loop,) = OmegaConf.load(self.rollout_config.agent.agent_loop_config_path)
+        self.ril: dict[str, Any] = OmegaConf.to_container(loop.ril)
         self.prepared: OrderedDict[int, tuple[Any, dict[str, torch.Tensor]]] = OrderedDict()
 
     async def reconfigure(self, *arguments: Any) -> None:
@@ -26,6 +32,30 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[mi
         for task in self.background_tasks:
             task.cancel()
         AgentLoopWorker.__init__(self, *arguments)
+
+    async def _run_agent_loop(
+        self,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **row: Any,
+    ) -> Any:
+        """As verl's, for our agent loop. verl's has Hydra copy the configuration for each row."""
+        loop = RILAgentLoop(
+            trainer_config=DictConfigWrap(self.config),
+            server_manager=self.llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            hf_model_type=self.hf_model_type,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(self.config.data),
+            tools=ToolListWrap(self.tools),
+            ril=self.ril,
+        )
+        output = await loop.run(sampling_params, **row)
+        return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
 
     def _compute_multi_modal_inputs(
         self, output: Any, input_ids: torch.Tensor
