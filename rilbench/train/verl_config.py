@@ -42,7 +42,7 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         "trainer.default_local_dir": run_dir / "steps",
         "trainer.resume_mode": "resume_path" if resume_from else "disable",
         "trainer.project_name": "rilbench",
-        "trainer.experiment_name": run_dir.name,
+        "trainer.experiment_name": Path(run_dir.name),
         "reward.num_workers": 0,  # the agent loop asks the judge itself
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "critic.enable": recipe.imitates,
@@ -264,6 +264,7 @@ def as_overrides(settings: Mapping[str, Any]) -> list[str]:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "True" if value else "False"
-    if isinstance(value, Path):
-        return f"'{value}'"
+    if isinstance(value, Path):  # a name of the user's, which Hydra must not read
+        escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
     return str(value)

@@ -12,6 +12,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from rilbench.judge.rules import is_right
 from rilbench.locations import locate
 from rilbench.teachers.questions import read_questions
 from rilbench.train.cpu_rollout import Nucleus, SeededSampling, TransformersServer
@@ -95,3 +96,7 @@ def test_questions_with_one_and_with_two_pictures_share_a_batch():
     alone, _ = asyncio.run(answers(1))
     assert together == alone
     assert all("Answer:" in text for text in together)
+    right = [
+        is_right(q.answer, text.split("<|")[0]) for q, text in zip(questions, together, strict=True)
+    ]
+    assert sum(right) >= 3, "most answers are right, so the pictures were seen"

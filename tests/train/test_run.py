@@ -4,6 +4,7 @@ The real verl, the real servers, the laboratory's models. Both tests share one r
 verl takes a minute on two cores.
 """
 
+import io
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.locations import locate, nano_folder
@@ -101,6 +103,11 @@ def _working_folder(process):
         return None
 
 
+def image_tokens(image):
+    width, height = Image.open(io.BytesIO(image)).size
+    return width * height // 28**2
+
+
 def rows_by_step(folder):
     for step in range(1, STEPS + 1):
         file = folder / "runs" / "short" / "rows" / f"step_{step}.jsonl"
@@ -122,7 +129,8 @@ def test_a_killed_run_resumes_and_does_nothing_twice(run):
 
 @pytest.mark.timeout(900)
 def test_the_step_is_algorithm_2(run):
-    folder, _, _ = run
+    folder, _, questions = run
+    cells = {q.id: sum(map(image_tokens, q.images)) for q in read_questions(questions)}
     responses = {"student": set(), "teacher": set()}
     for step, rows in rows_by_step(folder):
         groups = defaultdict(list)
@@ -143,7 +151,7 @@ def test_the_step_is_algorithm_2(run):
         for row in rows:
             assert row["similarity"] == float(row["discriminator"] < 0.5)
             assert row["answer"] in (0, 1)
-            assert row["image_tokens"] == 4, "each picture stands as four tokens in the prompt"
+            assert row["image_tokens"] == cells[row["question"]], "a token for each 28 x 28 pixels"
             responses["student" if row["source"] == "student" else "teacher"].add(row["response"])
         figures = metrics(folder)[step - 1]
         assert figures["ratio_mean"] == figures["ratio_max"] == 1.0

@@ -91,3 +91,10 @@ def test_settings_of_the_ablations_reach_trainer_and_agent_loop():
     assert (plain["continuous_similarity"], plain["teacher_rows_in_loss"]) == (False, True)
     loop = agent_loop_part(changed, "u", "m")[0]["ril"]
     assert (loop["false_right"], loop["false_wrong"]) == (0.2, 0.1)
+
+
+@pytest.mark.parametrize("name", ["a=b+c", "it's", "with space", "[x]", "{y}", "a,b", "ü"])
+def test_a_run_may_have_any_name(name):
+    config = compose(load_recipe("both", "nano"), Path("runs") / name, "model", resume_from=None)
+    assert config.trainer.experiment_name == name
+    assert Path(config.trainer.default_local_dir) == Path("runs") / name / "steps"
