@@ -95,7 +95,7 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
     actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
     micro = micro_batch(recipe.policy.micro_rows, _rows_per_rank(recipe))
     return {
-        "actor_rollout_ref.model.path": model,
+        "actor_rollout_ref.model.path": Path(model),
         "actor_rollout_ref.model.trust_remote_code": False,
         f"{actor}.strategy": "fsdp2",
         f"{actor}.ppo_epochs": recipe.policy.updates,
@@ -147,7 +147,7 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
     micro = micro_batch(recipe.discriminator.micro_rows, step, first // ranks)
     return {
         "critic.strategy": "fsdp2",
-        "critic.model.path": model,
+        "critic.model.path": Path(model),
         "critic.model.trust_remote_code": False,
         "critic.optim.lr": recipe.discriminator.rate,
         "critic.ppo_mini_batch_size": recipe.schedule.questions,

@@ -33,7 +33,7 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "data.max_length": recipe.data.max_prompt_tokens + recipe.data.max_response_tokens,
         "data.truncation": "right",  # of the response, as in the loop: the prompt comes first
         "data.num_workers": 0,
-        "model.path": model,
+        "model.path": Path(model),
         "model.trust_remote_code": False,
         "engine.strategy": "fsdp2",
         "optim.lr": recipe.sft.rate,
@@ -47,7 +47,7 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "trainer.default_local_dir": folder / "steps",
         "trainer.resume_mode": "auto",
         "trainer.project_name": "rilbench",
-        "trainer.experiment_name": run_dir.name,
+        "trainer.experiment_name": Path(run_dir.name),
         "trainer.logger": "[console]",
         "trainer.device": recipe.hardware.device,
         "trainer.n_gpus_per_node": ranks,

@@ -26,3 +26,11 @@ def test_rows_that_do_not_divide_among_devices_are_refused():
     with pytest.raises(UserError, match=r"sft\.rows"):
         sft_overrides(recipe, RUN, "m")
     compose_sft(load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1"]), RUN, "m")
+
+
+@pytest.mark.parametrize("name", ["a=b+c", "it's", "with space", "[x]"])
+def test_a_run_and_a_model_may_have_any_name(name):
+    recipe = load_recipe("both", "nano", "sft", ["sft.steps=1"])
+    config = compose_sft(recipe, Path("runs") / name, f"models/{name}")
+    assert config.trainer.experiment_name == name
+    assert config.model.path == f"models/{name}"
