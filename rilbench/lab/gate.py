@@ -187,6 +187,11 @@ def read_gate(path: Path) -> Gate:
         raise UserError(f"{path} cannot be read ({error}); write it anew") from error
 
 
+def _own(places: Places) -> Places:
+    """With a work folder of the gate's: it collects fewer responses than the experiments."""
+    return Places(results=places.results, work=places.work / "gate")
+
+
 def update_gate(
     view: View, places: Places | None = None, lanes: int = 2, open_lane: OpenLane | None = None
 ) -> Gate:
@@ -195,7 +200,7 @@ def update_gate(
     Raises:
         UserError: a run stopped or failed.
     """
-    places = places or Places()
+    places = _own(places or Places())
     experiment = read_experiment(resource("recipes/lab/gate.yaml"))
     run_experiment(experiment, view, places, lanes, open_lane=open_lane)
     rows = read_rows(places.rows, experiment.name)
@@ -216,12 +221,12 @@ def run_gate(
     Raises:
         UserError: the gate is not calibrated, or the run stopped.
     """
-    places = places or Places()
+    places = _own(places or Places())
     gate = read_gate(places.gate)
     experiment = read_experiment(resource("recipes/lab/gate.yaml"))
     experiment = dataclasses.replace(experiment, seeds=(CHECK_SEED,))
     (job,) = experiment.jobs()
-    there = Places(results=places.work / "gate", work=places.work)
+    there = Places(results=places.work / "checked", work=places.work)
     shutil.rmtree(there.results, ignore_errors=True)
     shutil.rmtree(there.run(job.experiment, job.student, job.spec.name, job.seed), True)
     run_experiment(experiment, view, there, lanes=1, open_lane=open_lane)
