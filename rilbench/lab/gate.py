@@ -29,12 +29,12 @@ from rilbench.lab.run import OpenLane, View, run_experiment
 from rilbench.lab.stats import prediction_bound
 from rilbench.resources import resource
 
-ALPHA = 0.008
+ALPHA = 0.009
 """Chance that a clean run fails any of the checks (family-wise, by Bonferroni).
 
 Less than the 1 % that is promised, so that the simulation's own noise does not break the promise.
 """
-SHARES = {"mean": 0.5, "discriminator_accuracy": 0.25, "answer_student": 0.25}
+SHARES = {"mean": 0.8, "discriminator_accuracy": 0.1, "answer_student": 0.1}
 """The checks, each of which must not fall below its bound, and their shares of `ALPHA`.
 
 ``mean``: of the 14. ``discriminator_accuracy``: mean over all steps. ``answer_student``: mean over
