@@ -103,9 +103,9 @@ def test_a_failure_ends_neither_the_session_nor_what_comes_after(shared):
         stages.train(new_run(shared, "a", method="dr-grpo"), NoView(), session=session)
         process = trainer_of(session)
 
-        # Nothing listens there: no verdict, which stops the run in its first step.
+        # Nothing listens there, which stops the run in its first step.
         bad = new_run(shared, "bad", "judge.url=http://127.0.0.1:9/v1")
-        with pytest.raises(UserError, match="no verdict"):
+        with pytest.raises(UserError, match="the training stopped"):
             stages.train(bad, NoView(), session=session)
         good = new_run(shared, "good")
         stages.train(good, NoView(), session=session)
