@@ -25,7 +25,10 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When to warn. From the laboratory's runs on its dev split; shares are between 0 and 1."""
+    """When to warn; shares are between 0 and 1.
+
+    Set by judgement and compared with the laboratory's runs on dev, not fitted to them.
+    """
 
     window: int = 5
     """Steps that are averaged; the first window is the start that others are compared with."""
