@@ -12,7 +12,8 @@ import numpy as np
 from rilbench.nano import pictures
 from rilbench.nano.digits import pools
 from rilbench.nano.pictures import Draw, Picture
-from rilbench.nano.tasks import FAMILIES, LETTERS, SIDES, STAR, Question, make
+from rilbench.nano.question import LETTERS, Question
+from rilbench.nano.tasks import FAMILIES, SIDES, STAR, make
 from rilbench.teachers import questions as training
 
 CIRCULAR_OFFSET = 1_000_000

@@ -9,8 +9,9 @@ import numpy as np
 from rilbench.judge.rules import is_right
 from rilbench.nano.digits import pools
 from rilbench.nano.pictures import Picture
+from rilbench.nano.question import Question
 from rilbench.nano.supervised import messages, open_images
-from rilbench.nano.tasks import FAMILIES, Question, make
+from rilbench.nano.tasks import FAMILIES, make
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration

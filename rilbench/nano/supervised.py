@@ -13,7 +13,8 @@ from PIL import Image
 
 from rilbench.nano.digits import pools
 from rilbench.nano.pictures import GLYPHS, Picture
-from rilbench.nano.tasks import FAMILIES, Question, make
+from rilbench.nano.question import Question
+from rilbench.nano.tasks import FAMILIES, make
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,8 @@ from rilbench.nano.data import (
 )
 from rilbench.nano.digits import POOL_SIZES, pools, scans
 from rilbench.nano.pictures import GLYPHS
-from rilbench.nano.tasks import FAMILIES, LETTERS, make
+from rilbench.nano.question import LETTERS
+from rilbench.nano.tasks import FAMILIES, make
 
 PICTURES = 60
 
