@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rilbench.processes import start_guarded, stop_group, tree_cpu_seconds
+from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seconds
 
 _POLL_SECONDS = 0.2
 
@@ -33,8 +33,7 @@ class TrainerProcess:
 
     def __init__(self, log: Path, device: str) -> None:
         environment = {
-            "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "passive",  # the trainer has more threads; they must not spin
+            **THREADS,
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONUNBUFFERED": "1",
         }

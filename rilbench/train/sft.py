@@ -12,7 +12,7 @@ from typing import Any
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
 from rilbench.locations import locate
-from rilbench.processes import start_guarded, stop_group, tree_cpu_seconds
+from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seconds
 from rilbench.serving import log_end
 from rilbench.teachers.questions import Question, read_questions
 from rilbench.train.collecting import Wanted
@@ -113,7 +113,7 @@ def _run_verl(
     run: Run, student: Checkpoint, watch: Callable[[], None], book: Callable[[float], None]
 ) -> None:
     log = run.folder / "logs" / "sft.log"
-    environment = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {**THREADS, "PYTHONUNBUFFERED": "1"}
     ranks = run.recipe.hardware.devices
     if run.recipe.hardware.device == "cpu":
         environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
