@@ -112,9 +112,12 @@ class Lane:
             started()
 
     def _evaluated(self, row: Row, model: Path, job: Job, report: Report) -> Row:
+        import torch
+
         from rilbench.evaluate.run import Plan, evaluate_many
 
         report("evaluation")
+        torch.set_num_threads(1)  # a lane has one core; threads of two lanes wait for each other
         plan = Plan(
             suite=SUITE,
             data=benchmark_files(job.split, self.places),
