@@ -139,6 +139,6 @@ def test_the_shipped_experiments_fit_together():
     assert found["grid"].split == found["gate"].split == "dev"
     assert found["headline"].benchmarks == COLUMNS
     methods = {}
-    for spec in found["grid"].runs:
+    for spec in [each for each in found["grid"].runs if each.cell]:
         methods[spec.entry] = methods.get(spec.entry, 0) + 1
     assert len(set(methods.values())) == 1, "every method has as many cells"
