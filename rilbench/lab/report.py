@@ -160,6 +160,13 @@ def _health(found: _Material) -> list[str]:
         "## Health of the game\n",
         "Means of the first three and the last three steps, over seeds.\n",
     ]
+    parts += [
+        "### The warnings on dev\n",
+        "The grid's runs: how their score on dev changed from the untrained student's when "
+        "`rilbench train` warned in any step, and when it did not. The thresholds come from these "
+        "runs (`rilbench/train/health.py`).\n",
+        tables.warnings_table(*found.pair("grid")) + "\n",
+    ]
     for name in ("headline", "ablations"):
         experiment, rows = found.pair(name)
         for student in experiment.students:

@@ -12,6 +12,7 @@ from rilbench.lab.findings import Finding, Group, by_name
 from rilbench.lab.row import Row
 from rilbench.lab.stats import Interval, seed_interval
 from rilbench.lab.tuned import Tuned
+from rilbench.train.health import MEANING, warnings
 
 _COST = (
     *("sampled tokens", "teacher tokens", "trained tokens", "judge calls"),
@@ -19,6 +20,7 @@ _COST = (
 )
 NONE = "-"
 """A cell without a value."""
+_UNTRAINED = "untrained"
 _EDGE = 3
 """Steps at the beginning and the end of a run whose mean the health table shows."""
 
@@ -236,6 +238,45 @@ def _warnings(rows: Sequence[Row]) -> str:
     named = [name for row in rows for step in row.curves.get("warnings", ()) for name in step or ()]
     counts = {name: named.count(name) for name in sorted(set(named))}
     return ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
+
+
+def warnings_table(experiment: Experiment, rows: Sequence[Row]) -> str:
+    """What became of the grid's runs with a loop in which each warning was given, and of the rest.
+
+    Warnings are computed anew from the curves, with today's thresholds. The change is the mean of
+    the benchmarks minus that of the untrained student, on dev.
+    """
+    changes: dict[str, list[float]] = {name: [] for name in (*MEANING, "none of them")}
+    for row in rows:
+        start = by_name(rows, row.student).get(_UNTRAINED, {}).get(0)
+        first = start.mean(experiment.benchmarks) if start else None
+        last = row.mean(experiment.benchmarks)
+        if row.curves and first is not None and last is not None:
+            for name in warned(row) or ["none of them"]:
+                changes[name].append(last - first)
+    body = [
+        (
+            name,
+            str(len(found)),
+            _range(found, min),
+            _range(found, statistics.fmean),
+            _range(found, max),
+        )
+        for name, found in changes.items()
+    ]
+    return markdown(("warning", "runs", "lowest change", "mean change", "highest change"), body)
+
+
+def warned(row: Row) -> list[str]:
+    """The warnings that were given in any step of a run."""
+    steps = len(row.curves["answer_student"])
+    history = [{name: values[i] for name, values in row.curves.items()} for i in range(steps)]
+    found = {name for end in range(steps) for name in warnings(history[: end + 1])}
+    return [name for name in MEANING if name in found]
+
+
+def _range(values: Sequence[float], of: Callable[[Sequence[float]], float]) -> str:
+    return signed(of(values)) if values else NONE
 
 
 def grid_table(tuned: Tuned) -> str:
