@@ -127,7 +127,8 @@ def evaluate(
         Path, typer.Option(help="Folder for answers and the kit's own results.")
     ] = Path("runs/eval"),
     judge: Annotated[
-        Optional[str], typer.Option(help="Address of a judge; default the rule-based one.")
+        Optional[str],
+        typer.Option(help="MODEL@URL, its key in $RILBENCH_JUDGE_KEY; or exact, the default."),
     ] = None,
     endpoint: Annotated[
         Optional[str], typer.Option(help="A server that serves the model already.")
@@ -138,6 +139,7 @@ def evaluate(
     ] = "server",
 ) -> None:
     """Score checkpoints with VLMEvalKit, in an environment of its own."""
+    from rilbench.evaluate.judging import read_judge
     from rilbench.evaluate.run import Plan, evaluate_many
     from rilbench.evaluate.view import EvaluationView
     from rilbench.hardware import has_gpu
@@ -149,7 +151,7 @@ def evaluate(
         data=data or nano_folder() / "benchmarks",
         work=work,
         db=default_db(db),
-        judge_url=judge,
+        judge=read_judge(judge),
         endpoint=endpoint,
         limit=limit,
         device="cuda" if has_gpu() else "cpu",

@@ -26,8 +26,11 @@ class Story:
     suite: Suite
     prompts: PromptSet
     kit_version: str
-    judge: str
+    judge: Mapping[str, Any]
+    """Its name, and what a language model was asked; see `rilbench.evaluate.judging`."""
     generation: Mapping[str, Any]
+    judge_reads: bool = False
+    """The judge also reads options where the kit's rules cannot."""
 
 
 def to_evaluation(
@@ -66,11 +69,18 @@ def to_evaluation(
             "generation": dict(story.generation),
             "limit": story.prompts.limit,
             "prompts_sha256": dict(story.prompts.prompt_hashes),
-            "choices_read_by": EXACT_MATCHING,
+            "choices_read_by": story.judge["name"] if story.judge_reads else EXACT_MATCHING,
+            "judge": dict(story.judge),
         },
         scores=tuple(rows),
         samples=tuple(samples),
     )
+
+
+def _uses_judge(benchmark: Benchmark, story: Story) -> bool:
+    """Another judge could change the score."""
+    extracted = any(dataset.judging == "extractor" for dataset in benchmark.datasets)
+    return benchmark.judged or (story.judge_reads and extracted)
 
 
 def _score(
@@ -94,7 +104,7 @@ def _score(
         kit_version=kit_version,
         dataset=benchmark.name,
         metric=benchmark.metric,
-        judge=story.judge if benchmark.judged else None,
+        judge=story.judge["name"] if _uses_judge(benchmark, story) else None,
         questions=len(samples),
         answered=sum(bool(sample.response.strip()) for sample in samples),
         missing=sum(each.missing for each in found),
@@ -125,7 +135,7 @@ def _sample(
         response=_BETWEEN_ROTATIONS.join(completion.text for completion in completions),
         score=outcome.value,
         gold=",".join(question.truth for question in questions),
-        judge=story.judge if dataset.judged else None,
+        judge=story.judge["name"] if outcome.judged else None,
         tokens=sum(completion.completion_tokens for completion in completions),
         seconds=sum(completion.seconds for completion in completions),
         finish_reason="length" if cut else completions[0].finish_reason,

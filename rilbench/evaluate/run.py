@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Literal
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
-from rilbench.evaluate.judging import judge_name
+from rilbench.evaluate.judging import EXACT_RULES, Judge, RunningJudge, rule_judge_name
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.process import KitProcess
@@ -65,7 +65,8 @@ class Plan:
         data: folder with the kit's data files.
         work: folder for prompts, answers and the kit's results; kept, and used again.
         db: the ledger; None writes no scores.
-        judge_url: an OpenAI-compatible judge, up to ``/v1``; None is the project's exact one.
+        judge: who decides free text, and reads options where the kit's rules cannot; by default
+            the project's exact rules, which read none.
         endpoint: a server that already serves the model, up to ``/v1``; None starts one.
         limit: questions per dataset; None for all.
         concurrency: requests in flight.
@@ -80,7 +81,7 @@ class Plan:
     data: Path
     work: Path
     db: Path | None = None
-    judge_url: str | None = None
+    judge: Judge = EXACT_RULES
     endpoint: str | None = None
     limit: int | None = None
     concurrency: int = 4
@@ -119,15 +120,24 @@ def evaluate_many(
             must be. Answers and scores that were complete by then are kept.
     """
     suite = find_suite(plan.suite)
-    if kit is not None and kit.judge_url != plan.judge_url:
-        raise UserError("the kit was started for another judge; give both the same judge_url")
+    if kit is not None and kit.chosen != plan.judge:
+        raise UserError("the kit was started for another judge; give both the same")
+    if suite.published and plan.judge.exact and any(d.judged for d in suite.datasets):
+        needed = [b.column for b in suite.benchmarks if b.judged]
+        raise UserError(
+            f"{', '.join(needed)} need a language model as judge: --judge MODEL@URL; "
+            "or name the others with --benchmarks"
+        )
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     checkpoints = [inspect_checkpoint(model) for model in models]
     with ExitStack() as stack:
         # Opened first: a read-only ledger is found before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
-        judge = judge_name(plan.judge_url)
+        own = Kit(plan.work.absolute() / "kit.log", plan.judge)
+        running = stack.enter_context(own) if kit is None else kit
+        # A language model is asked one word before anything is spent; the rules need no start.
+        judge = rule_judge_name() if plan.judge.exact else running.judge().name
         python = plan.python or ensure_environment(
             KIT, lambda line: on_progress(Progress("environment", note=line))
         )
@@ -136,13 +146,12 @@ def evaluate_many(
         prompts = PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
         run = _Run(plan, suite, prompts, judge, on_progress)
         by_name = {found.fingerprint: found for found in checkpoints}
-        own = Kit(plan.work.absolute() / "kit.log", plan.judge_url)
-        with own if kit is None else nullcontext(kit) as running:
-            finished = run.all(by_name, running, python)
+        finished = run.all(by_name, running, python)
+        asked = {"name": judge} if plan.judge.exact else running.judge().story()
         evaluations = []
         for checkpoint in checkpoints:
             answers, version, scores = finished[checkpoint.fingerprint]
-            story = Story(suite, prompts, version, judge, run.generation)
+            story = Story(suite, prompts, version, asked, run.generation, not plan.judge.exact)
             evaluation = to_evaluation(checkpoint, story, answers, scores)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
@@ -179,10 +188,16 @@ class _Run:
                 except BaseException:
                     kit.discard()
                     raise
-        return {
-            name: (found, *read_scores(self._result(found), self.suite.datasets))
-            for name, found in answers.items()
-        }
+            return {name: self._read(found) for name, found in answers.items()}
+
+    def _read(self, answers: AnswerFile) -> Finished:
+        """The kit's scores, without its verdicts on questions that have no answer."""
+        kit, scores = read_scores(self._result(answers), self.suite.datasets)
+        lost = {q.dataset: set[str]() for q in self.prompts.questions}
+        for question in self.prompts.questions:
+            if answers.found[question.key].failed:
+                lost[question.dataset].add(question.group)
+        return answers, kit, {name: each.without(lost[name]) for name, each in scores.items()}
 
     def _work(
         self,
@@ -208,10 +223,21 @@ class _Run:
         return self.work / "answers" / f"{name}.jsonl"
 
     def _answered(self, answers: AnswerFile) -> bool:
-        return self.prompts.ready and not answers.missing(self.prompts.questions)
+        """Every question that can be asked has an answer."""
+        if not self.prompts.ready:
+            return False
+        answers.note_problems(self.prompts.questions)
+        return not answers.missing(self.prompts.questions)
 
     def _scored(self, answers: AnswerFile) -> bool:
-        return self._answered(answers) and self._result(answers).exists()
+        return self._answered(answers) and self._complete(self._result(answers))
+
+    def _complete(self, result: Path) -> bool:
+        """The kit's result is there, and no language model owes it a verdict."""
+        if not result.exists():
+            return False
+        _, scores = read_scores(result, self.suite.datasets)
+        return self.plan.judge.exact or not any(each.missing for each in scores.values())
 
     def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
         """Ask what has no answer yet; the kit may still be making the prompts at the start."""
@@ -225,12 +251,14 @@ class _Run:
         if self.plan.engine == "batch":
             offline = OfflineModel(model, self.plan.device)
             self.prompts.finish(kit)
+            answers.note_problems(self.prompts.questions)
             count(len(answers.found))
             size = self.plan.batch
             answer_in_batches(offline, self.prompts, answers, self.sampling, size, count)
             return
         with self._client(model) as client:
             self.prompts.finish(kit)
+            answers.note_problems(self.prompts.questions)
             count(len(answers.found))
             ask(client, self.prompts, answers, self.sampling, count)
 
@@ -262,21 +290,22 @@ class _Run:
         return self.work / "scores" / name / "result.json"
 
     def _score(
-        self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge_url: str
+        self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge: RunningJudge
     ) -> None:
         """Let the kit score in a fresh folder, which gets its name when the result is complete."""
         result = self._result(answers)
-        if result.exists():
+        if self._complete(result):
             return
         self.report(Progress("scores", model.labels.student))
         scores = result.parent.parent
         scores.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=scores))
         try:
-            judge = judge_url, self.judge
             texts = self._texts(answers)
-            job = score_job(self.suite.datasets, self.prompts.folder, building, texts, judge)
+            who = judge.url, judge.name, not judge.exact
+            job = score_job(self.suite.datasets, self.prompts.folder, building, texts, who)
             kit.run("score", job)
+            shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)
         finally:
             shutil.rmtree(building, ignore_errors=True)

@@ -26,6 +26,7 @@ import aiohttp
 from aiohttp import web
 
 from rilbench.errors import UserError
+from rilbench.judge.key import JUDGE_KEY
 
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _LONGEST_PAUSE = 20.0  # seconds
@@ -57,7 +58,8 @@ class JudgeProxy:
     Attributes:
         url: the proxy's address, up to ``/v1``; within the block.
         counts: ``asked`` by the kit, of those ``cached``; ``retried``, ``failed``.
-        trouble: why the last question failed.
+        name: the judge's name; after `probe`, as it reports it.
+        trouble: why the last question failed; empty when none did.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class JudgeProxy:
     ) -> None:
         self.upstream, self.model, self.cache = upstream.rstrip("/"), model, cache
         self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
-        self.url, self.trouble = "", ""
+        self.url, self.trouble, self.name = "", "", model
         self._headers = {"Authorization": f"Bearer {api_key}"}
         self._concurrency, self._retries = concurrency, retries
         self._backoff, self._timeout, self._patience = backoff, timeout, patience
@@ -113,9 +115,10 @@ class JudgeProxy:
         except _NoReplyError as error:
             raise UserError(
                 f"the judge {self.model or 'without a name'} at {self.upstream} does not answer "
-                f"({error}); look at the server, its name and RILBENCH_JUDGE_KEY"
+                f"({error}); look at the server, its name and {JUDGE_KEY}"
             ) from error
-        return str(reply["model"])
+        self.name = str(reply["model"])
+        return self.name
 
     def asked_hash(self) -> str:
         """SHA-256 of all that this judge was ever asked here, in no order."""
@@ -177,7 +180,7 @@ class JudgeProxy:
     async def _reply(self, body: dict[str, Any], text: str) -> dict[str, Any]:
         """The reply from the cache, from another request's asking, or from the judge."""
         sampling = [body.get(name) for name in ("temperature", "max_tokens", "top_p", "seed")]
-        key = hashlib.sha256(json.dumps([self.model, text, sampling]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([self.name, text, sampling]).encode()).hexdigest()
         if (found := self._replies.get(key)) is not None:
             self.counts["cached"] += 1
             return found

@@ -15,6 +15,7 @@ import pytest
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
+from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.vlmevalkit import KIT
@@ -173,14 +174,14 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     plan = Plan("nano", data, work, db=tmp_path / "scores.db")
-    with pytest.raises(UserError, match="'pap'; there is nano"):
+    with pytest.raises(UserError, match="'pap'; there is paper, nano"):
         evaluate(checkpoint, Plan("pap", data, work))
     with pytest.raises(UserError, match="does not exist"):
         evaluate(tmp_path / "absent", plan)
     with pytest.raises(UserError, match="one model"):
         evaluate_many([checkpoint] * 2, Plan("nano", data, work, endpoint="http://127.0.0.1:9/v1"))
-    with pytest.raises(UserError, match=r"no judge: http://127\.0\.0\.1:9/v1/models"):
-        evaluate(checkpoint, Plan("nano", data, work, judge_url="http://127.0.0.1:9/v1"))
+    with pytest.raises(UserError, match=r"the judge m at http://127\.0\.0\.1:9/v1 does not"):
+        evaluate(checkpoint, Plan("nano", data, work, judge=Judge("http://127.0.0.1:9/v1", "m")))
     with pytest.raises(UserError, match="'vllm'; there is server, batch"):
         Plan("nano", data, work, engine="vllm")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="without a server"):
@@ -188,7 +189,9 @@ def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_pa
     with pytest.raises(UserError, match="batch of 0"):
         Plan("nano", data, work, batch=0)
     with pytest.raises(UserError, match="another judge"):
-        evaluate_many([checkpoint], plan, kit=Kit(work / "kit.log", "http://127.0.0.1:9/v1"))
+        evaluate_many(
+            [checkpoint], plan, kit=Kit(work / "kit.log", Judge("http://127.0.0.1:9/v1", "m"))
+        )
     database = tmp_path / "locked.db"
     database.touch(0o444)
     with pytest.raises(UserError, match="read-only"):

@@ -5,61 +5,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_judge import FakeJudge, fake_judge, says
 
 from rilbench.errors import UserError
 from rilbench.judge.proxy import JudgeProxy
 
 KEY = "sk-very-secret-7"
-Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
-
-
-class Judge:
-    """A judge in a thread that remembers what it was asked."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.seen: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
-        judge = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                judge.seen.append(body)
-                judge.keys.add(self.headers["Authorization"])
-                status, content = answer(body)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-
-
-@contextmanager
-def judge(answer: Answer) -> Iterator[Judge]:
-    found = Judge(answer)
-    threading.Thread(target=found.server.serve_forever, daemon=True).start()
-    try:
-        yield found
-    finally:
-        found.server.shutdown()
-        found.server.server_close()
-
-
-def says(text: str) -> tuple[int, bytes]:
-    content = {"model": "judge-2026-01", "choices": [{"message": {"content": text}}]}
-    return 200, json.dumps(content).encode()
 
 
 def ask(proxy: JudgeProxy, text: str, **more: Any) -> str:
@@ -72,7 +27,7 @@ def ask(proxy: JudgeProxy, text: str, **more: Any) -> str:
 
 
 def test_the_judge_gets_its_own_name_and_the_key_and_is_asked_once(tmp_path: Path) -> None:
-    with judge(lambda body: says(f"0.{len(body['messages'][0]['content'])}")) as real:
+    with fake_judge(lambda body: says(f"0.{len(body['messages'][0]['content'])}")) as real:
         for _ in range(2):  # The second proxy finds the first one's replies.
             with JudgeProxy(real.url, "the-judge", tmp_path / "cache.jsonl", KEY) as proxy:
                 assert [ask(proxy, text) for text in ("abc", "abcde", "abc")] == [
@@ -87,14 +42,17 @@ def test_the_judge_gets_its_own_name_and_the_key_and_is_asked_once(tmp_path: Pat
     assert KEY not in "".join(path.read_text() for path in tmp_path.iterdir())
 
 
-def ask_again(real: Judge, folder: Path) -> int:
+def ask_again(real: FakeJudge, folder: Path) -> int:
     with JudgeProxy(real.url, "the-judge", folder / "cache.jsonl", KEY) as proxy:
         ask(proxy, "abc", temperature=0.5)
     return len(real.seen)
 
 
 def test_the_probe_tells_the_name_that_the_server_reports(tmp_path: Path) -> None:
-    with judge(lambda _: says("hello")) as real, JudgeProxy(real.url, "alias", tmp_path / "c") as p:
+    with (
+        fake_judge(lambda _: says("hello")) as real,
+        JudgeProxy(real.url, "alias", tmp_path / "c") as p,
+    ):
         assert p.probe() == "judge-2026-01"
         assert ask(p, "hello") == "hello", "a kit's own probe costs nothing"
         assert len(real.seen) == 1
@@ -102,7 +60,10 @@ def test_the_probe_tells_the_name_that_the_server_reports(tmp_path: Path) -> Non
 
 def test_a_wrong_key_is_said_once_without_the_key(tmp_path: Path) -> None:
     refusal = (401, f"Incorrect API key provided: {KEY}".encode())
-    with judge(lambda _: refusal) as real, JudgeProxy(real.url, "m", tmp_path / "c", KEY) as proxy:
+    with (
+        fake_judge(lambda _: refusal) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c", KEY) as proxy,
+    ):
         with pytest.raises(UserError, match="RILBENCH_JUDGE_KEY") as told:
             proxy.probe()
         assert "HTTP 401" in str(told.value)
@@ -112,7 +73,7 @@ def test_a_wrong_key_is_said_once_without_the_key(tmp_path: Path) -> None:
 
 def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
     answers = iter([(429, b""), (500, b"busy"), says("1.0")])
-    with judge(lambda _: next(answers)) as real:
+    with fake_judge(lambda _: next(answers)) as real:
         with JudgeProxy(real.url, "m", tmp_path / "c", backoff=0.01) as proxy:
             assert ask(proxy, "q") == "1.0"
         assert proxy.counts["retried"] == 2
@@ -131,7 +92,7 @@ def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
 def test_a_failure_is_told_at_once_the_second_time(
     tmp_path: Path, answer: tuple[int, bytes], why: str
 ) -> None:
-    with judge(lambda _: answer) as real:
+    with fake_judge(lambda _: answer) as real:
         with JudgeProxy(real.url, "m", tmp_path / "c", retries=1, backoff=0.01) as proxy:
             for temperature in (0.0, 0.5, 1.0):
                 with pytest.raises(urllib.error.HTTPError) as told:
@@ -164,7 +125,7 @@ def test_a_judge_that_hangs_is_given_up(tmp_path: Path) -> None:
         release.wait(20)
         return says("late")
 
-    with judge(hang) as real:
+    with fake_judge(hang) as real:
         try:
             with JudgeProxy(real.url, "m", tmp_path / "c", timeout=0.3, retries=0) as proxy:
                 with pytest.raises(urllib.error.HTTPError, match="503"):
@@ -179,7 +140,7 @@ def test_the_same_question_at_the_same_time_is_asked_once(tmp_path: Path) -> Non
         time.sleep(0.3)
         return says("0.4")
 
-    with judge(slowly) as real, JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+    with fake_judge(slowly) as real, JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
         found: list[str] = []
         threads = [threading.Thread(target=lambda: found.append(ask(proxy, "q"))) for _ in range(8)]
         for thread in threads:
@@ -192,7 +153,7 @@ def test_the_same_question_at_the_same_time_is_asked_once(tmp_path: Path) -> Non
 
 def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
     cache = tmp_path / "c"
-    with judge(lambda _: says("0.7")) as real:
+    with fake_judge(lambda _: says("0.7")) as real:
         with JudgeProxy(real.url, "m", cache) as proxy:
             ask(proxy, "a")
             ask(proxy, "b")
@@ -204,7 +165,10 @@ def test_a_line_that_was_cut_off_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_nonsense_from_a_kit_is_refused(tmp_path: Path) -> None:
-    with judge(lambda _: says("1")) as real, JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+    with (
+        fake_judge(lambda _: says("1")) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c") as proxy,
+    ):
         for body in (b"{", b"[]", b"{}"):
             with pytest.raises(urllib.error.HTTPError, match="400"):
                 urllib.request.urlopen(f"{proxy.url}/chat/completions", body, timeout=10)
