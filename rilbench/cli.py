@@ -26,6 +26,17 @@ app.add_typer(nano_app, name="nano")
 lab_app = typer.Typer(help="The laboratory's experiments (docs/lab.md).", no_args_is_help=True)
 app.add_typer(lab_app, name="lab")
 
+data_app = typer.Typer(help="The benchmarks' data files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+kits_app = typer.Typer(help="The evaluation kits' environments.", no_args_is_help=True)
+app.add_typer(kits_app, name="kits")
+
+Data = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--data", help="Folder with the data files; default the laboratory's, or ~/LMUData."
+    ),
+]
 Db = Annotated[
     Optional[Path],
     typer.Option("--db", help="The ledger; default $RILBENCH_DB, else rilbench.db here."),
@@ -116,12 +127,17 @@ def _train(run: object, trackers: list[str]) -> None:
 @app.command(name="eval")
 def evaluate(
     model: Annotated[
-        list[str], typer.Option(help="A checkpoint folder, or nano:restyled; repeatable.")
-    ],
-    suite: Annotated[str, typer.Option(help="Which benchmarks.")] = "nano",
-    data: Annotated[
-        Optional[Path], typer.Option(help="Folder with the benchmark files; default the suite's.")
+        Optional[list[str]],
+        typer.Option(help="A checkpoint folder, or nano:restyled; repeatable."),
     ] = None,
+    suite: Annotated[
+        str, typer.Option(help="paper: the published sets; nano: the laboratory's look-alikes.")
+    ] = "nano",
+    benchmarks: Annotated[
+        str, typer.Option(help="Only these columns, such as MMStar,BLINK; default all 14.")
+    ] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Show the suite's benchmarks.")] = False,
+    data: Data = None,
     db: Db = None,
     work: Annotated[
         Path, typer.Option(help="Folder for answers and the kit's own results.")
@@ -133,27 +149,43 @@ def evaluate(
     endpoint: Annotated[
         Optional[str], typer.Option(help="A server that serves the model already.")
     ] = None,
-    limit: Annotated[Optional[int], typer.Option(help="Questions per benchmark.")] = None,
+    limit: Annotated[
+        Optional[int], typer.Option(help="Questions per benchmark: always the same sample.")
+    ] = None,
+    max_tokens: Annotated[
+        str, typer.Option(help="The longest answer, in tokens; kit: 2048, of the nano suite 64.")
+    ] = "kit",
     engine: Annotated[
         str, typer.Option(help="server, or batch: in this process, faster for small models.")
     ] = "server",
 ) -> None:
     """Score checkpoints with VLMEvalKit, in an environment of its own."""
+    if list_:
+        from rilbench.evaluate.listing import suite_table
+
+        _print_table(suite_table(suite))
+        return
+    if not model:
+        raise UserError("name the model with --model; a checkpoint's folder, or nano:restyled")
+    from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.judging import read_judge
     from rilbench.evaluate.run import Plan, evaluate_many
+    from rilbench.evaluate.suite import find_suite
     from rilbench.evaluate.view import EvaluationView
     from rilbench.hardware import has_gpu
     from rilbench.ledger import default_db
-    from rilbench.locations import locate, nano_folder
+    from rilbench.locations import locate
 
     plan = Plan(
         suite=suite,
-        data=data or nano_folder() / "benchmarks",
+        data=data_folder(find_suite(suite), data),
         work=work,
         db=default_db(db),
         judge=read_judge(judge),
         endpoint=endpoint,
+        benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
         limit=limit,
+        max_tokens=_max_tokens(max_tokens),
         device="cuda" if has_gpu() else "cpu",
         engine=_engine(engine),
     )
@@ -166,6 +198,14 @@ def evaluate(
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
     typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+
+
+def _max_tokens(text: str) -> int | None:
+    if text == "kit":
+        return None
+    if not text.isdecimal():
+        raise UserError(f"--max-tokens {text} is not known; use kit or a number")
+    return int(text)
 
 
 def _engine(name: str) -> Literal["server", "batch"]:
@@ -193,6 +233,65 @@ def table(
     with Ledger.open_read(path) as ledger:
         rows = table_rows(ledger.evaluations(), suite_columns)
     typer.echo(render(rows, format_, colour=sys.stdout.isatty()))
+
+
+@data_app.command(name="check")
+def data_check(
+    suite: Annotated[str, typer.Option(help="paper or nano.")] = "paper",
+    data: Data = None,
+) -> None:
+    """Say which data files are there, and whether they are the published ones."""
+    from rilbench.evaluate.listing import data_table
+
+    table, missing = data_table(suite, data)
+    _print_table(table)
+    if missing:
+        raise UserError(f"{missing} files are missing; rilbench eval downloads what it can")
+
+
+@data_app.command(name="mm-vet-v2")
+def data_mmvetv2(
+    source: Annotated[Path, typer.Argument(help="The unpacked release: mm-vet-v2.json, images.")],
+    data: Data = None,
+) -> None:
+    """Put MM-Vet v2 into VLMEvalKit's format, which the kit has no file of."""
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.mmvetv2 import convert_mmvetv2
+    from rilbench.evaluate.suite import find_suite
+
+    typer.echo(f"written: {convert_mmvetv2(source, data_folder(find_suite('paper'), data))}")
+
+
+@kits_app.command(name="list")
+def kits_list() -> None:
+    """Show the kits, their versions, and whether their environments are made."""
+    from rilbench.evaluate.listing import kits_table
+
+    _print_table(kits_table())
+
+
+@kits_app.command(name="install")
+def kits_install(kit: Annotated[str, typer.Argument(help="Its name.")] = "vlmevalkit") -> None:
+    """Make a kit's environment now; else it is made when first needed."""
+    from rilbench.evaluate.kits.environment import ensure_environment
+
+    typer.echo(ensure_environment(kit, lambda line: typer.echo(line, err=True)).parent.parent)
+
+
+@kits_app.command(name="path")
+def kits_path() -> None:
+    """Print the folder that holds the kits' environments; it may be deleted."""
+    from rilbench.evaluate.kits.environment import kits_folder
+
+    typer.echo(kits_folder())
+
+
+def _print_table(table: object) -> None:
+    from rich.console import Console
+
+    console = Console()
+    # Whole lines where a program reads them.
+    console.print(table, crop=False, width=None if console.is_terminal else 200)
 
 
 @nano_app.command(name="build")

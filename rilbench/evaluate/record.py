@@ -29,6 +29,8 @@ class Story:
     judge: Mapping[str, Any]
     """Its name, and what a language model was asked; see `rilbench.evaluate.judging`."""
     generation: Mapping[str, Any]
+    data: Mapping[str, str]
+    """Of each dataset: whether its file is the published one; see `rilbench.evaluate.data`."""
     judge_reads: bool = False
     """The judge also reads options where the kit's rules cannot."""
 
@@ -67,6 +69,7 @@ def to_evaluation(
         dirty=dirty,
         settings={
             "generation": dict(story.generation),
+            "data": dict(story.data),
             "limit": story.prompts.limit,
             "prompts_sha256": dict(story.prompts.prompt_hashes),
             "choices_read_by": story.judge["name"] if story.judge_reads else EXACT_MATCHING,
@@ -95,8 +98,8 @@ def _score(
     data = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     known = [each.value for each in found if each.value is not None]
     if story.prompts.limit is not None:
-        # The first questions of a benchmark are another benchmark: never compare the two.
-        data = hashlib.sha256(f"{data} first {story.prompts.limit}".encode()).hexdigest()
+        # Some questions of a benchmark are another benchmark: never compare the two.
+        data = hashlib.sha256(f"{data} sample {story.prompts.limit}".encode()).hexdigest()
     return Score(
         benchmark=benchmark.column,
         value=statistics.fmean(known) if len(known) == len(found) else None,

@@ -14,6 +14,7 @@ from typing import Literal
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
+from rilbench.evaluate.data import check_data, ensure_data
 from rilbench.evaluate.judging import EXACT_RULES, Judge, RunningJudge, rule_judge_name
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
@@ -36,8 +37,8 @@ from rilbench.serving import ChatClient, Sampling, first_model, serve
 class Progress:
     """What an evaluation is doing.
 
-    ``stage`` is ``environment``, ``prompts``, ``server``, ``answers``, ``scores`` or ``done``;
-    ``done`` of ``total`` count answers in that stage and are 0 elsewhere.
+    ``stage`` is ``environment``, ``data``, ``prompts``, ``server``, ``answers``, ``scores`` or
+    ``done``; ``done`` of ``total`` count answers in that stage and are 0 elsewhere.
     """
 
     stage: str
@@ -68,7 +69,9 @@ class Plan:
         judge: who decides free text, and reads options where the kit's rules cannot; by default
             the project's exact rules, which read none.
         endpoint: a server that already serves the model, up to ``/v1``; None starts one.
-        limit: questions per dataset; None for all.
+        benchmarks: columns of the suite; none for all.
+        limit: questions per dataset, a sample that only their ids decide; None for all.
+        max_tokens: the longest answer; None for the suite's own.
         concurrency: requests in flight.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
@@ -83,7 +86,9 @@ class Plan:
     db: Path | None = None
     judge: Judge = EXACT_RULES
     endpoint: str | None = None
+    benchmarks: tuple[str, ...] = ()
     limit: int | None = None
+    max_tokens: int | None = None
     concurrency: int = 4
     device: str = "cpu"
     python: Path | None = None
@@ -95,8 +100,21 @@ class Plan:
             raise UserError(f"no engine {self.engine!r}; there is server, batch")
         if self.engine == "batch" and self.endpoint is not None:
             raise UserError("batches are generated without a server; leave out the endpoint")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UserError(f"an answer of {self.max_tokens} tokens says nothing; give 1 or more")
         if self.batch < 1:
             raise UserError(f"a batch of {self.batch} holds no question; give 1 or more")
+
+    def chosen(self) -> Suite:
+        """The suite with the chosen benchmarks and the longest answer.
+
+        Raises:
+            UserError: there is no such suite or benchmark.
+        """
+        suite = find_suite(self.suite)
+        if self.benchmarks:
+            suite = suite.pick(self.benchmarks)
+        return replace(suite, max_tokens=self.max_tokens or suite.max_tokens)
 
 
 def evaluate(
@@ -119,7 +137,7 @@ def evaluate_many(
         UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not as it
             must be. Answers and scores that were complete by then are kept.
     """
-    suite = find_suite(plan.suite)
+    suite = plan.chosen()
     if kit is not None and kit.chosen != plan.judge:
         raise UserError("the kit was started for another judge; give both the same")
     if suite.published and plan.judge.exact and any(d.judged for d in suite.datasets):
@@ -142,16 +160,19 @@ def evaluate_many(
             KIT, lambda line: on_progress(Progress("environment", note=line))
         )
         environment = python.parent.parent.name
+        ensure_data(suite, plan.data, python, lambda line: on_progress(Progress("data", note=line)))
         cache = plan.work / "prompts"
         prompts = PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
         run = _Run(plan, suite, prompts, judge, on_progress)
         by_name = {found.fingerprint: found for found in checkpoints}
         finished = run.all(by_name, running, python)
         asked = {"name": judge} if plan.judge.exact else running.judge().story()
+        states = {found.dataset.name: found.state for found in check_data(suite, plan.data)}
         evaluations = []
         for checkpoint in checkpoints:
             answers, version, scores = finished[checkpoint.fingerprint]
-            story = Story(suite, prompts, version, asked, run.generation, not plan.judge.exact)
+            reads = not plan.judge.exact
+            story = Story(suite, prompts, version, asked, run.generation, states, reads)
             evaluation = to_evaluation(checkpoint, story, answers, scores)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))

@@ -1,6 +1,6 @@
 """VLMEvalKit's worker: runs under the kit's Python, where rilbench is not installed.
 
-Two jobs, each a JSON object, files in and files out:
+Three jobs, each a JSON object, files in and files out:
 
 ``prompts``  {"folder", "datasets", "limit"}
     Reads ``folder/LMUData/<dataset>.tsv``, writes ``folder/questions.jsonl``, one line
@@ -14,6 +14,8 @@ Two jobs, each a JSON object, files in and files out:
     cannot. Writes ``out/result.json``: per dataset the kit's result as records (null where the kit
     could not sum up) and for each question its outcome, 0–1 or null for a missing verdict, the
     answer that the kit read from the text, and whether the judge took part.
+``download``  {"folder", "name"}
+    Writes ``folder/<name>.tsv``, from where the kit has it.
 
 A dataset is {"name", "circular", "judging", "split"}, see `rilbench.evaluate.suite`; only rows of
 the split are asked (null: all).
@@ -40,7 +42,7 @@ from vlmeval.dataset.image_mcq import MMMUDataset
 from vlmeval.dataset.image_vqa import MMVet
 from vlmeval.dataset.utils import multiple_choice
 from vlmeval.dataset.utils.mathvista import post_check
-from vlmeval.smp import load
+from vlmeval.smp import download_file, load, md5
 
 PREDICTIONS = "answers.pkl"
 JUDGE_ALIAS = "gpt-4-turbo"  # Names the kit's files; who is asked stands in LOCAL_LLM.
@@ -318,7 +320,23 @@ def outcome(
     return {"question_id": str(index), "outcome": value, "extracted": text, "judged": judged}
 
 
-PHASES = {"prompts": write_prompts, "score": score}
+def download(job: dict[str, Any]) -> None:
+    """Do a ``download`` job."""
+    name = job["name"]
+    (kind,) = [k for k in DATASET_CLASSES if name in getattr(k, "DATASET_URL", {})][:1] or [None]
+    if kind is None:
+        raise JobError("the kit knows no address for it")
+    url, file = kind.DATASET_URL[name], Path(job["folder"]) / f"{name}.tsv"
+    try:
+        download_file(url, str(file))
+    except Exception as error:  # The kit raises just that.
+        raise JobError(f"{error}".replace("Failed to download", "no answer from")) from error
+    wanted = kind.DATASET_MD5.get(name)
+    if wanted is not None and md5(str(file)) != wanted:
+        raise JobError(f"{url} is not the file that this version of the kit knows")
+
+
+PHASES = {"prompts": write_prompts, "score": score, "download": download}
 
 
 def main() -> None:
