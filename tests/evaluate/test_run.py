@@ -8,9 +8,11 @@ import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from fake_judge import fake_judge, says
 
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
 from rilbench.columns import COLUMNS
@@ -139,6 +141,53 @@ def test_one_kit_serves_one_call_after_another(
     server = first.settings["generation"]["server"]
     assert server == f"transformers generate {version('transformers')}, batches of 64, on cpu"
     assert not (plan.work / "server.log").exists()
+
+
+def test_missing_verdicts_are_asked_for_again_and_the_key_is_nowhere(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    key = "sk-not-for-anybody"
+    monkeypatch.setenv("RILBENCH_JUDGE_KEY", key)
+    down = True
+
+    def judge(body: dict[str, Any]) -> tuple[int, bytes]:
+        graded = "correctness score" in json.dumps(body)
+        # A judge that repeats the key, as some do in their refusals.
+        return (400, f"no {key}".encode()) if graded and down else says("0.5" if graded else "B")
+
+    with fake_judge(judge) as real:
+        plan = Plan(
+            *("nano", data, tmp_path / "work", tmp_path / "scores.db"),
+            judge=Judge(real.url, "m"),
+            benchmarks=("MM-Vet", "mmstar"),
+            engine="batch",
+        )
+        first = {score.benchmark: score for score in evaluate(checkpoint, plan).scores}
+        assert (first["MM-Vet"].value, first["MM-Vet"].missing) == (None, 4)
+        assert first["MMStar"].missing == 0
+        assert {score.judge for score in first.values()} == {"judge-2026-01"}
+        asked, down = len(real.seen), False
+        again = evaluate(checkpoint, plan)
+        second = {score.benchmark: score for score in again.scores}
+        assert (second["MM-Vet"].value, second["MM-Vet"].missing) == (50, 0)
+        assert second["MMStar"] == first["MMStar"]
+        # The probe and MM-Vet's four; what was read for MMStar is not asked for again.
+        assert len(real.seen) == asked + 5
+        assert again.settings["judge"]["verdicts"]["failed"] == 0
+        seconds = evaluate(checkpoint, plan)
+        assert len(real.seen) == asked + 6, "nothing but the probe"
+        assert seconds.scores == again.scores
+        assert real.keys == {f"Bearer {key}"}
+    said = capfd.readouterr()
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(found) > 5
+    for path in found:
+        assert key.encode() not in path.read_bytes(), path
+    assert key not in said.out + said.err
 
 
 @pytest.mark.slow
