@@ -15,6 +15,7 @@ from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING, KitScore, Outcome
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.suite import Benchmark, Dataset, Suite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
+from rilbench.serving import Completion
 
 _BETWEEN_ROTATIONS = "\n---\n"
 
@@ -86,6 +87,12 @@ def _uses_judge(benchmark: Benchmark, story: Story) -> bool:
     return benchmark.judged or (story.judge_reads and extracted)
 
 
+def _state(benchmark: Benchmark, story: Story) -> str:
+    """Of several data files the least known decides."""
+    states = {story.data.get(dataset.name, "unknown") for dataset in benchmark.datasets}
+    return states.pop() if len(states) == 1 else "unverified"
+
+
 def _score(
     benchmark: Benchmark,
     story: Story,
@@ -112,6 +119,9 @@ def _score(
         answered=sum(bool(sample.response.strip()) for sample in samples),
         missing=sum(each.missing for each in found),
         data_sha256=data,
+        truncated=sum(sample.finish_reason == "length" for sample in samples),
+        data_state=_state(benchmark, story),
+        sampled=story.prompts.limit,
     )
 
 
@@ -130,7 +140,6 @@ def _sample(
     several = len(benchmark.datasets) > 1
     completions = [answers.found[question.key] for question in questions]
     prompts = json.dumps([question.parts for question in questions], ensure_ascii=False)
-    cut = any(completion.finish_reason == "length" for completion in completions)
     return Sample(
         benchmark=benchmark.column,
         question_id=f"{dataset.name}/{outcome.question_id}" if several else outcome.question_id,
@@ -141,8 +150,18 @@ def _sample(
         judge=story.judge["name"] if outcome.judged else None,
         tokens=sum(completion.completion_tokens for completion in completions),
         seconds=sum(completion.seconds for completion in completions),
-        finish_reason="length" if cut else completions[0].finish_reason,
+        finish_reason=_finish(completions),
+        extracted=outcome.extracted,
     )
+
+
+def _finish(completions: Sequence[Completion]) -> str:
+    """Why the answers end: the worst of a question's rotations."""
+    reasons = [completion.finish_reason for completion in completions]
+    failed = [each.finish_reason for each in completions if each.failed]
+    if failed:
+        return failed[0]
+    return "length" if "length" in reasons else reasons[0]
 
 
 def code_version() -> tuple[str | None, bool]:
