@@ -235,6 +235,41 @@ def table(
     typer.echo(render(rows, format_, colour=sys.stdout.isatty()))
 
 
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A number, or a model's folder, run, fingerprint.")],
+    second: Annotated[str, typer.Argument(help="The same; the newest evaluation of a model.")],
+    questions: Annotated[
+        bool, typer.Option("--questions", help="List every question that differs.")
+    ] = False,
+    format_: Annotated[str, typer.Option("--format", help="rich or json.")] = "rich",
+    db: Db = None,
+) -> None:
+    """Why two scores differ: the questions whose outcomes do, by cause."""
+    from rilbench.ledger import Ledger, default_db
+    from rilbench.table.questions import differences, find_evaluation
+    from rilbench.table.questions_view import as_json, questions_table, summary_table
+
+    if format_ not in ("rich", "json"):
+        raise UserError(f"--format {format_} is not known; use rich or json")
+    with Ledger.open_read(default_db(db)) as ledger:
+        sides = [find_evaluation(ledger, name) for name in (first, second)]
+        samples = [ledger.samples(each.id or 0) for each in sides]
+    found = differences(*samples)
+    if format_ == "json":
+        typer.echo(as_json(found))
+        return
+    for word, each in zip(("first", "second"), sides, strict=True):
+        typer.echo(f"{word}: {each.id} {each.student} {each.method} {each.teacher}, {each.path}")
+    if not found:
+        typer.echo("no question has another outcome")
+        return
+    _print_table(summary_table(found))
+    if questions:
+        typer.echo()
+        _print_table(questions_table(found))
+
+
 @data_app.command(name="check")
 def data_check(
     suite: Annotated[str, typer.Option(help="paper or nano.")] = "paper",
