@@ -158,6 +158,12 @@ def evaluate(
     engine: Annotated[
         str, typer.Option(help="server, or batch: in this process, faster for small models.")
     ] = "server",
+    dry_run: Annotated[
+        bool, typer.Option(help="Show what would be asked, and stop; no model is needed.")
+    ] = False,
+    price: Annotated[
+        Optional[str], typer.Option(help="What a million tokens of the judge cost: IN,OUT.")
+    ] = None,
 ) -> None:
     """Score checkpoints with VLMEvalKit, in an environment of its own."""
     if list_:
@@ -165,7 +171,7 @@ def evaluate(
 
         _print_table(suite_table(suite))
         return
-    if not model:
+    if not model and not dry_run:
         raise UserError("name the model with --model; a checkpoint's folder, or nano:restyled")
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.judging import read_judge
@@ -189,8 +195,11 @@ def evaluate(
         device="cuda" if has_gpu() else "cpu",
         engine=_engine(engine),
     )
+    if dry_run:
+        _dry_run(plan, price)
+        return
     with EvaluationView() as view:
-        evaluations = evaluate_many([locate(name) for name in model], plan, view.report)
+        evaluations = evaluate_many([locate(name) for name in model or []], plan, view.report)
     for evaluation in evaluations:
         scores = "  ".join(
             f"{s.benchmark} {'-' if s.value is None else format(s.value, '.1f')}"
@@ -198,6 +207,19 @@ def evaluate(
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
     typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+
+
+def _dry_run(plan: object, price: str | None) -> None:
+    from rilbench.evaluate.estimate import read_price
+    from rilbench.evaluate.listing import estimate_table
+    from rilbench.evaluate.run import Plan, preview
+    from rilbench.evaluate.view import EvaluationView
+
+    assert isinstance(plan, Plan)
+    prices = read_price(price) if price is not None else None
+    with EvaluationView() as view:
+        questions = preview(plan, view.report)
+    _print_table(estimate_table(plan.chosen(), questions, plan.judge, prices))
 
 
 def _max_tokens(text: str) -> int | None:

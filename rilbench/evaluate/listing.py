@@ -1,13 +1,17 @@
 """What there is to evaluate with, as tables: benchmarks, data files, kits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from rilbench.evaluate.data import check_data, data_folder
+from rilbench.evaluate.estimate import cost, estimate
+from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kits.environment import environment_name, kits_folder
 from rilbench.evaluate.kits.vlmevalkit import KIT
-from rilbench.evaluate.suite import find_suite
+from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.suite import Suite, find_suite
 from rilbench.resources import resource
 
 _JUDGES = {"none": "no", "extractor": "may read", "grader": "decides"}
@@ -49,6 +53,28 @@ def data_table(name: str, chosen: Path | None) -> tuple[Table, int]:
         size = f"{found.size / 1e6:.1f}" if found.sha256 else ""
         table.add_row(found.path.name, found.state, size, (found.sha256 or "")[:16])
     return table, sum(found.state == "missing" for found in files)
+
+
+def estimate_table(
+    suite: Suite, questions: Sequence[Question], judge: Judge, price: tuple[float, float] | None
+) -> Table:
+    """What an evaluation of one model would ask, and what its judge would cost."""
+    found = estimate(suite, questions, judge)
+    heads = ("benchmark", "questions", "requests", "pictures", "text tokens", "judge calls")
+    table = _table(*heads)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in found:
+        calls = f"{each.certain:,}"
+        if each.possible > each.certain:
+            calls = f"{calls} to {each.possible:,}"
+        numbers = (each.questions, each.requests, each.pictures, each.text_tokens)
+        table.add_row(each.column, *[f"{number:,}" for number in numbers], calls)
+    if price is not None:
+        low, high = cost(found, price)
+        table.caption = f"judge, about: {low:.2f} to {high:.2f} in the unit of --price"
+        table.caption_justify = "left"
+    return table
 
 
 def kits_table() -> Table:

@@ -26,7 +26,7 @@ from rilbench.evaluate.kits.vlmevalkit import (
     score_job,
 )
 from rilbench.evaluate.offline import OfflineModel, answer_in_batches
-from rilbench.evaluate.prompts import PromptSet
+from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.record import Story, to_evaluation
 from rilbench.evaluate.suite import Suite, find_suite
 from rilbench.ledger import Evaluation, Ledger
@@ -109,11 +109,17 @@ class Plan:
         """The suite with the chosen benchmarks and the longest answer.
 
         Raises:
-            UserError: there is no such suite or benchmark.
+            UserError: there is no such suite or benchmark, or the judge cannot decide one.
         """
         suite = find_suite(self.suite)
         if self.benchmarks:
             suite = suite.pick(self.benchmarks)
+        needed = [b.column for b in suite.benchmarks if b.judged]
+        if suite.published and self.judge.exact and needed:
+            raise UserError(
+                f"{', '.join(needed)} need a language model as judge: --judge MODEL@URL; "
+                "or name the others with --benchmarks"
+            )
         return replace(suite, max_tokens=self.max_tokens or suite.max_tokens)
 
 
@@ -140,12 +146,6 @@ def evaluate_many(
     suite = plan.chosen()
     if kit is not None and kit.chosen != plan.judge:
         raise UserError("the kit was started for another judge; give both the same")
-    if suite.published and plan.judge.exact and any(d.judged for d in suite.datasets):
-        needed = [b.column for b in suite.benchmarks if b.judged]
-        raise UserError(
-            f"{', '.join(needed)} need a language model as judge: --judge MODEL@URL; "
-            "or name the others with --benchmarks"
-        )
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     checkpoints = [inspect_checkpoint(model) for model in models]
@@ -156,13 +156,7 @@ def evaluate_many(
         running = stack.enter_context(own) if kit is None else kit
         # A language model is asked one word before anything is spent; the rules need no start.
         judge = rule_judge_name() if plan.judge.exact else running.judge().name
-        python = plan.python or ensure_environment(
-            KIT, lambda line: on_progress(Progress("environment", note=line))
-        )
-        environment = python.parent.parent.name
-        ensure_data(suite, plan.data, python, lambda line: on_progress(Progress("data", note=line)))
-        cache = plan.work / "prompts"
-        prompts = PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
+        python, prompts = _prompts(plan, suite, on_progress)
         run = _Run(plan, suite, prompts, judge, on_progress)
         by_name = {found.fingerprint: found for found in checkpoints}
         finished = run.all(by_name, running, python)
@@ -179,6 +173,33 @@ def evaluate_many(
             evaluations.append(evaluation)
         on_progress(Progress("done"))
         return evaluations
+
+
+def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
+    """The questions that `evaluate_many` would ask; of the model and the judge nothing is asked.
+
+    Raises:
+        UserError: the data or the kit is not as it must be.
+    """
+    python, prompts = _prompts(plan, plan.chosen(), on_progress)
+    if not prompts.ready:
+        on_progress(Progress("prompts"))
+        with Kit(plan.work.absolute() / "kit.log") as kit:
+            process = kit.process(python)
+            prompts.submit(process)
+            prompts.finish(process)
+    return prompts.questions
+
+
+def _prompts(plan: Plan, suite: Suite, on_progress: Report) -> tuple[Path, PromptSet]:
+    """The kit's Python and the suite's prompts, which may still have to be made."""
+    python = plan.python or ensure_environment(
+        KIT, lambda line: on_progress(Progress("environment", note=line))
+    )
+    ensure_data(suite, plan.data, python, lambda line: on_progress(Progress("data", note=line)))
+    environment = python.parent.parent.name
+    cache = plan.work / "prompts"
+    return python, PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
 
 
 class _Run:
