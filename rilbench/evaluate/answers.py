@@ -15,7 +15,10 @@ from pathlib import Path
 
 from rilbench.errors import UserError
 from rilbench.evaluate.prompts import Key, PromptSet, Question
-from rilbench.serving import ChatClient, Completion, Sampling
+from rilbench.serving import ChatClient, Completion, RefusedError, Sampling, failure
+
+_REFUSED = 8
+"""Requests refused at the start after which the server is held to refuse all."""
 
 
 class AnswerFile:
@@ -59,8 +62,19 @@ class AnswerFile:
         self.found.update(completions)
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:
-        """The questions that have no answer yet."""
-        return [question for question in questions if question.key not in self.found]
+        """The questions that have no answer yet; those that cannot be asked are not among them."""
+        return [
+            question
+            for question in questions
+            if question.problem is None
+            and (question.key not in self.found or self.found[question.key].failed)
+        ]
+
+    def note_problems(self, questions: Sequence[Question]) -> None:
+        """Put a failure, in memory, where a question cannot be asked."""
+        for question in questions:
+            if question.problem is not None:
+                self.found[question.key] = failure(question.problem)
 
 
 @contextmanager
@@ -90,8 +104,11 @@ def ask(
 ) -> None:
     """Ask every question that has no answer yet; ``on_answer`` gets the number that have one.
 
+    A request that the server refuses, such as a prompt too long for it, is a failure of that
+    question; several at the start, before any answer, are one of the server.
+
     Raises:
-        UserError: the server refused a request or stopped answering; what came is kept.
+        UserError: the server refused all requests or stopped answering; what came is kept.
     """
 
     async def go() -> None:
@@ -99,8 +116,12 @@ def ask(
             (question.key, prompts.messages(question), sampling)
             for question in answers.missing(prompts.questions)
         )
+        answered, refused = False, 0
         async with client:
-            async for key, completion in client.complete_all(requests):
+            async for key, completion in client.complete_all(requests, keep_refused=True):
+                answered, refused = answered or not completion.failed, refused + completion.failed
+                if refused >= _REFUSED and not answered:
+                    raise RefusedError(completion.finish_reason.removeprefix("error: "))
                 answers.append(key, completion)
                 on_answer(len(answers.found))
 

@@ -1,38 +1,127 @@
-"""Who decides free text: the judge at an address, or the project's exact one."""
+"""Who decides free text: a language model at an address, or the project's exact rules."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
+from rilbench.judge.key import JUDGE_KEY, judge_key
 from rilbench.serving import first_model
 
+if TYPE_CHECKING:
+    from rilbench.judge.proxy import JudgeProxy
 
-def judge_name(url: str | None) -> str:
-    """Return the judge's name as its server reports it; None stands for the exact judge.
+EXACT = "exact"
+"""What ``--judge`` says for the project's rules."""
+
+_JUDGE = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s]+)")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who is to decide; without an address, the project's exact rules."""
+
+    url: str | None = None
+    """Up to ``/v1``."""
+    model: str = ""
+    """Its name there; empty: the only one that the server lists first."""
+
+    @property
+    def exact(self) -> bool:
+        """The rules decide."""
+        return self.url is None
+
+
+EXACT_RULES = Judge()
+"""The project's exact rules."""
+
+
+def read_judge(option: str | None) -> Judge:
+    """Read ``MODEL@URL``, ``URL`` or ``exact``; None is ``exact``.
 
     Raises:
-        UserError: nothing answers there.
+        UserError: it is none of these.
     """
-    # Here, not above: the exact judge brings a web server with it.
-    from rilbench.judge.server import RULE_JUDGE
-
-    if url is None:
-        return RULE_JUDGE
-    try:
-        return first_model(url)
-    except UserError as error:
+    if option is None or option == EXACT:
+        return EXACT_RULES
+    found = _JUDGE.fullmatch(option)
+    if found is None:
         raise UserError(
-            f"no judge: {error}; start it, or leave it out for the exact one"
-        ) from error
+            f"--judge {option} is not understood; give MODEL@URL, such as "
+            f"qwen2.5-32b@http://127.0.0.1:8000/v1, or {EXACT}; a key goes into {JUDGE_KEY}"
+        )
+    url = found["url"].rstrip("/").removesuffix("/chat/completions")
+    return Judge(url, found["model"] or "")
+
+
+@dataclass(frozen=True)
+class RunningJudge:
+    """A judge that answers."""
+
+    url: str
+    """Up to ``/v1``; on this machine."""
+    name: str
+    """As its server reports it."""
+    exact: bool
+    """The rules, which read no option for a kit."""
+    proxy: JudgeProxy | None = field(default=None, compare=False)
+
+    def story(self) -> dict[str, Any]:
+        """What belongs to the score's row: its name, all it was asked, how often, how well."""
+        if self.proxy is None:
+            return {"name": self.name}
+        return {
+            "name": self.name,
+            "model": self.proxy.model,
+            "asked_sha256": self.proxy.asked_hash(),
+            "verdicts": dict(self.proxy.counts),
+        }
+
+    @property
+    def trouble(self) -> str:
+        """Why the last question failed; empty when none did."""
+        return self.proxy.trouble if self.proxy is not None else ""
 
 
 @contextmanager
-def judge_server(url: str | None) -> Iterator[str]:
-    """Yield the judge's address up to ``/v1``; the exact judge is started for the block."""
-    from rilbench.judge.server import rule_judge
+def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
+    """Start what the kits can ask, and ask a language model one word before any is spent.
 
-    if url is not None:
-        yield url.rstrip("/")
+    Args:
+        judge: who is to decide.
+        cache: folder for a language model's replies.
+
+    Raises:
+        UserError: the judge does not answer.
+    """
+    # Here, not above: both bring a web server with them.
+    from rilbench.judge.proxy import JudgeProxy
+    from rilbench.judge.server import RULE_JUDGE, rule_judge
+
+    if judge.url is None:
+        with rule_judge() as url:
+            yield RunningJudge(url, RULE_JUDGE, exact=True)
         return
-    with rule_judge() as started:
-        yield started
+    model = judge.model
+    if not model:
+        try:
+            model = first_model(judge.url)
+        except UserError as error:
+            raise UserError(
+                f"no judge: {error}; start it, name it (MODEL@URL), or use --judge {EXACT}"
+            ) from error
+    file = cache / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model)}.jsonl"
+    with JudgeProxy(judge.url, model, file, judge_key()) as proxy:
+        yield RunningJudge(proxy.url, proxy.probe(), exact=False, proxy=proxy)
+
+
+def rule_judge_name() -> str:
+    """The name of the project's exact rules."""
+    from rilbench.judge.server import RULE_JUDGE
+
+    return RULE_JUDGE

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from rilbench.evaluate.judging import judge_server
+from rilbench.evaluate.judging import EXACT_RULES, Judge, RunningJudge, running_judge
 from rilbench.evaluate.kits.process import KitProcess
 from rilbench.evaluate.kits.vlmevalkit import start_worker
 
@@ -15,14 +15,14 @@ class Kit:
     evaluates checkpoints as they appear gives the same `Kit` to every call of `evaluate_many`.
 
     Args:
-        log: what the worker says; overwritten at each start.
-        judge_url: an OpenAI-compatible judge, up to ``/v1``; None is the project's exact one.
+        log: what the worker says; overwritten at each start. A judge's replies are kept beside it.
+        judge: who decides free text; by default the project's exact rules.
     """
 
-    def __init__(self, log: Path, judge_url: str | None = None) -> None:
-        self.log, self.judge_url = log, judge_url
+    def __init__(self, log: Path, judge: Judge = EXACT_RULES) -> None:
+        self.log, self.chosen = log.absolute(), judge
         self._judge, self._worker = ExitStack(), ExitStack()
-        self._judge_url: str | None = None
+        self._running: RunningJudge | None = None
         self._process: KitProcess | None = None
 
     def __enter__(self) -> "Kit":
@@ -31,20 +31,25 @@ class Kit:
     def __exit__(self, *_: object) -> None:
         self.discard()
         self._judge.close()
-        self._judge_url = None
+        self._running = None
 
     def process(self, python: Path) -> KitProcess:
         """Return the worker; it imports the kit while the caller goes on."""
         if self._process is None:
-            started = start_worker(python, self.log, self.judge_url)
+            started = start_worker(python, self.log)
             self._process = self._worker.enter_context(started)
         return self._process
 
-    def judge(self) -> str:
-        """Return the judge's address up to ``/v1``."""
-        if self._judge_url is None:
-            self._judge_url = self._judge.enter_context(judge_server(self.judge_url))
-        return self._judge_url
+    def judge(self) -> RunningJudge:
+        """Return the judge.
+
+        Raises:
+            UserError: it does not answer.
+        """
+        if self._running is None:
+            started = running_judge(self.chosen, self.log.parent / "judge")
+            self._running = self._judge.enter_context(started)
+        return self._running
 
     def discard(self) -> None:
         """End the worker, as after a failure it may be within a job; the next is a new one."""

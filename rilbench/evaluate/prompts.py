@@ -32,6 +32,8 @@ class Question:
     truth: str
     category: str | None
     parts: tuple[dict[str, str], ...]
+    problem: str | None = None
+    """Why it cannot be asked, such as a picture that cannot be read; then it has no parts."""
 
     @property
     def key(self) -> Key:

@@ -15,6 +15,7 @@ from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING, KitScore, Outcome
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.suite import Benchmark, Dataset, Suite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
+from rilbench.serving import Completion
 
 _BETWEEN_ROTATIONS = "\n---\n"
 
@@ -26,8 +27,13 @@ class Story:
     suite: Suite
     prompts: PromptSet
     kit_version: str
-    judge: str
+    judge: Mapping[str, Any]
+    """Its name, and what a language model was asked; see `rilbench.evaluate.judging`."""
     generation: Mapping[str, Any]
+    data: Mapping[str, str]
+    """Of each dataset: whether its file is the published one; see `rilbench.evaluate.data`."""
+    judge_reads: bool = False
+    """The judge also reads options where the kit's rules cannot."""
 
 
 def to_evaluation(
@@ -64,13 +70,27 @@ def to_evaluation(
         dirty=dirty,
         settings={
             "generation": dict(story.generation),
+            "data": dict(story.data),
             "limit": story.prompts.limit,
             "prompts_sha256": dict(story.prompts.prompt_hashes),
-            "choices_read_by": EXACT_MATCHING,
+            "choices_read_by": story.judge["name"] if story.judge_reads else EXACT_MATCHING,
+            "judge": dict(story.judge),
         },
         scores=tuple(rows),
         samples=tuple(samples),
     )
+
+
+def _uses_judge(benchmark: Benchmark, story: Story) -> bool:
+    """Another judge could change the score."""
+    extracted = any(dataset.judging == "extractor" for dataset in benchmark.datasets)
+    return benchmark.judged or (story.judge_reads and extracted)
+
+
+def _state(benchmark: Benchmark, story: Story) -> str:
+    """Of several data files the least known decides."""
+    states = {story.data.get(dataset.name, "unknown") for dataset in benchmark.datasets}
+    return states.pop() if len(states) == 1 else "unverified"
 
 
 def _score(
@@ -85,8 +105,8 @@ def _score(
     data = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     known = [each.value for each in found if each.value is not None]
     if story.prompts.limit is not None:
-        # The first questions of a benchmark are another benchmark: never compare the two.
-        data = hashlib.sha256(f"{data} first {story.prompts.limit}".encode()).hexdigest()
+        # Some questions of a benchmark are another benchmark: never compare the two.
+        data = hashlib.sha256(f"{data} sample {story.prompts.limit}".encode()).hexdigest()
     return Score(
         benchmark=benchmark.column,
         value=statistics.fmean(known) if len(known) == len(found) else None,
@@ -94,11 +114,14 @@ def _score(
         kit_version=kit_version,
         dataset=benchmark.name,
         metric=benchmark.metric,
-        judge=story.judge if benchmark.judged else None,
+        judge=story.judge["name"] if _uses_judge(benchmark, story) else None,
         questions=len(samples),
         answered=sum(bool(sample.response.strip()) for sample in samples),
         missing=sum(each.missing for each in found),
         data_sha256=data,
+        truncated=sum(sample.finish_reason == "length" for sample in samples),
+        data_state=_state(benchmark, story),
+        sampled=story.prompts.limit,
     )
 
 
@@ -117,7 +140,6 @@ def _sample(
     several = len(benchmark.datasets) > 1
     completions = [answers.found[question.key] for question in questions]
     prompts = json.dumps([question.parts for question in questions], ensure_ascii=False)
-    cut = any(completion.finish_reason == "length" for completion in completions)
     return Sample(
         benchmark=benchmark.column,
         question_id=f"{dataset.name}/{outcome.question_id}" if several else outcome.question_id,
@@ -125,11 +147,21 @@ def _sample(
         response=_BETWEEN_ROTATIONS.join(completion.text for completion in completions),
         score=outcome.value,
         gold=",".join(question.truth for question in questions),
-        judge=story.judge if dataset.judged else None,
+        judge=story.judge["name"] if outcome.judged else None,
         tokens=sum(completion.completion_tokens for completion in completions),
         seconds=sum(completion.seconds for completion in completions),
-        finish_reason="length" if cut else completions[0].finish_reason,
+        finish_reason=_finish(completions),
+        extracted=outcome.extracted,
     )
+
+
+def _finish(completions: Sequence[Completion]) -> str:
+    """Why the answers end: the worst of a question's rotations."""
+    reasons = [completion.finish_reason for completion in completions]
+    failed = [each.finish_reason for each in completions if each.failed]
+    if failed:
+        return failed[0]
+    return "length" if "length" in reasons else reasons[0]
 
 
 def code_version() -> tuple[str | None, bool]:

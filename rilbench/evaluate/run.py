@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Literal
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
-from rilbench.evaluate.judging import judge_name
+from rilbench.evaluate.data import check_data, ensure_data
+from rilbench.evaluate.judging import EXACT_RULES, Judge, RunningJudge, rule_judge_name
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.process import KitProcess
@@ -25,7 +26,7 @@ from rilbench.evaluate.kits.vlmevalkit import (
     score_job,
 )
 from rilbench.evaluate.offline import OfflineModel, answer_in_batches
-from rilbench.evaluate.prompts import PromptSet
+from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.record import Story, to_evaluation
 from rilbench.evaluate.suite import Suite, find_suite
 from rilbench.ledger import Evaluation, Ledger
@@ -36,8 +37,8 @@ from rilbench.serving import ChatClient, Sampling, first_model, serve
 class Progress:
     """What an evaluation is doing.
 
-    ``stage`` is ``environment``, ``prompts``, ``server``, ``answers``, ``scores`` or ``done``;
-    ``done`` of ``total`` count answers in that stage and are 0 elsewhere.
+    ``stage`` is ``environment``, ``data``, ``prompts``, ``server``, ``answers``, ``scores`` or
+    ``done``; ``done`` of ``total`` count answers in that stage and are 0 elsewhere.
     """
 
     stage: str
@@ -65,9 +66,12 @@ class Plan:
         data: folder with the kit's data files.
         work: folder for prompts, answers and the kit's results; kept, and used again.
         db: the ledger; None writes no scores.
-        judge_url: an OpenAI-compatible judge, up to ``/v1``; None is the project's exact one.
+        judge: who decides free text, and reads options where the kit's rules cannot; by default
+            the project's exact rules, which read none.
         endpoint: a server that already serves the model, up to ``/v1``; None starts one.
-        limit: questions per dataset; None for all.
+        benchmarks: columns of the suite; none for all.
+        limit: questions per dataset, a sample that only their ids decide; None for all.
+        max_tokens: the longest answer; None for the suite's own.
         concurrency: requests in flight.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
@@ -80,9 +84,11 @@ class Plan:
     data: Path
     work: Path
     db: Path | None = None
-    judge_url: str | None = None
+    judge: Judge = EXACT_RULES
     endpoint: str | None = None
+    benchmarks: tuple[str, ...] = ()
     limit: int | None = None
+    max_tokens: int | None = None
     concurrency: int = 4
     device: str = "cpu"
     python: Path | None = None
@@ -94,8 +100,27 @@ class Plan:
             raise UserError(f"no engine {self.engine!r}; there is server, batch")
         if self.engine == "batch" and self.endpoint is not None:
             raise UserError("batches are generated without a server; leave out the endpoint")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UserError(f"an answer of {self.max_tokens} tokens says nothing; give 1 or more")
         if self.batch < 1:
             raise UserError(f"a batch of {self.batch} holds no question; give 1 or more")
+
+    def chosen(self) -> Suite:
+        """The suite with the chosen benchmarks and the longest answer.
+
+        Raises:
+            UserError: there is no such suite or benchmark, or the judge cannot decide one.
+        """
+        suite = find_suite(self.suite)
+        if self.benchmarks:
+            suite = suite.pick(self.benchmarks)
+        needed = [b.column for b in suite.benchmarks if b.judged]
+        if suite.published and self.judge.exact and needed:
+            raise UserError(
+                f"{', '.join(needed)} need a language model as judge: --judge MODEL@URL; "
+                "or name the others with --benchmarks"
+            )
+        return replace(suite, max_tokens=self.max_tokens or suite.max_tokens)
 
 
 def evaluate(
@@ -118,37 +143,63 @@ def evaluate_many(
         UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not as it
             must be. Answers and scores that were complete by then are kept.
     """
-    suite = find_suite(plan.suite)
-    if kit is not None and kit.judge_url != plan.judge_url:
-        raise UserError("the kit was started for another judge; give both the same judge_url")
+    suite = plan.chosen()
+    if kit is not None and kit.chosen != plan.judge:
+        raise UserError("the kit was started for another judge; give both the same")
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     checkpoints = [inspect_checkpoint(model) for model in models]
     with ExitStack() as stack:
         # Opened first: a read-only ledger is found before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
-        judge = judge_name(plan.judge_url)
-        python = plan.python or ensure_environment(
-            KIT, lambda line: on_progress(Progress("environment", note=line))
-        )
-        environment = python.parent.parent.name
-        cache = plan.work / "prompts"
-        prompts = PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
+        own = Kit(plan.work.absolute() / "kit.log", plan.judge)
+        running = stack.enter_context(own) if kit is None else kit
+        # A language model is asked one word before anything is spent; the rules need no start.
+        judge = rule_judge_name() if plan.judge.exact else running.judge().name
+        python, prompts = _prompts(plan, suite, on_progress)
         run = _Run(plan, suite, prompts, judge, on_progress)
         by_name = {found.fingerprint: found for found in checkpoints}
-        own = Kit(plan.work.absolute() / "kit.log", plan.judge_url)
-        with own if kit is None else nullcontext(kit) as running:
-            finished = run.all(by_name, running, python)
+        finished = run.all(by_name, running, python)
+        asked = {"name": judge} if plan.judge.exact else running.judge().story()
+        states = {found.dataset.name: found.state for found in check_data(suite, plan.data)}
         evaluations = []
         for checkpoint in checkpoints:
             answers, version, scores = finished[checkpoint.fingerprint]
-            story = Story(suite, prompts, version, judge, run.generation)
+            reads = not plan.judge.exact
+            story = Story(suite, prompts, version, asked, run.generation, states, reads)
             evaluation = to_evaluation(checkpoint, story, answers, scores)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
             evaluations.append(evaluation)
         on_progress(Progress("done"))
         return evaluations
+
+
+def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
+    """The questions that `evaluate_many` would ask; of the model and the judge nothing is asked.
+
+    Raises:
+        UserError: the data or the kit is not as it must be.
+    """
+    python, prompts = _prompts(plan, plan.chosen(), on_progress)
+    if not prompts.ready:
+        on_progress(Progress("prompts"))
+        with Kit(plan.work.absolute() / "kit.log") as kit:
+            process = kit.process(python)
+            prompts.submit(process)
+            prompts.finish(process)
+    return prompts.questions
+
+
+def _prompts(plan: Plan, suite: Suite, on_progress: Report) -> tuple[Path, PromptSet]:
+    """The kit's Python and the suite's prompts, which may still have to be made."""
+    python = plan.python or ensure_environment(
+        KIT, lambda line: on_progress(Progress("environment", note=line))
+    )
+    ensure_data(suite, plan.data, python, lambda line: on_progress(Progress("data", note=line)))
+    environment = python.parent.parent.name
+    cache = plan.work / "prompts"
+    return python, PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
 
 
 class _Run:
@@ -179,10 +230,16 @@ class _Run:
                 except BaseException:
                     kit.discard()
                     raise
-        return {
-            name: (found, *read_scores(self._result(found), self.suite.datasets))
-            for name, found in answers.items()
-        }
+            return {name: self._read(found) for name, found in answers.items()}
+
+    def _read(self, answers: AnswerFile) -> Finished:
+        """The kit's scores, without its verdicts on questions that have no answer."""
+        kit, scores = read_scores(self._result(answers), self.suite.datasets)
+        lost = {q.dataset: set[str]() for q in self.prompts.questions}
+        for question in self.prompts.questions:
+            if answers.found[question.key].failed:
+                lost[question.dataset].add(question.group)
+        return answers, kit, {name: each.without(lost[name]) for name, each in scores.items()}
 
     def _work(
         self,
@@ -208,10 +265,21 @@ class _Run:
         return self.work / "answers" / f"{name}.jsonl"
 
     def _answered(self, answers: AnswerFile) -> bool:
-        return self.prompts.ready and not answers.missing(self.prompts.questions)
+        """Every question that can be asked has an answer."""
+        if not self.prompts.ready:
+            return False
+        answers.note_problems(self.prompts.questions)
+        return not answers.missing(self.prompts.questions)
 
     def _scored(self, answers: AnswerFile) -> bool:
-        return self._answered(answers) and self._result(answers).exists()
+        return self._answered(answers) and self._complete(self._result(answers))
+
+    def _complete(self, result: Path) -> bool:
+        """The kit's result is there, and no language model owes it a verdict."""
+        if not result.exists():
+            return False
+        _, scores = read_scores(result, self.suite.datasets)
+        return self.plan.judge.exact or not any(each.missing for each in scores.values())
 
     def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
         """Ask what has no answer yet; the kit may still be making the prompts at the start."""
@@ -225,12 +293,14 @@ class _Run:
         if self.plan.engine == "batch":
             offline = OfflineModel(model, self.plan.device)
             self.prompts.finish(kit)
+            answers.note_problems(self.prompts.questions)
             count(len(answers.found))
             size = self.plan.batch
             answer_in_batches(offline, self.prompts, answers, self.sampling, size, count)
             return
         with self._client(model) as client:
             self.prompts.finish(kit)
+            answers.note_problems(self.prompts.questions)
             count(len(answers.found))
             ask(client, self.prompts, answers, self.sampling, count)
 
@@ -262,21 +332,22 @@ class _Run:
         return self.work / "scores" / name / "result.json"
 
     def _score(
-        self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge_url: str
+        self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge: RunningJudge
     ) -> None:
         """Let the kit score in a fresh folder, which gets its name when the result is complete."""
         result = self._result(answers)
-        if result.exists():
+        if self._complete(result):
             return
         self.report(Progress("scores", model.labels.student))
         scores = result.parent.parent
         scores.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=scores))
         try:
-            judge = judge_url, self.judge
             texts = self._texts(answers)
-            job = score_job(self.suite.datasets, self.prompts.folder, building, texts, judge)
+            who = judge.url, judge.name, not judge.exact
+            job = score_job(self.suite.datasets, self.prompts.folder, building, texts, who)
             kit.run("score", job)
+            shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)
         finally:
             shutil.rmtree(building, ignore_errors=True)

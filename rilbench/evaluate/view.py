@@ -11,6 +11,7 @@ from rilbench.evaluate.run import Progress as Event
 
 _WORDS = {
     "environment": "making the kit's environment (once)",
+    "data": "getting the data",
     "prompts": "the kit writes the prompts",
     "server": "starting the model's server",
     "answers": "answers",

@@ -158,10 +158,10 @@ async def _serve(host: str, port: int, watch_stdin: bool) -> None:
         loop.add_signal_handler(number, stop.set)
     if watch_stdin:
         loop.add_reader(sys.stdin.fileno(), stop.set)
-    runner = web.AppRunner(_application(), access_log=None)
+    runner = web.AppRunner(_application(), access_log=None, shutdown_timeout=5.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, backlog=_BACKLOG, shutdown_timeout=5.0)
+        site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
         await site.start()
         sys.stdout.write(f"http://{host}:{runner.addresses[0][1]}/v1\n")
         sys.stdout.flush()

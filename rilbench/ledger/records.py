@@ -24,6 +24,9 @@ class Score:
         answered: how many the model answered.
         missing: how many have no verdict.
         data_sha256: hash of the benchmark's file.
+        truncated: how many answers were cut off at the longest length.
+        data_state: "published", "look-alike", "unverified", or "unknown" in an older ledger.
+        sampled: of each data set only so many questions were asked; None for all.
 
     Raises:
         ValueError: the value or a count is out of range.
@@ -40,6 +43,14 @@ class Score:
     answered: int
     missing: int
     data_sha256: str
+    truncated: int = 0
+    data_state: str = "unknown"
+    sampled: int | None = None
+
+    @property
+    def partial(self) -> bool:
+        """It does not stand for the whole benchmark."""
+        return self.sampled is not None or self.missing > 0
 
     def __post_init__(self) -> None:
         if self.value is not None and not 0.0 <= self.value <= 100.0:
@@ -77,7 +88,8 @@ class Sample:
         judge: who decided, None for a rule of the kit.
         tokens: length of the response.
         seconds: how long it took.
-        finish_reason: "stop", "length" or what else the server said.
+        finish_reason: "stop", "length" or what else the server said; "error: …" without an answer.
+        extracted: the answer that the kit read from the response, None where it does not say.
 
     Raises:
         ValueError: the score is out of range.
@@ -93,6 +105,7 @@ class Sample:
     tokens: int | None = None
     seconds: float | None = None
     finish_reason: str | None = None
+    extracted: str | None = None
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0.0 <= self.score <= 1.0:

@@ -85,7 +85,14 @@ _FIRST = (
     "CREATE INDEX evaluations_by_model ON evaluations (model_id, suite)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    "ALTER TABLE scores ADD COLUMN truncated INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE scores ADD COLUMN data_state TEXT NOT NULL DEFAULT 'unknown'",
+    "ALTER TABLE scores ADD COLUMN sampled INTEGER",
+    "ALTER TABLE samples ADD COLUMN extracted TEXT",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
 """Statements that lead from version n to n + 1. Append only: files in the field have run these."""
 
 

@@ -46,13 +46,36 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer: its text, ``stop`` or ``length``, token counts, seconds until it was there."""
+    """One answer: its text, ``stop`` or ``length``, token counts, seconds until it was there.
+
+    Where there is none, the finish reason is ``error: `` and why.
+    """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+
+    @property
+    def failed(self) -> bool:
+        """There is no answer."""
+        return self.finish_reason.startswith(_FAILED)
+
+
+_FAILED = "error: "
+_REFUSALS = frozenset({400, 413, 415, 422})
+"""What a server says to one request that it cannot serve, such as a prompt too long for it."""
+_LONGEST = 4 * 1024**2  # bytes of a reply; the longest answers have thousands
+
+
+def failure(why: str) -> Completion:
+    """What stands in the place of an answer that cannot be had."""
+    return Completion("", _FAILED + why, 0, 0, 0.0)
+
+
+class RefusedError(UserError):
+    """The server refused this request; it may serve others."""
 
 
 def text_part(text: str) -> dict[str, Any]:
@@ -137,13 +160,16 @@ class ChatClient:
         )
 
     async def complete_all(
-        self, requests: Iterable[tuple[_Key, Sequence[Message], Sampling]]
+        self,
+        requests: Iterable[tuple[_Key, Sequence[Message], Sampling]],
+        *,
+        keep_refused: bool = False,
     ) -> AsyncIterator[tuple[_Key, Completion]]:
         """Yield ``(key, completion)`` as answers arrive, in no fixed order.
 
         The iterable is drawn only as far as ``concurrency`` allows, so images can be read lazily.
         The first error ends it, after the answers that came with it, and cancels the requests in
-        flight.
+        flight; but with ``keep_refused`` a request that the server refuses yields a failure.
         """
         pending: set[asyncio.Task[tuple[_Key, Completion]]] = set()
         source = iter(requests)
@@ -153,7 +179,7 @@ class ChatClient:
                     request = next(source, None)
                     if request is None:
                         break
-                    pending.add(asyncio.ensure_future(self._keyed(*request)))
+                    pending.add(asyncio.ensure_future(self._keyed(keep_refused, *request)))
                 if not pending:
                     return
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -169,9 +195,14 @@ class ChatClient:
             await asyncio.gather(*pending, return_exceptions=True)
 
     async def _keyed(
-        self, key: _Key, messages: Sequence[Message], sampling: Sampling
+        self, keep_refused: bool, key: _Key, messages: Sequence[Message], sampling: Sampling
     ) -> tuple[_Key, Completion]:
-        return key, await self.complete(messages, sampling)
+        try:
+            return key, await self.complete(messages, sampling)
+        except RefusedError as error:
+            if not keep_refused:
+                raise
+            return key, failure(" ".join(str(error).split()))
 
     async def _post(self, body: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
         """One try: the decoded answer, or None and why it may be tried again."""
@@ -181,13 +212,14 @@ class ChatClient:
         try:
             async with self._session.post(url, json=body) as response:
                 if response.status == 200:
-                    return await response.json(), ""
+                    return await _json(response)
                 detail = (await response.text())[:300]
                 if response.status == 429 or response.status >= 500:
                     return None, f"{response.status} {detail}"
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             return None, f"{type(error).__name__} {error}"
-        raise UserError(f"{url} refused a request with {response.status}: {detail}")
+        kind = RefusedError if response.status in _REFUSALS else UserError
+        raise kind(f"{url} refused a request with {response.status}: {detail}")
 
     def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -211,6 +243,19 @@ class ChatClient:
         else:
             body.update({"top_k": sampling.top_k} if sampling.top_k else {}, **sampling.extra)
         return body
+
+
+async def _json(response: Any) -> tuple[dict[str, Any] | None, str]:
+    """The decoded body, or None and why it is none."""
+    content = await response.content.read(_LONGEST)
+    while not response.content.at_eof():
+        if len(content) >= _LONGEST:
+            raise RefusedError(f"{response.url} replied with more than {_LONGEST} bytes")
+        content += await response.content.read(_LONGEST)
+    try:
+        return dict(json.loads(content)), ""
+    except (ValueError, TypeError):
+        return None, f"no JSON: {content[:100].decode('utf-8', 'replace')}"
 
 
 def _completion(answer: dict[str, Any], seconds: float) -> Completion:

@@ -15,6 +15,8 @@ from rilbench.table.rows import TableRow
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from rilbench.ledger import Evaluation
+
 _NONE = "-"
 _UNLIKE = "≠"
 
@@ -194,6 +196,23 @@ def _notes(rows: Sequence[TableRow]) -> list[str]:
         if missing:
             model = f"{each.student} {each.method} {each.teacher}"
             notes.append(f"{model}: missing verdicts: {', '.join(missing)}.")
+        notes += _partly_known(each)
     if any(row.unlike for row in rows):
         notes.append(f"{_UNLIKE}: not compared, since kit, data, metric or judge differ.")
+    return notes
+
+
+def _partly_known(each: Evaluation) -> list[str]:
+    """Return what weakens a model's scores besides missing verdicts."""
+    model = f"{each.student} {each.method} {each.teacher}"
+    cut = [f"{s.benchmark} {s.truncated} of {s.questions}" for s in each.scores if s.truncated]
+    unknown = [s.benchmark for s in each.scores if s.data_state == "unverified"]
+    sampled = [s.benchmark for s in each.scores if s.sampled is not None]
+    notes = []
+    if cut:
+        notes.append(f"{model}: answers cut at the longest length: {', '.join(cut)}.")
+    if unknown:
+        notes.append(f"{model}: data unverified: {', '.join(unknown)}.")
+    if sampled:
+        notes.append(f"{model}: a sample of the questions only: {', '.join(sampled)}.")
     return notes

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -19,10 +18,8 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
 from rilbench.judge.client import JudgeClient
+from rilbench.judge.key import judge_key
 from rilbench.train.draws import choose_saved, seed_of, simulated_verdict
-
-JUDGE_KEY = "RILBENCH_JUDGE_KEY"
-"""Environment variable with the judge's key; it stands in no file."""
 
 
 class _Shared:
@@ -48,7 +45,7 @@ def _shared() -> _Shared:
 
 @lru_cache(maxsize=1)
 def _judge(url: str, model: str) -> JudgeClient:
-    return JudgeClient(url, model or None, os.environ.get(JUDGE_KEY, "none"))
+    return JudgeClient(url, model or None, judge_key())
 
 
 class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]

@@ -39,7 +39,8 @@ def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
             text = "" if number == 3 else f"answer {number}"
             finish = "length" if number == 1 else "stop"
             answers.append((dataset, question), Completion(text, finish, 5, number, 0.5))
-        story = Story(small, prompts, "ms-vlmeval 0.0.20", "judge-7b", {"server": "x"})
+        judge = {"name": "judge-7b"}
+        story = Story(small, prompts, "ms-vlmeval 0.0.20", judge, {"server": "x"}, {})
         return to_evaluation(MODEL, story, answers, scores)
 
 
@@ -84,7 +85,7 @@ def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) 
     with open_answers(tmp_path / "answers.jsonl") as answers:
         for key in keys:
             answers.append(key, Completion("A", "stop", 5, 1, 0.5))
-        story = Story(small, prompts, "ms-vlmeval 0.0.20", "judge-7b", {})
+        story = Story(small, prompts, "ms-vlmeval 0.0.20", {"name": "judge-7b"}, {}, {})
         scores = {"MMMU_Pro_10c": three, "MMMU_Pro_V": one}
         found = to_evaluation(MODEL, story, answers, scores)
         without = to_evaluation(

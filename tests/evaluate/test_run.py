@@ -8,13 +8,16 @@ import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from fake_judge import fake_judge, says
 
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
+from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.vlmevalkit import KIT
@@ -140,6 +143,53 @@ def test_one_kit_serves_one_call_after_another(
     assert not (plan.work / "server.log").exists()
 
 
+def test_missing_verdicts_are_asked_for_again_and_the_key_is_nowhere(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    key = "sk-not-for-anybody"
+    monkeypatch.setenv("RILBENCH_JUDGE_KEY", key)
+    down = True
+
+    def judge(body: dict[str, Any]) -> tuple[int, bytes]:
+        graded = "correctness score" in json.dumps(body)
+        # A judge that repeats the key, as some do in their refusals.
+        return (400, f"no {key}".encode()) if graded and down else says("0.5" if graded else "B")
+
+    with fake_judge(judge) as real:
+        plan = Plan(
+            *("nano", data, tmp_path / "work", tmp_path / "scores.db"),
+            judge=Judge(real.url, "m"),
+            benchmarks=("MM-Vet", "mmstar"),
+            engine="batch",
+        )
+        first = {score.benchmark: score for score in evaluate(checkpoint, plan).scores}
+        assert (first["MM-Vet"].value, first["MM-Vet"].missing) == (None, 4)
+        assert first["MMStar"].missing == 0
+        assert {score.judge for score in first.values()} == {"judge-2026-01"}
+        asked, down = len(real.seen), False
+        again = evaluate(checkpoint, plan)
+        second = {score.benchmark: score for score in again.scores}
+        assert (second["MM-Vet"].value, second["MM-Vet"].missing) == (50, 0)
+        assert second["MMStar"] == first["MMStar"]
+        # The probe and MM-Vet's four; what was read for MMStar is not asked for again.
+        assert len(real.seen) == asked + 5
+        assert again.settings["judge"]["verdicts"]["failed"] == 0
+        seconds = evaluate(checkpoint, plan)
+        assert len(real.seen) == asked + 6, "nothing but the probe"
+        assert seconds.scores == again.scores
+        assert real.keys == {f"Bearer {key}"}
+    said = capfd.readouterr()
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(found) > 5
+    for path in found:
+        assert key.encode() not in path.read_bytes(), path
+    assert key not in said.out + said.err
+
+
 @pytest.mark.slow
 def test_a_killed_evaluation_goes_on_where_it_was(
     checkpoint: Path, data: Path, tmp_path: Path
@@ -173,14 +223,14 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     plan = Plan("nano", data, work, db=tmp_path / "scores.db")
-    with pytest.raises(UserError, match="'pap'; there is nano"):
+    with pytest.raises(UserError, match="'pap'; there is paper, nano"):
         evaluate(checkpoint, Plan("pap", data, work))
     with pytest.raises(UserError, match="does not exist"):
         evaluate(tmp_path / "absent", plan)
     with pytest.raises(UserError, match="one model"):
         evaluate_many([checkpoint] * 2, Plan("nano", data, work, endpoint="http://127.0.0.1:9/v1"))
-    with pytest.raises(UserError, match=r"no judge: http://127\.0\.0\.1:9/v1/models"):
-        evaluate(checkpoint, Plan("nano", data, work, judge_url="http://127.0.0.1:9/v1"))
+    with pytest.raises(UserError, match=r"the judge m at http://127\.0\.0\.1:9/v1 does not"):
+        evaluate(checkpoint, Plan("nano", data, work, judge=Judge("http://127.0.0.1:9/v1", "m")))
     with pytest.raises(UserError, match="'vllm'; there is server, batch"):
         Plan("nano", data, work, engine="vllm")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="without a server"):
@@ -188,7 +238,9 @@ def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_pa
     with pytest.raises(UserError, match="batch of 0"):
         Plan("nano", data, work, batch=0)
     with pytest.raises(UserError, match="another judge"):
-        evaluate_many([checkpoint], plan, kit=Kit(work / "kit.log", "http://127.0.0.1:9/v1"))
+        evaluate_many(
+            [checkpoint], plan, kit=Kit(work / "kit.log", Judge("http://127.0.0.1:9/v1", "m"))
+        )
     database = tmp_path / "locked.db"
     database.touch(0o444)
     with pytest.raises(UserError, match="read-only"):

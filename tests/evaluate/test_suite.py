@@ -55,5 +55,5 @@ def test_a_column_of_several_datasets_says_so() -> None:
 
 
 def test_unknown_suite_names_the_known() -> None:
-    with pytest.raises(UserError, match=r"'nino'; there is nano"):
+    with pytest.raises(UserError, match=r"'nino'; there is paper, nano"):
         suite("nino")

@@ -1,11 +1,12 @@
 """Migrations: recorded where they are made, never applied to a stranger's file."""
 
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from rilbench.errors import UserError
-from rilbench.ledger import schema
+from rilbench.ledger import Ledger, Score, schema
 
 
 @pytest.fixture
@@ -66,3 +67,43 @@ def test_another_programs_file_is_refused(connection: sqlite3.Connection, statem
     connection.execute(statement)
     with pytest.raises(UserError, match="another program"):
         schema.version(connection)
+
+
+def test_a_ledger_of_the_first_version_is_read_and_brought_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.db"
+    score = Score(
+        benchmark="MMStar",
+        value=50.0,
+        kit="vlmevalkit",
+        kit_version="0.0.20",
+        dataset="MMStar",
+        metric="Overall",
+        questions=2,
+        answered=2,
+        missing=0,
+        data_sha256="0" * 64,
+    )
+    with monkeypatch.context() as first:
+        first.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        connection = sqlite3.connect(path)
+        _migrate(connection)
+        connection.executescript(
+            "INSERT INTO models VALUES (1, 'f', 'p', 'nano', 'base', 'none', NULL, NULL);"
+            "INSERT INTO evaluations VALUES (1, 1, 'nano', '2026-01-01T00:00:00+00:00', NULL, 0,"
+            " '{}');"
+            "INSERT INTO scores VALUES (1, 'MMStar', 50, 'vlmevalkit', '0.0.20', 'MMStar',"
+            f" 'Overall', NULL, 2, 2, 0, '{'0' * 64}');"
+            "INSERT INTO samples VALUES (1, 'MMStar', '0', 'h', 'B', 1, 'B', NULL, 1, 0.1, 'stop');"
+        )
+        connection.close()
+    with Ledger.open_read(path) as ledger:  # As it is: a reader changes nothing.
+        (found,) = ledger.evaluations()
+        assert found.scores == (score,)
+        assert ledger.samples(1)[0].extracted is None
+    with Ledger(path) as ledger:
+        (found,) = ledger.evaluations()
+        assert found.scores == (score,)
+        assert (found.scores[0].data_state, found.scores[0].partial) == ("unknown", False)
+        assert ledger.samples(1)[0].extracted is None

@@ -23,7 +23,7 @@ def kit(tmp_path_factory):
     write_benchmarks(folder / "data", "dev", QUESTIONS)
     datasets = find_suite("nano").datasets
     assert {d.name for d in datasets} == set(BENCHMARK_FILES)
-    with start_worker(ensure_environment(KIT), folder / "log", None) as process:
+    with start_worker(ensure_environment(KIT), folder / "log") as process:
         prompts = PromptSet(datasets, folder / "data", folder / "prompts", "env", None)
         prompts.submit(process)
         prompts.finish(process)
@@ -74,7 +74,9 @@ def scores(kit, form, folder):
     with rule_judge() as url:
         texts = answers(prompts, form)
         datasets = find_suite("nano").datasets
-        process.run("score", score_job(datasets, prompts.folder, folder, texts, (url, RULE_JUDGE)))
+        process.run(
+            "score", score_job(datasets, prompts.folder, folder, texts, (url, RULE_JUDGE, False))
+        )
     _, found = read_scores(folder / "result.json", datasets)
     return {name: score.value for name, score in found.items()}
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rilbench.errors import UserError
 from rilbench.serving import log_end
@@ -20,21 +19,20 @@ from rilbench.serving import log_end
 # All that a kit inherits. Keys of the user's are none of its business: VLMEvalKit logs them.
 _INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "no_proxy")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def kit_environment(settings: Mapping[str, str], judge_url: str | None = None) -> dict[str, str]:
+def kit_environment(settings: Mapping[str, str], *, network: bool = False) -> dict[str, str]:
     """Return environment variables for a worker: a few inherited ones and ``settings``.
 
-    Proxies are passed on only to reach a judge on another machine (None is the exact one, on this):
-    VLMEvalKit sends all requests through ``http_proxy`` and ignores ``no_proxy``.
+    Proxies are for a worker that uses the ``network``: VLMEvalKit sends all requests through
+    ``http_proxy`` and ignores ``no_proxy``, but every judge that a kit is told of is on this
+    machine (`rilbench.judge.proxy`).
     """
-    local = judge_url is None or urlsplit(judge_url).hostname in _LOOPBACK
-    names = _INHERITED if local else (*_INHERITED, *_PROXIES)
+    names = (*_INHERITED, *_PROXIES) if network else _INHERITED
     return {
         **{name: os.environ[name] for name in names if name in os.environ},
         "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
+        **({} if network else {"HF_HUB_OFFLINE": "1"}),
         "PYTHONUNBUFFERED": "1",
         **settings,
     }

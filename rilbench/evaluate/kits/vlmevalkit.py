@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class Outcome:
     question_id: str
     value: float | None
     extracted: str | None
+    judged: bool = False
+    """A judge took part."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,33 @@ class KitScore:
     """Questions without a verdict; the kit would count them as wrong."""
     seconds: float
 
+    def without(self, lost: AbstractSet[str]) -> "KitScore":
+        """The score when these questions have no verdict."""
+        if not lost:
+            return self
+        outcomes = tuple(
+            replace(each, value=None) if each.question_id in lost else each
+            for each in self.outcomes
+        )
+        return KitScore(*_mean(outcomes), self.seconds)
 
-def start_worker(python: Path, log: Path, judge_url: str | None) -> KitProcess:
+
+def _mean(outcomes: tuple[Outcome, ...]) -> tuple[float | None, tuple[Outcome, ...], int]:
+    """The score of the outcomes that are known, the outcomes, and how many are not."""
+    known = [each.value for each in outcomes if each.value is not None]
+    value = 100.0 * sum(known) / len(known) if known else None
+    return value, outcomes, len(outcomes) - len(known)
+
+
+def start_worker(python: Path, log: Path) -> KitProcess:
     """Start the worker, which imports the kit (about 20 s) while the caller goes on."""
-    return KitProcess(python, WORKER, log, kit_environment({}, judge_url))
+    return KitProcess(python, WORKER, log, kit_environment({}))
 
 
 def specs(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
     """What the worker has to know of the datasets."""
     return [
-        {"name": d.name, "circular": d.circular, "judged": d.judged, "split": d.split}
+        {"name": d.name, "circular": d.circular, "judging": d.judging, "split": d.split}
         for d in datasets
     ]
 
@@ -60,7 +80,7 @@ def score_job(
     folder: Path,
     out: Path,
     answers: Mapping[str, Mapping[str, str]],
-    judge: tuple[str, str],
+    judge: tuple[str, str, bool],
 ) -> dict[str, Any]:
     """Write the answers {dataset: {question_id: text}} into ``out`` and return the scoring job.
 
@@ -69,7 +89,8 @@ def score_job(
         folder: as given to `prompts_job`.
         out: an empty folder; the result goes to ``out/result.json``.
         answers: the model's, for every question asked.
-        judge: address up to ``/v1`` and name of the model to ask there.
+        judge: address up to ``/v1``, name of the model to ask there, and whether it also reads
+            options where the kit's own rules cannot.
     """
     file = out / "answers.json"
     file.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
@@ -78,8 +99,7 @@ def score_job(
         "datasets": specs(datasets),
         "answers": str(file),
         "out": str(out),
-        "judge_url": judge[0],
-        "judge_name": judge[1],
+        "judge": {"url": judge[0], "name": judge[1], "reads": judge[2]},
     }
 
 
@@ -95,11 +115,10 @@ def read_scores(file: Path, datasets: Sequence[Dataset]) -> tuple[str, dict[str,
 
 def _score(dataset: Dataset, found: Mapping[str, Any]) -> KitScore:
     outcomes = tuple(
-        Outcome(q["question_id"], q["outcome"], q["extracted"]) for q in found["questions"]
+        Outcome(q["question_id"], q["outcome"], q["extracted"], q["judged"])
+        for q in found["questions"]
     )
-    known = [o.value for o in outcomes if o.value is not None]
-    missing = len(outcomes) - len(known)
-    value = 100.0 * sum(known) / len(known) if known else None
+    value, _, missing = _mean(outcomes)
     if not missing and found["records"] is not None:
         total = _total(dataset, found["records"])
         # Never trust a total that its own questions contradict.

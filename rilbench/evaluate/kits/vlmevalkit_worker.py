@@ -1,25 +1,33 @@
 """VLMEvalKit's worker: runs under the kit's Python, where rilbench is not installed.
 
-Two jobs, each a JSON object, files in and files out:
+Three jobs, each a JSON object, files in and files out:
 
 ``prompts``  {"folder", "datasets", "limit"}
     Reads ``folder/LMUData/<dataset>.tsv``, writes ``folder/questions.jsonl``, one line
-    {"dataset", "question_id", "group", "truth", "category", "parts"} per question; image paths in
-    it are relative to ``folder``. ``limit`` keeps the first questions of each (a circular
+    {"dataset", "question_id", "group", "truth", "category", "parts", "problem"} per question; image
+    paths in it are relative to ``folder``. Where a picture cannot be read, ``problem`` says so and
+    there are no parts. ``limit`` keeps a sample of each that only the ids decide (a circular
     question with all its rotations counts once).
-``score``    {"folder", "datasets", "answers", "out", "judge_url", "judge_name"}
-    ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder. Writes
-    ``out/result.json``: per dataset the kit's result as records (null where the kit could not sum
-    up) and for each question its outcome, 0–1 or null for a missing verdict, and the answer that
-    the kit read from the text.
+``score``    {"folder", "datasets", "answers", "out", "judge"}
+    ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
+    {"url", "name", "reads"}, and ``reads`` says whether it reads options where the kit's rules
+    cannot. Writes ``out/result.json``: per dataset the kit's result as records (null where the kit
+    could not sum up) and for each question its outcome, 0–1 or null for a missing verdict, the
+    answer that the kit read from the text, and whether the judge took part.
+``download``  {"folder", "name"}
+    Writes ``folder/<name>.tsv``, from where the kit has it.
 
-A dataset is {"name", "circular", "judged", "split"}; only rows of the split are asked (null: all).
+A dataset is {"name", "circular", "judging", "split"}, see `rilbench.evaluate.suite`; only rows of
+the split are asked (null: all).
 Without arguments the jobs come one per line on standard input, {"phase", "job"}, each answered by
 {"problem": null or text}; for a look at one job run it with two arguments, the phase and a JSON
 file.
 """
 
 import ast
+import base64
+import hashlib
+import io
 import json
 import os
 import sys
@@ -28,17 +36,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image, ImageOps
 from vlmeval.dataset import DATASET_CLASSES, build_dataset, prefetch_answer
 from vlmeval.dataset.image_mcq import MMMUDataset
 from vlmeval.dataset.image_vqa import MMVet
 from vlmeval.dataset.utils import multiple_choice
 from vlmeval.dataset.utils.mathvista import post_check
-from vlmeval.smp import load
+from vlmeval.smp import download_file, load, md5
 
 PREDICTIONS = "answers.pkl"
 JUDGE_ALIAS = "gpt-4-turbo"  # Names the kit's files; who is asked stands in LOCAL_LLM.
 JUDGE_THREADS = 32  # The kit sleeps up to half a second before each question to the judge.
 NO_VERDICT = "retries failed"
+GUESSED = "randomly generate one"
+KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
+ORIENTATION = 0x0112  # in EXIF
 
 
 class JobError(Exception):
@@ -69,6 +81,21 @@ def name_from_tmp() -> str:
 multiple_choice.timestr = name_from_tmp
 
 
+class NoDice:
+    """In the place of ``random``: where the kit would guess an option, one that is never right.
+
+    The kit's log then always says that it guessed, and the verdict can be withdrawn.
+    """
+
+    @staticmethod
+    def choice(_: object) -> str:
+        """Return no option."""
+        return "?"
+
+
+multiple_choice.rd = NoDice
+
+
 def open_dataset(folder: Path, name: str) -> Any:
     """Build a dataset on the files in ``folder/LMUData``."""
     os.environ.update({"LMUData": str(folder / "LMUData")})
@@ -76,7 +103,11 @@ def open_dataset(folder: Path, name: str) -> Any:
         # Else a file that is not the hub's own is downloaded over.
         if getattr(kind, "DATASET_MD5", None):
             kind.DATASET_MD5 = {}
-    dataset = build_dataset(name)
+    try:
+        dataset = build_dataset(name)
+    except Exception as error:  # Whatever a file can make of the kit's code.
+        why = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+        raise JobError(f"the kit cannot read {name}.tsv ({why}); make the data again") from error
     # Of its own: the kit keeps MMBench's pictures in both languages under the same names.
     dataset.img_root = str(folder / "LMUData" / "images" / name)
     table = dataset.data
@@ -88,6 +119,9 @@ def open_dataset(folder: Path, name: str) -> Any:
     if len(twice):
         # The kit keys its results by index and would count one of them for both.
         raise JobError(f"{name}.tsv has index {twice.iloc[0]} twice; make the data again")
+    for index in table["index"]:
+        if Path(str(index)).name != str(index):  # Pictures are named after it.
+            raise JobError(f"{name}.tsv has index {index!r}, a path; make the data again")
     return dataset
 
 
@@ -113,27 +147,64 @@ def write_prompts(job: dict[str, Any]) -> None:
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as sink:
         for spec in job["datasets"]:
             dataset = open_dataset(folder, spec["name"])
-            kept: set[str] = set()
-            for _, row in asked_rows(dataset.data, spec).iterrows():
-                group = group_of(row["index"], spec["circular"])
-                if limit is not None and group not in kept and len(kept) >= limit:
-                    continue
-                kept.add(group)
-                question = {
-                    "dataset": spec["name"],
-                    "question_id": str(row["index"]),
-                    "group": group,
-                    "truth": str(row["answer"]),
-                    "category": str(row["category"]) if "category" in row else None,
-                    "parts": [plain_part(part, folder) for part in dataset.build_prompt(row)],
-                }
-                sink.write(json.dumps(question, ensure_ascii=False) + "\n")
+            rows = asked_rows(dataset.data, spec)
+            groups = [group_of(index, spec["circular"]) for index in rows["index"]]
+            kept = sample(spec["name"], groups, limit)
+            for (_, row), group in zip(rows.iterrows(), groups, strict=True):
+                if group in kept:
+                    question = {
+                        "dataset": spec["name"],
+                        "question_id": str(row["index"]),
+                        "group": group,
+                        "truth": str(row["answer"]),
+                        "category": str(row["category"]) if "category" in row else None,
+                        **prompt(dataset, row, folder),
+                    }
+                    sink.write(json.dumps(question, ensure_ascii=False) + "\n")
+
+
+def sample(name: str, groups: list[str], limit: int | None) -> set[str]:
+    """All groups, or ``limit`` of them: always the same, and spread over the file."""
+    distinct = set(groups)
+    if limit is None or len(distinct) <= limit:
+        return distinct
+    return set(
+        sorted(distinct, key=lambda g: hashlib.sha256(f"{name}/{g}".encode()).digest())[:limit]
+    )
+
+
+def prompt(dataset: Any, row: Any, folder: Path) -> dict[str, Any]:
+    """The parts of the kit's prompt; none, and what is wrong, where a picture cannot be read."""
+    try:
+        if "image" in row:
+            row["image"] = readable(row["image"])
+        parts = [plain_part(part, folder) for part in dataset.build_prompt(row)]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+        return {"parts": [], "problem": f"its picture cannot be read ({why})"}
+    return {"parts": parts, "problem": None}
+
+
+def readable(image: Any) -> Any:
+    """A picture in base64, or a list of them, as the kit can read it and upright."""
+    if isinstance(image, list):
+        return [readable(each) for each in image]
+    with Image.open(io.BytesIO(base64.b64decode(image))) as picture:
+        picture.load()
+        if picture.mode in KIT_READS and picture.getexif().get(ORIENTATION, 1) == 1:
+            return image
+        stream = io.BytesIO()
+        ImageOps.exif_transpose(picture).convert("RGB").save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def plain_part(part: dict[str, str], folder: Path) -> dict[str, str]:
     """One part of the kit's prompt, its image path relative to ``folder``."""
     if part["type"] == "image":
-        return {"type": "image", "path": str(Path(part["value"]).relative_to(folder))}
+        path = Path(part["value"]).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise JobError(f"the data name a picture outside of their folder, {part['value']}")
+        return {"type": "image", "path": str(path.relative_to(folder.resolve()))}
     return {"type": "text", "text": part["value"]}
 
 
@@ -144,8 +215,9 @@ def score(job: dict[str, Any]) -> None:
     # Tables as TSV: in Excel sheets, the kit's default, a text that begins with "=" is a formula.
     os.environ["PRED_FORMAT"] = "tsv"
     os.environ["OPENAI_API_KEY"] = "none"  # The kit logs it.
-    os.environ["OPENAI_API_BASE"] = f"{job['judge_url']}/chat/completions"
-    os.environ["LOCAL_LLM"] = str(job["judge_name"])
+    judge = job["judge"]
+    os.environ["OPENAI_API_BASE"] = f"{judge['url']}/chat/completions"
+    os.environ["LOCAL_LLM"] = str(judge["name"])
     result = {}
     for spec in job["datasets"]:
         start = time.monotonic()
@@ -155,25 +227,28 @@ def score(job: dict[str, Any]) -> None:
         place = out / spec["name"]
         place.mkdir()
         os.chdir(place)
-        records, questions = score_dataset(dataset, spec, answers[spec["name"]])
+        records, questions = score_dataset(dataset, spec, answers[spec["name"]], judge["reads"])
         seconds = time.monotonic() - start
         result[spec["name"]] = {"records": records, "questions": questions, "seconds": seconds}
     text = json.dumps({"kit": f"ms-vlmeval {version('ms-vlmeval')}", "datasets": result})
     (out / "result.json").write_text(text, encoding="utf-8")
 
 
-def score_dataset(dataset: Any, spec: dict[str, Any], answers: dict[str, str]) -> tuple[Any, Any]:
+def score_dataset(
+    dataset: Any, spec: dict[str, Any], answers: dict[str, str], reads: bool
+) -> tuple[Any, Any]:
     """Score one dataset in the current folder: the kit's result and the questions' outcomes."""
+    graded, reads = spec["judging"] == "grader", reads and spec["judging"] == "extractor"
     table = dataset.data
     table = table[[str(index) in answers for index in table["index"]]].drop(columns="image")
     table["prediction"] = [answers[str(index)] for index in table["index"]]
     # A pickle keeps every text as it is: read from TSV, "05" is 5 and "None" is missing.
     table.to_pickle(PREDICTIONS)
     try:
-        if spec["judged"]:
-            frame = dataset.evaluate(
-                PREDICTIONS, model=JUDGE_ALIAS, nproc=JUDGE_THREADS, verbose=False, retry=2
-            )
+        if graded or reads:
+            # No pauses and second tries: what stands before the judge has done that.
+            how = {"nproc": JUDGE_THREADS, "verbose": False, "retry": 1, "wait": 0}
+            frame = dataset.evaluate(PREDICTIONS, model=JUDGE_ALIAS, **how)
         else:
             frame = dataset.evaluate(PREDICTIONS, model="exact_matching", nproc=2)
         # Not a number, where a split has no row of a category, is no JSON either.
@@ -181,10 +256,10 @@ def score_dataset(dataset: Any, spec: dict[str, Any], answers: dict[str, str]) -
     except ZeroDivisionError:
         # MM-Vet divides by the questions of each capability, of which a subset may have none.
         records = None
-    if spec["judged"]:
+    if graded:
         return records, judged_outcomes(spec["name"])
     if dataset.TYPE.startswith("MCQ"):
-        return records, choice_outcomes(table, spec)
+        return records, choice_outcomes(table, spec, reads)
     return records, match_outcomes()
 
 
@@ -193,7 +268,7 @@ def judged_outcomes(name: str) -> list[dict[str, Any]]:
     outcomes = []
     for _, row in load(f"answers_{JUDGE_ALIAS}.tsv").iterrows():
         value, extracted = (None, None) if NO_VERDICT in row["log"] else judged_value(name, row)
-        outcomes.append(outcome(row["index"], value, extracted))
+        outcomes.append(outcome(row["index"], value, extracted, judged=True))
     return outcomes
 
 
@@ -206,19 +281,26 @@ def judged_value(name: str, row: Any) -> tuple[float, Any]:
     raise JobError(f"{name}: its judge's file is not known to this worker")
 
 
-def choice_outcomes(answers: Any, spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Outcomes of multiple choice, with the letters that the kit read, one for each rotation."""
+def choice_outcomes(answers: Any, spec: dict[str, Any], reads: bool) -> list[dict[str, Any]]:
+    """Outcomes of multiple choice, with the letters that the kit read, one for each rotation.
+
+    Where the kit's rules read none ("-"), the judge was asked if it reads. Where it did not say an
+    option either, the kit guesses one; that verdict is missing.
+    """
     if "MMMU" in spec["name"]:  # The kit gives an open question two options; see its function.
         answers = multiple_choice.MMMU_preproc(answers)
     read: dict[str, list[str]] = {}
     for _, row in answers.sort_values("index").iterrows():
         letters = read.setdefault(group_of(row["index"], spec["circular"]), [])
         letters.append(prefetch_answer(row) or "-")
-    table = load("answers_exact_matching_result.tsv")
-    return [
-        outcome(row["index"], float(row["hit"]), ",".join(read[str(row["index"])]))
-        for _, row in table.iterrows()
-    ]
+    table = load(f"answers_{JUDGE_ALIAS if reads else 'exact_matching'}_result.tsv")
+    outcomes = []
+    for _, row in table.iterrows():
+        letters, log = read[str(row["index"])], str(row["log"])
+        asked = reads and "-" in letters and not log.startswith("Failed in Prefetching")
+        value = None if asked and GUESSED in log else float(row["hit"])
+        outcomes.append(outcome(row["index"], value, ",".join(letters), judged=asked))
+    return outcomes
 
 
 def match_outcomes() -> list[dict[str, Any]]:
@@ -230,13 +312,31 @@ def match_outcomes() -> list[dict[str, Any]]:
     ]
 
 
-def outcome(index: Any, value: float | None, extracted: Any) -> dict[str, Any]:
+def outcome(
+    index: Any, value: float | None, extracted: Any, *, judged: bool = False
+) -> dict[str, Any]:
     """One question's line in the result."""
     text = None if extracted is None else str(extracted)
-    return {"question_id": str(index), "outcome": value, "extracted": text}
+    return {"question_id": str(index), "outcome": value, "extracted": text, "judged": judged}
 
 
-PHASES = {"prompts": write_prompts, "score": score}
+def download(job: dict[str, Any]) -> None:
+    """Do a ``download`` job."""
+    name = job["name"]
+    (kind,) = [k for k in DATASET_CLASSES if name in getattr(k, "DATASET_URL", {})][:1] or [None]
+    if kind is None:
+        raise JobError("the kit knows no address for it")
+    url, file = kind.DATASET_URL[name], Path(job["folder"]) / f"{name}.tsv"
+    try:
+        download_file(url, str(file))
+    except Exception as error:  # The kit raises just that.
+        raise JobError(f"{error}".replace("Failed to download", "no answer from")) from error
+    wanted = kind.DATASET_MD5.get(name)
+    if wanted is not None and md5(str(file)) != wanted:
+        raise JobError(f"{url} is not the file that this version of the kit knows")
+
+
+PHASES = {"prompts": write_prompts, "score": score, "download": download}
 
 
 def main() -> None:

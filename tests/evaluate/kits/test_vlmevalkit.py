@@ -1,16 +1,19 @@
 """The real kit in its real environment, on answers whose scores are known by hand."""
 
+import base64
+import io
+import itertools
 import json
 import shutil
-import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from fake_judge import Answer, FakeJudge, fake_judge, says
 from PIL import Image, ImageChops
 
 from rilbench.errors import UserError
@@ -26,9 +29,12 @@ from rilbench.evaluate.kits.vlmevalkit import (
 )
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.suite import Dataset, find_suite
+from rilbench.judge.proxy import JudgeProxy
 from rilbench.judge.server import RULE_JUDGE, rule_judge
 
 DATASETS = find_suite("nano").datasets
+Texts = dict[str, dict[str, str]]
+FAST: dict[str, Any] = {"retries": 1, "backoff": 0.01}
 
 
 def named(*names: str) -> list[Dataset]:
@@ -37,7 +43,7 @@ def named(*names: str) -> list[Dataset]:
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KitProcess]:
-    with start_worker(ensure_environment(KIT), tmp_path_factory.mktemp("kit") / "log", None) as it:
+    with start_worker(ensure_environment(KIT), tmp_path_factory.mktemp("kit") / "log") as it:
         yield it
 
 
@@ -65,7 +71,7 @@ def score(
 ) -> dict[str, KitScore]:
     out.mkdir()
     chosen = named(*answers)
-    kit.run("score", score_job(chosen, prompts.folder, out, answers, (judge, RULE_JUDGE)))
+    kit.run("score", score_job(chosen, prompts.folder, out, answers, (judge, RULE_JUDGE, False)))
     version, scores = read_scores(out / "result.json", chosen)
     assert version == "ms-vlmeval 0.0.20"
     return scores
@@ -308,7 +314,7 @@ def test_a_judge_without_a_verdict_leaves_a_gap_and_not_a_zero(
     shutil.copytree(prompts.folder, copy)
     table.to_csv(copy / "LMUData" / "MMVet.tsv", sep="\t", index=False)
     (tmp_path / "out").mkdir()
-    job = score_job(named("MMVet"), copy, tmp_path / "out", answers, (judge, RULE_JUDGE))
+    job = score_job(named("MMVet"), copy, tmp_path / "out", answers, (judge, RULE_JUDGE, False))
     kit.run("score", job)
     found = read_scores(tmp_path / "out" / "result.json", named("MMVet"))[1]["MMVet"]
     assert values(found) == {"v1_0": None, "v1_1": 0.5, "v1_2": 1, "v1_3": 0.5}
@@ -316,43 +322,74 @@ def test_a_judge_without_a_verdict_leaves_a_gap_and_not_a_zero(
     assert found.value == pytest.approx(200 / 3)
 
 
-@contextmanager
-def broken_judge() -> Iterator[str]:
-    """A judge that is up and never gives a verdict."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            up = "hello" in json.dumps(body["messages"][-1])
-            self.send_response(200 if up else 500)
-            self.end_headers()
-            if up:
-                self.wfile.write(b'{"choices": [{"message": {"content": "hello"}}]}')
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def judged(
+    kit: KitProcess, prompts: PromptSet, folder: Path, judge: Answer, answers: Texts
+) -> tuple[dict[str, KitScore], FakeJudge]:
+    """The scores when a language model grades and reads, through the proxy."""
+    out = folder / "out"
+    out.mkdir()
+    chosen = named(*answers)
+    with fake_judge(judge) as real, JudgeProxy(real.url, "m", folder / "replies", **FAST) as proxy:
+        who = proxy.url, proxy.probe(), True
+        kit.run("score", score_job(chosen, prompts.folder, out, answers, who))
+    return read_scores(out / "result.json", chosen)[1], real
 
 
-@pytest.mark.slow
-def test_an_answer_that_the_judge_did_not_extract_is_a_gap(
+def test_a_judge_that_fails_leaves_gaps_at_once(
     kit: KitProcess, prompts: PromptSet, tmp_path: Path
 ) -> None:
-    # The first two need the judge, the others do not.
-    answers = {"MathVista_MINI": {"0": "A or B", "1": "3 + 4 = 7", "2": "C", "3": "1.5"}}
-    with broken_judge() as url:
-        found = score(kit, prompts, tmp_path / "out", url, answers)["MathVista_MINI"]
-    assert values(found) == {"0": None, "1": None, "2": 1, "3": 1}
-    assert (found.missing, found.value) == (2, 100)
+    # Some need the judge, the others do not.
+    answers = {
+        "MathVista_MINI": {"0": "A or B", "1": "3 + 4 = 7", "2": "C", "3": "1.5"},
+        "MMVet": {"v1_0": "3 and 8", "v1_1": "3", "v1_2": "8 3", "v1_3": "3"},
+        "MMStar": {"0": "A", "1": "one of them", "2": "A", "3": "none"},
+        # A rotation that is wrong by rule needs no judge; a group of which one is unread does.
+        "MMBench_DEV_EN": {
+            **{"0": "A", "1000000": "hm", "1": "D", "1000001": "hm"},
+            **{"2": "C", "1000002": "B"},
+        },
+    }
+    start = time.monotonic()
+    down = itertools.chain([says("hello")], itertools.repeat((500, b"down")))
+    found, _ = judged(kit, prompts, tmp_path, lambda _: next(down), answers)
+    assert time.monotonic() - start < 60
+    assert values(found["MathVista_MINI"]) == {"0": None, "1": None, "2": 1, "3": 1}
+    assert values(found["MMVet"]) == dict.fromkeys(answers["MMVet"])
+    assert values(found["MMStar"]) == {"0": 1, "1": None, "2": 0, "3": None}
+    assert values(found["MMBench_DEV_EN"]) == {"0": None, "1": 0, "2": 1}
+    assert {name: (each.missing, each.value) for name, each in found.items()} == {
+        "MathVista_MINI": (2, 100),
+        "MMVet": (4, None),
+        "MMStar": (2, 50),
+        "MMBench_DEV_EN": (1, 50),
+    }
+
+
+def test_a_language_model_reads_what_the_rules_cannot(
+    kit: KitProcess, prompts: PromptSet, tmp_path: Path
+) -> None:
+    answers = {
+        "MMStar": {"0": "A", "1": "the second one", "2": "the last one", "3": "prose"},
+        "MMBench_DEV_CN": {
+            **{"0": "A", "1000000": "last", "1": "B", "1000001": "A"},
+            **{"2": "third", "1000002": "prose"},
+        },
+    }
+    replies = {"the second one": "B", "the last one": "D", "last": "D", "third": "C"}
+
+    def reply(body: dict[str, Any]) -> tuple[int, bytes]:
+        asked = body["messages"][-1]["content"]
+        asked = asked if isinstance(asked, str) else asked[0]["text"]
+        return says(next((v for k, v in replies.items() if k in asked), "I cannot tell."))
+
+    found, real = judged(kit, prompts, tmp_path, reply, answers)
+    assert values(found["MMStar"]) == {"0": 1, "1": 1, "2": 0, "3": None}
+    assert [o.judged for o in found["MMStar"].outcomes] == [False, True, True, True]
+    # No option was guessed: what the judge did not read is missing, here in one of two rotations.
+    assert values(found["MMBench_DEV_CN"]) == {"0": 1, "1": 1, "2": None}
+    assert [o.judged for o in found["MMBench_DEV_CN"].outcomes] == [True, False, True]
+    assert (found["MMStar"].missing, found["MMBench_DEV_CN"].missing) == (1, 1)
+    assert {body["model"] for body in real.seen} == {"m"}
 
 
 def test_a_limit_keeps_whole_questions_and_scores(
@@ -368,15 +405,16 @@ def test_a_limit_keeps_whole_questions_and_scores(
     few.submit(kit)
     few.finish(kit)
     ids = [question.key for question in few.questions]
+    # Always these, and not the first of the file, which may all be of one category.
     assert ids == [
-        *[("ChartQA_TEST", "0"), ("MMBench_DEV_EN", "0"), ("MMBench_DEV_EN", "1000000")],
-        *[("MMVet", "v1_0"), ("MMStar", "0")],
+        *[("ChartQA_TEST", "1"), ("MMBench_DEV_EN", "2"), ("MMBench_DEV_EN", "1000002")],
+        *[("MMVet", "v1_3"), ("MMStar", "1")],
     ]
     answers: dict[str, dict[str, str]] = {}
     for dataset, question in ids:
-        answers.setdefault(dataset, {})[question] = "3 and 8" if dataset == "MMVet" else "A"
-    answers["MMBench_DEV_EN"]["1000000"] = "D"
-    # MMVet's one question has two of six capabilities; the kit divides by the others' count.
+        answers.setdefault(dataset, {})[question] = "3 and 8" if dataset == "MMVet" else "B"
+    answers["MMBench_DEV_EN"]["2"] = "C"
+    # MMVet's one question has one of six capabilities; the kit divides by the others' count.
     scores = score(kit, few, tmp_path / "out", judge, answers)
     assert {name: found.value for name, found in scores.items()} == pytest.approx(
         {"ChartQA_TEST": 0, "MMBench_DEV_EN": 100, "MMVet": 100, "MMStar": 100}
@@ -394,10 +432,65 @@ def test_bad_data_is_named(kit: KitProcess, data: Path, tmp_path: Path) -> None:
     table.drop(columns="answer").to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"MMStar\.tsv has no column 'answer'"):
         kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+    table.drop(columns="index").to_csv(place / "MMStar.tsv", sep="\t", index=False)
+    with pytest.raises(UserError, match=r"the kit cannot read MMStar\.tsv \(KeyError: 'index'\)"):
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+    table["index"] = ["0", "1", "../../2", "3"]
+    table.to_csv(place / "MMStar.tsv", sep="\t", index=False)
+    with pytest.raises(UserError, match=r"index '\.\./\.\./2', a path"):
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+    table["index"] = range(4)
+    outside = table.drop(columns="image").assign(image_path=str(Path(__file__)))
+    outside.to_csv(place / "MMStar.tsv", sep="\t", index=False)
+    with pytest.raises(UserError, match="a picture outside of their folder"):
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+
+
+def encoded(picture: Image.Image, kind: str, **more: Any) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **more)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def test_pictures_as_users_have_them(kit: KitProcess, data: Path, tmp_path: Path) -> None:
+    """Converted where the kit could not read them; a broken one is its own question's problem."""
+    wide = Image.new("RGB", (30, 10), "red")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pictures = {
+        "cmyk": encoded(wide.convert("CMYK"), "JPEG"),
+        "palette": encoded(wide.convert("P"), "PNG"),
+        "alpha": encoded(wide.convert("RGBA"), "PNG"),
+        "deep": encoded(Image.new("I;16", (30, 10)), "PNG"),
+        "turned": encoded(wide, "JPEG", exif=turned),
+        "dot": encoded(Image.new("RGB", (1, 1)), "PNG"),
+        "large": encoded(Image.new("L", (8000, 8000)), "PNG"),
+        "cut": encoded(Image.effect_noise((64, 64), 50), "PNG")[:2000],
+        "text": base64.b64encode(b"no picture at all" * 9).decode(),
+        "no64": "é!" * 90,
+    }
+    rows = pd.read_csv(data / "MMStar.tsv", sep="\t").iloc[[0] * len(pictures)]
+    rows = rows.assign(index=list(pictures), image=list(pictures.values()))
+    (tmp_path / "LMUData").mkdir()
+    rows.to_csv(tmp_path / "LMUData" / "MMStar.tsv", sep="\t", index=False)
+    kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+    lines = (tmp_path / "questions.jsonl").read_text().splitlines()
+    found = {row["question_id"]: row for row in map(json.loads, lines)}
+    broken = {name for name, row in found.items() if row["problem"]}
+    assert broken == {"cut", "text", "no64"}
+    assert all("cannot be read" in found[name]["problem"] for name in broken)
+    sizes = {}
+    for name in set(found) - broken:
+        with Image.open(tmp_path / found[name]["parts"][0]["path"]) as picture:
+            assert picture.mode in {"RGB", "L"}, name
+            sizes[name] = picture.size
+    assert sizes.pop("turned") == (10, 30)
+    assert (sizes.pop("dot"), sizes.pop("large")) == ((1, 1), (8000, 8000))
+    assert set(sizes.values()) == {(30, 10)}
 
 
 def test_a_total_that_its_questions_contradict_is_refused(tmp_path: Path) -> None:
-    question = {"question_id": "0", "outcome": 1.0, "extracted": "A"}
+    question = {"question_id": "0", "outcome": 1.0, "extracted": "A", "judged": False}
     found = {"records": [{"split": "none", "Overall": 0.5}], "questions": [question], "seconds": 1}
     file = tmp_path / "result.json"
     file.write_text(json.dumps({"kit": "ms-vlmeval 0.0.20", "datasets": {"MMStar": found}}))

@@ -1,0 +1,56 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before that."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from rilbench import __version__
+from rilbench.cli.evaluation import data_app, evaluate, kits_app
+from rilbench.cli.laboratory import lab_app, nano_app
+from rilbench.cli.results import compare, table
+from rilbench.cli.training import train
+from rilbench.errors import UserError
+
+app = typer.Typer(
+    name="rilbench",
+    help="RIL for vision-language models: train a small student with its teachers, evaluate it, "
+    "and see the paper's table beside what was measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command(name="eval")(evaluate)
+app.command()(table)
+app.command()(compare)
+app.add_typer(data_app, name="data")
+app.add_typer(kits_app, name="kits")
+app.add_typer(nano_app, name="nano")
+app.add_typer(lab_app, name="lab")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"rilbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line on standard error and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"rilbench: {error}", err=True)
+        sys.exit(1)

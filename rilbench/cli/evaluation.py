@@ -1,0 +1,180 @@
+"""``rilbench eval``, ``data`` and ``kits``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from rilbench.cli.options import Data, Db, print_table
+from rilbench.errors import UserError
+
+# ruff: noqa: UP045  Typer reads Optional on every Python that we support.
+
+data_app = typer.Typer(help="The benchmarks' data files.", no_args_is_help=True)
+kits_app = typer.Typer(help="The evaluation kits' environments.", no_args_is_help=True)
+
+
+def evaluate(
+    model: Annotated[
+        Optional[list[str]],
+        typer.Option(help="A checkpoint folder, or nano:restyled; repeatable."),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(help="paper: the published sets; nano: the laboratory's look-alikes.")
+    ] = "nano",
+    benchmarks: Annotated[
+        str, typer.Option(help="Only these columns, such as MMStar,BLINK; default all 14.")
+    ] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Show the suite's benchmarks.")] = False,
+    data: Data = None,
+    db: Db = None,
+    work: Annotated[
+        Path, typer.Option(help="Folder for answers and the kit's own results.")
+    ] = Path("runs/eval"),
+    judge: Annotated[
+        Optional[str],
+        typer.Option(help="MODEL@URL, its key in $RILBENCH_JUDGE_KEY; or exact, the default."),
+    ] = None,
+    endpoint: Annotated[
+        Optional[str], typer.Option(help="A server that serves the model already.")
+    ] = None,
+    limit: Annotated[
+        Optional[int], typer.Option(help="Questions per benchmark: always the same sample.")
+    ] = None,
+    max_tokens: Annotated[
+        str, typer.Option(help="The longest answer, in tokens; kit: 2048, of the nano suite 64.")
+    ] = "kit",
+    engine: Annotated[
+        str, typer.Option(help="server, or batch: in this process, faster for small models.")
+    ] = "server",
+    dry_run: Annotated[
+        bool, typer.Option(help="Show what would be asked, and stop; no model is needed.")
+    ] = False,
+    price: Annotated[
+        Optional[str], typer.Option(help="What a million tokens of the judge cost: IN,OUT.")
+    ] = None,
+) -> None:
+    """Score checkpoints with VLMEvalKit, in an environment of its own."""
+    if list_:
+        from rilbench.evaluate.listing import suite_table
+
+        print_table(suite_table(suite))
+        return
+    if not model and not dry_run:
+        raise UserError("name the model with --model; a checkpoint's folder, or nano:restyled")
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.judging import read_judge
+    from rilbench.evaluate.run import Plan, evaluate_many
+    from rilbench.evaluate.suite import find_suite
+    from rilbench.evaluate.view import EvaluationView
+    from rilbench.hardware import has_gpu
+    from rilbench.ledger import default_db
+    from rilbench.locations import locate
+
+    plan = Plan(
+        suite=suite,
+        data=data_folder(find_suite(suite), data),
+        work=work,
+        db=default_db(db),
+        judge=read_judge(judge),
+        endpoint=endpoint,
+        benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
+        limit=limit,
+        max_tokens=_max_tokens(max_tokens),
+        device="cuda" if has_gpu() else "cpu",
+        engine=_engine(engine),
+    )
+    if dry_run:
+        _dry_run(plan, price)
+        return
+    with EvaluationView() as view:
+        evaluations = evaluate_many([locate(name) for name in model or []], plan, view.report)
+    for evaluation in evaluations:
+        scores = "  ".join(
+            f"{s.benchmark} {'-' if s.value is None else format(s.value, '.1f')}"
+            for s in evaluation.scores
+        )
+        typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+    typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+
+
+def _dry_run(plan: object, price: str | None) -> None:
+    from rilbench.evaluate.estimate import read_price
+    from rilbench.evaluate.listing import estimate_table
+    from rilbench.evaluate.run import Plan, preview
+    from rilbench.evaluate.view import EvaluationView
+
+    assert isinstance(plan, Plan)
+    prices = read_price(price) if price is not None else None
+    with EvaluationView() as view:
+        questions = preview(plan, view.report)
+    print_table(estimate_table(plan.chosen(), questions, plan.judge, prices))
+
+
+def _max_tokens(text: str) -> int | None:
+    if text == "kit":
+        return None
+    if not text.isdecimal():
+        raise UserError(f"--max-tokens {text} is not known; use kit or a number")
+    return int(text)
+
+
+def _engine(name: str) -> Literal["server", "batch"]:
+    if name == "batch":
+        return "batch"
+    if name != "server":
+        raise UserError(f"--engine {name} is not known; use server or batch")
+    return "server"
+
+
+@data_app.command(name="check")
+def data_check(
+    suite: Annotated[str, typer.Option(help="paper or nano.")] = "paper",
+    data: Data = None,
+) -> None:
+    """Say which data files are there, and whether they are the published ones."""
+    from rilbench.evaluate.listing import data_table
+
+    table, missing = data_table(suite, data)
+    print_table(table)
+    if missing:
+        raise UserError(f"{missing} files are missing; rilbench eval downloads what it can")
+
+
+@data_app.command(name="mm-vet-v2")
+def data_mmvetv2(
+    source: Annotated[Path, typer.Argument(help="The unpacked release: mm-vet-v2.json, images.")],
+    data: Data = None,
+) -> None:
+    """Put MM-Vet v2 into VLMEvalKit's format, which the kit has no file of."""
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.mmvetv2 import convert_mmvetv2
+    from rilbench.evaluate.suite import find_suite
+
+    typer.echo(f"written: {convert_mmvetv2(source, data_folder(find_suite('paper'), data))}")
+
+
+@kits_app.command(name="list")
+def kits_list() -> None:
+    """Show the kits, their versions, and whether their environments are made."""
+    from rilbench.evaluate.listing import kits_table
+
+    print_table(kits_table())
+
+
+@kits_app.command(name="install")
+def kits_install(kit: Annotated[str, typer.Argument(help="Its name.")] = "vlmevalkit") -> None:
+    """Make a kit's environment now; else it is made when first needed."""
+    from rilbench.evaluate.kits.environment import ensure_environment
+
+    typer.echo(ensure_environment(kit, lambda line: typer.echo(line, err=True)).parent.parent)
+
+
+@kits_app.command(name="path")
+def kits_path() -> None:
+    """Print the folder that holds the kits' environments; it may be deleted."""
+    from rilbench.evaluate.kits.environment import kits_folder
+
+    typer.echo(kits_folder())

@@ -1,0 +1,79 @@
+"""``rilbench nano`` and ``lab``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from rilbench.errors import UserError
+
+# ruff: noqa: UP045  Typer reads Optional on every Python that we support.
+
+nano_app = typer.Typer(help="The laboratory: small models and benchmarks.", no_args_is_help=True)
+lab_app = typer.Typer(help="The laboratory's experiments (docs/lab.md).", no_args_is_help=True)
+
+
+@nano_app.command(name="build")
+def nano_build(
+    out: Annotated[Path, typer.Option(help="Where to put models and data.")] = Path("nano"),
+) -> None:
+    """Build the laboratory from its seeds: models, questions, benchmarks (about 20 minutes)."""
+    from rilbench.nano.build import build
+    from rilbench.nano.view import BuildView
+
+    with BuildView() as view:
+        build(out, view.report)
+    typer.echo(f"built in {out}; use it with: export RILBENCH_NANO={out.resolve()}")
+
+
+@lab_app.command(name="run")
+def lab_run(
+    file: Annotated[str, typer.Argument(help="An experiment file, or grid, headline, ablations.")],
+    lanes: Annotated[int, typer.Option(help="Runs at a time; each takes one core.")] = 2,
+    minutes: Annotated[
+        Optional[float], typer.Option(help="Start no run after so many minutes.")
+    ] = None,
+) -> None:
+    """Run an experiment, or what is left of it; finished runs stand in results/nano/rows."""
+    from rilbench.lab.experiment import read_experiment
+    from rilbench.lab.run import run_experiment
+    from rilbench.lab.view import LabView
+    from rilbench.resources import resource
+
+    path = Path(file)
+    if not path.suffix and not path.exists():
+        path = resource("recipes/lab") / f"{file}.yaml"
+    with LabView(lanes=lanes) as view:
+        outcome = run_experiment(read_experiment(path), view, lanes=lanes, minutes=minutes)
+    typer.echo(f"{outcome.before + outcome.done} runs are finished, {outcome.left} are left")
+
+
+@lab_app.command(name="report")
+def lab_report() -> None:
+    """Write results/nano/README.md and its figures from the rows."""
+    from rilbench.lab.report import write_report
+
+    typer.echo(f"written: {write_report()}")
+
+
+@lab_app.command(name="gate")
+def lab_gate(
+    update: Annotated[
+        bool, typer.Option("--update", help="Calibrate the bounds anew, from several runs.")
+    ] = False,
+) -> None:
+    """Check one short run of RIL against the bounds in results/nano/gate.json; exit 1 if below."""
+    from rilbench.lab.gate import run_gate, update_gate
+    from rilbench.lab.view import LabView
+
+    with LabView() as view:
+        if update:
+            gate = update_gate(view)
+            typer.echo("  ".join(f"{name} >= {bound:.3f}" for name, bound in gate.bounds.items()))
+            return
+        problems = run_gate(view)
+    if problems:
+        raise UserError("the gate is closed: " + "; ".join(problems))
+    typer.echo("the gate is open: this run is like those that calibrated it")

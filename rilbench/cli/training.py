@@ -1,0 +1,75 @@
+"""``rilbench train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+# ruff: noqa: UP045  Typer reads Optional on every Python that we support.
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help="72b, 78b or both: whose teachers.")],
+    student: Annotated[
+        Optional[str], typer.Option(help="The student; default qwen2.5-vl-7b. nano needs no GPU.")
+    ] = None,
+    method: Annotated[
+        Optional[str],
+        typer.Option(help="ril, imitation, teacher-rows, dr-grpo, grpo or sft; default ril."),
+    ] = None,
+    run: Annotated[
+        Optional[str], typer.Option("--run", help="Name of the run; default from the others.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where runs live.")] = Path("runs"),
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", help="A setting, e.g. schedule.steps=100.")
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Short for --set seed=N.")] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Short for --set schedule.steps=N.")] = None,
+    eval_every: Annotated[
+        Optional[int], typer.Option(help="Score the dev split every N steps (never benchmarks).")
+    ] = None,
+    log: Annotated[
+        Optional[list[str]], typer.Option(help="Also log to tensorboard or wandb; repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
+) -> None:
+    """Train a student by RIL: collect → sft → discriminator → ril → export."""
+    from rilbench.recipe import load_recipe
+
+    overrides = list(set_ or [])
+    shorthands = {"seed": seed, "schedule.steps": steps, "schedule.eval_every": eval_every}
+    overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
+    resolved = load_recipe(recipe, student, method, overrides)
+    if dry_run:
+        typer.echo(resolved.to_yaml(), nl=False)
+        return
+    from rilbench.train import stages
+
+    stages.check_trackers(log or [])
+    name = run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}"
+    if not resume and not (runs / name).exists():
+        stages.check_recipe(resolved)
+    opened = stages.open_run(runs / name, resolved, resume=resume)
+    if opened.finished:
+        typer.echo(f"{runs / name} is finished ({resolved.fingerprint}): {opened.checkpoint}")
+        return
+    _train(opened, log or [])
+
+
+def _train(run: object, trackers: list[str]) -> None:
+    from rich.console import Console
+
+    from rilbench.train import stages
+    from rilbench.train.view import TrainingView
+
+    assert isinstance(run, stages.Run)
+    recipe = run.recipe
+    title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
+    with TrainingView(Console(), title, recipe.schedule.steps) as view:
+        checkpoint = stages.train(run, view, trackers)
+    typer.echo(f"the trained student is in {checkpoint}")
+    typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

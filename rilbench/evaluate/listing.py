@@ -1,0 +1,96 @@
+"""What there is to evaluate with, as tables: benchmarks, data files, kits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from rilbench.evaluate.data import check_data, data_folder
+from rilbench.evaluate.estimate import cost, estimate
+from rilbench.evaluate.judging import Judge
+from rilbench.evaluate.kits.environment import environment_name, kits_folder
+from rilbench.evaluate.kits.vlmevalkit import KIT
+from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.suite import Suite, find_suite
+from rilbench.resources import resource
+
+_JUDGES = {"none": "no", "extractor": "may read", "grader": "decides"}
+
+
+def suite_table(name: str) -> Table:
+    """Every benchmark of a suite: one row each.
+
+    Raises:
+        UserError: there is no such suite.
+    """
+    suite = find_suite(name)
+    table = _table("benchmark", "dataset", "version", "questions", "score", "judge")
+    for benchmark in suite.benchmarks:
+        questions = "\n".join(f"{d.questions:,}" for d in benchmark.datasets)
+        table.add_row(
+            benchmark.column,
+            "\n".join(d.name for d in benchmark.datasets),
+            "\n".join(d.version for d in benchmark.datasets),
+            questions if suite.published else "",
+            f"{benchmark.datasets[0].metric}, 0-{benchmark.datasets[0].scale}",
+            _JUDGES[benchmark.datasets[0].judging],
+        )
+    return table
+
+
+def data_table(name: str, chosen: Path | None) -> tuple[Table, int]:
+    """Every data file of a suite with its state, and how many are missing.
+
+    Raises:
+        UserError: there is no such suite.
+    """
+    suite = find_suite(name)
+    table = _table("file", "state", "MB", "SHA-256")
+    folder = data_folder(suite, chosen)
+    table.title, table.title_justify = str(folder), "left"
+    files = check_data(suite, folder)
+    for found in files:
+        size = f"{found.size / 1e6:.1f}" if found.sha256 else ""
+        table.add_row(found.path.name, found.state, size, (found.sha256 or "")[:16])
+    return table, sum(found.state == "missing" for found in files)
+
+
+def estimate_table(
+    suite: Suite, questions: Sequence[Question], judge: Judge, price: tuple[float, float] | None
+) -> Table:
+    """What an evaluation of one model would ask, and what its judge would cost."""
+    found = estimate(suite, questions, judge)
+    heads = ("benchmark", "questions", "requests", "pictures", "text tokens", "judge calls")
+    table = _table(*heads)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in found:
+        calls = f"{each.certain:,}"
+        if each.possible > each.certain:
+            calls = f"{calls} to {each.possible:,}"
+        numbers = (each.questions, each.requests, each.pictures, each.text_tokens)
+        table.add_row(each.column, *[f"{number:,}" for number in numbers], calls)
+    if price is not None:
+        low, high = cost(found, price)
+        table.caption = f"judge, about: {low:.2f} to {high:.2f} in the unit of --price"
+        table.caption_justify = "left"
+    return table
+
+
+def kits_table() -> Table:
+    """Every kit: its version as pinned, and where its environment is."""
+    table = _table("kit", "version", "environment")
+    lock = resource(f"requirements/{KIT}.lock")
+    pins = [line.split(";")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines()]
+    version = next(pin for pin in pins if pin.startswith("ms-vlmeval=="))
+    home = kits_folder() / environment_name(KIT, lock)
+    made = str(home) if (home / "bin" / "python").exists() else "made on first use"
+    table.add_row(KIT, version, made)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column != "environment")
+    return table

@@ -1,0 +1,293 @@
+"""A judge for programs that are not ours: on the loopback, cached, counted, without the key.
+
+The evaluation kits ask their judge themselves. They log its key, try again for minutes when it is
+down, and pay for the same question twice. So they get this address and a dummy key instead:
+
+- the real key stays in this process;
+- a reply is written through to a file before it is passed on, and never asked for again;
+- trouble that passes (HTTP 408, 429, 5xx, no connection, a time-out) is tried again with growing
+  pauses; what then fails is answered with 503 at once, also the next time in this evaluation;
+- after several such failures in a row the judge counts as down, and everything is answered so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+from aiohttp import web
+
+from rilbench.errors import UserError
+from rilbench.judge.key import JUDGE_KEY
+
+_TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_LONGEST_PAUSE = 20.0  # seconds
+_LONGEST_REPLY = 1024**2  # bytes; a judge's sentence has hundreds
+_MAX_BODY = 64 * 1024**2  # bytes
+_PROBE = "hello"  # What VLMEvalKit sends to see whether a judge is up; no verdict.
+
+_T = TypeVar("_T")
+
+
+class _NoReplyError(Exception):
+    """The judge gave no reply; the message says why."""
+
+
+class JudgeProxy:
+    """Stands between a kit and a judge; a context manager.
+
+    Args:
+        upstream: the judge's address, up to ``/v1``.
+        model: the judge's name there; the kit's own choice of a name is replaced by it.
+        cache: JSON lines of what the judge replied; made, read and appended to.
+        api_key: sent upstream as the bearer token, kept nowhere else.
+        concurrency: requests in flight.
+        retries: further attempts after passing trouble.
+        backoff: seconds before the first of them; it doubles each time, with jitter.
+        timeout: seconds for one attempt.
+        patience: failures in a row after which the judge counts as down.
+
+    Attributes:
+        url: the proxy's address, up to ``/v1``; within the block.
+        counts: ``asked`` by the kit, of those ``cached``; ``retried``, ``failed``.
+        name: the judge's name; after `probe`, as it reports it.
+        trouble: why the last question failed; empty when none did.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        model: str,
+        cache: Path,
+        api_key: str = "none",
+        *,
+        concurrency: int = 32,
+        retries: int = 4,
+        backoff: float = 0.5,
+        timeout: float = 120.0,
+        patience: int = 8,
+    ) -> None:
+        self.upstream, self.model, self.cache = upstream.rstrip("/"), model, cache
+        self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
+        self.url, self.trouble, self.name = "", "", model
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._concurrency, self._retries = concurrency, retries
+        self._backoff, self._timeout, self._patience = backoff, timeout, patience
+        self._replies: dict[str, dict[str, Any]] = {}
+        self._failed: dict[str, str] = {}
+        self._asking: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._in_a_row = 0
+        self._jitter = random.Random()
+        self._load()
+
+    def __enter__(self) -> JudgeProxy:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        try:
+            self._call(self._start())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call(self._stop())
+        self._end()
+
+    def probe(self) -> str:
+        """Ask the judge for one word and return its name as it reports it.
+
+        Raises:
+            UserError: it does not answer, or refuses (a wrong key, an unknown model).
+        """
+        body = {"messages": [{"role": "user", "content": _PROBE}], "max_tokens": 8}
+        try:
+            reply = self._call(self._ask(body))
+        except _NoReplyError as error:
+            raise UserError(
+                f"the judge {self.model or 'without a name'} at {self.upstream} does not answer "
+                f"({error}); look at the server, its name and {JUDGE_KEY}"
+            ) from error
+        self.name = str(reply["model"])
+        return self.name
+
+    def asked_hash(self) -> str:
+        """SHA-256 of all that this judge was ever asked here, in no order."""
+        return hashlib.sha256("".join(sorted(self._replies)).encode()).hexdigest()
+
+    # ---- the server
+
+    async def _start(self) -> None:
+        self._limit = asyncio.Semaphore(self._concurrency)
+        # The user's proxies are honoured: the judge may be on another machine.
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            connector=aiohttp.TCPConnector(limit=self._concurrency),
+            trust_env=True,
+        )
+        application = web.Application(client_max_size=_MAX_BODY)
+        application.router.add_get("/v1/models", self._models)
+        application.router.add_post("/v1/chat/completions", self._chat)
+        # MMBench in lmms-eval posts to the address that it is given, as it is.
+        application.router.add_post("/v1", self._chat)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+
+    async def _stop(self) -> None:
+        await self._runner.cleanup()
+        await self._session.close()
+
+    def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        model = {"id": self.model, "object": "model", "created": 0, "owned_by": "judge"}
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _chat(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.json()
+            text = json.dumps(body["messages"])
+        except (ValueError, KeyError, TypeError):
+            return _error(400, "the body must be a JSON object with messages")
+        if body["messages"] and body["messages"][-1].get("content") == _PROBE:
+            return web.json_response(_completion({"model": self.model, "reply": "hello"}))
+        self.counts["asked"] += 1
+        try:
+            reply = await self._reply(body, text)
+        except _NoReplyError as error:
+            self.counts["failed"] += 1
+            return _error(503, str(error))
+        return web.json_response(_completion(reply))
+
+    async def _reply(self, body: dict[str, Any], text: str) -> dict[str, Any]:
+        """The reply from the cache, from another request's asking, or from the judge."""
+        sampling = [body.get(name) for name in ("temperature", "max_tokens", "top_p", "seed")]
+        key = hashlib.sha256(json.dumps([self.name, text, sampling]).encode()).hexdigest()
+        if (found := self._replies.get(key)) is not None:
+            self.counts["cached"] += 1
+            return found
+        if self._in_a_row >= self._patience:
+            raise _NoReplyError(f"the judge is down ({self.trouble})")
+        # A kit tries the same text again at another temperature; we have tried often enough.
+        if text in self._failed:
+            raise _NoReplyError(self._failed[text])
+        if (asking := self._asking.get(key)) is not None:
+            self.counts["cached"] += 1
+            return await asyncio.shield(asking)
+        future = self._asking[key] = asyncio.ensure_future(self._ask(body))
+        try:
+            reply = await asyncio.shield(future)
+        except _NoReplyError as error:
+            self._failed[text] = self.trouble = str(error)
+            self._in_a_row += 1
+            raise
+        finally:
+            self._asking.pop(key, None)
+        self._in_a_row = 0
+        self._keep(key, reply)
+        return reply
+
+    # ---- the judge
+
+    async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask the judge, again after passing trouble: its reply and its name."""
+        wanted = {name: value for name, value in body.items() if name != "stream"}
+        if self.model:
+            wanted["model"] = self.model
+        why = ""
+        for attempt in range(self._retries + 1):
+            if attempt:
+                self.counts["retried"] += 1
+                pause = min(_LONGEST_PAUSE, self._backoff * 2 ** (attempt - 1))
+                await asyncio.sleep(pause * self._jitter.uniform(0.5, 1.5))
+            try:
+                async with (
+                    self._limit,
+                    self._session.post(f"{self.upstream}/chat/completions", json=wanted) as answer,
+                ):
+                    content = await answer.content.read(_LONGEST_REPLY + 1)
+                    while len(content) <= _LONGEST_REPLY and not answer.content.at_eof():
+                        content += await answer.content.read(_LONGEST_REPLY + 1 - len(content))
+                    if answer.status == 200:
+                        return self._understood(content)
+                    why = f"HTTP {answer.status}: {content[:200].decode('utf-8', 'replace')}"
+                    if answer.status not in _TRANSIENT:
+                        break
+            except aiohttp.InvalidURL:
+                why = "not an address"
+                break
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+                why = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise _NoReplyError(self._without_key(" ".join(why.split())))
+
+    def _understood(self, content: bytes) -> dict[str, Any]:
+        if len(content) > _LONGEST_REPLY:
+            raise _NoReplyError(f"a reply of more than {_LONGEST_REPLY} bytes")
+        try:
+            answer = json.loads(content)
+            reply = answer["choices"][0]["message"]["content"]
+            if not isinstance(reply, str):
+                raise TypeError("no text")
+        except (ValueError, LookupError, TypeError) as error:
+            raise _NoReplyError(f"no chat completion ({error})") from error
+        return {"model": str(answer.get("model") or self.model), "reply": reply}
+
+    def _without_key(self, text: str) -> str:
+        """Some servers repeat a wrong key in their refusal."""
+        key = self._headers["Authorization"].removeprefix("Bearer ")
+        return text.replace(key, "…") if key != "none" else text
+
+    # ---- the cache
+
+    def _load(self) -> None:
+        if not self.cache.exists():
+            return
+        content = self.cache.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # The last line of a process that was killed while writing it.
+            os.truncate(self.cache, whole)
+        for line in content[:whole].splitlines():
+            row = json.loads(line)
+            self._replies[row.pop("key")] = row
+
+    def _keep(self, key: str, reply: dict[str, Any]) -> None:
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        with self.cache.open("ab") as file:
+            file.write((json.dumps({"key": key, **reply}) + "\n").encode("ascii"))
+            file.flush()
+            os.fsync(file.fileno())
+        self._replies[key] = reply
+
+
+def _completion(reply: dict[str, Any]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": reply["reply"]}
+    return {
+        "id": "judge",
+        "object": "chat.completion",
+        "created": 0,
+        "model": reply["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    }
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message, "type": "judge"}}, status=status)

@@ -1,0 +1,112 @@
+"""Data files: found, told apart, never touched, and made from what is published."""
+
+import base64
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.evaluate.data import check_data, data_folder, ensure_data, file_hashes
+from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.vlmevalkit import KIT
+from rilbench.evaluate.mmvetv2 import convert_mmvetv2
+from rilbench.evaluate.suite import Dataset, Suite, find_suite
+from rilbench.locations import nano_folder
+
+PAPER = find_suite("paper")
+
+
+def test_the_folder_is_the_chosen_one_or_the_kits_or_the_laboratorys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("LMUData", raising=False)
+    assert data_folder(PAPER) == Path.home() / "LMUData"
+    monkeypatch.setenv("LMUData", str(tmp_path))
+    assert data_folder(PAPER) == tmp_path
+    assert data_folder(PAPER, Path("mine")) == Path("mine")
+    assert data_folder(find_suite("nano")) == nano_folder() / "benchmarks"
+
+
+def test_the_laboratorys_files_are_known_and_a_changed_one_is_not(tmp_path: Path) -> None:
+    suite = find_suite("nano").pick(["MMStar", "BLINK", "RWQA"])
+    for dataset in suite.datasets[:2]:
+        shutil.copy(nano_folder() / "benchmarks" / f"{dataset.name}.tsv", tmp_path)
+    (tmp_path / "BLINK.tsv").open("a").write("\n")
+    states = {found.dataset.name: found.state for found in check_data(suite, tmp_path)}
+    assert states == {"MMStar": "look-alike", "BLINK": "unverified", "RealWorldQA": "missing"}
+    with pytest.raises(UserError, match=r"RealWorldQA\.tsv in .* is missing"):
+        ensure_data(suite, tmp_path, Path("no python"), lambda _: None)
+
+
+def test_a_published_file_is_known_by_its_hash(tmp_path: Path) -> None:
+    (tmp_path / "AI2D_TEST.tsv").write_bytes(b"index\n")
+    (tmp_path / "MMStar.tsv").write_bytes(b"index\n")
+    md5 = hashlib.md5(b"index\n").hexdigest()
+    known = replace(PAPER.benchmarks[0], datasets=(Dataset("AI2D_TEST", 1, md5),))
+    suite: Suite = replace(PAPER, benchmarks=(known, *PAPER.pick(["MMStar"]).benchmarks))
+    found = check_data(suite, tmp_path)
+    assert [each.state for each in found] == ["published", "unverified"]
+    assert found[0].sha256 == hashlib.sha256(b"index\n").hexdigest()
+    assert file_hashes(tmp_path / "MMStar.tsv")[1] == md5
+
+
+def test_without_a_network_the_missing_file_and_its_place_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # Wherever this runs: no way out.
+    suite = PAPER.pick(["RWQA", "BLINK"])
+    (tmp_path / "BLINK.tsv").write_text("mine")
+    said: list[str] = []
+    with pytest.raises(
+        UserError,
+        match=r"^RealWorldQA\.tsv in \S+ is missing, and cannot be downloaded \(no answer from "
+        r"https://\S+/RealWorldQA\.tsv\); copy it there, or give .* --data$",
+    ):
+        ensure_data(suite, tmp_path, ensure_environment(KIT), said.append)
+    assert said == ["downloading RealWorldQA.tsv"]
+    assert (tmp_path / "BLINK.tsv").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["BLINK.tsv"], "nothing is left over"
+
+
+def publish(folder: Path, questions: dict[str, dict[str, object]]) -> Path:
+    (folder / "images").mkdir(parents=True)
+    for name in ("v2_0.png", "a.jpg"):
+        (folder / "images" / name).write_bytes(name.encode() * 40)
+    (folder / "mm-vet-v2.json").write_text(json.dumps(questions))
+    return folder
+
+
+def test_mm_vet_v2_is_put_into_the_kits_format(tmp_path: Path) -> None:
+    questions: dict[str, dict[str, object]] = {
+        "v2_0": {"question": "What is x?<IMG>v2_0.png", "answer": "1<AND>2", "capability": ["ocr"]},
+        "v2_1": {
+            "question": "Look at<IMG>a.jpg<IMG>, not at<IMG>v2_0.png<IMG>.\nWhy?",
+            "answer": "so",
+            "capability": ["rec", "seq"],
+        },
+    }
+    source = publish(tmp_path / "published", questions)
+    path = convert_mmvetv2(source, tmp_path / "data")
+    table = pd.read_csv(path, sep="\t")
+    assert list(table["index"]) == ["v2_0", "v2_1"]
+    assert list(table["question"]) == [
+        "What is x? <image 1>",
+        "Look at <image 1> , not at <image 2> .\nWhy?",
+    ]
+    assert list(table["category"]) == ["ocr", "rec,seq"]
+    assert base64.b64decode(table["image"][0]) == b"v2_0.png" * 40
+    assert table["image"][1].startswith("['")
+    with pytest.raises(UserError, match="exists; move it away"):
+        convert_mmvetv2(source, tmp_path / "data")
+    with pytest.raises(UserError, match=r"mm-vet-v2\.json does not exist"):
+        convert_mmvetv2(tmp_path, tmp_path / "other")
+    for wrong in ({"v2_0": {"question": "q"}}, {"v2_0": {**questions["v2_0"], "question": "q"}}):
+        (source / "mm-vet-v2.json").write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match="is not MM-Vet v2's list"):
+            convert_mmvetv2(source, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
