@@ -30,6 +30,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import sys
 import time
 from importlib.metadata import version
@@ -51,6 +52,17 @@ NO_VERDICT = "retries failed"
 GUESSED = "randomly generate one"
 KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
 ORIENTATION = 0x0112  # in EXIF
+# What a broken or a missing picture makes Pillow and the kit raise.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    AssertionError,
+    TypeError,
+    LookupError,
+    struct.error,
+)
+UNREADABLE += (Image.DecompressionBombError,)
 
 
 class JobError(Exception):
@@ -179,7 +191,7 @@ def prompt(dataset: Any, row: Any, folder: Path) -> dict[str, Any]:
         if "image" in row:
             row["image"] = readable(row["image"])
         parts = [plain_part(part, folder) for part in dataset.build_prompt(row)]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         why = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
         return {"parts": [], "problem": f"its picture cannot be read ({why})"}
     return {"parts": parts, "problem": None}
