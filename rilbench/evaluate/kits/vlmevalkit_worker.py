@@ -54,15 +54,9 @@ KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others 
 ORIENTATION = 0x0112  # in EXIF
 # What a broken or a missing picture makes Pillow and the kit raise.
 UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    AssertionError,
-    TypeError,
-    LookupError,
-    struct.error,
+    *(OSError, ValueError, SyntaxError, AssertionError, TypeError, LookupError),
+    *(struct.error, Image.DecompressionBombError),
 )
-UNREADABLE += (Image.DecompressionBombError,)
 
 
 class JobError(Exception):
