@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from rilbench.serving import Completion, Sampling
 if TYPE_CHECKING:
     from rilbench.checkpoint import Checkpoint
     from rilbench.evaluate.answers import AnswerFile
+
+
+_IMPORTING = threading.Lock()
 
 
 def batches(questions: Sequence[Question], size: int) -> list[list[Question]]:
@@ -49,7 +53,9 @@ class OfflineModel:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        with _IMPORTING:  # Two threads that import it at once break its lazy modules.
+            from transformers import AutoModelForImageTextToText, AutoProcessor
 
         try:
             with _no_bars():
