@@ -27,16 +27,20 @@ MEANING = {
 class Thresholds:
     """When to warn; shares are between 0 and 1.
 
-    Set by judgement and compared with the laboratory's runs on dev, not fitted to them.
+    From the laboratory's runs on dev (72 with a loop, of which 11 lost 5 points or more; see
+    results/nano). Where runs that lost lie beyond all that did not, the limit lies between
+    (``no_signal``: 0.67 and 0.71); elsewhere it is outside of what healthy runs reached, with a
+    margin, as no run showed the fault: answer reward 0.89 of its start, entropy 0.19 of it,
+    similarity 0.964, 1.2 times the teachers' length.
     """
 
     window: int = 5
     """Steps that are averaged; the first window is the start that others are compared with."""
-    answer_share: float = 0.5
+    answer_share: float = 0.85
     """Collapse: the answer reward is below this share of its start …"""
     answer_drop: float = 0.1
-    """… and has lost at least this much."""
-    entropy_share: float = 0.05
+    """… and has lost at least this much: about twice what the questions of a window make up."""
+    entropy_share: float = 0.1
     """Collapse: the entropy is below this share of its start."""
     saturated: float = 0.02
     """Saturation: the student's similarity reward is this close to 0 or 1 in a whole window …"""
@@ -48,7 +52,7 @@ class Thresholds:
     """… and this many times its own start; without teacher rows this alone, squared …"""
     answer_gain: float = 0.02
     """… while the answer reward has not gained this much."""
-    no_signal: float = 0.8
+    no_signal: float = 0.7
     """No signal: this share of the groups has equal rewards."""
 
 
