@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,21 @@ def test_batches_and_server_agree_on_what_ships(tmp_path: Path) -> None:
         texts.append([sample.response for sample in evaluate(student, plan).samples])
     same = sum(a == b for a, b in zip(*texts, strict=True))
     assert same >= 0.99 * len(texts[0])
+
+
+def test_two_threads_may_be_the_first_to_load_a_model(checkpoint: Path) -> None:
+    """As two lanes of the laboratory are; transformers' lazy modules do not stand it."""
+    code = (
+        "import sys, threading\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from pathlib import Path\n"
+        "from rilbench.checkpoint import inspect_checkpoint\n"
+        "from rilbench.evaluate.offline import OfflineModel\n"
+        "model = inspect_checkpoint(Path(sys.argv[1]))\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    print(len([*pool.map(OfflineModel, [model] * 4)]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(checkpoint)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "4\n", done.stderr
