@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from rilbench.cli.options import Data, Db, print_table
 from rilbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rilbench.ledger import Evaluation
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -89,15 +92,28 @@ def evaluate(
     if dry_run:
         _dry_run(plan, price)
         return
+    if price is not None:
+        raise UserError("--price is for --dry-run; give both")
     with EvaluationView() as view:
         evaluations = evaluate_many([locate(name) for name in model or []], plan, view.report)
+    _say_scores(evaluations)
+    typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+
+
+def _say_scores(evaluations: list[Evaluation]) -> None:
     for evaluation in evaluations:
         scores = "  ".join(
             f"{s.benchmark} {'-' if s.value is None else format(s.value, '.1f')}"
             for s in evaluation.scores
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
-    typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+        lost = [
+            f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
+        ]
+        if lost:
+            typer.echo(
+                f"missing verdicts: {', '.join(lost)}; the same command asks again", err=True
+            )
 
 
 def _dry_run(plan: object, price: str | None) -> None:

@@ -6,8 +6,6 @@ was and asks nothing twice.
 
 import asyncio
 import fcntl
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from rilbench.errors import UserError
 from rilbench.evaluate.prompts import Key, PromptSet, Question
+from rilbench.journal import append_journal, read_journal
 from rilbench.serving import ChatClient, Completion, RefusedError, Sampling, failure
 
 _REFUSED = 8
@@ -33,14 +32,7 @@ class AnswerFile:
         self._load()
 
     def _load(self) -> None:
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # The last line of a process that was killed while writing it.
-            os.truncate(self.path, whole)
-        for line in content[:whole].splitlines():
-            row = json.loads(line)
+        for row in read_journal(self.path):
             key = row.pop("dataset"), row.pop("question_id")
             self.found[key] = Completion(**row)
 
@@ -50,15 +42,11 @@ class AnswerFile:
 
     def append_all(self, completions: Mapping[Key, Completion]) -> None:
         """Write several answers through to the disk at once."""
-        lines = [
-            # ASCII: no character of an answer can look like a line's end.
-            json.dumps({"dataset": dataset, "question_id": question, **asdict(completion)})
+        rows = [
+            {"dataset": dataset, "question_id": question, **asdict(completion)}
             for (dataset, question), completion in completions.items()
         ]
-        with self.path.open("ab") as file:
-            file.write("".join(f"{line}\n" for line in lines).encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
+        append_journal(self.path, rows)
         self.found.update(completions)
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:

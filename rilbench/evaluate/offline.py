@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rilbench.evaluate.answers import AnswerFile
 
 
-_IMPORTING = threading.Lock()
+_LOADING = threading.Lock()
 
 
 def batches(questions: Sequence[Question], size: int) -> list[list[Question]]:
@@ -54,15 +54,16 @@ class OfflineModel:
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
         import torch
 
-        with _IMPORTING:  # Two threads that import it at once break its lazy modules.
-            from transformers import AutoModelForImageTextToText, AutoProcessor
-
         try:
-            with _no_bars():
+            with _LOADING, _no_bars():  # transformers neither imports nor loads in two threads.
+                from transformers import AutoModelForImageTextToText, AutoProcessor
+
                 model = AutoModelForImageTextToText.from_pretrained(
                     checkpoint.path, dtype=torch.float32, local_files_only=True
                 )
-            self.processor = AutoProcessor.from_pretrained(checkpoint.path, local_files_only=True)
+                self.processor = AutoProcessor.from_pretrained(
+                    checkpoint.path, local_files_only=True
+                )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -168,7 +169,8 @@ def answer_in_batches(
         size: questions per batch.
         on_answer: gets the number of questions that have an answer.
     """
-    for batch in batches(prompts.questions, size):
+    askable = [question for question in prompts.questions if question.problem is None]
+    for batch in batches(askable, size):
         if missing := answers.missing(batch):
             keys = [question.key for question in batch]
             found = dict(zip(keys, model.answer(prompts, batch, sampling), strict=True))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import random
 import threading
 from collections.abc import Coroutine
@@ -26,6 +25,7 @@ import aiohttp
 from aiohttp import web
 
 from rilbench.errors import UserError
+from rilbench.journal import append_journal, read_journal
 from rilbench.judge.key import JUDGE_KEY
 
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
@@ -258,22 +258,12 @@ class JudgeProxy:
     # ---- the cache
 
     def _load(self) -> None:
-        if not self.cache.exists():
-            return
-        content = self.cache.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # The last line of a process that was killed while writing it.
-            os.truncate(self.cache, whole)
-        for line in content[:whole].splitlines():
-            row = json.loads(line)
+        for row in read_journal(self.cache):
             self._replies[row.pop("key")] = row
 
     def _keep(self, key: str, reply: dict[str, Any]) -> None:
         self.cache.parent.mkdir(parents=True, exist_ok=True)
-        with self.cache.open("ab") as file:
-            file.write((json.dumps({"key": key, **reply}) + "\n").encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
+        append_journal(self.cache, [{"key": key, **reply}])
         self._replies[key] = reply
 
 
