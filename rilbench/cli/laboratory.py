@@ -30,7 +30,9 @@ def nano_build(
 
 @lab_app.command(name="run")
 def lab_run(
-    file: Annotated[str, typer.Argument(help="An experiment file, or grid, headline, ablations.")],
+    file: Annotated[
+        str, typer.Argument(help="An experiment file, or grid, headline, ablations, longer.")
+    ],
     lanes: Annotated[int, typer.Option(help="Runs at a time; each takes one core.")] = 2,
     minutes: Annotated[
         Optional[float], typer.Option(help="Start no run after so many minutes.")
@@ -56,6 +58,15 @@ def lab_report() -> None:
     from rilbench.lab.report import write_report
 
     typer.echo(f"written: {write_report()}")
+
+
+@lab_app.command(name="styles")
+def lab_styles() -> None:
+    """Measure what the teachers' style is worth to each model before training; for the report."""
+    from rilbench.lab.places import Places
+    from rilbench.lab.styles import measure_styles
+
+    typer.echo(f"written: {measure_styles(Places(), typer.echo)}")
 
 
 @lab_app.command(name="gate")

@@ -29,6 +29,11 @@ class Places:
         return self.results / "gate.json"
 
     @property
+    def styles(self) -> Path:
+        """What the worked style is worth to each model."""
+        return self.results / "styles.json"
+
+    @property
     def figures(self) -> Path:
         """PNG and SVG files."""
         return self.results / "figures"

@@ -13,10 +13,11 @@ from rilbench.lab.figures import draw_all
 from rilbench.lab.findings import Finding, findings
 from rilbench.lab.places import Places
 from rilbench.lab.row import Row, read_rows, row_file
+from rilbench.lab.styles import Styles, read_styles
 from rilbench.lab.tuned import Tuned, read_tuned
 from rilbench.resources import resource
 
-EXPERIMENTS = ("grid", "headline", "ablations")
+EXPERIMENTS = ("grid", "headline", "longer", "ablations")
 """The experiments of the report, in the order in which they run."""
 
 _INTRODUCTION = """\
@@ -44,6 +45,7 @@ class _Material:
     experiments: Mapping[str, Experiment]
     rows: Mapping[str, Sequence[Row]]
     tuned: Tuned
+    styles: Styles
     places: Places
 
     def pair(self, name: str) -> tuple[Experiment, Sequence[Row]]:
@@ -82,7 +84,9 @@ def _material(places: Places) -> _Material:
         name: read_experiment(resource(f"recipes/lab/{name}.yaml")) for name in EXPERIMENTS
     }
     rows = {name: read_rows(places.rows, name) for name in EXPERIMENTS}
-    return _Material(experiments, rows, read_tuned(places.tuned), places)
+    return _Material(
+        experiments, rows, read_tuned(places.tuned), read_styles(places.styles), places
+    )
 
 
 def _render(found: _Material) -> str:
@@ -98,6 +102,7 @@ def _render(found: _Material) -> str:
         "scored by the kit.\n",
         tables.teachers_table(*found.pair("headline")) + "\n",
         *_ablations(found),
+        *_investigation(found),
         *_health(found),
         "## The grid's choice\n",
         "On dev questions and a dev seed; the headline's seeds and questions had no part in it.\n",
@@ -152,6 +157,27 @@ def _ablations(found: _Material) -> list[str]:
     parts = ["## Ablations: scores and costs\n"]
     for student in experiment.students:
         parts += [f"### {student}\n", tables.ablations_table(experiment, rows, student) + "\n"]
+    return parts
+
+
+def _investigation(found: _Material) -> list[str]:
+    experiment, rows = found.pair("longer")
+    parts = [
+        "## Why: longer runs, and what the style is worth\n",
+        "What these two tables say is in [docs/findings.md](../../docs/findings.md). They are no "
+        "part of the protocol, and on dev.\n",
+        f"Answer reward of the student's own rows over {experiment.steps} steps, one seed; the "
+        f"headline has {found.experiments['headline'].steps} steps.\n",
+    ]
+    for student in experiment.students:
+        parts += [f"### Longer, {student}\n", tables.longer_table(experiment, rows, student) + "\n"]
+    parts += [
+        "### The style\n",
+        "Before any training, sampled at temperature 1, in %. Opened: the model goes on from the "
+        "first three words of the worked answer. Digits: those that the answer's first sentence "
+        "names as the picture has them; chance is 10.\n",
+        tables.styles_table(found.styles) + "\n",
+    ]
     return parts
 
 

@@ -11,6 +11,7 @@ from rilbench.lab.experiment import Experiment, RunSpec
 from rilbench.lab.findings import Finding, Group, by_name
 from rilbench.lab.row import Row
 from rilbench.lab.stats import Interval, seed_interval
+from rilbench.lab.styles import Styles
 from rilbench.lab.tuned import Tuned
 from rilbench.train.health import MEANING, warnings
 
@@ -291,6 +292,31 @@ def grid_table(tuned: Tuned) -> str:
             body.append((entry, student, settings, best, spread))
     head = ("method", "student", "chosen", "mean on dev", "all cells")
     return markdown(head, body, texts=3) if body else "Not run yet."
+
+
+def longer_table(experiment: Experiment, rows: Sequence[Row], student: str, parts: int = 6) -> str:
+    """The student's answer reward in each part of a run, and its benchmarks at the end."""
+    group = by_name(rows, student)
+    length = experiment.steps // parts
+    body = []
+    for spec in _names(experiment):
+        for row in _finished(group, spec.name):
+            curve = row.curves.get("answer_student", ())
+            means = [_mean(curve[i * length : (i + 1) * length]) for i in range(parts)]
+            cells = [NONE if mean is None else f"{mean:.2f}" for mean in means]
+            body.append(
+                (spec.name, *cells, f"{row.mean(experiment.benchmarks):.1f}", *_cost([row]))
+            )
+    steps = [f"to step {(i + 1) * length}" for i in range(parts)]
+    return markdown(("run", *steps, "mean on dev", *_COST), body) if body else "Not run yet."
+
+
+def styles_table(styles: Styles) -> str:
+    """What the worked style is worth to each model."""
+    names = ("worked_share", "right", "opened_right", "digits", "opened_digits")
+    body = [(model, *[f"{100 * found[n]:.0f}" for n in names]) for model, found in styles.items()]
+    head = ("worked by itself", "right", "right, opened", "digits", "digits, opened")
+    return markdown(("model", *head), body) if body else "Not measured yet."
 
 
 def failures_table(rows: Sequence[Row]) -> str:

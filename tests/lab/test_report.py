@@ -5,7 +5,7 @@ import pytest
 
 from rilbench.lab.experiment import read_experiment
 from rilbench.lab.places import Places
-from rilbench.lab.report import render, write_report
+from rilbench.lab.report import EXPERIMENTS, render, write_report
 from rilbench.lab.row import read_rows, write_row
 from rilbench.lab.tuned import choose, write_tuned
 from rilbench.resources import resource
@@ -16,7 +16,7 @@ COMMITTED = Places(results=ROOT / "results" / "nano")
 
 def fill(places, make_row, keep=lambda job: True):
     """Rows of all experiments, as if they had been run."""
-    for name in ("grid", "headline", "ablations"):
+    for name in EXPERIMENTS:
         experiment = read_experiment(resource(f"recipes/lab/{name}.yaml"))
         for job in filter(keep, experiment.jobs()):
             level = {"ril": 0.8, "sft": 0.75}.get(job.spec.method, 0.65)
