@@ -27,6 +27,9 @@ def evaluate(
     suite: Annotated[
         str, typer.Option(help="paper: the published sets; nano: the laboratory's look-alikes.")
     ] = "nano",
+    kit: Annotated[
+        str, typer.Option(help="vlmevalkit; or lmmseval, the cross-check.")
+    ] = "vlmevalkit",
     benchmarks: Annotated[
         str, typer.Option(help="Only these columns, such as MMStar,BLINK; default all 14.")
     ] = "",
@@ -47,7 +50,10 @@ def evaluate(
         Optional[int], typer.Option(help="Questions per benchmark: always the same sample.")
     ] = None,
     max_tokens: Annotated[
-        str, typer.Option(help="The longest answer, in tokens; kit: 2048, of the nano suite 64.")
+        str,
+        typer.Option(
+            help="The longest answer in tokens; kit: vlmevalkit 2048, lmmseval each task's."
+        ),
     ] = "kit",
     engine: Annotated[
         str, typer.Option(help="server, or batch: in this process, faster for small models.")
@@ -59,11 +65,11 @@ def evaluate(
         Optional[str], typer.Option(help="What a million tokens of the judge cost: IN,OUT.")
     ] = None,
 ) -> None:
-    """Score checkpoints with VLMEvalKit, in an environment of its own."""
+    """Score checkpoints with an evaluation kit, in an environment of its own."""
     if list_:
         from rilbench.evaluate.listing import suite_table
 
-        print_table(suite_table(suite))
+        print_table(suite_table(suite, kit))
         return
     if not model and not dry_run:
         raise UserError("name the model with --model; a checkpoint's folder, or nano:restyled")
@@ -78,9 +84,10 @@ def evaluate(
 
     plan = Plan(
         suite=suite,
-        data=data_folder(find_suite(suite), data),
+        data=data_folder(find_suite(suite).by(kit), data),
         work=work,
         db=default_db(db),
+        kit=kit,
         judge=read_judge(judge),
         endpoint=endpoint,
         benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),

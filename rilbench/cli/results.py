@@ -48,12 +48,13 @@ def compare(
     with Ledger.open_read(default_db(db)) as ledger:
         sides = [find_evaluation(ledger, name) for name in (first, second)]
         samples = [ledger.samples(each.id or 0) for each in sides]
-    found = differences(*samples)
+    found = differences(*samples, same_kit=sides[0].kit == sides[1].kit)
     if format_ == "json":
         typer.echo(as_json(found))
         return
     for word, each in zip(("first", "second"), sides, strict=True):
-        typer.echo(f"{word}: {each.id} {each.student} {each.method} {each.teacher}, {each.path}")
+        model = f"{each.student} {each.method} {each.teacher}"
+        typer.echo(f"{word}: {each.id} {model} by {each.kit}, {each.path}")
     if not found:
         typer.echo("no question has another outcome")
         return

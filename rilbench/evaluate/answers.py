@@ -87,7 +87,7 @@ def ask(
     client: ChatClient,
     prompts: PromptSet,
     answers: AnswerFile,
-    sampling: Sampling,
+    sampling: Callable[[Question], Sampling],
     on_answer: Callable[[int], None],
 ) -> None:
     """Ask every question that has no answer yet; ``on_answer`` gets the number that have one.
@@ -101,7 +101,7 @@ def ask(
 
     async def go() -> None:
         requests = (
-            (question.key, prompts.messages(question), sampling)
+            (question.key, prompts.messages(question), sampling(question))
             for question in answers.missing(prompts.questions)
         )
         answered, refused = False, 0

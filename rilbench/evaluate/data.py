@@ -1,6 +1,7 @@
 """The benchmarks' data files: where they are, whether they are the published ones, how to get them.
 
-A file is named ``<dataset>.tsv``, in VLMEvalKit's format. Files of the user's are only read.
+A file is named ``<dataset>.tsv``, in VLMEvalKit's format; lmms-eval reads Parquet files below a
+folder laid out as the hub. Files of the user's are only read.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from rilbench.errors import UserError
+from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.process import KitProcess, kit_environment
-from rilbench.evaluate.kits.vlmevalkit import WORKER
-from rilbench.evaluate.suite import Dataset, Suite
+from rilbench.evaluate.kits.vlmevalkit import VLMEvalKit
+from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
 from rilbench.locations import nano_folder
 
 State = Literal["published", "look-alike", "unverified", "missing"]
@@ -46,7 +48,27 @@ def data_folder(suite: Suite, chosen: Path | None = None) -> Path:
         return chosen
     if not suite.published:
         return nano_folder() / "benchmarks"
-    return Path(os.environ.get(DATA_VARIABLE) or "~/LMUData").expanduser()
+    own = Path(os.environ.get(DATA_VARIABLE) or "~/LMUData").expanduser()
+    return own / "hub" if suite.kit == LMMSEVAL else own
+
+
+def data_states(suite: Suite, folder: Path) -> dict[str, State]:
+    """The state of each dataset of the suite's kit.
+
+    lmms-eval's sets are the published ones where it had them from the hub, and look-alikes are made
+    for it from VLMEvalKit's files.
+    """
+    if suite.kit == VLMEVALKIT:
+        return {found.dataset.name: found.state for found in check_data(suite, folder)}
+    if suite.published:
+        local = find_kit(suite.kit).files(suite.datasets, folder)
+        return {name: "unverified" if files else "published" for name, files in local.items()}
+    found = data_states(suite.by(VLMEVALKIT), folder)
+    return {
+        task.name: found[dataset.name]
+        for benchmark in suite.benchmarks
+        for task, dataset in zip(benchmark.datasets, benchmark.by_kit[VLMEVALKIT], strict=True)
+    }
 
 
 def check_data(suite: Suite, folder: Path) -> list[DataFile]:
@@ -108,7 +130,7 @@ def ensure_data(
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as place:
         log = Path(place) / "log"
         environment = kit_environment({"LMUData": place}, network=True)
-        with KitProcess(python, WORKER, log, environment) as kit:
+        with KitProcess(python, VLMEvalKit.worker, log, environment) as kit:
             for dataset in absent:
                 on_progress(f"downloading {dataset.name}.tsv")
                 try:

@@ -1,15 +1,16 @@
-"""The evaluation kit and its judge, kept running over several evaluations."""
+"""An evaluation kit and its judge, kept running over several evaluations."""
 
 from contextlib import ExitStack
 from pathlib import Path
 
 from rilbench.evaluate.judging import EXACT_RULES, Judge, RunningJudge, running_judge
+from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.process import KitProcess
-from rilbench.evaluate.kits.vlmevalkit import start_worker
+from rilbench.evaluate.suite import VLMEVALKIT
 
 
 class Kit:
-    """VLMEvalKit's worker and the judge, each started when first needed.
+    """A kit's worker and the judge, each started when first needed.
 
     A context manager that ends both with the block. The kit's import takes about 20 s, so one that
     evaluates checkpoints as they appear gives the same `Kit` to every call of `evaluate_many`.
@@ -17,10 +18,12 @@ class Kit:
     Args:
         log: what the worker says; overwritten at each start. A judge's replies are kept beside it.
         judge: who decides free text; by default the project's exact rules.
+        name: of the kit.
     """
 
-    def __init__(self, log: Path, judge: Judge = EXACT_RULES) -> None:
-        self.log, self.chosen = log.absolute(), judge
+    def __init__(self, log: Path, judge: Judge = EXACT_RULES, name: str = VLMEVALKIT) -> None:
+        self.log, self.chosen, self.name = log.absolute(), judge, name
+        self._adapter = find_kit(name)
         self._judge, self._worker = ExitStack(), ExitStack()
         self._running: RunningJudge | None = None
         self._process: KitProcess | None = None
@@ -36,7 +39,7 @@ class Kit:
     def process(self, python: Path) -> KitProcess:
         """Return the worker; it imports the kit while the caller goes on."""
         if self._process is None:
-            started = start_worker(python, self.log)
+            started = self._adapter.start(python, self.log, self._address)
             self._process = self._worker.enter_context(started)
         return self._process
 
@@ -50,6 +53,10 @@ class Kit:
             started = running_judge(self.chosen, self.log.parent / "judge")
             self._running = self._judge.enter_context(started)
         return self._running
+
+    def _address(self) -> tuple[str, str]:
+        judge = self.judge()
+        return judge.url, judge.name
 
     def discard(self) -> None:
         """End the worker, as after a failure it may be within a job; the next is a new one."""

@@ -9,21 +9,21 @@ from rilbench.evaluate.data import check_data, data_folder
 from rilbench.evaluate.estimate import cost, estimate
 from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kits.environment import environment_name, kits_folder
-from rilbench.evaluate.kits.vlmevalkit import KIT
 from rilbench.evaluate.prompts import Question
-from rilbench.evaluate.suite import Suite, find_suite
+from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.resources import resource
 
+_PACKAGES = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
 _JUDGES = {"none": "no", "extractor": "may read", "grader": "decides"}
 
 
-def suite_table(name: str) -> Table:
-    """Every benchmark of a suite: one row each.
+def suite_table(name: str, kit: str = VLMEVALKIT) -> Table:
+    """Every benchmark of a suite as a kit has it: one row each.
 
     Raises:
-        UserError: there is no such suite.
+        UserError: there is no such suite or kit.
     """
-    suite = find_suite(name)
+    suite = find_suite(name).by(kit)
     table = _table("benchmark", "dataset", "version", "questions", "score", "judge")
     for benchmark in suite.benchmarks:
         questions = "\n".join(f"{d.questions:,}" for d in benchmark.datasets)
@@ -80,12 +80,14 @@ def estimate_table(
 def kits_table() -> Table:
     """Every kit: its version as pinned, and where its environment is."""
     table = _table("kit", "version", "environment")
-    lock = resource(f"requirements/{KIT}.lock")
-    pins = [line.split(";")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines()]
-    version = next(pin for pin in pins if pin.startswith("ms-vlmeval=="))
-    home = kits_folder() / environment_name(KIT, lock)
-    made = str(home) if (home / "bin" / "python").exists() else "made on first use"
-    table.add_row(KIT, version, made)
+    for kit, package in _PACKAGES.items():
+        lock = resource(f"requirements/{kit}.lock")
+        lines = lock.read_text(encoding="utf-8").splitlines()
+        pins = [line.split(";")[0].strip() for line in lines]
+        version = next(pin for pin in pins if pin.startswith(f"{package}=="))
+        home = kits_folder() / environment_name(kit, lock)
+        made = str(home) if (home / "bin" / "python").exists() else "made on first use"
+        table.add_row(kit, version, made)
     return table
 
 

@@ -155,7 +155,7 @@ def answer_in_batches(
     model: OfflineModel,
     prompts: PromptSet,
     answers: AnswerFile,
-    sampling: Sampling,
+    sampling: Callable[[Question], Sampling],
     size: int,
     on_answer: Callable[[int], None],
 ) -> None:
@@ -165,14 +165,19 @@ def answer_in_batches(
         model: what answers.
         prompts: all questions.
         answers: where the answers go; a kill loses at most one batch.
-        sampling: its ``max_tokens``; decoding is greedy.
+        sampling: of a question; its ``max_tokens`` counts, decoding is greedy.
         size: questions per batch.
         on_answer: gets the number of questions that have an answer.
     """
-    askable = [question for question in prompts.questions if question.problem is None]
-    for batch in batches(askable, size):
-        if missing := answers.missing(batch):
-            keys = [question.key for question in batch]
-            found = dict(zip(keys, model.answer(prompts, batch, sampling), strict=True))
-            answers.append_all({question.key: found[question.key] for question in missing})
-            on_answer(len(answers.found))
+    alike: dict[int, list[Question]] = {}
+    for question in prompts.questions:
+        if question.problem is None:
+            alike.setdefault(sampling(question).max_tokens, []).append(question)
+    for askable in alike.values():
+        for batch in batches(askable, size):
+            if missing := answers.missing(batch):
+                keys = [question.key for question in batch]
+                texts = model.answer(prompts, batch, sampling(batch[0]))
+                found = dict(zip(keys, texts, strict=True))
+                answers.append_all({question.key: found[question.key] for question in missing})
+                on_answer(len(answers.found))

@@ -1,7 +1,9 @@
 """The questions of a suite as the kit puts them, cached by data and kit."""
 
+import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.evaluate.kits import find_kit
+from rilbench.evaluate.kits.adapter import prompts_job
 from rilbench.evaluate.kits.process import KitProcess
-from rilbench.evaluate.kits.vlmevalkit import WORKER, prompts_job, specs
-from rilbench.evaluate.suite import Dataset
+from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 from rilbench.serving import Message, image_part, text_part
+
+_MARK = re.compile(r"<[^<>]*>")
+"""A picture's place."""
 
 Key = tuple[str, str]
 """Dataset and question id."""
@@ -34,11 +40,21 @@ class Question:
     parts: tuple[dict[str, str], ...]
     problem: str | None = None
     """Why it cannot be asked, such as a picture that cannot be read; then it has no parts."""
+    max_tokens: int | None = None
+    """The longest answer that the kit allows; None where it leaves that to the suite."""
+    question: str = ""
+    """As it stands in the data."""
 
     @property
     def key(self) -> Key:
         """What identifies it within a suite."""
         return self.dataset, self.question_id
+
+    @property
+    def stem(self) -> str:
+        """What it asks, alike in both kits: the first line without hint, marks and options."""
+        asked = _MARK.sub(" ", self.question.rpartition("Question:")[2]).strip()
+        return " ".join(asked.partition("\n")[0].split())
 
     @property
     def text(self) -> str:
@@ -50,11 +66,12 @@ class PromptSet:
     """A suite's questions, made by the kit once for each state of data, kit and limit.
 
     Args:
-        datasets: of one suite.
-        data: folder with ``<dataset>.tsv`` for each of them; only read.
+        datasets: of one suite, as the kit has them.
+        data: folder with the kit's data files; only read.
         cache: folder for the questions and images.
         environment: name of the kit's environment, which stands for its versions.
         limit: questions per dataset; None for all.
+        kit: the kit's name.
 
     Raises:
         UserError: a data file is missing, or the limit is not positive.
@@ -67,18 +84,18 @@ class PromptSet:
         cache: Path,
         environment: str,
         limit: int | None,
+        kit: str = VLMEVALKIT,
     ) -> None:
         if limit is not None and limit < 1:
             raise UserError(f"a limit of {limit} leaves no question; give 1 or more")
         self.datasets = tuple(datasets)
         self.limit = limit
-        files = {d.name: data / f"{d.name}.tsv" for d in datasets}
-        absent = [file.name for file in files.values() if not file.is_file()]
-        if absent:
-            raise UserError(f"{data} lacks {', '.join(absent)}; make or copy the benchmarks there")
-        self._files = list(files.values())
-        self.data_hashes = {dataset: _hash(file) for dataset, file in files.items()}
-        story = [environment, _hash(WORKER), limit, specs(datasets), self.data_hashes]
+        self.kit = find_kit(kit)
+        self._data = data.absolute()
+        self._files = self.kit.files(datasets, self._data)
+        self._hashes = {name: [_hash(file) for file in own] for name, own in self._files.items()}
+        specs = [self.kit.spec(dataset) for dataset in datasets]
+        story = [environment, _hash(self.kit.worker), limit, specs, self._hashes]
         self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
         self.folder = cache.absolute() / self.name
         self._building: Path | None = None
@@ -92,11 +109,13 @@ class PromptSet:
         """Ask the kit for the questions and return at once; `finish` waits for them."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._building = Path(tempfile.mkdtemp(prefix="building-", dir=self.folder.parent))
-        # The kit gets copies: it has been seen to overwrite data files that it does not know.
-        (self._building / "LMUData").mkdir()
-        for file in self._files:
-            shutil.copyfile(file, self._building / "LMUData" / file.name)
-        kit.submit("prompts", prompts_job(self.datasets, self._building, self.limit))
+        self.kit.prepare(self._building, [file for own in self._files.values() for file in own])
+        kit.submit("prompts", self.job(self._building))
+
+    def job(self, folder: Path | None = None) -> dict[str, Any]:
+        """The job that makes the questions, in their own folder unless another is given."""
+        where = folder or self.folder
+        return prompts_job(self.kit, self.datasets, where, self._data, self.limit)
 
     def finish(self, kit: KitProcess) -> None:
         """Wait for what `submit` began; without one, do nothing."""
@@ -116,6 +135,30 @@ class PromptSet:
         with (self.folder / "questions.jsonl").open(encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
         return [Question(**{**row, "parts": tuple(row["parts"])}) for row in rows]
+
+    @cached_property
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of each dataset's file, or of its files' hashes.
+
+        Where the kit had it from the hub: of its questions with their truths and pictures.
+        """
+        hashes = {name: own[0] for name, own in self._hashes.items() if len(own) == 1}
+        for name, own in self._hashes.items():
+            if len(own) > 1:
+                hashes[name] = hashlib.sha256(" ".join(own).encode()).hexdigest()
+            elif not own:
+                hashes[name] = self._content_hash(name)
+        return hashes
+
+    def _content_hash(self, name: str) -> str:
+        digest = hashlib.sha256()
+        for question in self.questions:
+            if question.dataset == name:
+                line = json.dumps(dataclasses.asdict(question), ensure_ascii=False)
+                pictures = [part["path"] for part in question.parts if part["type"] == "image"]
+                marks = [_hash(self.folder / picture) for picture in pictures]
+                digest.update(" ".join([line, *marks]).encode())
+        return digest.hexdigest()
 
     @cached_property
     def prompt_hashes(self) -> dict[str, str]:

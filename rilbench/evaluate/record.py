@@ -11,7 +11,8 @@ from typing import Any
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.evaluate.answers import AnswerFile
-from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING, KitScore, Outcome
+from rilbench.evaluate.kits.scores import KitScore, Outcome
+from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.suite import Benchmark, Dataset, Suite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
@@ -152,6 +153,7 @@ def _sample(
         seconds=sum(completion.seconds for completion in completions),
         finish_reason=_finish(completions),
         extracted=outcome.extracted,
+        stem=questions[0].stem,
     )
 
 

@@ -14,21 +14,18 @@ from typing import Literal
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
-from rilbench.evaluate.data import check_data, ensure_data
+from rilbench.evaluate.data import data_states, ensure_data
+from rilbench.evaluate.hub import write_hub
 from rilbench.evaluate.judging import EXACT_RULES, Judge, RunningJudge, rule_judge_name
 from rilbench.evaluate.kit import Kit
+from rilbench.evaluate.kits.adapter import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.process import KitProcess
-from rilbench.evaluate.kits.vlmevalkit import (
-    KIT,
-    KitScore,
-    read_scores,
-    score_job,
-)
+from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.offline import OfflineModel, answer_in_batches
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.record import Story, to_evaluation
-from rilbench.evaluate.suite import Suite, find_suite
+from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.serving import ChatClient, Sampling, first_model, serve
 
@@ -66,12 +63,13 @@ class Plan:
         data: folder with the kit's data files.
         work: folder for prompts, answers and the kit's results; kept, and used again.
         db: the ledger; None writes no scores.
+        kit: which kit asks and scores.
         judge: who decides free text, and reads options where the kit's rules cannot; by default
             the project's exact rules, which read none.
         endpoint: a server that already serves the model, up to ``/v1``; None starts one.
         benchmarks: columns of the suite; none for all.
         limit: questions per dataset, a sample that only their ids decide; None for all.
-        max_tokens: the longest answer; None for the suite's own.
+        max_tokens: the longest answer; None for the kit's or the suite's own.
         concurrency: requests in flight.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
@@ -84,6 +82,7 @@ class Plan:
     data: Path
     work: Path
     db: Path | None = None
+    kit: str = VLMEVALKIT
     judge: Judge = EXACT_RULES
     endpoint: str | None = None
     benchmarks: tuple[str, ...] = ()
@@ -111,7 +110,7 @@ class Plan:
         Raises:
             UserError: there is no such suite or benchmark, or the judge cannot decide one.
         """
-        suite = find_suite(self.suite)
+        suite = find_suite(self.suite).by(self.kit)
         if self.benchmarks:
             suite = suite.pick(self.benchmarks)
         needed = [b.column for b in suite.benchmarks if b.judged]
@@ -144,15 +143,15 @@ def evaluate_many(
             must be. Answers and scores that were complete by then are kept.
     """
     suite = plan.chosen()
-    if kit is not None and kit.chosen != plan.judge:
-        raise UserError("the kit was started for another judge; give both the same")
+    if kit is not None and (kit.chosen, kit.name) != (plan.judge, plan.kit):
+        raise UserError("the kit is another, or has another judge; give both the same")
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     checkpoints = [inspect_checkpoint(model) for model in models]
     with ExitStack() as stack:
         # Opened first: a read-only ledger is found before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
-        own = Kit(plan.work.absolute() / "kit.log", plan.judge)
+        own = Kit(plan.work.absolute() / "kit.log", plan.judge, plan.kit)
         running = stack.enter_context(own) if kit is None else kit
         # A language model is asked one word before anything is spent; the rules need no start.
         judge = rule_judge_name() if plan.judge.exact else running.judge().name
@@ -161,7 +160,7 @@ def evaluate_many(
         by_name = {found.fingerprint: found for found in checkpoints}
         finished = run.all(by_name, running, python)
         asked = {"name": judge} if plan.judge.exact else running.judge().story()
-        states = {found.dataset.name: found.state for found in check_data(suite, plan.data)}
+        states = data_states(suite, plan.data)
         evaluations = []
         for checkpoint in checkpoints:
             answers, version, scores = finished[checkpoint.fingerprint]
@@ -184,7 +183,7 @@ def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
     python, prompts = _prompts(plan, plan.chosen(), on_progress)
     if not prompts.ready:
         on_progress(Progress("prompts"))
-        with Kit(plan.work.absolute() / "kit.log") as kit:
+        with Kit(plan.work.absolute() / "kit.log", name=plan.kit) as kit:
             process = kit.process(python)
             prompts.submit(process)
             prompts.finish(process)
@@ -194,12 +193,17 @@ def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
 def _prompts(plan: Plan, suite: Suite, on_progress: Report) -> tuple[Path, PromptSet]:
     """The kit's Python and the suite's prompts, which may still have to be made."""
     python = plan.python or ensure_environment(
-        KIT, lambda line: on_progress(Progress("environment", note=line))
+        plan.kit, lambda line: on_progress(Progress("environment", note=line))
     )
-    ensure_data(suite, plan.data, python, lambda line: on_progress(Progress("data", note=line)))
+    data = plan.data
+    if suite.kit == VLMEVALKIT or not suite.published:
+        tsv = suite.by(VLMEVALKIT)
+        ensure_data(tsv, data, python, lambda line: on_progress(Progress("data", note=line)))
+    if suite.kit == LMMSEVAL and not suite.published:
+        data = write_hub(data, plan.work / "hub")
     environment = python.parent.parent.name
     cache = plan.work / "prompts"
-    return python, PromptSet(suite.datasets, plan.data, cache, environment, plan.limit)
+    return python, PromptSet(suite.datasets, data, cache, environment, plan.limit, plan.kit)
 
 
 class _Run:
@@ -212,11 +216,12 @@ class _Run:
         self.report = report
         self.work = plan.work.absolute()
         self.sampling = Sampling(max_tokens=suite.max_tokens)
+        longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
         server = plan.endpoint or f"transformers serve {version('transformers')} on {plan.device}"
         if plan.engine == "batch":
             how = f"batches of {plan.batch}, on {plan.device}"
             server = f"transformers generate {version('transformers')}, {how}"
-        self.generation = {"server": server, **asdict(self.sampling)}
+        self.generation = {"server": server, **asdict(self.sampling), "max_tokens": longest}
 
     def all(self, models: Mapping[str, Checkpoint], kit: Kit, python: Path) -> dict[str, Finished]:
         """Collect the answers of all models (by fingerprint), then score them."""
@@ -234,12 +239,15 @@ class _Run:
 
     def _read(self, answers: AnswerFile) -> Finished:
         """The kit's scores, without its verdicts on questions that have no answer."""
-        kit, scores = read_scores(self._result(answers), self.suite.datasets)
+        kit, scores = self._scores(self._result(answers))
         lost = {q.dataset: set[str]() for q in self.prompts.questions}
         for question in self.prompts.questions:
             if answers.found[question.key].failed:
                 lost[question.dataset].add(question.group)
         return answers, kit, {name: each.without(lost[name]) for name, each in scores.items()}
+
+    def _scores(self, result: Path) -> tuple[str, dict[str, KitScore]]:
+        return read_scores(self.prompts.kit, result, self.suite.datasets)
 
     def _work(
         self,
@@ -278,7 +286,7 @@ class _Run:
         """The kit's result is there, and no language model owes it a verdict."""
         if not result.exists():
             return False
-        _, scores = read_scores(result, self.suite.datasets)
+        _, scores = self._scores(result)
         return self.plan.judge.exact or not any(each.missing for each in scores.values())
 
     def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
@@ -296,13 +304,21 @@ class _Run:
             answers.note_problems(self.prompts.questions)
             count(len(answers.found))
             size = self.plan.batch
-            answer_in_batches(offline, self.prompts, answers, self.sampling, size, count)
+            answer_in_batches(offline, self.prompts, answers, self._sampling, size, count)
             return
         with self._client(model) as client:
             self.prompts.finish(kit)
             answers.note_problems(self.prompts.questions)
             count(len(answers.found))
-            ask(client, self.prompts, answers, self.sampling, count)
+            ask(client, self.prompts, answers, self._sampling, count)
+
+    def _sampling(self, question: Question) -> Sampling:
+        """How one question is answered: the kit's longest answer, unless the plan has its own."""
+        longest, own = self.suite.max_tokens, question.max_tokens
+        if own is not None and self.plan.max_tokens is None:
+            # A look-alike's answers are short, whatever its original's may be.
+            longest = own if self.suite.published else min(own, longest)
+        return replace(self.sampling, max_tokens=longest)
 
     @contextmanager
     def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
@@ -345,7 +361,7 @@ class _Run:
         try:
             texts = self._texts(answers)
             who = judge.url, judge.name, not judge.exact
-            job = score_job(self.suite.datasets, self.prompts.folder, building, texts, who)
+            job = score_job(self.prompts.job(), building, texts, who)
             kit.run("score", job)
             shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)

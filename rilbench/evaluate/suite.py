@@ -3,12 +3,16 @@
 A benchmark is added by one row here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
+
+VLMEVALKIT, LMMSEVAL = "vlmevalkit", "lmmseval"
+KITS = (VLMEVALKIT, LMMSEVAL)
+"""The first scores the table; the second is the cross-check."""
 
 Judging = Literal["none", "extractor", "grader"]
 """What a judge does: nothing; read the chosen option where the kit's own rules cannot (it may be
@@ -17,20 +21,24 @@ left out); decide what is right (it may not)."""
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data file of a benchmark and how VLMEvalKit scores it."""
+    """One data set of a benchmark, as a kit names and scores it.
+
+    VLMEvalKit calls it a dataset and reads it from a file of that name; lmms-eval calls it a task
+    and reads it from a hub's folder.
+    """
 
     name: str
-    """The kit's name for it, and the stem of its data file."""
+    """The kit's name for it; VLMEvalKit's is also the stem of its data file."""
     questions: int
     """How many the published set scores; one that is asked in several rotations counts once."""
-    md5: str | None
-    """Of the published file, as the kit knows it; None where the kit has none."""
+    md5: str | None = None
+    """Of the published file, as VLMEvalKit knows it; None where it has none."""
     metric: str = "Overall"
-    """Column of the kit's result that holds the score."""
+    """What the kit calls the score; in lmms-eval with its filter, unless that is "none"."""
     scale: int = 1
     """What the kit calls everything right: 1 or 100. Declared, never guessed from the value."""
     row: tuple[str, str] | None = None
-    """Column and value that pick the row of the kit's result; None: it has one row only."""
+    """Column and value that pick the row of VLMEvalKit's result; None: it has one row only."""
     split: str | None = None
     """The only split that is asked; None: all of the file."""
     judging: Judging = "extractor"
@@ -39,6 +47,14 @@ class Dataset:
     """A question counts when all its rotations (index + k · 1e6) are right."""
     version: str = ""
     """Which of several published versions it is."""
+    hub: str = ""
+    """lmms-eval's folder on the hub, ORG/NAME or ORG/NAME/CONFIG."""
+    parts: int = 1
+    """Into how many of lmms-eval's tasks it is divided."""
+    only: tuple[str, str] | None = None
+    """Column and value of the only questions that lmms-eval is to ask."""
+    rounding: float = 1e-6
+    """How far the kit's own total may be from its questions' mean, in points."""
 
     @property
     def judged(self) -> bool:
@@ -47,25 +63,20 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A task of lmms-eval that asks the same questions, and where its number stands."""
-
-    name: str
-    metric: str
-    scale: int = 1
-    judged: bool = False
-
-
-@dataclass(frozen=True)
 class Benchmark:
     """One column of the table. Several datasets count as the plain mean of their scores."""
 
     column: str
     """The paper's name for it."""
-    datasets: tuple[Dataset, ...]
-    tasks: tuple[Task, ...]
-    """What lmms-eval has for it."""
-    kit: str = "vlmevalkit"
+    by_kit: Mapping[str, tuple[Dataset, ...]]
+    """What each kit has for it."""
+    kit: str = VLMEVALKIT
+    """The kit that is to score it."""
+
+    @property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """What the kit scores."""
+        return self.by_kit[self.kit]
 
     @property
     def name(self) -> str:
@@ -99,6 +110,8 @@ class Suite:
     max_tokens: int
     published: bool = True
     """The data are the published sets; else look-alikes of the same names."""
+    kit: str = VLMEVALKIT
+    """The kit that is to score it."""
 
     @property
     def columns(self) -> list[str]:
@@ -109,6 +122,18 @@ class Suite:
     def datasets(self) -> tuple[Dataset, ...]:
         """All datasets, benchmark by benchmark."""
         return tuple(dataset for b in self.benchmarks for dataset in b.datasets)
+
+    def by(self, kit: str) -> "Suite":
+        """The same suite, scored by this kit.
+
+        Raises:
+            UserError: there is no such kit.
+        """
+        if kit not in KITS:
+            raise UserError(f"no kit {kit!r}; there is {', '.join(KITS)}")
+        return replace(
+            self, kit=kit, benchmarks=tuple(replace(b, kit=kit) for b in self.benchmarks)
+        )
 
     def pick(self, columns: Sequence[str]) -> "Suite":
         """Only these benchmarks, in the paper's order; case does not matter.
@@ -141,101 +166,151 @@ _MMVET = Dataset(
     row=("Category", "Overall"),
     judging="grader",
 )
+_MMBENCH_TASK = Dataset(
+    *("mmbench_en_dev", 1164),
+    metric="gpt_eval_score",
+    scale=100,
+    circular=True,
+    hub="lmms-lab-encoder/MMBench/en",
+    version="v1.0",
+)
+_MMVET_TASK = Dataset(
+    *("mmvet", 218),
+    metric="gpt_eval_score",
+    scale=100,
+    judging="grader",
+    hub="lmms-lab-encoder/MMVet",
+)
+
+
+def _task(name: str, questions: int, metric: str, hub: str, version: str = "") -> Dataset:
+    """A task of lmms-eval that no judge has a part in."""
+    # Of MMMU's numbers the kit keeps five digits.
+    rounding = 6e-4 if metric == "mmmu_acc" else 1e-6
+    plain = Dataset(name, questions, metric=metric, hub=hub, version=version, judging="none")
+    return replace(plain, rounding=rounding)
+
+
+def _benchmark(column: str, datasets: Sequence[Dataset], tasks: Sequence[Dataset]) -> Benchmark:
+    return Benchmark(column, {VLMEVALKIT: tuple(datasets), LMMSEVAL: tuple(tasks)})
+
+
 _BENCHMARKS = (
-    Benchmark(
+    _benchmark(
         "AI2D",
-        (Dataset("AI2D_TEST", 3088, "0f593e0d1c7df9a3d69bf1f947e71975"),),
-        (Task("ai2d", "exact_match,flexible-extract"),),
+        [Dataset("AI2D_TEST", 3088, "0f593e0d1c7df9a3d69bf1f947e71975")],
+        [_task("ai2d", 3088, "exact_match,flexible-extract", "lmms-lab-encoder/ai2d")],
     ),
-    Benchmark(
+    _benchmark(
         "ChartQA",
-        (
+        [
             Dataset(
                 *("ChartQA_TEST", 2500, "c902e0aa9be5582a7aad6dcf52734b42"),
                 scale=100,
                 judging="none",
-            ),
-        ),
-        (Task("chartqa", "relaxed_overall"),),
+            )
+        ],
+        [_task("chartqa", 2500, "relaxed_overall", "lmms-lab-encoder/ChartQA")],
     ),
-    Benchmark(
+    _benchmark(
         "MathVista",
-        (
+        [
             Dataset(
                 *("MathVista_MINI", 1000, "f199b98e178e5a2a20e7048f5dcb0464", "acc"),
                 scale=100,
                 row=("Task&Skill", "Overall"),
                 judging="grader",
                 version="testmini",
-            ),
-        ),
-        (Task("mathvista_testmini_format", "llm_as_judge_eval", scale=100, judged=True),),
+            )
+        ],
+        [
+            Dataset(
+                *("mathvista_testmini_format", 1000),
+                metric="llm_as_judge_eval",
+                scale=100,
+                judging="grader",
+                hub="AI4Math/MathVista",
+                version="testmini",
+                rounding=0.006,
+            )
+        ],
     ),
-    Benchmark("MMB", (_MMBENCH,), (Task("mmbench_en_dev", "gpt_eval_score", 100, judged=True),)),
-    Benchmark(
+    _benchmark("MMB", [_MMBENCH], [_MMBENCH_TASK]),
+    _benchmark(
         "MMB-CN",
-        (replace(_MMBENCH, name="MMBench_DEV_CN", md5="08b8fc3324a5ed74155350f57be69fbd"),),
-        (Task("mmbench_cn_dev", "gpt_eval_score", 100, judged=True),),
+        [replace(_MMBENCH, name="MMBench_DEV_CN", md5="08b8fc3324a5ed74155350f57be69fbd")],
+        [replace(_MMBENCH_TASK, name="mmbench_cn_dev", hub="lmms-lab-encoder/MMBench/cn")],
     ),
-    Benchmark("MM-Vet", (_MMVET,), (Task("mmvet", "gpt_eval_score", 100, judged=True),)),
-    Benchmark(
+    _benchmark("MM-Vet", [_MMVET], [_MMVET_TASK]),
+    _benchmark(
         "MM-Vet-v2",
-        (replace(_MMVET, name="MMVetV2", questions=517, md5=None),),
-        (Task("mmvetv2", "gpt_eval_score", 100, judged=True),),
+        [replace(_MMVET, name="MMVetV2", questions=517, md5=None)],
+        [replace(_MMVET_TASK, name="mmvetv2", questions=517, hub="whyu/mm-vet-v2")],
     ),
-    Benchmark(
+    _benchmark(
         "MMMU",
-        (
+        [
             Dataset(
                 *("MMMU_DEV_VAL", 900, "585e8ad75e73f75dcad265dfd0417d64"),
                 row=("split", "validation"),
                 split="validation",
                 version="validation",
-            ),
-        ),
-        (Task("mmmu_val", "mmmu_acc"),),
+            )
+        ],
+        [_task("mmmu_val", 900, "mmmu_acc", "lmms-lab-encoder/MMMU", "validation")],
     ),
-    Benchmark(
+    _benchmark(
         "MMMU-Pro",
-        (
+        [
             Dataset(
                 *("MMMU_Pro_10c", 1730, "22cee868fe6b680d14b99bfff6db8172"), version="10 options"
             ),
             Dataset("MMMU_Pro_V", 1730, "d01441a87b3dbe721b5a04652ae38009", version="vision"),
-        ),
-        (Task("mmmu_pro_standard", "mmmu_acc"), Task("mmmu_pro_vision", "mmmu_acc")),
+        ],
+        [
+            _task(
+                *("mmmu_pro_standard", 1730, "mmmu_acc"),
+                *("MMMU/MMMU_Pro/standard (10 options)", "10 options"),
+            ),
+            _task("mmmu_pro_vision", 1730, "mmmu_acc", "MMMU/MMMU_Pro/vision", "vision"),
+        ],
     ),
-    Benchmark(
+    _benchmark(
         "MMStar",
-        (Dataset("MMStar", 1500, "e1ecd2140806c1b1bbf54b43372efb9e"),),
-        (Task("mmstar", "average"),),
+        [Dataset("MMStar", 1500, "e1ecd2140806c1b1bbf54b43372efb9e")],
+        [_task("mmstar", 1500, "average", "Lin-Chen/MMStar")],
     ),
-    Benchmark(
+    _benchmark(
         "BLINK",
-        (
+        [
             Dataset(
                 *("BLINK", 1901, "3b6649b6a662184ea046908e5506260e"),
                 row=("split", "val"),
                 split="val",
                 version="val",
-            ),
-        ),
-        (Task("blink", "blink_acc"),),
+            )
+        ],
+        [replace(_task("blink", 1901, "blink_acc", "BLINK-Benchmark/BLINK", "val"), parts=14)],
     ),
-    Benchmark(
+    _benchmark(
         "SEED",
-        (Dataset("SEEDBench_IMG", 14233, "68017231464752261a2526d6ca3a10c0", version="images"),),
-        (Task("seedbench", "seed_image"),),
+        [Dataset("SEEDBench_IMG", 14233, "68017231464752261a2526d6ca3a10c0", version="images")],
+        [
+            replace(
+                _task("seedbench", 14233, "seed_image", "lmms-lab-encoder/SEED-Bench", "images"),
+                only=("data_type", "image"),
+            )
+        ],
     ),
-    Benchmark(
+    _benchmark(
         "SEED2+",
-        (Dataset("SEEDBench2_Plus", 2277, "e32d3216dc4f452b0fe497a52015d1fd"),),
-        (Task("seedbench_2_plus", "seedbench_2_plus_all"),),
+        [Dataset("SEEDBench2_Plus", 2277, "e32d3216dc4f452b0fe497a52015d1fd")],
+        [_task("seedbench_2_plus", 2277, "seedbench_2_plus_all", "doolayer/SEED-Bench-2-Plus")],
     ),
-    Benchmark(
+    _benchmark(
         "RWQA",
-        (Dataset("RealWorldQA", 765, "4de008f55dc4fd008ca9e15321dc44b7"),),
-        (Task("realworldqa", "exact_match,flexible-extract"),),
+        [Dataset("RealWorldQA", 765, "4de008f55dc4fd008ca9e15321dc44b7")],
+        [_task("realworldqa", 765, "exact_match", "lmms-lab-encoder/RealWorldQA")],
     ),
 )
 assert tuple(benchmark.column for benchmark in _BENCHMARKS) == COLUMNS

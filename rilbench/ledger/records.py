@@ -90,6 +90,8 @@ class Sample:
         seconds: how long it took.
         finish_reason: "stop", "length" or what else the server said; "error: …" without an answer.
         extracted: the answer that the kit read from the response, None where it does not say.
+        stem: what the question asks, without options and instructions, by which two kits'
+            questions are matched; None in older rows.
 
     Raises:
         ValueError: the score is out of range.
@@ -106,6 +108,7 @@ class Sample:
     seconds: float | None = None
     finish_reason: str | None = None
     extracted: str | None = None
+    stem: str | None = None
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0.0 <= self.score <= 1.0:
@@ -161,6 +164,11 @@ class Evaluation:
             raise ValueError(f"{self.created!r} is not in UTC; use utc_now()")
 
     @property
+    def kit(self) -> str:
+        """The kit that scored it."""
+        return "+".join(sorted({score.kit for score in self.scores}))
+
+    @property
     def moment(self) -> datetime.datetime:
         """``created`` as a time."""
         return datetime.datetime.fromisoformat(self.created.replace("Z", "+00:00"))
@@ -188,10 +196,10 @@ def utc_now() -> str:
 
 
 def latest(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Keep the newest evaluation of each model (content and labels) in each suite, newest first."""
+    """Keep the newest evaluation of each model and label, by suite and kit; newest first."""
     ordered = sorted(evaluations, key=lambda each: (each.moment, each.id or 0), reverse=True)
     newest: dict[tuple[str, ...], Evaluation] = {}
     for each in ordered:
         model = (each.fingerprint, each.student, each.method, each.teacher)
-        newest.setdefault((*model, each.suite), each)
+        newest.setdefault((*model, each.suite, each.kit), each)
     return list(newest.values())

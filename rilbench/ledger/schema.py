@@ -92,7 +92,9 @@ _SECOND = (
     "ALTER TABLE samples ADD COLUMN extracted TEXT",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
+_THIRD = ("ALTER TABLE samples ADD COLUMN stem TEXT",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
 """Statements that lead from version n to n + 1. Append only: files in the field have run these."""
 
 

@@ -19,12 +19,12 @@ def table_rows(evaluations: Iterable[Evaluation], suite_columns: SuiteColumns) -
 
 
 def measured_rows(evaluations: Iterable[Evaluation], suite_columns: SuiteColumns) -> list[TableRow]:
-    """Return one row per model and suite from its newest evaluation.
+    """Return one row per model, suite and kit from its newest evaluation.
 
     They go by student and suite, the untrained model first, then by method, teacher and time.
     """
     newest = latest(evaluations)  # Newest first.
-    starts = {(each.fingerprint, each.suite): each for each in reversed(newest)}
+    starts = {(each.fingerprint, each.suite, each.kit): each for each in reversed(newest)}
 
     def order(each: Evaluation) -> tuple[object, ...]:
         labels = (each.student, each.suite, each.method != UNTRAINED, each.method, each.teacher)
@@ -32,7 +32,7 @@ def measured_rows(evaluations: Iterable[Evaluation], suite_columns: SuiteColumns
 
     rows = []
     for each in sorted(newest, key=order):
-        start = starts.get((each.start_fingerprint or "", each.suite))
+        start = starts.get((each.start_fingerprint or "", each.suite, each.kit))
         rows.append(_row(each, start, suite_columns(each.suite)))
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,15 +41,33 @@ class Difference:
         return self.second.score - self.first.score
 
 
-def differences(first: Iterable[Sample], second: Iterable[Sample]) -> list[Difference]:
-    """Compare two evaluations question by question, in the first one's order."""
-    left = {(s.benchmark, s.question_id): s for s in first}
-    right = {(s.benchmark, s.question_id): s for s in second}
+def differences(
+    first: Iterable[Sample], second: Iterable[Sample], *, same_kit: bool = True
+) -> list[Difference]:
+    """Compare two evaluations question by question, in the first one's order.
+
+    Two kits name their questions differently; those that ask the same are then matched, of several
+    that ask the same (about other pictures) the first with the first.
+    """
+    left, right = _named(first, same_kit), _named(second, same_kit)
     found = []
     for key in dict.fromkeys((*left, *right)):
         a, b = left.get(key), right.get(key)
         if a is None or b is None or a.score != b.score:
-            found.append(Difference(*key, _cause(a, b), a, b))
+            name = next(each.question_id for each in (a, b) if each is not None)
+            found.append(Difference(key[0], name, _cause(a, b), a, b))
+    return found
+
+
+def _named(samples: Iterable[Sample], same_kit: bool) -> dict[tuple[str, ...], Sample]:
+    if same_kit:
+        return {(s.benchmark, s.question_id): s for s in samples}
+    found: dict[tuple[str, ...], Sample] = {}
+    seen: Counter[tuple[str, str]] = Counter()
+    for sample in samples:
+        asked = (sample.benchmark, sample.stem or sample.question_id)
+        found[asked[0], asked[1], str(seen[asked])] = sample
+        seen[asked] += 1
     return found
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rilbench.ledger import Evaluation
 
 _NONE = "-"
+_CROSS_CHECK = "lmms-eval"
+"""The kit whose rows say so; the others are VLMEvalKit's."""
 _UNLIKE = "≠"
 
 # At most five wide, so that 14 columns and the names fit into 100.
@@ -56,6 +58,7 @@ def _json(rows: Sequence[TableRow]) -> str:
     listed = [
         {
             **{name: getattr(row, name) for name in names},
+            "suite": row.suite + _cross_check(row),
             "scores": {column: row.scores[column] for column in COLUMNS},
             "average": row.average,
         }
@@ -69,6 +72,7 @@ def _markdown(rows: Sequence[TableRow]) -> str:
     lines = [[*names, *COLUMNS, "average"], ["---"] * len(names) + ["---:"] * (len(COLUMNS) + 1)]
     for row in rows:
         cells = [_escaped(getattr(row, name)) for name in names]
+        cells[-1] += _cross_check(row)
         for column in (*COLUMNS, "average"):
             value, difference = _value(row, column), _difference(row, column)
             cells.append(f"{value} ({difference})" if difference not in ("", _NONE) else value)
@@ -154,7 +158,13 @@ def _style(cell: str, minus: str) -> str:
 
 
 def _label(row: TableRow) -> str:
-    return _printable(row.method if row.teacher == "none" else f"{row.method} {row.teacher}")
+    label = row.method if row.teacher == "none" else f"{row.method} {row.teacher}"
+    return _printable(label) + _cross_check(row)
+
+
+def _cross_check(row: TableRow) -> str:
+    other = row.evaluation is not None and row.evaluation.kit == _CROSS_CHECK
+    return f" ({_CROSS_CHECK})" if other else ""
 
 
 def _printable(text: str) -> str:

@@ -86,7 +86,7 @@ def test_a_question_that_is_refused_or_cannot_be_asked_stops_no_other(tmp_path: 
     with fake_judge(answer) as server, open_answers(tmp_path / "answers.jsonl") as answers:
         client = ChatClient(server.url, "m", concurrency=1)
         answers.note_problems(prompts.questions)
-        ask(client, prompts, answers, Sampling(8), lambda _: None)
+        ask(client, prompts, answers, lambda _: Sampling(8), lambda _: None)
         reasons = {key[1]: found.finish_reason for key, found in answers.found.items()}
         assert reasons["1"] == "unknown"
         assert reasons["2"] == "error: its picture cannot be read"
@@ -94,7 +94,7 @@ def test_a_question_that_is_refused_or_cannot_be_asked_stops_no_other(tmp_path: 
         # The next time it is asked again, and only it.
         assert answers.missing(prompts.questions) == [prompts.questions[2]]
         asked, too_long = len(server.seen), False
-        ask(ChatClient(server.url, "m"), prompts, answers, Sampling(8), lambda _: None)
+        ask(ChatClient(server.url, "m"), prompts, answers, lambda _: Sampling(8), lambda _: None)
         assert len(server.seen) == asked + 1
         assert answers.missing(prompts.questions) == []
     with open_answers(tmp_path / "answers.jsonl") as answers:
@@ -108,7 +108,7 @@ def test_a_server_that_refuses_everything_is_named_at_once(tmp_path: Path) -> No
     ):
         client = ChatClient(server.url, "m", concurrency=2)
         with pytest.raises(UserError, match="refused a request with 400: no such model"):
-            ask(client, cast("PromptSet", Many()), answers, Sampling(8), lambda _: None)
+            ask(client, cast("PromptSet", Many()), answers, lambda _: Sampling(8), lambda _: None)
     assert len(server.seen) < 12
 
 
@@ -120,7 +120,7 @@ def test_an_answer_that_is_none_is_named(tmp_path: Path, content: bytes) -> None
     ):
         client = ChatClient(server.url, "m", concurrency=1, retries=0)
         with pytest.raises(UserError, match=r"more than 4194304 bytes|not an OpenAI chat"):
-            ask(client, cast("PromptSet", Many()), answers, Sampling(8), lambda _: None)
+            ask(client, cast("PromptSet", Many()), answers, lambda _: Sampling(8), lambda _: None)
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

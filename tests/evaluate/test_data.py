@@ -13,7 +13,6 @@ import pytest
 from rilbench.errors import UserError
 from rilbench.evaluate.data import check_data, data_folder, ensure_data, file_hashes
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.kits.vlmevalkit import KIT
 from rilbench.evaluate.mmvetv2 import convert_mmvetv2
 from rilbench.evaluate.suite import Dataset, Suite, find_suite
 from rilbench.locations import nano_folder
@@ -47,7 +46,8 @@ def test_a_published_file_is_known_by_its_hash(tmp_path: Path) -> None:
     (tmp_path / "AI2D_TEST.tsv").write_bytes(b"index\n")
     (tmp_path / "MMStar.tsv").write_bytes(b"index\n")
     md5 = hashlib.md5(b"index\n").hexdigest()
-    known = replace(PAPER.benchmarks[0], datasets=(Dataset("AI2D_TEST", 1, md5),))
+    files = {"vlmevalkit": (Dataset("AI2D_TEST", 1, md5),)}
+    known = replace(PAPER.benchmarks[0], by_kit=files)
     suite: Suite = replace(PAPER, benchmarks=(known, *PAPER.pick(["MMStar"]).benchmarks))
     found = check_data(suite, tmp_path)
     assert [each.state for each in found] == ["published", "unverified"]
@@ -67,7 +67,7 @@ def test_without_a_network_the_missing_file_and_its_place_are_named(
         match=r"^RealWorldQA\.tsv in \S+ is missing, and cannot be downloaded \(no answer from "
         r"https://\S+/RealWorldQA\.tsv\); copy it there, or give .* --data$",
     ):
-        ensure_data(suite, tmp_path, ensure_environment(KIT), said.append)
+        ensure_data(suite, tmp_path, ensure_environment("vlmevalkit"), said.append)
     assert said == ["downloading RealWorldQA.tsv"]
     assert (tmp_path / "BLINK.tsv").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["BLINK.tsv"], "nothing is left over"

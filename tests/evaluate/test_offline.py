@@ -115,7 +115,7 @@ def answer_all(
     model: OfflineModel, prompts: PromptSet, path: Path, report: Callable[[int], None]
 ) -> dict[Any, str]:
     with open_answers(path) as answers:
-        answer_in_batches(model, prompts, answers, SAMPLING, 4, report)
+        answer_in_batches(model, prompts, answers, lambda _: SAMPLING, 4, report)
         return {key: completion.text for key, completion in answers.found.items()}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.evaluate.answers import open_answers
-from rilbench.evaluate.kits.vlmevalkit import KitScore, Outcome
+from rilbench.evaluate.kits.scores import KitScore, Outcome
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.record import Story, code_version, to_evaluation
 from rilbench.evaluate.suite import Suite, suite

@@ -20,7 +20,6 @@ from rilbench.errors import UserError
 from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.kits.vlmevalkit import KIT
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.run import Plan, Progress, _Run, evaluate, evaluate_many
 from rilbench.evaluate.suite import find_suite
@@ -48,7 +47,7 @@ def right_answers(data: Path) -> dict[tuple[str, str], str]:
 def answer_in_advance(model: Path, plan: Plan) -> int:
     """Leave what a killed evaluation leaves: some answers, here right ones, and a torn line."""
     suite = find_suite(plan.suite)
-    environment = ensure_environment(KIT).parent.parent.name
+    environment = ensure_environment("vlmevalkit").parent.parent.name
     prompts = PromptSet(suite.datasets, plan.data, plan.work / "prompts", environment, None)
     run = _Run(plan, suite, prompts, RULE_JUDGE, lambda _: None)
     path = run._answer_path(inspect_checkpoint(model).fingerprint)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from rilbench.evaluate.kits import find_kit
+from rilbench.evaluate.kits.adapter import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.kits.vlmevalkit import KIT, read_scores, score_job, start_worker
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.suite import find_suite
 from rilbench.judge.server import RULE_JUDGE, rule_judge
@@ -14,6 +15,7 @@ from rilbench.teachers.questions import PLACEHOLDER
 from rilbench.teachers.questions import Question as TrainingQuestion
 
 QUESTIONS = 12
+KIT = find_kit("vlmevalkit")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,8 @@ def kit(tmp_path_factory):
     write_benchmarks(folder / "data", "dev", QUESTIONS)
     datasets = find_suite("nano").datasets
     assert {d.name for d in datasets} == set(BENCHMARK_FILES)
-    with start_worker(ensure_environment(KIT), folder / "log") as process:
+    python = ensure_environment(KIT.name)
+    with KIT.start(python, folder / "log", lambda: ("", "")) as process:
         prompts = PromptSet(datasets, folder / "data", folder / "prompts", "env", None)
         prompts.submit(process)
         prompts.finish(process)
@@ -74,10 +77,8 @@ def scores(kit, form, folder):
     with rule_judge() as url:
         texts = answers(prompts, form)
         datasets = find_suite("nano").datasets
-        process.run(
-            "score", score_job(datasets, prompts.folder, folder, texts, (url, RULE_JUDGE, False))
-        )
-    _, found = read_scores(folder / "result.json", datasets)
+        process.run("score", score_job(prompts.job(), folder, texts, (url, RULE_JUDGE, False)))
+    _, found = read_scores(KIT, folder / "result.json", datasets)
     return {name: score.value for name, score in found.items()}
 
 

@@ -63,6 +63,21 @@ def test_the_same_number_in_two_benchmarks_is_two_questions() -> None:
     assert counts(found)["BLINK"]["other response"] == 1
 
 
+def test_two_kits_questions_are_matched_by_what_they_ask() -> None:
+    """Their numbers differ; of two questions with the same words the first is the first."""
+    first = [
+        dataclasses.replace(RIGHT, question_id=str(i), stem=stem)
+        for i, stem in enumerate(("Which digit?", "Which colour?", "Which digit?"))
+    ]
+    second = [
+        dataclasses.replace(each, question_id=f"row {each.question_id}", score=score, response="A")
+        for each, score in ((first[1], 1.0), (first[0], 1.0), (first[2], 0.0))
+    ]
+    (found,) = differences(first, second, same_kit=False)
+    assert (found.question_id, found.cause, found.first) == ("2", "other response", first[2])
+    assert len(differences(first, second)) == 6
+
+
 def text(table: object) -> str:
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(table)

@@ -18,17 +18,20 @@ from rilbench.serving import log_end
 
 # All that a kit inherits. Keys of the user's are none of its business: VLMEvalKit logs them.
 _INHERITED = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
-_PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "no_proxy")
+_NETWORK = (
+    *("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "no_proxy"),
+    *("HF_HOME", "HF_ENDPOINT"),
+)
 
 
 def kit_environment(settings: Mapping[str, str], *, network: bool = False) -> dict[str, str]:
     """Return environment variables for a worker: a few inherited ones and ``settings``.
 
-    Proxies are for a worker that uses the ``network``: VLMEvalKit sends all requests through
-    ``http_proxy`` and ignores ``no_proxy``, but every judge that a kit is told of is on this
-    machine (`rilbench.judge.proxy`).
+    Proxies and the hub's settings are for a worker that uses the ``network``: VLMEvalKit sends all
+    requests through ``http_proxy`` and ignores ``no_proxy``, but every judge that a kit is told of
+    is on this machine (`rilbench.judge.proxy`).
     """
-    names = (*_INHERITED, *_PROXIES) if network else _INHERITED
+    names = (*_INHERITED, *_NETWORK) if network else _INHERITED
     return {
         **{name: os.environ[name] for name in names if name in os.environ},
         "OMP_NUM_THREADS": "1",

@@ -4,10 +4,10 @@ Three jobs, each a JSON object, files in and files out:
 
 ``prompts``  {"folder", "datasets", "limit"}
     Reads ``folder/LMUData/<dataset>.tsv``, writes ``folder/questions.jsonl``, one line
-    {"dataset", "question_id", "group", "truth", "category", "parts", "problem"} per question; image
-    paths in it are relative to ``folder``. Where a picture cannot be read, ``problem`` says so and
-    there are no parts. ``limit`` keeps a sample of each that only the ids decide (a circular
-    question with all its rotations counts once).
+    {"dataset", "question_id", "group", "truth", "category", "question", "parts", "problem"} per
+    question; image paths in it are relative to ``folder``. Where a picture cannot be read,
+    ``problem`` says so and there are no parts. ``limit`` keeps a sample of each that only the ids
+    decide (a circular question with all its rotations counts once).
 ``score``    {"folder", "datasets", "answers", "out", "judge"}
     ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
     {"url", "name", "reads"}, and ``reads`` says whether it reads options where the kit's rules
@@ -164,6 +164,7 @@ def write_prompts(job: dict[str, Any]) -> None:
                         "group": group,
                         "truth": str(row["answer"]),
                         "category": str(row["category"]) if "category" in row else None,
+                        "question": str(row["question"]),
                         **prompt(dataset, row, folder),
                     }
                     sink.write(json.dumps(question, ensure_ascii=False) + "\n")

@@ -4,7 +4,9 @@ import base64
 import io
 import itertools
 import json
+import os
 import shutil
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,22 +19,17 @@ from fake_judge import Answer, FakeJudge, fake_judge, says
 from PIL import Image, ImageChops
 
 from rilbench.errors import UserError
+from rilbench.evaluate.kits import adapter, find_kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.process import KitProcess
-from rilbench.evaluate.kits.vlmevalkit import (
-    KIT,
-    KitScore,
-    prompts_job,
-    read_scores,
-    score_job,
-    start_worker,
-)
+from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.prompts import PromptSet, Question
-from rilbench.evaluate.suite import Dataset, find_suite
+from rilbench.evaluate.suite import VLMEVALKIT, Dataset, find_suite
 from rilbench.judge.proxy import JudgeProxy
 from rilbench.judge.server import RULE_JUDGE, rule_judge
 
 DATASETS = find_suite("nano").datasets
+KIT = find_kit(VLMEVALKIT)
 Texts = dict[str, dict[str, str]]
 FAST: dict[str, Any] = {"retries": 1, "backoff": 0.01}
 
@@ -43,8 +40,23 @@ def named(*names: str) -> list[Dataset]:
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KitProcess]:
-    with start_worker(ensure_environment(KIT), tmp_path_factory.mktemp("kit") / "log") as it:
+    log = tmp_path_factory.mktemp("kit") / "log"
+    with KIT.start(ensure_environment(KIT.name), log, lambda: ("", "")) as it:
         yield it
+
+
+def prompts_job(datasets: list[Dataset], folder: Path) -> dict[str, Any]:
+    return adapter.prompts_job(KIT, datasets, folder, folder, None)
+
+
+def score_job(
+    datasets: list[Dataset], folder: Path, out: Path, answers: Texts, judge: tuple[str, str, bool]
+) -> dict[str, Any]:
+    return adapter.score_job(prompts_job(datasets, folder), out, answers, judge)
+
+
+def read_scores(file: Path, datasets: list[Dataset]) -> tuple[str, dict[str, KitScore]]:
+    return adapter.read_scores(KIT, file, datasets)
 
 
 @pytest.fixture(scope="module")
@@ -428,22 +440,22 @@ def test_bad_data_is_named(kit: KitProcess, data: Path, tmp_path: Path) -> None:
     table.loc[3, "index"] = 0
     table.to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"MMStar\.tsv has index 0 twice"):
-        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path))
     table.drop(columns="answer").to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"MMStar\.tsv has no column 'answer'"):
-        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path))
     table.drop(columns="index").to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"the kit cannot read MMStar\.tsv \(KeyError: 'index'\)"):
-        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path))
     table["index"] = ["0", "1", "../../2", "3"]
     table.to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"index '\.\./\.\./2', a path"):
-        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path))
     table["index"] = range(4)
     outside = table.drop(columns="image").assign(image_path=str(Path(__file__)))
     outside.to_csv(place / "MMStar.tsv", sep="\t", index=False)
     with pytest.raises(UserError, match="a picture outside of their folder"):
-        kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+        kit.run("prompts", prompts_job(named("MMStar"), tmp_path))
 
 
 def encoded(picture: Image.Image, kind: str, **more: Any) -> str:
@@ -473,7 +485,7 @@ def test_pictures_as_users_have_them(kit: KitProcess, data: Path, tmp_path: Path
     rows = rows.assign(index=list(pictures), image=list(pictures.values()))
     (tmp_path / "LMUData").mkdir()
     rows.to_csv(tmp_path / "LMUData" / "MMStar.tsv", sep="\t", index=False)
-    kit.run("prompts", prompts_job(named("MMStar"), tmp_path, None))
+    kit.run("prompts", prompts_job(named("MMStar"), tmp_path))
     lines = (tmp_path / "questions.jsonl").read_text().splitlines()
     found = {row["question_id"]: row for row in map(json.loads, lines)}
     broken = {name for name, row in found.items() if row["problem"]}
@@ -496,3 +508,56 @@ def test_a_total_that_its_questions_contradict_is_refused(tmp_path: Path) -> Non
     file.write_text(json.dumps({"kit": "ms-vlmeval 0.0.20", "datasets": {"MMStar": found}}))
     with pytest.raises(UserError, match=r"MMStar: the kit's total 50\.0 is not the mean 100\.0"):
         read_scores(file, named("MMStar"))
+
+
+ALONE = Path(__file__).parents[2] / "support" / "vlmeval_alone.py"
+IN_KIT = [dataset for dataset in DATASETS if dataset.name != "MMVetV2"]
+
+
+def alone(data: Path, answers: Texts, out: Path, judge: str) -> dict[str, Any]:
+    """The kit's own results for the same answers."""
+    shutil.copytree(data, out / "LMUData")
+    (out / "answers.json").write_text(json.dumps(answers))
+    settings = {"OPENAI_API_KEY": "none", "OPENAI_API_BASE": f"{judge}/chat/completions"}
+    settings |= {"LOCAL_LLM": RULE_JUDGE, "OMP_NUM_THREADS": "1"}
+    judged = ",".join(dataset.name for dataset in DATASETS if dataset.judged)
+    command = [str(ensure_environment(KIT.name)), str(ALONE), "LMUData", judged]
+    subprocess.run(
+        [*command, "answers.json", "results.json"],
+        cwd=out,
+        env=os.environ | settings,
+        check=True,
+        capture_output=True,
+    )
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("MMStar", "MMBench_DEV_EN", "ChartQA_TEST"), id="few"),
+        pytest.param(tuple(d.name for d in IN_KIT), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_scores_are_the_kits_own(
+    kit: KitProcess,
+    prompts: PromptSet,
+    data: Path,
+    judge: str,
+    tmp_path: Path,
+    names: tuple[str, ...],
+) -> None:
+    """On answers that are right, wrong, and in a form on which readers differ."""
+    forms = ["{}", "Let me think. The answer is ({}).", "**{}**", "no idea"]
+    answers: Texts = {name: {} for name in names}
+    for number, question in enumerate(prompts.questions):
+        if question.dataset in answers:
+            text = forms[number % 3 if number % 5 else 3].format(question.truth)
+            answers[question.dataset][question.question_id] = text
+    ours = score(kit, prompts, tmp_path / "ours", judge, answers)
+    theirs = alone(data, answers, tmp_path / "alone", judge)
+    for dataset in named(*names):
+        own = KIT.total(dataset, {"records": theirs[dataset.name]})
+        assert ours[dataset.name].value == pytest.approx(own, abs=1e-9), dataset.name
+        assert ours[dataset.name].missing == 0

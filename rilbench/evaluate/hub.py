@@ -1,0 +1,343 @@
+"""The look-alikes as their originals lie on the hub, for lmms-eval.
+
+One folder of Parquet files for each of its datasets, made from VLMEvalKit's files: the same
+pictures, questions, options and answers, in the same order, under the columns that lmms-eval reads.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import csv
+import hashlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, str]
+Doc = dict[str, Any]
+
+_LETTERS = "ABCDEFGHIJ"
+_BLINK = (
+    *("Counting", "Visual_Correspondence", "Semantic_Correspondence", "Object_Localization"),
+    *("Visual_Similarity", "Art_Style", "Spatial_Relation", "Relative_Reflectance", "Jigsaw"),
+    *("Forensic_Detection", "Functional_Correspondence", "Multi-view_Reasoning", "IQ_Test"),
+    "Relative_Depth",
+)
+"""BLINK's tasks in lmms-eval's order, each a configuration of its own; the look-alike's questions
+are dealt out to them in order."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one of VLMEvalKit's files goes."""
+
+    file: str
+    folder: str
+    split: str
+    row: Callable[[Line, int], Doc]
+    pictures: Sequence[str] = field(default=("image",))
+    """Columns that hold a picture, or a list of pictures."""
+
+
+def write_hub(source: Path, out: Path) -> Path:
+    """Write the look-alikes of ``source`` (``<dataset>.tsv``) below ``out``, unless they are there.
+
+    Returns:
+        The folder, named after the files' content.
+    """
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for place in _PLACES:
+        digest.update((source / f"{place.file}.tsv").read_bytes())
+    folder = out / digest.hexdigest()[:12]
+    if not folder.is_dir():
+        out.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix="building-", dir=out))
+        try:
+            with _no_bars():
+                for place in _PLACES:
+                    _write(place, _lines(source / f"{place.file}.tsv"), building)
+            building.rename(folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep the library's bars out of our own."""
+    import datasets
+
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _lines(file: Path) -> list[Line]:
+    csv.field_size_limit(sys.maxsize)
+    with file.open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream, delimiter="\t"))
+    # The kit lets a question name another whose picture it shares, as rotations do.
+    by_index = {line["index"]: line["image"] for line in lines}
+    return [{**line, "image": by_index.get(line["image"], line["image"])} for line in lines]
+
+
+def _write(place: _Place, lines: Sequence[Line], root: Path) -> None:
+    """One file; of BLINK one for each of its tasks."""
+    docs = [place.row(line, number) for number, line in enumerate(lines)]
+    if place.file != "BLINK":
+        _parquet(docs, place, root / place.folder)
+        return
+    for i, task in enumerate(_BLINK):
+        own = docs[i * len(docs) // len(_BLINK) : (i + 1) * len(docs) // len(_BLINK)]
+        named = [doc | {"sub_task": task, "idx": f"val_{task}_{n}"} for n, doc in enumerate(own)]
+        _parquet(named, place, root / place.folder / task)
+
+
+def _parquet(docs: Sequence[Doc], place: _Place, folder: Path) -> None:
+    from datasets import Dataset, Image
+    from datasets import Sequence as Several
+
+    found = Dataset.from_list(list(docs))
+    for column in place.pictures:
+        several = any(isinstance(doc[column], list) for doc in docs)
+        found = found.cast_column(column, Several(Image()) if several else Image())
+    folder.mkdir(parents=True, exist_ok=True)
+    found.to_parquet(folder / f"{place.split}-00000-of-00001.parquet")
+
+
+# ---- one question of each
+
+
+def _pictures(line: Line) -> list[dict[str, Any]]:
+    text = line["image"]
+    coded = ast.literal_eval(text) if text.startswith("[") else [text]
+    return [{"bytes": base64.b64decode(each), "path": None} for each in coded]
+
+
+def _numbered(line: Line, first: int, count: int) -> Doc:
+    """Pictures as ``image_1``, ``image_2``, …; those that there are not are none."""
+    found = dict(enumerate(_pictures(line), first))
+    return {f"image_{i}": found.get(i) for i in range(first, first + count)}
+
+
+def _options(line: Line) -> list[str]:
+    return [line[letter] for letter in _LETTERS if line.get(letter)]
+
+
+def _listed(line: Line) -> str:
+    return "\n".join(f"{letter}. {line[letter]}" for letter in _LETTERS if line.get(letter))
+
+
+def _ai2d(line: Line, _: int) -> Doc:
+    return {
+        "question": line["question"],
+        "options": _options(line),
+        "answer": str(_LETTERS.index(line["answer"])),
+        "image": _pictures(line)[0],
+    }
+
+
+def _chartqa(line: Line, _: int) -> Doc:
+    return {
+        "question": line["question"],
+        "answer": line["answer"],
+        "type": f"{line['split'].removeprefix('test_')}_test",
+        "image": _pictures(line)[0],
+    }
+
+
+def _mathvista(line: Line, _: int) -> Doc:
+    choices = ast.literal_eval(line["choices"]) if line["choices"] else None
+    head, mark, question = line["question"].partition("Question: ")
+    return {
+        "pid": line["index"],
+        "question": question.split("\n")[0] if mark else head,
+        "decoded_image": _pictures(line)[0],
+        "choices": choices or None,
+        "unit": None,
+        "precision": float(line["precision"] or 1),
+        "answer": line["answer"],
+        "question_type": line["question_type"],
+        "answer_type": line["answer_type"],
+        "query": line["question"],
+        "metadata": {
+            **dict.fromkeys(("language", "source", "category", "context", "grade"), "nano"),
+            "split": "testmini",
+            "task": line["task"],
+            "skills": ast.literal_eval(line["skills"]),
+        },
+    }
+
+
+def _mmbench(line: Line, _: int) -> Doc:
+    return {
+        "index": int(line["index"]),
+        "question": line["question"],
+        "hint": None,
+        "answer": line["answer"],
+        **{letter: line.get(letter) or "nan" for letter in "ABCD"},
+        "category": line["category"],
+        "image": _pictures(line)[0],
+        "source": "nano",
+        "L2-category": line["l2-category"],
+        "comment": "",
+        "split": line["split"],
+    }
+
+
+def _mmvet(line: Line, _: int) -> Doc:
+    return {
+        "question_id": line["index"],
+        "image": _pictures(line)[0],
+        "question": line["question"],
+        "answer": line["answer"],
+        "image_source": "nano",
+        "capability": line["category"],
+    }
+
+
+def _mmvetv2(line: Line, _: int) -> Doc:
+    return {
+        "id": line["index"],
+        "question": re.sub(
+            r"<image (\d+)>",
+            lambda found: f"<IMG><image_{int(found[1]) - 1}><IMG>",
+            line["question"],
+        ),
+        "answer": line["answer"],
+        "capability": line["category"].split(","),
+        "added_in": "v2",
+        **_numbered(line, 0, 17),
+    }
+
+
+def _mmmu(line: Line, number: int) -> Doc:
+    return {
+        "id": f"validation_{line['category']}_{number + 1}",
+        "question": line["question"],
+        "options": str(_options(line)),
+        "explanation": "",
+        **_numbered(line, 1, 7),
+        "img_type": "['nano']",
+        "answer": line["answer"],
+        "topic_difficulty": "Easy",
+        "question_type": "multiple-choice" if _options(line) else "open",
+        "subfield": line["category"],
+    }
+
+
+def _mmmu_pro(line: Line, number: int) -> Doc:
+    return {
+        "id": f"test_{line['category']}_{number + 1}",
+        "question": f"<image 1> {line['question']}",
+        "options": str(_options(line)),
+        "explanation": "",
+        **_numbered(line, 1, 7),
+        "img_type": "['nano']",
+        "answer": line["answer"],
+        "topic_difficulty": line["topic_difficulty"],
+        "subject": line["category"],
+    }
+
+
+def _mmmu_pro_vision(line: Line, number: int) -> Doc:
+    return {
+        "id": f"test_{line['category']}_{number + 1}",
+        "image": _pictures(line)[0],
+        "options": str(_options(line)),
+        "answer": line["answer"],
+        "subject": line["category"],
+    }
+
+
+def _mmstar(line: Line, _: int) -> Doc:
+    listed = ", ".join(f"{a}: {line[a]}" for a in _LETTERS if line.get(a))
+    return {
+        "index": int(line["index"]),
+        "question": f"{line['question']}\nOptions: {listed}",
+        "image": _pictures(line)[0],
+        "answer": line["answer"],
+        "category": line["category"],
+        "l2_category": line["l2_category"],
+        "meta_info": {"source": "nano"},
+    }
+
+
+def _blink(line: Line, _: int) -> Doc:
+    options = _options(line)
+    listed = "\n".join(f"({a}) {text}" for a, text in zip(_LETTERS, options, strict=False))
+    return {
+        "question": line["question"],
+        **_numbered(line, 1, 4),
+        "choices": options,
+        "answer": f"({line['answer']})",
+        "prompt": f"{line['question']}\nSelect from the following choices.\n{listed}\n",
+        "explanation": "",
+    }
+
+
+def _seed(line: Line, _: int) -> Doc:
+    return {
+        "answer": line["answer"],
+        **{f"choice_{letter.lower()}": line[letter] for letter in "ABCD"},
+        "data_id": line["index"],
+        "data_type": "image",
+        "question": line["question"],
+        "question_id": line["index"],
+        "question_type_id": 1,
+        "image": _pictures(line),
+        "segment": [],
+    }
+
+
+def _seed2plus(line: Line, _: int) -> Doc:
+    return {
+        "answer": line["answer"],
+        **{f"choice_{letter}": line[letter] for letter in "ABCD"},
+        "data_id": line["index"],
+        "question": line["question"],
+        "question_id": line["index"],
+        "question_image_type": line["category"].lower(),
+        "image": _pictures(line)[0],
+    }
+
+
+def _realworldqa(line: Line, _: int) -> Doc:
+    asked = "Please answer directly with only the letter of the correct option and nothing else."
+    return {
+        "image": _pictures(line)[0],
+        "image_path": f"{line['index']}.jpg",
+        "question": f"{line['question']}\n{_listed(line)}\n{asked}",
+        "answer": line["answer"],
+    }
+
+
+_SEVEN = [f"image_{i}" for i in range(1, 8)]
+_PLACES = (
+    _Place("AI2D_TEST", "lmms-lab-encoder/ai2d", "test", _ai2d),
+    _Place("ChartQA_TEST", "lmms-lab-encoder/ChartQA", "test", _chartqa),
+    _Place("MathVista_MINI", "AI4Math/MathVista", "testmini", _mathvista, ["decoded_image"]),
+    _Place("MMBench_DEV_EN", "lmms-lab-encoder/MMBench/en", "dev", _mmbench),
+    _Place("MMBench_DEV_CN", "lmms-lab-encoder/MMBench/cn", "dev", _mmbench),
+    _Place("MMVet", "lmms-lab-encoder/MMVet", "test", _mmvet),
+    _Place("MMVetV2", "whyu/mm-vet-v2", "test", _mmvetv2, [f"image_{i}" for i in range(17)]),
+    _Place("MMMU_DEV_VAL", "lmms-lab-encoder/MMMU", "validation", _mmmu, _SEVEN),
+    _Place("MMMU_Pro_10c", "MMMU/MMMU_Pro/standard (10 options)", "test", _mmmu_pro, _SEVEN),
+    _Place("MMMU_Pro_V", "MMMU/MMMU_Pro/vision", "test", _mmmu_pro_vision),
+    _Place("MMStar", "Lin-Chen/MMStar", "val", _mmstar),
+    _Place("BLINK", "BLINK-Benchmark/BLINK", "val", _blink, _SEVEN[:4]),
+    _Place("SEEDBench_IMG", "lmms-lab-encoder/SEED-Bench", "test", _seed),
+    _Place("SEEDBench2_Plus", "doolayer/SEED-Bench-2-Plus", "test", _seed2plus),
+    _Place("RealWorldQA", "lmms-lab-encoder/RealWorldQA", "test", _realworldqa),
+)

@@ -1,0 +1,56 @@
+"""lmms-eval, the cross-check."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rilbench.evaluate.kits.adapter import Address
+from rilbench.evaluate.kits.process import KitProcess, kit_environment
+from rilbench.evaluate.suite import LMMSEVAL, Dataset
+
+
+class LmmsEval:
+    """See `rilbench.evaluate.kits.adapter.Adapter`."""
+
+    name = LMMSEVAL
+    worker = Path(__file__).with_name("lmmseval_worker.py")
+
+    def start(self, python: Path, log: Path, judge: Callable[[], Address]) -> KitProcess:
+        """Start the worker; its tasks read the judge's address when they are imported."""
+        url, model = judge()
+        direct = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]
+        settings = {
+            **dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(filter(None, direct))),
+            "API_TYPE": "openai",
+            "OPENAI_API_KEY": "none",
+            # Some append the path to the address; MMBench posts to it as it is.
+            "OPENAI_API_URL": url,
+            "OPENAI_BASE_URL": url,
+            "MODEL_VERSION": model,
+        }
+        return KitProcess(python, self.worker, log, kit_environment(settings, network=True))
+
+    def files(self, datasets: Sequence[Dataset], data: Path) -> dict[str, list[Path]]:
+        """The Parquet files below each one's folder, laid out as on the hub."""
+        return {d.name: sorted((data / d.hub).rglob("*.parquet")) for d in datasets}
+
+    def prepare(self, folder: Path, files: Sequence[Path]) -> None:
+        """Do nothing: the kit only reads."""
+
+    def spec(self, dataset: Dataset) -> dict[str, Any]:
+        """What the worker has to know of a dataset."""
+        return {
+            "name": dataset.name,
+            "metric": dataset.metric,
+            "judging": dataset.judging,
+            "circular": dataset.circular,
+            "parts": dataset.parts,
+            "only": dataset.only,
+        }
+
+    def total(self, dataset: Dataset, found: Mapping[str, Any]) -> float | None:
+        """The kit's own number on the 0-100 scale."""
+        return float(found["total"]) * (100.0 / dataset.scale)

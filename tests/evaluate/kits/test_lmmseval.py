@@ -1,0 +1,246 @@
+"""The real lmms-eval in its real environment, on the laboratory's questions in the hub's form."""
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_judge import FakeJudge, fake_judge, says
+
+from rilbench.errors import UserError
+from rilbench.evaluate.hub import write_hub
+from rilbench.evaluate.kits import find_kit
+from rilbench.evaluate.kits.adapter import prompts_job, read_scores, score_job
+from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.kits.scores import KitScore
+from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.suite import LMMSEVAL, Dataset, find_suite
+from rilbench.judge.proxy import JudgeProxy
+from rilbench.judge.server import RULE_JUDGE
+from rilbench.nano.data import write_benchmarks
+
+KIT = find_kit(LMMSEVAL)
+SUITE = find_suite("nano").by(LMMSEVAL)
+QUESTIONS = 14
+Texts = dict[str, dict[str, str]]
+ALONE = Path(__file__).parents[2] / "support" / "lmms_alone.py"
+
+
+def grade(body: dict[str, Any]) -> tuple[int, bytes]:
+    """Half a point in MM-Vet, else "C"; no use, or an error, where the response asks for it."""
+    text = str(body["messages"][-1]["content"])
+    if "mute" in text[-60:]:
+        return says("unclear")
+    if "fail" in text[-60:]:
+        return 500, b"down"
+    return says("0.5" if "Correctness" in text else "C")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[FakeJudge]:
+    with fake_judge(grade) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def proxy(judge: FakeJudge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JudgeProxy]:
+    file = tmp_path_factory.mktemp("judge") / "replies.jsonl"
+    with JudgeProxy(judge.url, "j", file, "", retries=1, backoff=0.01) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_benchmarks(folder / "tsv", "dev", QUESTIONS)
+    return write_hub(folder / "tsv", folder / "hub")
+
+
+@pytest.fixture(scope="module")
+def kit(proxy: JudgeProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KitProcess]:
+    log = tmp_path_factory.mktemp("kit") / "log"
+    with KIT.start(ensure_environment(LMMSEVAL), log, lambda: (proxy.url, "j")) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def prompts(kit: KitProcess, data: Path, tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
+    cache = tmp_path_factory.mktemp("prompts")
+    found = PromptSet(SUITE.datasets, data, cache, "env", None, LMMSEVAL)
+    found.submit(kit)
+    found.finish(kit)
+    return found
+
+
+def score(
+    kit: KitProcess, prompts: PromptSet, out: Path, answers: Texts, who: tuple[str, str, bool]
+) -> dict[str, KitScore]:
+    out.mkdir()
+    chosen = [dataset for dataset in SUITE.datasets if dataset.name in answers]
+    job = prompts.job() | {"datasets": [KIT.spec(dataset) for dataset in chosen]}
+    kit.run("score", score_job(job, out, answers, who))
+    version, scores = read_scores(KIT, out / "result.json", chosen)
+    assert version == "lmms-eval 0.7.3"
+    return scores
+
+
+def texts(prompts: PromptSet, *wrong: str) -> Texts:
+    """Every question's truth, but for some ``wrong`` texts that take turns with it."""
+    found: Texts = {}
+    for number, question in enumerate(prompts.questions):
+        text = question.truth.strip("()").replace("<AND>", ", ")
+        turn = number % (len(wrong) + 2)
+        own = found.setdefault(question.dataset, {})
+        own[question.question_id] = wrong[turn] if turn < len(wrong) else text
+    return found
+
+
+def test_the_hubs_form_keeps_every_question(prompts: PromptSet) -> None:
+    numbers = Counter(question.dataset for question in prompts.questions)
+    assert {numbers.pop(name) for name in ("mmbench_en_dev", "mmbench_cn_dev")} == {2 * QUESTIONS}
+    assert numbers == dict.fromkeys([d.name for d in SUITE.datasets if not d.circular], QUESTIONS)
+    assert all(question.problem is None for question in prompts.questions)
+    pictures = [sum(part["type"] == "image" for part in q.parts) for q in prompts.questions]
+    assert set(pictures) == {1, 2}
+    blink = [q for q in prompts.questions if q.dataset == "blink"]
+    assert len({q.question_id.split("/")[0] for q in blink}) == 14, "one of each sub-task"
+
+
+def test_the_longest_answers_are_the_kits_own(prompts: PromptSet) -> None:
+    longest = {question.dataset: question.max_tokens for question in prompts.questions}
+    assert {longest[name] for name in ("ai2d", "chartqa", "realworldqa")} == {16}
+    assert (longest["mathvista_testmini_format"], longest["mmvet"]) == (16384, 1024)
+
+
+def sub_task(question: Question) -> tuple[str, str]:
+    """The kit's own task, and the row in it."""
+    if "/" in question.question_id:
+        name, row = question.question_id.split("/")
+        return f"{question.dataset}_{name}", row
+    return question.dataset, question.question_id
+
+
+def alone(data: Path, answers: Texts, prompts: PromptSet, out: Path, url: str) -> Any:
+    """The kit's own results for the same answers."""
+    rows: dict[str, dict[str, str]] = {}
+    counts: Counter[str] = Counter()
+    for question in prompts.questions:
+        task, row = sub_task(question)
+        if question.dataset.startswith("mmbench"):  # Rows by their place; ours by their index.
+            row = str(counts[task])
+        counts[task] += 1
+        if question.dataset in answers:
+            text = answers[question.dataset][question.question_id]
+            rows.setdefault(task, {})[row] = text
+    out.mkdir()
+    (out / "answers.json").write_text(json.dumps(rows))
+    environment = {"OPENAI_API_KEY": "none", "OPENAI_API_URL": url, "MODEL_VERSION": "j"}
+    environment |= {"API_TYPE": "openai", "CACHE": str(out / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [str(ensure_environment(LMMSEVAL)), str(ALONE), str(data), ",".join(answers)]
+    subprocess.run(
+        [*command, "answers.json", "results.json"],
+        cwd=out,
+        env=os.environ | environment | {"HF_HUB_OFFLINE": "1"},
+        check=True,
+        capture_output=True,
+    )
+    return json.loads((out / "results.json").read_text())
+
+
+def own_number(results: Any, dataset: Dataset) -> float:
+    key = dataset.metric if "," in dataset.metric else f"{dataset.metric},none"
+    return float(results[dataset.name][key]) * 100 / dataset.scale
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("ai2d", "mmbench_en_dev", "mmvet", "mmmu_val"), id="few"),
+        pytest.param(tuple(d.name for d in SUITE.datasets), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_scores_are_the_kits_own(
+    kit: KitProcess,
+    prompts: PromptSet,
+    data: Path,
+    proxy: JudgeProxy,
+    tmp_path: Path,
+    names: tuple[str, ...],
+) -> None:
+    """With answers that are right, wrong, and in a form on which readers differ."""
+    answers = texts(prompts, "B", "Let me think. The answer is (A).", "**C**")
+    # Where the kit reads no option it draws one, and its own number is then another each time.
+    for name in ("mmmu_val", "mmmu_pro_standard", "mmmu_pro_vision"):
+        answers[name] = texts(prompts, "B", "Answer: A")[name]
+    answers = {name: answers[name] for name in names}
+    found = score(kit, prompts, tmp_path / "ours", answers, (proxy.url, "j", True))
+    results = alone(data, answers, prompts, tmp_path / "alone", proxy.url)
+    for dataset in (d for d in SUITE.datasets if d.name in names):
+        ours = found[dataset.name]
+        assert ours.missing == 0, dataset.name
+        assert ours.value == pytest.approx(own_number(results, dataset), abs=1e-9), dataset.name
+        assert 0 < (ours.value or 0) < 100, dataset.name
+
+
+def test_a_judge_that_fails_gives_no_verdict(
+    kit: KitProcess, prompts: PromptSet, proxy: JudgeProxy, tmp_path: Path
+) -> None:
+    """The kit would count 0 for each of these, or a random option."""
+    judged = ("mmvet", "mmvetv2", "mathvista_testmini_format", "mmbench_en_dev")
+    answers = {
+        name: dict.fromkeys(own, "mute" if i % 2 else "fail")
+        for i, (name, own) in enumerate(texts(prompts).items())
+        if name in judged
+    }
+    found = score(kit, prompts, tmp_path / "out", answers, (proxy.url, "j", True))
+    assert {name: (each.value, each.missing) for name, each in found.items()} == dict.fromkeys(
+        judged, (None, QUESTIONS)
+    )
+
+
+def test_without_a_judge_what_cannot_be_read_is_wrong(
+    kit: KitProcess, prompts: PromptSet, judge: FakeJudge, tmp_path: Path
+) -> None:
+    before = len(judge.seen)
+    names = ("mmbench_en_dev", "mmmu_val", "mmmu_pro_standard")
+    answers = {
+        name: dict.fromkeys(own, "hm") for name, own in texts(prompts).items() if name in names
+    }
+    found = score(kit, prompts, tmp_path / "out", answers, ("", RULE_JUDGE, False))
+    assert {name: (each.value, each.missing) for name, each in found.items()} == dict.fromkeys(
+        names, (0.0, 0)
+    )
+    assert len(judge.seen) == before
+
+
+def test_a_limit_is_a_sample_with_the_same_names(
+    kit: KitProcess, prompts: PromptSet, data: Path, tmp_path: Path
+) -> None:
+    chosen = [d for d in SUITE.datasets if d.name in ("mmstar", "mmbench_en_dev")]
+    few = PromptSet(chosen, data, tmp_path, "env", 3, LMMSEVAL)
+    few.submit(kit)
+    few.finish(kit)
+    every = {question.key: question for question in prompts.questions}
+    assert Counter(q.dataset for q in few.questions) == {"mmstar": 3, "mmbench_en_dev": 6}
+    assert [q.parts[-1] for q in few.questions] == [every[q.key].parts[-1] for q in few.questions]
+    answers: Texts = {"mmstar": {}, "mmbench_en_dev": {}}
+    for question in few.questions:
+        answers[question.dataset][question.question_id] = question.truth
+    out = tmp_path / "out"
+    out.mkdir()
+    kit.run("score", score_job(few.job(), out, answers, ("", RULE_JUDGE, False)))
+    _, found = read_scores(KIT, out / "result.json", chosen)
+    assert {name: (s.value, len(s.outcomes)) for name, s in found.items()} == dict.fromkeys(
+        answers, (100.0, 3)
+    )
+
+
+def test_data_that_are_nowhere_are_named(kit: KitProcess, tmp_path: Path) -> None:
+    chosen = [d for d in SUITE.datasets if d.name == "mmstar"]
+    with pytest.raises(UserError, match=r"Lin-Chen/MMStar has no Parquet files"):
+        kit.run("prompts", prompts_job(KIT, chosen, tmp_path, tmp_path / "none", None))

@@ -1,0 +1,60 @@
+"""lmms-eval by itself: its own evaluator on given answers, with nothing of rilbench.
+
+Runs under the kit's Python: ``lmms_alone.py DATA TASK,… ANSWERS OUT``. DATA is laid out as the hub;
+ANSWERS is {task: {row of the data: text}}, of a group of tasks {sub-task: …}; OUT gets the kit's
+results. The one thing that is not the kit's: its data sets are read from DATA.
+"""
+
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+import datasets
+
+DATA = Path(sys.argv[1])
+_load = datasets.load_dataset
+
+
+def local(path, name=None, **_):
+    """The same data set from DATA."""
+    folder = DATA / path / (name or "")
+    files = {file.name.split("-")[0]: str(file) for file in folder.glob("*.parquet")}
+    return _load("parquet", data_files=files, cache_dir=os.environ["CACHE"])
+
+
+datasets.load_dataset = local
+
+from lmms_eval.api.model import lmms  # noqa: E402  After the patch.
+from lmms_eval.evaluator import simple_evaluate  # noqa: E402
+
+
+class Given(lmms):
+    """Answers by looking up."""
+
+    is_simple = False
+
+    def generate_until(self, requests):
+        """Every answer, in order."""
+        answers = json.loads(Path(sys.argv[3]).read_text())
+        return [answers[r.args[4]][str(r.args[3])] for r in requests]
+
+    def loglikelihood(self, requests):
+        """Of no task here."""
+        raise NotImplementedError
+
+    generate_until_multi_round = loglikelihood
+
+
+named = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))
+out = simple_evaluate(
+    model=Given(),
+    tasks=sys.argv[2].split(","),
+    batch_size=1,
+    device="cpu",
+    bootstrap_iters=0,
+    verbosity="ERROR",
+    cli_args=types.SimpleNamespace(output_path=".", process_with_media=False, **named),
+)
+Path(sys.argv[4]).write_text(json.dumps(out["results"], default=str))
