@@ -64,6 +64,7 @@ bench: setup  ## Time the command line
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
+	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/lmms-eval.in -o requirements/lmms-eval.lock
 
 clean:  ## Remove what was installed and built here
 	rm -rf .venv .tools runs rilbench.db*

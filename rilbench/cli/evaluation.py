@@ -28,7 +28,7 @@ def evaluate(
         str, typer.Option(help="paper: the published sets; nano: the laboratory's look-alikes.")
     ] = "nano",
     kit: Annotated[
-        str, typer.Option(help="vlmevalkit; or lmmseval, the cross-check.")
+        str, typer.Option(help="vlmevalkit; or lmms-eval, the cross-check.")
     ] = "vlmevalkit",
     benchmarks: Annotated[
         str, typer.Option(help="Only these columns, such as MMStar,BLINK; default all 14.")
@@ -52,9 +52,18 @@ def evaluate(
     max_tokens: Annotated[
         str,
         typer.Option(
-            help="The longest answer in tokens; kit: vlmevalkit 2048, lmmseval each task's."
+            help="The longest answer in tokens; kit: vlmevalkit 2048, lmms-eval each task's."
         ),
     ] = "kit",
+    prompt: Annotated[
+        str, typer.Option(help="dataset: each benchmark's own; model: the kit's for this model.")
+    ] = "dataset",
+    min_pixels: Annotated[
+        Optional[int], typer.Option(help="Smaller pictures are enlarged before they are sent.")
+    ] = None,
+    max_pixels: Annotated[
+        Optional[int], typer.Option(help="Larger pictures are reduced before they are sent.")
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="server, or batch: in this process, faster for small models.")
     ] = "server",
@@ -75,7 +84,9 @@ def evaluate(
         raise UserError("name the model with --model; a checkpoint's folder, or nano:restyled")
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.judging import read_judge
-    from rilbench.evaluate.run import Plan, evaluate_many
+    from rilbench.evaluate.pixels import Pixels
+    from rilbench.evaluate.plan import Plan
+    from rilbench.evaluate.run import evaluate_many
     from rilbench.evaluate.suite import find_suite
     from rilbench.evaluate.view import EvaluationView
     from rilbench.hardware import has_gpu
@@ -93,6 +104,8 @@ def evaluate(
         benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
         limit=limit,
         max_tokens=_max_tokens(max_tokens),
+        prompt=prompt,
+        pixels=Pixels(min_pixels, max_pixels),
         device="cuda" if has_gpu() else "cpu",
         engine=_engine(engine),
     )
@@ -126,7 +139,8 @@ def _say_scores(evaluations: list[Evaluation]) -> None:
 def _dry_run(plan: object, price: str | None) -> None:
     from rilbench.evaluate.estimate import read_price
     from rilbench.evaluate.listing import estimate_table
-    from rilbench.evaluate.run import Plan, preview
+    from rilbench.evaluate.plan import Plan
+    from rilbench.evaluate.run import preview
     from rilbench.evaluate.view import EvaluationView
 
     assert isinstance(plan, Plan)

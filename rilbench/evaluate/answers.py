@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rilbench.errors import UserError
+from rilbench.evaluate.pixels import AS_IS, Pixels
 from rilbench.evaluate.prompts import Key, PromptSet, Question
 from rilbench.journal import append_journal, read_journal
 from rilbench.serving import ChatClient, Completion, RefusedError, Sampling, failure
@@ -89,6 +90,7 @@ def ask(
     answers: AnswerFile,
     sampling: Callable[[Question], Sampling],
     on_answer: Callable[[int], None],
+    pixels: Pixels = AS_IS,
 ) -> None:
     """Ask every question that has no answer yet; ``on_answer`` gets the number that have one.
 
@@ -101,7 +103,7 @@ def ask(
 
     async def go() -> None:
         requests = (
-            (question.key, prompts.messages(question), sampling(question))
+            (question.key, prompts.messages(question, pixels), sampling(question))
             for question in answers.missing(prompts.questions)
         )
         answered, refused = False, 0

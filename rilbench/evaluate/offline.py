@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
+from rilbench.evaluate.pixels import AS_IS, Pixels
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.serving import Completion, Sampling
 
@@ -46,13 +47,16 @@ class OfflineModel:
         checkpoint: a model whose processor takes all pictures of a batch in one list, as
             Qwen2.5-VL's does.
         device: as torch names it.
+        pixels: limits of a picture.
 
     Raises:
         UserError: transformers cannot load it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", pixels: Pixels = AS_IS) -> None:
         import torch
+
+        self.pixels = pixels
 
         try:
             with _LOADING, _no_bars():  # transformers neither imports nor loads in two threads.
@@ -115,7 +119,7 @@ class OfflineModel:
             for part in question.parts:
                 if part["type"] == "image":
                     with Image.open(prompts.folder / part["path"]) as picture:
-                        pictures.append(picture.convert("RGB"))
+                        pictures.append(self.pixels.scaled(picture.convert("RGB")))
                     content.append({"type": "image"})
                 else:
                     content.append({"type": "text", "text": part["text"]})

@@ -16,6 +16,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.adapter import prompts_job
 from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.pixels import AS_IS, Pixels
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 from rilbench.serving import Message, image_part, text_part
 
@@ -72,6 +73,7 @@ class PromptSet:
         environment: name of the kit's environment, which stands for its versions.
         limit: questions per dataset; None for all.
         kit: the kit's name.
+        style: of the kit's prompts for a family of models; None for those of the datasets.
 
     Raises:
         UserError: a data file is missing, or the limit is not positive.
@@ -85,17 +87,18 @@ class PromptSet:
         environment: str,
         limit: int | None,
         kit: str = VLMEVALKIT,
+        style: str | None = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise UserError(f"a limit of {limit} leaves no question; give 1 or more")
         self.datasets = tuple(datasets)
-        self.limit = limit
+        self.limit, self.style = limit, style
         self.kit = find_kit(kit)
         self._data = data.absolute()
         self._files = self.kit.files(datasets, self._data)
         self._hashes = {name: [_hash(file) for file in own] for name, own in self._files.items()}
         specs = [self.kit.spec(dataset) for dataset in datasets]
-        story = [environment, _hash(self.kit.worker), limit, specs, self._hashes]
+        story = [environment, _hash(self.kit.worker), limit, style, specs, self._hashes]
         self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
         self.folder = cache.absolute() / self.name
         self._building: Path | None = None
@@ -115,7 +118,7 @@ class PromptSet:
     def job(self, folder: Path | None = None) -> dict[str, Any]:
         """The job that makes the questions, in their own folder unless another is given."""
         where = folder or self.folder
-        return prompts_job(self.kit, self.datasets, where, self._data, self.limit)
+        return prompts_job(self.kit, self.datasets, where, self._data, self.limit, self.style)
 
     def finish(self, kit: KitProcess) -> None:
         """Wait for what `submit` began; without one, do nothing."""
@@ -169,10 +172,10 @@ class PromptSet:
             hashes[question.dataset].update(line.encode())
         return {dataset: found.hexdigest() for dataset, found in hashes.items()}
 
-    def messages(self, question: Question) -> list[Message]:
-        """The request for one question, its images read from the cache."""
+    def messages(self, question: Question, pixels: Pixels = AS_IS) -> list[Message]:
+        """The request for one question, its images read from the cache and fit into limits."""
         parts: list[dict[str, Any]] = [
-            image_part(self.folder / part["path"])
+            image_part(pixels.fit(self.folder / part["path"]))
             if part["type"] == "image"
             else text_part(part["text"])
             for part in question.parts

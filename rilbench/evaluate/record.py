@@ -73,6 +73,7 @@ def to_evaluation(
             "generation": dict(story.generation),
             "data": dict(story.data),
             "limit": story.prompts.limit,
+            "prompts": story.prompts.style or "dataset",
             "prompts_sha256": dict(story.prompts.prompt_hashes),
             "choices_read_by": story.judge["name"] if story.judge_reads else EXACT_MATCHING,
             "judge": dict(story.judge),

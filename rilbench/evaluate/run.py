@@ -9,23 +9,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
 from rilbench.evaluate.data import data_states, ensure_data
 from rilbench.evaluate.hub import write_hub
-from rilbench.evaluate.judging import EXACT_RULES, Judge, RunningJudge, rule_judge_name
+from rilbench.evaluate.judging import RunningJudge, rule_judge_name
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.adapter import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.process import KitProcess
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.offline import OfflineModel, answer_in_batches
+from rilbench.evaluate.plan import MODEL_PROMPTS, Plan
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.record import Story, to_evaluation
-from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
+from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.serving import ChatClient, Sampling, first_model, serve
 
@@ -52,74 +52,6 @@ Finished = tuple[AnswerFile, str, dict[str, KitScore]]
 
 def _silent(_: Progress) -> None:
     """Report nothing."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to evaluate on, and how; the same for all models of one call.
-
-    Attributes:
-        suite: name of the suite.
-        data: folder with the kit's data files.
-        work: folder for prompts, answers and the kit's results; kept, and used again.
-        db: the ledger; None writes no scores.
-        kit: which kit asks and scores.
-        judge: who decides free text, and reads options where the kit's rules cannot; by default
-            the project's exact rules, which read none.
-        endpoint: a server that already serves the model, up to ``/v1``; None starts one.
-        benchmarks: columns of the suite; none for all.
-        limit: questions per dataset, a sample that only their ids decide; None for all.
-        max_tokens: the longest answer; None for the kit's or the suite's own.
-        concurrency: requests in flight.
-        device: where the model is put, unless there is an endpoint.
-        python: the kit's Python; None makes the kit's own environment on first use.
-        engine: ``server`` asks a server, the endpoint's or one that is started; ``batch`` generates
-            in this process, ``batch`` questions at a time, and needs no server.
-        batch: questions per batch.
-    """
-
-    suite: str
-    data: Path
-    work: Path
-    db: Path | None = None
-    kit: str = VLMEVALKIT
-    judge: Judge = EXACT_RULES
-    endpoint: str | None = None
-    benchmarks: tuple[str, ...] = ()
-    limit: int | None = None
-    max_tokens: int | None = None
-    concurrency: int = 4
-    device: str = "cpu"
-    python: Path | None = None
-    engine: Literal["server", "batch"] = "server"
-    batch: int = 64
-
-    def __post_init__(self) -> None:
-        if self.engine not in ("server", "batch"):
-            raise UserError(f"no engine {self.engine!r}; there is server, batch")
-        if self.engine == "batch" and self.endpoint is not None:
-            raise UserError("batches are generated without a server; leave out the endpoint")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UserError(f"an answer of {self.max_tokens} tokens says nothing; give 1 or more")
-        if self.batch < 1:
-            raise UserError(f"a batch of {self.batch} holds no question; give 1 or more")
-
-    def chosen(self) -> Suite:
-        """The suite with the chosen benchmarks and the longest answer.
-
-        Raises:
-            UserError: there is no such suite or benchmark, or the judge cannot decide one.
-        """
-        suite = find_suite(self.suite).by(self.kit)
-        if self.benchmarks:
-            suite = suite.pick(self.benchmarks)
-        needed = [b.column for b in suite.benchmarks if b.judged]
-        if suite.published and self.judge.exact and needed:
-            raise UserError(
-                f"{', '.join(needed)} need a language model as judge: --judge MODEL@URL; "
-                "or name the others with --benchmarks"
-            )
-        return replace(suite, max_tokens=self.max_tokens or suite.max_tokens)
 
 
 def evaluate(
@@ -155,7 +87,7 @@ def evaluate_many(
         running = stack.enter_context(own) if kit is None else kit
         # A language model is asked one word before anything is spent; the rules need no start.
         judge = rule_judge_name() if plan.judge.exact else running.judge().name
-        python, prompts = _prompts(plan, suite, on_progress)
+        python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
         run = _Run(plan, suite, prompts, judge, on_progress)
         by_name = {found.fingerprint: found for found in checkpoints}
         finished = run.all(by_name, running, python)
@@ -180,7 +112,9 @@ def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
     Raises:
         UserError: the data or the kit is not as it must be.
     """
-    python, prompts = _prompts(plan, plan.chosen(), on_progress)
+    if plan.prompt == MODEL_PROMPTS:
+        raise UserError(f"without a model there are no --prompt {MODEL_PROMPTS}; leave it out")
+    python, prompts = _prompts(plan, plan.chosen(), None, on_progress)
     if not prompts.ready:
         on_progress(Progress("prompts"))
         with Kit(plan.work.absolute() / "kit.log", name=plan.kit) as kit:
@@ -190,7 +124,9 @@ def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
     return prompts.questions
 
 
-def _prompts(plan: Plan, suite: Suite, on_progress: Report) -> tuple[Path, PromptSet]:
+def _prompts(
+    plan: Plan, suite: Suite, style: str | None, on_progress: Report
+) -> tuple[Path, PromptSet]:
     """The kit's Python and the suite's prompts, which may still have to be made."""
     python = plan.python or ensure_environment(
         plan.kit, lambda line: on_progress(Progress("environment", note=line))
@@ -203,7 +139,8 @@ def _prompts(plan: Plan, suite: Suite, on_progress: Report) -> tuple[Path, Promp
         data = write_hub(data, plan.work / "hub")
     environment = python.parent.parent.name
     cache = plan.work / "prompts"
-    return python, PromptSet(suite.datasets, data, cache, environment, plan.limit, plan.kit)
+    chosen = suite.datasets, data, cache, environment
+    return python, PromptSet(*chosen, plan.limit, plan.kit, style)
 
 
 class _Run:
@@ -221,7 +158,12 @@ class _Run:
         if plan.engine == "batch":
             how = f"batches of {plan.batch}, on {plan.device}"
             server = f"transformers generate {version('transformers')}, {how}"
-        self.generation = {"server": server, **asdict(self.sampling), "max_tokens": longest}
+        self.generation = {
+            "server": server,
+            **asdict(self.sampling),
+            "max_tokens": longest,
+            "pixels": asdict(plan.pixels),
+        }
 
     def all(self, models: Mapping[str, Checkpoint], kit: Kit, python: Path) -> dict[str, Finished]:
         """Collect the answers of all models (by fingerprint), then score them."""
@@ -299,7 +241,7 @@ class _Run:
             self.report(Progress("answers", model.labels.student, done, total))
 
         if self.plan.engine == "batch":
-            offline = OfflineModel(model, self.plan.device)
+            offline = OfflineModel(model, self.plan.device, self.plan.pixels)
             self.prompts.finish(kit)
             answers.note_problems(self.prompts.questions)
             count(len(answers.found))
@@ -310,7 +252,7 @@ class _Run:
             self.prompts.finish(kit)
             answers.note_problems(self.prompts.questions)
             count(len(answers.found))
-            ask(client, self.prompts, answers, self._sampling, count)
+            ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
 
     def _sampling(self, question: Question) -> Sampling:
         """How one question is answered: the kit's longest answer, unless the plan has its own."""

@@ -10,7 +10,7 @@ from typing import Literal
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
 
-VLMEVALKIT, LMMSEVAL = "vlmevalkit", "lmmseval"
+VLMEVALKIT, LMMSEVAL = "vlmevalkit", "lmms-eval"
 KITS = (VLMEVALKIT, LMMSEVAL)
 """The first scores the table; the second is the cross-check."""
 

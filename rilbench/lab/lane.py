@@ -114,7 +114,8 @@ class Lane:
     def _evaluated(self, row: Row, model: Path, job: Job, report: Report) -> Row:
         import torch
 
-        from rilbench.evaluate.run import Plan, evaluate_many
+        from rilbench.evaluate.plan import Plan
+        from rilbench.evaluate.run import evaluate_many
 
         report("evaluation")
         torch.set_num_threads(1)  # a lane has one core; threads of two lanes wait for each other

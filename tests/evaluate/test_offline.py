@@ -15,8 +15,9 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import open_answers
 from rilbench.evaluate.offline import OfflineModel, answer_in_batches, batches
+from rilbench.evaluate.plan import Plan
 from rilbench.evaluate.prompts import PromptSet, Question
-from rilbench.evaluate.run import Plan, evaluate
+from rilbench.evaluate.run import evaluate
 from rilbench.evaluate.suite import find_suite
 from rilbench.locations import locate, nano_folder
 from rilbench.serving import Sampling

@@ -20,8 +20,9 @@ from rilbench.errors import UserError
 from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.plan import Plan
 from rilbench.evaluate.prompts import PromptSet
-from rilbench.evaluate.run import Plan, Progress, _Run, evaluate, evaluate_many
+from rilbench.evaluate.run import Progress, _Run, evaluate, evaluate_many
 from rilbench.evaluate.suite import find_suite
 from rilbench.judge.server import RULE_JUDGE
 from rilbench.ledger import Ledger
@@ -195,7 +196,8 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 ) -> None:
     plan = Plan("nano", data, tmp_path / "work", db=tmp_path / "scores.db", concurrency=1)
     code = (
-        "from pathlib import Path; from rilbench.evaluate.run import Plan, evaluate\n"
+        "from pathlib import Path; from rilbench.evaluate.plan import Plan\n"
+        "from rilbench.evaluate.run import evaluate\n"
         f"work = Path({str(plan.work)!r})\n"
         f"evaluate(Path({str(checkpoint)!r}), Plan('nano', Path({str(data)!r}), work))"
     )

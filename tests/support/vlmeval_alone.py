@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["LMUData"] = sys.argv[1]
+os.environ.update({"LMUData": sys.argv[1]})
 
-from vlmeval.dataset import DATASET_CLASSES, build_dataset  # noqa: E402  After the variable.
+from vlmeval.dataset import DATASET_CLASSES, build_dataset
 
 for kind in DATASET_CLASSES:
     if getattr(kind, "DATASET_MD5", None):

@@ -26,6 +26,10 @@ class Adapter(Protocol):
     def worker(self) -> Path:
         """The script that runs under the kit's Python."""
 
+    @property
+    def styles(self) -> Mapping[str, str]:
+        """Its prompts for models, by the models' ``model_type``."""
+
     def start(self, python: Path, log: Path, judge: Callable[[], Address]) -> KitProcess:
         """Start the worker, which imports the kit while the caller goes on.
 
@@ -54,14 +58,29 @@ class Adapter(Protocol):
 
 
 def prompts_job(
-    kit: Adapter, datasets: Sequence[Dataset], folder: Path, data: Path, limit: int | None
+    kit: Adapter,
+    datasets: Sequence[Dataset],
+    folder: Path,
+    data: Path,
+    limit: int | None = None,
+    style: str | None = None,
 ) -> dict[str, Any]:
-    """The job that writes ``folder/questions.jsonl``."""
+    """The job that writes ``folder/questions.jsonl``.
+
+    Args:
+        kit: whose worker it is for.
+        datasets: of one suite.
+        folder: prepared for it.
+        data: the kit's data files.
+        limit: questions of each; None for all.
+        style: one of the kit's styles; None for the prompts of the datasets.
+    """
     return {
         "folder": str(folder),
         "data": str(data),
         "datasets": [kit.spec(dataset) for dataset in datasets],
         "limit": limit,
+        "style": style,
     }
 
 

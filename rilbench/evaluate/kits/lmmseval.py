@@ -17,6 +17,7 @@ class LmmsEval:
 
     name = LMMSEVAL
     worker = Path(__file__).with_name("lmmseval_worker.py")
+    styles: Mapping[str, str] = {}
 
     def start(self, python: Path, log: Path, judge: Callable[[], Address]) -> KitProcess:
         """Start the worker; its tasks read the judge's address when they are imported."""

@@ -21,6 +21,10 @@ class VLMEvalKit:
 
     name = VLMEVALKIT
     worker = Path(__file__).with_name("vlmevalkit_worker.py")
+    styles: Mapping[str, str] = {
+        **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), "qwen2_vl"),
+        **dict.fromkeys(("internvl", "internvl_chat"), "internvl"),
+    }
 
     def start(self, python: Path, log: Path, judge: Callable[[], Address]) -> KitProcess:
         """Start the worker; the judge is told to it with each job."""

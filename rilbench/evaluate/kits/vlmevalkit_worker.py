@@ -2,12 +2,13 @@
 
 Three jobs, each a JSON object, files in and files out:
 
-``prompts``  {"folder", "datasets", "limit"}
+``prompts``  {"folder", "datasets", "limit", "style"}
     Reads ``folder/LMUData/<dataset>.tsv``, writes ``folder/questions.jsonl``, one line
     {"dataset", "question_id", "group", "truth", "category", "question", "parts", "problem"} per
     question; image paths in it are relative to ``folder``. Where a picture cannot be read,
     ``problem`` says so and there are no parts. ``limit`` keeps a sample of each that only the ids
-    decide (a circular question with all its rotations counts once).
+    decide (a circular question with all its rotations counts once). ``style`` is null for the
+    dataset's own prompts, or one of `STYLES`: the kit's for a family of models.
 ``score``    {"folder", "datasets", "answers", "out", "judge"}
     ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
     {"url", "name", "reads"}, and ``reads`` says whether it reads options where the kit's rules
@@ -28,11 +29,13 @@ import ast
 import base64
 import hashlib
 import io
+import itertools
 import json
 import os
 import struct
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -153,6 +156,7 @@ def write_prompts(job: dict[str, Any]) -> None:
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as sink:
         for spec in job["datasets"]:
             dataset = open_dataset(folder, spec["name"])
+            build = builder(dataset, job["style"])
             rows = asked_rows(dataset.data, spec)
             groups = [group_of(index, spec["circular"]) for index in rows["index"]]
             kept = sample(spec["name"], groups, limit)
@@ -165,7 +169,7 @@ def write_prompts(job: dict[str, Any]) -> None:
                         "truth": str(row["answer"]),
                         "category": str(row["category"]) if "category" in row else None,
                         "question": str(row["question"]),
-                        **prompt(dataset, row, folder),
+                        **prompt(build, row, folder),
                     }
                     sink.write(json.dumps(question, ensure_ascii=False) + "\n")
 
@@ -180,12 +184,57 @@ def sample(name: str, groups: list[str], limit: int | None) -> set[str]:
     )
 
 
-def prompt(dataset: Any, row: Any, folder: Path) -> dict[str, Any]:
+def builder(dataset: Any, style: str | None) -> Callable[[Any], Any]:
+    """What makes the kit's prompt from a row: the dataset, or the kit's code for a model."""
+    name = MMVet.__name__ if isinstance(dataset, MMVetV2) else dataset.dataset_name
+    if style is None:
+        return dataset.build_prompt  # type: ignore[no-any-return]
+    model = STYLES[style]()
+    model.set_dump_image(dataset.dump_image)
+    if not model.use_custom_prompt(name):
+        return dataset.build_prompt  # type: ignore[no-any-return]
+    return lambda row: model.build_prompt(row, dataset=name)
+
+
+def qwen_prompts() -> Any:
+    """The kit's prompts for Qwen2-VL and Qwen2.5-VL."""
+    from vlmeval.vlm.qwen2_vl.prompt import Qwen2VLPromptMixin
+
+    return Qwen2VLPromptMixin()
+
+
+def internvl_prompts() -> Any:
+    """The kit's prompts for InternVL, without its model."""
+    from vlmeval.vlm.internvl.internvl_chat import InternVLChat, reorganize_prompt
+
+    class Prompts(InternVLChat):  # type: ignore[misc]
+        def __init__(self) -> None:
+            """Load nothing."""
+            self._use_custom_prompt, self.use_mpo_prompt, self.use_cot = True, False, False
+
+        def build_prompt(self, line: Any, dataset: Any = None) -> Any:
+            """With each picture where the kit's own model has it."""
+            parts = super().build_prompt(line, dataset)
+            images = [part for part in parts if part["type"] == "image"]
+            texts = reorganize_prompt(parts, len(images), dataset=dataset).split("<image>")
+            found = []
+            for text, image in itertools.zip_longest(texts, images):
+                found += [{"type": "text", "value": text}] if text else []
+                found += [image] if image else []
+            return found
+
+    return Prompts()
+
+
+STYLES = {"qwen2_vl": qwen_prompts, "internvl": internvl_prompts}
+
+
+def prompt(build: Callable[[Any], Any], row: Any, folder: Path) -> dict[str, Any]:
     """The parts of the kit's prompt; none, and what is wrong, where a picture cannot be read."""
     try:
         if "image" in row:
             row["image"] = readable(row["image"])
-        parts = [plain_part(part, folder) for part in dataset.build_prompt(row)]
+        parts = [plain_part(part, folder) for part in build(row)]
     except UNREADABLE as error:
         why = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
         return {"parts": [], "problem": f"its picture cannot be read ({why})"}
