@@ -46,6 +46,9 @@ def evaluate(
     endpoint: Annotated[
         Optional[str], typer.Option(help="A server that serves the model already.")
     ] = None,
+    concurrency: Annotated[
+        Optional[int], typer.Option(help="Requests in flight; default 32 with --endpoint, else 4.")
+    ] = None,
     limit: Annotated[
         Optional[int], typer.Option(help="Questions per benchmark: always the same sample.")
     ] = None,
@@ -104,6 +107,7 @@ def evaluate(
         benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
         limit=limit,
         max_tokens=_max_tokens(max_tokens),
+        concurrency=concurrency,
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
         device="cuda" if has_gpu() else "cpu",

@@ -36,7 +36,7 @@ class Plan:
         prompt: ``dataset`` for the kit's prompts of each dataset, ``model`` for those that it has
             for the model's family.
         pixels: limits of a picture that is sent.
-        concurrency: requests in flight.
+        concurrency: requests in flight; None for what the server is likely to bear.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server, the endpoint's or one that is started; ``batch`` generates
@@ -56,7 +56,7 @@ class Plan:
     max_tokens: int | None = None
     prompt: str = DATASET_PROMPTS
     pixels: Pixels = AS_IS
-    concurrency: int = 4
+    concurrency: int | None = None
     device: str = "cpu"
     python: Path | None = None
     engine: Literal["server", "batch"] = "server"
@@ -73,8 +73,17 @@ class Plan:
             raise UserError("batches are generated without a server; leave out the endpoint")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UserError(f"an answer of {self.max_tokens} tokens says nothing; give 1 or more")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise UserError(f"{self.concurrency} requests at a time ask nothing; give 1 or more")
         if self.batch < 1:
             raise UserError(f"a batch of {self.batch} holds no question; give 1 or more")
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight: many for a server of the user's, few for transformers' own."""
+        if self.concurrency is not None:
+            return self.concurrency
+        return 32 if self.endpoint is not None else 4
 
     def style(self, models: Sequence[Checkpoint]) -> str | None:
         """The style of the prompts: None for the datasets' own.

@@ -265,7 +265,7 @@ class _Run:
     @contextmanager
     def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
         """A client of the model's server, which is started unless there is an endpoint."""
-        endpoint, concurrency = self.plan.endpoint, self.plan.concurrency
+        endpoint, concurrency = self.plan.endpoint, self.plan.in_flight
         if endpoint is not None:
             yield ChatClient(endpoint, first_model(endpoint), concurrency=concurrency)
             return

@@ -65,7 +65,7 @@ class Pictures:
         question("3"),
     )
 
-    def messages(self, asked: Question) -> list[dict[str, str]]:
+    def messages(self, asked: Question, pixels: object) -> list[dict[str, str]]:
         return [{"role": "user", "content": asked.question_id}]
 
 

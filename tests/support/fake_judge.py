@@ -30,6 +30,13 @@ class FakeJudge:
                 self.end_headers()
                 self.wfile.write(content)
 
+            def do_GET(self) -> None:
+                content = json.dumps({"data": [{"id": "model-2026"}]}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 

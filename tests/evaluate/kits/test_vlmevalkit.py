@@ -159,6 +159,45 @@ def test_pictures_stand_where_the_kit_puts_them(prompts: PromptSet) -> None:
     assert layout(found["MMBench_DEV_CN", "0"]).startswith("[0.png]Question: 盒子0的颜色\nOptions")
 
 
+@pytest.fixture(scope="module", params=["qwen2_vl", "internvl"])
+def styled(
+    request: pytest.FixtureRequest,
+    kit: KitProcess,
+    data: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    chosen = named("MMStar", "BLINK", "MMMU_DEV_VAL", "MMVet", "MMVetV2", "MMBench_DEV_CN")
+    cache = tmp_path_factory.mktemp("styled")
+    found = PromptSet(chosen, data, cache, "env", None, VLMEVALKIT, request.param)
+    found.submit(kit)
+    found.finish(kit)
+    layouts = {"style": request.param}
+    for question in found.questions:
+        layouts.setdefault(question.dataset, layout(question))
+    return layouts
+
+
+def test_a_family_of_models_has_prompts_of_its_own(styled: dict[str, str]) -> None:
+    """As the kit's own code for these models builds them."""
+    options = "A. red\nB. green\nC. blue\nD. pink\n"
+    if styled["style"] == "qwen2_vl":
+        assert styled["MMStar"] == (
+            f"[0.png]Question: Which colour is box 0?\nOptions:\n{options}"
+            "Please select the correct answer from the options above."
+        )
+        assert styled["MMBench_DEV_CN"].endswith("请直接回答选项字母。")
+        assert styled["MMMU_DEV_VAL"].startswith("[1.png]Question: <image 1> Which colour")
+        assert styled["MMVetV2"] == "What is on [v2_0_0.png] but not on [v2_0_1.png], 0?"
+    else:
+        assert styled["MMStar"] == (
+            f"[0.png]\nWhich colour is box 0?\n{options.rstrip()}\n"
+            "Answer with the option's letter from the given choices directly."
+        )
+        assert styled["BLINK"].startswith("Image-1: [0_0.png]\nImage-2: [0_1.png]\nWhich picture")
+        assert styled["MMBench_DEV_CN"].endswith("请直接回答选项字母。")
+        assert styled["MMVet"] == "[v1_0.png]\nWhat is on picture 0?"
+
+
 def test_pictures_of_two_languages_are_kept_apart(prompts: PromptSet) -> None:
     colours = []
     for question in prompts.questions:

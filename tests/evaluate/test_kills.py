@@ -1,0 +1,111 @@
+"""kill -9 at any moment of an evaluation: no answer is lost, none is asked for twice."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_judge import FakeJudge, fake_judge, says
+
+from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.prompts import PromptSet
+from rilbench.evaluate.run import evaluate
+from rilbench.evaluate.suite import find_suite
+from rilbench.ledger import Evaluation
+
+LATENCY = 0.1  # seconds
+Key = tuple[str, str]
+
+
+def mark(messages: Any) -> str:
+    """What identifies a request."""
+    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
+
+
+def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+    """One of four options, by the question; after a while."""
+    time.sleep(LATENCY)
+    return says("ABCD"[int(mark(body["messages"])[0], 16) % 4])
+
+
+def answered(plan: Plan) -> set[Key]:
+    """The questions whose answers are on the disk."""
+    found: set[Key] = set()
+    for file in plan.work.glob("answers/*.jsonl"):
+        for line in file.read_bytes().split(b"\n")[:-1]:
+            row = json.loads(line)
+            found.add((row["dataset"], row["question_id"]))
+    return found
+
+
+def started(checkpoint: Path, plan: Plan) -> "subprocess.Popen[bytes]":
+    code = (
+        "import sys; from pathlib import Path; from rilbench.evaluate.plan import Plan\n"
+        "from rilbench.evaluate.run import evaluate\n"
+        "model, data, work, url = sys.argv[1:]\n"
+        "evaluate(Path(model), Plan('nano', Path(data), Path(work), endpoint=url))"
+    )
+    command = [sys.executable, "-c", code, str(checkpoint), str(plan.data), str(plan.work)]
+    return subprocess.Popen(
+        [*command, str(plan.endpoint)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def without_times(evaluation: Evaluation) -> Any:
+    return evaluation.scores, [(s.question_id, s.response, s.score) for s in evaluation.samples]
+
+
+def questions(plan: Plan) -> dict[Key, str]:
+    """The mark of each question's request."""
+    (folder,) = [path for path in (plan.work / "prompts").iterdir() if path.is_dir()]
+    prompts = PromptSet(find_suite("nano").datasets, plan.data, folder.parent, "", None)
+    prompts.folder = folder
+    return {q.key: mark(prompts.messages(q)) for q in prompts.questions}
+
+
+def kill_at(checkpoint: Path, plan: Plan, server: FakeJudge, moment: float) -> int:
+    """Let an evaluation run for so many seconds; what it asked that was answered before."""
+    before, seen = answered(plan), len(server.seen)
+    process = started(checkpoint, plan)
+    time.sleep(moment)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(3 * LATENCY)  # What was on its way arrives at the server.
+    if not before:
+        return 0
+    marks = questions(plan)
+    again = {marks[key] for key in before}
+    return sum(mark(body["messages"]) in again for body in server.seen[seen:])
+
+
+@pytest.mark.parametrize(
+    "kills", [pytest.param(1, id="one"), pytest.param(20, id="twenty", marks=pytest.mark.slow)]
+)
+def test_an_evaluation_that_is_killed(
+    checkpoint: Path, data: Path, tmp_path: Path, kills: int
+) -> None:
+    moments = random.Random(kills)
+    with fake_judge(answer) as server:
+        whole = Plan("nano", data, tmp_path / "whole", endpoint=server.url)
+        start = time.monotonic()
+        wanted = evaluate(checkpoint, whole)
+        duration = time.monotonic() - start
+        total = len(server.seen)
+
+        plan = Plan("nano", data, tmp_path / "killed", endpoint=server.url)
+        for number in range(kills):
+            # Not all in the same stage, and the first not before there is anything to lose.
+            share = moments.uniform(0.6 if number == 0 else 0.05, 1)
+            assert kill_at(checkpoint, plan, server, share * duration) == 0
+        before, asked = answered(plan), len(server.seen)
+        assert before, "the kills came before any answer"
+        found = evaluate(checkpoint, plan)
+        assert len(server.seen) - asked == total - len(before)
+        assert without_times(found) == without_times(wanted)

@@ -1,0 +1,122 @@
+"""One work folder, something changed: nothing old is taken for the new."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_judge import FakeJudge, fake_judge, says
+
+from rilbench.evaluate.judging import Judge
+from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.pixels import Pixels
+from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.run import evaluate
+from rilbench.ledger import Ledger
+
+ASKED = 8  # Four questions of each of two benchmarks.
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[FakeJudge]:
+    with fake_judge(lambda _: says("A. red")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[FakeJudge]:
+    with fake_judge(lambda _: says("0.5")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def first(
+    checkpoint: Path,
+    data: Path,
+    model: FakeJudge,
+    judge: FakeJudge,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Plan:
+    """A plan that has been followed once."""
+    folder = tmp_path_factory.mktemp("stale")
+    plan = Plan(
+        suite="nano",
+        data=data,
+        work=folder / "work",
+        db=folder / "ledger.db",
+        judge=Judge(judge.url, "first"),
+        endpoint=model.url,
+        benchmarks=("MMStar", "MM-Vet"),
+    )
+    evaluate(checkpoint, plan)
+    assert len(model.seen) == ASKED
+    return plan
+
+
+def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan, Path]:
+    """The plan and the model with one thing changed."""
+    if what == "checkpoint":
+        shutil.copytree(checkpoint, folder / "model")
+        config = json.loads((folder / "model" / "config.json").read_text())
+        (folder / "model" / "config.json").write_text(json.dumps(config | {"note": "other"}))
+        return plan, folder / "model"
+    if what == "data":
+        shutil.copytree(plan.data, folder / "data")
+        file = folder / "data" / "MMStar.tsv"
+        file.write_text(file.read_text(encoding="utf-8").replace("Which colour", "What colour"))
+        return replace(plan, data=folder / "data"), checkpoint
+    if what == "kit version":
+        home = ensure_environment("vlmevalkit").parent.parent
+        (folder / "another-kit").symlink_to(home)
+        return replace(plan, python=folder / "another-kit" / "bin" / "python"), checkpoint
+    changes: dict[str, dict[str, Any]] = {
+        "prompt": {"prompt": "model"},
+        "length": {"max_tokens": 7},
+        "pixels": {"pixels": Pixels(most=100)},
+        "limit": {"limit": 4},
+    }
+    return replace(plan, **changes[what]), checkpoint
+
+
+@pytest.mark.parametrize(
+    "what", ["checkpoint", "data", "kit version", "prompt", "length", "pixels", "limit"]
+)
+def test_a_change_asks_everything_anew(
+    first: Plan, model: FakeJudge, checkpoint: Path, tmp_path: Path, what: str
+) -> None:
+    plan, folder = changed(first, what, tmp_path, checkpoint)
+    asked, before = len(model.seen), rows(first)
+    evaluate(folder, plan)
+    assert len(model.seen) == asked + ASKED
+    assert rows(first) == before + 1
+
+
+def test_another_judge_judges_anew_and_the_model_is_not_asked(
+    first: Plan, model: FakeJudge, judge: FakeJudge, checkpoint: Path
+) -> None:
+    asked, before = len(model.seen), rows(first)
+    with fake_judge(lambda _: says("1.0")) as other:
+        found = evaluate(checkpoint, replace(first, judge=Judge(other.url, "second")))
+        assert len(other.seen) >= 4
+    assert len(model.seen) == asked
+    assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 100
+    assert rows(first) == before + 1
+
+
+def test_nothing_changed_asks_nobody(
+    first: Plan, model: FakeJudge, judge: FakeJudge, checkpoint: Path
+) -> None:
+    asked, judged = len(model.seen), len(judge.seen)
+    found = evaluate(checkpoint, first)
+    assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 50
+    assert len(model.seen) == asked
+    assert len(judge.seen) == judged + 1, "the probe alone"
+
+
+def rows(plan: Plan) -> int:
+    assert plan.db is not None
+    with Ledger(plan.db) as ledger:
+        return len(ledger.evaluations())
