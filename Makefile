@@ -51,7 +51,9 @@ test-all: lint  ## All tests, the long ones too; goes on where it was interrupte
 results: setup  ## Run the laboratory's experiments as far as they are unfinished (hours), and report
 	$(BIN)/rilbench lab run grid
 	$(BIN)/rilbench lab run headline
+	$(BIN)/rilbench lab run longer
 	$(BIN)/rilbench lab run ablations
+	$(BIN)/rilbench lab styles
 	$(BIN)/rilbench lab gate --update
 	$(BIN)/rilbench lab report
 

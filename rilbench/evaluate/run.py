@@ -285,7 +285,9 @@ class _Run:
 
     def _result(self, answers: AnswerFile) -> Path:
         """The kit's result for exactly these answers and this judge."""
-        story = json.dumps([self.prompts.name, self.judge, self._texts(answers)])
+        # Asked for by another name, it may be another model, whatever its server reports.
+        judge = [self.judge, self.plan.judge.model]
+        story = json.dumps([self.prompts.name, judge, self._texts(answers)])
         name = hashlib.sha256(story.encode()).hexdigest()[:16]
         return self.work / "scores" / name / "result.json"
 

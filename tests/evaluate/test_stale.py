@@ -82,7 +82,11 @@ def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan
 
 
 @pytest.mark.parametrize(
-    "what", ["checkpoint", "data", "kit version", "prompt", "length", "pixels", "limit"]
+    "what",
+    [
+        *("checkpoint", "data", "length", "pixels"),
+        *[pytest.param(w, marks=pytest.mark.slow) for w in ("kit version", "prompt", "limit")],
+    ],
 )
 def test_a_change_asks_everything_anew(
     first: Plan, model: FakeJudge, checkpoint: Path, tmp_path: Path, what: str
