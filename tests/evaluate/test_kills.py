@@ -70,11 +70,16 @@ def questions(plan: Plan) -> dict[Key, str]:
     return {q.key: mark(prompts.messages(q)) for q in prompts.questions}
 
 
-def kill_at(checkpoint: Path, plan: Plan, server: FakeJudge, moment: float) -> int:
-    """Let an evaluation run for so many seconds; what it asked that was answered before."""
+def kill_at(
+    checkpoint: Path, plan: Plan, server: FakeJudge, *, seconds: float = 0, answers: int = 0
+) -> int:
+    """Let an evaluation run for so long, and to so many answers; what it asked a second time."""
     before, seen = answered(plan), len(server.seen)
     process = started(checkpoint, plan)
-    time.sleep(moment)
+    time.sleep(seconds)
+    while len(answered(plan)) < answers:
+        assert process.poll() is None
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(3 * LATENCY)  # What was on its way arrives at the server.
@@ -92,7 +97,7 @@ def test_an_evaluation_that_is_killed(
     checkpoint: Path, data: Path, tmp_path: Path, kills: int
 ) -> None:
     moments = random.Random(kills)
-    with fake_judge(answer) as server:
+    with fake_judge(answer, ["model"]) as server:
         whole = Plan("nano", data, tmp_path / "whole", endpoint=server.url)
         start = time.monotonic()
         wanted = evaluate(checkpoint, whole)
@@ -100,12 +105,12 @@ def test_an_evaluation_that_is_killed(
         total = len(server.seen)
 
         plan = Plan("nano", data, tmp_path / "killed", endpoint=server.url)
-        for number in range(kills):
-            # Not all in the same stage, and the first not before there is anything to lose.
-            share = moments.uniform(0.6 if number == 0 else 0.05, 1)
-            assert kill_at(checkpoint, plan, server, share * duration) == 0
+        # The first with something to lose, the others in whatever stage.
+        assert kill_at(checkpoint, plan, server, answers=moments.randrange(1, total // 2)) == 0
+        for _ in range(kills - 1):
+            moment = moments.uniform(0.05, 1.2) * duration
+            assert kill_at(checkpoint, plan, server, seconds=moment) == 0
         before, asked = answered(plan), len(server.seen)
-        assert before, "the kills came before any answer"
         found = evaluate(checkpoint, plan)
         assert len(server.seen) - asked == total - len(before)
         assert without_times(found) == without_times(wanted)

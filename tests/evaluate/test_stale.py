@@ -22,7 +22,7 @@ ASKED = 8  # Four questions of each of two benchmarks.
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[FakeJudge]:
-    with fake_judge(lambda _: says("A. red")) as server:
+    with fake_judge(lambda _: says("A. red"), ["model"]) as server:
         yield server
 
 

@@ -14,7 +14,7 @@ Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
 class FakeJudge:
     """A judge in a thread that remembers what it was asked."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, models: list[str]) -> None:
         self.seen: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         judge = self
@@ -31,8 +31,8 @@ class FakeJudge:
                 self.wfile.write(content)
 
             def do_GET(self) -> None:
-                content = json.dumps({"data": [{"id": "model-2026"}]}).encode()
-                self.send_response(200)
+                content = json.dumps({"data": [{"id": name} for name in models]}).encode()
+                self.send_response(200 if models else 404)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -45,8 +45,9 @@ class FakeJudge:
 
 
 @contextmanager
-def fake_judge(answer: Answer) -> Iterator[FakeJudge]:
-    found = FakeJudge(answer)
+def fake_judge(answer: Answer, models: list[str] | None = None) -> Iterator[FakeJudge]:
+    """A server that lists these models, if any."""
+    found = FakeJudge(answer, models or [])
     threading.Thread(target=found.server.serve_forever, daemon=True).start()
     try:
         yield found
