@@ -71,10 +71,10 @@ def test_two_kits_questions_are_matched_by_what_they_ask() -> None:
     ]
     second = [
         dataclasses.replace(each, question_id=f"row {each.question_id}", score=score, response="A")
-        for each, score in ((first[1], 1.0), (first[0], 1.0), (first[2], 0.0))
+        for each, score in ((first[1], 1.0), (first[0], 0.0), (first[2], 1.0))
     ]
     (found,) = differences(first, second, same_kit=False)
-    assert (found.question_id, found.cause, found.first) == ("2", "other response", first[2])
+    assert (found.question_id, found.cause, found.first) == ("0", "other response", first[0])
     assert len(differences(first, second)) == 6
 
 
