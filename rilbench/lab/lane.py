@@ -124,6 +124,7 @@ class Lane:
             data=benchmark_files(job.split, self.places),
             work=self.places.work / "evaluation" / f"{job.split}-{self.number}",
             engine="batch",
+            benchmarks=job.benchmarks,
         )
         (found,) = evaluate_many([model], plan, kit=self.kit)
         return dataclasses.replace(row, **evaluated(found))

@@ -44,6 +44,8 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
     """Set before `init` to take them over, and there after it to hand them on."""
     keep = False
     """Whether another run will take over: the discriminator's worker then starts in any case."""
+    idle_discriminator = False
+    """Whether it started for later runs only."""
 
     def _setup(self) -> None:
         seed_everything(self.config.ril.seed)
@@ -53,8 +55,8 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
             self._take_over(self.actors)
 
     def _start_actors(self) -> None:
-        wanted = self.use_critic
-        if self.keep and not wanted:
+        self.idle_discriminator = self.keep and not self.use_critic
+        if self.idle_discriminator:
             self._switch_discriminator(True)
         super()._setup()
         self.actors = Actors(
@@ -63,8 +65,14 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
             rewards=self.reward_loop_manager,
             servers=self.llm_server_manager,
         )
-        if not wanted:
+        if self.idle_discriminator:
             self._switch_discriminator(False)
+
+    def _load_checkpoint(self) -> None:
+        """verl's, which would look for an idle discriminator's weights too: none are saved."""
+        starts, self.use_critic = self.use_critic, self.use_critic and not self.idle_discriminator
+        super()._load_checkpoint()
+        self.use_critic = starts
 
     def _switch_discriminator(self, on: bool) -> None:
         """Configure verl's critic, for a run without one, only so far that its worker starts."""

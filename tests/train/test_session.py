@@ -34,6 +34,16 @@ class NoView:
         self.lines.append((kind, values))
 
 
+class KillAfterAStep(NoView):
+    def __init__(self, session):
+        super().__init__()
+        self.session = session
+
+    def line(self, kind, values):
+        if kind == "ril" and values["step"] == 1:
+            os.killpg(trainer_of(self.session).pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Eight questions, and a folder for the collection that all runs share."""
@@ -112,24 +122,18 @@ def test_a_failure_ends_neither_the_session_nor_what_comes_after(shared):
         assert trainer_of(session) == process
 
         # Killed in the middle of a run: the next run gets a new process, and resumes.
-        killed = new_run(shared, "killed", "schedule.steps=3")
-        view = NoView()
-
-        def kill_after_a_step(kind, values):
-            if kind == "ril" and values["step"] == 1:
-                os.killpg(process.pid, signal.SIGKILL)
-
-        view.line = kill_after_a_step
-        with pytest.raises(UserError, match="stopped"):
-            stages.train(killed, view, session=session)
-        before = session.cpu_seconds()
-        stages.train(killed, NoView(), session=session)
-        assert session.cpu_seconds() > before > 0
+        for method in ("ril", "dr-grpo"):
+            killed = new_run(shared, f"killed-{method}", "schedule.steps=3", method=method)
+            with pytest.raises(UserError, match="stopped"):
+                stages.train(killed, KillAfterAStep(session), session=session)
+            before = session.cpu_seconds()
+            stages.train(killed, NoView(), session=session)
+            assert session.cpu_seconds() > before > 0
+            steps = (killed.folder / "metrics.jsonl").read_text().splitlines()
+            assert [json.loads(line)["step"] for line in steps] == [1, 2, 3]
         again = new_run(shared, "again")
         stages.train(again, NoView(), session=session)
         assert records(again) == records(good)
-    steps = (killed.folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in steps] == [1, 2, 3]
 
 
 def test_a_process_that_cannot_start_says_so(tmp_path):
