@@ -70,9 +70,11 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _load_checkpoint(self) -> None:
         """verl's, which would look for an idle discriminator's weights too: none are saved."""
-        starts, self.use_critic = self.use_critic, self.use_critic and not self.idle_discriminator
+        if self.idle_discriminator:
+            self.use_critic = False
         super()._load_checkpoint()
-        self.use_critic = starts
+        if self.idle_discriminator:
+            self.use_critic = True
 
     def _switch_discriminator(self, on: bool) -> None:
         """Configure verl's critic, for a run without one, only so far that its worker starts."""
