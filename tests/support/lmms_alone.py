@@ -1,8 +1,9 @@
 """lmms-eval by itself: its own evaluator on given answers, with nothing of rilbench.
 
 Runs under the kit's Python: ``lmms_alone.py DATA TASK,… ANSWERS OUT``. DATA is laid out as the hub;
-ANSWERS is {task: {row of the data: text}}, of a group of tasks {sub-task: …}; OUT gets the kit's
-results. The one thing that is not the kit's: its data sets are read from DATA.
+ANSWERS is {task: {row of the data: text}}, of a group of tasks {sub-task: …}, or what the kit needs
+for its client of a server (``base_url=…``); OUT gets the kit's results. The one thing that is
+not the kit's: its data sets are read from DATA.
 """
 
 import json
@@ -48,8 +49,10 @@ class Given(lmms):
 
 
 named = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))
+asks = sys.argv[3].startswith("base_url=")
 out = simple_evaluate(
-    model=Given(),
+    model="openai" if asks else Given(),
+    model_args=sys.argv[3] if asks else None,
     tasks=sys.argv[2].split(","),
     batch_size=1,
     device="cpu",
