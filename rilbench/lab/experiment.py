@@ -20,7 +20,11 @@ SPLITS = ("dev", "test")
 STUDENT = "student"
 """The value of ``model`` that stands for the untrained student."""
 
-_TOP = ("name", "students", "seeds", "split", "benchmarks", "steps", "set", "runs", "not_run")
+_TOP = (
+    *("name", "students", "seeds", "split", "benchmarks", "steps", "set", "runs", "order"),
+    "not_run",
+)
+ORDERS = ("seeds", "runs")
 _RUN = ("name", "part", "recipe", "method", "model", "set", "grid", "tuned_by")
 _OURS = ("recipe", "method", "seed", "student.", "schedule.steps", "collection.folder")
 """Settings that the file gives elsewhere, or that the laboratory gives itself."""
@@ -96,20 +100,26 @@ class Experiment:
     benchmarks: tuple[str, ...]
     steps: int
     runs: tuple[RunSpec, ...]
+    order: str = "seeds"
     not_run: Mapping[str, str] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
-        """Every job, seed by seed over all students, so that a part of them is balanced.
+        """Every job, in an order in which a part of them says something.
 
+        By ``seeds``, all runs of a seed come before the next seed's, so that a part is balanced; by
+        ``runs``, all seeds of a run come before the next run's, so that the first have an interval.
         A model that is not trained does not depend on a seed: it is there once, with seed 0.
         """
-        return [
-            self._job(student, 0 if run.model else seed, run)
+        jobs = [
+            (at, self._job(student, 0 if run.model else seed, run))
             for seed in self.seeds
             for student in self.students
-            for run in self.runs
+            for at, run in enumerate(self.runs)
             if not run.model or seed == self.seeds[0]
         ]
+        if self.order == "runs":
+            jobs.sort(key=lambda found: found[0])
+        return [job for _, job in jobs]
 
     def _job(self, student: str, seed: int, run: RunSpec) -> Job:
         return Job(self.name, student, seed, self.split, self.benchmarks, self.steps, run)
@@ -146,6 +156,7 @@ class _Parser:
             benchmarks=self._benchmarks(top["benchmarks"][1]) if "benchmarks" in top else COLUMNS,
             steps=self.read.integer(top["steps"][1], "steps", 1),
             runs=tuple(self._runs(top["runs"][1], shared, students)),
+            order=self._choice(top["order"][1], "order", ORDERS) if "order" in top else "seeds",
             not_run=self._not_run(top["not_run"][1]) if "not_run" in top else {},
         )
 

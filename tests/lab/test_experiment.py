@@ -52,6 +52,15 @@ def test_a_file_becomes_jobs_seed_by_seed(tmp_path):
     assert found.runs[2].cell == {"policy.rate": 0.0001, "policy.beta": 0}
 
 
+def test_by_runs_the_first_have_all_their_seeds_first(tmp_path):
+    found = read(tmp_path, GOOD.replace("runs:\n", "order: runs\nruns:\n", 1))
+    labels = [(job.spec.name, job.seed) for job in found.jobs()]
+    assert labels[:3] == [("untrained", 0), ("ril", 1), ("ril", 2)]
+    assert sorted(labels) == sorted((j.spec.name, j.seed) for j in read(tmp_path, GOOD).jobs())
+    with pytest.raises(UserError, match=r"small\.yaml:8: unknown order 'row'"):
+        read(tmp_path, GOOD.replace("runs:\n", "order: row\nruns:\n", 1))
+
+
 def test_students_alternate_within_a_seed(tmp_path):
     text = GOOD.replace("students: [nano]", "students: [nano, nano-independent]")
     order = [(job.seed, job.student) for job in read(tmp_path, text).jobs() if job.seed]
