@@ -19,6 +19,11 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_USED_AROUND = (
+    *(*TOKENIZER_FILES, "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
+    *(*PROCESSOR_FILES, "generation_config.json", "chat_template.json", "chat_template.jinja"),
+)
+"""What decides, beside the weights, how the model is asked and answers."""
 
 _CHUNK = 1 << 22
 _COPY_AGAIN = "copy or download the file again"
@@ -51,6 +56,13 @@ class Checkpoint:
     model_type: str
     """``model_type`` of ``config.json``, such as ``qwen2_5_vl``."""
     labels: Labels
+    around: str = ""
+    """The same of its tokenizer, processor, chat template and generation settings."""
+
+    @property
+    def content(self) -> str:
+        """All that its answers depend on."""
+        return f"{self.fingerprint}-{self.around}"
 
 
 def inspect_checkpoint(path: str | Path) -> Checkpoint:
@@ -80,7 +92,8 @@ def inspect_checkpoint(path: str | Path) -> Checkpoint:
     weights = _weight_files(folder)
     labels = _read_labels(folder)
     fingerprint = _fingerprint([folder / CONFIG_FILE, *weights])
-    return Checkpoint(folder, fingerprint, model_type, labels)
+    around = _fingerprint([folder / name for name in _USED_AROUND if (folder / name).is_file()])
+    return Checkpoint(folder, fingerprint, model_type, labels, around)
 
 
 def write_labels(path: str | Path, labels: Labels) -> None:

@@ -44,7 +44,10 @@ def evaluate(
         typer.Option(help="MODEL@URL, its key in $RILBENCH_JUDGE_KEY; or exact, the default."),
     ] = None,
     endpoint: Annotated[
-        Optional[str], typer.Option(help="A server that serves the model already.")
+        Optional[str],
+        typer.Option(
+            help="[MODEL@]URL of a server that serves the model; --model is then optional."
+        ),
     ] = None,
     concurrency: Annotated[
         Optional[int], typer.Option(help="Requests in flight; default 32 with --endpoint, else 4.")
@@ -83,8 +86,11 @@ def evaluate(
 
         print_table(suite_table(suite, kit))
         return
-    if not model and not dry_run:
-        raise UserError("name the model with --model; a checkpoint's folder, or nano:restyled")
+    if not model and not endpoint and not dry_run:
+        raise UserError(
+            "name the model with --model, a checkpoint's folder or nano:restyled; or its server "
+            "with --endpoint"
+        )
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.judging import read_judge
     from rilbench.evaluate.pixels import Pixels

@@ -12,8 +12,8 @@ from rilbench.evaluate.suite import Benchmark, Suite
 
 _CHARACTERS = 4
 """In a token of English text, about."""
-_JUDGE_PROMPT = {"MathVista_MINI": 600, "MMVet": 800, "MMVetV2": 800}
-"""Tokens of the kit's prompt to a grader without question and answer, about."""
+_JUDGE_PROMPT = {"MathVista": 600, "MM-Vet": 800, "MM-Vet-v2": 800}
+"""Tokens of a kit's prompt to a grader without question and answer, about."""
 _EXTRACTION = 300
 """Of its prompt to a judge that reads an option."""
 _ANSWER = 200
@@ -39,6 +39,12 @@ class Estimate:
     judge_tokens: int
     """Of the certain calls, in and out, about."""
 
+    @property
+    def possible_tokens(self) -> int:
+        """Of the possible calls, in and out, about."""
+        more = self.possible - self.certain
+        return self.judge_tokens + more * (_EXTRACTION + _ANSWER + _ANSWER // 5)
+
 
 def estimate(suite: Suite, questions: Sequence[Question], judge: Judge) -> list[Estimate]:
     """Count for each benchmark what will be asked of the model and of the judge."""
@@ -47,7 +53,7 @@ def estimate(suite: Suite, questions: Sequence[Question], judge: Judge) -> list[
         names = {dataset.name for dataset in benchmark.datasets}
         own = [q for q in questions if q.dataset in names and q.problem is None]
         certain, possible = _calls(benchmark, len(own), judge)
-        prompt = _JUDGE_PROMPT.get(benchmark.datasets[0].name, _EXTRACTION)
+        prompt = _JUDGE_PROMPT.get(benchmark.column, _EXTRACTION)
         found.append(
             Estimate(
                 column=benchmark.column,

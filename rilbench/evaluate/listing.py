@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from rilbench.evaluate.data import check_data, data_folder
-from rilbench.evaluate.estimate import cost, estimate
+from rilbench.evaluate.estimate import Estimate, cost, estimate
 from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kits.environment import environment_name, kits_folder
 from rilbench.evaluate.prompts import Question
@@ -24,16 +24,20 @@ def suite_table(name: str, kit: str = VLMEVALKIT) -> Table:
         UserError: there is no such suite or kit.
     """
     suite = find_suite(name).by(kit)
-    table = _table("benchmark", "dataset", "version", "questions", "score", "judge")
+    heads = ("benchmark", kit, "version", "split", "questions", "score", "judge", "data")
+    table = _table(*heads)
     for benchmark in suite.benchmarks:
         questions = "\n".join(f"{d.questions:,}" for d in benchmark.datasets)
+        places = [d.hub or f"{d.name}.tsv" for d in benchmark.datasets]
         table.add_row(
             benchmark.column,
             "\n".join(d.name for d in benchmark.datasets),
             "\n".join(d.version for d in benchmark.datasets),
+            "\n".join(d.split or "" for d in benchmark.datasets),
             questions if suite.published else "",
             f"{benchmark.datasets[0].metric}, 0-{benchmark.datasets[0].scale}",
             _JUDGES[benchmark.datasets[0].judging],
+            "\n".join(places),
         )
     return table
 
@@ -61,20 +65,32 @@ def estimate_table(
     """What an evaluation of one model would ask, and what its judge would cost."""
     found = estimate(suite, questions, judge)
     heads = ("benchmark", "questions", "requests", "pictures", "text tokens", "judge calls")
-    table = _table(*heads)
+    table = _table(*heads, "judge tokens")
     for column in table.columns[1:]:
         column.justify = "right"
     for each in found:
-        calls = f"{each.certain:,}"
-        if each.possible > each.certain:
-            calls = f"{calls} to {each.possible:,}"
-        numbers = (each.questions, each.requests, each.pictures, each.text_tokens)
-        table.add_row(each.column, *[f"{number:,}" for number in numbers], calls)
+        table.add_row(each.column, *_numbers([each]))
+    table.add_section()
+    table.add_row("all", *_numbers(found))
     if price is not None:
         low, high = cost(found, price)
         table.caption = f"judge, about: {low:.2f} to {high:.2f} in the unit of --price"
         table.caption_justify = "left"
     return table
+
+
+def _numbers(found: Sequence[Estimate]) -> list[str]:
+    """The sums of what several benchmarks need."""
+
+    def between(low: int, high: int) -> str:
+        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+    return [
+        *(f"{sum(each.questions for each in found):,}", f"{sum(e.requests for e in found):,}"),
+        *(f"{sum(each.pictures for each in found):,}", f"{sum(e.text_tokens for e in found):,}"),
+        between(sum(each.certain for each in found), sum(each.possible for each in found)),
+        between(sum(e.judge_tokens for e in found), sum(e.possible_tokens for e in found)),
+    ]
 
 
 def kits_table() -> Table:

@@ -29,7 +29,8 @@ class Plan:
         kit: which kit asks and scores.
         judge: who decides free text, and reads options where the kit's rules cannot; by default
             the project's exact rules, which read none.
-        endpoint: a server that already serves the model, up to ``/v1``; None starts one.
+        endpoint: ``MODEL@URL`` or ``URL`` of a server that already serves the model, up to ``/v1``;
+            None starts one.
         benchmarks: columns of the suite; none for all.
         limit: questions per dataset, a sample that only their ids decide; None for all.
         max_tokens: the longest answer; None for the kit's or the suite's own.

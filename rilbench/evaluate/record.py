@@ -18,6 +18,8 @@ from rilbench.evaluate.suite import Benchmark, Dataset, Suite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
 from rilbench.serving import Completion
 
+_WHERE = frozenset({"server"})
+"""Of how answers are generated, what does not change what is asked."""
 _BETWEEN_ROTATIONS = "\n---\n"
 
 
@@ -71,6 +73,7 @@ def to_evaluation(
         dirty=dirty,
         settings={
             "generation": dict(story.generation),
+            "processor": checkpoint.around,
             "data": dict(story.data),
             "limit": story.prompts.limit,
             "prompts": story.prompts.style or "dataset",
@@ -118,13 +121,23 @@ def _score(
         metric=benchmark.metric,
         judge=story.judge["name"] if _uses_judge(benchmark, story) else None,
         questions=len(samples),
-        answered=sum(bool(sample.response.strip()) for sample in samples),
+        answered=sum(
+            bool(sample.response.replace(_BETWEEN_ROTATIONS, "").strip()) for sample in samples
+        ),
         missing=sum(each.missing for each in found),
         data_sha256=data,
         truncated=sum(sample.finish_reason == "length" for sample in samples),
         data_state=_state(benchmark, story),
         sampled=story.prompts.limit,
+        asked=_asked(benchmark, story),
     )
+
+
+def _asked(benchmark: Benchmark, story: Story) -> str:
+    """What the model was sent and how it answered, wherever it was served."""
+    how = {name: value for name, value in story.generation.items() if name not in _WHERE}
+    prompts = [story.prompts.prompt_hashes[dataset.name] for dataset in benchmark.datasets]
+    return hashlib.sha256(json.dumps([how, prompts], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sample(

@@ -14,6 +14,7 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
 from rilbench.evaluate.data import data_states, ensure_data
+from rilbench.evaluate.endpoint import Endpoint, endpoint_key, find_endpoint
 from rilbench.evaluate.hub import write_hub
 from rilbench.evaluate.judging import RunningJudge, rule_judge_name
 from rilbench.evaluate.kit import Kit
@@ -27,7 +28,7 @@ from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.record import Story, to_evaluation
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
 from rilbench.ledger import Evaluation, Ledger
-from rilbench.serving import ChatClient, Sampling, first_model, serve
+from rilbench.serving import ChatClient, Sampling, serve
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ def evaluate_many(
         raise UserError("the kit is another, or has another judge; give both the same")
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
+    endpoint = find_endpoint(plan.endpoint) if plan.endpoint is not None else None
     checkpoints = [inspect_checkpoint(model) for model in models]
+    if endpoint is not None and not checkpoints:
+        checkpoints = [endpoint.checkpoint]
     with ExitStack() as stack:
         # Opened first: a read-only ledger is found before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
@@ -88,14 +92,14 @@ def evaluate_many(
         # A language model is asked one word before anything is spent; the rules need no start.
         judge = rule_judge_name() if plan.judge.exact else running.judge().name
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
-        run = _Run(plan, suite, prompts, judge, on_progress)
-        by_name = {found.fingerprint: found for found in checkpoints}
+        states = data_states(suite, plan.data)
+        run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
+        by_name = {found.content: found for found in checkpoints}
         finished = run.all(by_name, running, python)
         asked = {"name": judge} if plan.judge.exact else running.judge().story()
-        states = data_states(suite, plan.data)
         evaluations = []
         for checkpoint in checkpoints:
-            answers, version, scores = finished[checkpoint.fingerprint]
+            answers, version, scores = finished[checkpoint.content]
             reads = not plan.judge.exact
             story = Story(suite, prompts, version, asked, run.generation, states, reads)
             evaluation = to_evaluation(checkpoint, story, answers, scores)
@@ -147,14 +151,22 @@ class _Run:
     """One call of `evaluate_many`, after its checks."""
 
     def __init__(
-        self, plan: Plan, suite: Suite, prompts: PromptSet, judge: str, report: Report
+        self,
+        plan: Plan,
+        suite: Suite,
+        prompts: PromptSet,
+        judge: str,
+        endpoint: Endpoint | None,
+        report: Report,
     ) -> None:
         self.plan, self.suite, self.prompts, self.judge = plan, suite, prompts, judge
-        self.report = report
+        self.endpoint, self.report = endpoint, report
         self.work = plan.work.absolute()
         self.sampling = Sampling(max_tokens=suite.max_tokens)
         longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
-        server = plan.endpoint or f"transformers serve {version('transformers')} on {plan.device}"
+        server = f"transformers serve {version('transformers')} on {plan.device}"
+        if endpoint is not None:
+            server = f"{endpoint.model} at {endpoint.url}"
         if plan.engine == "batch":
             how = f"batches of {plan.batch}, on {plan.device}"
             server = f"transformers generate {version('transformers')}, {how}"
@@ -166,7 +178,7 @@ class _Run:
         }
 
     def all(self, models: Mapping[str, Checkpoint], kit: Kit, python: Path) -> dict[str, Finished]:
-        """Collect the answers of all models (by fingerprint), then score them."""
+        """Collect the answers of all models (by their content), then score them."""
         with ExitStack() as stack:
             answers = {
                 name: stack.enter_context(open_answers(self._answer_path(name))) for name in models
@@ -208,10 +220,10 @@ class _Run:
         for name, model in models.items():
             self._score(model, answers[name], process, kit.judge())
 
-    def _answer_path(self, fingerprint: str) -> Path:
+    def _answer_path(self, model: str) -> Path:
         """One file for each model, set of prompts and way of generating."""
         story = json.dumps([self.prompts.name, self.generation], sort_keys=True)
-        name = f"{fingerprint}-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
+        name = f"{model}-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
         return self.work / "answers" / f"{name}.jsonl"
 
     def _answered(self, answers: AnswerFile) -> bool:
@@ -265,9 +277,11 @@ class _Run:
     @contextmanager
     def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
         """A client of the model's server, which is started unless there is an endpoint."""
-        endpoint, concurrency = self.plan.endpoint, self.plan.in_flight
+        endpoint, concurrency = self.endpoint, self.plan.in_flight
         if endpoint is not None:
-            yield ChatClient(endpoint, first_model(endpoint), concurrency=concurrency)
+            yield ChatClient(
+                endpoint.url, endpoint.model, api_key=endpoint_key(), concurrency=concurrency
+            )
             return
         self.report(Progress("server", model.labels.student))
         log = self.work / "server.log"

@@ -51,13 +51,15 @@ class EvaluationView:
     def report(self, event: Event) -> None:
         """Show one event."""
         words = " ".join(filter(None, (event.model, _WORDS.get(event.stage, event.stage))))
+        if event.note:
+            words = f"{words}: {event.note}"
         if self.console.is_terminal:
             key = (event.model, event.stage)
             total = event.total or 1
             if key not in self.tasks:
                 self.tasks[key] = self.bars.add_task(words, total=total)
             task = self.tasks[key]
-            self.bars.update(task, completed=event.done, total=total)  # type: ignore[arg-type]
+            self.bars.update(task, description=words, completed=event.done, total=total)  # type: ignore[arg-type]
             return
         quarter = 4 * event.done // event.total if event.total else 0
         line = words + (f" {event.done}/{event.total}" if event.total else "")

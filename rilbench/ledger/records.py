@@ -27,6 +27,8 @@ class Score:
         truncated: how many answers were cut off at the longest length.
         data_state: "published", "look-alike", "unverified", or "unknown" in an older ledger.
         sampled: of each data set only so many questions were asked; None for all.
+        asked: hash of the prompts, the pictures' limits and how the answers were drawn; empty in
+            an older ledger.
 
     Raises:
         ValueError: the value or a count is out of range.
@@ -46,6 +48,7 @@ class Score:
     truncated: int = 0
     data_state: str = "unknown"
     sampled: int | None = None
+    asked: str = ""
 
     @property
     def partial(self) -> bool:
@@ -62,7 +65,7 @@ class Score:
             )
 
     @property
-    def story(self) -> tuple[str, str, str, str, str | None, str]:
+    def story(self) -> tuple[str | None, ...]:
         """What two scores must share before their difference means anything."""
         return (
             self.kit,
@@ -71,6 +74,7 @@ class Score:
             self.metric,
             self.judge,
             self.data_sha256,
+            self.asked,
         )
 
 
@@ -169,6 +173,11 @@ class Evaluation:
         return "+".join(sorted({score.kit for score in self.scores}))
 
     @property
+    def whole(self) -> int:
+        """How many benchmarks were scored in full."""
+        return sum(score.value is not None and not score.partial for score in self.scores)
+
+    @property
     def moment(self) -> datetime.datetime:
         """``created`` as a time."""
         return datetime.datetime.fromisoformat(self.created.replace("Z", "+00:00"))
@@ -196,10 +205,16 @@ def utc_now() -> str:
 
 
 def latest(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Keep the newest evaluation of each model and label, by suite and kit; newest first."""
-    ordered = sorted(evaluations, key=lambda each: (each.moment, each.id or 0), reverse=True)
+    """Keep one evaluation of each model and label, by suite and kit; the newest come first.
+
+    Of several it is the newest of those with the most whole benchmarks: a quick look at a few
+    questions hides no full evaluation.
+    """
+    ordered = sorted(
+        evaluations, key=lambda each: (each.whole, each.moment, each.id or 0), reverse=True
+    )
     newest: dict[tuple[str, ...], Evaluation] = {}
     for each in ordered:
         model = (each.fingerprint, each.student, each.method, each.teacher)
         newest.setdefault((*model, each.suite, each.kit), each)
-    return list(newest.values())
+    return sorted(newest.values(), key=lambda each: (each.moment, each.id or 0), reverse=True)

@@ -94,7 +94,9 @@ _SECOND = (
 
 _THIRD = ("ALTER TABLE samples ADD COLUMN stem TEXT",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD)
+_FOURTH = ("ALTER TABLE scores ADD COLUMN asked TEXT NOT NULL DEFAULT ''",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH)
 """Statements that lead from version n to n + 1. Append only: files in the field have run these."""
 
 

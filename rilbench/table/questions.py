@@ -13,7 +13,7 @@ from rilbench.locations import locate
 CAUSES = (
     "other set of questions",
     "other gold",
-    "other prompt",
+    "other response to another prompt",
     "other response",
     "same response, other extraction",
     "same response, other verdict",
@@ -74,16 +74,16 @@ def _named(samples: Iterable[Sample], same_kit: bool) -> dict[tuple[str, ...], S
 def _cause(first: Sample | None, second: Sample | None) -> str:
     if first is None or second is None:
         return CAUSES[0]
-    pairs = (
-        (first.gold, second.gold),
-        (first.prompt_hash, second.prompt_hash),
-        (first.response, second.response),
-        (first.extracted, second.extracted),
+    # Two kits never send the same prompt: it explains a response, not what is made of it.
+    responds = first.response != second.response
+    applies = (
+        first.gold != second.gold,
+        responds and first.prompt_hash != second.prompt_hash,
+        responds,
+        first.extracted != second.extracted,
     )
-    for cause, (a, b) in zip(CAUSES[1:], pairs, strict=False):
-        if a != b:
-            return cause
-    return CAUSES[-1]
+    causes = (cause for cause, it in zip(CAUSES[1:], applies, strict=False) if it)
+    return next(causes, CAUSES[-1])
 
 
 def find_evaluation(ledger: Ledger, name: str) -> Evaluation:

@@ -22,7 +22,10 @@ ASKED = 8  # Four questions of each of two benchmarks.
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[FakeJudge]:
-    with fake_judge(lambda _: says("A. red"), ["model"]) as server:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        return says("B. green" if body["model"] == "another" else "A. red")
+
+    with fake_judge(answer, ["model"]) as server:
         yield server
 
 
@@ -63,6 +66,11 @@ def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan
         config = json.loads((folder / "model" / "config.json").read_text())
         (folder / "model" / "config.json").write_text(json.dumps(config | {"note": "other"}))
         return plan, folder / "model"
+    if what == "processor":
+        shutil.copytree(checkpoint, folder / "model")
+        file = folder / "model" / "generation_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"repetition_penalty": 1.5}))
+        return plan, folder / "model"
     if what == "data":
         shutil.copytree(plan.data, folder / "data")
         file = folder / "data" / "MMStar.tsv"
@@ -77,6 +85,7 @@ def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan
         "length": {"max_tokens": 7},
         "pixels": {"pixels": Pixels(most=100)},
         "limit": {"limit": 4},
+        "served model": {"endpoint": f"another@{plan.endpoint}"},
     }
     return replace(plan, **changes[what]), checkpoint
 
@@ -84,7 +93,7 @@ def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan
 @pytest.mark.parametrize(
     "what",
     [
-        *("checkpoint", "data", "length", "pixels"),
+        *("checkpoint", "processor", "served model", "data", "length", "pixels"),
         *[pytest.param(w, marks=pytest.mark.slow) for w in ("kit version", "prompt", "limit")],
     ],
 )
@@ -93,9 +102,12 @@ def test_a_change_asks_everything_anew(
 ) -> None:
     plan, folder = changed(first, what, tmp_path, checkpoint)
     asked, before = len(model.seen), rows(first)
-    evaluate(folder, plan)
+    found = evaluate(folder, plan)
     assert len(model.seen) == asked + ASKED
     assert rows(first) == before + 1
+    # One of the four options is right each time, but the kit read other answers.
+    read = {sample.extracted for sample in found.samples if sample.benchmark == "MMStar"}
+    assert read == {"B" if what == "served model" else "A"}
 
 
 def test_another_judge_judges_anew_and_the_model_is_not_asked(

@@ -70,7 +70,7 @@ def test_both_spellings_of_utc_and_now() -> None:
 def test_the_story_is_all_but_value_and_counts() -> None:
     assert dataclasses.replace(SCORE, value=1.0, answered=1, missing=0).story == SCORE.story
     others = dict.fromkeys(
-        ("kit", "kit_version", "dataset", "metric", "judge", "data_sha256"), "other"
+        ("kit", "kit_version", "dataset", "metric", "judge", "data_sha256", "asked"), "other"
     )
     for name, value in others.items():
         changed = dataclasses.replace(SCORE, **{name: value})  # type: ignore[arg-type]
@@ -89,3 +89,15 @@ def test_latest_is_by_time_then_by_number() -> None:
     other_model = at(3, 6, fingerprint="g")
     found = latest([old, new, tie, other_suite, other_label, other_model])
     assert found == [other_model, tie, other_label, other_suite]
+
+
+def test_a_quick_look_hides_no_full_evaluation() -> None:
+    def at(second: int, **changes: object) -> Evaluation:
+        score = dataclasses.replace(SCORE, missing=0, **changes)  # type: ignore[arg-type]
+        created = f"2026-01-02T03:04:0{second}+00:00"
+        return dataclasses.replace(EVALUATION, created=created, id=second, scores=(score,))
+
+    full, sample, without = at(1), at(2, sampled=3), at(3, value=None)
+    assert latest([full, sample, without]) == [full]
+    assert latest([sample, without]) == [without], "of two that say as little, the newest"
+    assert latest([full, at(4)]) == [at(4)]

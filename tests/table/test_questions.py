@@ -33,7 +33,9 @@ def other(**changes: object) -> Sample:
     [
         (None, "other set of questions"),
         (other(gold="C", prompt_hash="q", response="C"), "other gold"),
-        (other(prompt_hash="q", response="A", extracted="A"), "other prompt"),
+        (other(prompt_hash="q", response="A", extracted="A"), "other response to another prompt"),
+        (other(prompt_hash="q", extracted="-"), "same response, other extraction"),
+        (other(prompt_hash="q"), "same response, other verdict"),
         (other(response="It is A.", extracted="A"), "other response"),
         (other(extracted="-"), "same response, other extraction"),
         (other(judge="m"), "same response, other verdict"),

@@ -1,0 +1,56 @@
+"""A server that serves the model already: its address, and the model's name there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rilbench.checkpoint import Checkpoint, Labels
+from rilbench.errors import UserError
+from rilbench.serving import first_model
+
+ENDPOINT_KEY = "RILBENCH_ENDPOINT_KEY"
+"""The environment variable with the endpoint's key; it is sent there and written nowhere."""
+
+_ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server."""
+
+    url: str
+    """Up to ``/v1``."""
+    model: str
+    """Its name there."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model where nothing is known but its name and its address."""
+        fingerprint = hashlib.sha256(f"{self.model}@{self.url}".encode()).hexdigest()[:16]
+        labels = Labels(student=self.model.rsplit("/", 1)[-1], method="base", teacher="none")
+        return Checkpoint(Path(self.model), fingerprint, "a model known by its name only", labels)
+
+
+def find_endpoint(option: str) -> Endpoint:
+    """Read ``MODEL@URL``, or ``URL`` of a server that is asked for the first model it lists.
+
+    Raises:
+        UserError: it is neither, or the server lists no model.
+    """
+    found = _ADDRESS.fullmatch(option)
+    if found is None:
+        raise UserError(
+            f"--endpoint {option} is not understood; give URL or MODEL@URL, such as "
+            f"qwen2.5-vl-7b@http://127.0.0.1:8000/v1; a key goes into {ENDPOINT_KEY}"
+        )
+    url = found["url"].rstrip("/").removesuffix("/chat/completions")
+    return Endpoint(url, found["model"] or first_model(url))
+
+
+def endpoint_key() -> str:
+    """What is sent as the key; "none" without one, as servers without keys accept anything."""
+    return os.environ.get(ENDPOINT_KEY) or "none"

@@ -1,0 +1,57 @@
+"""A model that is known by its server only."""
+
+from pathlib import Path
+
+import pytest
+from fake_judge import fake_judge, says
+
+from rilbench.errors import UserError
+from rilbench.evaluate.endpoint import ENDPOINT_KEY, find_endpoint
+from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.run import evaluate_many
+from rilbench.ledger import Ledger
+
+KEY = "sk-not-to-be-seen"
+
+
+def test_an_address_names_the_model_or_its_server_does() -> None:
+    found = find_endpoint("org/some-vlm@https://host:8000/v1/chat/completions")
+    assert (found.url, found.model) == ("https://host:8000/v1", "org/some-vlm")
+    assert found.checkpoint.labels.student == "some-vlm"
+    with fake_judge(lambda _: says("A"), ["listed"]) as server:
+        assert find_endpoint(f"{server.url}/").model == "listed"
+        assert find_endpoint(server.url).checkpoint != find_endpoint(f"x@{server.url}").checkpoint
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["host:8000", "ftp://host/v1", "https://", "a@b@http://h/v1", "http://me:pass@host/v1"],
+)
+def test_an_address_that_is_none(option: str) -> None:
+    with pytest.raises(UserError, match="is not understood; give URL or MODEL@URL"):
+        find_endpoint(option)
+
+
+def test_without_a_checkpoint(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key goes to the server and nowhere else."""
+    monkeypatch.setenv(ENDPOINT_KEY, KEY)
+    with fake_judge(lambda _: says("A. red")) as server:
+        plan = Plan(
+            "nano",
+            data,
+            tmp_path / "work",
+            tmp_path / "ledger.db",
+            endpoint=f"org/some-vlm@{server.url}",
+            benchmarks=("MMStar",),
+        )
+        (found,) = evaluate_many([], plan)
+        assert server.keys == {f"Bearer {KEY}"}
+        assert {body["model"] for body in server.seen} == {"org/some-vlm"}
+    assert (found.path, found.student, found.method) == ("org/some-vlm", "some-vlm", "base")
+    assert found.scores[0].value == 25.0
+    with Ledger(tmp_path / "ledger.db") as ledger:
+        assert (
+            ledger.evaluations()[0].settings["generation"]["server"].startswith("org/some-vlm at")
+        )
+    for file in tmp_path.rglob("*"):
+        assert file.is_dir() or KEY.encode() not in file.read_bytes(), file
