@@ -1,42 +1,17 @@
 """The command line as a user meets it: real processes, their output and exit status."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from command import refused, run
 
 from rilbench.locations import nano_folder
 from rilbench.recipe import load_recipe
 from rilbench.train.stages import open_run
-
-SCRIPT = Path(sys.executable).parent / "rilbench"
-
-
-def run(*arguments, cwd, **environment):
-    return subprocess.run(
-        [str(SCRIPT), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
-        timeout=120,
-        check=False,
-    )
-
-
-def refused(result, *words):
-    """One clear line, a non-zero exit, no traceback."""
-    assert result.returncode != 0
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    for word in words:
-        assert word in lines[0]
 
 
 def test_help_imports_nothing_heavy(tmp_path):

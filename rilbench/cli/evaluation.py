@@ -179,15 +179,16 @@ def _engine(name: str) -> Literal["server", "batch"]:
 @data_app.command(name="check")
 def data_check(
     suite: Annotated[str, typer.Option(help="paper or nano.")] = "paper",
+    kit: Annotated[str, typer.Option(help="vlmevalkit or lmms-eval.")] = "vlmevalkit",
     data: Data = None,
 ) -> None:
     """Say which data files are there, and whether they are the published ones."""
     from rilbench.evaluate.listing import data_table
 
-    table, missing = data_table(suite, data)
+    table, missing = data_table(suite, data, kit)
     print_table(table)
     if missing:
-        raise UserError(f"{missing} files are missing; rilbench eval downloads what it can")
+        raise UserError(f"{missing} are missing; rilbench eval downloads what it can")
 
 
 @data_app.command(name="mm-vet-v2")

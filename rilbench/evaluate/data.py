@@ -55,14 +55,13 @@ def data_folder(suite: Suite, chosen: Path | None = None) -> Path:
 def data_states(suite: Suite, folder: Path) -> dict[str, State]:
     """The state of each dataset of the suite's kit.
 
-    lmms-eval's sets are the published ones where it had them from the hub, and look-alikes are made
-    for it from VLMEvalKit's files.
+    lmms-eval knows no file by its hash, so that none of the published suite's can be verified;
+    look-alikes are made for it from VLMEvalKit's files.
     """
     if suite.kit == VLMEVALKIT:
         return {found.dataset.name: found.state for found in check_data(suite, folder)}
     if suite.published:
-        local = find_kit(suite.kit).files(suite.datasets, folder)
-        return {name: "unverified" if files else "published" for name, files in local.items()}
+        return {dataset.name: "unverified" for dataset in suite.datasets}
     found = data_states(suite.by(VLMEVALKIT), folder)
     return {
         task.name: found[dataset.name]
@@ -72,8 +71,24 @@ def data_states(suite: Suite, folder: Path) -> dict[str, State]:
 
 
 def check_data(suite: Suite, folder: Path) -> list[DataFile]:
-    """Look at a suite's files, each read once."""
+    """Look at a suite's files, each read once; of lmms-eval's datasets at their folders.
+
+    lmms-eval has from the hub itself what is not there.
+    """
+    if suite.kit == LMMSEVAL and suite.published:
+        return [_look_below(d, folder) for d in suite.datasets]
     return [_look(suite, dataset, folder / f"{dataset.name}.tsv") for dataset in suite.datasets]
+
+
+def _look_below(dataset: Dataset, folder: Path) -> DataFile:
+    (files,) = find_kit(LMMSEVAL).files([dataset], folder).values()
+    if not files:
+        return DataFile(dataset, folder / dataset.hub, "missing", None, 0)
+    digests = [file_hashes(file)[0] for file in files]
+    whole = hashlib.sha256(" ".join(digests).encode()).hexdigest()
+    sha256 = digests[0] if len(files) == 1 else whole
+    size = sum(file.stat().st_size for file in files)
+    return DataFile(dataset, folder / dataset.hub, "unverified", sha256, size)
 
 
 def _look(suite: Suite, dataset: Dataset, path: Path) -> DataFile:

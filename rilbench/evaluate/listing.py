@@ -42,20 +42,23 @@ def suite_table(name: str, kit: str = VLMEVALKIT) -> Table:
     return table
 
 
-def data_table(name: str, chosen: Path | None) -> tuple[Table, int]:
+def data_table(name: str, chosen: Path | None, kit: str = VLMEVALKIT) -> tuple[Table, int]:
     """Every data file of a suite with its state, and how many are missing.
 
     Raises:
-        UserError: there is no such suite.
+        UserError: there is no such suite or kit.
     """
-    suite = find_suite(name)
+    suite = find_suite(name).by(kit)
+    if not suite.published:  # The look-alikes are VLMEvalKit's files for both.
+        suite = suite.by(VLMEVALKIT)
     table = _table("file", "state", "MB", "SHA-256")
     folder = data_folder(suite, chosen)
     table.title, table.title_justify = str(folder), "left"
     files = check_data(suite, folder)
     for found in files:
         size = f"{found.size / 1e6:.1f}" if found.sha256 else ""
-        table.add_row(found.path.name, found.state, size, (found.sha256 or "")[:16])
+        file = found.path.relative_to(folder)
+        table.add_row(str(file), found.state, size, (found.sha256 or "")[:16])
     return table, sum(found.state == "missing" for found in files)
 
 
