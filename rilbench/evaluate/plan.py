@@ -42,6 +42,7 @@ class Plan:
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server, the endpoint's or one that is started; ``batch`` generates
             in this process, ``batch`` questions at a time, and needs no server.
+        vllm: the ``vllm`` program that serves the model; None for ``transformers serve``.
         batch: questions per batch.
     """
 
@@ -61,6 +62,7 @@ class Plan:
     device: str = "cpu"
     python: Path | None = None
     engine: Literal["server", "batch"] = "server"
+    vllm: Path | None = None
     batch: int = 64
 
     def __post_init__(self) -> None:
@@ -81,10 +83,15 @@ class Plan:
 
     @property
     def in_flight(self) -> int:
-        """Requests in flight: many for a server of the user's, few for transformers' own."""
+        """Requests in flight: many for a server of the user's or vLLM, few for transformers'."""
         if self.concurrency is not None:
             return self.concurrency
-        return 32 if self.endpoint is not None else 4
+        return 4 if self.endpoint is None and self.vllm is None else 32
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights of a model that is served here: on a GPU the checkpoint's own."""
+        return "float32" if self.device == "cpu" else "auto"
 
     def style(self, models: Sequence[Checkpoint]) -> str | None:
         """The style of the prompts: None for the datasets' own.

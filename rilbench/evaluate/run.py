@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
@@ -49,6 +49,13 @@ class Progress:
 Report = Callable[[Progress], None]
 Finished = tuple[AnswerFile, str, dict[str, KitScore]]
 """A model's answers, the kit with its version, and its scores by dataset."""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # It is another environment's program.
+        return "of unknown version"
 
 
 def _silent(_: Progress) -> None:
@@ -164,12 +171,15 @@ class _Run:
         self.work = plan.work.absolute()
         self.sampling = Sampling(max_tokens=suite.max_tokens)
         longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
-        server = f"transformers serve {version('transformers')} on {plan.device}"
+        program = f"transformers serve {_version('transformers')}"
+        if plan.vllm is not None:
+            program = f"vllm serve {_version('vllm')}"
+        server = f"{program} on {plan.device}, {plan.dtype}"
         if endpoint is not None:
             server = f"{endpoint.model} at {endpoint.url}"
         if plan.engine == "batch":
             how = f"batches of {plan.batch}, on {plan.device}"
-            server = f"transformers generate {version('transformers')}, {how}"
+            server = f"transformers generate {_version('transformers')}, {how}"
         self.generation = {
             "server": server,
             **asdict(self.sampling),
@@ -285,9 +295,15 @@ class _Run:
             return
         self.report(Progress("server", model.labels.student))
         log = self.work / "server.log"
-        with serve(model.path, log=log, device=self.plan.device) as server:
+        plan = self.plan
+        with serve(
+            model.path, log=log, device=plan.device, dtype=plan.dtype, vllm=plan.vllm
+        ) as server:
             yield ChatClient(
-                server.base_url, server.model, transformers=True, concurrency=concurrency
+                server.base_url,
+                server.model,
+                transformers=server.transformers,
+                concurrency=concurrency,
             )
 
     def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:

@@ -15,7 +15,7 @@ from rilbench.serving.chat import (
     image_part,
     text_part,
 )
-from rilbench.serving.server import Server, log_end, serve
+from rilbench.serving.server import Server, log_end, serve, vllm_program
 
 __all__ = [
     "ChatClient",
@@ -30,4 +30,5 @@ __all__ = [
     "log_end",
     "serve",
     "text_part",
+    "vllm_program",
 ]

@@ -1,4 +1,7 @@
-"""Start, wait for and stop an OpenAI-compatible server of our own: ``transformers serve``."""
+"""Start, wait for and stop an OpenAI-compatible server of our own.
+
+``transformers serve`` runs anywhere; ``vllm serve``, where it is installed, is for GPUs.
+"""
 
 import json
 import re
@@ -26,6 +29,14 @@ class Server:
     model: str
     log: Path
     pid: int
+    transformers: bool = True
+    """It is ``transformers serve``, not ``vllm serve``."""
+
+
+def vllm_program() -> Path | None:
+    """Where the ``vllm`` of this Python's environment is; None where it is not installed."""
+    program = Path(sys.executable).parent / "vllm"
+    return program if program.is_file() else None
 
 
 @contextmanager
@@ -39,8 +50,9 @@ def serve(
     device: str = "cpu",
     dtype: str = "float32",
     threads: int = 1,
+    vllm: Path | None = None,
 ) -> Iterator[Server]:
-    """Serve a checkpoint folder with ``transformers serve`` while the body runs.
+    """Serve a checkpoint folder while the body runs.
 
     Args:
         model: a Hugging Face checkpoint folder with its processor.
@@ -48,9 +60,10 @@ def serve(
         host: address to listen on.
         port: 0 picks a free one.
         timeout: seconds within which the server must answer a one-token request.
-        device: as torch names it.
-        dtype: of the weights.
+        device: as torch names it; vLLM has the one it was built for.
+        dtype: of the weights, such as "float32" or "auto".
         threads: OpenMP threads of the server.
+        vllm: the ``vllm`` program to serve with; None for ``transformers serve``.
 
     Raises:
         UserError: no such folder, the port is taken, the server died or did not answer in time;
@@ -59,16 +72,13 @@ def serve(
     model = model.resolve()
     if not model.is_dir():
         raise UserError(f"no checkpoint folder at {model}; give the path of one")
-    if "@" in str(model):
+    if "@" in str(model) and vllm is None:
         # transformers serve splits model names at the first "@" into name and revision.
         raise UserError(f"the server cannot load a path with '@' in it: {model}; move the folder")
     port = _free_port(host, port)
-    command = [
-        str(Path(sys.executable).parent / "transformers"),
-        "serve",
-        str(model),
-        *("--host", host, "--port", str(port), "--device", device, "--dtype", dtype),
-    ]
+    program = vllm or Path(sys.executable).parent / "transformers"
+    command = [str(program), "serve", str(model), "--host", host, "--port", str(port)]
+    command += ["--dtype", dtype, *([] if vllm is not None else ["--device", device])]
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
@@ -78,7 +88,7 @@ def serve(
         "NO_COLOR": "1",
     }
     guard = start_guarded(command, log, environment)
-    server = Server(f"http://{host}:{port}/v1", str(model), log, guard.pid)
+    server = Server(f"http://{host}:{port}/v1", str(model), log, guard.pid, vllm is None)
     try:
         _wait_until_ready(guard, server, timeout)
         yield server
