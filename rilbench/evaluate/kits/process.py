@@ -24,6 +24,11 @@ _NETWORK = (
 )
 
 
+def worker_files(*names: str) -> tuple[Path, ...]:
+    """The files of a worker, the script first; what both workers share is one of each."""
+    return tuple(Path(__file__).with_name(f"{name}.py") for name in (*names, "worker_tools"))
+
+
 def kit_environment(settings: Mapping[str, str], *, network: bool = False) -> dict[str, str]:
     """Return environment variables for a worker: a few inherited ones and ``settings``.
 
