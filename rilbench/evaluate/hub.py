@@ -15,10 +15,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rilbench.errors import UserError
 
 Line = dict[str, str]
 Doc = dict[str, Any]
@@ -44,6 +46,8 @@ class _Place:
     row: Callable[[Line, int], Doc]
     pictures: Sequence[str] = field(default=("image",))
     """Columns that hold a picture, or a list of pictures."""
+    least: int = 1
+    """How many questions there must be."""
 
 
 def write_hub(source: Path, out: Path) -> Path:
@@ -51,10 +55,16 @@ def write_hub(source: Path, out: Path) -> Path:
 
     Returns:
         The folder, named after the files' content.
+
+    Raises:
+        UserError: a file is not as lmms-eval needs it.
     """
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for place in _PLACES:
-        digest.update((source / f"{place.file}.tsv").read_bytes())
+        file = source / f"{place.file}.tsv"
+        if not file.is_file():
+            raise UserError(f"{file} is missing; make the benchmarks, or copy them there")
+        digest.update(file.read_bytes())
     folder = out / digest.hexdigest()[:12]
     if not folder.is_dir():
         out.mkdir(parents=True, exist_ok=True)
@@ -62,8 +72,11 @@ def write_hub(source: Path, out: Path) -> Path:
         try:
             with _no_bars():
                 for place in _PLACES:
-                    _write(place, _lines(source / f"{place.file}.tsv"), building)
-            building.rename(folder)
+                    _write(place, _docs(place, source / f"{place.file}.tsv"), building)
+            with suppress(OSError):  # Another evaluation may have been quicker.
+                building.rename(folder)
+            if not folder.is_dir():
+                raise UserError(f"{folder} cannot be written; give another work folder")
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return folder
@@ -83,18 +96,47 @@ def _no_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+def _docs(place: _Place, file: Path) -> list[Doc]:
+    """A file's questions as lmms-eval reads them."""
+    docs: list[Doc] = []
+    seen: set[str] = set()
+    for number, line in enumerate(_lines(file)):
+        where = f"{file}: row {number + 1} (index {line['index']})"
+        if line["index"] in seen:
+            raise UserError(f"{where} has the index of another; make the data again")
+        seen.add(line["index"])
+        try:
+            docs.append(place.row(line, number))
+        except KeyError as error:
+            raise UserError(f"{file} has no column {error}; make the data again") from error
+        except (ValueError, SyntaxError, TypeError, AttributeError, IndexError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise UserError(f"{where} cannot be understood ({why}); make the data again") from error
+    if len(docs) < place.least:
+        raise UserError(
+            f"{file} has {len(docs)} questions and lmms-eval needs {place.least}; "
+            "make the data again"
+        )
+    return docs
+
+
 def _lines(file: Path) -> list[Line]:
     csv.field_size_limit(sys.maxsize)
-    with file.open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream, delimiter="\t"))
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            lines = list(csv.DictReader(stream, delimiter="\t"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file} cannot be read ({error}); make the data again") from error
+    for column in ("index", "image"):
+        if lines and column not in lines[0]:
+            raise UserError(f"{file} has no column {column!r}; make the data again")
     # The kit lets a question name another whose picture it shares, as rotations do.
     by_index = {line["index"]: line["image"] for line in lines}
     return [{**line, "image": by_index.get(line["image"], line["image"])} for line in lines]
 
 
-def _write(place: _Place, lines: Sequence[Line], root: Path) -> None:
+def _write(place: _Place, docs: Sequence[Doc], root: Path) -> None:
     """One file; of BLINK one for each of its tasks."""
-    docs = [place.row(line, number) for number, line in enumerate(lines)]
     if place.file != "BLINK":
         _parquet(docs, place, root / place.folder)
         return
@@ -336,7 +378,7 @@ _PLACES = (
     _Place("MMMU_Pro_10c", "MMMU/MMMU_Pro/standard (10 options)", "test", _mmmu_pro, _SEVEN),
     _Place("MMMU_Pro_V", "MMMU/MMMU_Pro/vision", "test", _mmmu_pro_vision),
     _Place("MMStar", "Lin-Chen/MMStar", "val", _mmstar),
-    _Place("BLINK", "BLINK-Benchmark/BLINK", "val", _blink, _SEVEN[:4]),
+    _Place("BLINK", "BLINK-Benchmark/BLINK", "val", _blink, _SEVEN[:4], len(_BLINK)),
     _Place("SEEDBench_IMG", "lmms-lab-encoder/SEED-Bench", "test", _seed),
     _Place("SEEDBench2_Plus", "doolayer/SEED-Bench-2-Plus", "test", _seed2plus),
     _Place("RealWorldQA", "lmms-lab-encoder/RealWorldQA", "test", _realworldqa),

@@ -27,6 +27,10 @@ class Adapter(Protocol):
         """The script that runs under the kit's Python."""
 
     @property
+    def sources(self) -> Sequence[Path]:
+        """All files of the worker, which decide what it makes."""
+
+    @property
     def styles(self) -> Mapping[str, str]:
         """Its prompts for models, by the models' ``model_type``."""
 

@@ -1,13 +1,15 @@
 """Make a kit's environment on first use, from its own pinned list.
 
 An environment is a folder named after the kit, its lock file and the Python version. It is built
-beside its final place and renamed when complete, so that one half built is never used.
+beside its final place and renamed when complete, so that one half built is never used. What it
+then holds is written down in it, so that one half deleted is seen and built again.
 """
 
 import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,11 @@ from rilbench.errors import UserError
 from rilbench.resources import resource
 
 Report = Callable[[str], None]
+
+_COMPLETE = "complete.txt"
+"""In an environment: what its folder of packages holds, a name in each line."""
+_PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)$", re.MULTILINE)
+"""A package that the lock file wants on every machine."""
 
 
 def kits_folder() -> Path:
@@ -58,12 +65,12 @@ def ensure_environment(
     root = kits_folder()
     home = root / environment_name(kit, lock)
     python = home / "bin" / "python"
-    if python.exists():
+    if is_complete(home):
         return python
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _only_builder(root / f"{home.name}.lock", on_progress):
-            if not python.exists():
+            if not is_complete(home) and not _adopted(home, lock):
                 _build(home, lock, on_progress)
     except OSError as error:
         raise UserError(
@@ -71,6 +78,40 @@ def ensure_environment(
             "set RILBENCH_KITS to a folder with room"
         ) from error
     return python
+
+
+def is_complete(home: Path) -> bool:
+    """Whether an environment has its Python and every package that it was made with."""
+    try:
+        names = (home / _COMPLETE).read_text(encoding="utf-8").split("\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return (home / "bin" / "python").exists() and _packages(home) >= set(names)
+
+
+def _packages(home: Path) -> set[str]:
+    """What the folder of packages holds, but for caches."""
+    return {
+        path.name for path in home.glob("lib/python*/site-packages/*") if path.name != "__pycache__"
+    }
+
+
+def _note_complete(home: Path) -> None:
+    part = home / f"{_COMPLETE}.part"
+    part.write_text("\n".join(sorted(_packages(home))), encoding="utf-8")
+    part.replace(home / _COMPLETE)
+
+
+def _adopted(home: Path, lock: Path) -> bool:
+    """Take on an environment of before there were notes, if it has what the lock file lists."""
+    if (home / _COMPLETE).exists() or not (home / "bin" / "python").exists():
+        return False
+    found = {re.sub(r"[-_.]+", "-", name).lower() for name in _packages(home)}
+    pins = [f"{name}-{version}.dist-info" for name, version in _PINNED.findall(lock.read_text())]
+    if not pins or not found >= {re.sub(r"[-_.]+", "-", pin).lower() for pin in pins}:
+        return False
+    _note_complete(home)
+    return True
 
 
 def _build(home: Path, lock: Path, on_progress: Report) -> None:
@@ -84,6 +125,11 @@ def _build(home: Path, lock: Path, on_progress: Report) -> None:
         # Relocatable, as it is renamed afterwards.
         _run([uv, "venv", "--relocatable", "--python", sys.executable, str(venv)], on_progress)
         _run([uv, "pip", "sync", "--python", str(venv / "bin" / "python"), str(lock)], on_progress)
+        _note_complete(venv)
+        if home.is_symlink() or home.is_file():
+            home.unlink()
+        elif home.exists():  # Not complete: its Python or its packages are gone.
+            home.rename(building / "old")
         venv.rename(home)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.evaluate.kits.adapter import Address
-from rilbench.evaluate.kits.process import KitProcess, kit_environment
+from rilbench.evaluate.kits.process import KitProcess, kit_environment, worker_files
 from rilbench.evaluate.suite import LMMSEVAL, Dataset
 
 
@@ -16,7 +16,8 @@ class LmmsEval:
     """See `rilbench.evaluate.kits.adapter.Adapter`."""
 
     name = LMMSEVAL
-    worker = Path(__file__).with_name("lmmseval_worker.py")
+    sources = worker_files("lmmseval_worker", "lmmseval_data", "lmmseval_watch")
+    worker = sources[0]
     styles: Mapping[str, str] = {}
 
     def start(self, python: Path, log: Path, judge: Callable[[], Address]) -> KitProcess:

@@ -21,141 +21,46 @@ A dataset is {"name", "metric", "judging", "circular", "parts", "only"}, see
 kit's modules read it when they are imported. Jobs come as in `vlmevalkit_worker`.
 """
 
+from __future__ import annotations
+
 import copy
-import hashlib
 import json
 import os
 import re
 import shutil
-import sys
 import time
 import types
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partialmethod
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
+if TYPE_CHECKING:
+    from rilbench.evaluate.kits import lmmseval_data as data
+    from rilbench.evaluate.kits.lmmseval_watch import MILLION, watch
+    from rilbench.evaluate.kits.worker_tools import UNREADABLE, JobError, why, work
+else:
+    import lmmseval_data as data
+    from lmmseval_watch import MILLION, watch
+    from worker_tools import UNREADABLE, JobError, why, work
+
+data.install()
+source, pictures = data.source, data.pictures
 
 JUDGE_THREADS = 32
-GUESSED = "Failed to predict"
 STRATA = {"mmstar": "l2_category"}  # Where the kit takes the mean of the groups' means.
 READ = ("extraction", "parsed_pred", "pred_parsed", "pred")
 """What the tasks call the answer that they read from a text."""
 DEFAULT_TOKENS = 1024
 """The longest answer of the kit's own client of a server, where the task sets none."""
 LETTER = re.compile(r"\(([A-Z])\)")
-MILLION = 1_000_000
 NO_TOTAL = object()
-
-
-class JobError(Exception):
-    """Something in the job that the user can mend."""
 
 
 class AllWrittenError(Exception):
     """The questions are written; the kit need not go on to score."""
-
-
-class NoDice:
-    """In the place of ``random``: where the kit would guess an option, one that is never right."""
-
-    @staticmethod
-    def choice(_: object) -> str:
-        """Return no option."""
-        return "?"
-
-    @staticmethod
-    def randint(_: int, last: int) -> int:
-        """Return the last one: MMBench's "none of them"."""
-        return last
-
-    @staticmethod
-    def seed(_: object) -> None:
-        """Do nothing."""
-
-
-class Hurry:
-    """In the place of ``time``: what stands before the judge has waited and tried again."""
-
-    time, perf_counter = staticmethod(time.time), staticmethod(time.perf_counter)
-
-    @staticmethod
-    def sleep(_: float) -> None:
-        """Return at once."""
-
-
-# ---- the data
-
-
-class Source:
-    """Where the dataset in hand is read from, and which of its rows are asked."""
-
-    def __init__(self) -> None:
-        self.load = datasets.load_dataset
-        self.job: dict[str, Any] = {}
-        self.spec: dict[str, Any] = {}
-        self.kept: dict[str, list[int]] = {}
-        """Rows that are asked: of each name of a configuration, in their order."""
-
-    def __call__(self, path: str, name: str | None = None, *rest: Any, **settings: Any) -> Any:
-        """Load a dataset from the job's folder if it is there, else as the kit does."""
-        folder = Path(self.job["data"]) / path / (name or "")
-        # Split by split: given a folder, datasets renames the splits val and dev.
-        files: dict[str, list[str]] = {}
-        for file in sorted(folder.glob("*.parquet")):
-            split = file.name.split("-")[0].removesuffix(".parquet")
-            files.setdefault(split, []).append(str(file))
-        if files:
-            cache = str(Path(self.job.get("out") or self.job["folder"]) / "cache")
-            found = self.load("parquet", data_files=files, cache_dir=cache)
-        else:
-            try:
-                found = self.load(path, name, *rest, **settings)
-            except Exception as error:  # Whatever the hub's client raises.
-                why = f"{type(error).__name__}: {error}".splitlines()[0]
-                raise JobError(
-                    f"{folder} has no Parquet files, and the hub cannot be asked ({why}); copy "
-                    "the dataset there, or give the folder that has it with --data"
-                ) from error
-        return type(found)({split: self.pick(rows, name or "") for split, rows in found.items()})
-
-    def pick(self, rows: Any, name: str) -> Any:
-        """The rows that are asked."""
-        indices = list(range(len(rows)))
-        if self.spec["only"] is not None and self.spec["only"][0] in rows.column_names:
-            column, wanted = self.spec["only"]
-            values = rows[column]
-            indices = [i for i in indices if values[i] == wanted]
-        if self.job["limit"] is not None:
-            numbers = list(rows["index"]) if self.spec["circular"] else range(len(rows))
-            groups = {i: str(numbers[i] % MILLION) for i in indices}
-            limit = -(-self.job["limit"] // self.spec["parts"])
-            asked = sample(f"{self.spec['name']}/{name}", set(groups.values()), limit)
-            indices = [i for i in indices if groups[i] in asked]
-        self.kept[f"{name}/{rows.split}"] = indices
-        return rows if len(indices) == len(rows) else rows.select(indices)
-
-    def question_id(self, task: Any, number: int, doc: Any) -> str:
-        """A question's name, whatever the limit: its row, or the benchmark's own index."""
-        if self.spec["circular"]:
-            return str(doc["index"])
-        row = self.kept[f"{task.config.dataset_name or ''}/{task.config.test_split}"][number]
-        part = str(task.config.task).removeprefix(f"{self.spec['name']}_")
-        return str(row) if self.spec["parts"] == 1 else f"{part}/{row}"
-
-
-source = Source()
-datasets.load_dataset = source
-
-
-def sample(name: str, groups: set[str], limit: int) -> set[str]:
-    """All groups, or ``limit`` of them: always the same, and spread over the file."""
-    return set(
-        sorted(groups, key=lambda g: hashlib.sha256(f"{name}/{g}".encode()).digest())[:limit]
-    )
 
 
 # ---- the kit's evaluator
@@ -199,6 +104,16 @@ def task_manager() -> Any:
     return TaskManager("WARNING")
 
 
+@cache
+def evaluator() -> Any:
+    """The kit's evaluator, of the tasks as a limit leaves them."""
+    from lmms_eval import evaluator
+
+    load = evaluator.get_task_dict
+    evaluator.get_task_dict = lambda *given, **more: source.limited(load(*given, **more))
+    return evaluator
+
+
 def evaluate(
     job: dict[str, Any], spec: dict[str, Any], answer: Answer, *, scoring: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -207,15 +122,15 @@ def evaluate(
     Raises:
         AllWrittenError: all requests are answered, and nothing is to be scored.
     """
-    from lmms_eval.evaluator import simple_evaluate
     from tenacity import RetryError
 
     tasks: dict[str, Any] = {}
     place = job.get("out") or job["folder"]
     named = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))
-    source.job, source.spec = job, spec
+    source.open(job, spec)
+    pictures.needed = not scoring
     try:
-        found: dict[str, Any] = simple_evaluate(
+        found: dict[str, Any] = evaluator().simple_evaluate(
             model=stand_in(answer, tasks, scoring),
             tasks=[spec["name"]],
             task_manager=task_manager(),
@@ -250,8 +165,9 @@ def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[d
     lines: list[dict[str, Any]] = []
 
     def note(task: Any, docs: Any, number: int, settings: Any) -> str:
+        name = source.question_id(task, number)
+        pictures.begin()
         doc = docs[number]
-        name = source.question_id(task, number, doc)
         group = str(doc["index"] % MILLION) if spec["circular"] else name
         target = plain_text(task.doc_to_target(doc))
         line = {
@@ -263,7 +179,9 @@ def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[d
             "question": str(doc.get("question", "")),
             "max_tokens": settings.get("max_new_tokens", DEFAULT_TOKENS),
         }
-        lines.append({**line, **prompt(task, doc, folder, f"{spec['name']}/{name}")})
+        problem = pictures.problem if pictures.count else "it has no picture"
+        found = prompt(task, doc, folder, f"{spec['name']}/{name}") if problem is None else {}
+        lines.append({**line, "parts": [], "problem": problem, **found})
         return ""
 
     with suppress(AllWrittenError):
@@ -272,7 +190,7 @@ def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[d
 
 
 def prompt(task: Any, doc: Any, folder: Path, name: str) -> dict[str, Any]:
-    """The parts of the kit's messages, pictures as PNG files; none where one cannot be read."""
+    """The parts of the kit's messages, pictures as PNG files; none where the kit makes none."""
     parts: list[dict[str, str]] = []
     try:
         for message in task.doc_to_messages(doc):
@@ -286,111 +204,12 @@ def prompt(task: Any, doc: Any, folder: Path, name: str) -> dict[str, Any]:
                     parts.append({"type": "image", "path": str(file)})
                 else:
                     raise JobError(f"a prompt has a part of type {part['type']}")
-    except (OSError, ValueError, SyntaxError, AttributeError) as error:
-        why = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
-        return {"parts": [], "problem": f"its picture cannot be read ({why})"}
+    except UNREADABLE as error:
+        return {"parts": [], "problem": f"the kit makes no prompt of it ({why(error)})"}
     return {"parts": parts, "problem": None}
 
 
 # ---- scores
-
-
-class Watch:
-    """What the kit's code for judged tasks does, seen and put right while it runs.
-
-    The kit counts a question as wrong when its judge fails, or guesses an option; here such a
-    verdict is known to be missing.
-    """
-
-    def __init__(self) -> None:
-        self.judge: dict[str, Any] = {}
-        self.circular: dict[str, dict[str, Any]] = {}
-        """Of each circular question: its outcome, what was read, and whether a judge was asked."""
-        self._asked: list[str] = []
-
-    def install(self) -> None:
-        """Wrap the functions that tasks share; once for a process."""
-        from lmms_eval.llm_judge.providers import openai
-        from lmms_eval.tasks._task_utils import mmmu_mcq_utils
-        from lmms_eval.tasks.mathvista import mathvista_evals
-        from lmms_eval.tasks.mmbench import mmbench_evals
-
-        mmmu_mcq_utils.random = mmbench_evals.rd = NoDice
-        for module in (openai, mathvista_evals, mmbench_evals):
-            module.time = Hurry
-        kind = mathvista_evals.MathVistaEvaluator
-        kind.server.client.max_retries = 0
-        kind.get_chat_response = partialmethod(kind.get_chat_response, patience=1)
-        provider = openai.OpenAIProvider
-        provider.evaluate = self.once(provider.evaluate)
-        kind = mmbench_evals.MMBench_Evaluator
-        kind.get_chat_response = partialmethod(kind.get_chat_response, patience=1)
-        kind.extract_answer_from_item = self.extract(kind.extract_answer_from_item)
-        kind.eval_sub_data = self.rotations(kind.eval_sub_data)
-
-    def meet(self, task: Any) -> None:
-        """Wrap what a task has in a module of its own, which the kit loads by its path."""
-        own = getattr(task.config.process_results, "__globals__", {})
-        if "get_chat_response" in own and own["time"] is not Hurry:
-            own["time"] = Hurry
-            own["get_chat_response"] = self.grade(own["get_chat_response"])
-            own["server"].client.max_retries = 0
-
-    def once(self, original: Any) -> Any:
-        """The kit's request to a judge, not repeated: the proxy does that."""
-
-        def evaluate(provider: Any, request: Any) -> Any:
-            (request.config or provider.config).num_retries = 1
-            return original(provider, request)
-
-        return evaluate
-
-    def grade(self, original: Any) -> Any:
-        """MM-Vet's question to its judge: a reply that is no grade is a 0 from nobody.
-
-        The kit asks for ever when a judge gives a grade above 1, and cannot name a question of
-        version 2 that gets none.
-        """
-
-        def ask(prompt: str, temperature: float = 0.0, **_: Any) -> tuple[str, str]:
-            reply, model = original(prompt, temperature=temperature, patience=1)
-            with suppress(ValueError, IndexError):
-                if 0 <= float(reply.split(" ")[0].strip()) <= 1:
-                    return reply, model
-            return "0", ""
-
-        return ask
-
-    def extract(self, original: Any) -> Any:
-        """MMBench's question to its judge, which is not asked when it reads nothing."""
-
-        def ask(evaluator: Any, item: Any) -> Any:
-            if not self.judge["reads"]:
-                return "?", ""
-            found = original(evaluator, item)
-            self._asked.append(str(found[1]))
-            return found
-
-        return ask
-
-    def rotations(self, original: Any) -> Any:
-        """MMBench's verdict on all rotations of a question."""
-
-        def score(evaluator: Any, rows: Any, *rest: Any, **settings: Any) -> Any:
-            self._asked = []
-            hit = original(evaluator, rows, *rest, **settings)
-            items = [rows.iloc[i] for i in range(len(rows))]
-            self.circular[str(int(items[0]["index"]) % MILLION)] = {
-                "outcome": None if any(GUESSED in log for log in self._asked) else float(hit),
-                "extracted": ",".join(evaluator.prefetch_answer(item) or "-" for item in items),
-                "judged": bool(self._asked),
-            }
-            return hit
-
-        return score
-
-
-watch = Watch()
 
 
 def score(job: dict[str, Any]) -> None:
@@ -418,8 +237,8 @@ def score_dataset(
     watch.circular = {}
     names: dict[tuple[str, int], str] = {}
 
-    def look_up(task: Any, docs: Any, number: int, _: Any) -> str:
-        name = source.question_id(task, number, docs[number])
+    def look_up(task: Any, _: Any, number: int, __: Any) -> str:
+        name = source.question_id(task, number)
         names[str(task.config.task), number] = name
         return answers[name]
 
@@ -435,9 +254,10 @@ def score_dataset(
     for task, samples in found["samples"].items():
         for each in samples:
             name = names[task, each["doc_id"]]
-            questions.append(
-                {"question_id": name, **outcome(tasks[task], each, spec, answers[name])}
-            )
+            found_one = outcome(tasks[task], each, spec, answers[name])
+            # Of several tasks the kit takes the mean of their means, whatever their sizes.
+            stratum = {"stratum": task} if spec["parts"] > 1 else {}
+            questions.append({"question_id": name, **found_one, **stratum})
     # MathVista's total is nothing where no answer is right.
     return {"total": 0.0 if total is None else total, "questions": questions}
 
@@ -473,30 +293,11 @@ def plain_text(value: Any) -> str:
     return str(value)
 
 
-PHASES = {"prompts": write_prompts, "score": score}
-
-
-def main() -> None:
-    """Do one job named on the command line, or jobs from standard input until it closes."""
-    if len(sys.argv) > 1:
-        PHASES[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
-        return
-    # The kit prints; replies have a channel of their own, and what is printed goes to the log.
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    import lmms_eval.evaluator  # noqa: F401  Now, while others work: it takes long.
-
+def import_kit() -> None:
+    """Do what takes long, while others work."""
+    evaluator()
     task_manager()
-    for line in sys.stdin:
-        request = json.loads(line)
-        problem = None
-        try:
-            PHASES[request["phase"]](request["job"])
-        except JobError as error:
-            problem = str(error)
-        replies.write(json.dumps({"problem": problem}) + "\n")
-        replies.flush()
 
 
 if __name__ == "__main__":
-    main()
+    work({"prompts": write_prompts, "score": score}, import_kit)

@@ -24,6 +24,11 @@ _NETWORK = (
 )
 
 
+def worker_files(*names: str) -> tuple[Path, ...]:
+    """The files of a worker, the script first; what both workers share is one of each."""
+    return tuple(Path(__file__).with_name(f"{name}.py") for name in (*names, "worker_tools"))
+
+
 def kit_environment(settings: Mapping[str, str], *, network: bool = False) -> dict[str, str]:
     """Return environment variables for a worker: a few inherited ones and ``settings``.
 
@@ -49,7 +54,7 @@ class KitProcess:
     """
 
     def __init__(self, python: Path, script: Path, log: Path, environment: dict[str, str]) -> None:
-        self.log = log
+        self.log, self._home = log, python.parent.parent
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
@@ -106,4 +111,7 @@ class KitProcess:
 
     def _fail(self) -> None:
         self._process.wait()
-        raise UserError(f"the evaluation kit failed: {log_end(self.log)}")
+        end = log_end(self.log)
+        if "ImportError" in end or "ModuleNotFoundError" in end:
+            end += f"; if its environment {self._home} is damaged, remove it and run again"
+        raise UserError(f"the evaluation kit failed: {end}")

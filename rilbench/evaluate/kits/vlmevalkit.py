@@ -9,7 +9,7 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.kits.adapter import Address
-from rilbench.evaluate.kits.process import KitProcess, kit_environment
+from rilbench.evaluate.kits.process import KitProcess, kit_environment, worker_files
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 
 EXACT_MATCHING = "exact_matching"
@@ -20,7 +20,8 @@ class VLMEvalKit:
     """See `rilbench.evaluate.kits.adapter.Adapter`."""
 
     name = VLMEVALKIT
-    worker = Path(__file__).with_name("vlmevalkit_worker.py")
+    sources = worker_files("vlmevalkit_worker", "vlmevalkit_data")
+    worker = sources[0]
     styles: Mapping[str, str] = {
         **dict.fromkeys(("qwen2_vl", "qwen2_5_vl"), "qwen2_vl"),
         **dict.fromkeys(("internvl", "internvl_chat"), "internvl"),

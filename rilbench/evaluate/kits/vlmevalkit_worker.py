@@ -25,59 +25,43 @@ Without arguments the jobs come one per line on standard input, {"phase", "job"}
 file.
 """
 
+from __future__ import annotations
+
 import ast
-import base64
-import hashlib
-import io
 import itertools
 import json
+import math
 import os
-import struct
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps
-from vlmeval.dataset import DATASET_CLASSES, build_dataset, prefetch_answer
-from vlmeval.dataset.image_mcq import MMMUDataset
+from PIL import Image
+from vlmeval.dataset import DATASET_CLASSES, prefetch_answer
 from vlmeval.dataset.image_vqa import MMVet
 from vlmeval.dataset.utils import multiple_choice
 from vlmeval.dataset.utils.mathvista import post_check
 from vlmeval.smp import download_file, load, md5
+
+if TYPE_CHECKING:
+    from rilbench.evaluate.kits.vlmevalkit_data import (
+        MMVetV2,
+        asked_rows,
+        open_dataset,
+        readable,
+    )
+    from rilbench.evaluate.kits.worker_tools import UNREADABLE, JobError, shuffled, why, work
+else:
+    from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable
+    from worker_tools import UNREADABLE, JobError, shuffled, why, work
 
 PREDICTIONS = "answers.pkl"
 JUDGE_ALIAS = "gpt-4-turbo"  # Names the kit's files; who is asked stands in LOCAL_LLM.
 JUDGE_THREADS = 32  # The kit sleeps up to half a second before each question to the judge.
 NO_VERDICT = "retries failed"
 GUESSED = "randomly generate one"
-KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
-ORIENTATION = 0x0112  # in EXIF
-# What a broken or a missing picture makes Pillow and the kit raise.
-UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, AssertionError, TypeError, LookupError),
-    *(struct.error, Image.DecompressionBombError),
-)
-
-
-class JobError(Exception):
-    """Something in the job that the user can mend."""
-
-
-class MMVetV2(MMVet):  # type: ignore[misc]
-    """MM-Vet v2, which the kit lacks: MM-Vet with ``<image k>`` where a picture stands."""
-
-    DATASET_URL: ClassVar[dict[str, str]] = {"MMVetV2": ""}
-    DATASET_MD5: ClassVar[dict[str, str]] = {}
-
-    def build_prompt(self, line: Any) -> Any:
-        """The kit's prompt for MM-Vet, with each picture put in its place."""
-        return MMMUDataset.split_MMMU(super().build_prompt(line))
-
-
-DATASET_CLASSES.append(MMVetV2)
 
 
 def name_from_tmp() -> str:
@@ -105,49 +89,9 @@ class NoDice:
 multiple_choice.rd = NoDice
 
 
-def open_dataset(folder: Path, name: str) -> Any:
-    """Build a dataset on the files in ``folder/LMUData``."""
-    os.environ.update({"LMUData": str(folder / "LMUData")})
-    for kind in DATASET_CLASSES:
-        # Else a file that is not the hub's own is downloaded over.
-        if getattr(kind, "DATASET_MD5", None):
-            kind.DATASET_MD5 = {}
-    try:
-        dataset = build_dataset(name)
-    except Exception as error:  # Whatever a file can make of the kit's code.
-        why = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
-        raise JobError(f"the kit cannot read {name}.tsv ({why}); make the data again") from error
-    # Of its own: the kit keeps MMBench's pictures in both languages under the same names.
-    dataset.img_root = str(folder / "LMUData" / "images" / name)
-    table = dataset.data
-    lacking = {"index", "question", "answer"} - set(table.columns)
-    if lacking or not len(table):
-        what = f"no column {sorted(lacking)[0]!r}" if lacking else "no question with an image"
-        raise JobError(f"{name}.tsv has {what}; make the data again")
-    twice = table["index"][table["index"].duplicated()]
-    if len(twice):
-        # The kit keys its results by index and would count one of them for both.
-        raise JobError(f"{name}.tsv has index {twice.iloc[0]} twice; make the data again")
-    for index in table["index"]:
-        if Path(str(index)).name != str(index):  # Pictures are named after it.
-            raise JobError(f"{name}.tsv has index {index!r}, a path; make the data again")
-    return dataset
-
-
 def group_of(index: Any, circular: bool) -> str:
     """The question that a row belongs to; a circular question has several rows."""
     return str(int(index) % 1_000_000 if circular else index)
-
-
-def asked_rows(table: Any, spec: dict[str, Any]) -> Any:
-    """The rows of the dataset's split."""
-    name, split = spec["name"], spec["split"]
-    if split is None:
-        return table
-    rows = table[table["split"] == split] if "split" in table else ()
-    if not len(rows):
-        raise JobError(f"{name}.tsv has no question of the split {split!r}; make the data again")
-    return rows
 
 
 def write_prompts(job: dict[str, Any]) -> None:
@@ -159,7 +103,7 @@ def write_prompts(job: dict[str, Any]) -> None:
             build = builder(dataset, job["style"])
             rows = asked_rows(dataset.data, spec)
             groups = [group_of(index, spec["circular"]) for index in rows["index"]]
-            kept = sample(spec["name"], groups, limit)
+            kept = set(shuffled(spec["name"], groups)[:limit])
             for (_, row), group in zip(rows.iterrows(), groups, strict=True):
                 if group in kept:
                     question = {
@@ -172,16 +116,6 @@ def write_prompts(job: dict[str, Any]) -> None:
                         **prompt(build, row, folder),
                     }
                     sink.write(json.dumps(question, ensure_ascii=False) + "\n")
-
-
-def sample(name: str, groups: list[str], limit: int | None) -> set[str]:
-    """All groups, or ``limit`` of them: always the same, and spread over the file."""
-    distinct = set(groups)
-    if limit is None or len(distinct) <= limit:
-        return distinct
-    return set(
-        sorted(distinct, key=lambda g: hashlib.sha256(f"{name}/{g}".encode()).digest())[:limit]
-    )
 
 
 def builder(dataset: Any, style: str | None) -> Callable[[Any], Any]:
@@ -230,28 +164,23 @@ STYLES = {"qwen2_vl": qwen_prompts, "internvl": internvl_prompts}
 
 
 def prompt(build: Callable[[Any], Any], row: Any, folder: Path) -> dict[str, Any]:
-    """The parts of the kit's prompt; none, and what is wrong, where a picture cannot be read."""
+    """The parts of the kit's prompt; none, and what is wrong, where there can be none."""
     try:
         if "image" in row:
             row["image"] = readable(row["image"])
-        parts = [plain_part(part, folder) for part in build(row)]
     except UNREADABLE as error:
-        why = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
-        return {"parts": [], "problem": f"its picture cannot be read ({why})"}
+        return {"parts": [], "problem": f"its picture cannot be read ({why(error)})"}
+    try:
+        parts = [plain_part(part, folder) for part in build(row)]
+        if "image" not in row:
+            for part in parts:
+                if part["type"] == "image":
+                    Image.open(folder / part["path"]).load()
+    except OSError as error:
+        return {"parts": [], "problem": f"its picture cannot be read ({why(error)})"}
+    except UNREADABLE as error:
+        return {"parts": [], "problem": f"the kit makes no prompt of it ({why(error)})"}
     return {"parts": parts, "problem": None}
-
-
-def readable(image: Any) -> Any:
-    """A picture in base64, or a list of them, as the kit can read it and upright."""
-    if isinstance(image, list):
-        return [readable(each) for each in image]
-    with Image.open(io.BytesIO(base64.b64decode(image))) as picture:
-        picture.load()
-        if picture.mode in KIT_READS and picture.getexif().get(ORIENTATION, 1) == 1:
-            return image
-        stream = io.BytesIO()
-        ImageOps.exif_transpose(picture).convert("RGB").save(stream, "PNG")
-    return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def plain_part(part: dict[str, str], folder: Path) -> dict[str, str]:
@@ -296,7 +225,9 @@ def score_dataset(
     """Score one dataset in the current folder: the kit's result and the questions' outcomes."""
     graded, reads = spec["judging"] == "grader", reads and spec["judging"] == "extractor"
     table = dataset.data
-    table = table[[str(index) in answers for index in table["index"]]].drop(columns="image")
+    table = table[[str(index) in answers for index in table["index"]]]
+    # The kit has put a large file's pictures elsewhere.
+    table = table.drop(columns="image", errors="ignore")
     table["prediction"] = [answers[str(index)] for index in table["index"]]
     # A pickle keeps every text as it is: read from TSV, "05" is 5 and "None" is missing.
     table.to_pickle(PREDICTIONS)
@@ -324,6 +255,8 @@ def judged_outcomes(name: str) -> list[dict[str, Any]]:
     outcomes = []
     for _, row in load(f"answers_{JUDGE_ALIAS}.tsv").iterrows():
         value, extracted = (None, None) if NO_VERDICT in row["log"] else judged_value(name, row)
+        if value is not None and not math.isfinite(value):  # "nan" is a number to the kit.
+            value = None
         outcomes.append(outcome(row["index"], value, extracted, judged=True))
     return outcomes
 
@@ -392,27 +325,5 @@ def download(job: dict[str, Any]) -> None:
         raise JobError(f"{url} is not the file that this version of the kit knows")
 
 
-PHASES = {"prompts": write_prompts, "score": score, "download": download}
-
-
-def main() -> None:
-    """Do one job named on the command line, or jobs from standard input until it closes."""
-    if len(sys.argv) > 1:
-        PHASES[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
-        return
-    # The kit prints; replies have a channel of their own, and what is printed goes to the log.
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        problem = None
-        try:
-            PHASES[request["phase"]](request["job"])
-        except JobError as error:
-            problem = str(error)
-        replies.write(json.dumps({"problem": problem}) + "\n")
-        replies.flush()
-
-
 if __name__ == "__main__":
-    main()
+    work({"prompts": write_prompts, "score": score, "download": download})

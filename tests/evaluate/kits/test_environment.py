@@ -1,5 +1,6 @@
 """Kit environments: built by uv for real, from a wheel made here, without a network."""
 
+import shutil
 import subprocess
 import threading
 import zipfile
@@ -8,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from rilbench.errors import UserError
-from rilbench.evaluate.kits.environment import ensure_environment, environment_name, kits_folder
+from rilbench.evaluate.kits.environment import (
+    ensure_environment,
+    environment_name,
+    is_complete,
+    kits_folder,
+)
 
 
 @pytest.fixture
@@ -77,6 +83,54 @@ def test_a_failed_build_says_why_and_leaves_nothing(home: Path, tmp_path: Path) 
     with pytest.raises(UserError, match=r"uv could not make .*absent-1\.0"):
         ensure_environment("toykit", lock=lock)
     assert [path.suffix for path in home.iterdir()] == [".lock"]
+
+
+def works(python: Path) -> bool:
+    return subprocess.run([python, "-c", "import toykit"], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("damage", ["empty", "no python", "dangling", "no packages", "a file"])
+def test_a_damaged_environment_is_built_again(home: Path, lock: Path, damage: str) -> None:
+    place = home / environment_name("toykit", lock)
+    if damage == "empty":
+        (place / "lib").mkdir(parents=True)
+    elif damage == "a file":
+        home.mkdir()
+        place.write_text("")
+    else:
+        python = ensure_environment("toykit", lock=lock)
+        if damage == "no packages":
+            for path in place.glob("lib/python*/site-packages/toykit*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        else:
+            python.unlink()
+            if damage == "dangling":
+                python.symlink_to(home / "nowhere")
+    assert not is_complete(place)
+    lines: list[str] = []
+    assert works(ensure_environment("toykit", lines.append, lock=lock))
+    assert any("making the environment" in line for line in lines)
+    assert {path.suffix for path in home.iterdir()} <= {"", ".lock"}
+    lines.clear()
+    ensure_environment("toykit", lines.append, lock=lock)
+    assert lines == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_one_without_a_note_is_kept_if_it_has_what_is_listed(
+    home: Path, lock: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_FIND_LINKS", str(lock.parent))
+    lock.write_text("toykit==1.0\n")
+    place = ensure_environment("toykit", lock=lock).parent.parent
+    (place / "complete.txt").unlink()
+    if not whole:
+        (info,) = place.glob("lib/python*/site-packages/toykit-1.0.dist-info")
+        shutil.rmtree(info)
+    lines: list[str] = []
+    assert works(ensure_environment("toykit", lines.append, lock=lock))
+    assert bool(lines) != whole
+    assert is_complete(place)
 
 
 def test_unknown_kit(home: Path) -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset as Table
+from datasets import Image as Picture
+from datasets import Sequence as Several
 from fake_judge import FakeJudge, fake_judge, says
+from PIL import Image
+from user_pictures import BROKEN, sizes_seen, user_pictures
 
 from rilbench.errors import UserError
 from rilbench.evaluate.hub import write_hub
@@ -238,6 +243,123 @@ def test_a_limit_is_a_sample_with_the_same_names(
     assert {name: (s.value, len(s.outcomes)) for name, s in found.items()} == dict.fromkeys(
         answers, (100.0, 3)
     )
+
+
+def named(*names: str) -> list[Dataset]:
+    return [dataset for dataset in SUITE.datasets if dataset.name in names]
+
+
+def write_rows(rows: list[dict[str, Any]], column: str, file: Path) -> None:
+    """Rows as a file of the hub, with one column of pictures, or of lists of them."""
+    several = isinstance(rows[0][column], list)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kind = Several(Picture()) if several else Picture()
+    Table.from_list(rows).cast_column(column, kind).to_parquet(file)
+
+
+@pytest.fixture(scope="module")
+def uneven(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BLINK with one, two or three questions of each sub-task: 27 in all."""
+    folder = tmp_path_factory.mktemp("uneven")
+    source = data / "BLINK-Benchmark" / "BLINK"
+    for number, file in enumerate(sorted(source.rglob("*.parquet"))):
+        rows = Table.from_parquet(str(file), cache_dir=str(folder / "cache"))
+        more = rows.select([0] * (1 + number % 3))
+        target = folder / file.relative_to(data)
+        target.parent.mkdir(parents=True)
+        more.to_parquet(target)
+    return folder
+
+
+def asked(
+    kit: KitProcess, folder: Path, chosen: list[Dataset], data: Path, limit: int | None
+) -> Any:
+    """The lines of a prompts job."""
+    folder.mkdir()
+    kit.run("prompts", prompts_job(KIT, chosen, folder, data, limit))
+    return [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+
+
+def test_blink_is_the_mean_of_its_sub_tasks_means(
+    kit: KitProcess, uneven: Path, tmp_path: Path
+) -> None:
+    blink = named("blink")
+    lines = asked(kit, tmp_path / "all", blink, uneven, None)
+    sizes = Counter(line["question_id"].split("/")[0] for line in lines)
+    assert sorted(sizes.values()) == [1] * 5 + [2] * 5 + [3] * 4
+    # Right in the sub-tasks of three, wrong in the others.
+    answers: Texts = {"blink": {}}
+    for line in lines:
+        right = sizes[line["question_id"].split("/")[0]] == 3
+        answers["blink"][line["question_id"]] = line["truth"] if right else "none"
+    out = tmp_path / "out"
+    out.mkdir()
+    job = prompts_job(KIT, blink, tmp_path / "all", uneven)
+    kit.run("score", score_job(job, out, answers, ("", RULE_JUDGE, False)))
+    found = read_scores(KIT, out / "result.json", blink)[1]["blink"]
+    assert found.value == pytest.approx(100 * 4 / 14), "not 12 of 27"
+    assert found.missing == 0
+    # Without a verdict on one of two, its sub-task's mean is the other's.
+    pair = next(o.question_id for o in found.outcomes if sizes[o.question_id.split("/")[0]] == 2)
+    assert found.without({pair}).value == pytest.approx(100 * 4 / 14)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(3, 3), (20, 20), (99, 27)])
+def test_a_limit_holds_for_all_sub_tasks_together(
+    kit: KitProcess, uneven: Path, tmp_path: Path, limit: int, expected: int
+) -> None:
+    blink = named("blink")
+    lines = asked(kit, tmp_path / "few", blink, uneven, limit)
+    names = [line["question_id"] for line in lines]
+    assert len(names) == expected
+    assert len({name.split("/")[0] for name in names}) == min(14, expected), "dealt over them"
+    answers: Texts = {"blink": {line["question_id"]: line["truth"] for line in lines}}
+    out = tmp_path / "out"
+    out.mkdir()
+    job = prompts_job(KIT, blink, tmp_path / "few", uneven, limit)
+    kit.run("score", score_job(job, out, answers, ("", RULE_JUDGE, False)))
+    found = read_scores(KIT, out / "result.json", blink)[1]["blink"]
+    assert (found.value, {o.question_id for o in found.outcomes}) == (100.0, set(names))
+
+
+def test_pictures_as_users_have_them(kit: KitProcess, data: Path, tmp_path: Path) -> None:
+    """A broken one is its own question's problem, when it is asked and when it is scored."""
+    files = user_pictures() | {"none": None}
+    chosen = named("mmstar", "seedbench")
+    for dataset, column in zip(chosen, ("image", "image"), strict=True):
+        (source,) = (data / dataset.hub).glob("*.parquet")
+        row = Table.from_parquet(str(source), cache_dir=str(tmp_path / "cache")).to_list()[0]
+        several = isinstance(row[column], list)
+        rows = []
+        for content in files.values():
+            picture = None if content is None else {"bytes": content, "path": None}
+            held = [picture] if picture and several else [] if several else picture
+            rows.append(row | {column: held})
+        write_rows(rows, column, tmp_path / "hub" / dataset.hub / source.name)
+    lines = asked(kit, tmp_path / "all", chosen, tmp_path / "hub", None)
+    problems = {(q["dataset"], q["question_id"]): q["problem"] for q in lines if q["problem"]}
+    names = list(files)
+    broken = {(d.name, str(names.index(name))) for d in chosen for name in {*BROKEN, "none"}}
+    assert set(problems) == broken
+    assert problems["mmstar", str(names.index("none"))] == "it has no picture"
+    assert "cannot be read" in problems["seedbench", str(names.index("cut"))]
+    for line in lines:
+        if line["problem"] is None:
+            name = names[int(line["question_id"])]
+            (path,) = [part["path"] for part in line["parts"] if part["type"] == "image"]
+            with Image.open(tmp_path / "all" / path) as picture:
+                assert (picture.mode, picture.size) == ("RGB", sizes_seen()[name]), name
+    answers: Texts = {dataset.name: {} for dataset in chosen}
+    for line in lines:
+        answers[line["dataset"]][line["question_id"]] = "" if line["problem"] else line["truth"]
+    out = tmp_path / "out"
+    out.mkdir()
+    job = prompts_job(KIT, chosen, tmp_path / "all", tmp_path / "hub")
+    kit.run("score", score_job(job, out, answers, ("", RULE_JUDGE, False)))
+    _, found = read_scores(KIT, out / "result.json", chosen)
+    for dataset in chosen:
+        whole = found[dataset.name].without({name for d, name in broken if d == dataset.name})
+        assert (whole.value, whole.missing) == (100.0, 4), dataset.name
 
 
 def test_data_that_are_nowhere_are_named(kit: KitProcess, tmp_path: Path) -> None:

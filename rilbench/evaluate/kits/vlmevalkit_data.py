@@ -1,0 +1,169 @@
+"""What VLMEvalKit reads: its data files, checked before it spends anything, and their pictures."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image, ImageOps
+from vlmeval.dataset import DATASET_CLASSES, build_dataset
+from vlmeval.dataset.image_base import ImageBaseDataset
+from vlmeval.dataset.image_mcq import MMMUDataset
+from vlmeval.dataset.image_vqa import MMVet
+
+if TYPE_CHECKING:
+    from rilbench.evaluate.kits.worker_tools import JobError, why
+else:
+    from worker_tools import JobError, why
+
+KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
+ORIENTATION = 0x0112  # in EXIF
+SHORTEST = 65  # A shorter text is held by the kit to be the index of a row whose picture it shares.
+NO_PICTURE = "no picture: "
+"""How a text begins that stands for a picture that cannot be had, with the reason."""
+OPTIONS = tuple("ABCD")
+NEEDED = {
+    "ChartQA_TEST": (),
+    "MathVista_MINI": (
+        *("task", "skills", "question_type", "answer_type", "choices", "answer_option"),
+    ),
+    "MMVet": ("category",),
+    "MMVetV2": ("category",),
+    "MMMU_Pro_10c": tuple("ABCDEFGHIJ"),
+}
+"""Columns without which the kit leaves out the options, or fails when all is spent; of a dataset
+that is not here the four options."""
+
+
+class MMVetV2(MMVet):  # type: ignore[misc]
+    """MM-Vet v2, which the kit lacks: MM-Vet with ``<image k>`` where a picture stands."""
+
+    DATASET_URL: ClassVar[dict[str, str]] = {"MMVetV2": ""}
+    DATASET_MD5: ClassVar[dict[str, str]] = {}
+
+    def build_prompt(self, line: Any) -> Any:
+        """The kit's prompt for MM-Vet, with each picture put in its place."""
+        return MMMUDataset.split_MMMU(super().build_prompt(line))
+
+
+DATASET_CLASSES.append(MMVetV2)
+read_file = ImageBaseDataset.prepare_tsv
+
+
+def checked_file(dataset: Any, url: str, file_md5: str | None = None) -> Any:
+    """A data file as the kit reads it, with nothing that it would drop or fail on later."""
+    name, table = dataset.dataset_name, read_file(dataset, url, file_md5)
+    # The question of the vision file stands in the picture.
+    own = () if name == "MMMU_Pro_V" else ("question",)
+    picture = () if "image_path" in table else ("image",)
+    for column in ("index", "answer", *own, *picture, *NEEDED.get(name, OPTIONS)):
+        if column not in table:
+            raise JobError(f"{name}.tsv has no column {column!r}; make the data again")
+    if "image" in table:
+        if "image_path" in table:
+            for index, path in zip(table["index"], table["image_path"], strict=True):
+                refuse_outside(name, index, str(path))
+        table["image"] = held(list(table["index"]), list(table["image"]))
+    return table
+
+
+ImageBaseDataset.prepare_tsv = checked_file
+
+
+def refuse_outside(name: str, index: Any, paths: str) -> None:
+    """Raise where the kit would write a picture to a place that is not below its own folder."""
+    # One path, or a list of them as text; no honest name has two dots for a folder.
+    for path in paths.strip("[]").split(","):
+        bare = Path(path.strip().strip("'\""))
+        if bare.is_absolute() or ".." in bare.parts:
+            raise JobError(
+                f"{name}.tsv names a picture outside of its folder, {path.strip()} of index "
+                f"{index}; make the data again"
+            )
+
+
+def held(indices: list[Any], images: list[Any]) -> list[str]:
+    """The column of pictures, each a text that the kit keeps: it drops a row that has none, and
+    refuses a file with a short text that is no index."""
+    pairs = zip(indices, images, strict=True)
+    whole = {str(index) for index, image in pairs if len(str(image)) >= SHORTEST}
+    found = []
+    for image in images:
+        text = image if isinstance(image, str) else "" if image != image else str(image)
+        if not text.strip():
+            text = NO_PICTURE + "there is none"
+        elif len(text) < SHORTEST and text not in whole:
+            text = NO_PICTURE + f"{text!r} is neither one nor the index of a row that has one"
+        elif text.startswith("[") and not is_list(text):
+            text = NO_PICTURE + "its list is broken"
+        found.append(text.ljust(SHORTEST) if text.startswith(NO_PICTURE) else text)
+    return found
+
+
+def is_list(text: str) -> bool:
+    """Whether a text is a list of texts; the kit would run it as code."""
+    try:
+        several = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return False
+    return bool(several) and all(isinstance(each, str) for each in several)
+
+
+def open_dataset(folder: Path, name: str) -> Any:
+    """Build a dataset on the files in ``folder/LMUData``."""
+    os.environ.update({"LMUData": str(folder / "LMUData")})
+    for kind in DATASET_CLASSES:
+        # Else a file that is not the hub's own is downloaded over.
+        if getattr(kind, "DATASET_MD5", None):
+            kind.DATASET_MD5 = {}
+    try:
+        dataset = build_dataset(name)
+    except JobError:
+        raise
+    except Exception as error:  # Whatever a file can make of the kit's code.
+        raise JobError(f"the kit cannot read {name}.tsv ({why(error)}); make the data again") from (
+            error
+        )
+    # Of its own: the kit keeps MMBench's pictures in both languages under the same names.
+    dataset.img_root = str(folder / "LMUData" / "images" / name)
+    table = dataset.data
+    if not len(table):
+        raise JobError(f"{name}.tsv has no question; make the data again")
+    twice = table["index"][table["index"].duplicated()]
+    if len(twice):
+        # The kit keys its results by index and would count one of them for both.
+        raise JobError(f"{name}.tsv has index {twice.iloc[0]} twice; make the data again")
+    for index in table["index"]:
+        if Path(str(index)).name != str(index):  # Pictures are named after it.
+            raise JobError(f"{name}.tsv has index {index!r}, a path; make the data again")
+    return dataset
+
+
+def asked_rows(table: Any, spec: dict[str, Any]) -> Any:
+    """The rows of the dataset's split."""
+    name, split = spec["name"], spec["split"]
+    if split is None:
+        return table
+    rows = table[table["split"] == split] if "split" in table else ()
+    if not len(rows):
+        raise JobError(f"{name}.tsv has no question of the split {split!r}; make the data again")
+    return rows
+
+
+def readable(image: Any) -> Any:
+    """A picture in base64, or a list of them, as the kit can read it and upright."""
+    if isinstance(image, list):
+        return [readable(each) for each in image]
+    if image.startswith(NO_PICTURE):
+        raise ValueError(image.removeprefix(NO_PICTURE).strip())
+    with Image.open(io.BytesIO(base64.b64decode(image))) as picture:
+        picture.load()
+        if picture.mode in KIT_READS and picture.getexif().get(ORIENTATION, 1) == 1:
+            return image
+        stream = io.BytesIO()
+        ImageOps.exif_transpose(picture).convert("RGB").save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode("ascii")
