@@ -33,9 +33,13 @@ class AnswerFile:
         self._load()
 
     def _load(self) -> None:
-        for row in read_journal(self.path):
-            key = row.pop("dataset"), row.pop("question_id")
-            self.found[key] = Completion(**row)
+        rows = read_journal(self.path)
+        try:
+            for row in rows:
+                key = row.pop("dataset"), row.pop("question_id")
+                self.found[key] = Completion(**row)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.path} holds no answers ({error}); move it away") from error
 
     def append(self, key: Key, completion: Completion) -> None:
         """Write one answer through to the disk."""
