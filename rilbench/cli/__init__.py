@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,6 +14,14 @@ from rilbench.cli.laboratory import lab_app, nano_app
 from rilbench.cli.results import compare, table
 from rilbench.cli.training import train
 from rilbench.errors import UserError
+
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EACCES: "see to its rights, or give another place",
+    errno.EROFS: "give another place",
+}
+"""For what a disk says that no code can foresee; any other OSError is a bug of ours."""
 
 app = typer.Typer(
     name="rilbench",
@@ -52,5 +61,14 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.echo(f"rilbench: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror}; {_REMEDIES[error.errno]}, then run again")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"rilbench: {message}", err=True)
+    sys.exit(1)

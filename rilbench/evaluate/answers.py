@@ -33,9 +33,13 @@ class AnswerFile:
         self._load()
 
     def _load(self) -> None:
-        for row in read_journal(self.path):
-            key = row.pop("dataset"), row.pop("question_id")
-            self.found[key] = Completion(**row)
+        rows = read_journal(self.path)
+        try:
+            for row in rows:
+                key = row.pop("dataset"), row.pop("question_id")
+                self.found[key] = Completion(**row)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.path} holds no answers ({error}); move it away") from error
 
     def append(self, key: Key, completion: Completion) -> None:
         """Write one answer through to the disk."""
@@ -95,7 +99,7 @@ def ask(
     """Ask every question that has no answer yet; ``on_answer`` gets the number that have one.
 
     A request that the server refuses, such as a prompt too long for it, is a failure of that
-    question; several at the start, before any answer, are one of the server.
+    question; several, where there is no answer yet, are one of the server.
 
     Raises:
         UserError: the server refused all requests or stopped answering; what came is kept.
@@ -106,7 +110,9 @@ def ask(
             (question.key, prompts.messages(question, pixels), sampling(question))
             for question in answers.missing(prompts.questions)
         )
-        answered, refused = False, 0
+        # An earlier run's count: what it left may be nothing but questions that are refused.
+        answered = any(not completion.failed for completion in answers.found.values())
+        refused = 0
         async with client:
             async for key, completion in client.complete_all(requests, keep_refused=True):
                 answered, refused = answered or not completion.failed, refused + completion.failed

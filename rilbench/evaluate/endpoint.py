@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.errors import UserError
-from rilbench.serving import first_model
-
-ENDPOINT_KEY = "RILBENCH_ENDPOINT_KEY"
-"""The environment variable with the endpoint's key; it is sent there and written nowhere."""
+from rilbench.judge.key import ENDPOINT_KEY, endpoint_key
+from rilbench.serving import first_model, is_transformers
 
 _ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
 
@@ -26,6 +23,8 @@ class Endpoint:
     """Up to ``/v1``."""
     model: str
     """Its name there."""
+    transformers: bool = False
+    """It is ``transformers serve``, which is asked in its own way."""
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -48,9 +47,5 @@ def find_endpoint(option: str) -> Endpoint:
             f"qwen2.5-vl-7b@http://127.0.0.1:8000/v1; a key goes into {ENDPOINT_KEY}"
         )
     url = found["url"].rstrip("/").removesuffix("/chat/completions")
-    return Endpoint(url, found["model"] or first_model(url))
-
-
-def endpoint_key() -> str:
-    """What is sent as the key; "none" without one, as servers without keys accept anything."""
-    return os.environ.get(ENDPOINT_KEY) or "none"
+    model = found["model"] or first_model(url, api_key=endpoint_key())
+    return Endpoint(url, model, is_transformers(url))

@@ -14,7 +14,7 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
 from rilbench.evaluate.data import data_states, ensure_data
-from rilbench.evaluate.endpoint import Endpoint, endpoint_key, find_endpoint
+from rilbench.evaluate.endpoint import Endpoint, find_endpoint
 from rilbench.evaluate.hub import write_hub
 from rilbench.evaluate.judging import RunningJudge, rule_judge_name
 from rilbench.evaluate.kit import Kit
@@ -27,6 +27,7 @@ from rilbench.evaluate.plan import MODEL_PROMPTS, Plan
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.record import Story, to_evaluation
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
+from rilbench.judge.key import endpoint_key
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.serving import ChatClient, Sampling, serve
 
@@ -290,7 +291,11 @@ class _Run:
         endpoint, concurrency = self.endpoint, self.plan.in_flight
         if endpoint is not None:
             yield ChatClient(
-                endpoint.url, endpoint.model, api_key=endpoint_key(), concurrency=concurrency
+                endpoint.url,
+                endpoint.model,
+                transformers=endpoint.transformers,
+                api_key=endpoint_key(),
+                concurrency=concurrency,
             )
             return
         self.report(Progress("server", model.labels.student))

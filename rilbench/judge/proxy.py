@@ -259,6 +259,8 @@ class JudgeProxy:
 
     def _load(self) -> None:
         for row in read_journal(self.cache):
+            if not row.keys() >= {"key", "model", "reply"}:
+                raise UserError(f"{self.cache} holds no judge's replies; move it away")
             self._replies[row.pop("key")] = row
 
     def _keep(self, key: str, reply: dict[str, Any]) -> None:

@@ -10,11 +10,12 @@ from rilbench.serving.chat import (
     Message,
     RefusedError,
     Sampling,
+    UnansweredError,
     failure,
-    first_model,
     image_part,
     text_part,
 )
+from rilbench.serving.endpoints import first_model, is_transformers, proxy_for
 from rilbench.serving.server import Server, log_end, serve, vllm_program
 
 __all__ = [
@@ -24,10 +25,13 @@ __all__ = [
     "RefusedError",
     "Sampling",
     "Server",
+    "UnansweredError",
     "failure",
     "first_model",
     "image_part",
+    "is_transformers",
     "log_end",
+    "proxy_for",
     "serve",
     "text_part",
     "vllm_program",

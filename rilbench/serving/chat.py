@@ -16,13 +16,14 @@ import base64
 import json
 import random
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rilbench.errors import UserError
+from rilbench.judge.key import NO_KEY, without_key
+from rilbench.serving.endpoints import checked, proxy_for
 
 Message = dict[str, Any]
 """One OpenAI chat message: role, and content as text or as a list of parts."""
@@ -67,6 +68,9 @@ _FAILED = "error: "
 _REFUSALS = frozenset({400, 413, 415, 422})
 """What a server says to one request that it cannot serve, such as a prompt too long for it."""
 _LONGEST = 4 * 1024**2  # bytes of a reply; the longest answers have thousands
+_LONGEST_DETAIL = 64 * 1024  # bytes of a refusal that are read
+_LONGEST_PAUSE = 30.0  # seconds between tries, of our own accord
+_LONGEST_ASKED_FOR = 60.0  # and as the server asks
 
 
 def failure(why: str) -> Completion:
@@ -75,7 +79,22 @@ def failure(why: str) -> Completion:
 
 
 class RefusedError(UserError):
-    """The server refused this request; it may serve others."""
+    """The server refused this request, or its answer is none; it may serve others."""
+
+
+class UnansweredError(UserError):
+    """The server did not answer this request, however often it was tried."""
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """Why a try brought no answer and may be repeated."""
+
+    why: str
+    busy: bool = False
+    """The server is well but has too much to do."""
+    pause: float = 0.0
+    """Seconds for which it asks to be left alone."""
 
 
 def text_part(text: str) -> dict[str, Any]:
@@ -95,7 +114,8 @@ class ChatClient:
     """Asks an OpenAI-compatible server, at most ``concurrency`` requests at a time.
 
     Use it as an async context manager. Connection errors, time-outs, 429 and 5xx are tried again
-    with growing, jittered pauses.
+    with growing, jittered pauses, as long as ``Retry-After`` says (a minute at most). The user's
+    proxies are honoured, except for a server on this machine.
 
     Args:
         base_url: up to and with ``/v1``.
@@ -105,6 +125,11 @@ class ChatClient:
         concurrency: requests in flight.
         retries: further tries after the first.
         timeout: seconds for one try.
+        patience: seconds for which a server that is busy (429, or 503 with ``Retry-After``) is
+            tried again, however often; giving it up would save nothing but time.
+
+    Raises:
+        UserError: the address is none.
     """
 
     def __init__(
@@ -113,15 +138,16 @@ class ChatClient:
         model: str,
         *,
         transformers: bool = False,
-        api_key: str = "none",
+        api_key: str = NO_KEY,
         concurrency: int = 8,
         retries: int = 4,
         timeout: float = 600.0,
+        patience: float = 300.0,
     ) -> None:
-        self.base_url, self.model = base_url.rstrip("/"), model
+        self.base_url, self.model = checked(base_url), model
         self.transformers = transformers
         self.concurrency, self.retries = concurrency, retries
-        self._timeout, self._api_key = timeout, api_key
+        self._timeout, self._patience, self._api_key = timeout, patience, api_key
         self._session: Any = None
 
     async def __aenter__(self) -> "ChatClient":
@@ -131,6 +157,7 @@ class ChatClient:
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(limit=self.concurrency),
             headers={"Authorization": f"Bearer {self._api_key}"},
+            proxy=proxy_for(self.base_url),
         )
         return self
 
@@ -144,20 +171,22 @@ class ChatClient:
             UserError: the server refused the request, or still failed after all tries.
         """
         body = self._body(messages, sampling)
-        problem = ""
-        for attempt in range(self.retries + 1):
-            if attempt:
-                await asyncio.sleep(
-                    min(0.5 * 2 ** (attempt - 1), 30.0) * random.uniform(0.75, 1.25)
-                )
+        begun, tries, failures = time.monotonic(), 0, 0
+        while True:
             start = time.monotonic()
-            answer, problem = await self._post(body)
-            if answer is not None:
+            answer = await self._post(body)
+            if not isinstance(answer, _Trouble):
                 return _completion(answer, time.monotonic() - start)
-        raise UserError(
-            f"{self.base_url} did not answer after {self.retries + 1} tries ({problem}); "
-            "look at the server, then run again"
-        )
+            pause = max(min(0.5 * 2**tries, _LONGEST_PAUSE), answer.pause)
+            pause *= random.uniform(1.0, 1.25)
+            tries, failures = tries + 1, failures + (not answer.busy)
+            late = time.monotonic() + pause > begun + self._patience
+            if failures > self.retries or (answer.busy and late):
+                raise UnansweredError(
+                    f"{self.base_url} did not answer after {tries} tries ({answer.why}); "
+                    "look at the server, then run again"
+                )
+            await asyncio.sleep(pause)
 
     async def complete_all(
         self,
@@ -169,7 +198,8 @@ class ChatClient:
 
         The iterable is drawn only as far as ``concurrency`` allows, so images can be read lazily.
         The first error ends it, after the answers that came with it, and cancels the requests in
-        flight; but with ``keep_refused`` a request that the server refuses yields a failure.
+        flight; but with ``keep_refused`` a request that the server refuses yields a failure, and so
+        does one that it never answers, such as always with 500, if it still answers another.
         """
         pending: set[asyncio.Task[tuple[_Key, Completion]]] = set()
         source = iter(requests)
@@ -199,27 +229,40 @@ class ChatClient:
     ) -> tuple[_Key, Completion]:
         try:
             return key, await self.complete(messages, sampling)
-        except RefusedError as error:
-            if not keep_refused:
+        except (RefusedError, UnansweredError) as error:
+            if not keep_refused or (isinstance(error, UnansweredError) and await self._is_down()):
                 raise
-            return key, failure(" ".join(str(error).split()))
+            return key, failure(str(error))
 
-    async def _post(self, body: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-        """One try: the decoded answer, or None and why it may be tried again."""
+    async def _is_down(self) -> bool:
+        """Whether not even a word is answered, nor refused."""
+        word: list[Message] = [{"role": "user", "content": "hello"}]
+        try:
+            return isinstance(await self._post(self._body(word, Sampling(max_tokens=1))), _Trouble)
+        except RefusedError:
+            return False
+
+    async def _post(self, body: dict[str, Any]) -> dict[str, Any] | _Trouble:
+        """One try: the decoded answer, or why there is none and it may be tried again."""
         import aiohttp
 
         url = f"{self.base_url}/chat/completions"
         try:
             async with self._session.post(url, json=body) as response:
                 if response.status == 200:
-                    return await _json(response)
-                detail = (await response.text())[:300]
-                if response.status == 429 or response.status >= 500:
-                    return None, f"{response.status} {detail}"
+                    return _decoded(url, await _read(response, _LONGEST))
+                content = await _read(response, _LONGEST_DETAIL)
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            return None, f"{type(error).__name__} {error}"
-        kind = RefusedError if response.status in _REFUSALS else UserError
-        raise kind(f"{url} refused a request with {response.status}: {detail}")
+            return _Trouble(f"{type(error).__name__} {error}".strip())
+        detail = without_key(content.decode("utf-8", "replace"), self._api_key)
+        detail = " ".join(detail.split())[:300]
+        status, after = response.status, _seconds(response.headers.get("Retry-After"))
+        if status == 429 or status >= 500:
+            busy = status == 429 or (status == 503 and after is not None)
+            pause = min(after or 0.0, _LONGEST_ASKED_FOR) if busy else 0.0
+            return _Trouble(f"{status} {detail}".strip(), busy, pause)
+        kind = RefusedError if status in _REFUSALS else UserError
+        raise kind(f"{url} refused a request with {status}: {detail}")
 
     def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -245,17 +288,28 @@ class ChatClient:
         return body
 
 
-async def _json(response: Any) -> tuple[dict[str, Any] | None, str]:
-    """The decoded body, or None and why it is none."""
-    content = await response.content.read(_LONGEST)
-    while not response.content.at_eof():
-        if len(content) >= _LONGEST:
-            raise RefusedError(f"{response.url} replied with more than {_LONGEST} bytes")
-        content += await response.content.read(_LONGEST)
+async def _read(response: Any, most: int) -> bytes:
+    """The body, or its beginning: one byte more than ``most`` where it is longer."""
+    content = b""
+    while len(content) <= most and (more := await response.content.read(most + 1 - len(content))):
+        content += more
+    return content
+
+
+def _decoded(url: str, content: bytes) -> dict[str, Any] | _Trouble:
+    if len(content) > _LONGEST:
+        raise RefusedError(f"{url} replied with more than {_LONGEST} bytes")
     try:
-        return dict(json.loads(content)), ""
-    except (ValueError, TypeError):
-        return None, f"no JSON: {content[:100].decode('utf-8', 'replace')}"
+        return dict(json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        return _Trouble(f"no JSON: {content[:100].decode('utf-8', 'replace')}")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """What the header says; a date, which few servers send, is as good as a moment."""
+    if retry_after is None:
+        return None
+    return float(retry_after) if retry_after.isdecimal() else 0.0
 
 
 def _completion(answer: dict[str, Any], seconds: float) -> Completion:
@@ -265,27 +319,12 @@ def _completion(answer: dict[str, Any], seconds: float) -> Completion:
         return Completion(
             # Half of a surrogate pair is legal in JSON, but no file or database takes it.
             text=text.encode("utf-8", "replace").decode("utf-8"),
-            finish_reason=choice.get("finish_reason") or "unknown",
-            prompt_tokens=int(usage.get("prompt_tokens", 0)),
-            completion_tokens=int(usage.get("completion_tokens", 0)),
+            finish_reason=str(choice.get("finish_reason") or "unknown"),
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
             seconds=seconds,
         )
-    except (LookupError, TypeError, AttributeError) as error:
-        raise UserError(
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise RefusedError(
             f"the server's answer is not an OpenAI chat completion: {str(answer)[:200]}"
         ) from error
-
-
-def first_model(base_url: str, timeout: float = 10.0) -> str:
-    """Return the name of the first model that a server lists.
-
-    Raises:
-        UserError: it does not answer, or not as the OpenAI API does.
-    """
-    url = f"{base_url.rstrip('/')}/models"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=timeout) as response:
-            return str(json.load(response)["data"][0]["id"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{url} does not list a model ({error})") from error

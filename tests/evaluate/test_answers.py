@@ -112,6 +112,21 @@ def test_a_server_that_refuses_everything_is_named_at_once(tmp_path: Path) -> No
     assert len(server.seen) < 12
 
 
+def test_a_resume_ends_though_all_that_is_left_is_refused(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        long = int(body["messages"][0]["content"]) >= 80
+        return (400, b"the prompt is too long") if long else says("B")
+
+    prompts = cast("PromptSet", Many())
+    with fake_judge(answer) as server:
+        for _ in range(2):
+            with open_answers(tmp_path / "answers.jsonl") as answers:
+                client = ChatClient(server.url, "m", concurrency=2)
+                ask(client, prompts, answers, lambda _: Sampling(8), lambda _: None)
+                assert len(answers.missing(prompts.questions)) == 20
+    assert len(server.seen) == 100 + 20
+
+
 @pytest.mark.parametrize("content", [b" " * 10_000_000, b'{"choices": [{"message": 3}]}'])
 def test_an_answer_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
     with (

@@ -6,9 +6,10 @@ import pytest
 from fake_judge import fake_judge, says
 
 from rilbench.errors import UserError
-from rilbench.evaluate.endpoint import ENDPOINT_KEY, find_endpoint
+from rilbench.evaluate.endpoint import find_endpoint
 from rilbench.evaluate.plan import Plan
 from rilbench.evaluate.run import evaluate_many
+from rilbench.judge.key import ENDPOINT_KEY
 from rilbench.ledger import Ledger
 
 KEY = "sk-not-to-be-seen"

@@ -23,7 +23,9 @@ from rilbench.serving import (
     Message,
     Sampling,
     Server,
+    first_model,
     image_part,
+    is_transformers,
     log_end,
     serve,
     text_part,
@@ -36,12 +38,16 @@ def server(
 ) -> Iterator[tuple[Server, "subprocess.Popen[str]"]]:
     """A server that another process owns, so that a test can kill its owner."""
     log = tmp_path_factory.mktemp("serve") / "server.log"
+    # Of its list of models it makes an error where there is no cache of them.
+    environment = {**os.environ, "HF_HUB_CACHE": str(log.with_name("absent"))}
     code = (
         "import sys, time; from pathlib import Path; from rilbench.serving import serve\n"
         f"with serve(Path({str(checkpoint)!r}), log=Path({str(log)!r})) as s:\n"
         "    print(s.base_url, s.model, s.pid, flush=True); time.sleep(600)\n"
     )
-    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert owner.stdout is not None
     url, model, pid = owner.stdout.readline().split()
     yield Server(url, model, log, int(pid)), owner
@@ -127,6 +133,14 @@ def test_a_refused_request_says_why(server: tuple[Server, "subprocess.Popen[str]
     stranger = Server(server[0].base_url, "/no/such/model", server[0].log, server[0].pid)
     with pytest.raises(UserError, match=r"400.*pinned"):
         ask_all(stranger, Sampling(max_tokens=1), ["red"])
+
+
+def test_it_is_recognised_and_does_not_say_what_it_serves(
+    server: tuple[Server, "subprocess.Popen[str]"],
+) -> None:
+    assert is_transformers(server[0].base_url)
+    with pytest.raises(UserError, match=r"500.*name the model: --endpoint MODEL@URL"):
+        first_model(server[0].base_url)
 
 
 def test_server_dies_with_a_killed_owner(

@@ -1,0 +1,113 @@
+"""Where a server is, whether it is reached past a proxy, what it is and what it serves."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import json
+import urllib.request
+from typing import Any
+from urllib.parse import urlsplit
+
+from rilbench.errors import UserError
+from rilbench.judge.key import NO_KEY, without_key
+
+_LONGEST = 16 * 1024**2  # bytes of a list of models, or of routes
+_NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
+"""What asking a server that is not there, or is none, may raise: of an SSH port, BadStatusLine."""
+_TRANSFORMERS_ROUTES = frozenset({"/v1/chat/completions", "/load_model", "/reset"})
+
+
+def checked(base_url: str) -> str:
+    """The address of a server, without a slash at its end.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        parts = urlsplit(base_url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if not good or "@" in parts.netloc or any(map(str.isspace, base_url)):
+            raise ValueError
+    except ValueError as error:  # Also of urlsplit, and of a port that is no number.
+        raise UserError(
+            f"{base_url} is not the address of a server; give http://HOST:PORT/v1"
+        ) from error
+    return base_url.rstrip("/")
+
+
+def proxy_for(base_url: str) -> str | None:
+    """The user's proxy for a server, as the environment has it; never one for this machine."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if _is_here(host) or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)
+
+
+def _is_here(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def first_model(
+    base_url: str,
+    timeout: float = 10.0,
+    api_key: str = NO_KEY,
+    *,
+    remedy: str = "name the model: --endpoint MODEL@URL",
+) -> str:
+    """Return the name of the first model that a server lists.
+
+    ``transformers serve`` lists what is in a cache, whatever it serves: its list counts only where
+    there is one model in it.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        timeout: seconds.
+        api_key: sent as a bearer token.
+        remedy: the end of the errors' message.
+
+    Raises:
+        UserError: it does not answer, or not as the OpenAI API does.
+    """
+    url = f"{checked(base_url)}/models"
+    try:
+        models = [str(model["id"]) for model in _get(url, timeout, api_key)["data"]]
+        first = models[0]
+    except _NO_ANSWER as error:
+        why = without_key(" ".join(f"{error}".split()) or type(error).__name__, api_key)
+        raise UserError(f"{url} does not list a model ({why}); {remedy}") from error
+    if len(models) > 1 and is_transformers(base_url, timeout):
+        raise UserError(f"{url} lists what is in its cache, not what is served; {remedy}")
+    return first
+
+
+def is_transformers(base_url: str, timeout: float = 10.0) -> bool:
+    """Whether ``transformers serve`` (5.9 or later) answers there, as its routes tell.
+
+    It publishes them, and no other server of OpenAI's API that we know has two of them. False also
+    where nothing answers.
+    """
+    root = checked(base_url).removesuffix("/v1")
+    try:
+        return set(_get(f"{root}/openapi.json", timeout)["paths"]) >= _TRANSFORMERS_ROUTES
+    except _NO_ANSWER:
+        return False
+
+
+def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:
+    """The JSON at an address; raises one of `_NO_ANSWER`."""
+    request = urllib.request.Request(url)
+    # Not sent on to another server that this one may point to.
+    request.add_unredirected_header("Authorization", f"Bearer {api_key}")
+    proxy = proxy_for(url)
+    proxies = {} if proxy is None else {urlsplit(url).scheme: proxy}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    with opener.open(request, timeout=timeout) as response:
+        return json.loads(response.read(_LONGEST))
