@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from rilbench.judge.key import without_keys
+
 #: Of a training process. It sets how many threads it uses; they must not spin while they wait, or
 #: two processes on two cores spend most of their time on that (an `exp` of 700 numbers: 1.4 ms).
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -30,12 +32,19 @@ os._exit(child.wait() & 0xFF)
 
 
 def start_guarded(
-    command: Sequence[str], log: Path, environment: Mapping[str, str]
+    command: Sequence[str], log: Path, environment: Mapping[str, str], *, keys: bool = True
 ) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own, its output in ``log`` (overwritten).
 
     The group ends when this process does. Close the returned process with `stop_group`.
+
+    Args:
+        command: program and arguments.
+        log: file for what it says.
+        environment: variables beside our own.
+        keys: let it have the user's keys; only a trainer, which asks a judge, needs one.
     """
+    own = dict(os.environ) if keys else without_keys(os.environ)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         return subprocess.Popen(
@@ -43,7 +52,7 @@ def start_guarded(
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={**own, **environment},
             start_new_session=True,
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rilbench.errors import UserError
 from rilbench.evaluate.pixels import AS_IS, Pixels
 from rilbench.evaluate.prompts import PromptSet, Question
-from rilbench.serving import Completion, Sampling
+from rilbench.serving import Completion, Sampling, failure
 
 if TYPE_CHECKING:
     from rilbench.checkpoint import Checkpoint
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 
 _LOADING = threading.Lock()
+_REFUSALS = (ValueError, LookupError, OSError, StopIteration)
+"""What a processor raises of a question that it cannot take: a picture of 8000 to 1, say, a file
+that is none, or the mark of a picture in its text."""
 
 
 def batches(questions: Sequence[Question], size: int) -> list[list[Question]]:
@@ -80,11 +83,24 @@ class OfflineModel:
     def answer(
         self, prompts: PromptSet, batch: Sequence[Question], sampling: Sampling
     ) -> list[Completion]:
-        """Return the greedy answers to a batch; each ``seconds`` is its share of the batch's."""
+        """Return the greedy answers to a batch; each ``seconds`` is its share of the batch's.
+
+        What the processor refuses gets a failure, and the others' company is then without it: so it
+        is at every run, as what it refuses is always the same.
+        """
         import torch
 
         start = time.monotonic()
-        inputs = self._inputs(prompts, batch)
+        try:
+            inputs = self._inputs(prompts, batch)
+        except _REFUSALS:
+            refused = {question.key: self._refusal(prompts, question) for question in batch}
+            if not any(refused.values()):
+                raise
+            others = [question for question in batch if refused[question.key] is None]
+            answered = iter(self.answer(prompts, others, sampling) if others else ())
+            reasons = [refused[question.key] for question in batch]
+            return [failure(why) if why is not None else next(answered) for why in reasons]
         with torch.inference_mode():
             sequences = self.model.generate(
                 **inputs,
@@ -134,6 +150,15 @@ class OfflineModel:
             padding_side="left",
             return_tensors="pt",
         ).to(self.model.device)
+
+    def _refusal(self, prompts: PromptSet, question: Question) -> str | None:
+        """Why the processor refuses a question; None if it does not."""
+        try:
+            self._inputs(prompts, [question])
+        except _REFUSALS as error:
+            why = " ".join(str(error).split())[:300] or type(error).__name__
+            return f"the model's processor refuses it: {why}"
+        return None
 
     def _until_end(self, tokens: list[int]) -> list[int]:
         """Without the padding: up to and with the first end token."""

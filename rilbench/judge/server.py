@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 from aiohttp import web
 
 from rilbench.errors import UserError
+from rilbench.judge.key import without_keys
 from rilbench.judge.mathvista import read_mathvista_prompt
 from rilbench.judge.mmvet import read_mmvet_prompt
 from rilbench.judge.prompt import read_judge_messages
@@ -191,6 +193,7 @@ def rule_judge(timeout: float = 30.0) -> Iterator[str]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env=without_keys(os.environ),
             start_new_session=True,  # Ctrl-C is for us; the judge ends when we have finished.
         )
         assert process.stdout is not None

@@ -87,7 +87,7 @@ def serve(
         "_TYPER_STANDARD_TRACEBACK": "1",
         "NO_COLOR": "1",
     }
-    guard = start_guarded(command, log, environment)
+    guard = start_guarded(command, log, environment, keys=False)
     server = Server(f"http://{host}:{port}/v1", str(model), log, guard.pid, vllm is None)
     try:
         _wait_until_ready(guard, server, timeout)

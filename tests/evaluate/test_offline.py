@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
@@ -96,6 +98,40 @@ def test_an_answer_ends_at_its_end_token(model: OfflineModel, prompts: PromptSet
     for question, each in zip(prompts.questions, found, strict=True):
         (alone,) = model.answer(prompts, [question], longest)
         assert (alone.text, alone.completion_tokens) == (each.text, each.completion_tokens)
+
+
+def broken(
+    prompts: PromptSet, data: Path, folder: Path, bad: dict[str, list[dict[str, Any]]]
+) -> PromptSet:
+    """The same prompts, some with other parts."""
+    found = PromptSet(find_suite("nano").datasets, data, folder, "kit", None)
+    shutil.copytree(prompts.folder, found.folder)
+    Image.new("RGB", (8000, 1)).save(found.folder / "line.png")
+    rows = [json.loads(line) for line in (found.folder / "questions.jsonl").open()]
+    changed = [{**row, "parts": bad.get(row["question_id"], row["parts"])} for row in rows]
+    (found.folder / "questions.jsonl").write_text("\n".join(map(json.dumps, changed)) + "\n")
+    return found
+
+
+def test_what_the_processor_refuses_is_that_questions_failure(
+    model: OfflineModel, prompts: PromptSet, data: Path, tmp_path: Path
+) -> None:
+    line = [{"type": "image", "path": "line.png"}, {"type": "text", "text": "What is it?"}]
+    mark = [{"type": "image", "path": "0.png"}, {"type": "text", "text": "<|image_pad|>?"}]
+    bad = {"1": line, "6": mark}
+    found = broken(prompts, data, tmp_path / "c", bad)
+    whole = answer_all(model, prompts, tmp_path / "whole.jsonl", lambda _: None)
+    for _ in range(2):  # A resume ends, too.
+        path = tmp_path / "part.jsonl"
+        with open_answers(path) as answers:
+            answer_in_batches(model, found, answers, lambda _: SAMPLING, 4, lambda _: None)
+            assert {q.question_id for q in answers.missing(found.questions)} == set(bad)
+            reason = answers.found["MMStar", "1"].finish_reason
+            assert "processor refuses it: absolute aspect ratio" in reason
+            texts = {key: each.text for key, each in answers.found.items() if key[1] not in bad}
+            assert texts == {key: text for key, text in whole.items() if key[1] not in bad}
+    every = [question for question in found.questions if question.question_id in bad]
+    assert all(each.failed for each in model.answer(found, every, SAMPLING))
 
 
 def test_batches_go_by_length_and_hold_everything_once(prompts: PromptSet) -> None:

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from vlmeval.dataset import DATASET_CLASSES, prefetch_answer
 from vlmeval.dataset.image_vqa import MMVet
-from vlmeval.dataset.utils import multiple_choice
+from vlmeval.dataset.utils import mmvet, multiple_choice
 from vlmeval.dataset.utils.mathvista import post_check
 from vlmeval.smp import download_file, load, md5
 
@@ -87,6 +87,18 @@ class NoDice:
 
 
 multiple_choice.rd = NoDice
+grade_by_kit = mmvet.MMVet_auxeval
+
+
+def grade(model: Any, line: Any) -> dict[str, Any]:
+    """The kit's question to MM-Vet's judge; "nan" is no grade, which the kit takes for one."""
+    found: dict[str, Any] = grade_by_kit(model, line)
+    if math.isfinite(found["score"]):
+        return found
+    return {"log": f"{found['log']}: {NO_VERDICT}", "score": 0.0}
+
+
+mmvet.MMVet_auxeval = grade
 
 
 def group_of(index: Any, circular: bool) -> str:
@@ -255,8 +267,6 @@ def judged_outcomes(name: str) -> list[dict[str, Any]]:
     outcomes = []
     for _, row in load(f"answers_{JUDGE_ALIAS}.tsv").iterrows():
         value, extracted = (None, None) if NO_VERDICT in row["log"] else judged_value(name, row)
-        if value is not None and not math.isfinite(value):  # "nan" is a number to the kit.
-            value = None
         outcomes.append(outcome(row["index"], value, extracted, judged=True))
     return outcomes
 

@@ -36,6 +36,15 @@ def test_jobs_one_after_another(tmp_path: Path) -> None:
         kit.run("score", {})
 
 
+def test_a_kit_that_cannot_be_imported_says_which_environment_to_remove(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text("import a_package_that_is_gone")
+    home = Path(sys.executable).parent.parent
+    kit = KitProcess(Path(sys.executable), script, tmp_path / "kit.log", kit_environment({}))
+    with kit, pytest.raises(UserError, match=rf"ModuleNotFoundError.* {home} is .* remove it"):
+        kit.run("score", {})
+
+
 def test_a_dead_worker_is_reported_with_its_log(tmp_path: Path) -> None:
     with start(tmp_path) as kit:
         with pytest.raises(UserError, match=r"kit failed: .*out of memory \(log: "):
