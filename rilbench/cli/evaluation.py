@@ -39,6 +39,9 @@ def evaluate(
     work: Annotated[
         Path, typer.Option(help="Folder for answers and the kit's own results.")
     ] = Path("runs/eval"),
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Go on from the answers there; or ask anew.")
+    ] = True,
     judge: Annotated[
         Optional[str],
         typer.Option(help="MODEL@URL, its key in $RILBENCH_JUDGE_KEY; or exact, the default."),
@@ -119,6 +122,7 @@ def evaluate(
         limit=limit,
         max_tokens=_max_tokens(max_tokens),
         concurrency=concurrency,
+        fresh=not resume,
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
         device="cuda" if gpu else "cpu",

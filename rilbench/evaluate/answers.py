@@ -41,6 +41,12 @@ class AnswerFile:
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.path} holds no answers ({error}); move it away") from error
 
+    def set_aside(self) -> None:
+        """Start anew; what was there is kept under another name, until the next time."""
+        if self.path.exists():
+            self.path.replace(self.path.with_suffix(".before.jsonl"))
+        self.found.clear()
+
     def append(self, key: Key, completion: Completion) -> None:
         """Write one answer through to the disk."""
         self.append_all({key: completion})

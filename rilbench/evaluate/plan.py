@@ -38,6 +38,7 @@ class Plan:
             for the model's family.
         pixels: limits of a picture that is sent.
         concurrency: requests in flight; None for what the server is likely to bear.
+        fresh: ask every question anew, also those that have an answer.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server, the endpoint's or one that is started; ``batch`` generates
@@ -59,6 +60,7 @@ class Plan:
     prompt: str = DATASET_PROMPTS
     pixels: Pixels = AS_IS
     concurrency: int | None = None
+    fresh: bool = False
     device: str = "cpu"
     python: Path | None = None
     engine: Literal["server", "batch"] = "server"

@@ -194,6 +194,9 @@ class _Run:
             answers = {
                 name: stack.enter_context(open_answers(self._answer_path(name))) for name in models
             }
+            if self.plan.fresh:
+                for found in answers.values():
+                    found.set_aside()
             if not all(self._scored(found) for found in answers.values()):
                 try:
                     self._work(models, answers, kit, python)

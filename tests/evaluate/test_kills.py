@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from fake_judge import FakeJudge, fake_judge, says
 
+from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.plan import Plan
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.run import evaluate
@@ -48,13 +49,19 @@ def answered(plan: Plan) -> set[Key]:
 def started(checkpoint: Path, plan: Plan) -> "subprocess.Popen[bytes]":
     code = (
         "import sys; from pathlib import Path; from rilbench.evaluate.plan import Plan\n"
+        "from rilbench.evaluate.judging import read_judge\n"
         "from rilbench.evaluate.run import evaluate\n"
-        "model, data, work, url = sys.argv[1:]\n"
-        "evaluate(Path(model), Plan('nano', Path(data), Path(work), endpoint=url))"
+        "model, data, work, url, judge, columns = sys.argv[1:]\n"
+        "columns = tuple(filter(None, columns.split(',')))\n"
+        "evaluate(Path(model), Plan('nano', Path(data), Path(work), endpoint=url,"
+        " judge=read_judge(judge), benchmarks=columns))"
     )
     command = [sys.executable, "-c", code, str(checkpoint), str(plan.data), str(plan.work)]
+    judge = "exact" if plan.judge.exact else f"{plan.judge.model}@{plan.judge.url}"
     return subprocess.Popen(
-        [*command, str(plan.endpoint)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, str(plan.endpoint), judge, ",".join(plan.benchmarks)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -114,3 +121,40 @@ def test_an_evaluation_that_is_killed(
         found = evaluate(checkpoint, plan)
         assert len(server.seen) - asked == total - len(before)
         assert without_times(found) == without_times(wanted)
+
+
+def grade(_: dict[str, Any]) -> tuple[int, bytes]:
+    """Half a point, after a while."""
+    time.sleep(5 * LATENCY)
+    return says("0.5")
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_judge_is_asked(checkpoint: Path, data: Path, tmp_path: Path) -> None:
+    """What it said before is kept: of each question one verdict is paid for, but for those on
+    their way."""
+    with fake_judge(answer, ["model"]) as server, fake_judge(grade) as judge:
+        plan = Plan(
+            "nano",
+            data,
+            tmp_path / "work",
+            endpoint=server.url,
+            judge=Judge(judge.url, "j"),
+            benchmarks=("MM-Vet",),
+        )
+        process = started(checkpoint, plan)
+        kept: list[Path] = []
+        while not kept:
+            assert process.poll() is None
+            time.sleep(0.01)
+            kept = [f for f in plan.work.rglob("j.jsonl") if f.stat().st_size]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(10 * LATENCY)
+        said = kept[0].read_bytes().count(b"\n")
+        before, asked = len(judge.seen), len(server.seen)
+        found = evaluate(checkpoint, plan)
+        assert len(server.seen) == asked
+        assert found.scores[0].value == 50
+        questions = found.scores[0].questions
+        assert len(judge.seen) - before == 1 + questions - said, "the probe, and what was not said"

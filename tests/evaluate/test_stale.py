@@ -132,6 +132,15 @@ def test_nothing_changed_asks_nobody(
     assert len(judge.seen) == judged + 1, "the probe alone"
 
 
+def test_afresh_everything_is_asked_again(first: Plan, model: FakeJudge, checkpoint: Path) -> None:
+    asked = len(model.seen)
+    found = evaluate(checkpoint, replace(first, fresh=True))
+    assert len(model.seen) == asked + ASKED
+    assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 50
+    evaluate(checkpoint, first)
+    assert len(model.seen) == asked + ASKED
+
+
 def rows(plan: Plan) -> int:
     assert plan.db is not None
     with Ledger(plan.db) as ledger:
