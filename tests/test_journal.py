@@ -1,15 +1,13 @@
 """Journals on a disk that is full, damaged, or shared with another process."""
 
 import fcntl
-import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from full_disk import room
 
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import open_answers
@@ -18,17 +16,6 @@ from rilbench.serving import Completion
 
 ROW = {"key": "a", "text": "é\u2028\n" * 20}
 DONE = Completion("an answer", "stop", 12, 3, 0.25)
-
-
-@contextmanager
-def room(size: int) -> Iterator[None]:
-    """No file can grow past this many bytes: a write is short first, then fails."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("spare", [0, 1, 100])

@@ -71,20 +71,20 @@ class RunningJudge:
     """The rules, which read no option for a kit."""
     proxy: JudgeProxy | None = field(default=None, compare=False)
 
+    def begin(self) -> None:
+        """Begin a score job: a judge that was down is asked again, and `story` starts anew."""
+        if self.proxy is not None:
+            self.proxy.begin()
+
     def story(self) -> dict[str, Any]:
-        """What belongs to the score's row: its name, all it was asked, how often, how well."""
+        """What belongs to the score's row: its name, and what was asked since `begin`, how well."""
         if self.proxy is None:
             return {"name": self.name}
-        return {
-            "name": self.name,
-            "model": self.proxy.model,
-            "asked_sha256": self.proxy.asked_hash(),
-            "verdicts": dict(self.proxy.counts),
-        }
+        return {"name": self.name, "model": self.proxy.model, **self.proxy.story()}
 
     @property
     def trouble(self) -> str:
-        """Why the last question failed; empty when none did."""
+        """Why the last question since `begin` failed; empty when none did."""
         return self.proxy.trouble if self.proxy is not None else ""
 
 
@@ -109,12 +109,11 @@ def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
         return
     model = judge.model
     if not model:
+        remedy = f"start it, name it (MODEL@URL), or use --judge {EXACT}"
         try:
-            model = first_model(judge.url)
+            model = first_model(judge.url, api_key=judge_key(), remedy=remedy)
         except UserError as error:
-            raise UserError(
-                f"no judge: {error}; start it, name it (MODEL@URL), or use --judge {EXACT}"
-            ) from error
+            raise UserError(f"no judge: {error}") from error
     file = cache / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model)}.jsonl"
     with JudgeProxy(judge.url, model, file, judge_key()) as proxy:
         yield RunningJudge(proxy.url, proxy.probe(), exact=False, proxy=proxy)

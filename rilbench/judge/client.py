@@ -17,9 +17,11 @@ from typing import Any
 import aiohttp
 
 from rilbench.errors import UserError
+from rilbench.judge.key import NO_KEY, without_key
 from rilbench.judge.prompt import judge_messages, parse_verdict
+from rilbench.serving.endpoints import checked, proxy_for, read_body
 
-_TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
 _LONGEST_PAUSE = 20.0  # seconds
 
 
@@ -60,13 +62,16 @@ class JudgeClient:
         backoff: seconds before the first retry; it doubles each time, with jitter.
         timeout: seconds for one attempt.
         max_tokens: length of the judge's reply. The paper leaves decoding open: greedy here.
+
+    Raises:
+        UserError: the address is none.
     """
 
     def __init__(
         self,
         base_url: str,
         model: str | None = None,
-        api_key: str = "none",
+        api_key: str = NO_KEY,
         concurrency: int = 32,
         retries: int = 4,
         *,
@@ -74,10 +79,10 @@ class JudgeClient:
         timeout: float = 120.0,
         max_tokens: int = 512,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url = checked(base_url)
         self.counts = {"asked": 0, "cached": 0, "missing": 0, "retried": 0}
         self._model = model
-        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._key = api_key or NO_KEY
         self._concurrency = concurrency
         self._retries = retries
         self._backoff = backoff
@@ -147,9 +152,10 @@ class JudgeClient:
         loop = asyncio.get_running_loop()
         if self._link is None or self._link.loop is not loop:
             session = aiohttp.ClientSession(
-                headers=self._headers,
+                headers={"Authorization": f"Bearer {self._key}"},
                 timeout=aiohttp.ClientTimeout(total=self._timeout),
                 connector=aiohttp.TCPConnector(limit=self._concurrency),
+                proxy=proxy_for(self.base_url),
             )
             limit = asyncio.Semaphore(self._concurrency)
             self._link = _Link(loop, session, limit, asyncio.Lock(), {})
@@ -208,12 +214,11 @@ class JudgeClient:
                 ):
                     if reply.status == 200:
                         return await reply.json(content_type=None)
-                    why = f"HTTP {reply.status}: {(await reply.text())[:200]}"
+                    # Some servers repeat a wrong key in their refusal.
+                    said = (await read_body(reply, 65536)).decode("utf-8", "replace")
+                    why = f"HTTP {reply.status}: {without_key(said, self._key)[:200]}"
                     if reply.status not in _TRANSIENT:
                         break
-            except aiohttp.InvalidURL:
-                why = "not an address"
-                break
             except ValueError as error:
                 why = f"not JSON: {error}"
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:

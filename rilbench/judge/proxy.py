@@ -7,7 +7,9 @@ down, and pay for the same question twice. So they get this address and a dummy 
 - a reply is written through to a file before it is passed on, and never asked for again;
 - trouble that passes (HTTP 408, 429, 5xx, no connection, a time-out) is tried again with growing
   pauses; what then fails is answered with 503 at once, also the next time in this evaluation;
-- after several such failures in a row the judge counts as down, and everything is answered so.
+- after several such failures in a row the judge counts as down, and everything is answered so;
+  a refusal (a content filter's, say) is its question's own, and no sign of that;
+- a kit's job begins with `JudgeProxy.begin`: what failed in an earlier one is asked again.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import hashlib
 import json
 import random
 import threading
+from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,19 +29,28 @@ from aiohttp import web
 
 from rilbench.errors import UserError
 from rilbench.journal import append_journal, read_journal
-from rilbench.judge.key import JUDGE_KEY
+from rilbench.judge.key import JUDGE_KEY, NO_KEY, without_key
+from rilbench.serving.endpoints import checked, proxy_for, read_body
 
-_TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
 _LONGEST_PAUSE = 20.0  # seconds
 _LONGEST_REPLY = 1024**2  # bytes; a judge's sentence has hundreds
+_LONGEST_REASON = 200  # characters of a refusal
 _MAX_BODY = 64 * 1024**2  # bytes
 _PROBE = "hello"  # What VLMEvalKit sends to see whether a judge is up; no verdict.
+
+_OUTCOMES = ("failed", "cached", "judge")
+"""Where a reply to a prompt came from; the last says most."""
 
 _T = TypeVar("_T")
 
 
 class _NoReplyError(Exception):
     """The judge gave no reply; the message says why."""
+
+    def __init__(self, why: str, *, passing: bool = False) -> None:
+        super().__init__(why)
+        self.passing = passing
 
 
 class JudgeProxy:
@@ -53,13 +65,16 @@ class JudgeProxy:
         retries: further attempts after passing trouble.
         backoff: seconds before the first of them; it doubles each time, with jitter.
         timeout: seconds for one attempt.
-        patience: failures in a row after which the judge counts as down.
+        patience: failures in a row, by trouble that passes, after which the judge counts as down.
 
     Attributes:
         url: the proxy's address, up to ``/v1``; within the block.
         counts: ``asked`` by the kit, of those ``cached``; ``retried``, ``failed``.
         name: the judge's name; after `probe`, as it reports it.
-        trouble: why the last question failed; empty when none did.
+        trouble: why the last question of a job failed; empty when none did.
+
+    Raises:
+        UserError: the judge's address is none, or the cache is damaged.
     """
 
     def __init__(
@@ -67,7 +82,7 @@ class JudgeProxy:
         upstream: str,
         model: str,
         cache: Path,
-        api_key: str = "none",
+        api_key: str = NO_KEY,
         *,
         concurrency: int = 32,
         retries: int = 4,
@@ -75,20 +90,22 @@ class JudgeProxy:
         timeout: float = 120.0,
         patience: int = 8,
     ) -> None:
-        self.upstream, self.model, self.cache = upstream.rstrip("/"), model, cache
+        self.upstream, self.model, self.cache = checked(upstream), model, cache
         self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
         self.url, self.trouble, self.name = "", "", model
-        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._key = api_key or NO_KEY
         self._concurrency, self._retries = concurrency, retries
         self._backoff, self._timeout, self._patience = backoff, timeout, patience
         self._replies: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
+        self._outcomes: dict[str, str] = {}
         self._asking: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._in_a_row = 0
         self._jitter = random.Random()
         self._load()
 
     def __enter__(self) -> JudgeProxy:
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -111,7 +128,7 @@ class JudgeProxy:
         """
         body = {"messages": [{"role": "user", "content": _PROBE}], "max_tokens": 8}
         try:
-            reply = self._call(self._ask(body))
+            reply = self._call(self._ask(body, probing=True))
         except _NoReplyError as error:
             raise UserError(
                 f"the judge {self.model or 'without a name'} at {self.upstream} does not answer "
@@ -120,20 +137,40 @@ class JudgeProxy:
         self.name = str(reply["model"])
         return self.name
 
-    def asked_hash(self) -> str:
-        """SHA-256 of all that this judge was ever asked here, in no order."""
-        return hashlib.sha256("".join(sorted(self._replies)).encode()).hexdigest()
+    def begin(self) -> None:
+        """Begin a job of a kit: an earlier one's failures are forgotten, and so is its story."""
+        self._failed, self._outcomes = {}, {}
+        self._in_a_row, self.trouble = 0, ""
+
+    def story(self) -> dict[str, Any]:
+        """What was asked since `begin`: all distinct prompts, in no order, and who replied.
+
+        ``verdicts`` are numbers of distinct prompts: ``asked``, and of those ``judge`` (it replied
+        now), ``cached`` (it had replied before), ``failed``.
+        """
+        found = Counter(self._outcomes.values())
+        return {
+            "asked_sha256": hashlib.sha256("".join(sorted(self._outcomes)).encode()).hexdigest(),
+            "verdicts": {
+                "asked": found.total(),
+                **{outcome: found[outcome] for outcome in reversed(_OUTCOMES)},
+            },
+        }
+
+    def _note(self, text: str, outcome: str) -> None:
+        prompt = hashlib.sha256(text.encode()).hexdigest()
+        before = self._outcomes.get(prompt, outcome)
+        self._outcomes[prompt] = max(before, outcome, key=_OUTCOMES.index)
 
     # ---- the server
 
     async def _start(self) -> None:
         self._limit = asyncio.Semaphore(self._concurrency)
-        # The user's proxies are honoured: the judge may be on another machine.
         self._session = aiohttp.ClientSession(
-            headers=self._headers,
+            headers={"Authorization": f"Bearer {self._key}"},
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             connector=aiohttp.TCPConnector(limit=self._concurrency),
-            trust_env=True,
+            proxy=proxy_for(self.upstream),
         )
         application = web.Application(client_max_size=_MAX_BODY)
         application.router.add_get("/v1/models", self._models)
@@ -174,6 +211,7 @@ class JudgeProxy:
             reply = await self._reply(body, text)
         except _NoReplyError as error:
             self.counts["failed"] += 1
+            self._note(text, "failed")
             return _error(503, str(error))
         return web.json_response(_completion(reply))
 
@@ -183,6 +221,7 @@ class JudgeProxy:
         key = hashlib.sha256(json.dumps([self.name, text, sampling]).encode()).hexdigest()
         if (found := self._replies.get(key)) is not None:
             self.counts["cached"] += 1
+            self._note(text, "cached")
             return found
         if self._in_a_row >= self._patience:
             raise _NoReplyError(f"the judge is down ({self.trouble})")
@@ -195,19 +234,23 @@ class JudgeProxy:
         future = self._asking[key] = asyncio.ensure_future(self._ask(body))
         try:
             reply = await asyncio.shield(future)
+            self._in_a_row = 0
+            self._keep(key, reply)
         except _NoReplyError as error:
             self._failed[text] = self.trouble = str(error)
-            self._in_a_row += 1
+            self._in_a_row = self._in_a_row + 1 if error.passing else 0
             raise
+        except UserError as error:  # A full disk: all further replies would be paid for and lost.
+            self._in_a_row, self.trouble = self._patience, str(error)
+            raise _NoReplyError(self.trouble) from error
         finally:
             self._asking.pop(key, None)
-        self._in_a_row = 0
-        self._keep(key, reply)
+        self._note(text, "judge")
         return reply
 
     # ---- the judge
 
-    async def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(self, body: dict[str, Any], *, probing: bool = False) -> dict[str, Any]:
         """Ask the judge, again after passing trouble: its reply and its name."""
         wanted = {name: value for name, value in body.items() if name != "stream"}
         if self.model:
@@ -223,37 +266,34 @@ class JudgeProxy:
                     self._limit,
                     self._session.post(f"{self.upstream}/chat/completions", json=wanted) as answer,
                 ):
-                    content = await answer.content.read(_LONGEST_REPLY + 1)
-                    while len(content) <= _LONGEST_REPLY and not answer.content.at_eof():
-                        content += await answer.content.read(_LONGEST_REPLY + 1 - len(content))
+                    content = await read_body(answer, _LONGEST_REPLY)
                     if answer.status == 200:
-                        return self._understood(content)
-                    why = f"HTTP {answer.status}: {content[:200].decode('utf-8', 'replace')}"
+                        return self._understood(content, probing)
+                    why = f"HTTP {answer.status}: {self._reason(content)}"
                     if answer.status not in _TRANSIENT:
-                        break
-            except aiohttp.InvalidURL:
-                why = "not an address"
-                break
+                        raise _NoReplyError(why)
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
                 why = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise _NoReplyError(self._without_key(" ".join(why.split())))
+        raise _NoReplyError(" ".join(why.split()), passing=True)
 
-    def _understood(self, content: bytes) -> dict[str, Any]:
+    def _understood(self, content: bytes, probing: bool) -> dict[str, Any]:
         if len(content) > _LONGEST_REPLY:
             raise _NoReplyError(f"a reply of more than {_LONGEST_REPLY} bytes")
         try:
             answer = json.loads(content)
-            reply = answer["choices"][0]["message"]["content"]
+            reply = answer["choices"][0]["message"].get("content")
+            if reply is None and probing:
+                reply = ""  # One that reasons has not come to its first word yet.
             if not isinstance(reply, str):
                 raise TypeError("no text")
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise _NoReplyError(f"no chat completion ({error})") from error
         return {"model": str(answer.get("model") or self.model), "reply": reply}
 
-    def _without_key(self, text: str) -> str:
-        """Some servers repeat a wrong key in their refusal."""
-        key = self._headers["Authorization"].removeprefix("Bearer ")
-        return text.replace(key, "…") if key != "none" else text
+    def _reason(self, content: bytes) -> str:
+        """What a refusal says, in one line, without the key."""
+        text = without_key(content.decode("utf-8", "replace"), self._key)
+        return " ".join(text.split())[:_LONGEST_REASON]
 
     # ---- the cache
 
@@ -264,7 +304,6 @@ class JudgeProxy:
             self._replies[row.pop("key")] = row
 
     def _keep(self, key: str, reply: dict[str, Any]) -> None:
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
         append_journal(self.cache, [{"key": key, **reply}])
         self._replies[key] = reply
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from rilbench.errors import UserError
 from rilbench.judge.key import NO_KEY, without_key
-from rilbench.serving.endpoints import checked, proxy_for
+from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 Message = dict[str, Any]
 """One OpenAI chat message: role, and content as text or as a list of parts."""
@@ -250,8 +250,8 @@ class ChatClient:
         try:
             async with self._session.post(url, json=body) as response:
                 if response.status == 200:
-                    return _decoded(url, await _read(response, _LONGEST))
-                content = await _read(response, _LONGEST_DETAIL)
+                    return _decoded(url, await read_body(response, _LONGEST))
+                content = await read_body(response, _LONGEST_DETAIL)
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             return _Trouble(f"{type(error).__name__} {error}".strip())
         detail = without_key(content.decode("utf-8", "replace"), self._api_key)
@@ -286,14 +286,6 @@ class ChatClient:
         else:
             body.update({"top_k": sampling.top_k} if sampling.top_k else {}, **sampling.extra)
         return body
-
-
-async def _read(response: Any, most: int) -> bytes:
-    """The body, or its beginning: one byte more than ``most`` where it is longer."""
-    content = b""
-    while len(content) <= most and (more := await response.content.read(most + 1 - len(content))):
-        content += more
-    return content
 
 
 def _decoded(url: str, content: bytes) -> dict[str, Any] | _Trouble:

@@ -6,11 +6,14 @@ import http.client
 import ipaddress
 import json
 import urllib.request
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rilbench.errors import UserError
 from rilbench.judge.key import NO_KEY, without_key
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _LONGEST = 16 * 1024**2  # bytes of a list of models, or of routes
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
@@ -99,6 +102,14 @@ def is_transformers(base_url: str, timeout: float = 10.0) -> bool:
         return set(_get(f"{root}/openapi.json", timeout)["paths"]) >= _TRANSFORMERS_ROUTES
     except _NO_ANSWER:
         return False
+
+
+async def read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """A reply's body, or its beginning: one byte more than ``most`` where it is longer."""
+    content = b""
+    while len(content) <= most and (more := await response.content.read(most + 1 - len(content))):
+        content += more
+    return content
 
 
 def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from bad_server import no_proxies
+from fake_judge import fake_judge, says
 
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient
@@ -227,3 +229,41 @@ def test_a_judge_without_one_clear_name_is_an_error() -> None:
                     await client.verdict("q", "a", "a")
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize(("key", "told"), [("sk-very-secret-7", "… y"), ("", "y")])
+def test_a_refusal_is_told_without_the_key(key: str, told: str) -> None:
+    async def chat(_: web.Request) -> web.Response:
+        return web.Response(status=401, text=f"{'x' * 190} {key} y")
+
+    async def ask() -> None:
+        async with _judge(chat) as url, JudgeClient(url, "j", key) as client:
+            verdict = await client.verdict("q", "a", "a")
+            assert verdict.text == f"HTTP 401: {'x' * 190} {told}"
+
+    asyncio.run(ask())
+
+
+def test_a_far_judge_is_asked_through_the_users_proxy_and_a_near_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def near(_: web.Request) -> web.Response:
+        return _says("<answer>1</answer>")
+
+    async def ask() -> list[int | None]:
+        async with _judge(near) as url:
+            found = []
+            for judge in (url, "http://far.example/v1"):
+                async with JudgeClient(judge, "j") as client:
+                    found.append((await client.verdict("q", "a", "b")).value)
+            return found
+
+    no_proxies(monkeypatch)
+    with fake_judge(lambda _: says("<answer>0</answer>")) as between:
+        monkeypatch.setenv("http_proxy", between.url.removesuffix("/v1"))
+        assert asyncio.run(ask()) == [1, 0]
+
+
+def test_what_is_no_address_is_said_at_once() -> None:
+    with pytest.raises(UserError, match="is not the address of a server"):
+        JudgeClient("http://host:abc/v1", "j")

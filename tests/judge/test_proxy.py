@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_server import no_proxies
 from fake_judge import FakeJudge, fake_judge, says
+from full_disk import room
 
 from rilbench.errors import UserError
 from rilbench.judge.proxy import JudgeProxy
@@ -69,6 +71,41 @@ def test_a_wrong_key_is_said_once_without_the_key(tmp_path: Path) -> None:
         assert "HTTP 401" in str(told.value)
         assert KEY not in str(told.value)
         assert len(real.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "said", "told"),
+    [("", "no such key", "no such key"), (KEY, "x" * 190 + f" {KEY} y", "x" * 190 + " … y")],
+)
+def test_a_refusal_is_told_as_it_is_but_for_the_key(
+    tmp_path: Path, key: str, said: str, told: str
+) -> None:
+    with (
+        fake_judge(lambda _: (403, said.encode())) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c", key) as proxy,
+    ):
+        with pytest.raises(urllib.error.HTTPError):
+            ask(proxy, "q")
+        assert proxy.trouble == f"HTTP 403: {told}"
+
+
+def test_what_is_no_address_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not the address of a server"):
+        JudgeProxy("http://host:abc/v1", "m", tmp_path / "c")
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
+def test_a_judge_that_reasons_passes_the_probe(
+    tmp_path: Path, finish: str, content: dict[str, str | None]
+) -> None:
+    choice = {"message": {"reasoning": "They want", **content}, "finish_reason": finish}
+    reply = json.dumps({"model": "thinker", "choices": [choice]}).encode()
+    with (
+        fake_judge(lambda _: (200, reply)) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c") as proxy,
+    ):
+        assert proxy.probe() == "thinker"
 
 
 def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
@@ -173,3 +210,124 @@ def test_nonsense_from_a_kit_is_refused(tmp_path: Path) -> None:
             with pytest.raises(urllib.error.HTTPError, match="400"):
                 urllib.request.urlopen(f"{proxy.url}/chat/completions", body, timeout=10)
         assert not real.seen
+
+
+def failing(proxy: JudgeProxy, text: str) -> str:
+    """What the kit is told."""
+    with pytest.raises(urllib.error.HTTPError, match="503") as told:
+        ask(proxy, text)
+    return told.value.read().decode()
+
+
+def test_refusals_however_many_are_no_sign_that_the_judge_is_down(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        bad = body["messages"][0]["content"].startswith("bad")
+        return (400, b"content filter") if bad else says("0.5")
+
+    with (
+        fake_judge(answer) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c", retries=0, patience=3) as proxy,
+    ):
+        for number in range(8):
+            assert "HTTP 400: content filter" in failing(proxy, f"bad{number}")
+        assert ask(proxy, "good") == "0.5"
+
+
+@pytest.mark.parametrize("status", [429, 500, 529])
+def test_a_judge_that_was_down_is_asked_again_in_the_next_job(tmp_path: Path, status: int) -> None:
+    down = True
+    with (
+        fake_judge(lambda _: (status, b"busy") if down else says("0.5")) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c", retries=0, patience=3) as proxy,
+    ):
+        for number in range(5):
+            failing(proxy, f"q{number}")
+        assert len(real.seen) == 3
+        down = False
+        assert "the judge is down" in failing(proxy, "q9")
+        assert "busy" in proxy.trouble
+        proxy.begin()
+        assert proxy.trouble == ""
+        assert [ask(proxy, text) for text in ("q0", "q9")] == ["0.5", "0.5"]
+
+
+def test_a_job_tells_what_it_asked_and_who_replied(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        return (400, b"no") if body["messages"][0]["content"] == "bad" else says("0.5")
+
+    with (
+        fake_judge(answer) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c", retries=0) as proxy,
+    ):
+        proxy.probe()
+        nothing = proxy.story()
+        ask(proxy, "a")
+        ask(proxy, "hello")  # A kit's own probe.
+        proxy.begin()
+        assert proxy.story() == nothing
+        for text in ("a", "b", "c", "b"):
+            ask(proxy, text)
+        for temperature in (0.0, 0.5):  # As kits do.
+            with pytest.raises(urllib.error.HTTPError):
+                ask(proxy, "bad", temperature=temperature)
+        first = proxy.story()
+        assert first["verdicts"] == {"asked": 4, "judge": 2, "cached": 1, "failed": 1}
+        proxy.begin()
+        for text in ("c", "b", "a"):
+            ask(proxy, text)
+        less = proxy.story()
+        failing(proxy, "bad")
+        again = proxy.story()
+    assert less["verdicts"] == {"asked": 3, "judge": 0, "cached": 3, "failed": 0}
+    assert less["asked_sha256"] != first["asked_sha256"] == again["asked_sha256"]
+    with JudgeProxy("http://127.0.0.1:9/v1", "m", tmp_path / "c") as later:
+        later.name = "judge-2026-01"
+        for text in ("b", "c", "a"):
+            ask(later, text)
+        assert later.story() == less, "the same prompts, another day"
+
+
+def test_a_full_disk_costs_no_more_than_one_reply(tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    with fake_judge(lambda _: says("0.5")) as real:
+        with JudgeProxy(real.url, "m", cache) as proxy:
+            ask(proxy, "a")
+            before = cache.read_bytes()
+            with room(len(before) + 20):
+                assert "cannot be written" in failing(proxy, "b")
+                failing(proxy, "c")
+            assert len(real.seen) == 2
+            assert "make room" in proxy.trouble
+            proxy.begin()
+            assert ask(proxy, "b") == "0.5"
+        with JudgeProxy(real.url, "m", cache) as proxy:
+            assert [ask(proxy, text) for text in "ab"] == ["0.5", "0.5"]
+    assert len(real.seen) == 3
+
+
+@pytest.mark.parametrize("line", [b'{"key": "b", "mo{"key": "c"}', b'{"dataset": "x"}'])
+def test_a_cache_that_is_none_is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "c").write_bytes(line + b"\n")
+    with pytest.raises(UserError, match=r"/c (is damaged|holds no judge)"):
+        JudgeProxy("http://127.0.0.1:9/v1", "m", tmp_path / "c")
+
+
+def test_a_far_judge_is_asked_through_the_users_proxy_and_a_near_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))  # No business of a judge's server.
+    no_proxies(monkeypatch)
+    with fake_judge(lambda _: says("0.1")) as between, fake_judge(lambda _: says("0.2")) as near:
+        monkeypatch.setenv("http_proxy", between.url.removesuffix("/v1"))
+        for name, url, reply in (("f", "http://far.example/v1", "0.1"), ("n", near.url, "0.2")):
+            with JudgeProxy(url, "m", tmp_path / name, KEY, retries=0) as proxy:
+                request = urllib.request.Request(
+                    f"{proxy.url}/chat/completions",
+                    json.dumps({"messages": [{"role": "user", "content": "q"}]}).encode(),
+                )
+                direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+                with direct.open(request, timeout=30) as answer:
+                    assert reply in answer.read().decode()
+        assert between.keys == near.keys == {f"Bearer {KEY}"}
