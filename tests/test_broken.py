@@ -63,8 +63,8 @@ RUN = {
     ),
     "images dropped from the prompts": Fault(
         "train/verl_data.py",
-        '"content": question.marked',
-        '"content": question.question.replace("<image>", "")',
+        '"content": question.marked}],\n        "images": images,',
+        '"content": question.question.replace("<image>", "")}],\n        "images": [],',
         STEP,
         "image_tokens",
     ),

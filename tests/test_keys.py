@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from rilbench.errors import UserError
-from rilbench.judge.key import (
+from rilbench.judge.server import rule_judge
+from rilbench.keys import (
     ENDPOINT_KEY,
     JUDGE_KEY,
     endpoint_key,
@@ -18,7 +19,6 @@ from rilbench.judge.key import (
     without_key,
     without_keys,
 )
-from rilbench.judge.server import rule_judge
 from rilbench.processes import start_guarded, stop_group
 from rilbench.serving import serve
 

@@ -151,8 +151,10 @@ def _say_scores(evaluations: list[Evaluation]) -> None:
             f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
         ]
         if lost:
+            trouble = evaluation.settings["judge"].get("trouble")
+            why = f" (the judge: {trouble})" if trouble else ""
             typer.echo(
-                f"missing verdicts: {', '.join(lost)}; the same command asks again", err=True
+                f"missing verdicts: {', '.join(lost)}{why}; the same command asks again", err=True
             )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.errors import UserError
-from rilbench.judge.key import ENDPOINT_KEY, endpoint_key
+from rilbench.keys import ENDPOINT_KEY, endpoint_key
 from rilbench.serving import first_model, is_transformers
 
 _ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")

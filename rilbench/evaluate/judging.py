@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
-from rilbench.judge.key import JUDGE_KEY, judge_key
+from rilbench.keys import JUDGE_KEY, judge_key
 from rilbench.serving import first_model
 
 if TYPE_CHECKING:

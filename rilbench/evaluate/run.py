@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
@@ -27,7 +28,7 @@ from rilbench.evaluate.plan import MODEL_PROMPTS, Plan
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.record import Story, to_evaluation
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
-from rilbench.judge.key import endpoint_key
+from rilbench.keys import endpoint_key
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.serving import ChatClient, Sampling, serve
 
@@ -47,9 +48,23 @@ class Progress:
     note: str = ""
 
 
+_JUDGE = "judge.json"
+"""Beside the kit's result: the judge's story."""
+
 Report = Callable[[Progress], None]
-Finished = tuple[AnswerFile, str, dict[str, KitScore]]
-"""A model's answers, the kit with its version, and its scores by dataset."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of one model."""
+
+    answers: AnswerFile
+    kit: str
+    """With its version."""
+    scores: dict[str, KitScore]
+    """By dataset."""
+    judge: dict[str, Any]
+    """See `RunningJudge.story`; and ``trouble``, why the last question failed."""
 
 
 def _version(package: str) -> str:
@@ -104,13 +119,11 @@ def evaluate_many(
         run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
         by_name = {found.content: found for found in checkpoints}
         finished = run.all(by_name, running, python)
-        asked = {"name": judge} if plan.judge.exact else running.judge().story()
         evaluations = []
         for checkpoint in checkpoints:
-            answers, version, scores = finished[checkpoint.content]
-            reads = not plan.judge.exact
-            story = Story(suite, prompts, version, asked, run.generation, states, reads)
-            evaluation = to_evaluation(checkpoint, story, answers, scores)
+            one, reads = finished[checkpoint.content], not plan.judge.exact
+            story = Story(suite, prompts, one.kit, one.judge, run.generation, states, reads)
+            evaluation = to_evaluation(checkpoint, story, one.answers, one.scores)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
             evaluations.append(evaluation)
@@ -207,12 +220,16 @@ class _Run:
 
     def _read(self, answers: AnswerFile) -> Finished:
         """The kit's scores, without its verdicts on questions that have no answer."""
-        kit, scores = self._scores(self._result(answers))
+        result = self._result(answers)
+        kit, scores = self._scores(result)
+        judge = result.with_name(_JUDGE)
+        asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
         lost = {q.dataset: set[str]() for q in self.prompts.questions}
         for question in self.prompts.questions:
             if answers.found[question.key].failed:
                 lost[question.dataset].add(question.group)
-        return answers, kit, {name: each.without(lost[name]) for name, each in scores.items()}
+        rest = {name: each.without(lost[name]) for name, each in scores.items()}
+        return Finished(answers, kit, rest, asked)
 
     def _scores(self, result: Path) -> tuple[str, dict[str, KitScore]]:
         return read_scores(self.prompts.kit, result, self.suite.datasets)
@@ -344,7 +361,10 @@ class _Run:
             texts = self._texts(answers)
             who = judge.url, judge.name, not judge.exact
             job = score_job(self.prompts.job(), building, texts, who)
+            judge.begin()
             kit.run("score", job)
+            story = {**judge.story(), **({"trouble": judge.trouble} if judge.trouble else {})}
+            (building / _JUDGE).write_text(json.dumps(story), encoding="utf-8")
             shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)
         finally:

@@ -17,8 +17,8 @@ from typing import Any
 import aiohttp
 
 from rilbench.errors import UserError
-from rilbench.judge.key import NO_KEY, without_key
 from rilbench.judge.prompt import judge_messages, parse_verdict
+from rilbench.keys import NO_KEY, without_key
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 _TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})

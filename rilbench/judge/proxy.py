@@ -29,7 +29,7 @@ from aiohttp import web
 
 from rilbench.errors import UserError
 from rilbench.journal import append_journal, read_journal
-from rilbench.judge.key import JUDGE_KEY, NO_KEY, without_key
+from rilbench.keys import JUDGE_KEY, NO_KEY, without_key
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 _TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})

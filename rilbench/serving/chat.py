@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rilbench.errors import UserError
-from rilbench.judge.key import NO_KEY, without_key
+from rilbench.keys import NO_KEY, without_key
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 Message = dict[str, Any]

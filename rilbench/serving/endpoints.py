@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rilbench.errors import UserError
-from rilbench.judge.key import NO_KEY, without_key
+from rilbench.keys import NO_KEY, without_key
 
 if TYPE_CHECKING:
     import aiohttp

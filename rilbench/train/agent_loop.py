@@ -18,7 +18,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
 from rilbench.judge.client import JudgeClient
-from rilbench.judge.key import judge_key
+from rilbench.keys import judge_key
 from rilbench.train.draws import choose_saved, seed_of, simulated_verdict
 
 

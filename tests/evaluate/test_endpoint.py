@@ -9,7 +9,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import find_endpoint
 from rilbench.evaluate.plan import Plan
 from rilbench.evaluate.run import evaluate_many
-from rilbench.judge.key import ENDPOINT_KEY
+from rilbench.keys import ENDPOINT_KEY
 from rilbench.ledger import Ledger
 
 KEY = "sk-not-to-be-seen"

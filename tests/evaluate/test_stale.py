@@ -130,6 +130,8 @@ def test_nothing_changed_asks_nobody(
     assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 50
     assert len(model.seen) == asked
     assert len(judge.seen) == judged + 1, "the probe alone"
+    verdicts = found.settings["judge"]["verdicts"]
+    assert verdicts["asked"] == verdicts["judge"] + verdicts["cached"] > 0, "as it was then"
 
 
 def test_afresh_everything_is_asked_again(first: Plan, model: FakeJudge, checkpoint: Path) -> None:
