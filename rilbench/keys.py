@@ -17,17 +17,17 @@ NO_KEY = "none"
 
 def judge_key() -> str:
     """The key that a judge is sent."""
-    return _key(JUDGE_KEY)
+    return _value(os.environ.get(JUDGE_KEY))
 
 
 def endpoint_key() -> str:
     """The key that the server of a user's model is sent."""
-    return _key(ENDPOINT_KEY)
+    return _value(os.environ.get(ENDPOINT_KEY))
 
 
-def _key(name: str) -> str:
+def _value(found: str | None) -> str:
     """Without the line's end that a file may have brought, which no header takes."""
-    return os.environ.get(name, "").strip() or NO_KEY
+    return (found or "").strip() or NO_KEY
 
 
 def without_key(text: str, key: str) -> str:

@@ -105,7 +105,6 @@ class JudgeProxy:
         self._load()
 
     def __enter__(self) -> JudgeProxy:
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -240,7 +239,10 @@ class JudgeProxy:
             self._failed[text] = self.trouble = str(error)
             self._in_a_row = self._in_a_row + 1 if error.passing else 0
             raise
-        except UserError as error:  # A full disk: all further replies would be paid for and lost.
+        except (
+            UserError,
+            OSError,
+        ) as error:  # A full disk: all further replies would be paid for and lost.
             self._in_a_row, self.trouble = self._patience, str(error)
             raise _NoReplyError(self.trouble) from error
         finally:
@@ -304,6 +306,7 @@ class JudgeProxy:
             self._replies[row.pop("key")] = row
 
     def _keep(self, key: str, reply: dict[str, Any]) -> None:
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
         append_journal(self.cache, [{"key": key, **reply}])
         self._replies[key] = reply
 
