@@ -203,22 +203,6 @@ def test_scores_are_the_kits_own(
         assert 0 < (ours.value or 0) < 100, dataset.name
 
 
-def test_a_judge_that_fails_gives_no_verdict(
-    kit: KitProcess, prompts: PromptSet, proxy: JudgeProxy, tmp_path: Path
-) -> None:
-    """The kit would count 0 for each of these, or a random option."""
-    judged = ("mmvet", "mmvetv2", "mathvista_testmini_format", "mmbench_en_dev")
-    answers = {
-        name: dict.fromkeys(own, "mute" if i % 2 else "fail")
-        for i, (name, own) in enumerate(texts(prompts).items())
-        if name in judged
-    }
-    found = score(kit, prompts, tmp_path / "out", answers, (proxy.url, "j", True))
-    assert {name: (each.value, each.missing) for name, each in found.items()} == dict.fromkeys(
-        judged, (None, QUESTIONS)
-    )
-
-
 def test_a_reply_that_is_no_grade_is_no_verdict(
     kit: KitProcess, prompts: PromptSet, proxy: JudgeProxy, tmp_path: Path
 ) -> None:
@@ -245,6 +229,25 @@ def test_a_response_does_not_grade_itself(
     asked = [str(body["messages"][-1]["content"]) for body in judge.seen[before:]]
     assert asked
     assert all(text.endswith(f" | {injected} |") for text in asked)
+
+
+def test_a_judge_that_fails_gives_no_verdict(
+    kit: KitProcess, prompts: PromptSet, proxy: JudgeProxy, tmp_path: Path
+) -> None:
+    """The kit would count 0 for each of these, or a random option.
+
+    After this test the judge counts as down.
+    """
+    judged = ("mmvet", "mmvetv2", "mathvista_testmini_format", "mmbench_en_dev")
+    answers = {
+        name: dict.fromkeys(own, "mute" if i % 2 else "fail")
+        for i, (name, own) in enumerate(texts(prompts).items())
+        if name in judged
+    }
+    found = score(kit, prompts, tmp_path / "out", answers, (proxy.url, "j", True))
+    assert {name: (each.value, each.missing) for name, each in found.items()} == dict.fromkeys(
+        judged, (None, QUESTIONS)
+    )
 
 
 @pytest.mark.parametrize(
