@@ -102,7 +102,8 @@ def test_every_option_of_the_program_is_in_the_readme():
 
 
 def test_no_option_is_made_up():
-    known = {o for _, c in verbs(CLI) for p in c.params for o in p.opts} | {"--help", "--version"}
+    options = [p for _, command in verbs(CLI) for p in command.params]
+    known = {o for p in options for o in (*p.opts, *p.secondary_opts)} | {"--help", "--version"}
     others = {"--python", "--strict"}  # of uv and mypy
     spans = re.findall(r"`(--[a-z][a-z-]*)", ALL) + re.findall(r"\s(--[a-z][a-z-]*)", ALL)
     assert set(spans) - known - others == set()

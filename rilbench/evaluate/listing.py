@@ -8,7 +8,7 @@ from rich.table import Table
 from rilbench.evaluate.data import check_data, data_folder
 from rilbench.evaluate.estimate import Estimate, cost, estimate
 from rilbench.evaluate.judging import Judge
-from rilbench.evaluate.kits.environment import environment_name, kits_folder
+from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
 from rilbench.evaluate.prompts import Question
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.resources import resource
@@ -105,7 +105,7 @@ def kits_table() -> Table:
         pins = [line.split(";")[0].strip() for line in lines]
         version = next(pin for pin in pins if pin.startswith(f"{package}=="))
         home = kits_folder() / environment_name(kit, lock)
-        made = str(home) if (home / "bin" / "python").exists() else "made on first use"
+        made = str(home) if is_complete(home) else "made on first use"
         table.add_row(kit, version, made)
     return table
 

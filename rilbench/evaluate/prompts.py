@@ -98,7 +98,14 @@ class PromptSet:
         self._files = self.kit.files(datasets, self._data)
         self._hashes = {name: [_hash(file) for file in own] for name, own in self._files.items()}
         specs = [self.kit.spec(dataset) for dataset in datasets]
-        story = [environment, _hash(self.kit.worker), limit, style, specs, self._hashes]
+        story = [
+            environment,
+            [_hash(file) for file in self.kit.sources],
+            limit,
+            style,
+            specs,
+            self._hashes,
+        ]
         self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
         self.folder = cache.absolute() / self.name
         self._building: Path | None = None

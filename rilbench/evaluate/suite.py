@@ -50,7 +50,8 @@ class Dataset:
     hub: str = ""
     """lmms-eval's folder on the hub, ORG/NAME or ORG/NAME/CONFIG."""
     parts: int = 1
-    """Into how many of lmms-eval's tasks it is divided."""
+    """Into how many of lmms-eval's tasks it is divided; the score is then the mean of theirs,
+    whatever their sizes, and a limit counts for all together."""
     only: tuple[str, str] | None = None
     """Column and value of the only questions that lmms-eval is to ask."""
     rounding: float = 1e-6

@@ -295,11 +295,15 @@ class RILTrainer(ReusingTrainer):
         fields["own"] = nested(own)
         fields["returns"] = nested(spread)
         fields["values"] = nested([torch.zeros(n) for n in lengths])
-        tq.kv_batch_put(
+        written = tq.kv_batch_put(
             keys=batch.keys,
             partition_id=batch.partition_id,
             fields=TensorDict(fields, batch_size=len(rows)),
         )
+        if batch.fields is not None:
+            # verl's old log-probabilities came with a list of the fields that were there then; the
+            # update reads no others, and would go without the reference's, too.
+            batch.fields = written.fields
 
     def _summarise_policy(self, metrics: dict[str, Any]) -> None:
         tokens = max(1.0, float(metrics.get("actor/kl_tokens", 0.0)))

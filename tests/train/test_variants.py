@@ -83,10 +83,15 @@ def test_the_same_seed_gives_the_same_rows_and_rewards(folder):
 
 def test_more_updates_take_old_log_probabilities_from_the_student_for_all_rows(folder):
     more = ("--set", "policy.updates=2", "--set", "policy.mini_batches=2")
-    found = train(folder, "updates", *more, steps=1)
-    # The first mini-batch's ratio is 1 and later ones' are not: π_old is the student before them.
-    assert found[0]["ratio_max"] > 1
-    assert found[0]["ratio_mean"] == pytest.approx(1, abs=0.2)
+    (moved,) = train(folder, "moved", *more, steps=1)
+    # Later mini-batches meet another student than π_old's, and than the reference.
+    assert moved["ratio_max"] > 1.5
+    assert moved["kl"] > 0.01
+    (found,) = train(folder, "updates", *more, "--set", "policy.rate=1e-9", steps=1)
+    # A student that does not move is π_old in every mini-batch and pass, row by row.
+    assert found["ratio_mean"] == pytest.approx(1, abs=1e-4)
+    assert found["ratio_max"] == pytest.approx(1, abs=1e-3)
+    assert found["kl"] == pytest.approx(0, abs=1e-4)
     step = rows(folder, "updates", 1)
     assert len(step) == 4 * 8
     questions = {q.id: q for q in read_questions(folder / "questions.parquet")}
