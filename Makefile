@@ -68,8 +68,9 @@ results: setup  ## Run the laboratory's experiments as far as they are unfinishe
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
-bench: setup  ## Time the command line
+bench: setup  ## Time the command line, and evaluation beside the kits by themselves (ten minutes)
 	$(BIN)/python tests/bench/startup.py
+	$(BIN)/python tests/bench/evaluation.py
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
