@@ -58,7 +58,8 @@ class Programs:
     def rilbench(self, target: str | float) -> Times:
         """``rilbench eval --endpoint``."""
         with stamped(target, self._folder()) as (url, log):
-            self._rilbench("--endpoint", url, "--benchmarks", COLUMNS)
+            address = f"{served(target)}@{url}"
+            self._rilbench("--endpoint", address, "--benchmarks", COLUMNS)
             return read_times(log)
 
     def rilbench_batch(self) -> Times:
@@ -84,7 +85,7 @@ class Programs:
         """VLMEvalKit's loop over its client of a server."""
         folder = self._folder()
         with stamped(target, folder) as (url, log):
-            self._vlmevalkit(f"api:{in_flight}:{url}", folder / "times.json")
+            self._vlmevalkit(f"api:{in_flight}:{served(target)}@{url}", folder / "times.json")
             return read_times(log)
 
     def lmmseval(self, target: str | float) -> Times:
@@ -92,8 +93,7 @@ class Programs:
         folder = self._folder()
         with stamped(target, folder) as (url, log):
             script = ROOT / "tests" / "support" / "lmms_alone.py"
-            model = "slow" if isinstance(target, float) else str(locate(MODEL))
-            client = f"base_url={url},api_key=none,timeout=600,model_version={model}"
+            client = f"base_url={url},api_key=none,timeout=600,model_version={served(target)}"
             arguments = [str(self.hub), self.tasks, client, str(folder / "out.json")]
             self._run(self.pythons[LMMSEVAL], script, *arguments)
             return read_times(log)
@@ -132,6 +132,11 @@ class Programs:
         folder = self.work / str(self.runs)
         folder.mkdir()
         return folder
+
+
+def served(target: str | float) -> str:
+    """The model's name at a server; one that only waits takes any."""
+    return "slow" if isinstance(target, float) else str(locate(MODEL))
 
 
 @contextmanager

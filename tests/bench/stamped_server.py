@@ -21,14 +21,6 @@ FORWARDS = TARGET.startswith("http")
 JSON = {"content_type": "application/json"}
 
 
-async def models(_: web.Request) -> web.Response:
-    """Name one model: the target's, or one of no meaning."""
-    if not FORWARDS:
-        return web.json_response({"data": [{"id": "slow"}]})
-    async with aiohttp.ClientSession() as session, session.get(f"{TARGET}/models") as reply:
-        return web.Response(body=await reply.read(), **JSON)
-
-
 async def chat(request: web.Request) -> web.Response:
     """Answer one request, and note its times."""
     came = time.monotonic()
@@ -55,7 +47,7 @@ async def serve() -> None:
     """Listen on a free port until the process ends."""
     app = web.Application(client_max_size=64 * 1024**2)
     app["session"] = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
-    app.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", chat)])
+    app.add_routes([web.post("/v1/chat/completions", chat)])
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -5,8 +5,8 @@ Runs under the kit's Python: ``vlmeval_asking.py DATA DATASET,… MODEL OUT``. O
 
 - ``sleep:SECONDS``: a local model that takes so long;
 - ``local:FOLDER``: the kit's Qwen2.5-VL, put on the CPU;
-- ``api:IN_FLIGHT:URL``: the kit's client of a server at URL (up to ``/v1``), with so many requests
-  in flight; 0 for the kit's default.
+- ``api:IN_FLIGHT:NAME@URL``: the kit's client of a server at URL (up to ``/v1``), which knows the
+  model by this name, with so many requests in flight; 0 for the kit's default.
 """
 
 import inspect
@@ -69,8 +69,9 @@ def build(name):
         return Sleeper(float(value)), {}
     if kind == "local":
         return OnCPU(value), {}
-    in_flight, url = value.split(":", 1)
-    client = OpenAIWrapper("slow", api_base=f"{url}/chat/completions", key="none", verbose=False)
+    in_flight, address = value.split(":", 1)
+    served, url = address.split("@")
+    client = OpenAIWrapper(served, api_base=f"{url}/chat/completions", key="none", verbose=False)
     default = inspect.signature(infer_data_job).parameters["api_nproc"].default
     return client, {"api_nproc": int(in_flight) or default}
 
