@@ -14,7 +14,7 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.locations import locate
 from rilbench.processes import tree_cpu_seconds
 from rilbench.recipe import Recipe
-from rilbench.serving import first_model, serve
+from rilbench.serving import first_model, is_transformers, serve
 from rilbench.teachers.collection import Plan, SavedResponse, collect, read_collection
 from rilbench.teachers.questions import Question
 from rilbench.train.cost import CollectionCost, CpuMeter
@@ -132,7 +132,8 @@ def _server(
     name = one.plan.model
     if one.path is None:
         endpoint = run.recipe.collection.endpoints[name]
-        yield endpoint, first_model(endpoint), False
+        remedy = f"see collection.endpoints.{name}"
+        yield endpoint, first_model(endpoint, remedy=remedy), is_transformers(endpoint)
         return
     log = run.folder / "logs" / f"serve-{name}.log"
     device = run.recipe.hardware.device

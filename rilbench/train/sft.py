@@ -123,7 +123,7 @@ def _run_verl(
         environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     module = ["-m", "rilbench.train.sft_runner", str(run.folder.resolve()), str(student.path)]
-    process = start_guarded([sys.executable, *launcher, *module], log, environment)
+    process = start_guarded([sys.executable, *launcher, *module], log, environment, keys=False)
     try:
         with CpuMeter(book, lambda: tree_cpu_seconds(process.pid), from_start=True):
             while process.poll() is None:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rilbench.errors import UserError
+from rilbench.keys import without_keys
 from rilbench.resources import resource
 
 Report = Callable[[str], None]
@@ -138,7 +139,11 @@ def _build(home: Path, lock: Path, on_progress: Report) -> None:
 def _run(command: list[str], on_progress: Report) -> None:
     last: deque[str] = deque(maxlen=8)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=without_keys(os.environ),
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
