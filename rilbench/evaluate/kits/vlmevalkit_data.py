@@ -25,7 +25,7 @@ ORIENTATION = 0x0112  # in EXIF
 SHORTEST = 65  # A shorter text is held by the kit to be the index of a row whose picture it shares.
 NO_PICTURE = "no picture: "
 """How a text begins that stands for a picture that cannot be had, with the reason."""
-OPTIONS = tuple("ABCD")
+OPTIONS = tuple("AB")
 NEEDED = {
     "ChartQA_TEST": (),
     "MathVista_MINI": (
@@ -33,10 +33,11 @@ NEEDED = {
     ),
     "MMVet": ("category",),
     "MMVetV2": ("category",),
+    "MMStar": tuple("ABCD"),
     "MMMU_Pro_10c": tuple("ABCDEFGHIJ"),
 }
 """Columns without which the kit leaves out the options, or fails when all is spent; of a dataset
-that is not here the four options."""
+that is not here two options: a file may have no question with more."""
 
 
 class MMVetV2(MMVet):  # type: ignore[misc]
