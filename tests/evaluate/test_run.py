@@ -50,8 +50,8 @@ def answer_in_advance(model: Path, plan: Plan) -> int:
     suite = find_suite(plan.suite)
     environment = ensure_environment("vlmevalkit").parent.parent.name
     prompts = PromptSet(suite.datasets, plan.data, plan.work / "prompts", environment, None)
-    run = _Run(plan, suite, prompts, RULE_JUDGE, lambda _: None)
-    path = run._answer_path(inspect_checkpoint(model).fingerprint)
+    run = _Run(plan, suite, prompts, RULE_JUDGE, None, lambda _: None)
+    path = run._answer_path(inspect_checkpoint(model).content)
     path.parent.mkdir(parents=True)
     usage = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 2, "seconds": 0.5}
     lines = [
