@@ -34,7 +34,7 @@ OUT = ROOT / "results" / "bench" / "eval.json"
 COLUMNS = "AI2D,MMStar,SEED"
 MODEL = "nano:restyled"
 LATENCY = 0.2
-REPEATS = 3
+REPEATS = 2
 """Each program, in turn; the median is written, and the lowest and highest."""
 
 Times = list[tuple[float, float]]

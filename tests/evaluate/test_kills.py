@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,10 @@ def kill_at(
     time.sleep(3 * LATENCY)  # What was on its way arrives at the server.
     if not before:
         return 0
-    marks = questions(plan)
-    again = {marks[key] for key in before}
-    return sum(mark(body["messages"]) in again for body in server.seen[seen:])
+    # Some benchmarks here have the same questions: each may be asked once for each of them.
+    open_ = Counter(found for key, found in questions(plan).items() if key not in before)
+    asked = Counter(mark(body["messages"]) for body in server.seen[seen:])
+    return (asked - open_).total()
 
 
 @pytest.mark.parametrize(
