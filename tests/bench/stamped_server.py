@@ -2,7 +2,7 @@
 
 ``stamped_server.py LOG SECONDS`` answers "A" after so many seconds; ``stamped_server.py LOG URL``
 passes requests on to the server at URL (up to ``/v1``). It prints its own address; each line of LOG
-is ``[came, went]`` in seconds of one clock.
+is ``[came, went, status]``, in seconds of one clock.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def chat(request: web.Request) -> web.Response:
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         status, reply = 200, json.dumps({**answer, "choices": [choice], "usage": usage}).encode()
     with LOG.open("a") as log:
-        log.write(f"{json.dumps([came, time.monotonic()])}\n")
+        log.write(f"{json.dumps([came, time.monotonic(), status])}\n")
     return web.Response(body=reply, status=status, **JSON)
 
 
