@@ -107,7 +107,7 @@ def evaluate(
     from rilbench.hardware import has_gpu
     from rilbench.ledger import default_db
     from rilbench.locations import locate
-    from rilbench.serving import vllm_program
+    from rilbench.serving import vllm_python
 
     gpu = has_gpu()
     plan = Plan(
@@ -126,7 +126,7 @@ def evaluate(
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
         device="cuda" if gpu else "cpu",
-        vllm=vllm_program() if gpu else None,
+        vllm=vllm_python() if gpu else None,
         engine=_engine(engine),
     )
     if dry_run:

@@ -43,7 +43,7 @@ class Plan:
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server, the endpoint's or one that is started; ``batch`` generates
             in this process, ``batch`` questions at a time, and needs no server.
-        vllm: the ``vllm`` program that serves the model; None for ``transformers serve``.
+        vllm: a Python with vLLM, which serves the model; None for ``transformers serve``.
         batch: questions per batch.
     """
 

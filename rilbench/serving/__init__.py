@@ -16,7 +16,7 @@ from rilbench.serving.chat import (
     text_part,
 )
 from rilbench.serving.endpoints import first_model, is_transformers, proxy_for
-from rilbench.serving.server import Server, log_end, serve, vllm_program
+from rilbench.serving.server import Server, log_end, serve, vllm_python
 
 __all__ = [
     "ChatClient",
@@ -34,5 +34,5 @@ __all__ = [
     "proxy_for",
     "serve",
     "text_part",
-    "vllm_program",
+    "vllm_python",
 ]

@@ -3,6 +3,7 @@
 ``transformers serve`` runs anywhere; ``vllm serve``, where it is installed, is for GPUs.
 """
 
+import importlib.util
 import json
 import re
 import socket
@@ -33,10 +34,9 @@ class Server:
     """It is ``transformers serve``, not ``vllm serve``."""
 
 
-def vllm_program() -> Path | None:
-    """Where the ``vllm`` of this Python's environment is; None where it is not installed."""
-    program = Path(sys.executable).parent / "vllm"
-    return program if program.is_file() else None
+def vllm_python() -> Path | None:
+    """This Python, if vLLM is installed in its environment; else None."""
+    return Path(sys.executable) if importlib.util.find_spec("vllm") else None
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def serve(
         device: as torch names it; vLLM has the one it was built for.
         dtype: of the weights, such as "float32" or "auto".
         threads: OpenMP threads of the server.
-        vllm: the ``vllm`` program to serve with; None for ``transformers serve``.
+        vllm: a Python with vLLM to serve with; None for ``transformers serve``.
 
     Raises:
         UserError: no such folder, the port is taken, the server died or did not answer in time;
@@ -76,9 +76,13 @@ def serve(
         # transformers serve splits model names at the first "@" into name and revision.
         raise UserError(f"the server cannot load a path with '@' in it: {model}; move the folder")
     port = _free_port(host, port)
-    program = vllm or Path(sys.executable).parent / "transformers"
-    command = [str(program), "serve", str(model), "--host", host, "--port", str(port)]
-    command += ["--dtype", dtype, *([] if vllm is not None else ["--device", device])]
+    address = ["--host", host, "--port", str(port), "--dtype", dtype]
+    if vllm is None:
+        program = str(Path(sys.executable).parent / "transformers")
+        command = [program, "serve", str(model), *address, "--device", device]
+    else:  # What `vllm serve` starts; the CPU's build has no such command.
+        module = "vllm.entrypoints.openai.api_server"
+        command = [str(vllm), "-m", module, "--model", str(model), *address]
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",

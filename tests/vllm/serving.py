@@ -14,7 +14,7 @@ from rilbench.locations import locate, nano_folder
 from rilbench.serving import Server, serve
 
 ROOT = Path(__file__).parents[2]
-VLLM = ROOT / ".venv-vllm" / "bin" / "vllm"
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"
 OUT = ROOT / "results" / "bench" / "vllm.json"
 MODEL = locate("nano:restyled")
 WITHIN = 180.0  # seconds: all 14 benchmarks, on two cores, from the start of the command
