@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.errors import UserError
 from rilbench.keys import ENDPOINT_KEY, endpoint_key
-from rilbench.serving import first_model, is_transformers
-
-_ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
+from rilbench.serving import first_model, is_transformers, named_server
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,11 @@ def find_endpoint(option: str) -> Endpoint:
     Raises:
         UserError: it is neither, or the server lists no model.
     """
-    found = _ADDRESS.fullmatch(option)
+    found = named_server(option)
     if found is None:
         raise UserError(
             f"--endpoint {option} is not understood; give URL or MODEL@URL, such as "
             f"qwen2.5-vl-7b@http://127.0.0.1:8000/v1; a key goes into {ENDPOINT_KEY}"
         )
-    url = found["url"].rstrip("/").removesuffix("/chat/completions")
-    model = found["model"] or first_model(url, api_key=endpoint_key())
-    return Endpoint(url, model, is_transformers(url))
+    model, url = found
+    return Endpoint(url, model or first_model(url, api_key=endpoint_key()), is_transformers(url))

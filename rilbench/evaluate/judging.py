@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
 from rilbench.keys import JUDGE_KEY, judge_key
-from rilbench.serving import first_model
+from rilbench.serving import first_model, named_server
 
 if TYPE_CHECKING:
     from rilbench.judge.proxy import JudgeProxy
 
 EXACT = "exact"
 """What ``--judge`` says for the project's rules."""
-
-_JUDGE = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s]+)")
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,14 @@ def read_judge(option: str | None) -> Judge:
     """
     if option is None or option == EXACT:
         return EXACT_RULES
-    found = _JUDGE.fullmatch(option)
+    found = named_server(option)
     if found is None:
         raise UserError(
             f"--judge {option} is not understood; give MODEL@URL, such as "
             f"qwen2.5-32b@http://127.0.0.1:8000/v1, or {EXACT}; a key goes into {JUDGE_KEY}"
         )
-    url = found["url"].rstrip("/").removesuffix("/chat/completions")
-    return Judge(url, found["model"] or "")
+    model, url = found
+    return Judge(url, model)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rilbench.serving.chat import (
     image_part,
     text_part,
 )
-from rilbench.serving.endpoints import first_model, is_transformers, proxy_for
+from rilbench.serving.endpoints import first_model, is_transformers, named_server, proxy_for
 from rilbench.serving.server import Server, log_end, serve, vllm_python
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "image_part",
     "is_transformers",
     "log_end",
+    "named_server",
     "proxy_for",
     "serve",
     "text_part",

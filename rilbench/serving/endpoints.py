@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import re
 import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
 _LONGEST = 16 * 1024**2  # bytes of a list of models, or of routes
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
 """What asking a server that is not there, or is none, may raise: of an SSH port, BadStatusLine."""
+_ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
 _TRANSFORMERS_ROUTES = frozenset({"/v1/chat/completions", "/load_model", "/reset"})
+
+
+def named_server(option: str) -> tuple[str, str] | None:
+    """Read ``MODEL@URL`` or ``URL``: the model's name, empty without one, and the address up to
+    ``/v1``. None where it is neither."""
+    found = _ADDRESS.fullmatch(option)
+    if found is None:
+        return None
+    url = found["url"].rstrip("/").removesuffix("/chat/completions")
+    return found["model"] or "", url
 
 
 def checked(base_url: str) -> str:
