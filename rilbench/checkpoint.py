@@ -43,6 +43,12 @@ class Labels:
     """The training run that wrote it."""
     start_fingerprint: str | None = None
     """Fingerprint of the student that the training began from."""
+    recipe_fingerprint: str | None = None
+    """Of the recipe that it was trained by."""
+    family: str | None = None
+    """Of that recipe without its seed."""
+    seed: int | None = None
+    """The recipe's."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,17 @@ def _read_labels(folder: Path) -> Labels:
         return Labels(student=folder.name, method="base", teacher="none")
     remedy = f"write it again, or delete it to label the model {folder.name!r}, base"
     found = _read_object(file, remedy)
-    known = {field.name for field in fields(Labels)}
-    wrong = [k for k, v in found.items() if k not in known or not isinstance(v, str | None)]
+    kinds = {field.name: int if field.name == "seed" else str for field in fields(Labels)}
+    wrong = [k for k, v in found.items() if v is not None and not _is(v, kinds.get(k))]
     wrong += [k for k in ("student", "method", "teacher") if not isinstance(found.get(k), str)]
     if wrong:
         raise UserError(f"{file} has no valid {wrong[0]!r}; {remedy}")
     return Labels(**found)
+
+
+def _is(value: object, kind: type | None) -> bool:
+    """Of a JSON value; a truth value is no number."""
+    return kind is not None and isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _require_one(folder: Path, part: str, names: tuple[str, ...]) -> None:

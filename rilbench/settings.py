@@ -225,6 +225,11 @@ class Recipe:
         text = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def family(self) -> str:
+        """The fingerprint without the seed: equal for runs that differ by chance alone."""
+        return dataclasses.replace(self, seed=0).fingerprint
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, in the order of the dataclass."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from rilbench.cli.options import Db
+
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
 
@@ -36,6 +38,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
+    db: Db = None,
 ) -> None:
     """Train a student by RIL: collect → sft → discriminator → ril → export."""
     from rilbench.recipe import load_recipe
@@ -47,6 +50,7 @@ def train(
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
         return
+    from rilbench.ledger import default_db
     from rilbench.train import stages
 
     stages.check_trackers(log or [])
@@ -57,19 +61,26 @@ def train(
     if opened.finished:
         typer.echo(f"{runs / name} is finished ({resolved.fingerprint}): {opened.checkpoint}")
         return
-    _train(opened, log or [])
+    _train(opened, log or [], default_db(db))
 
 
-def _train(run: object, trackers: list[str]) -> None:
+def _train(run: object, trackers: list[str], db: Path) -> None:
     from rich.console import Console
 
     from rilbench.train import stages
+    from rilbench.train.summary import record
     from rilbench.train.view import TrainingView
 
     assert isinstance(run, stages.Run)
     recipe = run.recipe
     title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
-    with TrainingView(Console(), title, recipe.schedule.steps) as view:
-        checkpoint = stages.train(run, view, trackers)
+    record(run, "running", db)
+    status = "stopped"
+    try:
+        with TrainingView(Console(), title, recipe.schedule.steps) as view:
+            checkpoint = stages.train(run, view, trackers)
+        status = "finished"
+    finally:
+        record(run, status, db)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

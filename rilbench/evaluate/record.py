@@ -67,6 +67,9 @@ def to_evaluation(
         teacher=labels.teacher,
         run=labels.run,
         start_fingerprint=labels.start_fingerprint,
+        recipe_fingerprint=labels.recipe_fingerprint,
+        family=labels.family,
+        seed=labels.seed,
         suite=story.suite.name,
         created=utc_now(),
         commit=commit,
@@ -80,6 +83,8 @@ def to_evaluation(
             "prompts_sha256": dict(story.prompts.prompt_hashes),
             "choices_read_by": story.judge["name"] if story.judge_reads else EXACT_MATCHING,
             "judge": dict(story.judge),
+            # Where the questions and their pictures are, for who looks at them later.
+            "questions": str(story.prompts.folder),
         },
         scores=tuple(rows),
         samples=tuple(samples),
@@ -168,7 +173,18 @@ def _sample(
         finish_reason=_finish(completions),
         extracted=outcome.extracted,
         stem=questions[0].stem,
+        stratum=_stratum(benchmark, dataset, outcome),
     )
+
+
+def _stratum(benchmark: Benchmark, dataset: Dataset, outcome: Outcome) -> str:
+    """The data set, where there are several, and the kit's own group: the mean is of their means.
+
+    Both at once would weigh otherwise than the score does; no benchmark of a suite has both.
+    """
+    if len(benchmark.datasets) > 1:
+        return f"{dataset.name}/{outcome.stratum}".rstrip("/")
+    return outcome.stratum
 
 
 def _finish(completions: Sequence[Completion]) -> str:

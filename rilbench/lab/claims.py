@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from rilbench.columns import COLUMNS
-from rilbench.lab.stats import Interval
 from rilbench.resources import resource
+from rilbench.stats import Interval
 
 MARGIN = 1.0
 """Points of the mean that count as no difference."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rilbench.lab.experiment import Experiment
 from rilbench.lab.findings import Group, by_name
 from rilbench.lab.row import Row
-from rilbench.lab.stats import Interval, seed_interval
 from rilbench.lab.tables import paired
+from rilbench.stats import Interval, seed_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from rilbench.errors import UserError
 from rilbench.lab.claims import CLAIMS, MARGIN, Claim, Verdict, verdict, words
 from rilbench.lab.experiment import Experiment
 from rilbench.lab.row import Row
-from rilbench.lab.stats import (
+from rilbench.stats import (
     Array,
     Interval,
     holm,

@@ -26,8 +26,8 @@ from rilbench.lab.experiment import read_experiment
 from rilbench.lab.places import Places
 from rilbench.lab.row import Row, read_rows
 from rilbench.lab.run import OpenLane, View, run_experiment
-from rilbench.lab.stats import prediction_bound
 from rilbench.resources import resource
+from rilbench.stats import prediction_bound
 
 ALPHA = 0.009
 """Chance that a clean run fails any of the checks (family-wise, by Bonferroni).

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import shutil
 import threading
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 SUITE = "nano"
 Report = Callable[[str], None]
 """Told in a few words what the lane does now."""
-
-CURVES = (
-    *("answer_student", "answer_teacher", "similarity_student", "similarity_teacher"),
-    *("discriminator_accuracy", "kl", "tokens_student", "tokens_teacher", "entropy"),
-    *("groups_without_signal", "warnings"),
-)
-"""What a row keeps of every step of ``metrics.jsonl``."""
 
 
 class Lane:
@@ -217,25 +209,10 @@ def evaluated(found: Evaluation) -> dict[str, Any]:
 
 def _measured(folder: Path, recipe: Recipe, places: Places) -> dict[str, Any]:
     """The parts of a row that a run's folder gives."""
-    return {"curves": curves(folder / "metrics.jsonl"), "cost": cost(folder, recipe, places)}
+    from rilbench.train.summary import curves, read_steps
 
-
-def curves(metrics: Path) -> dict[str, list[Any]]:
-    """`CURVES` of the steps in a ``metrics.jsonl``; what no step has is left out."""
-    if not metrics.exists():  # SFT alone has no loop
-        return {}
-    steps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return {
-        name: [_short(step.get(name)) for step in steps]
-        for name in CURVES
-        if any(step.get(name) is not None for step in steps)
-    }
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 4) if math.isfinite(value) else None
-    return value
+    found = curves(read_steps(folder / "metrics.jsonl"))
+    return {"curves": found, "cost": cost(folder, recipe, places)}
 
 
 def cost(folder: Path, recipe: Recipe, places: Places) -> Cost:

@@ -10,9 +10,9 @@ from rilbench.lab.claims import paper_differences
 from rilbench.lab.experiment import Experiment, RunSpec
 from rilbench.lab.findings import Finding, Group, by_name
 from rilbench.lab.row import Row
-from rilbench.lab.stats import Interval, seed_interval
 from rilbench.lab.styles import Styles
 from rilbench.lab.tuned import Tuned
+from rilbench.stats import Interval, seed_interval
 from rilbench.train.health import MEANING, warnings
 
 _COST = (

@@ -9,17 +9,27 @@ import os
 import sqlite3
 import stat
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rilbench.errors import UserError
 from rilbench.ledger.records import Evaluation, Run, Sample, Score
-from rilbench.ledger.schema import migrate, version
+from rilbench.ledger.schema import is_current, migrate, version
 
 _PATIENCE = 60.0  # seconds that a writer waits for another
 _SECRETS = ("api_key", "key", "token", "password", "secret", "authorization")
-_MODEL = ("fingerprint", "student", "method", "teacher", "run", "start_fingerprint")
+_MODEL = (
+    *("fingerprint", "student", "method", "teacher", "run", "start_fingerprint"),
+    *("recipe_fingerprint", "family", "seed"),
+)
+_NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "afs")
+"""File systems on which SQLite's locks and write-ahead log are not to be trusted."""
+
+_JSON = ("figures", "curves")
+"""Columns of a run that hold JSON."""
+_NOT_FIELDS = ("evaluation_id", "comparability")
 
 _Record = TypeVar("_Record", Score, Sample)
 
@@ -45,6 +55,7 @@ class Ledger:
         self.path = path
         with self._errors(), self._opening():
             _require_writable(path)
+            _warn_of_network(path)
             self._open("rwc")
             self._enable_wal()
             with self._writing():
@@ -67,13 +78,25 @@ class Ledger:
                 # none is left over, nobody writes: the file may be read as it is.
                 alone = not _writable(path.parent) and not Path(f"{path}-wal").exists()
                 ledger._open("ro&immutable=1" if alone else "ro")
+                if is_current(ledger._connection):
+                    return ledger
                 if version(ledger._connection):
+                    ledger._read_older()
                     return ledger
                 ledger.close()
             ledger._open("memory")
             with ledger._writing():
                 migrate(ledger._connection)
         return ledger
+
+    def _read_older(self) -> None:
+        """Go on with a copy in memory that is brought up to date; the file stays as it is."""
+        older = self._connection
+        self._open("memory")
+        with contextlib.closing(older):
+            older.backup(self._connection)
+        with self._writing():
+            migrate(self._connection)
 
     def record(self, evaluation: Evaluation) -> int:
         """Write an evaluation with its scores and samples, all or nothing; return its id."""
@@ -88,15 +111,24 @@ class Ledger:
                 "settings": settings,
             }
             number = int(self._db["evaluations"].insert(row).last_pk)
-            for table, records in (("scores", evaluation.scores), ("samples", evaluation.samples)):
-                rows = ({"evaluation_id": number, **dataclasses.asdict(each)} for each in records)
-                self._db[table].insert_all(rows)
+            own = {"evaluation_id": number}
+            scores = evaluation.scores
+            self._db["scores"].insert_all(
+                {**own, **dataclasses.asdict(each), "comparability": each.comparability}
+                for each in scores
+            )
+            self._db["samples"].insert_all(
+                {**own, **dataclasses.asdict(each)} for each in evaluation.samples
+            )
         return number
 
     def record_run(self, run: Run) -> None:
         """Write a training run, or bring the row of its path up to date."""
+        row = dataclasses.asdict(run)
+        for name in _JSON:
+            row[name] = json.dumps(_without_secrets(row[name]), allow_nan=False)
         with self._errors(), self._writing():
-            self._db["runs"].upsert(dataclasses.asdict(run), pk="path")
+            self._db["runs"].upsert(row, pk="path")
 
     def evaluations(self, suite: str | None = None) -> list[Evaluation]:
         """Return the evaluations with their scores, but without samples, last recorded first.
@@ -105,8 +137,8 @@ class Ledger:
             suite: only this suite's; None for all.
         """
         query = (
-            "SELECT e.*, m.path, m.fingerprint, m.student, m.method, m.teacher, m.run, "
-            "m.start_fingerprint FROM evaluations e JOIN models m ON m.id = e.model_id "
+            f"SELECT e.*, m.path, {', '.join(f'm.{name}' for name in _MODEL)} "
+            "FROM evaluations e JOIN models m ON m.id = e.model_id "
             "WHERE :suite IS NULL OR e.suite = :suite ORDER BY e.id DESC"
         )
         found = []
@@ -133,7 +165,13 @@ class Ledger:
     def runs(self) -> list[Run]:
         """Return the training runs, oldest first."""
         with self._errors():
-            return [Run(**row) for row in self._db["runs"].rows_where(order_by="created, path")]
+            rows = list(self._db["runs"].rows_where(order_by="created, path"))
+        return [Run(**row | {name: json.loads(row[name]) for name in _JSON}) for row in rows]
+
+    def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+        """Return a query's rows as tuples; see `rilbench.ledger.queries` for what is asked."""
+        with self._errors(), self._reading():
+            return self._connection.execute(query, parameters or {}).fetchall()
 
     def close(self) -> None:
         """Close the file."""
@@ -158,7 +196,7 @@ class Ledger:
     def _rows(self, table: str, kind: type[_Record], evaluation_id: int) -> list[_Record]:
         rows = self._db[table].rows_where("evaluation_id = ?", [evaluation_id], order_by="rowid")
         return [
-            kind(**{name: value for name, value in row.items() if name != "evaluation_id"})
+            kind(**{name: value for name, value in row.items() if name not in _NOT_FIELDS})
             for row in rows
         ]
 
@@ -242,8 +280,13 @@ def _explain(message: str) -> str:
     """Put SQLite's message into words that name the remedy."""
     if "readonly" in message:
         return "is read-only; make it writable or give another --db"
-    if "not a database" in message or "malformed" in message:
-        return f"is not a sound SQLite database ({message}); give another --db"
+    if "malformed" in message:
+        return (
+            f"is damaged ({message}); keep a copy, and save what can be read with: "
+            "sqlite3 OLD .recover | sqlite3 NEW"
+        )
+    if "not a database" in message:
+        return f"is not an SQLite database ({message}); give another --db"
     if "locked" in message:
         return "is held by another program; wait for it to finish and try again"
     if "unable to open" in message:
@@ -263,6 +306,32 @@ def _require_writable(path: Path) -> None:
         raise UserError("is read-only; make it writable or give another --db")
     if not _writable(path.parent):
         raise UserError("is in a read-only folder; make it writable or give another --db")
+
+
+def _warn_of_network(path: Path) -> None:
+    """Warn where several machines may have the file, since SQLite's locks do not reach so far."""
+    kind = file_system(path)
+    if kind.startswith(_NETWORK):
+        warnings.warn(
+            f"{path} is on a network file system ({kind}): use it from one machine at a time, "
+            "or give a --db on a local disk",
+            LedgerWarning,
+            stacklevel=3,
+        )
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that holds a path, such as "ext4"; "" if unknown."""
+    import psutil
+
+    there = path.absolute().resolve()
+    mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
+    holding = [each for each in map(str, (there, *there.parents)) if each in mounts]
+    return mounts[holding[0]] if holding else ""
+
+
+class LedgerWarning(UserWarning):
+    """Something that the user should know of the ledger's place."""
 
 
 def _writable(path: Path) -> bool:

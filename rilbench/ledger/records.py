@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -65,6 +67,11 @@ class Score:
             )
 
     @property
+    def comparability(self) -> str:
+        """Equal for scores whose difference means something; see `story`."""
+        return comparability(self.story)
+
+    @property
     def story(self) -> tuple[str | None, ...]:
         """What two scores must share before their difference means anything."""
         return (
@@ -96,6 +103,8 @@ class Sample:
         extracted: the answer that the kit read from the response, None where it does not say.
         stem: what the question asks, without options and instructions, by which two kits'
             questions are matched; None in older rows.
+        stratum: the data set and group that the question counts in, where the score is the mean of
+            several groups' means; empty where it is the plain mean of its questions.
 
     Raises:
         ValueError: the score is out of range.
@@ -113,6 +122,7 @@ class Sample:
     finish_reason: str | None = None
     extracted: str | None = None
     stem: str | None = None
+    stratum: str = ""
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0.0 <= self.score <= 1.0:
@@ -134,6 +144,9 @@ class Evaluation:
         teacher: label, such as "none" or "both".
         run: name of the training run, None for a model that was not trained here.
         start_fingerprint: fingerprint of the model that training began from.
+        recipe_fingerprint: of the recipe that it was trained by.
+        family: of that recipe without its seed, so that seeds of one recipe share it.
+        seed: the recipe's.
         suite: "paper" or "nano".
         created: when, ISO 8601 in UTC (see :func:`utc_now`).
         commit: the code's commit, None outside a repository.
@@ -154,6 +167,9 @@ class Evaluation:
     teacher: str
     run: str | None = None
     start_fingerprint: str | None = None
+    recipe_fingerprint: str | None = None
+    family: str | None = None
+    seed: int | None = None
     suite: str
     created: str
     commit: str | None = None
@@ -185,7 +201,14 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training run; ``path`` identifies it. Times are ISO 8601 in UTC."""
+    """One training run; ``path`` identifies it. Times are ISO 8601 in UTC.
+
+    Attributes:
+        status: "running", "stopped" or "finished".
+        family: fingerprint of the recipe without its seed.
+        figures: what the run cost and came to, as JSON values: see `rilbench.train.summary`.
+        curves: one value for each step, by name.
+    """
 
     name: str
     path: str
@@ -197,6 +220,15 @@ class Run:
     status: str
     created: str
     finished: str | None = None
+    family: str | None = None
+    seed: int | None = None
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    curves: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+
+
+def comparability(story: Iterable[str | None]) -> str:
+    """Twelve hex digits over a score's story, in `Score.story`'s order."""
+    return hashlib.sha256(json.dumps(list(story)).encode()).hexdigest()[:12]
 
 
 def utc_now() -> str:

@@ -37,6 +37,9 @@ def export(run: Run, student: Checkpoint, view: View) -> Path:
         teacher=run.recipe.teacher_label,
         run=run.folder.name,
         start_fingerprint=student.fingerprint,
+        recipe_fingerprint=run.recipe.fingerprint,
+        family=run.recipe.family,
+        seed=run.recipe.seed,
     )
     write_labels(part, labels)
     inspect_checkpoint(part)

@@ -5,8 +5,8 @@ import pytest
 
 from rilbench.lab.claims import CLAIMS, MARGIN, Claim, Verdict, paper_differences, verdict, words
 from rilbench.lab.experiment import read_experiment
-from rilbench.lab.stats import Interval
 from rilbench.resources import resource
+from rilbench.stats import Interval
 
 CLAIM = Claim("a beats b", "Table 1", "headline", "a", "b")
 REACHES = Claim("a reaches b", "Table 2", "headline", "a", "b", reaches=True)

@@ -5,7 +5,7 @@ import pytest
 
 from rilbench.errors import UserError
 from rilbench.lab import lane as lanes
-from rilbench.lab.lane import Lane, curves, evaluated, not_finite
+from rilbench.lab.lane import Lane, evaluated, not_finite
 from rilbench.lab.places import Places
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
 from rilbench.recipe import load_recipe
@@ -18,23 +18,6 @@ SFT = load_recipe("both", "nano", "sft", ["sft.steps=2"])
 def write(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def test_curves_keep_every_step_and_nothing_that_no_step_has(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    write(
-        file,
-        [
-            {"step": 1, "kl": 0.123456, "answer_student": 1.0, "warnings": [], "other": 1},
-            {"step": 2, "kl": float("inf"), "warnings": ["collapse"]},
-        ],
-    )
-    assert curves(file) == {
-        "answer_student": [1.0, None],
-        "kl": [0.1235, None],
-        "warnings": [[], ["collapse"]],
-    }
-    assert curves(tmp_path / "none.jsonl") == {}
 
 
 @pytest.fixture

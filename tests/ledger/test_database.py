@@ -225,7 +225,7 @@ def _stranger(folder: Path) -> Path:
         (lambda folder: folder / "none" / "l.db", "does not exist"),
         (lambda folder: _not_sqlite(folder) / "l.db", "does not exist"),
         (lambda folder: folder, "is a folder"),
-        (_not_sqlite, "not a sound SQLite database"),
+        (_not_sqlite, "is not an SQLite database"),
         (_newer, "newer rilbench"),
         (_stranger, "another program"),
     ],

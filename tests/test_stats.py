@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rilbench.lab.stats import (
+from rilbench.stats import (
     holm,
     prediction_bound,
     question_interval,
