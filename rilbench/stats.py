@@ -173,7 +173,12 @@ def bootstrap_average(
         raise ValueError("an average needs at least one score")
     mean = sum(tally_mean(tally) for tally in tallies) / len(tallies)
     rng = np.random.default_rng(seed)
-    drawn = sum(resampled(tally, rng, resamples) for tally in tallies) / len(tallies)
+    drawn = np.mean([resampled(tally, rng, resamples) for tally in tallies], axis=0)
+    return quantile_interval(mean, drawn, level)
+
+
+def quantile_interval(mean: float, drawn: Array, level: float = LEVEL) -> Interval:
+    """The bootstrap's percentile interval: the middle ``level`` of what was drawn."""
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))
 
