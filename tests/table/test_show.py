@@ -95,6 +95,6 @@ def test_what_is_not_there_or_not_one_is_refused(db: Path) -> None:
         with pytest.raises(UserError, match="no evaluation 'none'"):
             find(ledger, "none")
         ledger.record_run(dataclasses.replace(RUN, path="/elsewhere/first"))
-        with pytest.raises(UserError, match="several runs 'first': .*give a path"):
+        with pytest.raises(UserError, match=r"several runs 'first': .*give a path"):
             find(ledger, "first")
         assert find(ledger, "/elsewhere/first").path == "/elsewhere/first"
