@@ -31,6 +31,11 @@ def test_the_list_of_benchmarks(tmp_path: Path, kit: str, row: str) -> None:
     assert any(re.match(row, line) for line in found), found
 
 
+def test_a_narrow_window_cuts_no_number(tmp_path: Path) -> None:
+    found = lines(run("eval", "--list", "--suite", "paper", cwd=tmp_path, COLUMNS="40"))
+    assert re.match(r"SEED +SEEDBench_IMG +images +14,233 +Overall, 0-1 ", found[13])
+
+
 def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) -> None:
     options = ["--benchmarks", "MMStar,MM-Vet", "--judge", "judge@http://127.0.0.1:9/v1"]
     done = run("eval", "--dry-run", *options, "--price", "1,10", cwd=tmp_path)
@@ -65,7 +70,13 @@ def test_the_kits_and_where_they_are(tmp_path: Path) -> None:
     assert found[1].split()[:2] == ["vlmevalkit", "ms-vlmeval==0.0.20"]
     assert found[2].split()[:2] == ["lmms-eval", "lmms-eval==0.7.3"]
     assert found[1].endswith("made on first use")
-    refused(run("kits", "install", "another", cwd=tmp_path), "another")
+    for other in ("another", "train"):  # Of the second there is a list of packages, too.
+        refused(
+            run("kits", "install", other, cwd=tmp_path), other, "there is vlmevalkit, lmms-eval"
+        )
+    (tmp_path / "file").touch()
+    options = ["--model", "nano:restyled", "--benchmarks", "MMStar", "--work", "file"]
+    refused(run("eval", *options, cwd=tmp_path), "file", "give another place")
 
 
 def test_why_two_scores_differ(tmp_path: Path) -> None:

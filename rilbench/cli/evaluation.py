@@ -227,9 +227,11 @@ def kits_list() -> None:
 @kits_app.command(name="install")
 def kits_install(kit: Annotated[str, typer.Argument(help="Its name.")] = "vlmevalkit") -> None:
     """Make a kit's environment now; else it is made when first needed."""
+    from rilbench.evaluate.kits import find_kit
     from rilbench.evaluate.kits.environment import ensure_environment
 
-    typer.echo(ensure_environment(kit, lambda line: typer.echo(line, err=True)).parent.parent)
+    name = find_kit(kit).name
+    typer.echo(ensure_environment(name, lambda line: typer.echo(line, err=True)).parent.parent)
 
 
 @kits_app.command(name="path")

@@ -25,6 +25,5 @@ def print_table(table: object) -> None:
     """Print a table of rich's."""
     from rich.console import Console
 
-    console = Console()
-    # Whole lines where a program reads them.
-    console.print(table, crop=False, width=None if console.is_terminal else 200)
+    # Never cut to a window or a pipe: a number without its last digits is another number.
+    Console(width=max(Console().width, 200)).print(table)
