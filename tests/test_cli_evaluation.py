@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import refused, run
 
+from rilbench.cli.evaluation import _say_scores
 from rilbench.columns import COLUMNS
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 
@@ -87,6 +89,17 @@ def test_why_two_scores_differ(tmp_path: Path) -> None:
     assert "other response" in "\n".join(lines(done))
     assert "It is B." in done.stdout
     refused(run("compare", "1", "3", cwd=tmp_path), "no evaluation '3'")
+
+
+def test_answers_that_were_cut_are_said_beside_the_scores(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = evaluation("m", "It is B.", 1.0)
+    cut = replace(whole, scores=(replace(whole.scores[0], questions=7, truncated=3),))
+    _say_scores([whole, cut])
+    said = capsys.readouterr()
+    assert said.out == "m base none: MMStar 100.0\n" * 2
+    assert said.err == "cut at the longest length: MMStar 3 of 7\n"
 
 
 def evaluation(name: str, response: str, score: float) -> Evaluation:

@@ -147,6 +147,13 @@ def _say_scores(evaluations: list[Evaluation]) -> None:
             for s in evaluation.scores
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+        cut = [
+            f"{s.benchmark} {s.truncated} of {s.questions}"
+            for s in evaluation.scores
+            if s.truncated
+        ]
+        if cut:
+            typer.echo(f"cut at the longest length: {', '.join(cut)}", err=True)
         lost = [
             f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
         ]
