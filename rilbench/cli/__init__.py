@@ -21,6 +21,8 @@ _REMEDIES = {
     errno.EDQUOT: "make room",
     errno.EACCES: "see to its rights, or give another place",
     errno.EROFS: "give another place",
+    errno.EEXIST: "a file is where a folder is to be; give another place",
+    errno.ENOTDIR: "a file is where a folder is to be; give another place",
 }
 """For what a disk says that no code can foresee; any other OSError is a bug of ours."""
 

@@ -9,7 +9,7 @@ from rilbench.lab.experiment import Job, RunSpec
 from rilbench.lab.row import Outcomes, read_row
 from rilbench.lab.to_ledger import NOT_KEPT, family, labels, record_rows, to_evaluation, to_run
 from rilbench.ledger import Ledger
-from rilbench.table.compare import measured_rows
+from rilbench.table.measured import Settings, measured_rows
 
 ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
 SPEC = RunSpec("ril-both", "ril-both", method="ril")
