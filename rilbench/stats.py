@@ -119,11 +119,12 @@ def tally_mean(tally: Tally) -> float:
     """
     if not tally or any(sum(counts.values()) < 1 for counts in tally.values()):
         raise ValueError("a mean needs questions in every stratum")
+    # Exact sums: the order in which questions were counted changes no digit.
     means = [
-        sum(value * count for value, count in counts.items()) / sum(counts.values())
+        math.fsum(value * count for value, count in counts.items()) / sum(counts.values())
         for counts in tally.values()
     ]
-    return sum(means) / len(means)
+    return math.fsum(means) / len(means)
 
 
 def resampled(tally: Tally, rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
@@ -133,9 +134,9 @@ def resampled(tally: Tally, rng: np.random.Generator, resamples: int = RESAMPLES
     counts are drawn at once: the bootstrap itself, at a cost that does not grow with n.
     """
     total = np.zeros(resamples)
-    for counts in tally.values():
-        values = np.fromiter(counts.keys(), dtype=np.float64)
-        found = np.fromiter(counts.values(), dtype=np.int64)
+    for _, counts in sorted(tally.items()):  # Equal tallies draw alike, in whatever order.
+        values = np.array(sorted(counts), dtype=np.float64)
+        found = np.array([counts[value] for value in sorted(counts)], dtype=np.int64)
         n = int(found.sum())
         total += rng.multinomial(n, found / n, size=resamples) @ values / n
     return total / len(tally)
@@ -222,12 +223,13 @@ def permutation_p_value(
     observed = abs(tally_mean(differences))
     rng = np.random.default_rng(seed)
     total = np.zeros(flips)
-    for counts in differences.values():
+    for _, counts in sorted(differences.items()):
         sizes: dict[float, int] = {}
         for value, count in counts.items():
             sizes[abs(value)] = sizes.get(abs(value), 0) + count
         drawn = sum(
-            size * (2.0 * rng.binomial(count, 0.5, flips) - count) for size, count in sizes.items()
+            size * (2.0 * rng.binomial(count, 0.5, flips) - count)
+            for size, count in sorted(sizes.items())
         )
         total += drawn / sum(counts.values())
     # What rounding alone makes smaller than the observed counts as equal to it.
