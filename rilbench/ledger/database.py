@@ -114,11 +114,11 @@ class Ledger:
             own = {"evaluation_id": number}
             scores = evaluation.scores
             self._db["scores"].insert_all(
-                {**own, **dataclasses.asdict(each), "comparability": each.comparability}
+                {**own, **vars(each), "comparability": each.comparability}
                 for each in scores
             )
             self._db["samples"].insert_all(
-                {**own, **dataclasses.asdict(each)} for each in evaluation.samples
+                {**own, **vars(each)} for each in evaluation.samples
             )
         return number
 
