@@ -113,11 +113,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def prediction_bound(values: Sequence[float], alpha: float) -> float:
+def prediction_bound(values: Sequence[float], alpha: float, least: float = 0.0) -> float:
     """The bound below which one more draw falls with probability ``alpha``.
 
     The lower end of Student's one-sided prediction interval: mean - t * sd * sqrt(1 + 1/n), exact
     for normal draws, the uncertainty of the mean and of the deviation included.
+
+    Args:
+        values: what was drawn.
+        alpha: the chance.
+        least: a smaller deviation than this is not believed.
 
     Raises:
         ValueError: fewer than two values.
@@ -127,4 +132,5 @@ def prediction_bound(values: Sequence[float], alpha: float) -> float:
     found = np.asarray(values, dtype=np.float64)
     n = found.size
     quantile = float(stats.t.ppf(1 - alpha, n - 1))
-    return float(found.mean()) - quantile * float(found.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    deviation = max(float(found.std(ddof=1)), least)
+    return float(found.mean()) - quantile * deviation * math.sqrt(1 + 1 / n)
