@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rilbench import __version__
+from rilbench.cli.checking import check
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
 from rilbench.cli.laboratory import lab_app, nano_app
 from rilbench.cli.results import compare, table
@@ -35,6 +36,7 @@ app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
+app.command()(check)
 app.add_typer(data_app, name="data")
 app.add_typer(kits_app, name="kits")
 app.add_typer(nano_app, name="nano")
