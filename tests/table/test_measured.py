@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from rilbench.table.compare import measured_rows, table_rows
 
 from rilbench.columns import COLUMNS
 from rilbench.ledger import Evaluation, Score
-from rilbench.table.compare import measured_rows, table_rows
 from rilbench.table.rows import TableRow
 
 NANO = ["MMStar", "MMB", "ChartQA", "MM-Vet"]
