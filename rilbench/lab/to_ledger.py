@@ -15,15 +15,17 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rilbench.errors import UserError
 from rilbench.evaluate.suite import NANO_DEV, Benchmark, Dataset, suite
+from rilbench.imports.results import Skipped
 from rilbench.lab.experiment import STUDENT
-from rilbench.lab.row import FIGURES, Outcomes, Row
+from rilbench.lab.row import FIGURES, Outcomes, Row, read_row
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
 from rilbench.locations import nano_folder
 from rilbench.settings import METHODS
@@ -38,6 +40,61 @@ _NO_TEACHERS = ("grpo", "dr-grpo")
 _RECIPE = """\
 # What the laboratory keeps of the recipe: these settings over those of the recipe and the student.
 """
+
+
+@dataclass
+class FoundRows:
+    """The rows among some files: those of one split, how many are of the other, what is none."""
+
+    rows: list[Row] = field(default_factory=list)
+    files: set[Path] = field(default_factory=set)
+    left_out: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def find_rows(files: Iterable[Path], split: str) -> FoundRows:
+    """Read the rows among files of any kind; ``skipped`` are those that only begin like one.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split not in SUITES:
+        raise UserError(f"--split {split} is not known; use {' or '.join(SUITES)}")
+    found = FoundRows()
+    for file in files:
+        if file.suffix != ".json" or not _begins_like_a_row(file):
+            continue
+        found.files.add(file)
+        try:
+            row = read_row(file)
+            _check(row)
+        except (UserError, TypeError, AttributeError) as error:
+            found.skipped.append(Skipped(file, f"is no row of the laboratory: {error}"))
+            continue
+        if row.split == split:
+            found.rows.append(row)
+        else:
+            found.left_out += 1
+    return found
+
+
+def _begins_like_a_row(file: Path) -> bool:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            return stream.read(40).lstrip("{ \n").startswith('"experiment"')
+    except (OSError, ValueError):
+        return False
+
+
+def _check(row: Row) -> None:
+    """Raise a UserError if the ledger cannot take a row that could be read."""
+    if row.split not in SUITES or not (row.model or row.method in METHODS):
+        raise UserError("its split or method is not known")
+    if not row.scores.keys() <= row.outcomes.keys():
+        raise UserError("a score has no outcomes")
+    to_run(row)
+    if row.failure is None:
+        to_evaluation(row)
 
 
 @dataclass(frozen=True)
