@@ -256,11 +256,16 @@ def prediction_interval(values: Sequence[float], level: float = LEVEL) -> Interv
     return Interval(mean, low, 2 * mean - low)
 
 
-def prediction_bound(values: Sequence[float], alpha: float) -> float:
+def prediction_bound(values: Sequence[float], alpha: float, least: float = 0.0) -> float:
     """The bound below which one more draw falls with probability ``alpha``.
 
     The lower end of Student's one-sided prediction interval: mean - t * sd * sqrt(1 + 1/n), exact
     for normal draws, the uncertainty of the mean and of the deviation included.
+
+    Args:
+        values: what was drawn.
+        alpha: the chance.
+        least: a smaller deviation than this is not believed.
 
     Raises:
         ValueError: fewer than two values.
@@ -269,8 +274,8 @@ def prediction_bound(values: Sequence[float], alpha: float) -> float:
         raise ValueError("a prediction bound needs at least two values")
     found = np.asarray(values, dtype=np.float64)
     n = found.size
-    quantile = _t_quantile(1 - alpha, n - 1)
-    return float(found.mean()) - quantile * float(found.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    deviation = max(float(found.std(ddof=1)), least)
+    return float(found.mean()) - _t_quantile(1 - alpha, n - 1) * deviation * math.sqrt(1 + 1 / n)
 
 
 def _t_quantile(probability: float, freedom: int) -> float:

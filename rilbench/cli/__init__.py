@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from rilbench import __version__
+from rilbench.cli.checking import check
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
@@ -39,6 +40,7 @@ app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
 app.command()(show)
+app.command()(check)
 app.command(name="import")(import_)
 app.add_typer(data_app, name="data")
 app.add_typer(kits_app, name="kits")

@@ -25,7 +25,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.suite import NANO_DEV, Benchmark, Dataset, suite
 from rilbench.imports.results import Skipped
 from rilbench.lab.experiment import STUDENT
-from rilbench.lab.row import Outcomes, Row, read_row
+from rilbench.lab.row import FIGURES, Outcomes, Row, read_row
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
 from rilbench.locations import nano_folder
 from rilbench.settings import METHODS
@@ -175,7 +175,7 @@ def to_run(row: Row) -> Run:
     """The run that made a row; its time is the one at which the row was begun to be written."""
     student, method, teacher = labels(row)
     cost = dataclasses.asdict(row.cost)
-    figures = {**cost, "steps": row.steps, "step_seconds": None, "memory_gb": None}
+    figures = {**cost, "steps": row.steps, **dict.fromkeys(FIGURES), **row.figures}
     if row.failure is not None:
         figures["failure"] = dataclasses.asdict(row.failure)
     kept = ("experiment", "student", "name", "seed", "recipe", "method", "steps", "settings")
