@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test test-all test-vllm lint bench bench-stats results results-demo lock clean help
+.PHONY: setup demo test test-all test-vllm lint bench bench-stats results results-lab results-tables results-demo bench-stats lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -56,7 +56,9 @@ test-all: lint  ## All tests, the long ones too; goes on where it was interrupte
 test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (6 GB)
 	$(BIN)/python -m pytest tests/vllm/serving.py
 
-results: setup  ## Run the laboratory's experiments as far as they are unfinished (hours), and report
+results: results-lab results-tables results-demo bench  ## Write everything under results/ anew (hours)
+
+results-lab: setup  ## Run the laboratory's experiments as far as they are unfinished, its gate and report
 	$(BIN)/rilbench lab run grid
 	$(BIN)/rilbench lab run headline
 	$(BIN)/rilbench lab run longer
@@ -66,6 +68,9 @@ results: setup  ## Run the laboratory's experiments as far as they are unfinishe
 	$(BIN)/rilbench check --update --reason "the untrained student, on the test questions" --db runs/check.db
 	$(BIN)/rilbench lab gate --update --reason "the seeds of recipes/lab/gate.yaml"
 	$(BIN)/rilbench lab report
+
+results-tables: setup  ## Write the tables that follow from the paper's files and the laboratory's rows
+	$(BIN)/python results/tables.py
 
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
