@@ -102,6 +102,30 @@ def test_answers_that_were_cut_are_said_beside_the_scores(
     assert said.err == "cut at the longest length: MMStar 3 of 7\n"
 
 
+@pytest.mark.parametrize(
+    ("finish", "judge", "why"),
+    [
+        ("stop", {}, "the judge's replies hold none; another judge may give one"),
+        ("stop", {"trouble": "HTTP 500"}, "the judge: HTTP 500; the same command asks again"),
+        ("error: it is cut", {}, "no answer: it is cut; the same command asks again"),
+        (
+            "error: it is cut",
+            {"trouble": "HTTP 500"},
+            "the judge: HTTP 500, no answer: it is cut; the same command asks again",
+        ),
+    ],
+)
+def test_why_verdicts_are_missing(
+    capsys: pytest.CaptureFixture[str], finish: str, judge: dict[str, str], why: str
+) -> None:
+    whole = evaluation("m", "It is B.", 1.0)
+    sample = replace(whole.samples[0], score=None, finish_reason=finish)
+    score = replace(whole.scores[0], missing=1)
+    settings = {"judge": {"name": "j", **judge}}
+    _say_scores([replace(whole, samples=(sample,), scores=(score,), settings=settings)])
+    assert capsys.readouterr().err.startswith(f"missing verdicts: MMStar 1 of 1; {why}")
+
+
 def evaluation(name: str, response: str, score: float) -> Evaluation:
     """One question of MMStar."""
     sample = Sample(
