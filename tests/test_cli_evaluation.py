@@ -50,6 +50,7 @@ def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) ->
     assert "judge, about: 0.14 to 0.23" in done.stdout
     assert not list(tmp_path.glob("*.db"))
     refused(run("eval", "--model", "nano:restyled", "--price", "1,10", cwd=tmp_path), "--dry-run")
+    refused(run("eval", "--dry-run", "--price", "1,10", cwd=tmp_path), "give --judge MODEL@URL")
 
 
 def test_what_data_there_are(tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ def _dry_run(plan: object, price: str | None) -> None:
 
     assert isinstance(plan, Plan)
     prices = read_price(price) if price is not None else None
+    if prices is not None and plan.judge.exact:
+        raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
     with EvaluationView() as view:
         questions = preview(plan, view.report)
     print_table(estimate_table(plan.chosen(), questions, plan.judge, prices))
