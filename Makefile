@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test test-all test-vllm lint bench results results-demo lock clean help
+.PHONY: setup demo test test-all test-vllm lint bench bench-stats results results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -73,6 +73,9 @@ results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 bench: setup  ## Time the command line, and evaluation beside the kits by themselves (ten minutes)
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
+
+bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
+	$(BIN)/python tests/bench/coverage.py
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock

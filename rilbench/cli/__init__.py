@@ -13,7 +13,7 @@ from rilbench.cli.checking import check
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
-from rilbench.cli.results import compare, table
+from rilbench.cli.results import compare, show, table
 from rilbench.cli.training import train
 from rilbench.errors import UserError
 
@@ -22,6 +22,8 @@ _REMEDIES = {
     errno.EDQUOT: "make room",
     errno.EACCES: "see to its rights, or give another place",
     errno.EROFS: "give another place",
+    errno.EEXIST: "a file is where a folder is to be; give another place",
+    errno.ENOTDIR: "a file is where a folder is to be; give another place",
 }
 """For what a disk says that no code can foresee; any other OSError is a bug of ours."""
 
@@ -37,6 +39,7 @@ app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
+app.command()(show)
 app.command()(check)
 app.command(name="import")(import_)
 app.add_typer(data_app, name="data")

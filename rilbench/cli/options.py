@@ -23,18 +23,12 @@ Db = Annotated[
 ]
 
 
-_NARROWEST, _WHOLE = 100, 200
-"""Characters in a line: of a terminal, and where a program reads."""
-
-
 def print_table(table: object) -> None:
     """Print a table of rich's."""
     from rich.console import Console
 
-    console = Console()
-    # Whole lines where a program reads them; in a narrow terminal a number goes on, not missing.
-    console.width = max(console.width, _NARROWEST) if console.is_terminal else _WHOLE
-    console.print(table, crop=False)
+    # Never cut to a window or a pipe: a number without its last digits is another number.
+    Console(width=max(Console().width, 200)).print(table)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -98,3 +98,27 @@ def compare(
         return
     for part in show(found, questions):
         print_table(part)
+
+
+def show(
+    what: Annotated[
+        Optional[str],
+        typer.Argument(help="A run, or an evaluation's number or model; default: list all."),
+    ] = None,
+    format_: Annotated[str, typer.Option("--format", help="rich or json.")] = "rich",
+    db: Db = None,
+) -> None:
+    """The training runs and evaluations in the ledger; or one of them in full."""
+    from rilbench.ledger import Ledger, default_db
+    from rilbench.table import show as showing
+
+    if format_ not in ("rich", "json"):
+        raise UserError(f"--format {format_} is not known; use rich or json")
+    path = default_db(db)
+    with Ledger.open_read(path) as ledger:
+        found = showing.everything(ledger) if what is None else [showing.find(ledger, what)]
+    if format_ == "json":
+        typer.echo(showing.as_json(found))
+        return
+    for part in showing.overview(found, path) if what is None else showing.in_full(found[0]):
+        print_table(part)

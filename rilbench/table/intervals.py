@@ -16,6 +16,10 @@ Tallies = Mapping[tuple[int, str], Tally]
 """Counts of outcomes by evaluation and benchmark; see `rilbench.ledger.queries.tallies`."""
 
 
+_RESAMPLES = 2000
+"""Half of what a comparison draws: a table has hundreds of cells and shows one digit."""
+
+
 class Draws:
     """The scores of each evaluation and benchmark with its questions drawn anew.
 
@@ -33,7 +37,7 @@ class Draws:
             return None
         if key not in self._drawn:
             rng = np.random.default_rng([BOOTSTRAP_SEED, _number(key[1])])
-            self._drawn[key] = 100.0 * resampled(self._tallies[key], rng)
+            self._drawn[key] = 100.0 * resampled(self._tallies[key], rng, _RESAMPLES)
         return self._drawn[key]
 
     def interval(self, seeds: Sequence[Sequence[Origin]]) -> Interval | None:

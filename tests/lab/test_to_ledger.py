@@ -9,7 +9,7 @@ from rilbench.lab.experiment import Job, RunSpec
 from rilbench.lab.row import Outcomes, read_row
 from rilbench.lab.to_ledger import NOT_KEPT, family, labels, record_rows, to_evaluation, to_run
 from rilbench.ledger import Ledger
-from rilbench.table.compare import measured_rows
+from rilbench.table.measured import Settings, measured_rows
 
 ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
 SPEC = RunSpec("ril-both", "ril-both", method="ril")
@@ -122,7 +122,7 @@ def test_dev_is_never_beside_test(tmp_path):
     rows += [committed("headline/nano/ril-both-11"), committed("longer/nano/ril-both-51")]
     with Ledger(tmp_path / "l.db") as ledger:
         assert record_rows(rows, ledger) == 4
-        table = measured_rows(ledger.evaluations(), suite_columns)
+        table = measured_rows(ledger.evaluations(), Settings(suite_columns))
     assert sorted((row.suite, row.method) for row in table) == [
         *(("nano", "base"), ("nano", "ril"), ("nano-dev", "base"), ("nano-dev", "ril"))
     ]
