@@ -75,9 +75,10 @@ results-tables: setup  ## Write the tables that follow from the paper's files an
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
-bench: setup  ## Time the command line, and evaluation beside the kits by themselves (ten minutes)
+bench: setup  ## Time the command line, evaluation beside the kits by themselves, and verbs beside a million answers (half an hour)
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
+	$(BIN)/python tests/bench/ledger.py
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
 	$(BIN)/python tests/bench/coverage.py

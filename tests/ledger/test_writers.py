@@ -118,6 +118,7 @@ def test_eight_writers_wait_for_each_other_and_a_reader_sees_whole_evaluations(
         now = _check_whole(path, rows, thorough=False)
         assert seen <= now
         seen, looks = now, looks + 1
+        time.sleep(0.05)
     acknowledged = []
     for writer in writers:
         out, errors = writer.communicate(timeout=120)
