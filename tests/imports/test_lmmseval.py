@@ -93,7 +93,7 @@ def test_without_samples_there_is_the_total(copy):
         file.unlink()
     datasets = only(copy).datasets
     assert {name: (r.questions, r.count, r.judge) for name, r in datasets.items()} == {
-        **{name: ((), 14, None) for name in ("ai2d", "chartqa", "mmstar")},
+        **dict.fromkeys(("ai2d", "chartqa", "mmstar"), ((), 14, None)),
         "mmvet": ((), 14, "unknown"),
     }
     assert datasets["ai2d"].asked == "unknown"
