@@ -11,6 +11,7 @@ import typer
 from rilbench import __version__
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
 from rilbench.cli.laboratory import lab_app, nano_app
+from rilbench.cli.report import report
 from rilbench.cli.results import compare, table
 from rilbench.cli.training import train
 from rilbench.errors import UserError
@@ -35,6 +36,7 @@ app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
+app.command()(report)
 app.add_typer(data_app, name="data")
 app.add_typer(kits_app, name="kits")
 app.add_typer(nano_app, name="nano")
