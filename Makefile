@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test test-all test-vllm lint bench results results-demo lock clean help
+.PHONY: setup chromium demo test test-all test-vllm lint bench results results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -30,6 +30,10 @@ help:  ## Show what can be made
 	@touch $@
 
 setup: .venv/.ready  ## Install everything into .venv
+
+chromium:  ## Install Debian's Chromium, which the report's tests drive (as root)
+	apt-get update --quiet --quiet
+	apt-get install --quiet --quiet --yes --no-install-recommends chromium fonts-noto-core
 
 demo: setup  ## Train, evaluate and table the small student (about ten minutes on two cores)
 	$(BIN)/rilbench train --recipe both --student nano --run demo $$(test -d runs/demo && echo --resume)
@@ -68,9 +72,10 @@ results: setup  ## Run the laboratory's experiments as far as they are unfinishe
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
-bench: setup  ## Time the command line, and evaluation beside the kits by themselves (ten minutes)
+bench: setup  ## Time the command line, evaluation beside the kits by themselves, and a large report (15 minutes)
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
+	$(BIN)/python tests/bench/report.py
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +22,9 @@ from rilbench.report.payload import Payload, make_payload
 from rilbench.report.scores import MEAN, Cell, ScoreRow
 from rilbench.report.text import MINUS, NOTHING, script_json
 
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255, and the part that is written first has a longer name."""
+
 _TEMPLATES = files("rilbench.report") / "templates"
 _SCRIPTS = ("items.js", "charts.js", "table.js", "questions.js", "groups.js", "main.js")
 """In the order in which they stand on the page."""
@@ -34,8 +36,8 @@ def check_place(out: Path) -> None:
     Raises:
         UserError: the folder is missing or read-only, or the file is something else's.
     """
-    if "\0" in str(out):
-        raise UserError(f"{str(out)!r} is not a file name; give another -o")
+    if "\0" in str(out) or len(os.fsencode(out.name)) > _LONGEST_NAME:
+        raise UserError(f"{str(out)[:80]!r} is not a file name; give another -o")
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{out} does not end in .html; give another -o")
     if not out.parent.is_dir():
@@ -65,14 +67,12 @@ def write_report(report: Report, out: Path, picture_budget: int = pictures.BUDGE
     """
     check_place(out)
     text = render(report, picture_budget).encode("utf-8")
-    number, part = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(number, "wb") as file:
-            file.write(text)
-        Path(part).chmod(0o644)
-        Path(part).replace(out)
+        part.write_bytes(text)
+        part.replace(out)
     except BaseException:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     return len(text)
 

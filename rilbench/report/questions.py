@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,9 +182,10 @@ def _question(key: Key, texts: _Texts, answers: list[Sample | None]) -> Question
     there = [each for each in answers if each is not None]
     stem = next((each.stem for each in there if each.stem), "")
     gold = next((each.gold for each in there if each.gold is not None), "")
+    asked = texts.asked.get(key, Asked(stem))
     return Question(
         key=key,
-        asked=texts.asked.get(key, Asked(stem)),
+        asked=asked if asked.text else dataclasses.replace(asked, text=stem),
         stem=stem,
         gold=gold,
         answers=tuple(answers),

@@ -98,18 +98,24 @@ def _subject(
 def _find_run(ledger: Ledger, name: str) -> Run | None:
     """The training run of a folder or name; None where there is none."""
     runs = ledger.runs()
-    folder = Path(name)
-    path = str(folder.resolve()) if "\0" not in name else name
-    exact = [each for each in runs if each.path == path]
+    folder = _folder(name)
+    exact = [each for each in runs if each.path in (name.rstrip("/"), str(folder))]
     matching = exact or [each for each in runs if each.name == name]
     if len(matching) > 1:
         which = ", ".join(each.path for each in matching[:5])
         raise UserError(f"{ledger.path} has several runs called {name!r}: {which}; give a folder")
     if matching:
         return matching[0]
-    if "\0" not in name and (folder / "recipe.yaml").is_file():
-        return _read_run(folder)
-    return None
+    return _read_run(folder) if folder is not None else None
+
+
+def _folder(name: str) -> Path | None:
+    """The folder of a run, whole; None if it is not one, or no name of a file at all."""
+    try:
+        folder = Path(name).resolve()
+        return folder if (folder / "recipe.yaml").is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _read_run(folder: Path) -> Run:
