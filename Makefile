@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup chromium demo test test-all test-vllm lint bench results results-demo lock clean help
+.PHONY: setup chromium demo test test-all test-vllm lint bench bench-stats results results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -66,7 +66,9 @@ results: setup  ## Run the laboratory's experiments as far as they are unfinishe
 	$(BIN)/rilbench lab run longer
 	$(BIN)/rilbench lab run ablations
 	$(BIN)/rilbench lab styles
-	$(BIN)/rilbench lab gate --update
+	$(BIN)/rilbench eval --model nano:restyled --engine batch --db runs/check.db
+	$(BIN)/rilbench check --update --reason "the untrained student, on the test questions" --db runs/check.db
+	$(BIN)/rilbench lab gate --update --reason "the seeds of recipes/lab/gate.yaml"
 	$(BIN)/rilbench lab report
 
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
@@ -76,6 +78,9 @@ bench: setup  ## Time the command line, evaluation beside the kits by themselves
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/report.py
+
+bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
+	$(BIN)/python tests/bench/coverage.py
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock

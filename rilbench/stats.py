@@ -1,7 +1,8 @@
-"""Intervals and tests: over seeds (Student's t) and over questions (bootstrap).
+"""Intervals and tests: over seeds (Student's t) and over questions (bootstrap, paired tests).
 
-Every function takes differences that are paired already: A minus B, from the same seed or on the
-same question.
+What is called a difference is paired already: A minus B, from the same seed or on the same
+question. A tally counts the questions that had each outcome (or each difference), by stratum; the
+score is the mean of the strata's means.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 4000
 BOOTSTRAP_SEED = 2510
 
+FLIPS = 10_000
+"""Draws of the permutation test; its p-value is never below 1 / (FLIPS + 1)."""
+
 Array = NDArray[np.float64]
+Tally = Mapping[str, Mapping[float, int]]
+"""By stratum: how many questions had each value."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def seed_interval(differences: Sequence[float], level: float = LEVEL) -> Interva
     if values.size == 1:
         return Interval(mean, -math.inf, math.inf)
     error = float(values.std(ddof=1)) / math.sqrt(values.size)
-    half = float(stats.t.ppf((1 + level) / 2, values.size - 1)) * error
+    half = _t_quantile((1 + level) / 2, values.size - 1) * error
     return Interval(mean, mean - half, mean + half)
 
 
@@ -59,6 +64,8 @@ def seed_p_value(differences: Sequence[float], null: float = 0.0) -> float:
     One seed alone says nothing: 1. Differences that are all equal leave no room for chance: 0, or
     1 when they equal ``null``.
     """
+    from scipy.special import stdtr
+
     values = np.asarray(differences, dtype=np.float64) - null
     if values.size < 2:
         return 1.0
@@ -66,7 +73,7 @@ def seed_p_value(differences: Sequence[float], null: float = 0.0) -> float:
     if deviation == 0.0:
         return 1.0 if mean == 0.0 else 0.0
     t = mean / (deviation / math.sqrt(values.size))
-    return float(2 * stats.t.sf(abs(t), values.size - 1))
+    return float(2 * stdtr(values.size - 1, -abs(t)))
 
 
 def question_interval(
@@ -102,6 +109,131 @@ def question_interval(
     return Interval(mean, float(low), float(high))
 
 
+def tally_mean(tally: Tally) -> float:
+    """Return the mean of the strata's means, in the values' unit.
+
+    Raises:
+        ValueError: there is no stratum, or one without questions.
+    """
+    if not tally or any(sum(counts.values()) < 1 for counts in tally.values()):
+        raise ValueError("a mean needs questions in every stratum")
+    # Exact sums: the order in which questions were counted changes no digit.
+    means = [
+        math.fsum(value * count for value, count in counts.items()) / sum(counts.values())
+        for counts in tally.values()
+    ]
+    return math.fsum(means) / len(means)
+
+
+def resampled(tally: Tally, rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
+    """Return (resamples,) scores, each stratum's questions drawn anew from its own.
+
+    Drawing n questions with replacement gives each value a count that is multinomial, so the
+    counts are drawn at once: the bootstrap itself, at a cost that does not grow with n.
+    """
+    total = np.zeros(resamples)
+    for _, counts in sorted(tally.items()):  # Equal tallies draw alike, in whatever order.
+        values = np.array(sorted(counts), dtype=np.float64)
+        found = np.array([counts[value] for value in sorted(counts)], dtype=np.int64)
+        n = int(found.sum())
+        total += rng.multinomial(n, found / n, size=resamples) @ values / n
+    return total / len(tally)
+
+
+def bootstrap(
+    tally: Tally, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED
+) -> Interval:
+    """Percentile interval of a score over the questions that might have been asked.
+
+    Args:
+        tally: outcomes of one evaluation, or paired differences of two.
+        level: of the interval.
+        resamples: how often the questions are drawn.
+        seed: of the draws; equal input gives equal output.
+
+    Raises:
+        ValueError: there is no stratum, or one without questions.
+    """
+    return bootstrap_average([tally], level, resamples, seed)
+
+
+def bootstrap_average(
+    tallies: Sequence[Tally],
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = BOOTSTRAP_SEED,
+) -> Interval:
+    """`bootstrap` of the plain mean of several scores, each from questions of its own.
+
+    Raises:
+        ValueError: there is no score, or a stratum without questions.
+    """
+    if not tallies:
+        raise ValueError("an average needs at least one score")
+    mean = sum(tally_mean(tally) for tally in tallies) / len(tallies)
+    rng = np.random.default_rng(seed)
+    drawn = np.mean([resampled(tally, rng, resamples) for tally in tallies], axis=0)
+    return quantile_interval(mean, drawn, level)
+
+
+def quantile_interval(mean: float, drawn: Array, level: float = LEVEL) -> Interval:
+    """The bootstrap's percentile interval: the middle ``level`` of what was drawn."""
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high))
+
+
+def paired_p_value(differences: Tally, seed: int = BOOTSTRAP_SEED) -> float:
+    """Two-sided p-value that neither side is better: McNemar's exact test, or by sign flips.
+
+    McNemar's where each question counts alike and is right or wrong; elsewhere (graded answers,
+    several strata) the score's difference with each question's sides swapped at random.
+
+    Raises:
+        ValueError: there is no stratum, or one without questions.
+    """
+    if len(differences) == 1:
+        (counts,) = differences.values()
+        changed = {value: count for value, count in counts.items() if value}
+        if all(abs(value) == 1.0 for value in changed):
+            return mcnemar_p_value(changed.get(1.0, 0), changed.get(-1.0, 0))
+    return permutation_p_value(differences, seed)
+
+
+def mcnemar_p_value(gained: int, lost: int) -> float:
+    """McNemar's exact test: of the questions that changed, is one half gained? 1 when none did."""
+    from scipy.special import bdtr
+
+    # Of a fair coin both tails are alike: twice the smaller one.
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+
+
+def permutation_p_value(
+    differences: Tally, seed: int = BOOTSTRAP_SEED, flips: int = FLIPS
+) -> float:
+    """Sign-flip permutation test of the mean of the strata's mean differences being 0.
+
+    The share of random swaps (and the one observed) that give as large a difference.
+
+    Raises:
+        ValueError: there is no stratum, or one without questions.
+    """
+    observed = abs(tally_mean(differences))
+    rng = np.random.default_rng(seed)
+    total = np.zeros(flips)
+    for _, counts in sorted(differences.items()):
+        sizes: dict[float, int] = {}
+        for value, count in counts.items():
+            sizes[abs(value)] = sizes.get(abs(value), 0) + count
+        drawn = sum(
+            size * (2.0 * rng.binomial(count, 0.5, flips) - count)
+            for size, count in sorted(sizes.items())
+        )
+        total += drawn / sum(counts.values())
+    # What rounding alone makes smaller than the observed counts as equal to it.
+    as_large = int((np.abs(total / len(differences)) >= observed - 1e-12).sum())
+    return (as_large + 1) / (flips + 1)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p-values, in the order given: the family-wise error of tests."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
@@ -113,11 +245,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def prediction_bound(values: Sequence[float], alpha: float) -> float:
+def prediction_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Where one more run of the same kind falls with probability ``level``, by Student's t.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    low = prediction_bound(values, (1 - level) / 2)
+    mean = math.fsum(values) / len(values)
+    return Interval(mean, low, 2 * mean - low)
+
+
+def prediction_bound(values: Sequence[float], alpha: float, least: float = 0.0) -> float:
     """The bound below which one more draw falls with probability ``alpha``.
 
     The lower end of Student's one-sided prediction interval: mean - t * sd * sqrt(1 + 1/n), exact
     for normal draws, the uncertainty of the mean and of the deviation included.
+
+    Args:
+        values: what was drawn.
+        alpha: the chance.
+        least: a smaller deviation than this is not believed.
 
     Raises:
         ValueError: fewer than two values.
@@ -126,5 +274,12 @@ def prediction_bound(values: Sequence[float], alpha: float) -> float:
         raise ValueError("a prediction bound needs at least two values")
     found = np.asarray(values, dtype=np.float64)
     n = found.size
-    quantile = float(stats.t.ppf(1 - alpha, n - 1))
-    return float(found.mean()) - quantile * float(found.std(ddof=1)) * math.sqrt(1 + 1 / n)
+    deviation = max(float(found.std(ddof=1)), least)
+    return float(found.mean()) - _t_quantile(1 - alpha, n - 1) * deviation * math.sqrt(1 + 1 / n)
+
+
+def _t_quantile(probability: float, freedom: int) -> float:
+    """Of Student's t. From scipy.special, since scipy.stats takes a second to import."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))

@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import refused, run
 
+from rilbench.cli.evaluation import _say_scores
 from rilbench.columns import COLUMNS
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 
@@ -29,6 +31,11 @@ def test_the_list_of_benchmarks(tmp_path: Path, kit: str, row: str) -> None:
     )
     assert all(any(line.startswith(column) for line in found) for column in COLUMNS)
     assert any(re.match(row, line) for line in found), found
+
+
+def test_a_narrow_window_cuts_no_number(tmp_path: Path) -> None:
+    found = lines(run("eval", "--list", "--suite", "paper", cwd=tmp_path, COLUMNS="40"))
+    assert re.match(r"SEED +SEEDBench_IMG +images +14,233 +Overall, 0-1 ", found[13])
 
 
 def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) -> None:
@@ -65,7 +72,13 @@ def test_the_kits_and_where_they_are(tmp_path: Path) -> None:
     assert found[1].split()[:2] == ["vlmevalkit", "ms-vlmeval==0.0.20"]
     assert found[2].split()[:2] == ["lmms-eval", "lmms-eval==0.7.3"]
     assert found[1].endswith("made on first use")
-    refused(run("kits", "install", "another", cwd=tmp_path), "another")
+    for other in ("another", "train"):  # Of the second there is a list of packages, too.
+        refused(
+            run("kits", "install", other, cwd=tmp_path), other, "there is vlmevalkit, lmms-eval"
+        )
+    (tmp_path / "file").touch()
+    options = ["--model", "nano:restyled", "--benchmarks", "MMStar", "--work", "file"]
+    refused(run("eval", *options, cwd=tmp_path), "file", "give another place")
 
 
 def test_why_two_scores_differ(tmp_path: Path) -> None:
@@ -76,6 +89,17 @@ def test_why_two_scores_differ(tmp_path: Path) -> None:
     assert "other response" in "\n".join(lines(done))
     assert "It is B." in done.stdout
     refused(run("compare", "1", "3", cwd=tmp_path), "no evaluation '3'")
+
+
+def test_answers_that_were_cut_are_said_beside_the_scores(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = evaluation("m", "It is B.", 1.0)
+    cut = replace(whole, scores=(replace(whole.scores[0], questions=7, truncated=3),))
+    _say_scores([whole, cut])
+    said = capsys.readouterr()
+    assert said.out == "m base none: MMStar 100.0\n" * 2
+    assert said.err == "cut at the longest length: MMStar 3 of 7\n"
 
 
 def evaluation(name: str, response: str, score: float) -> Evaluation:

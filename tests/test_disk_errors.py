@@ -15,6 +15,8 @@ from rilbench import cli
         (errno.EDQUOT, "make room"),
         (errno.EACCES, "another place"),
         (errno.EROFS, "another place"),
+        (errno.EEXIST, "another place"),
+        (errno.ENOTDIR, "another place"),
     ],
 )
 @pytest.mark.parametrize("name", ["/data/work", None])

@@ -12,12 +12,17 @@ from typer.testing import CliRunner
 
 from rilbench.cli import app
 from rilbench.evaluate.suite import SUITES
+from rilbench.lab.row import read_row
+from rilbench.lab.to_ledger import record_rows
+from rilbench.ledger import Ledger
 from rilbench.recipe import all_keys
-from rilbench.table.paper import paper_rows
+from rilbench.table.paper import main_rows
 from rilbench.table.render import FORMATS, render
+from rilbench.table.rows import Table
 from rilbench.teachers.questions import read_questions
 
 ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "results" / "nano" / "rows"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -228,7 +233,21 @@ def test_every_environment_variable_is_in_the_readme():
 
 def test_the_json_example_is_what_the_table_prints():
     (example,) = code_blocks(README, "json")
-    assert json.loads(example) == json.loads(render(paper_rows(), "json"))[0]
+    with Ledger.open_read(ROOT / "no such ledger") as ledger:
+        rows = main_rows(ledger)
+    assert json.loads(example) == json.loads(render(Table(tuple(rows)), "json"))[0]
+
+
+def test_the_queries_of_the_ledger_work(tmp_path):
+    """On a real ledger: of the laboratory's rows."""
+    (example,) = code_blocks(README, "sql")
+    rows = [read_row(path) for path in sorted(ROWS.glob("*/nano/*-11.json"))]
+    with Ledger(tmp_path / "l.db") as ledger:
+        record_rows(rows, ledger)
+        queries = [each for each in example.split(";") if each.strip()]
+        assert len(queries) == 3
+        for query in queries:
+            assert ledger.rows(query)
 
 
 def test_the_example_of_own_data_works(tmp_path, monkeypatch):

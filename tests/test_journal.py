@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from full_disk import room
+from one_file import one_file
 
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import open_answers
@@ -41,14 +42,14 @@ def test_a_full_device_is_named(tmp_path: Path) -> None:
 
 def test_answers_go_on_after_a_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    with open_answers(path) as answers:
+    with open_answers(one_file(path)) as answers:
         answers.append(("MMStar", "1"), DONE)
         with room(path.stat().st_size + 10), pytest.raises(UserError, match="make room"):
             answers.append(("MMStar", "2"), DONE)
         assert list(answers.found) == [("MMStar", "1")], "what is not on the disk does not count"
-    with open_answers(path) as answers:
+    with open_answers(one_file(path)) as answers:
         answers.append(("MMStar", "2"), DONE)
-    with open_answers(path) as answers:
+    with open_answers(one_file(path)) as answers:
         assert list(answers.found) == [("MMStar", "1"), ("MMStar", "2")]
 
 
@@ -67,7 +68,7 @@ def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
     append_journal(tmp_path / "answers.jsonl", [ROW])
     with (
         pytest.raises(UserError, match="holds no answers"),
-        open_answers(tmp_path / "answers.jsonl"),
+        open_answers(one_file(tmp_path / "answers.jsonl")),
     ):
         pass
 

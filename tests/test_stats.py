@@ -1,14 +1,18 @@
-"""Against formulas written out, textbook values, and coverage by simulation."""
+"""Of seeds, families of tests and new runs: formulas written out, textbook values, simulation."""
 
 import math
-from itertools import product
+from itertools import chain, combinations, product
 
 import numpy as np
 import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rilbench.stats import (
     holm,
     prediction_bound,
+    prediction_interval,
     question_interval,
     seed_interval,
     seed_p_value,
@@ -121,6 +125,21 @@ def test_holm_of_a_worked_example():
     assert holm([]) == []
 
 
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_holm_is_the_closed_test_of_bonferronis(p_values):
+    """The closure principle: of all sets of hypotheses with this one, the least significant."""
+    sets = list(
+        chain.from_iterable(
+            combinations(range(len(p_values)), size) for size in range(1, len(p_values) + 1)
+        )
+    )
+    expected = [
+        max(min(1.0, len(each) * min(p_values[j] for j in each)) for each in sets if i in each)
+        for i in range(len(p_values))
+    ]
+    assert holm(p_values) == pytest.approx(expected, abs=1e-12)
+
+
 def test_holm_keeps_the_family_wise_error():
     rng = np.random.default_rng(5)
     draws = rng.normal(size=(2000, 6, 4))
@@ -135,3 +154,20 @@ def test_a_new_draw_falls_below_the_bound_as_often_as_asked():
     assert 0.042 < np.mean(below) < 0.058
     with pytest.raises(ValueError, match="two values"):
         prediction_bound([1.0], 0.05)
+
+
+@pytest.mark.parametrize("values", [[70.0, 71.5, 69.2], [1.0, 1.0, 4.0, 9.0, 2.5]])
+def test_the_prediction_interval_against_scipys(values):
+    error = np.std(values, ddof=1) * math.sqrt(1 + 1 / len(values))
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=error)
+    found = prediction_interval(values)
+    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), low, high))
+
+
+@pytest.mark.parametrize("runs", [3, 5])
+def test_one_more_run_falls_where_it_is_predicted(runs):
+    rng = np.random.default_rng(7)
+    draws = rng.normal(70.0, 2.0, (4000, runs + 1))
+    found = [(prediction_interval(row[:-1]), row[-1]) for row in draws]
+    inside = np.mean([each.low <= new <= each.high for each, new in found])
+    assert 0.94 < inside < 0.96

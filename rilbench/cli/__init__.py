@@ -9,10 +9,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from rilbench import __version__
+from rilbench.cli.checking import check
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
+from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
 from rilbench.cli.report import report
-from rilbench.cli.results import compare, table
+from rilbench.cli.results import compare, show, table
 from rilbench.cli.training import train
 from rilbench.errors import UserError
 
@@ -21,6 +23,8 @@ _REMEDIES = {
     errno.EDQUOT: "make room",
     errno.EACCES: "see to its rights, or give another place",
     errno.EROFS: "give another place",
+    errno.EEXIST: "a file is where a folder is to be; give another place",
+    errno.ENOTDIR: "a file is where a folder is to be; give another place",
 }
 """For what a disk says that no code can foresee; any other OSError is a bug of ours."""
 
@@ -37,6 +41,9 @@ app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
 app.command()(report)
+app.command()(show)
+app.command()(check)
+app.command(name="import")(import_)
 app.add_typer(data_app, name="data")
 app.add_typer(kits_app, name="kits")
 app.add_typer(nano_app, name="nano")

@@ -147,6 +147,13 @@ def _say_scores(evaluations: list[Evaluation]) -> None:
             for s in evaluation.scores
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+        cut = [
+            f"{s.benchmark} {s.truncated} of {s.questions}"
+            for s in evaluation.scores
+            if s.truncated
+        ]
+        if cut:
+            typer.echo(f"cut at the longest length: {', '.join(cut)}", err=True)
         lost = [
             f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
         ]
@@ -227,9 +234,11 @@ def kits_list() -> None:
 @kits_app.command(name="install")
 def kits_install(kit: Annotated[str, typer.Argument(help="Its name.")] = "vlmevalkit") -> None:
     """Make a kit's environment now; else it is made when first needed."""
+    from rilbench.evaluate.kits import find_kit
     from rilbench.evaluate.kits.environment import ensure_environment
 
-    typer.echo(ensure_environment(kit, lambda line: typer.echo(line, err=True)).parent.parent)
+    name = find_kit(kit).name
+    typer.echo(ensure_environment(name, lambda line: typer.echo(line, err=True)).parent.parent)
 
 
 @kits_app.command(name="path")

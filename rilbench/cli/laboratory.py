@@ -74,17 +74,27 @@ def lab_gate(
     update: Annotated[
         bool, typer.Option("--update", help="Calibrate the bounds anew, from several runs.")
     ] = False,
+    reason: Annotated[
+        Optional[str], typer.Option(help="Why they are calibrated; kept in the file.")
+    ] = None,
+    junit: Annotated[
+        Optional[Path], typer.Option(help="Write the verdicts here, as JUnit XML.")
+    ] = None,
 ) -> None:
-    """Check one short run of RIL against the bounds in results/nano/gate.json; exit 1 if below."""
+    """Check one short run of RIL against its bounds in results/baseline.json; exit 1 if worse."""
+    from rilbench.cli.checking import say_update, show
     from rilbench.lab.gate import run_gate, update_gate
+    from rilbench.lab.places import Places
     from rilbench.lab.view import LabView
 
+    if update != (reason is not None):
+        raise UserError("bounds are written with a reason: --update --reason TEXT, both or none")
     with LabView() as view:
         if update:
-            gate = update_gate(view)
-            typer.echo("  ".join(f"{name} >= {bound:.3f}" for name, bound in gate.bounds.items()))
-            return
-        problems = run_gate(view)
-    if problems:
-        raise UserError("the gate is closed: " + "; ".join(problems))
-    typer.echo("the gate is open: this run is like those that calibrated it")
+            done = update_gate(view, reason or "")
+        else:
+            verdicts = run_gate(view)
+    if update:
+        say_update(done, Places().baseline)
+    else:
+        show(verdicts, junit)

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from rilbench.errors import UserError
+
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
 Data = Annotated[
@@ -25,6 +27,21 @@ def print_table(table: object) -> None:
     """Print a table of rich's."""
     from rich.console import Console
 
-    console = Console()
-    # Whole lines where a program reads them.
-    console.print(table, crop=False, width=None if console.is_terminal else 200)
+    # Never cut to a window or a pipe: a number without its last digits is another number.
+    Console(width=max(Console().width, 200)).print(table)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        UserError: its folder is not there, or it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); give another --out"
+        ) from error

@@ -7,9 +7,10 @@ was and asks nothing twice.
 import asyncio
 import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.pixels import AS_IS, Pixels
@@ -22,30 +23,33 @@ _REFUSED = 8
 
 
 class AnswerFile:
-    """A JSON-lines file of completions, one line per question; appended to, never rewritten.
+    """Completions in JSON-lines files, one line per question; appended to, never rewritten.
 
-    Open it with `open_answers`.
+    Of several lines of a question the last counts. Open it with `open_answers`.
+
+    Args:
+        paths: the file of each dataset; several may share one. They may hold more than is asked.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self.paths = paths
         self.found: dict[Key, Completion] = {}
-        self._load()
+        for path in dict.fromkeys(paths.values()):
+            self._load(path)
 
-    def _load(self) -> None:
-        rows = read_journal(self.path)
+    def _load(self, path: Path) -> None:
+        rows = read_journal(path)
         try:
             for row in rows:
                 key = row.pop("dataset"), row.pop("question_id")
                 self.found[key] = Completion(**row)
         except (KeyError, TypeError) as error:
-            raise UserError(f"{self.path} holds no answers ({error}); move it away") from error
+            raise UserError(f"{path} holds no answers ({error}); move it away") from error
 
-    def set_aside(self) -> None:
-        """Start anew; what was there is kept under another name, until the next time."""
-        if self.path.exists():
-            self.path.replace(self.path.with_suffix(".before.jsonl"))
-        self.found.clear()
+    def forget(self, questions: Sequence[Question]) -> None:
+        """Have these asked anew, also where that is interrupted; of others nothing is lost."""
+        known = [question.key for question in questions if question.key in self.found]
+        self.append_all(dict.fromkeys(known, failure("asked anew")))
 
     def append(self, key: Key, completion: Completion) -> None:
         """Write one answer through to the disk."""
@@ -53,11 +57,12 @@ class AnswerFile:
 
     def append_all(self, completions: Mapping[Key, Completion]) -> None:
         """Write several answers through to the disk at once."""
-        rows = [
-            {"dataset": dataset, "question_id": question, **asdict(completion)}
-            for (dataset, question), completion in completions.items()
-        ]
-        append_journal(self.path, rows)
+        rows: dict[Path, list[dict[str, Any]]] = {}
+        for (dataset, question), completion in completions.items():
+            row = {"dataset": dataset, "question_id": question, **asdict(completion)}
+            rows.setdefault(self.paths[dataset], []).append(row)
+        for path, own in rows.items():
+            append_journal(path, own)
         self.found.update(completions)
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:
@@ -77,21 +82,23 @@ class AnswerFile:
 
 
 @contextmanager
-def open_answers(path: Path) -> Iterator[AnswerFile]:
-    """Open an answer file for one process at a time.
+def open_answers(paths: Mapping[str, Path]) -> Iterator[AnswerFile]:
+    """Open the answers' files, one for each dataset, for one process at a time.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process has one of them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another evaluation is writing {path}; wait for it, or stop it"
-            ) from error
-        yield AnswerFile(path)
+    with ExitStack() as locks:
+        for path in dict.fromkeys(paths.values()):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = locks.enter_context(path.with_suffix(".lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another evaluation is writing {path}; wait for it, or stop it"
+                ) from error
+        yield AnswerFile(paths)
 
 
 def ask(
@@ -102,7 +109,7 @@ def ask(
     on_answer: Callable[[int], None],
     pixels: Pixels = AS_IS,
 ) -> None:
-    """Ask every question that has no answer yet; ``on_answer`` gets the number that have one.
+    """Ask every question that has no answer yet; ``on_answer`` gets the number that are done.
 
     A request that the server refuses, such as a prompt too long for it, is a failure of that
     question; several, where there is no answer yet, are one of the server.
@@ -112,9 +119,11 @@ def ask(
     """
 
     async def go() -> None:
+        missing = answers.missing(prompts.questions)
+        done = len(prompts.questions) - len(missing)
         requests = (
             (question.key, prompts.messages(question, pixels), sampling(question))
-            for question in answers.missing(prompts.questions)
+            for question in missing
         )
         # An earlier run's count: what it left may be nothing but questions that are refused.
         answered = any(not completion.failed for completion in answers.found.values())
@@ -125,6 +134,7 @@ def ask(
                 if refused >= _REFUSED and not answered:
                     raise RefusedError(completion.finish_reason.removeprefix("error: "))
                 answers.append(key, completion)
-                on_answer(len(answers.found))
+                done += 1
+                on_answer(done)
 
     asyncio.run(go())

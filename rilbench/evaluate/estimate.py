@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,16 +81,16 @@ def read_price(text: str) -> tuple[float, float]:
     """Read ``IN,OUT``: what a million tokens cost.
 
     Raises:
-        UserError: these are not two numbers.
+        UserError: these are not two numbers from 0 on.
     """
     try:
         first, second = (float(part) for part in text.split(","))
+        if not (0 <= first < math.inf and 0 <= second < math.inf):
+            raise ValueError
     except ValueError as error:
         raise UserError(
             f"--price {text} is not understood; give IN,OUT, such as 0.15,0.6"
         ) from error
-    if first < 0 or second < 0:
-        raise UserError(f"--price {text} is negative")
     return first, second
 
 

@@ -13,7 +13,8 @@ from rilbench.evaluate.prompts import Question
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.resources import resource
 
-_PACKAGES = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
+PACKAGES = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
+"""The kits' packages, by which the ledger knows them."""
 _JUDGES = {"none": "no", "extractor": "may read", "grader": "decides"}
 
 
@@ -99,7 +100,7 @@ def _numbers(found: Sequence[Estimate]) -> list[str]:
 def kits_table() -> Table:
     """Every kit: its version as pinned, and where its environment is."""
     table = _table("kit", "version", "environment")
-    for kit, package in _PACKAGES.items():
+    for kit, package in PACKAGES.items():
         lock = resource(f"requirements/{kit}.lock")
         lines = lock.read_text(encoding="utf-8").splitlines()
         pins = [line.split(";")[0].strip() for line in lines]

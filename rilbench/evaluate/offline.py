@@ -196,8 +196,9 @@ def answer_in_batches(
         answers: where the answers go; a kill loses at most one batch.
         sampling: of a question; its ``max_tokens`` counts, decoding is greedy.
         size: questions per batch.
-        on_answer: gets the number of questions that have an answer.
+        on_answer: gets the number of questions that are done.
     """
+    done = len(prompts.questions) - len(answers.missing(prompts.questions))
     alike: dict[int, list[Question]] = {}
     for question in prompts.questions:
         if question.problem is None:
@@ -209,4 +210,5 @@ def answer_in_batches(
                 texts = model.answer(prompts, batch, sampling(batch[0]))
                 found = dict(zip(keys, texts, strict=True))
                 answers.append_all({question.key: found[question.key] for question in missing})
-                on_answer(len(answers.found))
+                done += len(missing)
+                on_answer(done)

@@ -97,16 +97,15 @@ class PromptSet:
         self._data = data.absolute()
         self._files = self.kit.files(datasets, self._data)
         self._hashes = {name: [_hash(file) for file in own] for name, own in self._files.items()}
-        specs = [self.kit.spec(dataset) for dataset in datasets]
-        story = [
-            environment,
-            [_hash(file) for file in self.kit.sources],
-            limit,
-            style,
-            specs,
-            self._hashes,
-        ]
-        self.name = hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
+        specs = {dataset.name: self.kit.spec(dataset) for dataset in datasets}
+        sources = [_hash(file) for file in self.kit.sources]
+        self.name = _name([environment, sources, limit, style, [*specs.values()], self._hashes])
+        self.stories = {
+            name: _name([environment, sources, style, specs[name], own or self.name])
+            for name, own in self._hashes.items()
+        }
+        """What decides a dataset's prompts, whatever else is asked and how many of them; of what
+        the kit has from the hub nothing is known before it is there."""
         self.folder = cache.absolute() / self.name
         self._building: Path | None = None
 
@@ -188,6 +187,10 @@ class PromptSet:
             for part in question.parts
         ]
         return [{"role": "user", "content": parts}]
+
+
+def _name(story: object) -> str:
+    return hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
 
 
 def _hash(file: Path) -> str:

@@ -205,12 +205,9 @@ class _Run:
         """Collect the answers of all models (by their content), then score them."""
         with ExitStack() as stack:
             answers = {
-                name: stack.enter_context(open_answers(self._answer_path(name))) for name in models
+                name: stack.enter_context(open_answers(self._answer_files(name))) for name in models
             }
-            if self.plan.fresh:
-                for found in answers.values():
-                    found.set_aside()
-            if not all(self._scored(found) for found in answers.values()):
+            if self.plan.fresh or not all(self._scored(found) for found in answers.values()):
                 try:
                     self._work(models, answers, kit, python)
                 except BaseException:
@@ -251,11 +248,19 @@ class _Run:
         for name, model in models.items():
             self._score(model, answers[name], process, kit.judge())
 
-    def _answer_path(self, model: str) -> Path:
-        """One file for each model, set of prompts and way of generating."""
-        story = json.dumps([self.prompts.name, self.generation], sort_keys=True)
-        name = f"{model}-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
-        return self.work / "answers" / f"{name}.jsonl"
+    def _answer_files(self, model: str) -> dict[str, Path]:
+        """Of each dataset the file for this model, these prompts and this way of generating.
+
+        A question that a server was asked once is not asked again, whatever else is asked and how
+        many. In a batch its company is a part of the way, so that all share one file.
+        """
+        files = {}
+        for dataset, asked in self.prompts.stories.items():
+            prompts = self.prompts.name if self.plan.engine == "batch" else asked
+            story = json.dumps([prompts, self.generation], sort_keys=True)
+            name = f"{model}-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
+            files[dataset] = self.work / "answers" / f"{name}.jsonl"
+        return files
 
     def _answered(self, answers: AnswerFile) -> bool:
         """Every question that can be asked has an answer."""
@@ -276,25 +281,29 @@ class _Run:
 
     def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
         """Ask what has no answer yet; the kit may still be making the prompts at the start."""
-        if self._answered(answers):
+        if not self.plan.fresh and self._answered(answers):
             return
 
         def count(done: int) -> None:
             total = len(self.prompts.questions)
             self.report(Progress("answers", model.labels.student, done, total))
 
+        def begin() -> None:
+            self.prompts.finish(kit)
+            questions = self.prompts.questions
+            if self.plan.fresh:
+                answers.forget(questions)
+            answers.note_problems(questions)
+            count(len(questions) - len(answers.missing(questions)))
+
         if self.plan.engine == "batch":
             offline = OfflineModel(model, self.plan.device, self.plan.pixels)
-            self.prompts.finish(kit)
-            answers.note_problems(self.prompts.questions)
-            count(len(answers.found))
+            begin()
             size = self.plan.batch
             answer_in_batches(offline, self.prompts, answers, self._sampling, size, count)
             return
         with self._client(model) as client:
-            self.prompts.finish(kit)
-            answers.note_problems(self.prompts.questions)
-            count(len(answers.found))
+            begin()
             ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
 
     def _sampling(self, question: Question) -> Sampling:

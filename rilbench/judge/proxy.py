@@ -99,6 +99,7 @@ class JudgeProxy:
         self._replies: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
         self._outcomes: dict[str, str] = {}
+        self._named: set[str] = set()
         self._asking: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._in_a_row = 0
         self._jitter = random.Random()
@@ -138,17 +139,19 @@ class JudgeProxy:
 
     def begin(self) -> None:
         """Begin a job of a kit: an earlier one's failures are forgotten, and so is its story."""
-        self._failed, self._outcomes = {}, {}
+        self._failed, self._outcomes, self._named = {}, {}, set()
         self._in_a_row, self.trouble = 0, ""
 
     def story(self) -> dict[str, Any]:
         """What was asked since `begin`: all distinct prompts, in no order, and who replied.
 
-        ``verdicts`` are numbers of distinct prompts: ``asked``, and of those ``judge`` (it replied
-        now), ``cached`` (it had replied before), ``failed``.
+        ``models`` are the names under which the server replied: two, where an alias was moved to
+        another model meanwhile. ``verdicts`` are numbers of distinct prompts: ``asked``, and of
+        those ``judge`` (it replied now), ``cached`` (it had replied before), ``failed``.
         """
         found = Counter(self._outcomes.values())
         return {
+            "models": sorted(self._named),
             "asked_sha256": hashlib.sha256("".join(sorted(self._outcomes)).encode()).hexdigest(),
             "verdicts": {
                 "asked": found.total(),
@@ -212,6 +215,7 @@ class JudgeProxy:
             self.counts["failed"] += 1
             self._note(text, "failed")
             return _error(503, str(error))
+        self._named.add(reply["model"])
         return web.json_response(_completion(reply))
 
     async def _reply(self, body: dict[str, Any], text: str) -> dict[str, Any]:

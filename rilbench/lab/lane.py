@@ -18,7 +18,7 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.lab.experiment import STUDENT, Job, Settings
 from rilbench.lab.places import Places
-from rilbench.lab.row import Cost, Failure, Row, outcomes
+from rilbench.lab.row import FIGURES, Cost, Failure, Row, outcomes
 from rilbench.ledger import Evaluation, utc_now
 from rilbench.locations import locate, nano_folder
 from rilbench.recipe import Recipe
@@ -209,10 +209,15 @@ def evaluated(found: Evaluation) -> dict[str, Any]:
 
 def _measured(folder: Path, recipe: Recipe, places: Places) -> dict[str, Any]:
     """The parts of a row that a run's folder gives."""
-    from rilbench.train.summary import curves, read_steps
+    from rilbench.train.summary import curves, figures, read_steps
 
-    found = curves(read_steps(folder / "metrics.jsonl"))
-    return {"curves": found, "cost": cost(folder, recipe, places)}
+    steps = read_steps(folder / "metrics.jsonl")
+    found = figures(folder, steps)
+    return {
+        "curves": curves(steps),
+        "cost": cost(folder, recipe, places),
+        "figures": {name: round(found[name], 6) for name in FIGURES if found.get(name)},
+    }
 
 
 def cost(folder: Path, recipe: Recipe, places: Places) -> Cost:

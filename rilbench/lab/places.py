@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rilbench.check.baseline import FILE
+
 
 @dataclass(frozen=True)
 class Places:
-    """``results`` is committed; ``work`` is not and may be deleted when all rows are there."""
+    """``results`` is committed; ``work`` is not and may be deleted when all rows are there.
+
+    ``baseline`` has the gate's bounds, beside those of other models.
+    """
 
     results: Path = Path("results/nano")
     work: Path = Path("runs/lab")
+    baseline: Path = FILE
 
     @property
     def rows(self) -> Path:
@@ -22,11 +28,6 @@ class Places:
     def tuned(self) -> Path:
         """The grid's choice."""
         return self.results / "tuned.json"
-
-    @property
-    def gate(self) -> Path:
-        """The gate's bounds, and what they are worth."""
-        return self.results / "gate.json"
 
     @property
     def styles(self) -> Path:

@@ -15,6 +15,9 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.ledger import Sample
 
+FIGURES = ("step_seconds", "step_cpu_seconds", "yardstick_seconds", "memory_gb")
+"""What a step took and held: see `rilbench.train.summary.figures`."""
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -68,7 +71,8 @@ class Row:
     """One run of one student with one seed, and everything that a reader may ask about it.
 
     ``settings`` are those that differ from the recipe's; ``scores`` go from 0 to 100; ``curves``
-    has one value for each step. A failed run has no scores.
+    has one value for each step; ``figures`` are `FIGURES`, as far as they were measured. A failed
+    run has no scores.
     """
 
     experiment: str
@@ -93,6 +97,7 @@ class Row:
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     curves: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
 
     def mean(self, columns: Iterable[str]) -> float | None:

@@ -114,12 +114,9 @@ class Ledger:
             own = {"evaluation_id": number}
             scores = evaluation.scores
             self._db["scores"].insert_all(
-                {**own, **dataclasses.asdict(each), "comparability": each.comparability}
-                for each in scores
+                {**own, **vars(each), "comparability": each.comparability} for each in scores
             )
-            self._db["samples"].insert_all(
-                {**own, **dataclasses.asdict(each)} for each in evaluation.samples
-            )
+            self._db["samples"].insert_all({**own, **vars(each)} for each in evaluation.samples)
         return number
 
     def record_run(self, run: Run) -> None:

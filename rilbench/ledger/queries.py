@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rilbench.ledger.database import Ledger
+from rilbench.ledger.records import Sample
 
 Tally = dict[str, dict[float, int]]
 """By stratum: how many questions had each outcome."""
@@ -69,6 +70,28 @@ def pairs(ledger: Ledger, first: int, second: int) -> list[Pair]:
         "WHERE a.evaluation_id = :first ORDER BY a.benchmark, a.question_id"
     )
     return [Pair(*row) for row in ledger.rows(query, {"first": first, "second": second})]
+
+
+def changed(ledger: Ledger, first: int, second: int) -> tuple[list[Sample], list[Sample]]:
+    """Return both evaluations' samples whose outcome differs, or that only one of them has.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    names = ", ".join(f"a.{field}" for field in Sample.__dataclass_fields__)
+    query = (
+        f"SELECT {names} FROM samples a LEFT JOIN samples b ON b.evaluation_id = :other "
+        "AND b.benchmark = a.benchmark AND b.question_id = a.question_id "
+        "WHERE a.evaluation_id = :own "
+        "AND (b.evaluation_id IS NULL OR a.score IS NOT b.score) ORDER BY a.rowid"
+    )
+    sides = ({"own": first, "other": second}, {"own": second, "other": first})
+    fields = tuple(Sample.__dataclass_fields__)
+    one, two = (
+        [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query, side)]
+        for side in sides
+    )
+    return one, two
 
 
 def paper_scores(ledger: Ledger, file: str) -> list[PaperScore]:

@@ -16,12 +16,14 @@ from rilbench.report.scores import (
     MEAN,
     ScoreRow,
     model_label,
+    paired_tests,
     score_rows,
     score_rows_of_paper,
     suite_label,
 )
 from rilbench.report.subjects import Subject, find_subjects
 from rilbench.report.text import MINUS, NOTHING, clean, label
+from rilbench.table.paper import same_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +93,14 @@ def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -
         UserError: a name stands for nothing, or for several runs or models.
     """
     subjects = find_subjects(ledger, names, teachers)
-    rows, paper = score_rows(ledger, subjects), score_rows_of_paper()
+    rows, paper = score_rows(ledger, subjects), score_rows_of_paper(ledger)
     near = _near(subjects, paper)
     runs = [each.run for each in subjects if each.run is not None]
     sets = question_sets(ledger, subjects)
     return Report(
         title=label(", ".join(each.name for each in subjects)),
         subtitle=_subtitle(subjects),
-        facts=_facts(subjects, rows, sets),
+        facts=_facts(ledger, subjects, rows),
         rows=rows,
         paper=paper,
         near=near,
@@ -128,9 +130,9 @@ def _subtitle(subjects: Sequence[Subject]) -> str:
 def _near(subjects: Sequence[Subject], paper: Sequence[ScoreRow]) -> str:
     """The paper's student of the same name; else the first, which the paper puts first as well."""
     students = list(dict.fromkeys(row.group for row in paper))
-    own = {each.student.casefold() for subject in subjects for each in subject.after}
-    own |= {subject.run.student.casefold() for subject in subjects if subject.run}
-    return next((student for student in students if student.casefold() in own), students[0])
+    own = {same_name(each.student) for subject in subjects for each in subject.after}
+    own |= {same_name(subject.run.student) for subject in subjects if subject.run}
+    return next((student for student in students if same_name(student) in own), students[0])
 
 
 def _bars(
@@ -148,14 +150,13 @@ def _bars(
     ]
 
 
-def _facts(
-    subjects: Sequence[Subject], rows: Sequence[ScoreRow], sets: Sequence[QuestionSet]
-) -> list[Fact]:
+def _facts(ledger: Ledger, subjects: Sequence[Subject], rows: Sequence[ScoreRow]) -> list[Fact]:
+    after = [row for row in rows if row.role == "after"]
     if len(subjects) > 1:
-        found = [_average(row, row.label) for row in rows if row.role == "after"]
+        found = [_average(row, row.label) for row in after]
         return [each for each in found if each is not None][:8]
-    facts = [_average(row, "Mean score") for row in rows if row.role == "after"][:1]
-    facts += [_outcomes(own) for own in sets][:1]
+    facts = [_average(row, "Mean score") for row in after[:1]]
+    facts += _change(ledger, subjects[0])
     run = subjects[0].run
     return [each for each in (*facts, *(_effort(run) if run else ())) if each is not None]
 
@@ -164,34 +165,33 @@ def _average(row: ScoreRow, name: str) -> Fact | None:
     cell = row.cells[MEAN]
     if cell.value is None:
         return None
-    interval = "" if cell.low is None else f"95 % {cell.low:.1f} to {cell.high:.1f}"
-    if cell.difference is None:
-        return Fact(label=name, value=f"{cell.value:.1f}", note=interval)
-    return Fact(
-        label=name,
-        value=f"{cell.value:.1f}",
-        note=f"{cell.difference:+.1f} from the start" + (f"; {interval}" if interval else ""),
-        tone=_tone(cell.difference),
-    )
+    interval = "" if cell.low is None else f"95 % interval {cell.low:.1f} to {cell.high:.1f}"
+    change = "" if cell.difference is None else f"{_signed(cell.difference)} from the start"
+    return Fact(label=name, value=f"{cell.value:.1f}", note=interval or change)
 
 
-def _tone(difference: float) -> str:
-    return "" if round(difference, 1) == 0 else "gain" if difference > 0 else "loss"
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", MINUS)
 
 
-def _outcomes(own: QuestionSet) -> Fact | None:
-    """How many questions the training gained and lost."""
-    sides = {column.role: number for number, column in enumerate(own.columns)}
-    if "before" not in sides or "after" not in sides:
-        return Fact(label="Questions", value=f"{len(own.questions):,}")
-    gained = lost = 0
-    for question in own.questions:
-        before, after = (question.answers[sides[role]] for role in ("before", "after"))
-        scores = [None if each is None else each.score for each in (before, after)]
-        if scores[0] is not None and scores[1] is not None:
-            gained, lost = gained + (scores[1] > scores[0]), lost + (scores[1] < scores[0])
-    value = f"+{gained:,} {MINUS}{lost:,}"
-    return Fact(label="Questions gained, lost", value=value, note=f"of {len(own.questions):,}")
+def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
+    """What training changed, by the paired comparison of the first evaluation with its start."""
+    if not subject.before:
+        return []
+    after = subject.after[0]
+    same = [e for e in subject.before if (e.suite, e.kit) == (after.suite, after.kit)]
+    tests = paired_tests(ledger, same[0], after) if same else {}
+    if not tests:
+        return []
+    mean = tests.get(MEAN) or next(iter(tests.values()))
+    change = mean.difference
+    ends = f"95 % interval {_signed(change.low)} to {_signed(change.high)}"
+    tone = {"better": "gain", "worse": "loss"}.get(mean.verdict, "")
+    moved = f"+{mean.gained:,} {MINUS}{mean.lost:,}"
+    return [
+        Fact(label="Change from the start", value=_signed(change.mean), note=ends, tone=tone),
+        Fact(label="Questions gained, lost", value=moved, note=f"of {mean.questions:,}"),
+    ]
 
 
 def _effort(run: Run) -> list[Fact]:

@@ -8,16 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rilbench.columns import COLUMNS
+from rilbench.errors import UserError
 from rilbench.evaluate.suite import SUITES
 from rilbench.ledger import Evaluation, Ledger
-from rilbench.ledger.queries import Tally, tallies
+from rilbench.ledger.queries import pairs, tallies
 from rilbench.report.subjects import Subject
 from rilbench.report.text import label
-from rilbench.table.compare import measured_rows
-from rilbench.table.paper import paper_rows
-from rilbench.table.rows import TableRow
+from rilbench.table.intervals import Tallies
+from rilbench.table.measured import Settings, measured_rows
+from rilbench.table.paired import Paired, paired
+from rilbench.table.paper import PaperCells, main_rows, other_rows
+from rilbench.table.rows import AVERAGE, UNTRAINED, TableRow, minus
 
-MEAN = "average"
+MEAN = AVERAGE
 """The last column of a row."""
 
 _KITS = {"ms-vlmeval": "VLMEvalKit"}
@@ -35,6 +38,9 @@ class Cell:
         value: 0 to 100; None where there is none.
         low, high: the 95 % interval over questions; None where it is not known.
         difference: from the row's starting point; None where there is nothing to compare.
+        decided: the paired test says that the difference is more than chance; of the paper's
+            differences that is not known.
+        paper: the paper's number for the same student, method and teacher.
         heat: 0 to 1, where the value stands between the least and the most of its column.
         note: what a reader must know of it.
     """
@@ -43,8 +49,15 @@ class Cell:
     low: float | None = None
     high: float | None = None
     difference: float | None = None
+    decided: bool = False
+    paper: float | None = None
     heat: float | None = None
     note: str = ""
+
+    @property
+    def from_paper(self) -> float | None:
+        """The difference from the paper's number."""
+        return minus(self.value, self.paper)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,11 @@ class ScoreRow:
         return any(cell.difference is not None for cell in self.cells.values())
 
     @property
+    def has_paper(self) -> bool:
+        """The paper has the same student, method and teacher."""
+        return any(cell.paper is not None for cell in self.cells.values())
+
+    @property
     def remarks(self) -> list[str]:
         """Its cells' notes, the columns of one note together."""
         notes: dict[str, list[str]] = {}
@@ -90,12 +108,27 @@ def score_rows(ledger: Ledger, subjects: Sequence[Subject]) -> list[ScoreRow]:
         for role, each in subject.evaluations:
             start = starts.get((each.start_fingerprint or "", each.suite, each.kit))
             seen.setdefault(each.id or 0, (role, each, start))
-    counts = tallies(ledger, seen) if seen else {}
-    rows = [
-        _measured(role, _table_row(each, start), counts, several=len(subjects) > 1)
-        for role, each, start in seen.values()
-    ]
+    settings = Settings(
+        suite_columns=suite_columns,
+        tallies=tallies(ledger, seen) if seen else {},
+        paper=PaperCells([*main_rows(ledger), *other_rows(ledger)]),
+        each_seed=True,
+    )
+    rows = []
+    for role, each, start in seen.values():
+        tests = paired_tests(ledger, start, each) if start is not None else {}
+        row = _table_row(each, start, settings)
+        rows.append(_measured(role, row, tests, settings.tallies, several=len(subjects) > 1))
     return _heated(_told_apart(rows))
+
+
+def paired_tests(ledger: Ledger, first: Evaluation, second: Evaluation) -> dict[str, Paired]:
+    """The paired comparison of two evaluations, by column; empty where nothing is common."""
+    try:
+        found = paired(pairs(ledger, first.id or 0, second.id or 0), first, second)
+    except UserError:
+        return {}
+    return {each.benchmark: each for each in found}
 
 
 def _told_apart(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
@@ -109,18 +142,20 @@ def _told_apart(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     ]
 
 
-def score_rows_of_paper() -> list[ScoreRow]:
-    """The paper's rows, with their differences from the untrained student."""
+def score_rows_of_paper(ledger: Ledger) -> list[ScoreRow]:
+    """The paper's main table, with the differences from the untrained student."""
+    printed = main_rows(ledger)
+    bases = {row.student: row for row in printed if row.method == UNTRAINED}
     rows = []
-    bases = {row.student: row for row in paper_rows() if row.method == "base"}
-    for row in paper_rows():
-        base = bases.get(row.student) if row.method != "base" else None
-        cells = {}
-        for column in (*COLUMNS, MEAN):
-            value = _value(row, column)
-            before = None if base is None else _value(base, column)
-            both = value is not None and before is not None
-            cells[column] = Cell(value=value, difference=value - before if both else None)  # type: ignore[operator]
+    for row in printed:
+        base = bases.get(row.student) if row.method != UNTRAINED else None
+        cells = {
+            column: Cell(
+                value=row.value(column),
+                difference=minus(row.value(column), base.value(column)) if base else None,
+            )
+            for column in (*COLUMNS, MEAN)
+        }
         name = row.method if row.teacher == "none" else f"{row.method} {row.teacher}"
         rows.append(
             ScoreRow(
@@ -135,10 +170,10 @@ def score_rows_of_paper() -> list[ScoreRow]:
     return _heated(rows)
 
 
-def _table_row(evaluation: Evaluation, start: Evaluation | None) -> TableRow:
+def _table_row(evaluation: Evaluation, start: Evaluation | None, settings: Settings) -> TableRow:
     """The table's own row of an evaluation: the one place that knows how the table is made."""
     beside = [evaluation] if start is None else [evaluation, start]
-    rows = measured_rows(beside, suite_columns)
+    rows = measured_rows(beside, settings)
     return next(row for row in rows if row.evaluation is evaluation)
 
 
@@ -164,52 +199,52 @@ def suite_label(evaluation: Evaluation) -> str:
 
 
 def _measured(
-    role: str, row: TableRow, counts: Mapping[tuple[int, str], Tally], *, several: bool
+    role: str,
+    row: TableRow,
+    tests: Mapping[str, Paired],
+    counts: Tallies,
+    *,
+    several: bool,
 ) -> ScoreRow:
     evaluation = row.evaluation
     assert evaluation is not None
-    number = evaluation.id or 0
-    own = {column: counts[number, column] for column in COLUMNS if (number, column) in counts}
-    cells = {column: _cell(row, column, own, evaluation) for column in (*COLUMNS, MEAN)}
+    cells = {c: _cell(row, c, tests.get(c), counts) for c in (*COLUMNS, MEAN)}
     return ScoreRow(
         source="measured",
         group=suite_label(evaluation),
         label=model_label(evaluation, several=several),
         role=role,
-        evaluation=number,
+        evaluation=evaluation.id or 0,
         cells=cells,
     )
 
 
-def _cell(row: TableRow, column: str, own: Mapping[str, Tally], evaluation: Evaluation) -> Cell:
-    value = _value(row, column)
-    difference = row.difference.get(column) if row.difference is not None else None
+def _cell(row: TableRow, column: str, test: Paired | None, counts: Tallies) -> Cell:
+    own = row.cells[column]
+    assert row.evaluation is not None
     wanted = suite_columns(row.suite) if column == MEAN else [column]
-    there = [own[name] for name in wanted if name in own]
-    low, high = _interval(there, value) if len(there) == len(wanted) else (None, None)
+    honest = all(_is_mean(row, name, counts) for name in wanted)
+    interval = own.questions if honest else None
     return Cell(
-        value=value,
-        low=low,
-        high=high,
-        difference=difference,
-        note=_note(row, column, evaluation),
+        value=own.value,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        difference=row.difference.get(column) if row.difference is not None else None,
+        decided=test is not None and test.verdict in ("better", "worse"),
+        paper=own.paper,
+        note=_note(row, column, row.evaluation),
     )
 
 
-def _value(row: TableRow, column: str) -> float | None:
-    return row.average if column == MEAN else row.scores[column]
+def _is_mean(row: TableRow, column: str, counts: Tallies) -> bool:
+    """Whether the kit's score is the mean of the answers that the ledger has."""
+    from rilbench.stats import tally_mean
 
-
-def _interval(counts: Sequence[Tally], value: float | None) -> tuple[float | None, float | None]:
-    """The ends of the interval in points, where the outcomes' mean is the score."""
-    from rilbench.report.interim import bootstrap_average
-
-    if value is None:
-        return None, None
-    found = bootstrap_average(counts)
-    if abs(100 * found.mean - value) > _NEAR:
-        return None, None
-    return 100 * found.low, 100 * found.high
+    assert row.evaluation is not None
+    tally, value = counts.get((row.evaluation.id or 0, column)), row.scores[column]
+    if not tally or value is None:
+        return False
+    return abs(100 * tally_mean(tally) - value) < _NEAR
 
 
 def _note(row: TableRow, column: str, evaluation: Evaluation) -> str:

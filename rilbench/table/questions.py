@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Sample
+from rilbench.ledger.queries import Pair
 from rilbench.locations import locate
 
 CAUSES = (
@@ -57,6 +58,18 @@ def differences(
             name = next(each.question_id for each in (a, b) if each is not None)
             found.append(Difference(key[0], name, _cause(a, b), a, b))
     return found
+
+
+def matched(
+    first: Iterable[Sample], second: Iterable[Sample], *, same_kit: bool = True
+) -> list[Pair]:
+    """Return the questions that both asked, matched as in `differences`."""
+    left, right = _named(first, same_kit), _named(second, same_kit)
+    return [
+        Pair(a.benchmark, a.question_id, a.stratum, a.score, right[key].score)
+        for key, a in left.items()
+        if key in right
+    ]
 
 
 def _named(samples: Iterable[Sample], same_kit: bool) -> dict[tuple[str, ...], Sample]:

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import html
 import io
-import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
-from rilbench.table.rows import TableRow
+from rilbench.stats import Interval
+from rilbench.table.lines import ALL, beneath, cross_check, printable, trace, values
+from rilbench.table.rows import AVERAGE, Table, TableRow
 
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from rilbench.ledger import Evaluation
-
-_NONE = "-"
-_CROSS_CHECK = "lmms-eval"
-"""The kit whose rows say so; the others are VLMEvalKit's."""
-_UNLIKE = "≠"
-
-# At most five wide, so that 14 columns and the names fit into 100.
-_SHORT = {
-    "ChartQA": "Chart\nQA",
-    "MathVista": "Math\nVista",
-    "MMB-CN": "MMB\n-CN",
-    "MM-Vet": "MM\n-Vet",
-    "MM-Vet-v2": "MM\nVet2",
-    "MMMU-Pro": "MMMU\n-Pro",
-    "MMStar": "MM\nStar",
-    "SEED2+": "SEED\n2+",
-}
-_NAMES_WIDTH = 18  # A longer name goes on in the next line.
+_NAMES = ("source", "student", "method", "teacher", "suite")
 
 
-def render(rows: Sequence[TableRow], table_format: str, *, colour: bool = False) -> str:
+def render(table: Table, table_format: str, *, colour: bool = False) -> str:
     """Return the table as text, without a line feed at its end.
 
     Nothing is cut to the width of a terminal. Colour (escape sequences) is only for "rich", and
@@ -46,183 +29,160 @@ def render(rows: Sequence[TableRow], table_format: str, *, colour: bool = False)
         UserError: there is no such format.
     """
     if table_format == "rich":
-        return _rich(rows, colour)
+        from rilbench.table.terminal import terminal
+
+        return terminal(table, colour)
     if table_format not in _PLAIN:
         known = ", ".join(FORMATS)
         raise UserError(f"there is no table format {table_format!r}; take one of {known}")
-    return _PLAIN[table_format](rows)
+    return _PLAIN[table_format](table)
 
 
-def _json(rows: Sequence[TableRow]) -> str:
-    names = ("source", "student", "method", "teacher", "suite")
-    listed = [
-        {
-            **{name: getattr(row, name) for name in names},
-            "suite": row.suite + _cross_check(row),
-            "scores": {column: row.scores[column] for column in COLUMNS},
-            "average": row.average,
+# ---- for a program
+
+
+def _json(table: Table) -> str:
+    rows = [_record(row) for row in table.rows]
+    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _record(row: TableRow) -> dict[str, Any]:
+    record = {
+        **{name: getattr(row, name) for name in _NAMES},
+        "suite": row.suite + cross_check(row),
+        "scores": {column: row.scores[column] for column in COLUMNS},
+        "average": row.average,
+    }
+    if row.source == "measured":
+        numbers = dict.fromkeys(each.id for each in row.evaluations if each.id is not None)
+        record |= {
+            "seeds": row.seeds,
+            "evaluations": list(numbers),
+            "from_start": row.difference,
+            "unlike": list(row.unlike),
+            "cells": {column: _cell(row, column) for column in ALL},
         }
-        for row in rows
-    ]
-    return json.dumps(listed, indent=2, ensure_ascii=False, allow_nan=False)
+    return record
 
 
-def _markdown(rows: Sequence[TableRow]) -> str:
-    names = ("source", "student", "method", "teacher", "suite")
-    lines = [[*names, *COLUMNS, "average"], ["---"] * len(names) + ["---:"] * (len(COLUMNS) + 1)]
-    for row in rows:
-        cells = [_escaped(getattr(row, name)) for name in names]
-        cells[-1] += _cross_check(row)
-        for column in (*COLUMNS, "average"):
-            value, difference = _value(row, column), _difference(row, column)
-            cells.append(f"{value} ({difference})" if difference not in ("", _NONE) else value)
-        lines.append(cells)
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    notes = "\n".join(f"- {_escaped(note)}" for note in _notes(rows))
-    return f"{table}\n\n{notes}" if notes else table
+def _cell(row: TableRow, column: str) -> dict[str, Any]:
+    cell = row.cells[column]
+    return {
+        "evaluations": [origin.evaluation.id for origin in cell.origins],
+        "questions_95": _ends(cell.questions),
+        "runs_95": _ends(cell.runs),
+        "paper": cell.paper,
+        "reproduced": cell.reproduced,
+        "differs_in": list(cell.odd),
+    }
 
 
-def _escaped(text: str) -> str:
+def _ends(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def _csv(table: Table) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    mean = AVERAGE if not table.over else table.mean
+    writer.writerow([*_NAMES, "origin", *COLUMNS, mean])
+    for row in table.rows:
+        origin = row.origin or " ".join(
+            str(each.id) for each in row.evaluations if each.id is not None
+        )
+        names = [_plain(getattr(row, name)) for name in _NAMES]
+        names[-1] += cross_check(row)
+        numbers = ["" if v is None else f"{v:.10g}" for v in map(row.value, ALL)]
+        writer.writerow([*names, origin, *numbers])
+    return text.getvalue().removesuffix("\n")
+
+
+def _plain(text: str) -> str:
+    """A label that no spreadsheet takes for a formula."""
+    text = printable(text)
+    return f"'{text}" if text[:1] in "=+-@" else text
+
+
+# ---- for a document
+
+
+def _body(table: Table) -> Iterator[list[str]]:
+    """Rows as text, and beneath each measured one what stands behind it."""
+    for row in table.rows:
+        names = [printable(getattr(row, name)) for name in _NAMES]
+        names[-1] += cross_check(row)
+        names[2] += trace(row)
+        if row.origin:
+            names[0] = row.origin
+        yield [*names, *values(row)]
+        for name, cells in beneath(row):
+            yield ["", "", name, "", "", *cells]
+
+
+def _markdown(table: Table) -> str:
+    lines = [[*_NAMES, *COLUMNS, table.mean], ["---"] * len(_NAMES) + ["---:"] * len(ALL)]
+    lines += [[_markdown_cell(cell) for cell in cells] for cells in _body(table)]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    notes = "\n".join(f"- {_markdown_cell(note)}" for note in table.notes)
+    return f"{text}\n\n{notes}" if notes else text
+
+
+def _markdown_cell(text: str) -> str:
     """Return ``text`` so that it stays in its cell."""
-    text = _printable(text)
+    text = printable(text)
     for mark, code in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(mark, code)
-    return text.replace("\\", "\\\\").replace("|", "\\|")
+    return re.sub(r"([\\|*_`\[\]])", r"\\\1", text)
 
 
-_PLAIN: dict[str, Callable[[Sequence[TableRow]], str]] = {"markdown": _markdown, "json": _json}
+def _latex(table: Table) -> str:
+    """A booktabs table; the document needs ``\\usepackage{booktabs,textcomp}``."""
+    head = ["Student", "Method", "Teacher", *COLUMNS, table.mean]
+    lines = [rf"\begin{{tabular}}{{lll{'r' * len(ALL)}}}", r"\toprule"]
+    lines += [" & ".join(map(_latex_cell, head)) + r" \\", r"\midrule"]
+    before = None
+    for cells in _body(table):
+        names, numbers = cells[: len(_NAMES)], cells[len(_NAMES) :]
+        if names[1] and before not in (None, names[1]):
+            lines.append(r"\addlinespace")
+        before = names[1] or before
+        lines.append(" & ".join(map(_latex_cell, [*names[1:4], *numbers])) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, *(f"% {printable(note)}" for note in table.notes)])
+
+
+_LATEX = {
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"±": r"$\pm$", "≠": r"$\neq$", "†": r"$^\dagger$"},
+    **{"✓": r"$\checkmark$", "<": r"\textless{}", ">": r"\textgreater{}", "…": r"\ldots{}"},
+}
+
+
+def _latex_cell(text: str) -> str:
+    return "".join(_LATEX.get(mark, mark) for mark in printable(text))
+
+
+def _html(table: Table) -> str:
+    """A table element with a list of notes, for a page of the reader's."""
+
+    def line(cells: list[str], kind: str) -> str:
+        return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+
+    head = line([*_NAMES, *COLUMNS, table.mean], "th")
+    body = "\n".join(line(cells, "td") for cells in _body(table))
+    notes = "\n".join(f"<li>{html.escape(printable(note))}</li>" for note in table.notes)
+    text = f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    return f"{text}\n<ul>\n{notes}\n</ul>" if notes else text
+
+
+_PLAIN: dict[str, Callable[[Table], str]] = {
+    "markdown": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+    "html": _html,
+    "json": _json,
+}
 
 FORMATS = ("rich", *_PLAIN)
 """The names that :func:`render` takes."""
-
-
-def _rich(rows: Sequence[TableRow], colour: bool) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.HORIZONTALS, show_edge=False, padding=0, header_style="bold")
-    table.add_column("", max_width=_NAMES_WIDTH, overflow="fold")
-    for column in COLUMNS:
-        table.add_column(_SHORT.get(column, column), justify="right", no_wrap=True)
-    table.add_column("mean", justify="right", no_wrap=True, style="bold")
-
-    sections = itertools.groupby(rows, key=lambda row: row.source)
-    for source, section in sections:
-        table.add_section()
-        table.add_row(Text(source.upper(), style="dim"))
-        groups = itertools.groupby(section, key=lambda row: (row.student, row.suite))
-        for (student, suite), group in groups:
-            title = student if suite == "paper" else f"{student}, {suite} suite"
-            table.add_row(Text(_printable(title), style="bold"))
-            for row in group:
-                for cells in _lines(row):
-                    table.add_row(*cells)
-
-    text = io.StringIO()
-    console = Console(
-        file=text,
-        width=1000,  # The table takes what it needs; no terminal's width cuts it.
-        force_terminal=colour,
-        color_system="standard" if colour else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    console.print(table)
-    for note in _notes(rows):
-        console.print(Text(_printable(note), style="dim"))
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
-
-def _lines(row: TableRow) -> Iterator[list[Text]]:
-    """Yield the cells of a row and, if it has them, of its differences beneath."""
-    from rich.text import Text
-
-    columns = (*COLUMNS, "average")
-    values = [_value(row, column) for column in columns]
-    yield [Text(f"  {_label(row)}"), *(Text(cell, style=_style(cell, "")) for cell in values)]
-    if row.difference is not None:
-        signed = [_difference(row, column) for column in columns]
-        cells = [Text(cell, style=_style(cell, "red")) for cell in signed]
-        yield [Text("    from start", style="dim"), *cells]
-
-
-def _style(cell: str, minus: str) -> str:
-    """Return the style of a number: gains green, losses as told, nothing at all dim."""
-    if cell in (_NONE, _UNLIKE, "0.0"):
-        return "dim"
-    return "green" if cell.startswith("+") else minus
-
-
-def _label(row: TableRow) -> str:
-    label = row.method if row.teacher == "none" else f"{row.method} {row.teacher}"
-    return _printable(label) + _cross_check(row)
-
-
-def _cross_check(row: TableRow) -> str:
-    other = row.evaluation is not None and row.evaluation.kit == _CROSS_CHECK
-    return f" ({_CROSS_CHECK})" if other else ""
-
-
-def _printable(text: str) -> str:
-    """Return a label without line feeds and escape sequences: it comes from a model's folder."""
-    return "".join(mark if mark.isprintable() else " " for mark in text)
-
-
-def _value(row: TableRow, column: str) -> str:
-    value = row.average if column == "average" else row.scores[column]
-    return _NONE if value is None else f"{value:.1f}"
-
-
-def _difference(row: TableRow, column: str) -> str:
-    """Return a signed difference, "≠" for scores that are not alike, "-" for none."""
-    if row.difference is None:
-        return ""
-    if column in row.unlike:
-        return _UNLIKE
-    value = row.difference[column]
-    if value is None:
-        return _NONE
-    rounded = round(value, 1)
-    return f"{rounded:+.1f}" if rounded else "0.0"
-
-
-def _notes(rows: Sequence[TableRow]) -> list[str]:
-    """Return what a reader must know about the measured rows."""
-    measured = [row.evaluation for row in rows if row.evaluation is not None]
-    notes = []
-    if any(row.suite != "paper" for row in rows):
-        notes.append("The mean is over the benchmarks of the row's own suite.")
-    judged = {(s.benchmark, s.judge) for each in measured for s in each.scores if s.judge}
-    for benchmark in COLUMNS:
-        judges = sorted({judge or "" for name, judge in judged if name == benchmark})
-        if judges:
-            notes.append(f"{benchmark}: judged by {' and '.join(judges)}.")
-    for each in measured:
-        missing = [f"{s.benchmark} {s.missing} of {s.questions}" for s in each.scores if s.missing]
-        if missing:
-            model = f"{each.student} {each.method} {each.teacher}"
-            notes.append(f"{model}: missing verdicts: {', '.join(missing)}.")
-        notes += _partly_known(each)
-    if any(row.unlike for row in rows):
-        notes.append(f"{_UNLIKE}: not compared, since kit, data, metric or judge differ.")
-    return notes
-
-
-def _partly_known(each: Evaluation) -> list[str]:
-    """Return what weakens a model's scores besides missing verdicts."""
-    model = f"{each.student} {each.method} {each.teacher}"
-    cut = [f"{s.benchmark} {s.truncated} of {s.questions}" for s in each.scores if s.truncated]
-    unknown = [s.benchmark for s in each.scores if s.data_state == "unverified"]
-    sampled = [s.benchmark for s in each.scores if s.sampled is not None]
-    notes = []
-    if cut:
-        notes.append(f"{model}: answers cut at the longest length: {', '.join(cut)}.")
-    if unknown:
-        notes.append(f"{model}: data unverified: {', '.join(unknown)}.")
-    if sampled:
-        notes.append(f"{model}: a sample of the questions only: {', '.join(sampled)}.")
-    return notes

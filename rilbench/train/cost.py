@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,6 +78,11 @@ class RunCost:
         found = self._read()
         found["cpu_seconds"][stage] = (found["cpu_seconds"][stage] or 0.0) + seconds
         _write(self.folder / FILE, found)
+
+    def pace(self, figures: Mapping[str, float]) -> None:
+        """Keep how fast it went: `rilbench.train.pace.Pace.figures`."""
+        if figures:
+            _write(self.folder / FILE, self._read() | dict(figures))
 
     def collected(self, collections: Iterable[tuple[Path, str]]) -> None:
         """Take over what the responses that the run uses have cost, whoever collected them.

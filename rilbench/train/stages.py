@@ -19,6 +19,7 @@ from rilbench.train.collecting import Wanted, collect_all, student_wanted
 from rilbench.train.cost import CpuMeter, RunCost
 from rilbench.train.export import export
 from rilbench.train.finite import STOPPED
+from rilbench.train.pace import Pace, Yardstick
 from rilbench.train.process import Tail
 from rilbench.train.run_folder import Run, View, forget_after, last_step, open_run, stop_reason
 from rilbench.train.session import Session
@@ -68,7 +69,8 @@ def _train(run: Run, view: View, trackers: Sequence[str], session: Session | Non
         with nullcontext(session) if session else Session(log, keep=False) as verl:
             try:
                 with CpuMeter(lambda spent: cost.book(_stage_now(run), spent), verl.cpu_seconds):
-                    _run_trainer(run, student, view, trackers, verl)
+                    figures = _run_trainer(run, student, view, trackers, verl)
+                cost.pace(figures)
             finally:
                 cost.count()
     return export(run, found.student, view)
@@ -118,7 +120,8 @@ def _pretrained(run: Run) -> bool:
 
 def _run_trainer(
     run: Run, student: Checkpoint, view: View, trackers: Sequence[str], session: Session
-) -> None:
+) -> dict[str, float]:
+    """Train, and return how fast it went: `Pace.figures`."""
     import yaml
 
     from rilbench.train.verl_config import agent_loop_part
@@ -128,7 +131,7 @@ def _run_trainer(
         view.stage("discriminator", "skipped")
     if step >= run.recipe.schedule.steps:
         view.stage(run.recipe.method, "skipped")
-        return
+        return {}
     forget_after(run.folder, step)
     with _judge(run.recipe) as (url, model):
         job = {
@@ -144,8 +147,10 @@ def _run_trainer(
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
         view.stage(run.recipe.method, "running")
+        device = run.recipe.hardware.device
+        pace = Pace(session.cpu_seconds, Yardstick()) if device == "cpu" else None
         try:
-            session.train(job_file, run.recipe.hardware.device, view.line)
+            session.train(job_file, device, pace.watching(view.line) if pace else view.line)
         except UserError as error:
             reason = stop_reason(run)
             if reason is None:
@@ -155,6 +160,7 @@ def _run_trainer(
                 "before it; if it comes again, lower the rates in another run"
             ) from error
     view.stage(run.recipe.method, "done")
+    return pace.figures if pace else {}
 
 
 @contextmanager

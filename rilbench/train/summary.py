@@ -24,14 +24,11 @@ CURVES = (
 
 _RATE = "actor/lr"
 _MEMORY = "perf/max_memory_allocated_gb"
-"""verl's figure: of the device's memory, on a CPU of the trainer's process."""
+"""How verl's figure ends: of the device's memory, on a CPU of the policy's process."""
 
 
 def summary(run: Run, status: str) -> RunRow:
-    """Return a run as the ledger keeps it.
-
-    ``figures``: tokens, judge calls and CPU seconds by stage as in ``cost.json``; ``steps``;
-    ``step_seconds``, the median step; ``memory_gb``, the most that the trainer held.
+    """Return a run as the ledger keeps it; its ``figures`` are those of `figures`.
 
     Args:
         run: may be unfinished.
@@ -39,15 +36,6 @@ def summary(run: Run, status: str) -> RunRow:
     """
     recipe, file = run.recipe, run.folder / "recipe.yaml"
     steps = read_steps(run.folder / "metrics.jsonl")
-    seconds = [step["seconds"] for step in steps if step.get("seconds")]
-    memory = [step["verl"][_MEMORY] for step in steps if step.get("verl", {}).get(_MEMORY)]
-    cost = run.folder / FILE
-    figures: dict[str, Any] = json.loads(cost.read_text("utf-8")) if cost.exists() else {}
-    figures |= {
-        "steps": len(steps),
-        "step_seconds": statistics.median(seconds) if seconds else None,
-        "memory_gb": max(memory, default=None),
-    }
     begun = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.timezone.utc)
     return RunRow(
         name=run.folder.name,
@@ -62,9 +50,32 @@ def summary(run: Run, status: str) -> RunRow:
         finished=utc_now() if status == "finished" else None,
         family=recipe.family,
         seed=recipe.seed,
-        figures=figures,
+        figures=figures(run.folder, steps),
         curves=curves(steps),
     )
+
+
+def figures(folder: Path, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a run cost and came to.
+
+    Tokens, judge calls and CPU seconds by stage as in ``cost.json``, and there, of a run on a CPU,
+    ``step_cpu_seconds`` and ``yardstick_seconds`` (`rilbench.train.pace`); ``steps``;
+    ``step_seconds``, the median step; ``memory_gb``, the most that the trainer held.
+    """
+    seconds = [step["seconds"] for step in steps if step.get("seconds")]
+    memory = [
+        value
+        for step in steps
+        for name, value in step.get("verl", {}).items()
+        if name.endswith(_MEMORY) and value
+    ]
+    cost = folder / FILE
+    found: dict[str, Any] = json.loads(cost.read_text("utf-8")) if cost.exists() else {}
+    return found | {
+        "steps": len(steps),
+        "step_seconds": statistics.median(seconds) if seconds else None,
+        "memory_gb": max(memory, default=None),
+    }
 
 
 def record(run: Run, status: str, db: Path) -> None:

@@ -8,6 +8,7 @@ the network off and nothing cached.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import random
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from PIL import Image, ImageChops
 
 from rilbench.columns import COLUMNS
 from rilbench.evaluate.suite import find_suite
@@ -47,14 +50,19 @@ _MODELS = (
 )
 
 
-def picture(rng: random.Random) -> bytes:
-    """A JPEG file of 640 × 480 pixels, no two alike."""
-    from PIL import Image, ImageFilter
+@functools.cache
+def scenes() -> list[Image.Image]:
+    """Clouds of colour, of 480 × 360 pixels."""
+    rng = random.Random(1)
+    small = [Image.frombytes("RGB", (60, 45), rng.randbytes(60 * 45 * 3)) for _ in range(20)]
+    return [each.resize((480, 360), Image.Resampling.BICUBIC) for each in small]
 
-    noise = Image.frombytes("RGB", (80, 60), rng.randbytes(80 * 60 * 3))
-    image = noise.resize((640, 480), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
+
+def picture(rng: random.Random) -> bytes:
+    """A JPEG file, no two alike: a scene that is moved round."""
+    image = ImageChops.offset(rng.choice(scenes()), rng.randrange(480), rng.randrange(360))
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=85)
+    image.save(out, "JPEG", quality=80)
     return out.getvalue()
 
 

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 from bad_server import Reply, bad_server, ssh_port, text
+from one_file import one_file
 
 from rilbench.errors import UserError
 from rilbench.evaluate.answers import AnswerFile, ask, open_answers
@@ -59,7 +60,7 @@ def test_what_only_some_questions_meet_is_their_failure(
     limit = 4.0 if reply is HANGS else 60.0  # Good answers come late on a busy machine.
     with bad_server(lambda asked: reply if asked in bad else text()) as (url, _):
         for _ in range(2):  # A resume, which asks nothing but the bad ones, ends too.
-            with open_answers(tmp_path / "a.jsonl") as answers:
+            with open_answers(one_file(tmp_path / "a.jsonl")) as answers:
                 found = ask_all(url, answers, concurrency=8, timeout=limit)
                 failed = {name: each.finish_reason for name, each in found.items() if each.failed}
                 assert failed.keys() == set(bad), failed
@@ -88,7 +89,10 @@ def test_a_server_that_is_down_ends_it_and_what_came_is_kept(
         came += 1
         return text() if came <= good else reply
 
-    with bad_server(answer) as (url, asked), open_answers(tmp_path / "a.jsonl") as answers:
+    with (
+        bad_server(answer) as (url, asked),
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
+    ):
         with pytest.raises(UserError, match=why) as told:
             ask_all(url, answers, concurrency=1, timeout=4.0 if reply is HANGS else 60.0)
         assert "\n" not in str(told.value)
@@ -99,7 +103,7 @@ def test_a_server_that_is_down_ends_it_and_what_came_is_kept(
 def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
     with (
         bad_server(lambda _: text(None)) as (url, asked),
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
     ):
         found = ask_all(url, answers)
         assert {(each.text, each.finish_reason) for each in found.values()} == {("", "stop")}
@@ -111,7 +115,7 @@ def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
 def test_an_error_in_another_encoding_is_told(tmp_path: Path, status: int) -> None:
     with (
         bad_server(lambda _: Reply(status, b"cl\xe9 refus\xe9e")) as (url, _),
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
         pytest.raises(UserError, match=f"{status}:? cl\ufffd refus\ufffde"),
     ):
         ask_all(url, answers)
@@ -121,7 +125,7 @@ def test_an_error_in_another_encoding_is_told(tmp_path: Path, status: int) -> No
 def test_a_server_that_counts_no_tokens(tmp_path: Path, usage: object) -> None:
     with (
         bad_server(lambda _: text(usage=usage)) as (url, _),
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
     ):
         assert {each.prompt_tokens for each in ask_all(url, answers).values()} == {0}
 
@@ -143,7 +147,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path, status: 
     reply = Reply(status, b"", {"Retry-After": "2"})
     with (
         bad_server(busy_at_first(1, reply)) as (url, _),
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
     ):
         start = time.monotonic()
         found = ask_all(url, answers, patience=10.0, concurrency=1)
@@ -156,7 +160,7 @@ def test_but_not_for_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     reply = Reply(429, b"", {"Retry-After": "3600"})
     with (
         bad_server(busy_at_first(1, reply)) as (url, _),
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
     ):
         found = ask_all(url, answers, patience=10.0)
         assert not any(each.failed for each in found.values())
@@ -168,13 +172,13 @@ def test_a_busy_server_is_tried_more_often_than_a_broken_one(
     monkeypatch.setattr(chat, "_LONGEST_PAUSE", 0.01)
     with (
         bad_server(busy_at_first(30, BUSY)) as (url, _),
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
     ):
         found = ask_all(url, answers, patience=10.0)
         assert not any(each.failed for each in found.values())
     with (
         bad_server(busy_at_first(30, BROKEN)) as (url, asked),
-        open_answers(tmp_path / "b.jsonl") as answers,
+        open_answers(one_file(tmp_path / "b.jsonl")) as answers,
     ):
         with pytest.raises(UserError, match="after 3 tries"):
             ask_all(url, answers, retries=2, patience=10.0, concurrency=1)
@@ -185,7 +189,7 @@ def test_the_key_is_in_no_message(tmp_path: Path) -> None:
     key = "sk-very-secret-7"
     with (
         bad_server(lambda _: Reply(401, b"x" * 290 + f"bad key {key}".encode())) as (url, _),
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
         pytest.raises(UserError, match="401") as told,
     ):
         ask_all(url, answers, api_key=key)
@@ -195,7 +199,7 @@ def test_the_key_is_in_no_message(tmp_path: Path) -> None:
 def test_a_port_that_speaks_another_language(tmp_path: Path) -> None:
     with (
         ssh_port() as url,
-        open_answers(tmp_path / "a.jsonl") as answers,
+        open_answers(one_file(tmp_path / "a.jsonl")) as answers,
         pytest.raises(UserError, match="did not answer after 1 tries"),
     ):
         ask_all(url, answers)

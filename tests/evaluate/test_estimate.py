@@ -44,8 +44,8 @@ def test_the_price_goes_from_the_certain_to_the_possible() -> None:
     assert high == low + 4 * 500
     assert cost(found, (0.0, 1e6)) == (80, 240)
     assert read_price("0.15,0.6") == (0.15, 0.6)
-    for wrong in ("", "1", "a,b", "1,2,3", "-1,2"):
-        with pytest.raises(UserError, match="--price"):
+    for wrong in ("", "1", "a,b", "1,2,3", "-1,2", "nan,1", "1,inf"):
+        with pytest.raises(UserError, match=r"--price .* give IN,OUT"):
             read_price(wrong)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from one_file import one_file
 from PIL import Image
 
 from rilbench.checkpoint import inspect_checkpoint
@@ -123,7 +124,7 @@ def test_what_the_processor_refuses_is_that_questions_failure(
     whole = answer_all(model, prompts, tmp_path / "whole.jsonl", lambda _: None)
     for _ in range(2):  # A resume ends, too.
         path = tmp_path / "part.jsonl"
-        with open_answers(path) as answers:
+        with open_answers(one_file(path)) as answers:
             answer_in_batches(model, found, answers, lambda _: SAMPLING, 4, lambda _: None)
             assert {q.question_id for q in answers.missing(found.questions)} == set(bad)
             reason = answers.found["MMStar", "1"].finish_reason
@@ -151,7 +152,7 @@ def test_batches_go_by_length_and_hold_everything_once(prompts: PromptSet) -> No
 def answer_all(
     model: OfflineModel, prompts: PromptSet, path: Path, report: Callable[[int], None]
 ) -> dict[Any, str]:
-    with open_answers(path) as answers:
+    with open_answers(one_file(path)) as answers:
         answer_in_batches(model, prompts, answers, lambda _: SAMPLING, 4, report)
         return {key: completion.text for key, completion in answers.found.items()}
 

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from one_file import one_file
 
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.evaluate.answers import open_answers
@@ -34,7 +35,7 @@ def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
         "MMBench_DEV_EN": KitScore(100.0, (Outcome("1", 1.0, "A,B"),), 0, 1.0),
         "MMVet": KitScore(50.0, (Outcome("v1_0", None, None), Outcome("v1_1", 0.5, None)), 1, 1.0),
     }
-    with open_answers(folder / "answers.jsonl") as answers:
+    with open_answers(one_file(folder / "answers.jsonl")) as answers:
         for number, (dataset, question, _) in enumerate(rows):
             text = "" if number == 3 else f"answer {number}"
             finish = "length" if number == 1 else "stop"
@@ -82,7 +83,7 @@ def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) 
     outcomes = tuple(Outcome(str(i), 0.0, "B") for i in range(3))
     one = KitScore(100.0, (Outcome("0", 1.0, "A"),), 0, 1.0)
     three = KitScore(0.0, outcomes, 0, 1.0)
-    with open_answers(tmp_path / "answers.jsonl") as answers:
+    with open_answers(one_file(tmp_path / "answers.jsonl")) as answers:
         for key in keys:
             answers.append(key, Completion("A", "stop", 5, 1, 0.5))
         story = Story(small, prompts, "ms-vlmeval 0.0.20", {"name": "judge-7b"}, {}, {})

@@ -17,6 +17,7 @@ from fake_judge import fake_judge, says
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
+from rilbench.evaluate.answers import open_answers
 from rilbench.evaluate.judging import Judge
 from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
@@ -26,6 +27,7 @@ from rilbench.evaluate.run import Progress, _Run, evaluate, evaluate_many
 from rilbench.evaluate.suite import find_suite
 from rilbench.judge.server import RULE_JUDGE
 from rilbench.ledger import Ledger
+from rilbench.serving import Completion
 
 QUESTIONS = 63  # in the fixture's files, of the splits that count.
 
@@ -51,15 +53,15 @@ def answer_in_advance(model: Path, plan: Plan) -> int:
     environment = ensure_environment("vlmevalkit").parent.parent.name
     prompts = PromptSet(suite.datasets, plan.data, plan.work / "prompts", environment, None)
     run = _Run(plan, suite, prompts, RULE_JUDGE, None, lambda _: None)
-    path = run._answer_path(inspect_checkpoint(model).content)
-    path.parent.mkdir(parents=True)
-    usage = {"finish_reason": "stop", "prompt_tokens": 9, "completion_tokens": 2, "seconds": 0.5}
-    lines = [
-        json.dumps({"dataset": dataset, "question_id": index, "text": text, **usage})
-        for (dataset, index), text in right_answers(plan.data).items()
-    ]
-    path.write_text("\n".join(lines) + "\n" + lines[0][:40])
-    return len(lines)
+    files = run._answer_files(inspect_checkpoint(model).content)
+    known = right_answers(plan.data)
+    with open_answers(files) as answers:
+        answers.append_all(
+            {key: Completion(text, "stop", 9, 2, 0.5) for key, text in known.items()}
+        )
+    with files["MMStar"].open("a") as torn:
+        torn.write('{"dataset": "MMStar", "question_id": "0", "te')
+    return len(known)
 
 
 def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -202,19 +204,20 @@ def test_a_killed_evaluation_goes_on_where_it_was(
         f"evaluate(Path({str(checkpoint)!r}), Plan('nano', Path({str(data)!r}), work))"
     )
     first = subprocess.Popen([sys.executable, "-c", code])
-    while not (answers := list(plan.work.glob("answers/*.jsonl"))):
+    while not list(plan.work.glob("answers/*.jsonl")):
         assert first.poll() is None
         time.sleep(0.01)
     time.sleep(0.3)
     first.kill()
     first.wait()
-    known = answers[0].read_bytes()
-    complete = known.count(b"\n")
+    known = {file: file.read_bytes() for file in plan.work.glob("answers/*.jsonl")}
+    complete = sum(content.count(b"\n") for content in known.values())
     assert 0 < complete < QUESTIONS
 
     evaluate(checkpoint, plan)
-    lines = answers[0].read_bytes().splitlines()
-    assert lines[:complete] == known.splitlines()[:complete]
+    for file, content in known.items():
+        assert file.read_bytes().startswith(content[: content.rfind(b"\n") + 1])
+    lines = [line for file in plan.work.glob("answers/*.jsonl") for line in file.open()]
     keys = [(row["dataset"], row["question_id"]) for row in map(json.loads, lines)]
     assert len(keys) == len(set(keys)) == QUESTIONS
     log = (plan.work / "server.log").read_text()

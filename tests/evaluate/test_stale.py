@@ -84,7 +84,6 @@ def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan
         "prompt": {"prompt": "model"},
         "length": {"max_tokens": 7},
         "pixels": {"pixels": Pixels(most=100)},
-        "limit": {"limit": 4},
         "served model": {"endpoint": f"another@{plan.endpoint}"},
     }
     return replace(plan, **changes[what]), checkpoint
@@ -94,7 +93,7 @@ def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan
     "what",
     [
         *("checkpoint", "processor", "served model", "data", "length", "pixels"),
-        *[pytest.param(w, marks=pytest.mark.slow) for w in ("kit version", "prompt", "limit")],
+        *[pytest.param(w, marks=pytest.mark.slow) for w in ("kit version", "prompt")],
     ],
 )
 def test_a_change_asks_everything_anew(
@@ -103,11 +102,38 @@ def test_a_change_asks_everything_anew(
     plan, folder = changed(first, what, tmp_path, checkpoint)
     asked, before = len(model.seen), rows(first)
     found = evaluate(folder, plan)
-    assert len(model.seen) == asked + ASKED
+    # The data are those of one of the two benchmarks.
+    assert len(model.seen) == asked + (ASKED // 2 if what == "data" else ASKED)
     assert rows(first) == before + 1
     # One of the four options is right each time, but the kit read other answers.
     read = {sample.extracted for sample in found.samples if sample.benchmark == "MMStar"}
     assert read == {"B" if what == "served model" else "A"}
+
+
+def test_other_benchmarks_and_limits_ask_only_what_was_never_asked(
+    first: Plan, model: FakeJudge, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Each has rows of its own, and the scores are those of an evaluation that asks all."""
+    plan = replace(first, work=tmp_path / "work")
+
+    def asks(number: int, **changes: Any) -> list[tuple[str, int, int | None]]:
+        before, done = len(model.seen), rows(plan)
+        found = evaluate(checkpoint, replace(plan, **changes))
+        assert len(model.seen) == before + number
+        assert rows(plan) == done + 1
+        return [(s.benchmark, s.questions, s.sampled) for s in found.scores]
+
+    both, vet = ("MMStar", "MM-Vet"), ("MM-Vet",)
+    assert asks(2, benchmarks=vet, limit=2) == [("MM-Vet", 2, 2)]
+    assert asks(1, benchmarks=vet, limit=3) == [("MM-Vet", 3, 3)]
+    assert asks(0, benchmarks=vet, limit=1) == [("MM-Vet", 1, 1)]
+    assert asks(5, benchmarks=both) == [("MM-Vet", 4, None), ("MMStar", 4, None)]
+    assert evaluate(checkpoint, plan).scores == evaluate(checkpoint, first).scores
+    assert asks(7, benchmarks=("BLINK", "MMStar", "SEED2+")) == [
+        *[("MMStar", 4, None), ("BLINK", 3, None), ("SEED2+", 4, None)]
+    ]
+    assert asks(1, benchmarks=vet, limit=1, fresh=True) == [("MM-Vet", 1, 1)]
+    assert asks(0) == [("MM-Vet", 4, None), ("MMStar", 4, None)], "the others were kept"
 
 
 def test_another_judge_judges_anew_and_the_model_is_not_asked(

@@ -287,6 +287,25 @@ def test_a_job_tells_what_it_asked_and_who_replied(tmp_path: Path) -> None:
         assert later.story() == less, "the same prompts, another day"
 
 
+def test_a_job_tells_that_the_judge_was_moved_to_another_model(tmp_path: Path) -> None:
+    names = iter(["one", "one", "two"])
+
+    def answer(_: dict[str, Any]) -> tuple[int, bytes]:
+        reply = {"model": next(names), "choices": [{"message": {"content": "0.5"}}]}
+        return 200, json.dumps(reply).encode()
+
+    with fake_judge(answer) as real, JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+        assert proxy.probe() == "one"
+        ask(proxy, "a")
+        assert proxy.story()["models"] == ["one"]
+        ask(proxy, "b")
+        proxy.begin()
+        assert proxy.story()["models"] == []
+        for text in ("a", "b"):
+            ask(proxy, text)
+        assert proxy.story()["models"] == ["one", "two"], "those of replies that were kept, too"
+
+
 def test_a_full_disk_costs_no_more_than_one_reply(tmp_path: Path) -> None:
     cache = tmp_path / "c"
     with fake_judge(lambda _: says("0.5")) as real:

@@ -1,102 +1,46 @@
 import dataclasses
 import json
-import math
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from rilbench.check.baseline import read_baseline, write_baseline
+from rilbench.check.cells import TRAINING
 from rilbench.errors import UserError
 from rilbench.lab import gate as gates
 from rilbench.lab.experiment import read_experiment
-from rilbench.lab.gate import Gate, calibrate, check, measure, read_gate, simulate
 from rilbench.lab.places import Places
+from rilbench.lab.row import Cost, read_rows
 from rilbench.lab.view import LabView
+from rilbench.ledger import Ledger
 from rilbench.resources import resource
 
 EXPERIMENT = read_experiment(resource("recipes/lab/gate.yaml"))
 
 
-def row(make_row, seed=31, mean=70.0, accuracy=0.8, answer=0.6):
+def row(make_row, seed=31, mean=70.0, accuracy=0.8, answer=0.6, step=5.0):
     job = dataclasses.replace(EXPERIMENT.jobs()[0], seed=seed)
     made = make_row(job, {})
     curves = {
         "discriminator_accuracy": [accuracy] * 12,
         "answer_student": [0.1] * 8 + [answer] * 4,
     }
+    figures = {"step_cpu_seconds": step, "yardstick_seconds": 0.05, "memory_gb": 1.5}
     scores = dict.fromkeys(made.scores, mean)
-    return dataclasses.replace(made, curves=curves, scores=scores)
+    stages = {"discriminator": 14.0 + seed % 3, "ril": 100.0}
+    measured = {"curves": curves, "figures": figures, "cost": Cost(cpu_seconds=stages)}
+    return dataclasses.replace(made, scores=scores, **measured)
 
 
 @pytest.fixture
 def calibration(make_row):
     rng = np.random.default_rng(2)
+    spread = [1.5, 0.02, 0.02, 0.1]
     return [
-        row(make_row, seed, *(np.array([70, 0.8, 0.6]) + rng.normal(size=3) * [1.5, 0.02, 0.02]))
+        row(make_row, seed, *(np.array([70, 0.8, 0.6, 5]) + rng.normal(size=4) * spread))
         for seed in EXPERIMENT.seeds
     ]
-
-
-def test_what_is_measured(make_row):
-    found = measure(row(make_row))
-    assert found == pytest.approx(
-        {"mean": 70.0, "discriminator_accuracy": 0.8, "answer_student": 0.6}
-    )
-
-
-def _student_t_quantile(level, freedom):
-    """By numerical integration of Student's density, from 0 to where its area is level - 1/2."""
-    grid = np.linspace(0, 60, 600_001)
-    constant = math.gamma((freedom + 1) / 2) / math.sqrt(freedom * math.pi)
-    density = constant / math.gamma(freedom / 2) * (1 + grid**2 / freedom) ** (-(freedom + 1) / 2)
-    area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
-    return grid[np.searchsorted(area, level - 0.5)]
-
-
-def test_the_bounds_are_prediction_intervals(calibration):
-    found = calibrate(calibration)
-    values = [each.scores["MMB"] for each in calibration]
-    n = len(values)
-    quantile = _student_t_quantile(1 - gates.ALPHA * gates.SHARES["mean"], n - 1)
-    expected = np.mean(values) - quantile * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
-    assert found.bounds["mean"] == pytest.approx(expected, abs=1e-3)
-    assert sum(gates.SHARES.values()) == pytest.approx(1.0)
-
-
-def test_a_clean_run_passes_and_each_kind_of_drop_fails(make_row, calibration):
-    found = calibrate(calibration)
-    assert check(row(make_row), found) == []
-    (failure,) = check(row(make_row, mean=60.0), found)
-    assert failure.startswith("mean is 60.000, below")
-    assert "discriminator_accuracy" in check(row(make_row, accuracy=0.5), found)[0]
-    assert "answer_student" in check(row(make_row, answer=0.3), found)[0]
-
-
-def test_a_failed_run_fails(make_row, failed_row, calibration):
-    found = calibrate(calibration)
-    (failure,) = check(failed_row(EXPERIMENT.jobs()[0], {}), found)
-    assert "NaN" in failure
-    incomplete = dataclasses.replace(row(make_row), curves={})
-    assert "missing" in check(incomplete, found)[0]
-
-
-def test_too_few_runs_are_refused(calibration):
-    with pytest.raises(UserError, match="too few"):
-        calibrate(calibration[:4])
-
-
-def test_the_simulation_gives_what_the_theory_says(calibration):
-    found = simulate(calibrate(calibration))
-    clean = np.prod([1 - gates.ALPHA * share for share in gates.SHARES.values()])
-    assert found["false_alarm"] == pytest.approx(1 - clean, abs=0.002)
-    assert found["power"] > 0.9
-    assert found["power_wide"] < found["power"]
-    assert simulate(calibrate(calibration)) == found
-
-
-def test_the_simulation_sees_a_bad_gate():
-    noisy = Gate({}, {name: [0.0, 30.0, 60.0, 10.0, 50.0] for name in gates.SHARES})
-    assert simulate(noisy, 2000)["power"] < 0.5
 
 
 @contextmanager
@@ -104,62 +48,124 @@ def fake_lane(number, make):
     yield lambda job, settings, report: make(job)
 
 
-def test_calibration_and_check_through_runs(tmp_path, make_row, calibration):
+@pytest.fixture
+def lab(tmp_path, make_row, calibration):
+    """Calibrates and checks with rows that are there instead of runs."""
     from rilbench.checkpoint import inspect_checkpoint
     from rilbench.locations import locate
     from rilbench.recipe import load_recipe
 
     start = inspect_checkpoint(locate(load_recipe("both", "nano").student.model)).fingerprint
-    places = Places(results=tmp_path / "results", work=tmp_path / "work")
+    places = Places(tmp_path / "results", tmp_path / "work", tmp_path / "baseline.json")
     by_seed = {each.seed: each for each in calibration}
-    by_seed[gates.CHECK_SEED] = row(make_row, gates.CHECK_SEED, mean=55.0)
 
-    def open_lane(number):
-        return fake_lane(
-            number, lambda job: dataclasses.replace(by_seed[job.seed], start_fingerprint=start)
-        )
+    class Lab:
+        """The gate, on rows."""
 
-    with LabView() as view:
-        with pytest.raises(UserError, match="rilbench lab gate --update"):
-            gates.run_gate(view, places, open_lane)
-        made = gates.update_gate(view, places, open_lane=open_lane)
-        assert read_gate(places.gate) == made
-        for _ in range(2):
-            (failure,) = gates.run_gate(view, places, open_lane)
-            assert failure.startswith("mean is 55.000")
-    stored = json.loads(places.gate.read_text())
-    assert stored["repetitions"] >= 10_000
-    assert stored["seeds"] == list(EXPERIMENT.seeds)
-    assert not (places.rows / "gate" / "nano" / f"ril-{gates.CHECK_SEED}.json").exists()
+        def __init__(self):
+            self.places = places
+
+        def open_lane(self, number):
+            return fake_lane(
+                number, lambda job: dataclasses.replace(by_seed[job.seed], start_fingerprint=start)
+            )
+
+        def update(self, reason="nine seeds"):
+            with LabView() as view:
+                return gates.update_gate(view, reason, places, open_lane=self.open_lane)
+
+        def check(self, made):
+            by_seed[gates.CHECK_SEED] = made
+            with LabView() as view:
+                found = gates.run_gate(view, places, self.open_lane)
+            return {each.cell: each.state for each in found if not each.open}
+
+    return Lab()
 
 
-# ---- the committed gate
+def test_a_clean_run_passes_and_each_kind_of_drop_fails(lab, make_row):
+    lab.update()
+    seed = gates.CHECK_SEED
+    assert lab.check(row(make_row, seed)) == {}
+    assert lab.check(row(make_row, seed, mean=60.0))["mean"] == "failed"
+    assert lab.check(row(make_row, seed, accuracy=0.5)) == {"discriminator_accuracy": "failed"}
+    assert lab.check(row(make_row, seed, answer=0.3)) == {"answer_student": "failed"}
+    assert lab.check(row(make_row, seed, step=9.0)) == {"step_time": "failed"}
+    unmeasured = dataclasses.replace(row(make_row, seed), figures={}, curves={}, cost=Cost())
+    assert lab.check(unmeasured) == dict.fromkeys(TRAINING, "not measured")
 
 
-COMMITTED = Places().gate
+def test_the_calibration_is_an_entry_like_any_other(lab):
+    done = lab.update("why")
+    assert read_baseline(lab.places.baseline) == done.baseline
+    (entry,) = done.baseline.entries
+    assert entry.seeds == tuple(EXPERIMENT.seeds)
+    assert (entry.suite, entry.student, entry.method, entry.teacher) == (
+        *("nano-dev", "nano", "ril"),
+        "both",
+    )
+    assert done.baseline.history[0].reason == "why"
+    assert lab.update("again").changed == ()
+
+
+def test_the_check_leaves_its_row_in_the_work_folder(lab, make_row):
+    lab.update()
+    for mean in (70.0, 55.0):
+        lab.check(row(make_row, gates.CHECK_SEED, mean=mean))
+        with Ledger.open_read(lab.places.work / "gate" / "checked.db") as ledger:
+            (found,) = ledger.evaluations()
+            assert found.scores[0].value == mean
+    assert not (lab.places.rows / "gate" / "nano" / f"ril-{gates.CHECK_SEED}.json").exists()
+
+
+def test_what_cannot_be_checked_is_refused(lab, make_row, failed_row):
+    with pytest.raises(UserError, match="is not there"):
+        lab.check(row(make_row, gates.CHECK_SEED))
+    lab.update()
+    job = dataclasses.replace(EXPERIMENT.jobs()[0], seed=gates.CHECK_SEED)
+    with pytest.raises(UserError, match="the loss is NaN"):
+        lab.check(failed_row(job, {}))
+    baseline = read_baseline(lab.places.baseline)
+    other = dataclasses.replace(baseline.entries[0], family="0" * 16)
+    write_baseline(dataclasses.replace(baseline, entries=(other,)), lab.places.baseline)
+    with pytest.raises(UserError, match="no entry of this run"):
+        lab.check(row(make_row, gates.CHECK_SEED))
+
+
+# ---- the committed baseline
+
+
+ROOT = resource("recipes").parent
+COMMITTED = ROOT / Places().baseline
 
 
 @pytest.fixture
-def committed():
-    path = resource("recipes").parent / COMMITTED
-    if not path.exists():
-        pytest.skip("the gate is not calibrated yet: rilbench lab gate --update")
-    return path
+def stored():
+    if not COMMITTED.exists():
+        pytest.skip("the gate is not calibrated yet: make results")
+    return json.loads(COMMITTED.read_text())
 
 
-def test_the_committed_gate_is_sharp_and_quiet(committed):
-    stored = json.loads(committed.read_text())
+def test_the_committed_baseline_is_sharp_and_quiet(stored, tmp_path):
     assert stored["false_alarm"] <= 0.01
-    assert stored["power"] >= 0.9
-    found = simulate(read_gate(committed))
-    assert {name: round(value, 4) for name, value in found.items()} == {
-        name: stored[name] for name in found
-    }
+    assert min(entry["power"] for entry in stored["entries"]) >= 0.9
+    write_baseline(read_baseline(COMMITTED), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == COMMITTED.read_bytes()
+
+
+def test_the_committed_baseline_is_of_the_rows_that_are_there(stored, tmp_path):
+    (entry,) = [each for each in stored["entries"] if each["suite"] == "nano-dev"]
+    rows = read_rows(ROOT / Places().rows, "gate")
+    assert entry["seeds"] == [each.seed for each in rows]
+    for cell in entry["cells"]:
+        if cell["name"] in rows[0].scores:
+            assert cell["values"] == [each.scores[cell["name"]] for each in rows]
 
 
 @pytest.mark.timeout(900)
-def test_one_seed_of_ril_passes_the_gate(committed, tmp_path):
+def test_one_seed_of_ril_passes_the_gate(stored, tmp_path):
     """A whole run through verl, then the kit: under six minutes on two cores."""
-    places = Places(results=committed.parent, work=tmp_path)
+    places = Places(work=tmp_path, baseline=COMMITTED)
     with LabView() as view:
-        assert gates.run_gate(view, places) == []
+        found = gates.run_gate(view, places)
+    assert [each for each in found if not each.open] == []

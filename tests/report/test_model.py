@@ -75,7 +75,8 @@ def test_two_models_of_one_label_are_told_apart(place: Place) -> None:
 
 
 def test_the_papers_rows_and_the_student_that_is_nearest(place: Place) -> None:
-    paper = score_rows_of_paper()
+    with Ledger.open_read(place.db) as ledger:
+        paper = score_rows_of_paper(ledger)
     assert len(paper) == 30
     assert paper[1].cells["AI2D"].difference == pytest.approx(0.2)
     assert report(place, "first").near == "Qwen2.5-VL-7B"
@@ -115,9 +116,9 @@ def test_several_runs_share_a_chart_and_hostile_names_stay_out_of_expressions() 
     assert "hacked" not in fields
 
 
-def test_a_run_without_a_curve_or_a_score_has_no_chart() -> None:
+def test_a_run_without_a_curve_or_a_score_has_no_chart(place: Place) -> None:
     assert curve_charts([run(Path("/r"), curves={"kl": [None, float("nan")]})]) == []
-    assert bar_charts([], score_rows_of_paper()) == []
+    assert bar_charts([], report(place, "5").paper) == []
 
 
 def test_facts_and_sources(place: Place) -> None:
@@ -125,6 +126,9 @@ def test_facts_and_sources(place: Place) -> None:
     facts = {fact.label: fact for fact in found.facts}
     # MMStar and BLINK alike: 1 became right, 2 wrong, and 3 had no verdict before.
     assert facts["Questions gained, lost"].value == "+2 \u22122"
+    assert facts["Change from the start"].value == "+0.0"
+    assert facts["Change from the start"].note.startswith("95 % interval \u2212")
+    assert facts["Change from the start"].tone == ""
     assert facts["Steps"].note == "1.5 s each, the median"
     assert facts["Tokens trained on"].value == "1,000"
     assert found.subtitle == "nano trained by ril, teachers: both, seed 3"

@@ -1,9 +1,10 @@
 """lmms-eval by itself: its own evaluator on given answers, with nothing of rilbench.
 
-Runs under the kit's Python: ``lmms_alone.py DATA TASK,… ANSWERS OUT``. DATA is laid out as the hub;
-ANSWERS is {task: {row of the data: text}}, of a group of tasks {sub-task: …}, or what the kit needs
-for its client of a server (``base_url=…``); OUT gets the kit's results. The one thing that is
-not the kit's: its data sets are read from DATA.
+Runs under the kit's Python: ``lmms_alone.py DATA TASK,… ANSWERS OUT [FOLDER]``. DATA is laid out
+as the hub; ANSWERS is {task: {row of the data: text}}, of a group of tasks {sub-task: …}, or what
+the kit needs for its client of a server (``base_url=…``); OUT gets the kit's results, FOLDER what
+it writes with ``--output_path FOLDER --log_samples``. The one thing that is not the kit's: its data
+sets are read from DATA.
 """
 
 import json
@@ -29,6 +30,8 @@ datasets.load_dataset = local
 
 from lmms_eval.api.model import lmms  # noqa: E402  After the patch.
 from lmms_eval.evaluator import simple_evaluate  # noqa: E402
+from lmms_eval.loggers import EvaluationTracker  # noqa: E402
+from lmms_eval.utils import get_datetime_str  # noqa: E402
 
 
 class Given(lmms):
@@ -50,9 +53,12 @@ class Given(lmms):
 
 named = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))
 asks = sys.argv[3].startswith("base_url=")
+folder = sys.argv[5] if len(sys.argv) > 5 else None
+tracker = EvaluationTracker(output_path=folder) if folder else None
 out = simple_evaluate(
     model="openai" if asks else Given(),
-    model_args=sys.argv[3] if asks else None,
+    model_args=sys.argv[3] if asks else "pretrained=lab/tiny" if folder else None,
+    evaluation_tracker=tracker,
     tasks=sys.argv[2].split(","),
     batch_size=1,
     device="cpu",
@@ -61,3 +67,9 @@ out = simple_evaluate(
     cli_args=types.SimpleNamespace(output_path=".", process_with_media=False, **named),
 )
 Path(sys.argv[4]).write_text(json.dumps(out["results"], default=str))
+if tracker:  # As the kit's own command does.
+    samples = out.pop("samples")
+    when = get_datetime_str()
+    tracker.save_results_aggregated(results=out, samples=samples, datetime_str=when)
+    for name in out["configs"]:
+        tracker.save_results_samples(task_name=name, samples=samples[name])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ from rich.console import Console
 
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Sample, utc_now
+from rilbench.table.comparison_view import causes_table, questions_table
 from rilbench.table.questions import CAUSES, counts, differences, find_evaluation
-from rilbench.table.questions_view import as_json, questions_table, summary_table
 
 RIGHT = Sample(
     benchmark="MMStar",
@@ -89,14 +88,13 @@ def text(table: object) -> str:
 def test_what_is_shown() -> None:
     second = [other(response="It is A.\n" * 50, extracted="A"), other(question_id="2")]
     found = differences([RIGHT], second)
-    summary = text(summary_table(found))
-    assert summary.splitlines()[1].split() == ["MMStar", "0", "1", "1", "1"]
+    summary = text(causes_table(found))
+    assert summary.splitlines()[1].split() == ["MMStar", "1", "1"]
     lines = text(questions_table(found))
     assert "1 [B] It is B. [31m" in lines
     assert "\x1b" not in lines
     assert "0 [A] It is A. It is A." in lines
     assert "not asked" in lines
-    assert json.loads(as_json(found))[0]["second"]["extracted"] == "A"
 
 
 def test_an_evaluation_by_its_number_or_its_model(tmp_path: Path) -> None:

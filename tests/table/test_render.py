@@ -1,19 +1,24 @@
 """The table as text: every number is there, nothing is cut, nothing breaks it."""
 
 import csv
+import dataclasses
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
-from rilbench.ledger import Evaluation, Score
+from rilbench.ledger import Evaluation, Ledger, Score
 from rilbench.resources import resource
-from rilbench.table.compare import table_rows
-from rilbench.table.paper import paper_rows
-from rilbench.table.render import FORMATS, render
-from rilbench.table.rows import TableRow
+from rilbench.table import render as rendering
+from rilbench.table.measured import Settings, measured_rows
+from rilbench.table.notes import notes
+from rilbench.table.paper import main_rows
+from rilbench.table.render import FORMATS
+from rilbench.table.rows import Table, TableRow
 
 NANO = ("MMStar", "MMB", "ChartQA", "MM-Vet")
 ESCAPE = "\x1b"
@@ -52,7 +57,16 @@ def evaluation(
 
 
 def rows(*evaluations: Evaluation) -> list[TableRow]:
-    return table_rows(evaluations, lambda _: NANO)
+    return [*paper_rows(), *measured_rows(evaluations, Settings(lambda _: NANO))]
+
+
+def paper_rows() -> list[TableRow]:
+    with Ledger.open_read(Path("no such file")) as ledger:
+        return main_rows(ledger)
+
+
+def render(rows: Sequence[TableRow], name: str, **more: bool) -> str:
+    return rendering.render(Table(tuple(rows), tuple(notes(rows))), name, **more)
 
 
 BASE = evaluation("base", (40.0, 50.0, 60.0, 10.0))
@@ -63,10 +77,11 @@ def test_json_is_exactly_what_was_promised() -> None:
     listed = json.loads(render(rows(BASE, RIL), "json"))
     assert len(listed) == 32
     for row in listed:
-        assert list(row) == ["source", "student", "method", "teacher", "suite", "scores", "average"]
+        names = ["source", "student", "method", "teacher", "suite", "scores", "average"]
+        assert list(row)[: len(names)] == names
         assert list(row["scores"]) == list(COLUMNS)
     nano = dict(zip(NANO, (63.4, 49.96, 100.0, 9.96), strict=True))
-    assert listed[31] == {
+    assert {name: listed[31][name] for name in list(listed[0])} == {
         "source": "measured",
         "student": "nano",
         "method": "RIL",
@@ -98,15 +113,15 @@ def test_markdown_is_a_table() -> None:
     table, notes = render(rows(BASE, RIL), "markdown").split("\n\n")
     lines = [_cells(line) for line in table.splitlines()]
     assert {len(line) for line in lines} == {5 + 14 + 1}
-    assert lines[0] == ["source", "student", "method", "teacher", "suite", *COLUMNS, "average"]
+    assert lines[0] == ["source", "student", "method", "teacher", "suite", *COLUMNS, "mean"]
     assert all(re.fullmatch("---:?", cell) for cell in lines[1])
-    assert len(lines) == 2 + 32
-    assert lines[2][:7] == ["paper", "Qwen2.5-VL-7B", "base", "none", "paper", "83.9", "87.3"]
-    ril = dict(zip(lines[0], lines[-1], strict=True))
-    assert ril["MMStar"] == "63.4 (+23.4)"
-    assert ril["MMB"] == "50.0 (0.0)"
-    assert ril["average"] == "55.8 (+15.8)"
-    assert ril["AI2D"] == "-"
+    assert len(lines) == 2 + 32 + 1
+    assert lines[2][:7] == ["Tables 1, 2", "Qwen2.5-VL-7B", "base", "none", "paper", "83.9", "87.3"]
+    ril, start = (dict(zip(lines[0], line, strict=True)) for line in lines[-2:])
+    assert (ril["MMStar"], start["MMStar"]) == ("63.4", "+23.4")
+    assert (ril["MMB"], start["MMB"]) == ("50.0", "0.0")
+    assert (ril["mean"], start["mean"]) == ("55.8", "+15.8")
+    assert (ril["AI2D"], start["method"]) == ("-", "from start")
     assert "MM-Vet: judged by rilbench-rule-judge-1." in notes
 
 
@@ -194,6 +209,65 @@ def test_notes_say_what_a_reader_must_know() -> None:
 
 
 def test_an_unknown_format_names_the_known_ones() -> None:
-    with pytest.raises(UserError, match="rich, markdown, json"):
-        render(paper_rows(), "latex")
-    assert FORMATS == ("rich", "markdown", "json")
+    with pytest.raises(UserError, match="rich, markdown, latex, csv, html, json"):
+        render(paper_rows(), "pdf")
+    assert FORMATS == ("rich", "markdown", "latex", "csv", "html", "json")
+
+
+def test_csv_is_the_papers_own_file_again() -> None:
+    with resource("results/paper/main_table.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    found = list(csv.DictReader(render(paper_rows(), "csv").splitlines()))
+    for row, line in zip(found, lines, strict=True):
+        assert (row["student"], row["method"], row["origin"]) == (
+            *(line["student"], line["method"], line["source"]),
+        )
+        assert [float(row[name]) for name in COLUMNS] == [float(line[name]) for name in COLUMNS]
+
+
+@pytest.mark.parametrize("student", ["=1+1", "@x", 'a"b', "a,b", "a\nb"])
+def test_csv_holds_any_name_and_no_formula(student: str) -> None:
+    text = render(rows(evaluation("base", (1.0, 2.0, 3.0, 4.0), student)), "csv")
+    *_, row = csv.DictReader(text.splitlines())
+    assert row["student"][:1] not in "=@"
+    assert row["MMStar"] == "1"
+
+
+def test_latex_is_a_booktabs_table() -> None:
+    text = render(rows(evaluation("base", (1.0, 2.0, 3.0, 4.0), "a_b & 50% \\x{}")), "latex")
+    lines = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len(lines) == 1 + 30 + 1
+    assert all(len(re.split(r"(?<!\\)&", line)) == 3 + 15 for line in lines)
+    assert r"a\_b \& 50\% \textbackslash{}x\{\}" in lines[-1]
+    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
+        assert word in text
+
+
+def test_html_shows_names_as_text() -> None:
+    name = "<script>alert(1)</script>"
+    text = render(rows(evaluation("base", (1.0, 2.0, 3.0, 4.0), name)), "html")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert text.count("<tr>") == 1 + 30 + 1
+
+
+def test_what_a_number_is_made_from_is_in_the_json() -> None:
+    numbered = [dataclasses.replace(each, id=n) for n, each in enumerate((BASE, RIL), start=7)]
+    row = json.loads(render(rows(*numbered), "json"))[-1]
+    assert (row["seeds"], row["evaluations"]) == (1, [8])
+    assert row["from_start"]["MMStar"] == pytest.approx(23.4)
+    assert row["cells"]["MMStar"] == {
+        "evaluations": [8],
+        "questions_95": None,
+        "runs_95": None,
+        "paper": None,
+        "reproduced": None,
+        "differs_in": [],
+    }
+
+
+def test_the_columns_of_another_mean_are_named() -> None:
+    table = Table(tuple(rows(BASE)), (), ("MMStar", "MMB"))
+    assert "mean of MMStar, MMB" in rendering.render(table, "markdown").splitlines()[0]
+    head = rendering.render(table, "rich").splitlines()[:3]
+    assert [line.split()[-1] for line in head] == ["of", "MMStar", "MMB"]

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image, ImageOps
+from vlmeval import tools
 from vlmeval.dataset import DATASET_CLASSES, build_dataset
 from vlmeval.dataset.image_base import ImageBaseDataset
 from vlmeval.dataset.image_mcq import MMMUDataset
 from vlmeval.dataset.image_vqa import MMVet
+from vlmeval.smp import file
 
 if TYPE_CHECKING:
-    from rilbench.evaluate.kits.worker_tools import JobError, why
+    from rilbench.evaluate.kits.worker_tools import UNREADABLE, JobError, why
 else:
-    from worker_tools import JobError, why
+    from worker_tools import UNREADABLE, JobError, why
 
 KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
 ORIENTATION = 0x0112  # in EXIF
@@ -53,17 +55,45 @@ class MMVetV2(MMVet):  # type: ignore[misc]
 
 DATASET_CLASSES.append(MMVetV2)
 read_file = ImageBaseDataset.prepare_tsv
+write_pictures, write_picture = tools.localize_df, file.decode_img_omni
 
 
 def checked_file(dataset: Any, url: str, file_md5: str | None = None) -> Any:
     """A data file as the kit reads it, with nothing that it would drop or fail on later."""
-    name, table = dataset.dataset_name, read_file(dataset, url, file_md5)
+    return checked(dataset.dataset_name, read_file(dataset, url, file_md5))
+
+
+def checked_large_file(table: Any, name: str, *rest: Any, **settings: Any) -> Any:
+    """The same, before the kit writes the pictures of a file above 1 GB and drops their column."""
+    return write_pictures(checked(name, table), name, *rest, **settings)
+
+
+def written(job: tuple[str, Any, Any]) -> Any:
+    """A row's pictures, as the kit writes them then; one that cannot be read harms no other."""
+    root, image, path = job
+    try:
+        several = image.startswith("[") and is_list(image)
+        found = readable(ast.literal_eval(image) if several else image)
+        return write_picture((root, found, path))
+    except UNREADABLE:  # Without its file the question cannot be asked.
+        return [str(Path(root) / str(path))]
+
+
+def checked(name: str, table: Any) -> Any:
+    """The table of a data file.
+
+    Raises:
+        JobError: it lacks a column, or names a place outside of its folder.
+    """
     # The question of the vision file stands in the picture.
     own = () if name == "MMMU_Pro_V" else ("question",)
     picture = () if "image_path" in table else ("image",)
     for column in ("index", "answer", *own, *picture, *NEEDED.get(name, OPTIONS)):
         if column not in table:
             raise JobError(f"{name}.tsv has no column {column!r}; make the data again")
+    for index in table["index"]:
+        if Path(str(index)).name != str(index):  # Pictures are named after it.
+            raise JobError(f"{name}.tsv has index {index!r}, a path; make the data again")
     if "image" in table:
         if "image_path" in table:
             for index, path in zip(table["index"], table["image_path"], strict=True):
@@ -73,6 +103,7 @@ def checked_file(dataset: Any, url: str, file_md5: str | None = None) -> Any:
 
 
 ImageBaseDataset.prepare_tsv = checked_file
+tools.localize_df, file.decode_img_omni = checked_large_file, written
 
 
 def refuse_outside(name: str, index: Any, paths: str) -> None:
@@ -138,9 +169,6 @@ def open_dataset(folder: Path, name: str) -> Any:
     if len(twice):
         # The kit keys its results by index and would count one of them for both.
         raise JobError(f"{name}.tsv has index {twice.iloc[0]} twice; make the data again")
-    for index in table["index"]:
-        if Path(str(index)).name != str(index):  # Pictures are named after it.
-            raise JobError(f"{name}.tsv has index {index!r}, a path; make the data again")
     return dataset
 
 

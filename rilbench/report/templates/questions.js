@@ -113,7 +113,7 @@ class Questions {
         ...choices.map(([value, text]) =>
           make("label", null,
             make("input", { type: "radio", name: "outcome", value, checked: value === wanted }),
-            make("span", { text }, make("b")))
+            make("span", { text: `${text} ` }, make("b")))
         )
       );
     }

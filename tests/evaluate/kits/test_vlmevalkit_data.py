@@ -163,18 +163,58 @@ worker.score(score)
 """
 
 
+def large(folder: Path, jobs: list[dict[str, Any]]) -> "subprocess.CompletedProcess[str]":
+    """What the worker says to a prompts job and a score job of a file above 1 GB."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    python = ensure_environment(KIT.name)
+    command = [str(python), "-c", LARGE, str(KIT.worker.parent), str(folder / "jobs.json")]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
 def test_a_large_file_is_scored(table: pd.DataFrame, tmp_path: Path) -> None:
-    """Of a file above 1 GB the kit writes the pictures elsewhere and drops their column."""
-    put(table, tmp_path)
+    """Of a file above 1 GB the kit writes the pictures elsewhere and drops their column. What is
+    wrong with them is their own questions' problem there, too."""
+    pictures = {name: base64.b64encode(file).decode() for name, file in user_pictures().items()}
+    pictures |= {"no64": "é!" * 90, "list": f"['{PICTURE}'", "blank": "  ", "other": "absent"}
+    pictures |= {"several": str([PICTURE] * 2), "same": "cmyk"}
+    rows = table.iloc[[0] * len(pictures)]
+    put(rows.assign(index=list(pictures), image=list(pictures.values())), tmp_path)
     job = prompts_job(KIT, named("MMStar"), tmp_path, tmp_path)
     out = tmp_path / "out"
     out.mkdir()
-    answers = {"MMStar": {"0": "A", "1": "B", "2": "A", "3": "A"}}
-    jobs = [job, score_job(job, out, answers, ("", RULE_JUDGE, False))]
-    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    python = ensure_environment(KIT.name)
-    command = [str(python), "-c", LARGE, str(KIT.worker.parent), str(tmp_path / "jobs.json")]
-    subprocess.run(command, check=True, capture_output=True)
+    answers = {"MMStar": {name: "A" if name < "m" else "B" for name in pictures}}
+    done = large(tmp_path, [job, score_job(job, out, answers, ("", RULE_JUDGE, False))])
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "LMUData" / "MMStar_local.tsv").exists()
+    lines = map(json.loads, (tmp_path / "questions.jsonl").read_text().splitlines())
+    found = {row["question_id"]: row for row in lines}
+    assert list(found) == list(pictures), "none is left out"
+    broken = {*BROKEN, "no64", "list", "blank", "other"}
+    assert {name for name, row in found.items() if row["problem"]} == broken
+    for name, size in {**sizes_seen(), "same": (30, 10), "several": (30, 10)}.items():
+        with Image.open(tmp_path / found[name]["parts"][0]["path"]) as picture:
+            assert picture.size == size, name
     score = read_scores(KIT, out / "result.json", named("MMStar"))[1]["MMStar"]
-    assert (score.value, score.missing) == (50, 0)
+    assert (len(score.outcomes), score.missing) == (len(pictures), 0)
+    assert {each.question_id for each in score.outcomes if each.value} == {
+        name for name in pictures if name < "m"
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_path": "../../escaped.png"}, "names a picture outside of its folder"),
+        ({"index": ["0", "1", "../../escaped", "3"]}, "has index '../../escaped', a path"),
+    ],
+)
+def test_nor_of_a_large_file(
+    table: pd.DataFrame, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    home = tmp_path / "deep" / "job"
+    home.mkdir(parents=True)
+    put(table.assign(**changes), home)
+    done = large(home, [prompts_job(KIT, named("MMStar"), home, home), {}])
+    assert words in done.stderr
+    assert not list(tmp_path.rglob("*.png"))
+    assert not list(tmp_path.rglob("*.jpg"))

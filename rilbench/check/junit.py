@@ -1,0 +1,58 @@
+"""The verdicts as a JUnit file, which continuous integration shows: a cell is a test."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+from rilbench.check.compare import Verdict
+
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot carry: labels may have come from a folder's name."""
+
+
+def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
+    """Write a test suite for each entry, whole or not at all."""
+    root = ET.Element("testsuites", {"name": "rilbench check", **_counts(verdicts)})
+    for label in dict.fromkeys(each.entry for each in verdicts):
+        own = [each for each in verdicts if each.entry == label]
+        suite = ET.SubElement(root, "testsuite", {"name": _clean(label), **_counts(own)})
+        for each in own:
+            _case(suite, each)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    ET.indent(root)
+    ET.ElementTree(root).write(part, encoding="utf-8", xml_declaration=True)
+    part.replace(path)
+
+
+def _case(suite: ET.Element, verdict: Verdict) -> None:
+    case = ET.SubElement(
+        suite, "testcase", classname=_clean(verdict.entry), name=_clean(verdict.cell), time="0"
+    )
+    side = "at most" if verdict.lower_is_better else "at least"
+    value = "-" if verdict.value is None else f"{verdict.value:.4f}"
+    figures = f"measured {value}, {side} {verdict.limit:.4f}, usual {verdict.usual:.4f}"
+    if verdict.state == "skipped":
+        ET.SubElement(case, "skipped", message=_clean(verdict.why))
+    elif not verdict.open:
+        failure = ET.SubElement(case, "failure", type=verdict.state, message=_clean(verdict.why))
+        failure.text = figures
+        return
+    ET.SubElement(case, "system-out").text = figures
+
+
+def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    return {
+        "tests": str(len(verdicts)),
+        "failures": str(sum(not each.open for each in verdicts)),
+        "errors": "0",
+        "skipped": str(sum(each.state == "skipped" for each in verdicts)),
+        "time": "0",
+    }
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,0 +1,157 @@
+"""A ledger against a baseline, cell by cell."""
+
+import dataclasses
+
+import pytest
+from measured import BENCHMARKS, evaluation, score, seeds, training_run
+
+from rilbench.check.baseline import read_baseline
+from rilbench.check.cells import TRAINING
+from rilbench.check.compare import check_ledger, problems
+from rilbench.check.update import update_baseline
+from rilbench.errors import UserError
+from rilbench.ledger import Ledger
+
+VALUES = dict.fromkeys(BENCHMARKS, 70.0)
+CELLS = {*BENCHMARKS, "mean", *TRAINING}
+
+
+@pytest.fixture
+def check(tmp_path, fill, baseline):
+    """Checks a ledger of the given pairs; returns the states that do not pass, by cell."""
+    count = iter(range(100))
+
+    def run(*pairs, **options):
+        with Ledger.open_read(fill(tmp_path / f"checked-{next(count)}.db", pairs)) as ledger:
+            found = check_ledger(ledger, read_baseline(baseline), **options)
+        run.verdicts = found
+        assert {each.cell for each in found} == CELLS
+        return {each.cell: each.state for each in found if not each.open}
+
+    return run
+
+
+def new(values=VALUES, **changes):
+    return evaluation(values, seed=40, minute=40, **changes)
+
+
+def test_a_clean_run_passes(check):
+    assert check((new(), training_run(40))) == {}
+    assert problems(check.verdicts) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "figures", "cell"),
+    [
+        ({**VALUES, "MMStar": 45.0}, {}, "MMStar"),
+        (VALUES, {"accuracy": 0.4}, "discriminator_accuracy"),
+        (VALUES, {"answer": 0.3}, "answer_student"),
+        (VALUES, {"step": 8.0}, "step_time"),
+        (VALUES, {"memory": 2.5}, "memory"),
+    ],
+)
+def test_one_regression_is_named(check, values, figures, cell):
+    found = check((new(values), training_run(40, **figures)))
+    assert found.pop(cell) == "failed"
+    assert set(found) <= {"loop_time" if cell == "step_time" else "mean"}
+    assert cell in "; ".join(problems(check.verdicts))
+
+
+def test_a_drop_of_ten_points_everywhere_fails_the_mean(check):
+    found = check((new(dict.fromkeys(BENCHMARKS, 60.0)), training_run(40)))
+    assert found["mean"] == "failed"
+
+
+def test_better_is_never_worse(check):
+    run = training_run(40, accuracy=1.0, answer=1.0, step=0.1, memory=0.1)
+    assert check((new(dict.fromkeys(BENCHMARKS, 100.0)), run)) == {}
+
+
+def test_a_slower_machine_passes(check):
+    figures = {
+        "cpu_seconds": {"discriminator": 42.0, "ril": 300.0},
+        "step_cpu_seconds": 15.0,
+        "yardstick_seconds": 0.15,
+        "memory_gb": 1.5,
+    }
+    assert check((new(), training_run(40, figures=figures))) == {}
+
+
+def test_the_newest_evaluation_counts(check):
+    bad, good = new(dict.fromkeys(BENCHMARKS, 20.0)), new(fingerprint="other")
+    earlier = dataclasses.replace(bad, created="2026-01-02T02:00:00+00:00")
+    assert check((good, training_run(40)), (earlier, None)) == {}
+    later = dataclasses.replace(bad, created="2026-01-02T04:00:00+00:00")
+    assert check((good, training_run(40)), (later, None))["mean"] == "failed"
+
+
+def test_what_was_not_measured_has_not_passed(check):
+    assert check((new(), None)) == dict.fromkeys(TRAINING, "not measured")
+    assert "not in this ledger" in "; ".join(problems(check.verdicts))
+    run = training_run(40, figures={}, curves={})
+    assert check((new(), run)) == dict.fromkeys(TRAINING, "not measured")
+    assert "did not measure" in "; ".join(problems(check.verdicts))
+
+
+def test_a_model_without_an_evaluation_fails(check):
+    found = check((evaluation(VALUES), None))
+    assert found == dict.fromkeys(CELLS, "not measured")
+    (line,) = problems(check.verdicts)
+    assert "9 cells not measured: the ledger has no evaluation of this model" in line
+
+
+@pytest.mark.parametrize("change", [{"value": None}, {"missing": 5}])
+def test_a_benchmark_without_a_whole_score_fails_and_so_does_the_mean(check, change):
+    rest = tuple(score(name, 70.0) for name in BENCHMARKS[1:])
+    lame = dataclasses.replace(score(BENCHMARKS[0], 70.0), **change)
+    found = check((new(scores=(lame, *rest)), training_run(40)))
+    assert found == {BENCHMARKS[0]: "not measured", "mean": "not measured"}
+    assert check((new(scores=rest), training_run(40))) == found
+
+
+def test_a_benchmark_more_changes_nothing(check):
+    assert check((new({**VALUES, "BLINK": 0.0}), training_run(40))) == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("judge", "gpt"), ("data_sha256", "e" * 64), ("kit_version", "9"), ("asked", "b")],
+)
+def test_scores_of_another_story_fail_with_the_part_that_differs(check, part, value):
+    scores = [score(name, 70.0) for name in BENCHMARKS]
+    scores[1] = dataclasses.replace(scores[1], **{part: value})
+    found = check((new(scores=tuple(scores)), training_run(40)))
+    assert found == {BENCHMARKS[1]: "not comparable", "mean": "not comparable"}
+    assert f"another {part} '{value}'" in problems(check.verdicts)[0]
+
+
+def test_another_suite_and_an_empty_ledger(tmp_path, fill, baseline):
+    known = read_baseline(baseline)
+    words = r"for the suite nano, .* has evaluations of paper alone"
+    other = fill(tmp_path / "other.db", [(new(suite="paper"), None)])
+    with Ledger(other) as ledger, pytest.raises(UserError, match=words):
+        check_ledger(ledger, known)
+    with (
+        Ledger(tmp_path / "empty.db") as ledger,
+        pytest.raises(UserError, match="no evaluation to check"),
+    ):
+        check_ledger(ledger, known)
+
+
+def test_only_some_entries(tmp_path, fill, check, baseline):
+    with Ledger(fill(tmp_path / "more.db", [(evaluation(VALUES), None)])) as ledger:
+        update_baseline(ledger, baseline, "one more")
+    found = check((new(), training_run(40)), only=["nano/ril"])
+    assert found == {}
+    with pytest.raises(UserError, match="no entry is called"):
+        check((new(), training_run(40)), only=["nothing"])
+
+
+def test_no_answer_is_read(tmp_path, fill, baseline):
+    """A million samples cost nothing, as they are not looked at."""
+    with Ledger.open_read(fill(tmp_path / "many.db", seeds())) as ledger:
+        asked = []
+        ledger._connection.set_trace_callback(asked.append)
+        assert all(each.open for each in check_ledger(ledger, read_baseline(baseline)))
+    assert asked
+    assert not [statement for statement in asked if "samples" in statement]

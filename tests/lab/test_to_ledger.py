@@ -1,0 +1,165 @@
+import dataclasses
+import statistics
+from pathlib import Path
+
+import pytest
+
+from rilbench.evaluate.suite import suite_columns
+from rilbench.lab.experiment import Job, RunSpec
+from rilbench.lab.row import Outcomes, read_row
+from rilbench.lab.to_ledger import NOT_KEPT, family, labels, record_rows, to_evaluation, to_run
+from rilbench.ledger import Ledger
+from rilbench.table.measured import Settings, measured_rows
+
+ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
+SPEC = RunSpec("ril-both", "ril-both", method="ril")
+JOB = Job("e", "nano", 3, "test", ("AI2D", "MMB"), 5, SPEC)
+
+
+def committed(name):
+    return read_row(ROWS / f"{name}.json")
+
+
+def test_seeds_of_one_run_share_a_family(make_row):
+    row = make_row(JOB, {"policy.rate": 2e-4})
+    seed = dataclasses.replace(row, seed=4)
+    assert family(row) == family(seed)
+    others = [{"steps": 6}, {"name": "x"}, {"settings": {"policy.rate": 1e-4}}, {"recipe": "72b"}]
+    assert family(row) not in {family(dataclasses.replace(row, **each)) for each in others}
+
+
+def test_a_row_is_recorded_once(tmp_path, make_row):
+    row = make_row(JOB, {}, created="2026-01-01T00:00:00Z", kit="ms-vlmeval 0.0.20", judge="j")
+    with Ledger(tmp_path / "l.db") as ledger:
+        assert [record_rows([row], ledger), record_rows([row, row], ledger)] == [1, 0]
+        again = dataclasses.replace(row, commit="later")
+        assert record_rows([row, again], ledger) == 1
+        evaluations = ledger.evaluations()
+        (run,) = ledger.runs()
+        samples = ledger.samples(evaluations[0].id)
+    assert len(evaluations) == 2
+    assert len(samples) == sum(len(each.values) for each in row.outcomes.values())
+    assert {(each.response, each.finish_reason) for each in samples} == {("", NOT_KEPT)}
+    for each in evaluations:
+        assert (each.family, each.seed, each.run) == (run.family, 3, run.name)
+        assert {s.benchmark: s.value for s in each.scores} == row.scores
+        assert {s.benchmark for s in each.scores if s.judge == "j"} == {
+            *("MathVista", "MM-Vet", "MM-Vet-v2")
+        }
+    assert run.figures["judge_calls"] == row.cost.judge_calls
+    assert run.curves == row.curves
+    assert run.status == "finished"
+
+
+def test_a_failed_row_is_a_run_without_an_evaluation(tmp_path, make_row, failed_row):
+    with Ledger(tmp_path / "l.db") as ledger:
+        assert record_rows([failed_row(JOB, {})], ledger) == 0
+        assert ledger.evaluations() == []
+        (run,) = ledger.runs()
+    assert run.status == "stopped"
+    assert run.figures["failure"] == {"step": 7, "message": "the loss is NaN"}
+
+
+def test_a_model_that_is_not_trained_is_no_run(tmp_path, make_row):
+    spec = RunSpec("untrained", "untrained", model="student")
+    row = make_row(dataclasses.replace(JOB, spec=spec), {})
+    with Ledger(tmp_path / "l.db") as ledger:
+        assert record_rows([row], ledger) == 1
+        (found,) = ledger.evaluations()
+        assert ledger.runs() == []
+    assert (found.student, found.method, found.teacher) == ("nano", "base", "none")
+    assert (found.run, found.family, found.seed, found.start_fingerprint) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "recipe", "settings", "expected"),
+    [
+        ("ril-both", "ril", "both", {}, ("ril", "both")),
+        ("ril-72b", "ril", "72b", {}, ("ril", "72b")),
+        ("ril-beta=0.01", "ril", "both", {}, ("ril-beta=0.01", "both")),
+        ("dr-grpo-8", "dr-grpo", "both", {}, ("dr-grpo-8", "none")),
+        ("sft", "sft", "both", {"sft.steps": 30}, ("sft", "both")),
+        ("sft-dr-grpo", "dr-grpo", "both", {"sft.steps": 30}, ("sft+dr-grpo", "both")),
+        ("beta=0.1", "ril", "both", {}, ("ril beta=0.1", "both")),
+        ("own-rows", "dr-grpo", "both", {}, ("dr-grpo own-rows", "none")),
+        ("teacher-rows", "teacher-rows", "both", {}, ("teacher-rows", "both")),
+    ],
+)
+def test_labels_are_those_of_checkpoints(make_row, name, method, recipe, settings, expected):
+    changes = {"name": name, "method": method, "recipe": recipe, "settings": settings}
+    row = dataclasses.replace(make_row(JOB, {}), **changes)
+    assert labels(row) == ("nano", *expected)
+
+
+def test_a_teacher_has_its_own_name(make_row):
+    row = dataclasses.replace(make_row(JOB, {}), name="teacher-72b", method="", model="72b")
+    assert labels(row) == ("nano-72b", "base", "none")
+
+
+def test_test_rows_know_their_questions():
+    found = to_evaluation(committed("headline/nano/ril-both-11"))
+    assert found.suite == "nano"
+    names = [each.question_id for each in found.samples if each.benchmark == "MMB"]
+    assert sorted(names) == sorted(str(number) for number in range(100))
+    golds = {each.gold for each in found.samples if each.benchmark == "MMB"}
+    assert golds == {"A,B", "B,A"}
+    strata = {each.stratum for each in found.samples if each.benchmark == "MMMU-Pro"}
+    assert strata == {"MMMU_Pro_10c", "MMMU_Pro_V"}
+    assert {each.data_state for each in found.scores} == {"look-alike"}
+
+
+def test_other_questions_are_numbered_and_never_compared(make_row):
+    row = committed("headline/nano/ril-both-11")
+    changed = {column: Outcomes("ffffffff", each.values) for column, each in row.outcomes.items()}
+    found = to_evaluation(dataclasses.replace(row, outcomes=changed))
+    assert found.samples[0].question_id == "#1"
+    here = {score.data_sha256 for score in to_evaluation(row).scores}
+    assert not here & {score.data_sha256 for score in found.scores}
+
+
+def test_dev_is_never_beside_test(tmp_path):
+    rows = [committed(f"{name}/nano/untrained-0") for name in ("headline", "longer")]
+    rows += [committed("headline/nano/ril-both-11"), committed("longer/nano/ril-both-51")]
+    with Ledger(tmp_path / "l.db") as ledger:
+        assert record_rows(rows, ledger) == 4
+        table = measured_rows(ledger.evaluations(), Settings(suite_columns))
+    assert sorted((row.suite, row.method) for row in table) == [
+        *(("nano", "base"), ("nano", "ril"), ("nano-dev", "base"), ("nano-dev", "ril"))
+    ]
+    for row in table:
+        assert row.average is not None
+        assert not row.unlike
+        assert (row.difference is None) == (row.method == "base")
+    hashes = [
+        {score.data_sha256 for score in row.evaluation.scores}
+        for row in table
+        if not row.difference
+    ]
+    assert not hashes[0] & hashes[1]
+
+
+def test_scores_are_the_means_of_their_samples():
+    for name in ("headline/nano/ril-both-11", "longer/nano/sft-51", "ablations/nano/full-21"):
+        found = to_evaluation(committed(name))
+        for score in found.scores:
+            values = [each.score for each in found.samples if each.benchmark == score.benchmark]
+            assert score.value == pytest.approx(100 * statistics.fmean(values), abs=0.01)
+            assert score.questions == score.answered == len(values)
+
+
+def test_a_run_says_what_is_kept_of_its_recipe():
+    run = to_run(committed("headline/nano/ril-both-11"))
+    assert "policy.beta: 0.1" in run.recipe_yaml
+    assert run.created == run.finished == "2026-11-22T20:28:07Z"
+    assert set(run.figures["cpu_seconds"]) == {"collect", "sft", "discriminator", "ril"}
+
+
+@pytest.mark.slow
+def test_every_committed_row_fits(tmp_path):
+    rows = [read_row(path) for path in sorted(ROWS.glob("*/*/*.json"))]
+    with Ledger(tmp_path / "l.db") as ledger:
+        assert record_rows(rows, ledger) == sum(row.failure is None for row in rows)
+        assert record_rows(rows, ledger) == 0
+        headline = [each for each in ledger.evaluations("nano") if "headline" in (each.run or "")]
+    families = {each.family for each in headline}
+    assert all(sum(each.family == one for each in headline) == 5 for one in families)

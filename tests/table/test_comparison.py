@@ -1,0 +1,151 @@
+"""Two evaluations on the same questions: the same numbers as by hand, and what may be said."""
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from scipy.stats import binomtest
+
+from rilbench.errors import UserError
+from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
+from rilbench.ledger.queries import Pair
+from rilbench.table.comparison import read_comparison
+from rilbench.table.comparison_view import as_json, show
+from rilbench.table.paired import paired
+
+BASE = Evaluation(
+    **{"path": "p", "fingerprint": "base", "student": "s", "method": "base", "teacher": "none"},
+    suite="nano",
+    created=utc_now(),
+)
+
+
+def evaluation(outcomes: Mapping[str, list[float | None]], **more: object) -> Evaluation:
+    """Questions 0, 1, … of each benchmark."""
+    samples = [
+        Sample(benchmark=name, question_id=str(n), prompt_hash="h", response=f"r{v}", score=v)
+        for name, values in outcomes.items()
+        for n, v in enumerate(values)
+    ]
+    scores = []
+    for name, values in outcomes.items():
+        known = [v for v in values if v is not None]
+        story = {"kit": "vlmevalkit", "kit_version": "1", "metric": "m", "data_sha256": "d"}
+        counts = {"questions": len(values), "answered": len(values)}
+        scores.append(
+            Score(
+                benchmark=name,
+                value=100 * sum(known) / len(known),
+                dataset=name,
+                missing=len(values) - len(known),
+                **story,
+                **counts,
+            )
+        )
+    changes = {"samples": tuple(samples), "scores": tuple(scores), **more}
+    return dataclasses.replace(BASE, **changes)  # type: ignore[arg-type]
+
+
+FIRST = {"MMStar": [1.0] * 60 + [0.0] * 90, "AI2D": [0.5, 0.2, None, 1.0]}
+SECOND = {"MMStar": [1.0] * 50 + [0.0] * 10 + [1.0] * 40 + [0.0] * 50, "AI2D": [0.6, 0.2, 1.0, 0.0]}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "l.db") as opened:
+        opened.record(evaluation(FIRST))
+        opened.record(evaluation(SECOND, fingerprint="ril", method="ril"))
+        yield opened
+
+
+def test_benchmark_by_benchmark(ledger: Ledger) -> None:
+    graded, choices, mean = read_comparison(ledger, "1", "2").benchmarks
+    assert (choices.benchmark, choices.questions) == ("MMStar", 150)
+    assert (choices.first, choices.second) == pytest.approx((40.0, 60.0))
+    assert (choices.gained, choices.lost) == (40, 10)
+    assert choices.p == pytest.approx(binomtest(40, 50).pvalue)
+    # Differences of +1, -1 and 0: deviation sqrt(50 / 150 - 0.2 ** 2), over sqrt(150).
+    half = 1.96 * 100 * (1 / 3 - 0.04) ** 0.5 / 150**0.5
+    assert (choices.difference.high - choices.difference.low) / 2 == pytest.approx(half, rel=0.05)
+    assert choices.adjusted == pytest.approx(2 * (choices.p or 0))
+    assert choices.verdict == "better"
+    # The question without a verdict is left out.
+    assert (graded.benchmark, graded.questions) == ("AI2D", 3)
+    assert (graded.gained, graded.lost, graded.verdict) == (1, 1, "too few")
+    assert (mean.benchmark, mean.questions) == ("average", 153)
+    assert mean.difference.mean == pytest.approx((20.0 + 100 * (0.1 - 1.0) / 3) / 2)
+
+
+def test_the_other_way_round_everything_is_turned(ledger: Ledger) -> None:
+    there = read_comparison(ledger, "1", "2").benchmarks
+    back = read_comparison(ledger, "2", "1").benchmarks
+    for one, other in zip(there, back, strict=True):
+        assert one.difference.mean == pytest.approx(-other.difference.mean)
+        assert (one.gained, one.lost) == (other.lost, other.gained)
+        assert one.p == pytest.approx(other.p)
+    assert [each.verdict for each in back[1:]] == ["worse", back[2].verdict]
+
+
+def test_only_questions_that_differ_are_listed_with_both_sides(ledger: Ledger) -> None:
+    found = read_comparison(ledger, "1", "2").questions
+    assert len(found) == 50 + 3
+    assert {each.cause for each in found} == {"other response"}
+
+
+def test_strata_weigh_alike(ledger: Ledger) -> None:
+    pairs = [Pair("BLINK", str(n), "large", 0.0, 0.0) for n in range(90)]
+    pairs += [Pair("BLINK", f"s{n}", "small", 0.0, 1.0) for n in range(10)]
+    (found,) = paired(pairs, BASE, BASE)
+    assert (found.second, found.difference.mean) == (50.0, 50.0)
+
+
+def test_nothing_in_common_is_said(ledger: Ledger) -> None:
+    ledger.record(evaluation({"RWQA": [1.0]}, fingerprint="other"))
+    with pytest.raises(UserError, match=r"evaluations 1 .* and 3 .* no question in common"):
+        read_comparison(ledger, "1", "3")
+
+
+def test_what_was_made_otherwise_is_said(ledger: Ledger) -> None:
+    other = evaluation(SECOND, fingerprint="x")
+    changed = tuple(dataclasses.replace(s, judge="j") for s in other.scores)
+    ledger.record(dataclasses.replace(other, scores=changed))
+    found = read_comparison(ledger, "1", "3")
+    assert {each.unlike for each in found.benchmarks} == {("judge",)}
+    assert "not made alike: AI2D, MMStar differ in judge" in text(found)
+    assert "not made alike" not in text(read_comparison(ledger, "1", "2"))
+
+
+def text(found: object, questions: bool = False) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    for part in show(found, questions):  # type: ignore[arg-type]
+        console.print(part)
+    return console.export_text()
+
+
+def test_what_is_shown(ledger: Ledger) -> None:
+    found = read_comparison(ledger, "1", "2")
+    lines = {line.split()[0]: line.split() for line in text(found).splitlines() if line.split()}
+    assert lines["MMStar"][1] == "50"  # the causes come last
+    assert "MMStar     150   40.0    60.0   +20.0" in text(found)
+    assert "r0.0" not in text(found)
+    assert "r0.0" in text(found, questions=True)
+
+
+def test_json_has_all_of_it(ledger: Ledger) -> None:
+    found = json.loads(as_json(read_comparison(ledger, "1", "2")))
+    assert (found["first"]["id"], found["second"]["method"]) == (1, "ril")
+    assert [each["verdict"] for each in found["benchmarks"][:2]] == ["too few", "better"]
+    assert found["benchmarks"][1]["difference"]["mean"] == pytest.approx(20.0)
+    graded = [each for each in found["questions"] if each["benchmark"] == "AI2D"]
+    assert graded[0]["second"]["response"] == "r0.6"
+
+
+def test_one_against_itself_differs_in_nothing(ledger: Ledger) -> None:
+    found = read_comparison(ledger, "1", "1")
+    assert {each.p for each in found.benchmarks} == {1.0, None}
+    assert {each.difference.high for each in found.benchmarks} == {0.0}
+    assert "no question has another outcome" in text(found)
