@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup demo test test-all test-vllm lint bench bench-stats results results-lab results-tables results-demo bench-stats lock clean help
+.PHONY: setup chromium demo test test-all test-vllm lint bench bench-stats results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -30,6 +30,10 @@ help:  ## Show what can be made
 	@touch $@
 
 setup: .venv/.ready  ## Install everything into .venv
+
+chromium:  ## Install Debian's Chromium, which the report's tests drive (as root)
+	apt-get update --quiet --quiet
+	apt-get install --quiet --quiet --yes --no-install-recommends chromium fonts-noto-core
 
 demo: setup  ## Train, evaluate and table the small student (about ten minutes on two cores)
 	$(BIN)/rilbench train --recipe both --student nano --run demo $$(test -d runs/demo && echo --resume)
@@ -75,10 +79,11 @@ results-tables: setup  ## Write the tables that follow from the paper's files an
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
-bench: setup  ## Time the command line, evaluation beside the kits by themselves, and verbs beside a million answers (half an hour)
+bench: setup chromium  ## Time the command line, evaluation beside the kits, verbs beside a million answers, a large report (half an hour)
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/ledger.py
+	$(BIN)/python tests/bench/report.py
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
 	$(BIN)/python tests/bench/coverage.py

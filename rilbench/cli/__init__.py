@@ -13,6 +13,7 @@ from rilbench.cli.checking import check
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
+from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.training import train
 from rilbench.errors import UserError
@@ -39,6 +40,7 @@ app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
+app.command()(report)
 app.command()(show)
 app.command()(check)
 app.command(name="import")(import_)

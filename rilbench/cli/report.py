@@ -1,0 +1,49 @@
+"""``rilbench report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from rilbench.cli.options import Db
+from rilbench.errors import UserError
+
+# ruff: noqa: UP045  Typer reads Optional on every Python that we support.
+
+
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Training runs, numbers of evaluations, or models; side by side."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    teacher: Annotated[
+        Optional[list[str]],
+        typer.Option(help="A model whose answers stand beside; default the recipe's teachers."),
+    ] = None,
+    pictures: Annotated[
+        float, typer.Option(help="Megabytes for pictures, which are scaled down to fit.")
+    ] = 12.0,
+    db: Db = None,
+) -> None:
+    """One page for a browser: scores, curves, and every question with its answers."""
+    from rilbench.ledger import Ledger, default_db
+    from rilbench.report.model import gather
+    from rilbench.report.page import check_place, write_report
+
+    if not 0 <= pictures <= 100:
+        raise UserError(f"--pictures {pictures:g} is not between 0 and 100 megabytes")
+    check_place(out)
+    path = default_db(db)
+    if db is not None and not path.exists():
+        raise UserError(f"{path} does not exist; rilbench eval writes it")
+    with Ledger.open_read(path) as ledger:
+        gathered = gather(ledger, runs, teacher or [])
+    size = write_report(gathered, out, int(pictures * 1e6))
+    typer.echo(f"written: {out} ({size / 1e6:.1f} MB)")

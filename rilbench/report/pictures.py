@@ -1,0 +1,128 @@
+"""Pictures for the page: scaled down to a budget, each stored once."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Source = Path | bytes
+"""An image file, or its content."""
+
+BUDGET = 12_000_000
+"""Characters that all pictures may take on the page."""
+
+_LARGEST, _SMALLEST = 768, 160
+"""Longest edge in pixels that a picture is scaled down to, when there is room and when not."""
+_PER_PIXEL = 0.08
+"""Characters that a pixel of a photograph takes, about, at `_QUALITY`."""
+_QUALITY = 60
+_EXACT = 2000
+"""Up to so many bytes a picture is kept without loss."""
+_SMALL = 128 * 128
+"""Up to so many pixels a picture has no room for losses: it gets a better quality."""
+
+LEFT_OUT = "left out: the page's pictures have used up their room"
+UNREADABLE = "the picture cannot be read"
+
+
+@dataclass
+class Pictures:
+    """The page's pictures.
+
+    Args:
+        expected: about how many there will be, by which they are scaled.
+        budget: characters for all of them together.
+    """
+
+    expected: int
+    budget: int = BUDGET
+    urls: list[str] = field(default_factory=list)
+    """``data:`` addresses, by number."""
+    used: int = 0
+    _by_content: dict[str, int | str] = field(default_factory=dict)
+    _by_path: dict[Path, int | str] = field(default_factory=dict)
+
+    @property
+    def edge(self) -> int:
+        """The longest edge in pixels that leaves room for as many as are expected."""
+        pixels = self.budget / max(self.expected, 1) / _PER_PIXEL
+        return min(_LARGEST, max(_SMALLEST, int(math.sqrt(pixels))))
+
+    def add(self, source: Source) -> int | str:
+        """The number of a picture, or why it is not on the page."""
+        if isinstance(source, Path):
+            if source not in self._by_path:
+                self._by_path[source] = self._add_file(source)
+            return self._by_path[source]
+        return self._add_content(source)
+
+    def _add_file(self, path: Path) -> int | str:
+        try:
+            return self._add_content(path.read_bytes())
+        except OSError:
+            return UNREADABLE
+
+    def _add_content(self, content: bytes) -> int | str:
+        name = hashlib.sha256(content).hexdigest()
+        if name not in self._by_content:
+            if self.used >= self.budget:
+                return LEFT_OUT
+            self._by_content[name] = self._encode(content)
+        return self._by_content[name]
+
+    def _encode(self, content: bytes) -> int | str:
+        small = scaled(content, self.edge)
+        if small is None:
+            return UNREADABLE
+        url = f"data:image/webp;base64,{base64.b64encode(small).decode('ascii')}"
+        if self.used + len(url) > self.budget:
+            return LEFT_OUT
+        self.urls.append(url)
+        self.used += len(url)
+        return len(self.urls) - 1
+
+
+def scaled(content: bytes, edge: int) -> bytes | None:
+    """A picture as WebP, its longest edge at most ``edge`` pixels; None if it cannot be read.
+
+    Nothing of the file but its pixels is kept: no place, no author.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as opened:
+                opened.draft("RGB", (edge, edge))  # JPEG: decode at a fraction of the size.
+                image = ImageOps.exif_transpose(opened)
+                clear = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+                image = image.convert("RGBA" if clear else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Warning):
+        return None
+    small = image.width * image.height <= _SMALL
+    image.thumbnail((edge, edge))
+    exact = _webp(image, lossless=True) if small else b""
+    if exact and len(exact) <= _EXACT:
+        return exact
+    return _webp(image, quality=_QUALITY + 20 if small else _QUALITY)
+
+
+def _webp(image: Image.Image, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "WEBP", method=2, **options)
+    return out.getvalue()
+
+
+def numbers(pictures: Pictures, sources: Iterable[Source]) -> Sequence[int | str]:
+    """`Pictures.add` for each."""
+    return [pictures.add(source) for source in sources]

@@ -1,0 +1,32 @@
+"use strict";
+async function unpack() {
+  const packed = Uint8Array.from(atob(byId("payload").textContent), (mark) => mark.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).json();
+}
+
+async function start() {
+  byId("beside").addEventListener("change", showPaper);
+  byId("intervals").addEventListener("change", showIntervals);
+  showPaper();
+  showIntervals();
+  themeButton();
+  const { sets, runs } = await unpack();
+  if (sets.length) window.questions = new Questions(sets);
+  if (runs.length) window.groups = new Groups(runs);
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}
+
+document.addEventListener("keydown", (event) => {
+  const writing = event.target.closest?.("input, select, textarea");
+  if (event.key === "Escape" && event.target.type === "search") event.target.blur();
+  if (event.key !== "/" || writing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const search = byId(event.target.closest?.("#groups") ? "group-text" : "text");
+  if (!search) return;
+  event.preventDefault();
+  search.focus();
+  search.select();
+});
+// The charts' library is a module, which runs when all else is read.
+document.addEventListener("DOMContentLoaded", drawCharts);
+start();
