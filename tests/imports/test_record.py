@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
+from rilbench.table.compare import measured_rows
 
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite, suite_columns
 from rilbench.imports.record import Labels, plain, record, to_evaluation
 from rilbench.imports.results import DatasetResult, ModelResult, Question, UnreadableError, settled
 from rilbench.ledger import Ledger
-from rilbench.table.compare import measured_rows
 
 PAPER, NANO = find_suite("paper"), find_suite("nano")
 WHEN = "2026-01-01T00:00:00+00:00"
