@@ -326,17 +326,15 @@ def test_the_kit_really_does_so(tmp_path, tsv, answers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("formats", [("tsv", "json"), ("json", "csv")])
-def test_other_formats_of_the_kits_tables(
-    tmp_path, tsv, answers, judge, formats, own_scores, monkeypatch
-):
+def test_other_formats_of_the_kits_tables(tmp_path, tsv, answers, judge, own_scores, monkeypatch):
     names = ("MMStar", "ChartQA_TEST", "MMVet", "MathVista_MINI", "BLINK")
     own = {name: answers[name] for name in names}
     judged = ["MMStar", "MMVet", "MathVista_MINI"]
-    monkeypatch.setenv("PRED_FORMAT", formats[0])
-    monkeypatch.setenv("EVAL_FORMAT", formats[1])
+    # The kit cannot score choices with its answers as JSON.
+    monkeypatch.setenv("PRED_FORMAT", "tsv")
+    monkeypatch.setenv("EVAL_FORMAT", "json")
     folder = run_vlmevalkit(tmp_path, tsv, own, judged, judge.url)
-    assert [file for file in folder.iterdir() if file.suffix == f".{formats[0]}"]
+    assert {".tsv", ".json"} <= {file.suffix for file in folder.iterdir()}
     datasets = only(folder).datasets
     assert set(datasets) == set(names)
     for name, result in datasets.items():
