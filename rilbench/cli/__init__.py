@@ -10,6 +10,7 @@ import typer
 
 from rilbench import __version__
 from rilbench.cli.checking import check
+from rilbench.cli.doctor import doctor
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
@@ -43,6 +44,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(show)
 app.command()(check)
+app.command()(doctor)
 app.command(name="import")(import_)
 app.add_typer(data_app, name="data")
 app.add_typer(kits_app, name="kits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -69,6 +70,12 @@ def ray_gpus(address: str, timeout: float = 120.0) -> list[float]:
         UserError: there is none at this address.
     """
     remedy = "start it with ray start --head, or leave --ray-address out"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():  # Ray would try for a minute
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"no Ray cluster at {address} ({error}); {remedy}") from error
     command = [sys.executable, "-c", _ASK, address]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)

@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -99,12 +100,14 @@ def cluster(tmp_path, monkeypatch):
         with (tmp_path / "log").open("wb") as log:
             head = psutil.Popen(command, stdout=log, stderr=log)
         address = f"127.0.0.1:{port}"
-        for _ in range(3):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert head.poll() is None, (tmp_path / "log").read_text()
             try:
-                ray_gpus(address, timeout=80)
+                ray_gpus(address)
                 break
             except UserError:
-                assert head.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(1)
         parts = head.children(recursive=True)
         yield address
         head.terminate()
