@@ -1,0 +1,148 @@
+"""``rilbench data``: the benchmarks' files, and the questions to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from rilbench.cli.options import Data, print_table
+from rilbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rilbench.questions.importing import Format
+
+# ruff: noqa: UP045  Typer reads Optional on every Python that we support.
+
+data_app = typer.Typer(
+    help="The benchmarks' data files, and the questions to train on.", no_args_is_help=True
+)
+
+
+@data_app.command(name="check")
+def data_check(
+    suite: Annotated[str, typer.Option(help="paper or nano.")] = "paper",
+    kit: Annotated[str, typer.Option(help="vlmevalkit or lmms-eval.")] = "vlmevalkit",
+    data: Data = None,
+) -> None:
+    """Say which data files are there, and whether they are the published ones."""
+    from rilbench.evaluate.listing import data_table
+
+    table, missing = data_table(suite, data, kit)
+    print_table(table)
+    if missing:
+        raise UserError(f"{missing} are missing; rilbench eval downloads what it can")
+
+
+@data_app.command(name="mm-vet-v2")
+def data_mmvetv2(
+    source: Annotated[Path, typer.Argument(help="The unpacked release: mm-vet-v2.json, images.")],
+    data: Data = None,
+) -> None:
+    """Put MM-Vet v2 into VLMEvalKit's format, which the kit has no file of."""
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.mmvetv2 import convert_mmvetv2
+    from rilbench.evaluate.suite import find_suite
+
+    typer.echo(f"written: {convert_mmvetv2(source, data_folder(find_suite('paper'), data))}")
+
+
+@data_app.command(name="import")
+def data_import(
+    source: Annotated[Path, typer.Argument(help="The JSON file, or the folder of Parquet files.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    from_: Annotated[
+        str, typer.Option("--from", help="llava, hf (Parquet files of the hub), or jsonl.")
+    ],
+    images: Annotated[
+        Optional[Path],
+        typer.Option(help="Where paths of pictures start; default the source's folder."),
+    ] = None,
+    turns: Annotated[
+        str, typer.Option(help="Of a conversation: first; or all, each asked by itself.")
+    ] = "first",
+    columns: Annotated[
+        str, typer.Option(help="For hf, such as question=query,answer=label,options=choices.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="For hf: whose files are read.")] = "train",
+    name: Annotated[
+        Optional[str],
+        typer.Option("--source", help="Of rows that name none; default the source's name."),
+    ] = None,
+) -> None:
+    """Make a file of questions from another format; what cannot be read is skipped and told."""
+    from rilbench.questions.importing import import_questions
+
+    if turns not in ("first", "all"):
+        raise UserError(f"--turns {turns} is not known; use first or all")
+    if columns and from_ != "hf":
+        raise UserError("--columns is for --from hf; leave it out")
+    if images and from_ == "hf":
+        raise UserError("--images is for llava and jsonl; hf's paths start at its folder")
+    _refuse_itself(source, out)
+    format_ = _format(from_, source, images, turns == "all", columns, split, name)
+    report = import_questions(format_, out, _say_every(10_000, "rows"))
+    for example in report.examples:
+        typer.echo(f"skipped {example}", err=True)
+    if report.skipped > len(report.examples):
+        typer.echo(f"skipped {report.skipped - len(report.examples)} more", err=True)
+    renamed = f"; {report.renamed} ids came twice and got a number" if report.renamed else ""
+    typer.echo(
+        f"{out}: {report.questions} questions of {report.rows} rows, "
+        f"{report.skipped} skipped{renamed}"
+    )
+
+
+def _format(
+    kind: str,
+    source: Path,
+    images: Path | None,
+    every: bool,
+    columns: str,
+    split: str,
+    name: str | None,
+) -> Format:
+    from rilbench.questions.hub import Hub
+    from rilbench.questions.importing import Jsonl
+    from rilbench.questions.llava import Llava
+
+    if kind not in ("llava", "hf", "jsonl"):
+        raise UserError(f"--from {kind} is not known; use llava, hf or jsonl")
+    own = name or source.resolve().stem
+    if kind == "hf":
+        if not source.exists():
+            raise UserError(f"{source} does not exist; download the data set, and give its folder")
+        return Hub(source, split, _columns(columns), every, own)
+    if not source.is_file():
+        raise UserError(f"{source} is no file; give the JSON of the data set")
+    folder = images or source.parent
+    return Llava(source, folder, every, own) if kind == "llava" else Jsonl(source, folder, own)
+
+
+def _columns(text: str) -> dict[str, str]:
+    found = {}
+    for each in filter(None, text.split(",")):
+        field, separator, column = each.partition("=")
+        if not separator or not column.strip():
+            raise UserError(f"--columns {each}: write it as field=column, e.g. question=query")
+        found[field.strip()] = column.strip()
+    return found
+
+
+def _refuse_itself(source: Path, out: Path) -> None:
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give a file with --out")
+    if source.exists() and out.exists() and source.samefile(out):
+        raise UserError(f"{out} is what is read; give another --out")
+
+
+def _say_every(number: int, what: str) -> Callable[[int], None]:
+    """Say on standard error how far it is, each so many."""
+
+    def say(done: int) -> None:
+        if done % number == 0:
+            typer.echo(f"{done} {what}", err=True)
+
+    return say
