@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -13,6 +14,7 @@ from rilbench.errors import UserError
 
 if TYPE_CHECKING:
     from rilbench.questions.importing import Format
+    from rilbench.questions.scoring import Scorer
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -131,11 +133,117 @@ def _columns(text: str) -> dict[str, str]:
     return found
 
 
+@data_app.command(name="select")
+def data_select(
+    questions: Annotated[str, typer.Argument(help="A file of questions, or nano:prompts.parquet.")],
+    out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
+    student: Annotated[
+        Optional[str], typer.Option(help="Whose log-probabilities and limits count.")
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", help="A setting: student.model, data.max_prompt_tokens, …"),
+    ] = None,
+    keep: Annotated[int, typer.Option(help="Questions to draw.")] = 40_000,
+    easiest: Annotated[float, typer.Option(help="Share that is dropped as too easy.")] = 0.2,
+    hardest: Annotated[float, typer.Option(help="Share that is dropped as too hard.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    batch: Annotated[int, typer.Option(help="Questions that the student sees at a time.")] = 8,
+    scores: Annotated[
+        Optional[Path],
+        typer.Option(help="Where scores stand; default beside --out, as .scores.jsonl."),
+    ] = None,
+) -> None:
+    """Choose the questions to train on by the student's log-probability and by length."""
+    from rilbench.cli.options import write_whole
+    from rilbench.locations import locate
+    from rilbench.questions.selection import Rule, select
+
+    rule = Rule(keep, easiest, hardest, seed)
+    if batch < 1:
+        raise UserError(f"--batch {batch} must be at least 1")
+    path = locate(questions)
+    _refuse_itself(path, out)
+    journal = scores or out.with_suffix(".scores.jsonl")
+    scorer = _scorer(student, set_ or [])
+    found = select(path, out, scorer, journal, rule, batch, _say_every(1_000, "questions"))
+    write_whole(out.with_suffix(".selection.json"), json.dumps(found, indent=2) + "\n")
+    for fate, count in found["fates"].items():
+        typer.echo(f"{fate:>15}: {count}")
+    kept = found["fates"]["kept"]
+    few = f", fewer than --keep {keep}" if kept < keep else ""
+    typer.echo(f"{out}: {kept} questions{few}; scores in {journal}")
+
+
+def _scorer(student: str | None, settings: list[str]) -> Scorer:
+    from rilbench.checkpoint import inspect_checkpoint
+    from rilbench.hardware import has_gpu
+    from rilbench.locations import locate
+    from rilbench.questions.scoring import Limits, Scorer
+    from rilbench.recipe import load_recipe
+
+    recipe = load_recipe("both", student, None, settings)
+    if recipe.hardware.device == "cuda" and not has_gpu():
+        raise UserError(
+            f"{recipe.student.name} needs a GPU to score questions; give --set hardware.device=cpu "
+            "to do it slowly, or --student nano"
+        )
+    checkpoint = inspect_checkpoint(locate(recipe.student.model))
+    limits = Limits(recipe.data.max_prompt_tokens, recipe.data.max_response_tokens)
+    return Scorer(checkpoint, limits, recipe.hardware.device)
+
+
+@data_app.command(name="overlap")
+def data_overlap(
+    questions: Annotated[str, typer.Argument(help="A file of questions, or nano:prompts.parquet.")],
+    data: Data = None,
+    suite: Annotated[str, typer.Option(help="Whose benchmarks, paper or nano.")] = "paper",
+    drop: Annotated[
+        Optional[Path], typer.Option(help="Write the questions that do not overlap to this file.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="What is dropped: image, question, both (of one question), or any.")
+    ] = "image",
+    report: Annotated[
+        Optional[Path], typer.Option(help="Write every overlap to this JSON file.")
+    ] = None,
+) -> None:
+    """Show which questions the benchmarks ask, too, or show the pictures of."""
+    from rilbench.cli.options import write_whole
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.suite import find_suite
+    from rilbench.locations import locate
+    from rilbench.questions.overlap import BY, Benchmarks, find_overlap
+    from rilbench.questions.view import overlap_json, overlap_table
+    from rilbench.teachers.questions import iter_questions
+
+    if by not in BY:
+        raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
+    path, chosen = locate(questions), find_suite(suite)
+    if drop:
+        _refuse_itself(path, drop)
+    known = Benchmarks(chosen, data_folder(chosen, data), lambda name: typer.echo(name, err=True))
+    say = _say_every(1_000, "questions")
+    found = find_overlap(iter_questions(path), known, by, drop, say)
+    if report:
+        write_whole(report, json.dumps(overlap_json(found, by), ensure_ascii=False) + "\n")
+    print_table(overlap_table(found))
+    for column, tally in found.tallies.items():
+        if tally.missing:
+            typer.echo(f"{column} was not compared: no {', '.join(tally.missing)}", err=True)
+        if tally.unreadable:
+            typer.echo(f"{column}: {tally.unreadable} rows have no readable picture", err=True)
+    counts = f"{found.questions} questions, {found.overlapping} overlap, {found.dropped} by {by}"
+    typer.echo(
+        counts + (f"; {drop} has the other {found.questions - found.dropped}" if drop else "")
+    )
+
+
 def _refuse_itself(source: Path, out: Path) -> None:
     if out.is_dir():
-        raise UserError(f"{out} is a folder; give a file with --out")
+        raise UserError(f"{out} is a folder; give a file to write")
     if source.exists() and out.exists() and source.samefile(out):
-        raise UserError(f"{out} is what is read; give another --out")
+        raise UserError(f"{out} is what is read; give another file to write")
 
 
 def _say_every(number: int, what: str) -> Callable[[int], None]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rilbench.teachers.question import RefusedError
 
@@ -28,6 +28,8 @@ def _reading() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of odd metadata, and of size below Pillow's limit.
             yield
+    except UnidentifiedImageError as error:
+        raise RefusedError(f"a picture is none of {', '.join(FORMATS)}; get it again") from error
     except _BROKEN as error:
         why = " ".join(str(error).split())[:100] or type(error).__name__
         raise RefusedError(f"a picture cannot be read ({why}); get it again") from error

@@ -263,7 +263,7 @@ def test_json_lines_without_the_bad_ones(llava, tmp_path):
         (["x.json", "--from", "llava", "--columns", "question=q"], "for --from hf"),
         (["x.json", "--from", "hf", "--columns", "question"], "field=column"),
         (["x.json", "--from", "hf"], "not a Parquet"),
-        (["q.parquet", "--from", "jsonl"], "another --out"),
+        (["q.parquet", "--from", "jsonl"], "another file"),
     ],
 )
 def test_wrong_arguments(tmp_path, monkeypatch, arguments, words):
