@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup chromium demo test test-all test-vllm lint bench bench-stats results results-demo lock clean help
+.PHONY: setup chromium demo test test-all test-vllm lint bench bench-stats results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -60,7 +60,9 @@ test-all: lint  ## All tests, the long ones too; goes on where it was interrupte
 test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (6 GB)
 	$(BIN)/python -m pytest tests/vllm/serving.py
 
-results: setup  ## Run the laboratory's experiments as far as they are unfinished (hours), and report
+results: results-lab results-tables results-demo bench  ## Write everything under results/ anew (hours)
+
+results-lab: setup  ## Run the laboratory's experiments as far as they are unfinished, its gate and report
 	$(BIN)/rilbench lab run grid
 	$(BIN)/rilbench lab run headline
 	$(BIN)/rilbench lab run longer
@@ -71,12 +73,16 @@ results: setup  ## Run the laboratory's experiments as far as they are unfinishe
 	$(BIN)/rilbench lab gate --update --reason "the seeds of recipes/lab/gate.yaml"
 	$(BIN)/rilbench lab report
 
+results-tables: setup  ## Write the tables that follow from the paper's files and the laboratory's rows
+	$(BIN)/python results/tables.py
+
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
-bench: setup  ## Time the command line, evaluation beside the kits by themselves, and a large report (15 minutes)
+bench: setup chromium  ## Time the command line, evaluation beside the kits, verbs beside a million answers, a large report (half an hour)
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
+	$(BIN)/python tests/bench/ledger.py
 	$(BIN)/python tests/bench/report.py
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)

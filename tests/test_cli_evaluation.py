@@ -50,6 +50,7 @@ def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) ->
     assert "judge, about: 0.14 to 0.23" in done.stdout
     assert not list(tmp_path.glob("*.db"))
     refused(run("eval", "--model", "nano:restyled", "--price", "1,10", cwd=tmp_path), "--dry-run")
+    refused(run("eval", "--dry-run", "--price", "1,10", cwd=tmp_path), "give --judge MODEL@URL")
 
 
 def test_what_data_there_are(tmp_path: Path) -> None:
@@ -100,6 +101,30 @@ def test_answers_that_were_cut_are_said_beside_the_scores(
     said = capsys.readouterr()
     assert said.out == "m base none: MMStar 100.0\n" * 2
     assert said.err == "cut at the longest length: MMStar 3 of 7\n"
+
+
+@pytest.mark.parametrize(
+    ("finish", "judge", "why"),
+    [
+        ("stop", {}, "the judge's replies hold none; another judge may give one"),
+        ("stop", {"trouble": "HTTP 500"}, "the judge: HTTP 500; the same command asks again"),
+        ("error: it is cut", {}, "no answer: it is cut; the same command asks again"),
+        (
+            "error: it is cut",
+            {"trouble": "HTTP 500"},
+            "the judge: HTTP 500, no answer: it is cut; the same command asks again",
+        ),
+    ],
+)
+def test_why_verdicts_are_missing(
+    capsys: pytest.CaptureFixture[str], finish: str, judge: dict[str, str], why: str
+) -> None:
+    whole = evaluation("m", "It is B.", 1.0)
+    sample = replace(whole.samples[0], score=None, finish_reason=finish)
+    score = replace(whole.scores[0], missing=1)
+    settings = {"judge": {"name": "j", **judge}}
+    _say_scores([replace(whole, samples=(sample,), scores=(score,), settings=settings)])
+    assert capsys.readouterr().err.startswith(f"missing verdicts: MMStar 1 of 1; {why}")
 
 
 def evaluation(name: str, response: str, score: float) -> Evaluation:

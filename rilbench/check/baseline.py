@@ -79,6 +79,11 @@ class Entry:
         return not seeded(self.cells)
 
     @property
+    def is_family(self) -> bool:
+        """It is about all seeds of a recipe."""
+        return self.family is not None and self.seed is None
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Equal for entries about the same models."""
         return (*self.labels, self.family, self.seed)
@@ -229,6 +234,11 @@ def _read_entry(found: Mapping[str, Any]) -> Entry:
 
 
 def merged(old: Sequence[Entry], new: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The old entries, those that are in ``new`` replaced, and the others of ``new``; sorted."""
-    entries = {entry.key: entry for entry in [*old, *new]}
+    """The old entries, those that ``new`` has replaced, and the others of ``new``; by label.
+
+    A family replaces the entries of its seeds.
+    """
+    families = {entry.key[:-1] for entry in new if entry.is_family}
+    kept = [entry for entry in old if entry.is_family or entry.key[:-1] not in families]
+    entries = {entry.key: entry for entry in [*kept, *new]}
     return tuple(sorted(entries.values(), key=lambda entry: entry.label))

@@ -58,6 +58,8 @@ def update_baseline(
         raise UserError(
             f"{ledger.path} has no evaluation that could be a baseline{why}; first: rilbench eval"
         )
+    entries, few = _without_few(entries, old)
+    notes += few
     before = {entry.key: entry for entry in old.entries}
     changed = tuple(entry.label for entry in entries if before.get(entry.key) != entry)
     if changed:
@@ -65,6 +67,17 @@ def update_baseline(
         old = Baseline(merged(old.entries, entries), (*old.history, said))
         write_baseline(old, path)
     return Update(old, changed, (*notes, *_weak(old)))
+
+
+def _without_few(entries: Sequence[Entry], old: Baseline) -> tuple[list[Entry], list[str]]:
+    """Leave out single seeds of a family that the baseline knows by more of them."""
+    families = {entry.key[:-1] for entry in old.entries if entry.is_family}
+    few = [entry for entry in entries if not entry.is_family and entry.key[:-1] in families]
+    notes = [
+        f"{entry.label} is left out, the baseline has its family; {MIN_SEEDS} seeds change that"
+        for entry in few
+    ]
+    return [entry for entry in entries if entry not in few], notes
 
 
 def _weak(baseline: Baseline) -> Iterable[str]:

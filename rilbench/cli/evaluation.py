@@ -158,11 +158,19 @@ def _say_scores(evaluations: list[Evaluation]) -> None:
             f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
         ]
         if lost:
-            trouble = evaluation.settings["judge"].get("trouble")
-            why = f" (the judge: {trouble})" if trouble else ""
-            typer.echo(
-                f"missing verdicts: {', '.join(lost)}{why}; the same command asks again", err=True
-            )
+            typer.echo(f"missing verdicts: {', '.join(lost)}; {_why_lost(evaluation)}", err=True)
+
+
+def _why_lost(evaluation: Evaluation) -> str:
+    """Why verdicts are missing, each reason by its first case, and what helps."""
+    ends = [s.finish_reason or "" for s in evaluation.samples if s.score is None]
+    reasons = [end.removeprefix("error: ") for end in ends if end.startswith("error: ")]
+    trouble = evaluation.settings["judge"].get("trouble")
+    found = [f"the judge: {trouble}"] if trouble else []
+    found += [f"no answer: {reasons[0]}"] if reasons else []
+    if not found:  # Its replies are kept, and would be the same.
+        return "the judge's replies hold none; another judge may give one"
+    return f"{', '.join(found)}; the same command asks again what can be asked"
 
 
 def _dry_run(plan: object, price: str | None) -> None:
@@ -174,6 +182,8 @@ def _dry_run(plan: object, price: str | None) -> None:
 
     assert isinstance(plan, Plan)
     prices = read_price(price) if price is not None else None
+    if prices is not None and plan.judge.exact:
+        raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
     with EvaluationView() as view:
         questions = preview(plan, view.report)
     print_table(estimate_table(plan.chosen(), questions, plan.judge, prices))

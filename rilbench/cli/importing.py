@@ -13,6 +13,11 @@ from rilbench.errors import UserError
 if TYPE_CHECKING:
     from rilbench.imports.record import Imported
 
+_NOTHING = (
+    "has no result that can be imported; give the folder that a kit wrote to, such as "
+    "outputs/MODEL of VLMEvalKit, or what lmms-eval was given as its output path"
+)
+
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
 
@@ -46,16 +51,14 @@ def import_(
     if rows.left_out:
         other = "dev" if split == "test" else "test"
         typer.echo(f"{rows.left_out} rows of {other} are left out; --split {other} is theirs")
+    if not found.models and not rows.rows:
+        raise UserError(f"{folder} {_NOTHING}")
     with Ledger.open_read(path) if dry_run else Ledger(path) as ledger:
         done = record(found.models, chosen, labels, ledger, write=not dry_run)
         made = 0 if dry_run else record_rows(rows.rows, ledger)
-    if done:
-        _show(done)
+    _show(done)
     if not rows.rows and not any(each.evaluation.scores for each in done):
-        raise UserError(
-            f"{folder} has no result that can be imported; give the folder that a kit wrote to, "
-            "such as outputs/MODEL of VLMEvalKit, or --output_path of lmms-eval"
-        )
+        raise UserError(f"{folder} {_NOTHING}")
     if rows.rows:
         count = f"{len(rows.rows)} rows of the laboratory's {split}"
         typer.echo(count if dry_run else f"{count}: {made} evaluations are new")

@@ -29,12 +29,16 @@ def files_below(folder: Path) -> list[Path]:
         found = [
             file
             for file in sorted(folder.rglob("*"))
-            if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+            if not any(map(_is_hidden, file.relative_to(folder).parts))
             and (file.is_file() or (file.is_symlink() and not file.exists()))
         ]
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error}); give a folder that can") from error
     return found
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") and not name.startswith("..")  # A model may be called "..".
 
 
 def read_folder(

@@ -277,10 +277,12 @@ def _explain(message: str) -> str:
     """Put SQLite's message into words that name the remedy."""
     if "readonly" in message:
         return "is read-only; make it writable or give another --db"
-    if "malformed" in message:
+    # Bytes that are no text: the message goes on with them, so it is not repeated.
+    if "malformed" in message or "Could not decode" in message:
+        why = "database disk image is malformed" if "malformed" in message else "garbled text"
         return (
-            f"is damaged ({message}); keep a copy, and save what can be read with: "
-            "sqlite3 OLD .recover | sqlite3 NEW"
+            f"is damaged ({why}); keep a copy, and save what can be read with: "
+            "python -m rilbench.ledger.recovery OLD NEW"
         )
     if "not a database" in message:
         return f"is not an SQLite database ({message}); give another --db"

@@ -43,6 +43,17 @@ def test_fewer_than_five_seeds_are_each_a_model(update):
     assert found[0].label.endswith("@ffffffff#1")
 
 
+def test_a_family_replaces_its_seeds_and_is_not_undone_by_a_few_of_them(update):
+    update(seeds(3))
+    (family,) = update(seeds()).baseline.entries
+    assert family.is_family
+    before = update.path.read_bytes()
+    done = update(seeds(3))
+    assert done.changed == ()
+    assert any("5 seeds change that" in note for note in done.notes)
+    assert update.path.read_bytes() == before
+
+
 def test_what_few_runs_have_measured_gets_no_bound(update):
     pairs = [
         (each, dataclasses.replace(run, figures={}) if each.seed > 3 else run)

@@ -1,9 +1,6 @@
 """Result folders that the kits themselves wrote, and rilbench's own scores of the same answers."""
 
-import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,20 +8,17 @@ from typing import Any
 import pandas as pd
 import pytest
 from fake_judge import FakeJudge, fake_judge, says
+from kit_folders import FORMS, READ_BY_JUDGE, Texts, run_lmmseval, run_vlmevalkit
 
+from rilbench.evaluate.hub import write_hub
 from rilbench.evaluate.kits import adapter, find_kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.suite import VLMEVALKIT, find_suite
 from rilbench.nano.data import write_benchmarks
 
-SUPPORT = Path(__file__).parents[1] / "support"
 SUITE = find_suite("nano")
 QUESTIONS = 14
-Texts = dict[str, dict[str, str]]
-READ_BY_JUDGE = ("MMStar", "MMBench_DEV_EN")
-"""Choices for which the kit is given a judge."""
-FORMS = ["{}", "Let me think. The answer is ({}).", "**{}**", "no idea", "hopeless"]
 
 
 def grade(body: dict[str, Any]) -> tuple[int, bytes]:
@@ -64,30 +58,6 @@ def answers(tsv: Path) -> Texts:
     return found
 
 
-def run_vlmevalkit(out: Path, tsv: Path, answers: Texts, judged: list[str], url: str) -> Path:
-    """The kit's own work folder of a model called ``model``."""
-    shutil.copytree(tsv, out / "LMUData")
-    (out / "answers.json").write_text(json.dumps(answers))
-    settings = {"OPENAI_API_KEY": "none", "OPENAI_API_BASE": f"{url}/chat/completions"}
-    settings |= {"LOCAL_LLM": "judge", "OMP_NUM_THREADS": "1"}
-    command = [str(ensure_environment(VLMEVALKIT)), str(SUPPORT / "vlmeval_alone.py"), "LMUData"]
-    done = subprocess.run(
-        [*command, ",".join(judged), "answers.json", "results.json"],
-        cwd=out,
-        env=os.environ | settings,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    folder = out / "outputs" / "model"
-    folder.mkdir(parents=True)
-    for name in answers:
-        for file in (out / name).iterdir():
-            file.rename(folder / file.name)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def vlmevalkit(
     tmp_path_factory: pytest.TempPathFactory, tsv: Path, answers: Texts, judge: FakeJudge
@@ -120,3 +90,30 @@ def own_scores(
             process.run("score", adapter.score_job(job, out, own, (judge.url, "judge", reads)))
             found |= adapter.read_scores(kit, out / "result.json", chosen)[1]
     return found
+
+
+LMMS_TASKS = {"ai2d": "AI2D_TEST", "chartqa": "ChartQA_TEST", "mmstar": "MMStar", "mmvet": "MMVet"}
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory, tsv: Path) -> Path:
+    """The same questions as lmms-eval has them."""
+    return write_hub(tsv, tmp_path_factory.mktemp("hub") / "hub")
+
+
+@pytest.fixture(scope="session")
+def lmms_answers(answers: Texts) -> Texts:
+    """The same answers by row, of a few tasks."""
+    return {
+        task: {str(row): text for row, text in enumerate(answers[name].values())}
+        for task, name in LMMS_TASKS.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def lmmseval(
+    tmp_path_factory: pytest.TempPathFactory, hub: Path, lmms_answers: Texts, judge: FakeJudge
+) -> Path:
+    """What the kit writes of them."""
+    out = tmp_path_factory.mktemp("lmmseval")
+    return run_lmmseval(out, hub, lmms_answers, list(lmms_answers), judge.url)

@@ -1,19 +1,23 @@
-"""The ledger as a file: what goes in comes out, writers wait, a kill leaves no half evaluation."""
+"""The ledger as a file: what goes in comes out, and what is wrong with a place is said."""
 
 import dataclasses
 import os
-import random
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, default_db
+from rilbench.ledger.database import LedgerWarning, file_system
 
 SCORES = tuple(
     Score(
@@ -93,6 +97,63 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
             assert ledger.evaluations("paper") == []
             with pytest.raises(UserError, match="no evaluation 99"):
                 ledger.samples(99)
+
+
+# What a shell, SQL or a path would take for something else; and any other text.
+NAMES = st.sampled_from(
+    [
+        "../../etc/x",
+        "a/b\\c",
+        "'; DROP TABLE runs; --",
+        '"',
+        "%s ? :name",
+        "\x00\x1b[2J\r\n",
+        " ",
+        "",
+    ]
+) | st.text(max_size=20)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """One ledger for many examples."""
+    with Ledger(tmp_path_factory.mktemp("shared") / "l.db") as ledger:
+        yield ledger
+
+
+@settings(max_examples=25)
+@given(NAMES, NAMES, NAMES, NAMES)
+def test_any_name_goes_in_and_comes_out(
+    shared: Ledger, name: str, path: str, label: str, answer: str
+) -> None:
+    score = dataclasses.replace(SCORES[0], benchmark=name, dataset=path, judge=label, metric=answer)
+    sample = dataclasses.replace(
+        SAMPLES[0], benchmark=name, question_id=path, stratum=label, response=answer, gold=name
+    )
+    given_evaluation = dataclasses.replace(
+        EVALUATION,
+        **{"path": path, "student": label, "method": name, "run": name, "suite": label},
+        settings={name: path, "list": [label]},
+        scores=(score,),
+        samples=(sample,),
+    )
+    given_run = dataclasses.replace(RUN, name=name, path=path, student=label, recipe_yaml=answer)
+    number = shared.record(given_evaluation)
+    shared.record_run(given_run)
+    shared.record_run(given_run)
+    with Ledger.open_read(shared.path) as ledger:
+        (found,) = (each for each in ledger.evaluations(label) if each.id == number)
+        kept = _kept(given_evaluation.settings)
+        assert found == dataclasses.replace(given_evaluation, samples=(), id=number, settings=kept)
+        assert ledger.samples(number) == [sample]
+        assert [run for run in ledger.runs() if run.path == path] == [given_run]
+
+
+def _kept(given_settings: object) -> object:
+    """Hypothesis may find a name that says that it is a secret."""
+    secrets = ("key", "token", "password", "secret", "authorization")
+    assert isinstance(given_settings, dict)
+    return {k: v for k, v in given_settings.items() if not k.lower().endswith(secrets)}
 
 
 def test_newest_first_and_one_row_per_model(tmp_path: Path) -> None:
@@ -179,6 +240,43 @@ def test_default_db(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_db(tmp_path) == tmp_path
     monkeypatch.setenv("RILBENCH_DB", "")
     assert default_db() == Path("rilbench.db")
+
+
+def _mounts(*kinds: tuple[str, str]) -> Callable[..., list[SimpleNamespace]]:
+    return lambda **_: [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in kinds]
+
+
+@pytest.mark.parametrize(
+    ("kind", "warned"), [("nfs4", True), ("cifs", True), ("fuse.sshfs", True), ("ext4", False)]
+)
+def test_a_network_file_system_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, warned: bool
+) -> None:
+    mounts = _mounts(("/", "overlay"), (str(tmp_path), kind), (f"{tmp_path}/other", "nfs"))
+    monkeypatch.setattr(psutil, "disk_partitions", mounts)
+    (tmp_path / "folder").mkdir()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Ledger(tmp_path / "folder" / "l.db") as ledger:
+            ledger.record(EVALUATION)  # It warns; it does not refuse.
+    said = [str(each.message) for each in caught if each.category is LedgerWarning]
+    assert len(said) == warned
+    if warned:
+        assert f"{tmp_path}/folder/l.db is on a network file system ({kind})" in said[0]
+        assert "give a --db on a local disk" in said[0]
+
+
+def test_the_file_system_of_a_link_is_that_of_its_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    mounts = _mounts(("/", "ext4"), (str(tmp_path / "far"), "nfs"))
+    monkeypatch.setattr(psutil, "disk_partitions", mounts)
+    assert file_system(tmp_path / "link" / "l.db") == "nfs"
+    assert file_system(tmp_path / "l.db") == "ext4"
+    monkeypatch.setattr(psutil, "disk_partitions", _mounts())
+    assert file_system(tmp_path / "l.db") == ""
 
 
 def _read_only_file(folder: Path) -> Path:
@@ -268,76 +366,6 @@ def test_reading_from_a_read_only_place(tmp_path: Path) -> None:
         assert len(ledger.evaluations()) == 1
         assert [file.name for file in folder.iterdir()] == ["l.db"]
     folder.chmod(0o755)
-
-
-_WRITER = """
-import dataclasses, sys
-from pathlib import Path
-from rilbench.ledger import Evaluation, Ledger, Sample, Score
-path, student, times, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-score = Score(benchmark="MMStar", value=1.0, kit="k", kit_version="1", dataset="d", metric="m",
-              questions=rows, answered=rows, missing=0, data_sha256="s")
-samples = tuple(Sample(benchmark="MMStar", question_id=str(i), prompt_hash="h", response="r" * 50)
-                for i in range(rows))
-evaluation = Evaluation(path="/m", fingerprint="f", student=student, method="m", teacher="t",
-                        suite="nano", created="2026-01-02T03:04:05+00:00",
-                        scores=(score,), samples=samples)
-with Ledger(Path(path)) as ledger:
-    print("open", flush=True)
-    for _ in range(times):
-        ledger.record(evaluation)
-"""
-
-
-def _writer(path: Path, student: str, times: int, rows: int) -> "subprocess.Popen[str]":
-    arguments = [str(path), student, str(times), str(rows)]
-    return subprocess.Popen(
-        [sys.executable, "-c", _WRITER, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _check_whole(path: Path, rows: int) -> int:
-    """Assert that every evaluation has all its rows; return how many there are."""
-    with Ledger.open_read(path) as ledger:
-        found = ledger.evaluations()
-        for each in found:
-            assert each.id is not None
-            assert len(each.scores) == 1
-            assert len(ledger.samples(each.id)) == rows
-        assert ledger._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        assert not ledger._connection.execute("PRAGMA foreign_key_check").fetchall()
-        assert ledger._db["samples"].count == rows * len(found)
-    return len(found)
-
-
-def test_writers_wait_for_each_other(tmp_path: Path) -> None:
-    path = tmp_path / "l.db"  # Not there yet: they also race to make it.
-    writers = [_writer(path, name, times=25, rows=40) for name in ("a", "b")]
-    for writer in writers:
-        _, errors = writer.communicate(timeout=120)
-        assert (writer.returncode, errors) == (0, "")
-    assert _check_whole(path, rows=40) == 50
-
-
-def test_a_kill_leaves_no_half_evaluation(tmp_path: Path) -> None:
-    path = tmp_path / "l.db"
-    dice = random.Random(0)
-    seen = 0
-    for _ in range(4):
-        with _writer(path, "a", times=100_000, rows=2_000) as writer:
-            assert writer.stdout is not None
-            assert writer.stdout.readline() == "open\n"
-            time.sleep(dice.uniform(0.05, 0.4))
-            writer.kill()
-        found = _check_whole(path, rows=2_000)
-        assert found >= seen
-        seen = found
-    assert seen > 0
-    with Ledger(path) as ledger:  # And the file can still be written.
-        ledger.record(EVALUATION)
 
 
 def test_a_writer_that_waits_too_long_says_so(
