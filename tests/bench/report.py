@@ -54,7 +54,7 @@ _MODELS = (
 def scenes() -> list[Image.Image]:
     """Clouds of colour, of 480 × 360 pixels."""
     rng = random.Random(1)
-    small = [Image.frombytes("RGB", (60, 45), rng.randbytes(60 * 45 * 3)) for _ in range(20)]
+    small = [Image.frombytes("RGB", (24, 18), rng.randbytes(24 * 18 * 3)) for _ in range(20)]
     return [each.resize((480, 360), Image.Resampling.BICUBIC) for each in small]
 
 

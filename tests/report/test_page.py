@@ -21,8 +21,8 @@ from rilbench.ledger import Ledger
 from rilbench.report.model import gather
 from rilbench.report.page import check_place, render, write_report
 
-SCRIPTS = ["", "application/json", "application/json", "text/plain", "", "module"]
-"""The page's own, by type: theme, specifications, pictures, questions, script, charts."""
+SCRIPTS = ["", "application/json", "text/plain", "", "application/json", "module"]
+"""The page's own, by type: theme, specifications, questions, script, pictures, charts."""
 
 
 TAGS: dict[str, int] = {}
@@ -129,6 +129,15 @@ def _labelled(place: Place, text: str, fingerprint: str) -> str:
         )
         ledger.record_run(own)
     return page(place, str(number))
+
+
+def test_a_run_that_was_not_evaluated_has_its_curves_and_says_so(place: Place) -> None:
+    with Ledger(place.db) as ledger:
+        ledger.record_run(run(place.folder / "second"))
+    text = page(place, "second")
+    assert "No evaluation of it is in the ledger yet" in text
+    assert "Answer reward" in text
+    assert 'id="questions"' not in text
 
 
 def test_the_page_replaces_what_was_there(place: Place) -> None:

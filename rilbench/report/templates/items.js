@@ -29,18 +29,24 @@ function later(milliseconds, act) {
   };
 }
 
-// Pictures are parsed when the first is wanted: the page opens without them.
+// Pictures are the most of the page and stand last: it opens before they are read.
 let pictureUrls = null;
-function pictureUrl(number) {
+function showPicture(image, number) {
+  if (document.readyState === "loading") {
+    document.addEventListener("DOMContentLoaded", () => showPicture(image, number), { once: true });
+    return;
+  }
   pictureUrls ??= JSON.parse(byId("pictures").textContent);
-  return pictureUrls[number];
+  image.src = pictureUrls[number];
 }
 
 function thumbnail(pictures) {
   const first = pictures.find((each) => typeof each === "number");
   const box = make("span", { class: "thumb", "aria-hidden": "true" });
   if (first !== undefined) {
-    box.append(make("img", { src: pictureUrl(first), alt: "", decoding: "async" }));
+    const image = make("img", { alt: "", decoding: "async" });
+    showPicture(image, first);
+    box.append(image);
   }
   return box;
 }
@@ -54,7 +60,7 @@ function shots(pictures, nothing) {
     }
     const image = make("img", { alt: `Picture ${index + 1} of the question` });
     image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth < 160));
-    image.src = pictureUrl(each);
+    showPicture(image, each);
     box.append(image);
   });
   if (!pictures.length) box.append(make("p", { text: nothing }));
