@@ -21,12 +21,20 @@ function fill(select, options, chosen) {
   );
 }
 
-function later(milliseconds, act) {
+// Search while somebody types, but not at every key; at once when the field is left, so that the
+// list does not change under the next key.
+function searches(input, act) {
   let timer = 0;
-  return () => {
+  const now = () => {
+    if (timer) act();
     clearTimeout(timer);
-    timer = setTimeout(act, milliseconds);
+    timer = 0;
   };
+  input.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(now, 120);
+  });
+  input.addEventListener("blur", now);
 }
 
 // Pictures are the most of the page and stand last: it opens before they are read.

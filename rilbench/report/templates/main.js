@@ -29,6 +29,7 @@ document.addEventListener("keydown", (event) => {
   search.focus();
   search.select();
 });
-// The charts' library is a module, which runs when all else is read.
-document.addEventListener("DOMContentLoaded", drawCharts);
-start();
+start().finally(() => {
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startCharts);
+  else startCharts();
+});
