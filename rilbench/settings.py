@@ -81,6 +81,7 @@ class Discriminator:
     rate: float = 1e-6
     updates: int = 1  # mu; 0: frozen after pre-training
     micro_rows: int = 16
+    micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Policy:
     length_scale: float = 0.0  # 0: the longest response allowed (Dr.GRPO's constant is unstated)
     weight_decay: float = 0.01
     micro_rows: int = 4
+    micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
     teacher_rows: bool = True  # false: they count in D, rewards and means; their advantage is 0
 
 
@@ -140,12 +142,23 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the run stands on."""
+    """What the run stands on, and how it makes do with that."""
 
+    profile: str = "1x8-80gb"  # recipes/hardware/NAME.yaml, which the values below come from
     device: str = "cuda"  # or "cpu"
     nodes: int = 1
     devices: int = 8  # in each node
     memory_gib: int = 80  # of each device
+    offload: str = "none"  # to the machine's memory: "between": what is not at work; "always": all
+    rollout_tensor_parallel: int = 1  # devices that share one copy of the sampling engine
+    rollout_memory: float = 0.5  # share of a device's memory that the sampling engine takes
+    gradient_checkpointing: bool = True
+    remove_padding: bool = True  # pack rows; needs a GPU
+
+    @property
+    def ranks(self) -> int:
+        """Devices of all nodes."""
+        return self.nodes * self.devices
 
 
 @dataclass(frozen=True)
@@ -201,6 +214,16 @@ class Recipe:
         if not self.mixes:
             return 0
         return self.group * (len(self.teachers.names) if self.teachers.mix == "each" else 1)
+
+    @property
+    def step_rows(self) -> int:
+        """Rows of one step: of the student, and of its teachers."""
+        return self.schedule.questions * (self.own_rows + self.teacher_rows)
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest prompt with the longest response."""
+        return self.data.max_prompt_tokens + self.data.max_response_tokens
 
     @property
     def saved_responses(self) -> int:

@@ -29,7 +29,7 @@ def check_device(recipe: Recipe) -> None:
         UserError: with what it needs and the command that runs without a GPU.
     """
     if recipe.hardware.device == "cuda" and not has_gpu():
-        need = f"{recipe.hardware.nodes * recipe.hardware.devices} GPUs"
+        need = f"{recipe.hardware.ranks} GPUs"
         raise UserError(
             f"{recipe.student.name} needs {need} of {recipe.hardware.memory_gib} GiB and this "
             "machine has none; without a GPU: rilbench train --recipe "
