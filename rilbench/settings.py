@@ -40,7 +40,7 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Data:
-    """Parquet files of questions (`rilbench.teachers.questions` documents their columns)."""
+    """Files of questions, Parquet or JSON lines (`rilbench.teachers.questions`, docs/data.md)."""
 
     train: str = ""
     dev: str = ""
