@@ -197,3 +197,13 @@ def test_labels_tell_methods_apart(overrides, method, teacher):
 def test_saved_responses_are_all_unless_fewer_are_used():
     assert load_recipe("both", "nano").saved_responses == 4
     assert load_recipe("both", "nano", overrides=["teachers.use=1"]).saved_responses == 1
+
+
+def test_a_setting_that_came_later_makes_no_other_recipe():
+    """Runs and baselines from before it are still known by their fingerprints."""
+    recipe = load_recipe("both", "nano")
+    assert recipe.fingerprint == "7259bb9a3cabeb3d"
+    for same in ("hardware.ray_address=auto", "judge.max_missing=0.05"):
+        assert load_recipe("both", "nano", None, [same]).fingerprint == recipe.fingerprint
+    for other in ("collection.max_failed=0.1", "judge.max_missing=0.1"):
+        assert load_recipe("both", "nano", None, [other]).fingerprint != recipe.fingerprint
