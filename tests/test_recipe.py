@@ -203,7 +203,11 @@ def test_a_setting_that_came_later_makes_no_other_recipe():
     """Runs and baselines from before it are still known by their fingerprints."""
     recipe = load_recipe("both", "nano")
     assert recipe.fingerprint == "7259bb9a3cabeb3d"
-    for same in ("hardware.ray_address=auto", "hardware.offload=between", "judge.max_missing=0.05"):
+    for same in ("hardware.ray_address=auto", "judge.max_missing=0.05"):
         assert load_recipe("both", "nano", None, [same]).fingerprint == recipe.fingerprint
+    large = load_recipe("both")
+    assert load_recipe("both", overrides=["hardware.offload=between"]).fingerprint == (
+        large.fingerprint
+    )
     for other in ("collection.max_failed=0.1", "judge.max_missing=0.1"):
         assert load_recipe("both", "nano", None, [other]).fingerprint != recipe.fingerprint
