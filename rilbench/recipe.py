@@ -1,8 +1,9 @@
 """The recipe: every setting of a run, in one resolved, fingerprinted document.
 
 A recipe is layered: the defaults of `rilbench.settings`, the file of the recipe
-(``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), and
-``--set key=value``. `docs/paper.md` lists what the paper leaves open and what was chosen.
+(``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), the file of the
+hardware (``recipes/hardware/1x8-80gb.yaml``), and ``--set key=value``. `docs/paper.md` lists what
+the paper leaves open and what was chosen.
 """
 
 from __future__ import annotations
@@ -18,15 +19,22 @@ import yaml
 from rilbench.errors import UserError
 from rilbench.recipe_checks import check
 from rilbench.resources import resource
-from rilbench.settings import METHODS, Recipe, Sampling, Student
+from rilbench.settings import METHODS, Hardware, Recipe, Sampling, Student
 
 __all__ = ["METHODS", "Recipe", "Sampling", "all_keys", "known", "load_recipe", "read_recipe"]
 
 
+_FOLDERS = {
+    "recipe": "recipes",
+    "student": "recipes/students",
+    "hardware profile": "recipes/hardware",
+}
+
+
 def known(kind: str) -> list[str]:
-    """Names of the ``recipes`` or ``students`` that ship."""
-    folder = resource("recipes") if kind == "recipes" else resource("recipes/students")
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    """Names of the ``recipes``, ``students`` or ``hardware`` profiles that ship."""
+    folder = "recipes" if kind == "recipes" else f"recipes/{kind}"
+    return sorted(path.stem for path in resource(folder).glob("*.yaml"))
 
 
 def load_recipe(
@@ -34,16 +42,22 @@ def load_recipe(
     student: str | None = None,
     method: str | None = None,
     overrides: Iterable[str] = (),
+    hardware: str | None = None,
 ) -> Recipe:
-    """Resolve a recipe: defaults, its file, the student's file, then ``key=value`` overrides.
+    """Resolve a recipe: defaults, its file, the student's, the hardware's, then ``key=value``.
+
+    Args:
+        hardware: a profile; None: the one that the student's file names, else 1x8-80gb.
 
     Raises:
-        UserError: an unknown recipe, student, method or key (with the known or nearest ones), a
-            value of the wrong type, or settings that do not fit together.
+        UserError: an unknown recipe, student, hardware, method or key (with the known or nearest
+            ones), a value of the wrong type, or settings that do not fit together.
     """
-    values = _read("recipes", recipe)
+    values = _read("recipe", recipe)
     name = student or values.get("student", {}).get("name") or Student().name
     _merge(values, _student(name))
+    profile = hardware or values.get("hardware", {}).get("profile") or Hardware().profile
+    _merge(values, _read("hardware profile", profile))
     values["recipe"] = recipe
     if method is not None:
         values["method"] = method
@@ -74,10 +88,10 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _read(kind: str, name: str) -> dict[str, Any]:
-    names = known(kind)
+    folder = _FOLDERS[kind]
+    names = sorted(path.stem for path in resource(folder).glob("*.yaml"))
     if name not in names:
-        raise UserError(f"unknown {kind[:-1]} {name!r}; known: {', '.join(names)}")
-    folder = "recipes" if kind == "recipes" else "recipes/students"
+        raise UserError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
     text = resource(f"{folder}/{name}.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text) or {}
     return loaded
@@ -85,7 +99,7 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
 def _student(name: str) -> dict[str, Any]:
     """A student's settings; its file may say ``like: NAME`` and give what differs from NAME."""
-    values = _read("students", name)
+    values = _read("student", name)
     if "like" in values:
         own, values = values, _student(str(values.pop("like")))
         _merge(values, own)

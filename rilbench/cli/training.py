@@ -21,6 +21,10 @@ def train(
         Optional[str],
         typer.Option(help="ril, imitation, teacher-rows, dr-grpo, grpo or sft; default ril."),
     ] = None,
+    hardware: Annotated[
+        Optional[str],
+        typer.Option(help="The hardware profile; default 1x8-80gb, for nano cpu."),
+    ] = None,
     run: Annotated[
         Optional[str], typer.Option("--run", help="Name of the run; default from the others.")
     ] = None,
@@ -46,7 +50,7 @@ def train(
     overrides = list(set_ or [])
     shorthands = {"seed": seed, "schedule.steps": steps, "schedule.eval_every": eval_every}
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
-    resolved = load_recipe(recipe, student, method, overrides)
+    resolved = load_recipe(recipe, student, method, overrides, hardware)
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
         return
