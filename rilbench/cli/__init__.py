@@ -13,6 +13,7 @@ from rilbench.cli.checking import check
 from rilbench.cli.evaluation import data_app, evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
+from rilbench.cli.planning import plan
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.training import train
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(plan)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
