@@ -102,6 +102,8 @@ def _numbers(recipe: Recipe) -> None:
         if not 0 < value < math.inf:
             raise UserError(f"{key}={value} must be a number above 0")
     wrong = {
+        "collection.max_failed": recipe.collection.max_failed,
+        "judge.max_missing": recipe.judge.max_missing,
         "judge.false_right": recipe.judge.false_right,
         "judge.false_wrong": recipe.judge.false_wrong,
     }

@@ -20,6 +20,15 @@ nothing, the student after SFT is exported.
 """
 
 
+LATER = (
+    *(("collection", "max_failed"), ("judge", "max_missing")),
+    *(("policy", "micro_tokens"), ("discriminator", "micro_tokens")),
+    *(("hardware", "offload"), ("hardware", "rollout_memory")),
+    ("hardware", "rollout_tensor_parallel"),
+)
+"""Settings that were added with a default that changed nothing; see `Recipe.fingerprint`."""
+
+
 @dataclass(frozen=True)
 class Student:
     """The model that is trained."""
@@ -40,7 +49,7 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Data:
-    """Parquet files of questions (`rilbench.teachers.questions` documents their columns)."""
+    """Files of questions, Parquet or JSON lines (`rilbench.teachers.questions`, docs/data.md)."""
 
     train: str = ""
     dev: str = ""
@@ -67,7 +76,8 @@ class Collection:
     concurrency: int = 32
     seed: int = 0
     folder: str = ""  # shared between runs; "": the run's own
-    endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> address; else served
+    endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> [MODEL@]URL, or served
+    max_failed: float = 0.05  # share of one model's responses that may stay empty or be refused
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,7 @@ class Judge:
 
     model: str = "Qwen/Qwen2.5-32B-Instruct"
     url: str = ""
+    max_missing: float = 0.05  # share of a step's rows that may be without a verdict
     false_right: float = 0.0  # simulated: share of wrong responses that are called right
     false_wrong: float = 0.0  # simulated: share of right responses that are called wrong
 
@@ -154,6 +165,7 @@ class Hardware:
     rollout_memory: float = 0.5  # share of a device's memory that the sampling engine takes
     gradient_checkpointing: bool = True
     remove_padding: bool = True  # pack rows; needs a GPU
+    ray_address: str = ""  # of a cluster that is there, such as "auto"; "": one of its own
 
     @property
     def ranks(self) -> int:
@@ -245,13 +257,31 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits over every setting; equal recipes have equal fingerprints."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
+        text = json.dumps(self._identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def family(self) -> str:
         """The fingerprint without the seed: equal for runs that differ by chance alone."""
         return dataclasses.replace(self, seed=0).fingerprint
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes a recipe another one.
+
+        Not where Ray is, nor the name of the hardware's profile, nor a later setting left alone:
+        a run that began before there was such a setting is still the same run.
+        """
+        values = self.as_dict()
+        hardware = values["hardware"]
+        del hardware["ray_address"], hardware["profile"]
+        for name in ("gradient_checkpointing", "remove_padding"):  # as they were on each device
+            if hardware[name] == (hardware["device"] == "cuda"):
+                del hardware[name]
+        for group, name in LATER:
+            default = {f.name: f.default for f in dataclasses.fields(type(getattr(self, group)))}
+            if values[group][name] == default[name]:
+                del values[group][name]
+        return values
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, in the order of the dataclass."""

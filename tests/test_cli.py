@@ -130,7 +130,7 @@ def test_the_table_without_measurements_is_the_papers(tmp_path):
     assert len(rows) == 30
     assert all(row["source"] == "paper" for row in rows)
     assert list(tmp_path.iterdir()) == []
-    refused(run("table", "--format", "pdf", cwd=tmp_path), "rich, markdown, json")
+    refused(run("table", "--format", "pdf", cwd=tmp_path), "rich, markdown, latex, csv, html, json")
 
 
 def test_the_ledger_can_come_from_the_environment(tmp_path):

@@ -10,7 +10,8 @@ import typer
 
 from rilbench import __version__
 from rilbench.cli.checking import check
-from rilbench.cli.evaluation import data_app, evaluate, kits_app
+from rilbench.cli.data import data_app
+from rilbench.cli.evaluation import evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
 from rilbench.cli.planning import plan

@@ -82,6 +82,17 @@ class Architecture:
         """Parameters of the discriminator: the decoder, and d × 1 for the head (no bias)."""
         return self.decoder + self.text.hidden
 
+    def splits(self, devices: int) -> bool:
+        """Whether vLLM can divide it among so many: heads and MLPs must come out even.
+
+        InternViT's heads are left out, since vLLM pads them.
+        """
+        sizes = [self.text.heads, self.text.intermediate]
+        if self.vision is not None:
+            sizes.append(self.vision.intermediate)
+            sizes += [self.vision.heads] if self.layout == "qwen2_5_vl" else []
+        return all(size % devices == 0 for size in sizes)
+
     @property
     def kv_bytes(self) -> int:
         """Bytes of the KV cache for one token in bf16."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
@@ -80,10 +81,11 @@ def _rollout(recipe: Recipe, student: Architecture) -> list[str]:
         return []
     hardware, parallel = recipe.hardware, recipe.hardware.rollout_tensor_parallel
     found = []
-    if student.text.heads % parallel:
+    if not student.splits(parallel):
+        best = devices_of_server(student, hardware.devices)
         found.append(
-            f"hardware.rollout_tensor_parallel={parallel} must divide the {student.text.heads} "
-            f"attention heads of {student.name}"
+            f"{student.name} cannot be divided among {parallel} devices ({student.text.heads} "
+            f"attention heads); set hardware.rollout_tensor_parallel to {best} at most"
         )
     share = hardware.rollout_memory * hardware.memory_gib * GIB
     need = (2 * student.parameters + student.kv_bytes * recipe.longest_row) / parallel
@@ -102,6 +104,19 @@ def serving_devices(model: Architecture, memory_gib: int) -> int:
     while 2 * model.parameters > 0.8 * SERVED_SHARE * memory_gib * GIB * devices:
         devices *= 2
     return devices
+
+
+def devices_of_server(model: Architecture, devices: int) -> int:
+    """The most of so many devices among which vLLM can divide a model evenly."""
+    return max(n for n in range(1, devices + 1) if devices % n == 0 and model.splits(n))
+
+
+def devices_to_serve(path: Path, devices: int) -> int:
+    """As `devices_of_server`, for a model's folder; all where its layout is not known here."""
+    try:
+        return devices_of_server(find_architecture(str(path)), devices)
+    except UserError:
+        return devices
 
 
 def _teachers(recipe: Recipe) -> list[str]:

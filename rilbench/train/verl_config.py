@@ -289,6 +289,7 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "seed": recipe.seed,
         "own_rows": recipe.own_rows,
         "continuous_similarity": recipe.reward.similarity == "continuous",
+        "max_missing": recipe.judge.max_missing,
         "teacher_rows_in_loss": recipe.policy.teacher_rows,
         "clip": recipe.policy.clip,
         "beta": recipe.policy.beta,
@@ -303,8 +304,13 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def agent_loop_part(recipe: Recipe, judge_url: str, judge_model: str) -> list[dict[str, Any]]:
-    """verl's agent loop file: our group of sampled and saved rows, and who judges them."""
+def agent_loop_part(
+    recipe: Recipe, judge_url: str, judge_model: str, judge_cache: Path | None
+) -> list[dict[str, Any]]:
+    """verl's agent loop file: our group of sampled and saved rows, and who judges them.
+
+    ``judge_cache`` keeps the verdicts; None where asking again costs nothing.
+    """
     return [
         {
             "name": "ril",
@@ -317,6 +323,7 @@ def agent_loop_part(recipe: Recipe, judge_url: str, judge_model: str) -> list[di
                 "repetition_penalty": recipe.sampling.repetition_penalty,
                 "judge_url": judge_url,
                 "judge_model": judge_model,
+                "judge_cache": str(judge_cache or ""),
                 "false_right": recipe.judge.false_right,
                 "false_wrong": recipe.judge.false_wrong,
             },
