@@ -248,9 +248,12 @@ def _refuse_itself(source: Path, out: Path) -> None:
 
 def _say_every(number: int, what: str) -> Callable[[int], None]:
     """Say on standard error how far it is, each so many."""
+    said = 0
 
     def say(done: int) -> None:
-        if done % number == 0:
+        nonlocal said
+        if done // number > said:
+            said = done // number
             typer.echo(f"{done} {what}", err=True)
 
     return say

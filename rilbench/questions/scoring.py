@@ -8,6 +8,7 @@ batch written through to the disk, so that a killed scoring goes on where it was
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -105,20 +106,22 @@ class Scorer:
         for question in batch:
             if texts[question.id][1] > self.limits.response:
                 found[question.id] = self._problem(question, texts, ANSWER)
+            elif not texts[question.id][1]:
+                reason = "its answer has no token of its own"
+                found[question.id] = self._problem(question, texts, REFUSED, reason)
         rest, inputs = self._fitting([q for q in batch if q.id not in found], texts, found)
-        if rest:
-            for question, (prompt, logprob) in zip(
-                rest, self._measure(rest, inputs, texts), strict=True
-            ):
-                found[question.id] = Score(
-                    key_of(question),
-                    question.id,
-                    question.source,
-                    prompt,
-                    texts[question.id][1],
-                    logprob,
-                )
+        for question, measured in zip(rest, self._measure(rest, inputs, texts), strict=True):
+            found[question.id] = self._scored(question, texts, *measured)
         return [found[question.id] for question in batch]
+
+    def _scored(
+        self, question: Question, texts: dict[str, tuple[str, int]], prompt: int, logprob: float
+    ) -> Score:
+        if not math.isfinite(logprob):  # It could be neither sorted nor drawn by.
+            reason = "the student's log-probability of its answer is not finite"
+            return self._problem(question, texts, REFUSED, reason, prompt)
+        answer = texts[question.id][1]
+        return Score(key_of(question), question.id, question.source, prompt, answer, logprob)
 
     def _texts(self, question: Question) -> tuple[str, int]:
         """Prompt and answer in the student's template, and how many tokens are the answer's."""
@@ -196,6 +199,8 @@ class Scorer:
         """Length of each prompt in tokens, and the mean log-probability of its answer's."""
         import torch
 
+        if not batch:
+            return []
         answers = [texts[question.id][1] for question in batch]
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         if self.model.device.type != "cpu":

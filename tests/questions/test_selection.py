@@ -155,6 +155,17 @@ def test_what_cannot_be_trained_on_has_its_reason(scorer, prompts):
     assert found[0].logprob == pytest.approx(scorer.score([prompts[0]])[0].logprob, abs=1e-4)
 
 
+def test_a_score_that_is_no_number_is_refused(scorer, prompts):
+    weight = scorer.model.lm_head.weight.data
+    whole = weight.clone()
+    weight.fill_(float("nan"))
+    (score,) = scorer.score(prompts[:1])
+    weight.copy_(whole)
+    assert (score.problem, score.logprob) == ("refused", None)
+    assert "not finite" in score.reason
+    assert scorer.score(prompts[:1])[0].logprob is not None
+
+
 def test_easy_questions_are_dropped(scorer, prompts, tmp_path):
     """What is dropped as too easy is what the student answers right before any training."""
     found = score_all(scorer, prompts, tmp_path / "s.jsonl", 16, lambda _: None)
