@@ -83,6 +83,10 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path} cannot be read ({error}); is it a run's recipe.yaml?") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a resolved recipe; start the run again under another name")
+    hardware = values.get("hardware")
+    if isinstance(hardware, dict) and hardware.get("device") == "cpu" and "profile" not in hardware:
+        # Written before there were profiles: a CPU's has these two, which are not the defaults.
+        hardware |= {"profile": "cpu", "gradient_checkpointing": False, "remove_padding": False}
     built: Recipe = _build(Recipe, values, "")
     return built
 

@@ -20,6 +20,15 @@ nothing, the student after SFT is exported.
 """
 
 
+HOW_IT_FITS = {
+    "policy": ("micro_tokens",),
+    "discriminator": ("micro_tokens",),
+    "hardware": (
+        *("profile", "offload", "rollout_tensor_parallel", "rollout_memory"),
+        *("gradient_checkpointing", "remove_padding", "ray_address"),
+    ),
+}
+"""Settings that say how a run makes do with its hardware, not what it computes."""
 LATER = (("collection", "max_failed"), ("judge", "max_missing"))
 """Settings that were added with a default that changed nothing; see `Recipe.fingerprint`."""
 
@@ -261,12 +270,15 @@ class Recipe:
         return dataclasses.replace(self, seed=0).fingerprint
 
     def _identity(self) -> dict[str, Any]:
-        """What makes a recipe another one: not where Ray is, nor a later setting left alone.
+        """What makes a recipe another one: not how it fits, nor a later setting left alone.
 
-        So that a run that began before there was such a setting is still the same run.
+        So that a run goes on with other hardware of the same number of devices, and one that began
+        before there was such a setting is still the same run.
         """
         values = self.as_dict()
-        del values["hardware"]["ray_address"]
+        for group, names in HOW_IT_FITS.items():
+            for name in names:
+                del values[group][name]
         for group, name in LATER:
             default = {f.name: f.default for f in dataclasses.fields(type(getattr(self, group)))}
             if values[group][name] == default[name]:

@@ -203,7 +203,23 @@ def test_a_setting_that_came_later_makes_no_other_recipe():
     """Runs and baselines from before it are still known by their fingerprints."""
     recipe = load_recipe("both", "nano")
     assert recipe.fingerprint == "7259bb9a3cabeb3d"
-    for same in ("hardware.ray_address=auto", "judge.max_missing=0.05"):
+    for same in ("hardware.ray_address=auto", "judge.max_missing=0.05", "hardware.profile=mine"):
         assert load_recipe("both", "nano", None, [same]).fingerprint == recipe.fingerprint
+    large = load_recipe("both")
+    assert load_recipe("both", overrides=["hardware.offload=between"]).fingerprint == (
+        large.fingerprint
+    )
     for other in ("collection.max_failed=0.1", "judge.max_missing=0.1"):
         assert load_recipe("both", "nano", None, [other]).fingerprint != recipe.fingerprint
+
+
+def test_a_run_from_before_hardware_profiles_is_the_same_run(tmp_path):
+    recipe = load_recipe("both", "nano")
+    document = recipe.as_dict()
+    kept = ("device", "nodes", "devices", "memory_gib")
+    document["hardware"] = {key: document["hardware"][key] for key in kept}
+    for part in ("policy", "discriminator"):
+        del document[part]["micro_tokens"]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(document))
+    assert read_recipe(file) == recipe

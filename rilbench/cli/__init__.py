@@ -14,6 +14,7 @@ from rilbench.cli.data import data_app
 from rilbench.cli.evaluation import evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
+from rilbench.cli.planning import plan
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.training import train
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(plan)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)

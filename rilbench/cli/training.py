@@ -45,12 +45,14 @@ def train(
     db: Db = None,
 ) -> None:
     """Train a student by RIL: collect → sft → discriminator → ril → export."""
+    from rilbench.plan import check_fit
     from rilbench.recipe import load_recipe
 
     overrides = list(set_ or [])
     shorthands = {"seed": seed, "schedule.steps": steps, "schedule.eval_every": eval_every}
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
     resolved = load_recipe(recipe, student, method, overrides, hardware)
+    check_fit(resolved)
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
         return
