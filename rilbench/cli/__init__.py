@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -18,7 +19,7 @@ from rilbench.cli.planning import plan
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.training import train
-from rilbench.errors import UserError
+from rilbench.errors import UserError, UserNotice
 
 _REMEDIES = {
     errno.ENOSPC: "make room",
@@ -70,6 +71,15 @@ def _root(
 
 def main() -> None:
     """Run the command line; a user's error is one line on standard error and exit status 1."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, UserNotice):
+            typer.echo(f"rilbench: {message}", err=True)
+        else:
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show
     try:
         app()
     except UserError as error:

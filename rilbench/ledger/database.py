@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rilbench.errors import UserError
+from rilbench.errors import UserError, UserNotice
 from rilbench.ledger.records import Evaluation, Run, Sample, Score
 from rilbench.ledger.schema import is_current, migrate, version
 
@@ -327,7 +327,7 @@ def _warn_of_network(path: Path) -> None:
         warnings.warn(
             f"{path} is on a network file system ({kind}): use it from one machine at a time, "
             "or give a --db on a local disk",
-            LedgerWarning,
+            UserNotice,
             stacklevel=3,
         )
 
@@ -340,10 +340,6 @@ def file_system(path: Path) -> str:
     mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
     holding = [each for each in map(str, (there, *there.parents)) if each in mounts]
     return mounts[holding[0]] if holding else ""
-
-
-class LedgerWarning(UserWarning):
-    """Something that the user should know of the ledger's place."""
 
 
 def _writable(path: Path) -> bool:
