@@ -67,7 +67,7 @@ class Collection:
     concurrency: int = 32
     seed: int = 0
     folder: str = ""  # shared between runs; "": the run's own
-    endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> address; else served
+    endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> [MODEL@]URL, or served
 
 
 @dataclass(frozen=True)

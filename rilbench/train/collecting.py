@@ -14,7 +14,7 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.locations import locate
 from rilbench.processes import tree_cpu_seconds
 from rilbench.recipe import Recipe
-from rilbench.serving import first_model, is_transformers, serve
+from rilbench.serving import first_model, is_transformers, named_server, serve
 from rilbench.teachers.collection import Plan, SavedResponse, collect, read_collection
 from rilbench.teachers.questions import Question
 from rilbench.train.cost import CollectionCost, CpuMeter
@@ -133,7 +133,8 @@ def _server(
     if one.path is None:
         endpoint = run.recipe.collection.endpoints[name]
         remedy = f"see collection.endpoints.{name}"
-        yield endpoint, first_model(endpoint, remedy=remedy), is_transformers(endpoint)
+        named, url = named_server(endpoint) or ("", endpoint)
+        yield url, named or first_model(url, remedy=remedy), is_transformers(url)
         return
     log = run.folder / "logs" / f"serve-{name}.log"
     device = run.recipe.hardware.device
