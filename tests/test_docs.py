@@ -109,13 +109,16 @@ def test_every_option_of_the_program_is_in_the_readme():
 def test_no_option_is_made_up():
     options = [p for _, command in verbs(CLI) for p in command.params]
     known = {o for p in options for o in (*p.opts, *p.secondary_opts)} | {"--help", "--version"}
-    others = {"--python", "--strict"}  # of uv and mypy
+    others = {"--python", "--strict", "--port"}  # of uv, mypy and the servers
     spans = re.findall(r"`(--[a-z][a-z-]*)", ALL) + re.findall(r"\s(--[a-z][a-z-]*)", ALL)
     assert set(spans) - known - others == set()
 
 
 @pytest.mark.parametrize(("arguments", "whole"), list(commands()))
-def test_every_command_parses(arguments, whole):
+def test_every_command_parses(arguments, whole, tmp_path, monkeypatch):
+    for name, text in re.findall(r"`([\w-]+\.yaml)`:\n\n```yaml\n(.*?)^```", ALL, re.M | re.S):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
     if arguments[0] in ("--help", "--version"):
         return
     found = [(w, c) for w, c in verbs(CLI) if tuple(arguments[: len(w)]) == w]

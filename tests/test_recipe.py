@@ -61,6 +61,56 @@ def test_a_student_like_another_differs_only_where_it_says():
     assert a == b
 
 
+def test_a_recipe_and_a_student_may_be_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "like: [both, nano]\nteachers: {names: [big], models: {big: x}}\npolicy: {rate: 1.0e-3}\n"
+    )
+    (tmp_path / "tall.yml").write_text("like: nano\nstudent: {name: tall, model: models/tall}\n")
+    nano = load_recipe("both", "nano")
+    mine = load_recipe("mine.yaml")
+    assert (mine.recipe, mine.student) == ("mine", nano.student)
+    assert mine.teachers.names == ("big",)
+    assert mine.teachers.models.keys() == {"72b", "78b", "big"}
+    assert (mine.policy.rate, mine.policy.length_scale) == (1e-3, nano.policy.length_scale)
+    tall = load_recipe("mine.yaml", "tall.yml")
+    assert (tall.student.name, tall.student.model) == ("tall", "models/tall")
+    assert tall.policy.rate == nano.policy.rate, "the student's file comes later"
+    # A resolved recipe is one, too.
+    (tmp_path / "resolved.yaml").write_text(tall.to_yaml())
+    assert load_recipe("resolved.yaml").student == tall.student
+
+
+def test_a_student_may_be_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "My-Model").mkdir()
+    for name in ("My-Model", "./My-Model", str(tmp_path / "My-Model")):
+        student = load_recipe("both", name).student
+        assert (student.name, student.model) == ("my-model", str(tmp_path / "My-Model"))
+    student = load_recipe("both", "Qwen/Qwen3-VL-2B-Instruct").student
+    assert (student.name, student.model) == ("qwen3-vl-2b-instruct", "Qwen/Qwen3-VL-2B-Instruct")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("policy: [", "cannot be read as YAML"),
+        ("- a list", "holds no settings"),
+        ("student: small", "student is a group"),
+        ("like: nobody", "nobody is neither a student nor a recipe"),
+        ("polcy: {rate: 1.0}", "policy.rate"),
+        ("student: {name: nobody}", "unknown student 'nobody'; known: .*; or give a YAML file, a"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path, text, words):
+    file = tmp_path / "bad.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_recipe(str(file))
+
+
 def test_round_trip_and_fingerprint(tmp_path):
     recipe = load_recipe("both", "nano", overrides=["policy.rate=1e-5", "seed=3"])
     assert recipe.policy.rate == 1e-5

@@ -13,9 +13,13 @@ from rilbench.cli.options import Db
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="72b, 78b or both: whose teachers.")],
+    recipe: Annotated[str, typer.Option(help="72b, 78b or both: whose teachers; or a YAML file.")],
     student: Annotated[
-        Optional[str], typer.Option(help="The student; default qwen2.5-vl-7b. nano needs no GPU.")
+        Optional[str],
+        typer.Option(
+            help="The student; default qwen2.5-vl-7b. nano needs no GPU. Or a model's folder, its "
+            "hub name, or a YAML file."
+        ),
     ] = None,
     method: Annotated[
         Optional[str],

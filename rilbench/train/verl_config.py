@@ -16,6 +16,10 @@ from rilbench.recipe import Recipe
 FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
 """Mixed precision that is none: verl computes in bf16 by default, even where weights are fp32."""
 
+LAYOUTS = "pkg://rilbench.train.layouts"
+STUDENT_MODEL = "rilbench.train.layouts.StudentModel"
+"""Our classes in the place of verl's, for students whose processor verl does not know."""
+
 OBJECT_STORE_BYTES = 500_000_000
 """Ray's shared memory on a CPU; its default is a third of the machine's."""
 
@@ -61,6 +65,8 @@ def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "data.train_files": run_dir / "data" / "train.parquet",
         "data.val_files": run_dir / "data" / "dev.parquet",
         "data.image_key": "images",
+        "data.custom_cls.path": LAYOUTS,
+        "data.custom_cls.name": "Questions",
         "data.train_batch_size": recipe.schedule.questions,
         "data.max_prompt_length": recipe.data.max_prompt_tokens,
         "data.max_response_length": recipe.data.max_response_tokens,
@@ -97,6 +103,7 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
     actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
     micro = micro_batch(recipe.policy.micro_rows, _rows_per_rank(recipe))
     return {
+        "actor_rollout_ref.model._target_": STUDENT_MODEL,
         "actor_rollout_ref.model.path": Path(model),
         "actor_rollout_ref.model.trust_remote_code": False,
         f"{actor}.strategy": "fsdp2",
@@ -150,6 +157,7 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
     micro = micro_batch(recipe.discriminator.micro_rows, step, first // ranks)
     return {
         "critic.strategy": "fsdp2",
+        "critic.model._target_": STUDENT_MODEL,
         "critic.model.path": Path(model),
         "critic.model.trust_remote_code": False,
         "critic.optim.lr": recipe.discriminator.rate,

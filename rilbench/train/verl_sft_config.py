@@ -10,7 +10,14 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.recipe import Recipe
-from rilbench.train.verl_config import FP32, as_overrides, engine_memory, micro_batch
+from rilbench.train.verl_config import (
+    FP32,
+    LAYOUTS,
+    STUDENT_MODEL,
+    as_overrides,
+    engine_memory,
+    micro_batch,
+)
 
 
 def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
@@ -26,6 +33,8 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
     settings: dict[str, Any] = {
         "data.train_files": folder / "train.parquet",
         "data.train_batch_size": recipe.sft.rows,
+        "data.custom_cls.path": LAYOUTS,
+        "data.custom_cls.name": "Lessons",
         "data.use_dynamic_bsz": recipe.policy.micro_tokens > 0,
         "data.max_token_len_per_gpu": recipe.policy.micro_tokens or recipe.longest_row,
         "data.micro_batch_size_per_gpu": micro_batch(
@@ -34,6 +43,7 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "data.max_length": recipe.longest_row,
         "data.truncation": "right",  # of the response, as in the loop: the prompt comes first
         "data.num_workers": 0,
+        "model._target_": STUDENT_MODEL,
         "model.path": Path(model),
         "model.trust_remote_code": False,
         "engine.strategy": "fsdp2",
