@@ -12,6 +12,7 @@ import typer
 from rilbench import __version__
 from rilbench.cli.checking import check
 from rilbench.cli.data import data_app
+from rilbench.cli.doctor import doctor
 from rilbench.cli.evaluation import evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
@@ -47,6 +48,7 @@ app.command()(compare)
 app.command()(report)
 app.command()(show)
 app.command()(check)
+app.command()(doctor)
 app.command(name="import")(import_)
 app.add_typer(data_app, name="data")
 app.add_typer(kits_app, name="kits")

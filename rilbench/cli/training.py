@@ -44,6 +44,10 @@ def train(
     log: Annotated[
         Optional[list[str]], typer.Option(help="Also log to tensorboard or wandb; repeatable.")
     ] = None,
+    ray_address: Annotated[
+        Optional[str],
+        typer.Option(help="A Ray cluster that is there, such as auto; default one of the run's."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
     db: Db = None,
@@ -53,7 +57,12 @@ def train(
     from rilbench.recipe import load_recipe
 
     overrides = list(set_ or [])
-    shorthands = {"seed": seed, "schedule.steps": steps, "schedule.eval_every": eval_every}
+    shorthands: dict[str, object] = {
+        "seed": seed,
+        "schedule.steps": steps,
+        "schedule.eval_every": eval_every,
+        "hardware.ray_address": ray_address,
+    }
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
     resolved = load_recipe(recipe, student, method, overrides, hardware)
     check_fit(resolved)

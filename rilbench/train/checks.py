@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
-from rilbench.hardware import has_gpu
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.keys import judge_key
 from rilbench.locations import locate
 from rilbench.recipe import Recipe
 from rilbench.teachers.questions import Question, read_questions
+from rilbench.train.cluster import check_devices
 from rilbench.train.collecting import Wanted, check_collections, student_wanted, teachers_wanted
 from rilbench.train.run_folder import Run
 
@@ -24,21 +24,6 @@ IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Trackers of verl that ``--log`` offers, and the package that each needs."""
-
-
-def check_device(recipe: Recipe) -> None:
-    """Refuse a recipe for GPUs where there is none, at once.
-
-    Raises:
-        UserError: with what it needs and the command that runs without a GPU.
-    """
-    if recipe.hardware.device == "cuda" and not has_gpu():
-        need = f"{recipe.hardware.ranks} GPUs"
-        raise UserError(
-            f"{recipe.student.name} needs {need} of {recipe.hardware.memory_gib} GiB and this "
-            "machine has none; without a GPU: rilbench train --recipe "
-            f"{recipe.recipe} --student nano"
-        )
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
@@ -60,12 +45,12 @@ def check_recipe(recipe: Recipe) -> None:
     """Find what would stop a run, before its folder is made.
 
     Raises:
-        UserError: no GPU where one is needed; a model or the data missing, broken or unfit; a judge
+        UserError: fewer GPUs than are needed; a model or the data missing, broken or unfit; a judge
             without an address; settings that verl cannot divide among devices.
     """
     from rilbench.train.verl_config import overrides
 
-    check_device(recipe)
+    check_devices(recipe)
     read_inputs(Run(Path("runs"), recipe))
     check_judge(recipe)
     probe_judge(recipe)
@@ -114,11 +99,16 @@ def read_inputs(run: Run) -> Inputs:
 
 
 def check_judge(recipe: Recipe) -> None:
-    """Refuse a judge that is a model without an address.
+    """Refuse a judge that is a model without an address, or that other nodes cannot reach.
 
     Raises:
         UserError: with the setting that gives it.
     """
+    if not recipe.judge.url and recipe.judge.model == "rule" and recipe.hardware.nodes > 1:
+        raise UserError(
+            "judge.model=rule listens on one node only; start it for all (python -m "
+            "rilbench.judge.server --host 0.0.0.0 --port 8001) and set judge.url"
+        )
     if not recipe.judge.url and recipe.judge.model != "rule":
         raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
-from rilbench.train.run_folder import Run, View
+from rilbench.train.run_folder import Run, View, whole_steps
 
 
 def export(run: Run, student: Checkpoint, view: View) -> Path:
@@ -53,9 +53,7 @@ def chosen_step(run: Run) -> tuple[int, float | None]:
     """The last saved step, or the saved step with the best score on the dev split."""
     lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     scores = {m["step"]: m.get("dev_accuracy") for m in map(json.loads, lines)}
-    steps = sorted(
-        int(p.name.rsplit("_", 1)[1]) for p in (run.folder / "steps").glob("global_step_*")
-    )
+    steps = list(whole_steps(run))
     if run.recipe.schedule.export == "last":
         return steps[-1], scores.get(steps[-1])
     scored = [step for step in steps if scores.get(step) is not None]

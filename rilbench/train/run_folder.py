@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from rilbench.errors import UserError
 from rilbench.recipe import Recipe, read_recipe
 from rilbench.train.finite import STOPPED
+from rilbench.train.step_folder import ranks_of, steps_in
 
 
 class View(Protocol):
@@ -81,18 +82,63 @@ def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
     run = Run(folder, there)
     if there.fingerprint != recipe.fingerprint:
         raise UserError(
-            f"{folder} holds a run of another recipe ({there.fingerprint}, not "
-            f"{recipe.fingerprint}); choose another name with --run"
+            f"{folder} holds a run of another recipe ({_differences(there, recipe)}); set it as it "
+            "was, or choose another name with --run"
         )
     if not run.finished and not resume:
         raise UserError(f"{folder} exists and is not finished; continue it with --resume")
+    if not run.finished and there != recipe:  # what does not make it another run: where Ray is
+        part = folder / ".recipe.yaml.part"
+        part.write_text(recipe.to_yaml(), encoding="utf-8")
+        part.replace(file)
+        run = Run(folder, recipe)
     return run
 
 
+def _differences(there: Recipe, asked: Recipe) -> str:
+    """The first few settings that differ, as they are there and as they were asked for."""
+    old, new = _flat(there.as_dict()), _flat(asked.as_dict())
+    names = [key for key in old if old[key] != new.get(key)] + [k for k in new if k not in old]
+    shown = [f"{key}={old.get(key)} there, {new.get(key)} asked for" for key in names[:3]]
+    return "; ".join([*shown, *([f"and {len(names) - 3} more"] if len(names) > 3 else [])])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
 def last_step(run: Run) -> int:
-    """The last step with a complete checkpoint of the trainer; 0 when there is none."""
-    steps = (run.folder / "steps").glob("global_step_*")
-    return max((int(path.name.rsplit("_", 1)[1]) for path in steps), default=0)
+    """The last step with a whole checkpoint of the trainer; 0 when there is none.
+
+    Raises:
+        UserError: another number of devices wrote it than the recipe has.
+    """
+    step = max(whole_steps(run), default=0)
+    if step:
+        hardware = run.recipe.hardware
+        ranks, wanted = (
+            ranks_of(whole_steps(run)[step] / "actor"),
+            hardware.nodes * hardware.devices,
+        )
+        if ranks != wanted:
+            raise UserError(
+                f"step {step} of {run.folder} was saved by {ranks} devices and only as many can "
+                f"read it, not {wanted}; set hardware.nodes and hardware.devices as they were, or "
+                f"start another run from its weights: student.model={run.folder}/steps/"
+                f"global_step_{step}/actor/huggingface"
+            )
+    return step
+
+
+def whole_steps(run: Run) -> dict[int, Path]:
+    """The steps that were saved whole, discriminator included, in order."""
+    return steps_in(run.folder / "steps", discriminator=run.recipe.imitates)
 
 
 def forget_after(folder: Path, step: int) -> None:

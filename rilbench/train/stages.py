@@ -22,6 +22,7 @@ from rilbench.train.checks import (
     probe_judge,
     read_inputs,
 )
+from rilbench.train.cluster import check_devices
 from rilbench.train.collecting import Wanted, collect_all, student_wanted
 from rilbench.train.cost import CpuMeter, RunCost
 from rilbench.train.export import export
@@ -60,6 +61,7 @@ def _train(run: Run, view: View, trackers: Sequence[str], session: Session | Non
         return run.checkpoint
     found = read_inputs(run)
     if last_step(run) < run.recipe.schedule.steps:
+        check_devices(run.recipe)
         probe_judge(run.recipe)
     (run.folder / STOPPED).unlink(missing_ok=True)
     cost = RunCost(run.folder)

@@ -42,6 +42,7 @@ from rilbench.train.rows import (
     read_rows,
     write_record,
 )
+from rilbench.train.step_folder import missing_part, steps_in
 from rilbench.train.workers import DiscriminatorWorker, PolicyWorker
 
 POLL_SECONDS = 0.05
@@ -186,13 +187,18 @@ class RILTrainer(ReusingTrainer):
             finally:
                 trainer.default_local_dir = str(root)
         name = f"global_step_{self.global_steps}"
+        if lacks := missing_part(partial_dir / name, discriminator=self.use_critic):
+            raise RuntimeError(
+                f"step {self.global_steps} was saved without {lacks}: all nodes must see the run's "
+                "folder; put --runs on a disk that they share"
+            )
         shutil.rmtree(root / name, ignore_errors=True)
         (partial_dir / name).rename(root / name)
         shutil.rmtree(partial_dir)
-        saved = sorted(root.glob("global_step_*"), key=lambda p: int(p.name.rsplit("_", 1)[1]))
+        saved = list(steps_in(root, discriminator=self.use_critic).values())
         if self.ril.export == "last":
             for old in saved[: -self.ril.keep]:
-                shutil.rmtree(old)
+                shutil.rmtree(old.rename(root / f".old-{old.name}"))
 
     # ---- a step's parts
 

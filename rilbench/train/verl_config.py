@@ -57,6 +57,10 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         settings["trainer.resume_from_path"] = resume_from
     if cpu:
         settings |= _cpu(recipe, recipe.imitates)
+    if recipe.hardware.ray_address:
+        # What there is was decided where that cluster was started.
+        settings = {key: v for key, v in settings.items() if "ray_kwargs." not in key}
+        settings["+ray_kwargs.ray_init.address"] = Path(recipe.hardware.ray_address)
     return as_overrides(settings)
 
 

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from saved_steps import save_step
 
 from rilbench.errors import UserError
 from rilbench.recipe import load_recipe
@@ -15,7 +16,7 @@ def saved_run(tmp_path, recipe, scores, saved):
     ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in lines))
     for step in saved:
-        (run.folder / "steps" / f"global_step_{step}").mkdir(parents=True)
+        save_step(run.folder / "steps", step)
     return run
 
 

@@ -78,6 +78,12 @@ def run(tmp_path_factory):
     kept = {path: path.stat().st_mtime_ns for path in (short / "collection").glob("*.parquet")}
     kept[short / "discriminator.jsonl"] = (short / "discriminator.jsonl").stat().st_mtime_ns
     assert not (short / "checkpoint").exists()
+    # What a kill between the policy's part of a checkpoint and the discriminator's would leave, and
+    # the same under a finished step's name: neither is to be found.
+    for place in (".partial/global_step_9", "global_step_99"):
+        actor = short / "steps" / place / "actor"
+        actor.mkdir(parents=True, exist_ok=True)
+        (actor / "model_world_size_1_rank_0.pt").write_bytes(b"half of a policy")
     _wait_until_gone(folder)
     second = subprocess.run(
         command(questions, "--resume"), cwd=folder, capture_output=True, text=True, timeout=500
