@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from rilbench.errors import UserError
@@ -18,22 +19,41 @@ def nano_folder() -> Path:
 
 
 def locate(name: str) -> Path:
-    """A model folder or data file by its name in a recipe: a path, or ``nano:NAME``.
+    """A model folder or data file by its name in a recipe: a path, ``nano:NAME``, or a hub name.
+
+    A model by its hub name (``Qwen/…``) is looked for where ``hf download`` puts it.
 
     Raises:
-        UserError: it is not there. A hub name (``Qwen/…``) has to be downloaded first.
+        UserError: it is not there. Nothing is downloaded here.
     """
     if not name:
-        raise UserError("the recipe has no data; set data.train and data.dev to Parquet files")
+        raise UserError("the recipe has no data; set data.train and data.dev to files of questions")
     if name.startswith("nano:"):
         path = nano_folder() / name.removeprefix("nano:")
         if not path.exists():
             raise UserError(f"{path} does not exist; run: rilbench nano build --out {path.parent}")
         return path
     path = Path(name)
-    if not path.exists():
-        raise UserError(
-            f"{name} is not on this machine; download it and give its folder, "
-            "e.g. --set student.model=PATH"
-        )
-    return path.resolve()
+    if path.exists():
+        return path.resolve()
+    if _HUB_NAME.fullmatch(name) and (found := _downloaded(name)) is not None:
+        return found
+    hub = _HUB_NAME.fullmatch(name) and path.suffix not in (".parquet", ".jsonl", ".json")
+    remedy = f"run: hf download {name}; or give" if hub else "download it and give"
+    raise UserError(
+        f"{name} is not on this machine; {remedy} its folder, e.g. --set student.model=PATH"
+    )
+
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def _downloaded(name: str) -> Path | None:
+    """The hub's model in the local cache, its newest download."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True)).resolve()
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return None

@@ -1,8 +1,10 @@
 """The recipe: every setting of a run, in one resolved, fingerprinted document.
 
 A recipe is layered: the defaults of `rilbench.settings`, the file of the recipe
-(``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), and
-``--set key=value``. `docs/paper.md` lists what the paper leaves open and what was chosen.
+(``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), the file of the
+hardware (``recipes/hardware/1x8-80gb.yaml``), and ``--set key=value``. Each file may be the user's
+own, and the student may be a model's folder or hub name. `docs/paper.md` lists what the paper
+leaves open and what was chosen.
 """
 
 from __future__ import annotations
@@ -18,15 +20,22 @@ import yaml
 from rilbench.errors import UserError
 from rilbench.recipe_checks import check
 from rilbench.resources import resource
-from rilbench.settings import METHODS, Recipe, Sampling, Student
+from rilbench.settings import METHODS, Hardware, Recipe, Sampling, Student
 
 __all__ = ["METHODS", "Recipe", "Sampling", "all_keys", "known", "load_recipe", "read_recipe"]
 
 
+_FOLDERS = {
+    "recipes": "recipes",
+    "students": "recipes/students",
+    "hardware": "recipes/hardware",
+}
+_WORDS = {"recipes": "recipe", "students": "student", "hardware": "hardware profile"}
+
+
 def known(kind: str) -> list[str]:
-    """Names of the ``recipes`` or ``students`` that ship."""
-    folder = resource("recipes") if kind == "recipes" else resource("recipes/students")
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    """Names of the ``recipes``, ``students`` or ``hardware`` profiles that ship."""
+    return sorted(path.stem for path in resource(_FOLDERS[kind]).glob("*.yaml"))
 
 
 def load_recipe(
@@ -34,17 +43,32 @@ def load_recipe(
     student: str | None = None,
     method: str | None = None,
     overrides: Iterable[str] = (),
+    hardware: str | None = None,
 ) -> Recipe:
-    """Resolve a recipe: defaults, its file, the student's file, then ``key=value`` overrides.
+    """Resolve a recipe: defaults, its file, the student's, the hardware's, then ``key=value``.
+
+    Args:
+        recipe: one that ships, or a YAML file.
+        student: one that ships, a YAML file, or a model: its folder or ``OWNER/NAME`` on the hub;
+            None: the recipe's, else the paper's.
+        method: one of `METHODS`.
+        overrides: settings.
+        hardware: a profile, or a YAML file; None: the one that the student's file names, else
+            1x8-80gb.
 
     Raises:
-        UserError: an unknown recipe, student, method or key (with the known or nearest ones), a
-            value of the wrong type, or settings that do not fit together.
+        UserError: an unknown recipe, student, hardware, method or key (with the known or nearest
+            ones), a value of the wrong type, or settings that do not fit together.
     """
     values = _read("recipes", recipe)
-    name = student or values.get("student", {}).get("name") or Student().name
-    _merge(values, _student(name))
-    values["recipe"] = recipe
+    own = values.get("student", {})
+    if student is not None:
+        _merge(values, _student(student))
+    elif not own.get("model"):
+        _merge(values, _student(own.get("name") or Student().name))
+    profile = hardware or values.get("hardware", {}).get("profile") or Hardware().profile
+    _merge(values, _read("hardware", profile))
+    values["recipe"] = Path(recipe).stem
     if method is not None:
         values["method"] = method
     for override in overrides:
@@ -69,27 +93,68 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path} cannot be read ({error}); is it a run's recipe.yaml?") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a resolved recipe; start the run again under another name")
+    hardware = values.get("hardware")
+    if isinstance(hardware, dict) and hardware.get("device") == "cpu" and "profile" not in hardware:
+        # Written before there were profiles: a CPU's has these two, which are not the defaults.
+        hardware |= {"profile": "cpu", "gradient_checkpointing": False, "remove_padding": False}
     built: Recipe = _build(Recipe, values, "")
     return built
 
 
 def _read(kind: str, name: str) -> dict[str, Any]:
-    names = known(kind)
-    if name not in names:
-        raise UserError(f"unknown {kind[:-1]} {name!r}; known: {', '.join(names)}")
-    folder = "recipes" if kind == "recipes" else "recipes/students"
-    text = resource(f"{folder}/{name}.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text) or {}
+    """The settings in a file that ships, or in one of the user's.
+
+    A file may say ``like: NAME``, or several names, and give what differs from them.
+    """
+    if name in known(kind):
+        path = resource(_FOLDERS[kind]) / f"{name}.yaml"
+    elif name.endswith(_YAML):
+        path = Path(name)
+    else:
+        more = ", a model's folder, its hub name OWNER/NAME" if kind == "students" else ""
+        raise UserError(
+            f"unknown {_WORDS[kind]} {name!r}; known: {', '.join(known(kind))}; or give a YAML "
+            f"file{more}"
+        )
+    own = _settings(path)
+    like = own.pop("like", [])
+    values: dict[str, Any] = {}
+    for other in like if isinstance(like, list) else [like]:
+        shipped = next((k for k in ("students", "recipes") if other in known(k)), None)
+        if shipped is None:
+            raise UserError(
+                f"{path}: like: {other} is neither a student nor a recipe; known: "
+                f"{', '.join([*known('students'), *known('recipes')])}"
+            )
+        _merge(values, _read(shipped, other))
+    _merge(values, own)
+    return values
+
+
+_YAML = (".yaml", ".yml")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as YAML ({reason}); mend it") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path} holds no settings; write them as in recipes/students/nano.yaml")
+    if not isinstance(loaded.get("student", {}), dict):
+        raise UserError(f"{path}: student is a group of settings; give student.model")
     return loaded
 
 
 def _student(name: str) -> dict[str, Any]:
-    """A student's settings; its file may say ``like: NAME`` and give what differs from NAME."""
-    values = _read("students", name)
-    if "like" in values:
-        own, values = values, _student(str(values.pop("like")))
-        _merge(values, own)
-    return values
+    """A student's settings: its file's, or those of a model that no file is about."""
+    is_model = "/" in name or Path(name).is_dir()
+    if name in known("students") or name.endswith(_YAML) or not is_model:
+        return _read("students", name)
+    # A path from here: a run that is resumed elsewhere would find another model, or none.
+    model = str(Path(name).resolve()) if Path(name).is_dir() else name
+    return {"student": {"name": Path(model).name.lower(), "model": model}}
 
 
 def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:

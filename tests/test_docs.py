@@ -117,7 +117,10 @@ def test_no_option_is_made_up():
 
 
 @pytest.mark.parametrize(("arguments", "whole"), list(commands()))
-def test_every_command_parses(arguments, whole):
+def test_every_command_parses(arguments, whole, tmp_path, monkeypatch):
+    for name, text in re.findall(r"`([\w-]+\.yaml)`:\n\n```yaml\n(.*?)^```", ALL, re.M | re.S):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
     if arguments[0] in ("--help", "--version"):
         return
     found = [(w, c) for w, c in verbs(CLI) if tuple(arguments[: len(w)]) == w]

@@ -13,13 +13,21 @@ from rilbench.cli.options import Db
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="72b, 78b or both: whose teachers.")],
+    recipe: Annotated[str, typer.Option(help="72b, 78b or both: whose teachers; or a YAML file.")],
     student: Annotated[
-        Optional[str], typer.Option(help="The student; default qwen2.5-vl-7b. nano needs no GPU.")
+        Optional[str],
+        typer.Option(
+            help="The student; default qwen2.5-vl-7b. nano needs no GPU. Or a model's folder, its "
+            "hub name, or a YAML file."
+        ),
     ] = None,
     method: Annotated[
         Optional[str],
         typer.Option(help="ril, imitation, teacher-rows, dr-grpo, grpo or sft; default ril."),
+    ] = None,
+    hardware: Annotated[
+        Optional[str],
+        typer.Option(help="The hardware profile; default 1x8-80gb, for nano cpu."),
     ] = None,
     run: Annotated[
         Optional[str], typer.Option("--run", help="Name of the run; default from the others.")
@@ -45,6 +53,7 @@ def train(
     db: Db = None,
 ) -> None:
     """Train a student by RIL: collect → sft → discriminator → ril → export."""
+    from rilbench.plan import check_fit
     from rilbench.recipe import load_recipe
 
     overrides = list(set_ or [])
@@ -55,7 +64,8 @@ def train(
         "hardware.ray_address": ray_address,
     }
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
-    resolved = load_recipe(recipe, student, method, overrides)
+    resolved = load_recipe(recipe, student, method, overrides, hardware)
+    check_fit(resolved)
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
         return

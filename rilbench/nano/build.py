@@ -1,10 +1,11 @@
-"""Build the laboratory from its seeds: two teachers, two students, questions and benchmark files.
+"""Build the laboratory from its seeds: two teachers, three students, questions, benchmark files.
 
 A base model learns to see, then to answer in the worked style. Each teacher goes on from it and
 misreads the pictures of half of the families, so that the two are strong and weak on different
 tasks. The restyled student goes on from a teacher with bare answers: it can do the tasks, but by
 its default style it does not. The independent student has parameters and digits of its own and was
-taught bare answers with a few worked ones among them.
+taught bare answers with a few worked ones among them; so was the student in InternVL3's layout,
+which differs from all others in its classes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ COURSES: Mapping[str, tuple[str, Course]] = {
         "",
         Course(steps=800, rate=2e-3, seed=6, eyes=EYES, pool="pretrain-independent", worked=0.12),
     ),
+    "internvl": (
+        "",
+        Course(steps=400, rate=2e-3, seed=7, eyes=200, pool="pretrain-independent", worked=0.12),
+    ),
     "72b": ("base", Course(steps=120, rate=5e-4, seed=2, misreads=_misreads(WEAK_72B))),
     "78b": (
         "base",
@@ -56,8 +61,12 @@ COURSES: Mapping[str, tuple[str, Course]] = {
     "restyled": ("72b", Course(steps=90, rate=5e-4, seed=4, worked=0.0)),
 }
 """Each model's start ("": random parameters) and course, in an order in which they can be made."""
-SHIPPED = ("72b", "78b", "restyled", "independent")
-STUDENTS: Mapping[str, str] = {"restyled": "nano", "independent": "nano-independent"}
+SHIPPED = ("72b", "78b", "restyled", "independent", "internvl")
+STUDENTS: Mapping[str, str] = {
+    "restyled": "nano",
+    "independent": "nano-independent",
+    "internvl": "nano-internvl",
+}
 """The students' names in recipes and tables."""
 SEED = 0
 PROMPTS_EACH, DEV_EACH = 20, 6
@@ -168,9 +177,8 @@ def _train(job: _Job, events: Any) -> None:
 
     torch.set_num_threads(1)
     if job.start is None:
-        tokenizer = models.train_tokenizer(SEED)
-        processor = models.build_processor(tokenizer)
-        model = models.build_model(tokenizer, job.course.seed)
+        layout = "internvl" if job.name == "internvl" else "qwen2_5_vl"
+        model, processor = models.make(layout, SEED, job.course.seed)
     else:
         model, processor = models.load(job.start)
     total = job.course.eyes + job.course.steps

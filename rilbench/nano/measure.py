@@ -15,14 +15,13 @@ from rilbench.nano.supervised import messages, open_images
 from rilbench.nano.tasks import FAMILIES, make
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-    from transformers import Qwen2_5_VLProcessor as Processor
+    from rilbench.nano.model import Model, Processor
 
 BATCH = 128
 
 
 def answers(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: Model,
     processor: Processor,
     *,
     pool: str,

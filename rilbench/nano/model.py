@@ -1,20 +1,34 @@
-"""The stand-in model: Qwen2.5-VL's own classes and layout at about 0.9M parameters."""
+"""The stand-in model: Qwen2.5-VL's own classes and layout at about 0.9M parameters.
+
+Its twin in InternVL3's layout stands in `rilbench.nano.internvl`; `make` builds either.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from rilbench.nano import tasks
 from rilbench.nano.digits import pools
 from rilbench.nano.pictures import CELL
-from rilbench.nano.tasks import FAMILIES, make
+from rilbench.nano.tasks import FAMILIES
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
-    from transformers import Qwen2_5_VLProcessor as Processor
+    from transformers import (
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        PreTrainedTokenizerFast,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+    )
 
+    Model: TypeAlias = Qwen2_5_VLForConditionalGeneration | InternVLForConditionalGeneration
+    Processor: TypeAlias = Qwen2_5_VLProcessor | InternVLProcessor
+
+LAYOUTS = ("qwen2_5_vl", "internvl")
+"""The ``model_type`` of the layouts that can be built."""
 VOCABULARY = 768
 SPECIAL = (
     "<|endoftext|>",
@@ -79,14 +93,14 @@ def _corpus(seed: int, size: int = 300) -> list[str]:
     pool, texts = pools()["pretrain"], []
     for _ in range(size):
         for family in FAMILIES:
-            _, question = make(family, pool, rng)
+            _, question = tasks.make(family, pool, rng)
             texts += [question.prompt, question.worked, question.bare, "user\n", "assistant\n"]
     # The discriminator's own words too, so that its rows stay short.
     words = [m["content"] for m in discriminator_messages("")]
     return texts + words * size
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast) -> Processor:
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     """Qwen2.5-VL's processor around the tokenizer; each cell of a picture becomes one token."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
@@ -156,7 +170,20 @@ def build_model(
     return model
 
 
-def load(path: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, Processor]:
+def make(layout: str, vocabulary_seed: int, seed: int) -> tuple[Model, Processor]:
+    """A new model of one of the `LAYOUTS` and its processor."""
+    from rilbench.nano import internvl
+
+    assert layout in LAYOUTS, layout
+    tokenizer = train_tokenizer(vocabulary_seed)
+    if layout == "internvl":
+        tokenizer = internvl.with_media_tokens(tokenizer)
+        return internvl.build_model(tokenizer, seed), internvl.build_processor(tokenizer)
+    processor = build_processor(tokenizer)
+    return build_model(tokenizer, seed), processor
+
+
+def load(path: Path) -> tuple[Model, Processor]:
     """Load a checkpoint of the laboratory with transformers' ordinary classes."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -18,8 +18,8 @@ from rilbench.nano.tasks import FAMILIES, make
 
 if TYPE_CHECKING:
     import torch
-    from transformers import Qwen2_5_VLForConditionalGeneration
-    from transformers import Qwen2_5_VLProcessor as Processor
+
+    from rilbench.nano.model import Model, Processor
 
 OnStep = Callable[[int, float], None]
 """Called after each step with its number and loss."""
@@ -77,7 +77,7 @@ def _optimise(
 
 
 def train_eyes(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: Model,
     processor: Processor,
     course: Course,
     on_step: OnStep,
@@ -89,7 +89,6 @@ def train_eyes(
     import torch
 
     torch.manual_seed(course.seed)
-    vision = model.model.visual
     head = torch.nn.Linear(model.config.text_config.hidden_size, len(GLYPHS))
     rng = np.random.default_rng([course.seed, 1])
     pool, families = pools()[course.pool], tuple(FAMILIES)
@@ -98,14 +97,40 @@ def train_eyes(
         for _ in range(course.eyes):
             chosen = [families[int(i)] for i in rng.integers(len(families), size=64)]
             shown = [make(family, pool, rng)[0] for family in chosen]
-            images = open_images(shown)
-            batch = processor.image_processor(images=images, return_tensors="pt")
-            seen = vision(batch["pixel_values"], grid_thw=batch["image_grid_thw"]).pooler_output
+            seen = _cells(model, processor, open_images(shown))
             target = torch.tensor([GLYPHS.index(g) for picture in shown for g in picture.glyphs])
             yield torch.nn.functional.cross_entropy(head(seen), target)
 
-    parameters = [*vision.parameters(), *head.parameters()]
+    parameters = [*_vision(model), *head.parameters()]
     _optimise(parameters, losses(), course.eyes, 3e-3, on_step)
+
+
+def _vision(model: Model) -> list[torch.nn.Parameter]:
+    """The parameters between pixels and the decoder's embeddings."""
+    if model.config.model_type == "internvl":
+        parts = (model.model.vision_tower, model.model.multi_modal_projector)
+        return [parameter for part in parts for parameter in part.parameters()]
+    return list(model.model.visual.parameters())
+
+
+def _cells(model: Model, processor: Processor, images: Sequence[Image.Image]) -> torch.Tensor:
+    """What the decoder gets of each cell (cells, hidden size), in the order of the glyphs."""
+    import torch
+
+    if model.config.model_type != "internvl":
+        batch = processor.image_processor(images=images, return_tensors="pt")
+        found = model.model.visual(batch["pixel_values"], grid_thw=batch["image_grid_thw"])
+        cells: torch.Tensor = found.pooler_output
+        return cells
+    batch = processor.image_processor(images=images, crop_to_patches=True, return_tensors="pt")
+    tiles = model.get_image_features(
+        batch["pixel_values"],
+        vision_feature_layer=model.config.vision_feature_layer,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+    ).pooler_output[:, 0]
+    # After the tiles of a picture that has several comes its thumbnail, which is no cell.
+    parts = tiles.split(list(batch["num_patches"]))
+    return torch.cat([part if len(part) == 1 else part[:-1] for part in parts])
 
 
 def open_images(pictures: Sequence[Picture]) -> list[Image.Image]:
@@ -117,7 +142,7 @@ def open_images(pictures: Sequence[Picture]) -> list[Image.Image]:
 
 
 def train_answers(
-    model: Qwen2_5_VLForConditionalGeneration,
+    model: Model,
     processor: Processor,
     course: Course,
     on_step: OnStep,

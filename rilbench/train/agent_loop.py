@@ -21,6 +21,7 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from rilbench.judge.client import JudgeClient
 from rilbench.keys import judge_key
 from rilbench.train.draws import choose_saved, seed_of, simulated_verdict
+from rilbench.train.layouts import FoldedPictures, has_mrope
 
 
 class _Shared:
@@ -67,10 +68,14 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             ``judge_url``, ``judge_model``, ``judge_cache``, ``false_right`` and ``false_wrong``.
     """
 
+    server_manager: Any
+
     def __init__(self, *args: Any, ril: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ril = ril
         self.prompt = ""
+        if self.rollout_config.name == "vllm" and not has_mrope(self.processor):
+            self.server_manager = FoldedPictures(self.server_manager, self.processor)
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Sample, or return the saved response that this session stands for; then judge it."""

@@ -13,6 +13,7 @@ from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
 from rilbench.train.agent_loop import RILAgentLoop
+from rilbench.train.layouts import has_mrope, picture_inputs
 
 _QUESTIONS_KEPT = 256
 
@@ -68,7 +69,10 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[mi
             return inputs
         key = id(pictures)
         if key not in self.prepared:
-            prepared = super()._compute_multi_modal_inputs(output, input_ids)
+            if has_mrope(self.processor):
+                prepared = super()._compute_multi_modal_inputs(output, input_ids)
+            else:  # verl shows the processor a text without the pictures' marks; InternVL's refuses
+                prepared = picture_inputs(self.processor, pictures)
             self.prepared[key] = (pictures, prepared)  # held, so that no other takes its id
             while len(self.prepared) > _QUESTIONS_KEPT:
                 self.prepared.popitem(last=False)

@@ -18,8 +18,9 @@ from rilbench.train.cluster import check_devices
 from rilbench.train.collecting import Wanted, check_collections, student_wanted, teachers_wanted
 from rilbench.train.run_folder import Run
 
-IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl")
-"""Model types whose processor verl 0.9.1 accepts; for others it goes on without images."""
+IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
+"""Model types whose images reach the model: verl 0.9.1 has their processor, or
+`rilbench.train.layouts` supplies it. For others verl goes on without images."""
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Trackers of verl that ``--log`` offers, and the package that each needs."""

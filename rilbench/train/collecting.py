@@ -14,6 +14,7 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.keys import endpoint_key
 from rilbench.locations import locate
+from rilbench.plan.fit import devices_to_serve
 from rilbench.processes import tree_cpu_seconds
 from rilbench.recipe import Recipe
 from rilbench.serving import is_transformers, listed_models, named_server, serve, vllm_python
@@ -267,7 +268,7 @@ def _server(
         device=hardware.device,
         dtype="float32" if on_cpu else "auto",
         vllm=None if on_cpu else vllm_python(),
-        gpus=hardware.devices,
+        gpus=1 if on_cpu else devices_to_serve(one.path, hardware.devices),
     )
     with (
         served as server,

@@ -26,6 +26,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
+from rilbench.train.layouts import never_sampled, picture_inputs
 from rilbench.train.workers import CPU_ROLLOUT
 
 _QUIET_SECONDS = {"greedy": 0.3, "sampled": 20.0}
@@ -113,8 +114,7 @@ class TransformersServer:
         ).eval()
         tokenizer = self.model_config.tokenizer
         self.pad, self.end = tokenizer.pad_token_id, tokenizer.eos_token_id
-        # A sampled placeholder would make the next forward look for its picture.
-        self.forbidden = [i for i in tokenizer.all_special_ids if i != self.end]
+        self.forbidden = never_sampled(tokenizer)
         self.image_token = self.model.config.image_token_id
         self.step: int | None = None
 
@@ -181,10 +181,10 @@ class TransformersServer:
         extra: dict[str, Any] = {}
         images = [image for request in batch for image in request.images]
         if images:
-            processor = self.model_config.processor.image_processor
-            extra = dict(processor(images=images, return_tensors="pt"))
-            # Without the types, transformers gives picture tokens the positions of plain text.
-            extra["mm_token_type_ids"] = (ids == self.image_token).int()
+            extra = picture_inputs(self.model_config.processor, images)
+            if hasattr(self.model.base_model, "get_rope_index"):
+                # Without the types, transformers gives picture tokens the positions of plain text.
+                extra["mm_token_type_ids"] = (ids == self.image_token).int()
         out = self.model.generate(
             input_ids=ids,
             attention_mask=(ids != self.pad).long(),

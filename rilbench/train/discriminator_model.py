@@ -28,6 +28,8 @@ class Discriminator(PreTrainedModel):  # type: ignore[misc]
         self.body = body
         self.score = nn.Linear(body.config.hidden_size, 1, bias=False)
         self._no_split_modules = body._no_split_modules  # FSDP wraps by these names
+        ropes = getattr(body.config, "rope_parameters", None) or {}
+        self.mrope = "mrope_section" in ropes
 
     def forward(
         self,
@@ -36,7 +38,14 @@ class Discriminator(PreTrainedModel):  # type: ignore[misc]
         position_ids: torch.Tensor | None = None,
         **_: Any,
     ) -> TokenClassifierOutput:
-        """Return logits (B, T, 1); only the last token's is used."""
+        """Return logits (B, T, 1) of rows of text; only the last token's is used.
+
+        Positions are (B, T). A decoder with M-RoPE gets them as it gets those of a text from verl:
+        a row for text and three for M-RoPE, all equal. With fewer, packed rows leak into each
+        other.
+        """
+        if self.mrope and position_ids is not None:
+            position_ids = position_ids.expand(4, -1, -1)
         hidden = self.body(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -24,6 +24,7 @@ from verl.workers.config import TrainingWorkerConfig
 from verl.workers.utils.losses import value_loss
 
 from rilbench.train.agent_worker import AgentLoops
+from rilbench.train.layouts import has_mrope
 
 
 @dataclass
@@ -53,6 +54,12 @@ class ReusingTrainer(PPOTrainerSync):  # type: ignore[misc]
             self._start_actors()
         else:
             self._take_over(self.actors)
+
+    def _init_tokenizer(self) -> None:
+        """verl's; and the data sets, in whatever process, learn how to open pictures."""
+        super()._init_tokenizer()
+        with open_dict(self.config):
+            self.config.data.pictures_as_they_are = not has_mrope(self.processor)
 
     def _start_actors(self) -> None:
         self.idle_discriminator = self.keep and not self.use_critic

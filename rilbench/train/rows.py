@@ -13,7 +13,6 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.utils import tensordict_utils as tu
 
 from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_messages
 
@@ -116,20 +115,16 @@ def discriminator_rows(tokenizer: Any, texts: Sequence[str], own: torch.Tensor) 
     for text in texts:
         prompt = tokenizer.apply_chat_template(discriminator_messages(text), tokenize=False)
         ids.append(torch.tensor(tokenizer.encode(prompt, add_special_tokens=False)))
-    # verl packs a row for text and three for M-RoPE; with fewer, rows leak into each other.
-    positions = [torch.arange(len(i)).expand(4, -1).contiguous() for i in ids]
-    rows = TensorDict(
+    return TensorDict(
         {
             "input_ids": nested(ids),
-            "position_ids": nested(positions),
+            "position_ids": nested([torch.arange(len(i)) for i in ids]),
             "loss_mask": nested([torch.ones_like(i) for i in ids]),
             "label": torch.where(own, STUDENT_LABEL, TEACHER_LABEL).float(),
             "weight": torch.ones(len(ids)),
         },
         batch_size=len(ids),
     )
-    tu.maybe_fix_3d_position_ids(rows)
-    return rows
 
 
 def write_record(

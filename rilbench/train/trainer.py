@@ -86,9 +86,7 @@ class RILTrainer(ReusingTrainer):
             actor.ppo_mini_batch_size == self.config.data.train_batch_size
         )
         self.on_policy = one_update
-        self.image_token = self.processor.tokenizer.convert_tokens_to_ids(
-            getattr(self.processor, "image_token", "<|image_pad|>")
-        )
+        self.image_token = self.tokenizer.convert_tokens_to_ids(self.processor.image_token)
         self.actor_rollout_wg.set_loss_fn(
             partial(
                 policy_step,

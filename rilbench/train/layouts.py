@@ -1,0 +1,142 @@
+"""What differs between families of vision-language models, as verl 0.9.1 meets them.
+
+verl's ``hf_processor`` knows a fixed list of processors, InternVL's not among them; of any other it
+only warns, and goes on without images. Its ways in for ours are Hydra's ``_target_`` of the model's
+configuration (`StudentModel`), which every process of verl reads its processor from, and the data
+sets' ``custom_cls`` (`Questions`, `Lessons`).
+
+Families with M-RoPE (Qwen-VL) number a picture's tokens by row and column: verl binds the model's
+``get_rope_index`` to their processors, and their rows have four positions for a token. The others
+count tokens as text does.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoProcessor, PreTrainedTokenizerBase
+from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
+from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.workers.config import HFModelConfig
+
+
+class StudentModel(HFModelConfig):  # type: ignore[misc]
+    """verl's configuration of a model, with a processor also where verl makes none."""
+
+    processor: Any
+
+    def __post_init__(self) -> None:
+        with warnings.catch_warnings():
+            # "This may affect multimodal processing": not with the processor below.
+            warnings.filterwarnings("ignore", "Failed to create processor: Unsupported")
+            super().__post_init__()
+        if self.load_tokenizer and self.processor is None:
+            self.processor = AutoProcessor.from_pretrained(
+                self.local_tokenizer_path, trust_remote_code=self.trust_remote_code
+            )
+            assert not isinstance(self.processor, PreTrainedTokenizerBase), self.path
+
+
+def has_mrope(processor: Any) -> bool:
+    """Whether rows have four positions for each token: of text, and M-RoPE's three."""
+    return hasattr(processor, "get_rope_index")
+
+
+def picture_inputs(processor: Any, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+    """A model's inputs for pictures, as its processor makes them beside a text that shows them.
+
+    Made by the processor and not by its image processor alone: InternVL's sets the tiling.
+    """
+    marks = processor.image_token * len(images)
+    inputs = dict(processor(text=[marks], images=list(images), return_tensors="pt"))
+    return {k: v for k, v in inputs.items() if k not in _OF_THE_TEXT}
+
+
+_OF_THE_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+
+def never_sampled(tokenizer: Any) -> list[int]:
+    """Every special token but the end: a sampled placeholder would ask for a picture."""
+    added = tokenizer.added_tokens_decoder.items()
+    special = {number for number, token in added if token.special} | set(tokenizer.all_special_ids)
+    return sorted(special - {tokenizer.eos_token_id})
+
+
+class FoldedPictures:
+    """A client of vLLM's servers for a family of which verl does not know how vLLM takes pictures.
+
+    vLLM writes a picture's tokens itself, in the place of one mark; verl folds them for Qwen-VL.
+    And verl forbids the marks in sampling by a processor that its vLLM server has not.
+    """
+
+    def __init__(self, servers: Any, processor: Any) -> None:
+        self.servers, self.processor = servers, processor
+        self.bias = dict.fromkeys(never_sampled(processor.tokenizer), -100.0)  # vLLM's least
+
+    async def generate(
+        self, *, prompt_ids: list[int], sampling_params: dict[str, Any], **request: Any
+    ) -> Any:
+        """As verl's client."""
+        return await self.servers.generate(
+            prompt_ids=folded(self.processor, prompt_ids),
+            sampling_params={**sampling_params, "logit_bias": self.bias},
+            **request,
+        )
+
+
+def folded(processor: Any, prompt: Sequence[int]) -> list[int]:
+    """A prompt with one mark for each picture, as its text has before InternVL's processor."""
+    mark = processor.image_token_id
+    around = (processor.start_image_token_id, processor.end_image_token_id)
+    kept: list[int] = []
+    before = None
+    for token in prompt:
+        if token not in around and not token == mark == before:
+            kept.append(token)
+        before = token  # between the marks of two pictures stand the end of one and a start
+    return kept
+
+
+class Questions(RLHFDataset):  # type: ignore[misc]
+    """verl's data set, but pictures are resized as Qwen-VL asks only where the processor is of it.
+
+    The trainer says so by ``data.pictures_as_they_are``: this is also called without a processor.
+    """
+
+    @classmethod
+    def _process_multi_modal_info(
+        cls, messages: list[dict[str, Any]], image_patch_size: int, config: Any
+    ) -> Any:
+        if not config.get("pictures_as_they_are"):
+            return super()._process_multi_modal_info(messages, image_patch_size, config)
+        contents = [m["content"] for m in messages if isinstance(m["content"], list)]
+        parts = [part for content in contents for part in content if part["type"] == "image"]
+        return [part["image"].convert("RGB") for part in parts] or None, None, None
+
+
+class Lessons(MultiTurnSFTDataset):  # type: ignore[misc]
+    """verl's data set for SFT, likewise."""
+
+    def __init__(
+        self,
+        parquet_files: Any,
+        tokenizer: Any,
+        config: Any,
+        processor: Any = None,
+        max_samples: int = -1,
+    ) -> None:
+        # verl asks the image processor for what only Qwen-VL's has: the size that it resizes by.
+        known = processor if has_mrope(processor) else None
+        super().__init__(parquet_files, tokenizer, config, known, max_samples)
+        self.processor = processor
+
+    def _build_messages(self, example: dict[str, Any]) -> Any:
+        if self.processor is not None and not has_mrope(self.processor):
+            opened = [Image.open(io.BytesIO(image["bytes"])) for image in example[self.image_key]]
+            example = {**example, self.image_key: opened}  # verl leaves opened pictures alone
+        return super()._build_messages(example)
