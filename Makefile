@@ -84,6 +84,7 @@ bench: setup chromium  ## Time the command line, evaluation beside the kits, ver
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/ledger.py
 	$(BIN)/python tests/bench/report.py
+	$(BIN)/python tests/bench/overlap.py
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
 	$(BIN)/python tests/bench/coverage.py

@@ -27,7 +27,7 @@ def locate(name: str) -> Path:
         UserError: it is not there. Nothing is downloaded here.
     """
     if not name:
-        raise UserError("the recipe has no data; set data.train and data.dev to Parquet files")
+        raise UserError("the recipe has no data; set data.train and data.dev to files of questions")
     if name.startswith("nano:"):
         path = nano_folder() / name.removeprefix("nano:")
         if not path.exists():

@@ -1,9 +1,10 @@
 """The recipe: every setting of a run, in one resolved, fingerprinted document.
 
 A recipe is layered: the defaults of `rilbench.settings`, the file of the recipe
-(``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), and
-``--set key=value``. Either file may be the user's own, and the student may be a model's folder or
-hub name. `docs/paper.md` lists what the paper leaves open and what was chosen.
+(``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), the file of the
+hardware (``recipes/hardware/1x8-80gb.yaml``), and ``--set key=value``. The first two may be the
+user's own, and the student may be a model's folder or hub name. `docs/paper.md` lists what the
+paper leaves open and what was chosen.
 """
 
 from __future__ import annotations
@@ -19,15 +20,22 @@ import yaml
 from rilbench.errors import UserError
 from rilbench.recipe_checks import check
 from rilbench.resources import resource
-from rilbench.settings import METHODS, Recipe, Sampling, Student
+from rilbench.settings import METHODS, Hardware, Recipe, Sampling, Student
 
 __all__ = ["METHODS", "Recipe", "Sampling", "all_keys", "known", "load_recipe", "read_recipe"]
 
 
+_FOLDERS = {
+    "recipe": "recipes",
+    "student": "recipes/students",
+    "hardware profile": "recipes/hardware",
+}
+
+
 def known(kind: str) -> list[str]:
-    """Names of the ``recipes`` or ``students`` that ship."""
-    folder = resource("recipes") if kind == "recipes" else resource("recipes/students")
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    """Names of the ``recipes``, ``students`` or ``hardware`` profiles that ship."""
+    folder = "recipes" if kind == "recipes" else f"recipes/{kind}"
+    return sorted(path.stem for path in resource(folder).glob("*.yaml"))
 
 
 def load_recipe(
@@ -35,8 +43,9 @@ def load_recipe(
     student: str | None = None,
     method: str | None = None,
     overrides: Iterable[str] = (),
+    hardware: str | None = None,
 ) -> Recipe:
-    """Resolve a recipe: defaults, its file, the student's file, then ``key=value`` overrides.
+    """Resolve a recipe: defaults, its file, the student's, the hardware's, then ``key=value``.
 
     Args:
         recipe: one that ships, or a YAML file.
@@ -44,17 +53,24 @@ def load_recipe(
             None: the recipe's, else the paper's.
         method: one of `METHODS`.
         overrides: settings.
+        hardware: a profile; None: the one that a file names, else 1x8-80gb.
 
     Raises:
-        UserError: an unknown recipe, student, method or key (with the known or nearest ones), a
-            value of the wrong type, or settings that do not fit together.
+        UserError: an unknown recipe, student, hardware, method or key (with the known or nearest
+            ones), a value of the wrong type, or settings that do not fit together.
     """
-    values = _read("recipes", recipe)
+    values = _read("recipe", recipe)
     own = values.get("student", {})
     if student is not None:
         _merge(values, _student(student))
     elif not own.get("model"):
         _merge(values, _student(own.get("name") or Student().name))
+    profile = hardware or values.get("hardware", {}).get("profile") or Hardware().profile
+    machine = _read("hardware profile", profile)
+    if hardware is None:  # what the user wrote wins over a profile that is not asked for
+        for name in (recipe, student or ""):
+            machine = _without(machine, _settings(Path(name)) if name.endswith(_YAML) else {})
+    _merge(values, machine)
     values["recipe"] = Path(recipe).stem
     if method is not None:
         values["method"] = method
@@ -80,6 +96,10 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path} cannot be read ({error}); is it a run's recipe.yaml?") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a resolved recipe; start the run again under another name")
+    hardware = values.get("hardware")
+    if isinstance(hardware, dict) and hardware.get("device") == "cpu" and "profile" not in hardware:
+        # Written before there were profiles: a CPU's has these two, which are not the defaults.
+        hardware |= {"profile": "cpu", "gradient_checkpointing": False, "remove_padding": False}
     built: Recipe = _build(Recipe, values, "")
     return built
 
@@ -89,32 +109,38 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
     A file may say ``like: NAME``, or several names, and give what differs from them.
     """
-    if name in known(kind):
-        path = resource("recipes" if kind == "recipes" else "recipes/students") / f"{name}.yaml"
-    elif name.endswith(_YAML):
+    names = _shipped(kind)
+    if name in names:
+        path = resource(_FOLDERS[kind]) / f"{name}.yaml"
+    elif name.endswith(_YAML) and kind != "hardware profile":
         path = Path(name)
     else:
-        more = "" if kind == "recipes" else ", a model's folder, its hub name OWNER/NAME"
-        raise UserError(
-            f"unknown {kind[:-1]} {name!r}; known: {', '.join(known(kind))}; or give a YAML file"
-            f"{more}"
-        )
+        raise UserError(f"unknown {kind} {name!r}; known: {', '.join(names)}{_OWN[kind]}")
     own = _settings(path)
     like = own.pop("like", [])
     values: dict[str, Any] = {}
     for other in like if isinstance(like, list) else [like]:
-        shipped = next((k for k in ("students", "recipes") if other in known(k)), None)
+        shipped = next((k for k in ("student", "recipe") if other in _shipped(k)), None)
         if shipped is None:
             raise UserError(
                 f"{path}: like: {other} is neither a student nor a recipe; known: "
-                f"{', '.join([*known('students'), *known('recipes')])}"
+                f"{', '.join([*_shipped('student'), *_shipped('recipe')])}"
             )
         _merge(values, _read(shipped, other))
     _merge(values, own)
     return values
 
 
+def _shipped(kind: str) -> list[str]:
+    return sorted(path.stem for path in resource(_FOLDERS[kind]).glob("*.yaml"))
+
+
 _YAML = (".yaml", ".yml")
+_OWN = {
+    "recipe": "; or give a YAML file",
+    "student": "; or give a YAML file, a model's folder, its hub name OWNER/NAME",
+    "hardware profile": "",
+}
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -125,16 +151,17 @@ def _settings(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as YAML ({reason}); mend it") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no settings; write them as in recipes/students/nano.yaml")
-    if not isinstance(loaded.get("student", {}), dict):
-        raise UserError(f"{path}: student is a group of settings; give student.model")
+    for group in ("student", "hardware"):
+        if not isinstance(loaded.get(group, {}), dict):
+            raise UserError(f"{path}: {group} is a group of settings, such as {group}: {{…}}")
     return loaded
 
 
 def _student(name: str) -> dict[str, Any]:
     """A student's settings: its file's, or those of a model that no file is about."""
     is_model = "/" in name or Path(name).is_dir()
-    if name in known("students") or name.endswith(_YAML) or not is_model:
-        return _read("students", name)
+    if name in _shipped("student") or name.endswith(_YAML) or not is_model:
+        return _read("student", name)
     # A path from here: a run that is resumed elsewhere would find another model, or none.
     model = str(Path(name).resolve()) if Path(name).is_dir() else name
     return {"student": {"name": Path(model).name.lower(), "model": model}}
@@ -146,6 +173,17 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _without(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that are not written elsewhere."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(written.get(key), Mapping):
+            kept[key] = _without(value, written[key])
+        elif key not in written:
+            kept[key] = value
+    return kept
 
 
 def _parse(text: str) -> Any:

@@ -8,6 +8,9 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.settings import METHODS, Recipe
 
+DISCRIMINATOR_PROMPT_TOKENS = 512
+"""More than the discriminator's own words and the chat template have, around a response."""
+
 
 def check(recipe: Recipe) -> None:
     """Check a whole recipe.
@@ -21,6 +24,7 @@ def check(recipe: Recipe) -> None:
     _schedule(recipe)
     _teachers(recipe)
     _sft(recipe)
+    _hardware(recipe)
     _unused(recipe)
 
 
@@ -31,6 +35,7 @@ def _choices(recipe: Recipe) -> None:
         ("reward.similarity", recipe.reward.similarity, ("binary", "continuous")),
         ("schedule.export", recipe.schedule.export, ("last", "best")),
         ("hardware.device", recipe.hardware.device, ("cpu", "cuda")),
+        ("hardware.offload", recipe.hardware.offload, ("none", "between", "always")),
     ]
     for key, value, allowed in choices:
         if value not in allowed:
@@ -46,6 +51,8 @@ def _counts(recipe: Recipe) -> None:
         "schedule.keep": recipe.schedule.keep,
         "hardware.nodes": recipe.hardware.nodes,
         "hardware.devices": recipe.hardware.devices,
+        "hardware.memory_gib": recipe.hardware.memory_gib,
+        "hardware.rollout_tensor_parallel": recipe.hardware.rollout_tensor_parallel,
         "sft.rows": recipe.sft.rows,
         "policy.updates": recipe.policy.updates,
         "policy.mini_batches": recipe.policy.mini_batches,
@@ -70,6 +77,8 @@ def _numbers(recipe: Recipe) -> None:
         "discriminator.pretrain_steps": recipe.discriminator.pretrain_steps,
         "discriminator.updates": recipe.discriminator.updates,
         "schedule.eval_every": recipe.schedule.eval_every,
+        "policy.micro_tokens": recipe.policy.micro_tokens,
+        "discriminator.micro_tokens": recipe.discriminator.micro_tokens,
         "policy.length_scale": recipe.policy.length_scale,
         "policy.beta": recipe.policy.beta,
         "policy.weight_decay": recipe.policy.weight_decay,
@@ -93,6 +102,8 @@ def _numbers(recipe: Recipe) -> None:
         if not 0 < value < math.inf:
             raise UserError(f"{key}={value} must be a number above 0")
     wrong = {
+        "collection.max_failed": recipe.collection.max_failed,
+        "judge.max_missing": recipe.judge.max_missing,
         "judge.false_right": recipe.judge.false_right,
         "judge.false_wrong": recipe.judge.false_wrong,
     }
@@ -131,6 +142,45 @@ def _sft(recipe: Recipe) -> None:
         raise UserError("method=sft has nothing to do with sft.steps=0; set sft.steps=N")
     if recipe.sft.data and not recipe.sft.steps:
         raise UserError(f"sft.data={recipe.sft.data} is not used with sft.steps=0; set sft.steps=N")
+
+
+def _hardware(recipe: Recipe) -> None:
+    hardware = recipe.hardware
+    if not 0 < hardware.rollout_memory < 1:
+        raise UserError(
+            f"hardware.rollout_memory={hardware.rollout_memory} is a share of the device's memory; "
+            "give a number between 0 and 1"
+        )
+    if hardware.devices % hardware.rollout_tensor_parallel:
+        raise UserError(
+            f"hardware.rollout_tensor_parallel={hardware.rollout_tensor_parallel} must divide the "
+            f"hardware.devices={hardware.devices} of a node"
+        )
+    longest = {
+        "policy": (recipe.policy.micro_tokens, recipe.longest_row),
+        "discriminator": (
+            recipe.discriminator.micro_tokens,
+            recipe.data.max_response_tokens + DISCRIMINATOR_PROMPT_TOKENS,
+        ),
+    }
+    for part, (tokens, row) in longest.items():
+        if 0 < tokens < row:
+            raise UserError(
+                f"{part}.micro_tokens={tokens} are fewer than the {row} of the longest row "
+                f"(data.max_prompt_tokens, data.max_response_tokens); set {part}.micro_tokens={row}"
+            )
+    if hardware.device == "cpu":
+        for_gpus = {
+            "hardware.offload": hardware.offload != "none",
+            "hardware.remove_padding": hardware.remove_padding,
+            "hardware.rollout_tensor_parallel": hardware.rollout_tensor_parallel > 1,
+        }
+        for key, is_set in for_gpus.items():
+            if is_set:
+                raise UserError(
+                    f"{key} needs GPUs, and hardware.device=cpu; take --hardware cpu, or another "
+                    "profile with its own device"
+                )
 
 
 def _unused(recipe: Recipe) -> None:

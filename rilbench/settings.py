@@ -20,6 +20,19 @@ nothing, the student after SFT is exported.
 """
 
 
+HOW_IT_FITS = {
+    "policy": ("micro_tokens",),
+    "discriminator": ("micro_tokens",),
+    "hardware": (
+        *("profile", "offload", "rollout_tensor_parallel", "rollout_memory"),
+        *("gradient_checkpointing", "remove_padding", "ray_address"),
+    ),
+}
+"""Settings that say how a run makes do with its hardware, not what it computes."""
+LATER = (("collection", "max_failed"), ("judge", "max_missing"))
+"""Settings that were added with a default that changed nothing; see `Recipe.fingerprint`."""
+
+
 @dataclass(frozen=True)
 class Student:
     """The model that is trained."""
@@ -40,7 +53,7 @@ class Teachers:
 
 @dataclass(frozen=True)
 class Data:
-    """Parquet files of questions (`rilbench.teachers.questions` documents their columns)."""
+    """Files of questions, Parquet or JSON lines (`rilbench.teachers.questions`, docs/data.md)."""
 
     train: str = ""
     dev: str = ""
@@ -68,6 +81,7 @@ class Collection:
     seed: int = 0
     folder: str = ""  # shared between runs; "": the run's own
     endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> [MODEL@]URL, or served
+    max_failed: float = 0.05  # share of one model's responses that may stay empty or be refused
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ class Discriminator:
     rate: float = 1e-6
     updates: int = 1  # mu; 0: frozen after pre-training
     micro_rows: int = 16
+    micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,7 @@ class Policy:
     length_scale: float = 0.0  # 0: the longest response allowed (Dr.GRPO's constant is unstated)
     weight_decay: float = 0.01
     micro_rows: int = 4
+    micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
     teacher_rows: bool = True  # false: they count in D, rewards and means; their advantage is 0
 
 
@@ -122,6 +138,7 @@ class Judge:
 
     model: str = "Qwen/Qwen2.5-32B-Instruct"
     url: str = ""
+    max_missing: float = 0.05  # share of a step's rows that may be without a verdict
     false_right: float = 0.0  # simulated: share of wrong responses that are called right
     false_wrong: float = 0.0  # simulated: share of right responses that are called wrong
 
@@ -140,12 +157,24 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the run stands on."""
+    """What the run stands on, and how it makes do with that."""
 
+    profile: str = "1x8-80gb"  # recipes/hardware/NAME.yaml, which the values below come from
     device: str = "cuda"  # or "cpu"
     nodes: int = 1
     devices: int = 8  # in each node
     memory_gib: int = 80  # of each device
+    offload: str = "none"  # to the machine's memory: "between": what is not at work; "always": all
+    rollout_tensor_parallel: int = 1  # devices that share one copy of the sampling engine
+    rollout_memory: float = 0.5  # share of a device's memory that the sampling engine takes
+    gradient_checkpointing: bool = True
+    remove_padding: bool = True  # pack rows; needs a GPU
+    ray_address: str = ""  # of a cluster that is there, such as "auto"; "": one of its own
+
+    @property
+    def ranks(self) -> int:
+        """Devices of all nodes."""
+        return self.nodes * self.devices
 
 
 @dataclass(frozen=True)
@@ -203,6 +232,16 @@ class Recipe:
         return self.group * (len(self.teachers.names) if self.teachers.mix == "each" else 1)
 
     @property
+    def step_rows(self) -> int:
+        """Rows of one step: of the student, and of its teachers."""
+        return self.schedule.questions * (self.own_rows + self.teacher_rows)
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest prompt with the longest response."""
+        return self.data.max_prompt_tokens + self.data.max_response_tokens
+
+    @property
     def saved_responses(self) -> int:
         """Saved responses of each teacher and question that the run may use."""
         return self.teachers.use or self.collection.teacher_responses
@@ -222,13 +261,29 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits over every setting; equal recipes have equal fingerprints."""
-        text = json.dumps(self.as_dict(), sort_keys=True)
+        text = json.dumps(self._identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def family(self) -> str:
         """The fingerprint without the seed: equal for runs that differ by chance alone."""
         return dataclasses.replace(self, seed=0).fingerprint
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes a recipe another one: not how it fits, nor a later setting left alone.
+
+        So that a run goes on with other hardware of the same number of devices, and one that began
+        before there was such a setting is still the same run.
+        """
+        values = self.as_dict()
+        for group, names in HOW_IT_FITS.items():
+            for name in names:
+                del values[group][name]
+        for group, name in LATER:
+            default = {f.name: f.default for f in dataclasses.fields(type(getattr(self, group)))}
+            if values[group][name] == default[name]:
+                del values[group][name]
+        return values
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types only, in the order of the dataclass."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -130,10 +131,29 @@ def test_the_table_without_measurements_is_the_papers(tmp_path):
     assert len(rows) == 30
     assert all(row["source"] == "paper" for row in rows)
     assert list(tmp_path.iterdir()) == []
-    refused(run("table", "--format", "pdf", cwd=tmp_path), "rich, markdown, json")
+    refused(run("table", "--format", "pdf", cwd=tmp_path), "rich, markdown, latex, csv, html, json")
 
 
 def test_the_ledger_can_come_from_the_environment(tmp_path):
     place = tmp_path / "elsewhere.db"
     place.write_text("not a database, and long enough to be read as one" * 40)
     refused(run("table", cwd=tmp_path, RILBENCH_DB=str(place)), "elsewhere.db")
+
+
+def test_a_notice_is_one_line_and_the_command_goes_on(tmp_path, monkeypatch, capsys):
+    import psutil
+
+    from rilbench.cli import main
+
+    class Mount:
+        mountpoint, fstype = "/", "nfs4"
+
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: [Mount()])
+    row = "results/nano/rows/headline/nano/untrained-0.json"
+    shutil.copy(Path(__file__).parents[1] / row, tmp_path)
+    monkeypatch.setattr("sys.argv", ["rilbench", "import", str(tmp_path), "--db", "l.db"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main()
+    notice = capsys.readouterr().err.splitlines()[0]
+    assert notice.startswith("rilbench: l.db is on a network file system (nfs4)")

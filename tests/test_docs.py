@@ -38,7 +38,7 @@ OPEN_KEYS = ("teachers.models.", "collection.endpoints.")  # settings with names
 NO_CHOICES = {
     *("recipe", "method", "teachers.names", "teachers.models", "collection.endpoints", "data.dev"),
     *("discriminator.micro_rows", "policy.micro_rows", "schedule.save_every", "schedule.keep"),
-    *("hardware.device", "hardware.memory_gib"),
+    *("hardware.device", "hardware.memory_gib", "hardware.ray_address"),
 }
 """Settings of how and where a run is carried out, on which the paper need not say anything."""
 VARIABLE = re.compile(r"([A-Z][A-Z_]+|[a-z]+_proxy)$")

@@ -32,6 +32,28 @@ def test_paper_values_are_the_defaults():
     assert recipe.schedule.questions * recipe.group == 144
 
 
+@pytest.mark.parametrize("name", known("hardware"))
+def test_a_hardware_profile_says_its_name_and_only_what_hardware_decides(name):
+    recipe = load_recipe("both", "internvl3-1b", hardware=name)
+    assert recipe.hardware.profile == name
+    plain, changed = load_recipe("both", "internvl3-1b").as_dict(), recipe.as_dict()
+    for document in (plain, changed):
+        del document["hardware"]
+        for part in ("policy", "discriminator"):
+            del document[part]["micro_tokens"]
+    assert plain == changed, "a profile must not change the method"
+
+
+def test_hardware_is_layered_between_the_student_and_the_overrides():
+    assert load_recipe("both").hardware.profile == "1x8-80gb"
+    assert load_recipe("both", "nano").hardware.profile == "cpu"
+    on_gpus = load_recipe("both", "nano", hardware="1-gpu-80gb", overrides=["hardware.nodes=2"])
+    assert (on_gpus.hardware.device, on_gpus.hardware.ranks) == ("cuda", 2)
+    assert on_gpus.hardware.offload == "between"
+    with pytest.raises(UserError, match="hardware profile '2x8'; known: 1-gpu-80gb, 1x8-141gb"):
+        load_recipe("both", hardware="2x8")
+
+
 def test_a_student_like_another_differs_only_where_it_says():
     a, b = load_recipe("both", "nano").as_dict(), load_recipe("both", "nano-independent").as_dict()
     assert b.pop("student") == {"name": "nano-independent", "model": "nano:independent"}
@@ -54,9 +76,13 @@ def test_a_recipe_and_a_student_may_be_files(tmp_path, monkeypatch):
     tall = load_recipe("mine.yaml", "tall.yml")
     assert (tall.student.name, tall.student.model) == ("tall", "models/tall")
     assert tall.policy.rate == nano.policy.rate, "the student's file comes later"
-    # A resolved recipe is one, too.
-    (tmp_path / "resolved.yaml").write_text(tall.to_yaml())
-    assert load_recipe("resolved.yaml").student == tall.student
+    # A resolved recipe is one, too; and what it says of the hardware stands.
+    one = load_recipe("mine.yaml", "tall.yml", overrides=["hardware.memory_gib=9"])
+    (tmp_path / "resolved.yaml").write_text(one.to_yaml())
+    again = load_recipe("resolved.yaml")
+    assert again.as_dict() == one.as_dict() | {"recipe": "resolved"}
+    other = load_recipe("resolved.yaml", hardware="1x8-80gb").hardware
+    assert (other.profile, other.memory_gib) == ("1x8-80gb", 80)
 
 
 def test_a_student_may_be_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
@@ -129,6 +155,15 @@ def test_every_key_of_the_document_is_settable():
         (["sampling.temperature=0"], "above 0"),
         (["hardware.devices=0"], "at least 1"),
         (["discriminator.pretrain_rows=1"], "pretrain_rows"),
+        (["hardware.offload=some"], "none, between, always"),
+        (["hardware.offload=always"], "--hardware cpu"),
+        (["hardware.device=cuda", "hardware.rollout_memory=1"], "between 0 and 1"),
+        (["hardware.device=cuda", "hardware.rollout_tensor_parallel=2"], "must divide"),
+        (["hardware.remove_padding=true"], "needs GPUs"),
+        (["hardware.memory_gib=0"], "at least 1"),
+        (["policy.micro_tokens=100"], "policy.micro_tokens=208"),
+        (["discriminator.micro_tokens=100"], "discriminator.micro_tokens=560"),
+        (["discriminator.micro_tokens=-1"], "must not be negative"),
         (["teachers.names=[72b, other]"], "teachers.models.NAME"),
         (["own_samples=-1"], "must not be negative"),
         (["teachers.use=-1"], "must not be negative"),
@@ -216,3 +251,29 @@ def test_labels_tell_methods_apart(overrides, method, teacher):
 def test_saved_responses_are_all_unless_fewer_are_used():
     assert load_recipe("both", "nano").saved_responses == 4
     assert load_recipe("both", "nano", overrides=["teachers.use=1"]).saved_responses == 1
+
+
+def test_a_setting_that_came_later_makes_no_other_recipe():
+    """Runs and baselines from before it are still known by their fingerprints."""
+    recipe = load_recipe("both", "nano")
+    assert recipe.fingerprint == "7259bb9a3cabeb3d"
+    for same in ("hardware.ray_address=auto", "judge.max_missing=0.05", "hardware.profile=mine"):
+        assert load_recipe("both", "nano", None, [same]).fingerprint == recipe.fingerprint
+    large = load_recipe("both")
+    assert load_recipe("both", overrides=["hardware.offload=between"]).fingerprint == (
+        large.fingerprint
+    )
+    for other in ("collection.max_failed=0.1", "judge.max_missing=0.1"):
+        assert load_recipe("both", "nano", None, [other]).fingerprint != recipe.fingerprint
+
+
+def test_a_run_from_before_hardware_profiles_is_the_same_run(tmp_path):
+    recipe = load_recipe("both", "nano")
+    document = recipe.as_dict()
+    kept = ("device", "nodes", "devices", "memory_gib")
+    document["hardware"] = {key: document["hardware"][key] for key in kept}
+    for part in ("policy", "discriminator"):
+        del document[part]["micro_tokens"]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(document))
+    assert read_recipe(file) == recipe

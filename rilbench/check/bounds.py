@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from rilbench.check.cells import LOWER_IS_BETTER, MEAN, TRAINING, Cell
+from rilbench.check.cells import MEAN, MEMORY, TIME, TRAINING, Cell
 from rilbench.stats import prediction_bound
 
 ALPHA = 0.009
@@ -122,7 +122,7 @@ def least_deviation(cell: Cell) -> float:
     """
     if cell.questions:
         return 100.0 / cell.questions
-    if cell.name in LOWER_IS_BETTER:
+    if cell.name in (TIME, MEMORY):
         return 0.01 * cell.usual
     return 0.005 if cell.name in TRAINING else 0.0
 

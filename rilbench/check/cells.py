@@ -13,15 +13,11 @@ MEAN = "mean"
 """Of all benchmarks that the evaluation has."""
 ACCURACY, ANSWER = "discriminator_accuracy", "answer_student"
 """Mean over all steps; mean over the last third of the steps."""
-TIME, LOOP, MEMORY = "step_time", "loop_time", "memory"
-"""Ratios that two machines share, and GB.
-
-CPU seconds of a step over those of a fixed piece of work; CPU seconds of the loop over those of the
-discriminator's pre-training; the most that the policy's process held.
-"""
-TRAINING = (ACCURACY, ANSWER, TIME, LOOP, MEMORY)
+TIME, MEMORY = "step_time", "memory"
+"""CPU seconds of a step over those of a fixed piece of work, which two machines share; GB."""
+TRAINING = (ACCURACY, ANSWER, TIME, MEMORY)
 """What a training run says beside the scores."""
-LOWER_IS_BETTER = frozenset({TIME, LOOP, MEMORY})
+LOWER_IS_BETTER = frozenset({TIME, MEMORY})
 STORY = ("kit", "kit_version", "dataset", "metric", "judge", "data_sha256", "asked")
 """The names of `Score.story`'s parts."""
 
@@ -102,9 +98,6 @@ def training_figures(run: Run) -> dict[str, float]:
     step, yardstick = (run.figures.get(f"{name}_seconds") for name in ("step_cpu", "yardstick"))
     if step and yardstick:
         found[TIME] = step / yardstick
-    stages = run.figures.get("cpu_seconds") or {}
-    if stages.get("ril") and stages.get("discriminator"):
-        found[LOOP] = stages["ril"] / stages["discriminator"]
     if run.figures.get("memory_gb"):
         found[MEMORY] = float(run.figures["memory_gb"])
     return found

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from rilbench import __version__
 from rilbench.cli.checking import check
-from rilbench.cli.evaluation import data_app, evaluate, kits_app
+from rilbench.cli.data import data_app
+from rilbench.cli.evaluation import evaluate, kits_app
 from rilbench.cli.importing import import_
 from rilbench.cli.laboratory import lab_app, nano_app
+from rilbench.cli.planning import plan
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.training import train
-from rilbench.errors import UserError
+from rilbench.errors import UserError, UserNotice
 
 _REMEDIES = {
     errno.ENOSPC: "make room",
@@ -37,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(plan)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
@@ -67,6 +71,15 @@ def _root(
 
 def main() -> None:
     """Run the command line; a user's error is one line on standard error and exit status 1."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, UserNotice):
+            typer.echo(f"rilbench: {message}", err=True)
+        else:
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show
     try:
         app()
     except UserError as error:

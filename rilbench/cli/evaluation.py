@@ -1,4 +1,4 @@
-"""``rilbench eval``, ``data`` and ``kits``."""
+"""``rilbench eval`` and ``kits``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
-data_app = typer.Typer(help="The benchmarks' data files.", no_args_is_help=True)
 kits_app = typer.Typer(help="The evaluation kits' environments.", no_args_is_help=True)
 
 
@@ -203,34 +202,6 @@ def _engine(name: str) -> Literal["server", "batch"]:
     if name != "server":
         raise UserError(f"--engine {name} is not known; use server or batch")
     return "server"
-
-
-@data_app.command(name="check")
-def data_check(
-    suite: Annotated[str, typer.Option(help="paper or nano.")] = "paper",
-    kit: Annotated[str, typer.Option(help="vlmevalkit or lmms-eval.")] = "vlmevalkit",
-    data: Data = None,
-) -> None:
-    """Say which data files are there, and whether they are the published ones."""
-    from rilbench.evaluate.listing import data_table
-
-    table, missing = data_table(suite, data, kit)
-    print_table(table)
-    if missing:
-        raise UserError(f"{missing} are missing; rilbench eval downloads what it can")
-
-
-@data_app.command(name="mm-vet-v2")
-def data_mmvetv2(
-    source: Annotated[Path, typer.Argument(help="The unpacked release: mm-vet-v2.json, images.")],
-    data: Data = None,
-) -> None:
-    """Put MM-Vet v2 into VLMEvalKit's format, which the kit has no file of."""
-    from rilbench.evaluate.data import data_folder
-    from rilbench.evaluate.mmvetv2 import convert_mmvetv2
-    from rilbench.evaluate.suite import find_suite
-
-    typer.echo(f"written: {convert_mmvetv2(source, data_folder(find_suite('paper'), data))}")
 
 
 @kits_app.command(name="list")

@@ -25,6 +25,10 @@ def train(
         Optional[str],
         typer.Option(help="ril, imitation, teacher-rows, dr-grpo, grpo or sft; default ril."),
     ] = None,
+    hardware: Annotated[
+        Optional[str],
+        typer.Option(help="The hardware profile; default 1x8-80gb, for nano cpu."),
+    ] = None,
     run: Annotated[
         Optional[str], typer.Option("--run", help="Name of the run; default from the others.")
     ] = None,
@@ -45,12 +49,14 @@ def train(
     db: Db = None,
 ) -> None:
     """Train a student by RIL: collect → sft → discriminator → ril → export."""
+    from rilbench.plan import check_fit
     from rilbench.recipe import load_recipe
 
     overrides = list(set_ or [])
     shorthands = {"seed": seed, "schedule.steps": steps, "schedule.eval_every": eval_every}
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
-    resolved = load_recipe(recipe, student, method, overrides)
+    resolved = load_recipe(recipe, student, method, overrides, hardware)
+    check_fit(resolved)
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
         return

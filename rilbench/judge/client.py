@@ -11,12 +11,14 @@ import dataclasses
 import hashlib
 import json
 import random
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 
 from rilbench.errors import UserError
+from rilbench.journal import append_journal, read_journal
 from rilbench.judge.prompt import judge_messages, parse_verdict
 from rilbench.keys import NO_KEY, without_key
 from rilbench.serving.endpoints import checked, proxy_for, read_body
@@ -62,6 +64,7 @@ class JudgeClient:
         backoff: seconds before the first retry; it doubles each time, with jitter.
         timeout: seconds for one attempt.
         max_tokens: length of the judge's reply. The paper leaves decoding open: greedy here.
+        cache: file that keeps the verdicts, for this client and later ones; several may share it.
 
     Raises:
         UserError: the address is none.
@@ -78,6 +81,7 @@ class JudgeClient:
         backoff: float = 0.5,
         timeout: float = 120.0,
         max_tokens: int = 512,
+        cache: Path | None = None,
     ) -> None:
         self.base_url = checked(base_url)
         self.counts = {"asked": 0, "cached": 0, "missing": 0, "retried": 0}
@@ -88,7 +92,8 @@ class JudgeClient:
         self._backoff = backoff
         self._timeout = timeout
         self._max_tokens = max_tokens
-        self._verdicts: dict[str, Verdict] = {}
+        self._cache = cache
+        self._verdicts = {} if cache is None else _kept(cache)
         self._jitter = random.Random()  # Its own: the run's seeded generators stay untouched.
         self._link: _Link | None = None
 
@@ -178,6 +183,9 @@ class JudgeClient:
             self._connect().asking.pop(key, None)
         if verdict.value is not None:
             self._verdicts[key] = verdict
+            if self._cache is not None:
+                line = {"key": key, "judge": judge, "value": verdict.value}
+                append_journal(self._cache, [line])
         return verdict
 
     async def _only_model(self) -> str:
@@ -235,6 +243,14 @@ class _Link:
     limit: asyncio.Semaphore
     naming: asyncio.Lock
     asking: dict[str, asyncio.Future[Verdict]]
+
+
+def _kept(cache: Path) -> dict[str, Verdict]:
+    """The verdicts in a file, by what was asked."""
+    return {
+        row["key"]: Verdict(int(row["value"]), str(row["judge"]), False, "kept from before")
+        for row in read_journal(cache)
+    }
 
 
 def _reply_text(reply: Any) -> str:

@@ -135,6 +135,9 @@ class _LaneView:
     def answers(self, model: str, done: int, total: int) -> None:
         self.report(f"collecting from {model} {done}/{total}")
 
+    def note(self, text: str) -> None:
+        """The laboratory's recipes are written so that there is nothing to say."""
+
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
         if kind != "sft":  # SFT is a process of its own, before the session starts
             self.started()

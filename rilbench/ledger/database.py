@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rilbench.errors import UserError
+from rilbench.errors import UserError, UserNotice
 from rilbench.ledger.records import Evaluation, Run, Sample, Score
 from rilbench.ledger.schema import is_current, migrate, version
 
@@ -140,7 +140,7 @@ class Ledger:
         )
         found = []
         with self._errors(), self._reading():
-            for row in list(self._db.query(query, {"suite": suite})):
+            for row in self._records(query, {"suite": suite}):
                 del row["model_id"]
                 row["dirty"] = bool(row["dirty"])
                 row["settings"] = json.loads(row["settings"])
@@ -155,14 +155,15 @@ class Ledger:
             UserError: there is no such evaluation.
         """
         with self._errors(), self._reading():
-            if not self._db["evaluations"].count_where("id = ?", [evaluation_id]):
+            wanted = {"id": evaluation_id}
+            if not self._records("SELECT id FROM evaluations WHERE id = :id", wanted):
                 raise UserError(f"has no evaluation {evaluation_id}; give another number")
             return self._rows("samples", Sample, evaluation_id)
 
     def runs(self) -> list[Run]:
         """Return the training runs, oldest first."""
         with self._errors():
-            rows = list(self._db["runs"].rows_where(order_by="created, path"))
+            rows = self._records("SELECT * FROM runs ORDER BY created, path")
         return [Run(**row | {name: json.loads(row[name]) for name in _JSON}) for row in rows]
 
     def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
@@ -184,28 +185,40 @@ class Ledger:
         """Return the id of the evaluated model's row, made when it is new."""
         labels = {name: getattr(evaluation, name) for name in _MODEL}
         where = " AND ".join(f"{name} IS :{name}" for name in _MODEL)
-        for row in self._db["models"].rows_where(where, labels):
+        for row in self._records(f"SELECT id FROM models WHERE {where}", labels):
             number = int(row["id"])
             self._db["models"].update(number, {"path": evaluation.path})
             return number
         return int(self._db["models"].insert({**labels, "path": evaluation.path}).last_pk)
 
     def _rows(self, table: str, kind: type[_Record], evaluation_id: int) -> list[_Record]:
-        rows = self._db[table].rows_where("evaluation_id = ?", [evaluation_id], order_by="rowid")
+        query = f"SELECT * FROM {table} WHERE evaluation_id = :id ORDER BY rowid"
+        rows = self._records(query, {"id": evaluation_id})
         return [
             kind(**{name: value for name, value in row.items() if name not in _NOT_FIELDS})
             for row in rows
         ]
 
-    def _open(self, mode: str) -> None:
-        # Here, not above: sqlite-utils imports pandas when it finds it.
+    def _records(
+        self, query: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        cursor = self._connection.execute(query, parameters or {})
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    @property
+    def _db(self) -> Any:
+        """The same connection for writing rows as they are."""
+        # Not above: sqlite-utils imports pandas where it finds it; a reader need not wait for it.
         from sqlite_utils import Database
 
+        return Database(self._connection, execute_plugins=False)
+
+    def _open(self, mode: str) -> None:
         place = "file::memory:" if mode == "memory" else self.path.absolute().as_uri()
         self._connection = sqlite3.connect(f"{place}?mode={mode}", uri=True, timeout=_PATIENCE)
         self._connection.execute("PRAGMA foreign_keys = ON")
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._db: Any = Database(self._connection, execute_plugins=False)
 
     def _enable_wal(self) -> None:
         """Turn the write-ahead log on; SQLite does not wait by itself when two do so at once."""
@@ -314,7 +327,7 @@ def _warn_of_network(path: Path) -> None:
         warnings.warn(
             f"{path} is on a network file system ({kind}): use it from one machine at a time, "
             "or give a --db on a local disk",
-            LedgerWarning,
+            UserNotice,
             stacklevel=3,
         )
 
@@ -327,10 +340,6 @@ def file_system(path: Path) -> str:
     mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
     holding = [each for each in map(str, (there, *there.parents)) if each in mounts]
     return mounts[holding[0]] if holding else ""
-
-
-class LedgerWarning(UserWarning):
-    """Something that the user should know of the ledger's place."""
 
 
 def _writable(path: Path) -> bool:

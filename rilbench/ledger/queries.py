@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rilbench.ledger.database import Ledger
 from rilbench.ledger.records import Sample
@@ -58,40 +59,57 @@ def tallies(ledger: Ledger, evaluations: Iterable[int]) -> dict[tuple[int, str],
 
 
 def pairs(ledger: Ledger, first: int, second: int) -> list[Pair]:
-    """Return the questions that both evaluations asked, in the first one's order of names.
+    """Return the questions that both evaluations asked, by benchmark and name.
 
     Raises:
         UserError: see `Ledger`.
     """
+    return [Pair(*row[:5]) for row in _joined(ledger, first, second) if row[6] is not None]
+
+
+def compared(
+    ledger: Ledger, first: int, second: int
+) -> tuple[list[Pair], tuple[list[Sample], list[Sample]]]:
+    """Return the questions that both evaluations asked, and what differs between the two.
+
+    Returns:
+        The pairs; and each side's samples whose outcome differs, or that the other side has not.
+        Of the answers that agree nothing but the outcome is read.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    rows = _joined(ledger, first, second)
+    both = [Pair(*row[:5]) for row in rows if row[6] is not None]
+    apart = [row[5:] for row in rows if row[3] != row[4] or row[6] is None]
+    alone = (
+        "SELECT b.rowid FROM samples b WHERE b.evaluation_id = :second AND NOT EXISTS ("
+        "SELECT 1 FROM samples a WHERE a.evaluation_id = :first "
+        "AND a.benchmark = b.benchmark AND a.question_id = b.question_id)"
+    )
+    others = [number for (number,) in ledger.rows(alone, {"first": first, "second": second})]
+    left = [number for number, _ in apart]
+    right = [number for _, number in apart if number is not None] + others
+    return both, (_numbered(ledger, left), _numbered(ledger, right))
+
+
+def _joined(ledger: Ledger, first: int, second: int) -> list[Any]:
+    """Both outcomes of the first's questions with both rows' numbers, None where one is missing."""
     query = (
-        "SELECT a.benchmark, a.question_id, a.stratum, a.score, b.score "
-        "FROM samples a JOIN samples b ON b.evaluation_id = :second "
+        "SELECT a.benchmark, a.question_id, a.stratum, a.score, b.score, a.rowid, b.rowid "
+        "FROM samples a LEFT JOIN samples b ON b.evaluation_id = :second "
         "AND b.benchmark = a.benchmark AND b.question_id = a.question_id "
         "WHERE a.evaluation_id = :first ORDER BY a.benchmark, a.question_id"
     )
-    return [Pair(*row) for row in ledger.rows(query, {"first": first, "second": second})]
+    return ledger.rows(query, {"first": first, "second": second})
 
 
-def changed(ledger: Ledger, first: int, second: int) -> tuple[list[Sample], list[Sample]]:
-    """Return both evaluations' samples whose outcome differs, or that only one of them has.
-
-    Raises:
-        UserError: see `Ledger`.
-    """
-    names = ", ".join(f"a.{field}" for field in Sample.__dataclass_fields__)
-    query = (
-        f"SELECT {names} FROM samples a LEFT JOIN samples b ON b.evaluation_id = :other "
-        "AND b.benchmark = a.benchmark AND b.question_id = a.question_id "
-        "WHERE a.evaluation_id = :own "
-        "AND (b.evaluation_id IS NULL OR a.score IS NOT b.score) ORDER BY a.rowid"
-    )
-    sides = ({"own": first, "other": second}, {"own": second, "other": first})
+def _numbered(ledger: Ledger, numbers: list[int]) -> list[Sample]:
+    """The samples with these row numbers, as they were recorded."""
     fields = tuple(Sample.__dataclass_fields__)
-    one, two = (
-        [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query, side)]
-        for side in sides
-    )
-    return one, two
+    wanted = ", ".join(map(str, numbers))
+    query = f"SELECT {', '.join(fields)} FROM samples WHERE rowid IN ({wanted}) ORDER BY rowid"
+    return [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query)]
 
 
 def paper_scores(ledger: Ledger, file: str) -> list[PaperScore]:

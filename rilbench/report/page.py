@@ -151,7 +151,7 @@ def _policy(scripts: Sequence[str]) -> str:
 def _notes(report: Report, packed: Payload) -> list[str]:
     """What the page lacks, so that nobody looks for it."""
     notes = [f"{own.title}: {own.note}." for own in report.sets if own.note]
-    if packed.pictures.used >= 0.98 * packed.pictures.budget:
+    if packed.pictures.full:
         notes.append(
             "Pictures are scaled down to fit the page, and some are left out: first of all those "
             "of questions that every model answers alike."

@@ -26,6 +26,8 @@ _LARGEST, _SMALLEST = 768, 160
 _PER_PIXEL = 0.08
 """Characters that a pixel of a photograph takes, about, at `_QUALITY`."""
 _QUALITY = 60
+_LEAST_ROOM = 3000
+"""Bytes that a picture may have before it loses quality, however many there are."""
 _EXACT = 2000
 """Up to so many bytes a picture is kept without loss."""
 _SMALL = 128 * 128
@@ -49,6 +51,8 @@ class Pictures:
     urls: list[str] = field(default_factory=list)
     """``data:`` addresses, by number."""
     used: int = 0
+    full: bool = False
+    """One did not fit: no further one is tried."""
     _by_content: dict[str, int | str] = field(default_factory=dict)
     _by_path: dict[Path, int | str] = field(default_factory=dict)
 
@@ -75,27 +79,29 @@ class Pictures:
     def _add_content(self, content: bytes) -> int | str:
         name = hashlib.sha256(content).hexdigest()
         if name not in self._by_content:
-            if self.used >= self.budget:
+            if self.full:
                 return LEFT_OUT
             self._by_content[name] = self._encode(content)
         return self._by_content[name]
 
     def _encode(self, content: bytes) -> int | str:
-        small = scaled(content, self.edge)
+        small = scaled(content, self.edge, self.budget // max(self.expected, 1))
         if small is None:
             return UNREADABLE
         url = f"data:image/webp;base64,{base64.b64encode(small).decode('ascii')}"
         if self.used + len(url) > self.budget:
+            self.full = True
             return LEFT_OUT
         self.urls.append(url)
         self.used += len(url)
         return len(self.urls) - 1
 
 
-def scaled(content: bytes, edge: int) -> bytes | None:
+def scaled(content: bytes, edge: int, room: int = _LEAST_ROOM) -> bytes | None:
     """A picture as WebP, its longest edge at most ``edge`` pixels; None if it cannot be read.
 
-    Nothing of the file but its pixels is kept: no place, no author.
+    One that would take much more than ``room`` bytes loses quality. Nothing of the file but its
+    pixels is kept: no place, no author.
     """
     from PIL import Image, ImageOps
 
@@ -114,7 +120,8 @@ def scaled(content: bytes, edge: int) -> bytes | None:
     exact = _webp(image, lossless=True) if small else b""
     if exact and len(exact) <= _EXACT:
         return exact
-    return _webp(image, quality=_QUALITY + 20 if small else _QUALITY)
+    found = _webp(image, quality=_QUALITY + 20 if small else _QUALITY)
+    return found if len(found) <= max(room, _LEAST_ROOM) else _webp(image, quality=_QUALITY // 2)
 
 
 def _webp(image: Image.Image, **options: Any) -> bytes:

@@ -15,7 +15,13 @@ from rilbench.serving.chat import (
     image_part,
     text_part,
 )
-from rilbench.serving.endpoints import first_model, is_transformers, named_server, proxy_for
+from rilbench.serving.endpoints import (
+    first_model,
+    is_transformers,
+    listed_models,
+    named_server,
+    proxy_for,
+)
 from rilbench.serving.server import Server, log_end, serve, vllm_python
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "first_model",
     "image_part",
     "is_transformers",
+    "listed_models",
     "log_end",
     "named_server",
     "proxy_for",

@@ -235,12 +235,21 @@ class ChatClient:
             return key, failure(str(error))
 
     async def _is_down(self) -> bool:
-        """Whether not even a word is answered, nor refused."""
+        """Whether not even a word is answered, nor refused, in a few tries.
+
+        One try would not do: of a flaky server it fails as often as any other request, and over
+        hundreds of thousands of them that is certain to come.
+        """
         word: list[Message] = [{"role": "user", "content": "hello"}]
-        try:
-            return isinstance(await self._post(self._body(word, Sampling(max_tokens=1))), _Trouble)
-        except RefusedError:
-            return False
+        body = self._body(word, Sampling(max_tokens=1))
+        for pause in (0.0, 0.5, 1.0):
+            await asyncio.sleep(pause)
+            try:
+                if not isinstance(await self._post(body), _Trouble):
+                    return False
+            except RefusedError:
+                return False
+        return True
 
     async def _post(self, body: dict[str, Any]) -> dict[str, Any] | _Trouble:
         """One try: the decoded answer, or why there is none and it may be tried again."""

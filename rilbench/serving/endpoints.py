@@ -91,16 +91,35 @@ def first_model(
     Raises:
         UserError: it does not answer, or not as the OpenAI API does.
     """
+    models = listed_models(base_url, timeout, api_key, remedy=remedy)
+    if len(models) > 1 and is_transformers(base_url, timeout):
+        url = f"{checked(base_url)}/models"
+        raise UserError(f"{url} lists what is in its cache, not what is served; {remedy}")
+    return models[0]
+
+
+def listed_models(
+    base_url: str, timeout: float = 10.0, api_key: str = NO_KEY, *, remedy: str
+) -> list[str]:
+    """Return the names of the models that a server lists, one at least.
+
+    Args:
+        base_url: up to and with ``/v1``.
+        timeout: seconds.
+        api_key: sent as a bearer token.
+        remedy: the end of the error's message.
+
+    Raises:
+        UserError: it does not answer, or not as the OpenAI API does.
+    """
     url = f"{checked(base_url)}/models"
     try:
         models = [str(model["id"]) for model in _get(url, timeout, api_key)["data"]]
-        first = models[0]
+        models[0]  # an empty list is no answer
     except _NO_ANSWER as error:
         why = without_key(" ".join(f"{error}".split()) or type(error).__name__, api_key)
         raise UserError(f"{url} does not list a model ({why}); {remedy}") from error
-    if len(models) > 1 and is_transformers(base_url, timeout):
-        raise UserError(f"{url} lists what is in its cache, not what is served; {remedy}")
-    return first
+    return models
 
 
 def is_transformers(base_url: str, timeout: float = 10.0) -> bool:

@@ -51,6 +51,7 @@ def serve(
     dtype: str = "float32",
     threads: int = 1,
     vllm: Path | None = None,
+    gpus: int = 1,
 ) -> Iterator[Server]:
     """Serve a checkpoint folder while the body runs.
 
@@ -64,6 +65,7 @@ def serve(
         dtype: of the weights, such as "float32" or "auto".
         threads: OpenMP threads of the server.
         vllm: a Python with vLLM to serve with; None for ``transformers serve``.
+        gpus: among which vLLM divides the model.
 
     Raises:
         UserError: no such folder, the port is taken, the server died or did not answer in time;
@@ -83,6 +85,7 @@ def serve(
     else:  # What `vllm serve` starts; the CPU's build has no such command.
         module = "vllm.entrypoints.openai.api_server"
         command = [str(vllm), "-m", module, "--model", str(model), *address]
+        command += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rilbench.ledger import Evaluation, Ledger
-from rilbench.ledger.queries import changed, pairs
+from rilbench.ledger.queries import compared
 from rilbench.table.paired import Paired, paired
 from rilbench.table.questions import Difference, differences, find_evaluation, matched
 
@@ -30,8 +30,7 @@ def read_comparison(ledger: Ledger, first: str, second: str) -> Comparison:
     numbers = one.id or 0, two.id or 0
     if one.kit == two.kit:
         # Of the questions on which the two agree, the answers need not be read.
-        pairing = pairs(ledger, *numbers)
-        samples = changed(ledger, *numbers)
+        pairing, samples = compared(ledger, *numbers)
     else:
         samples = ledger.samples(numbers[0]), ledger.samples(numbers[1])
         pairing = matched(*samples, same_kit=False)

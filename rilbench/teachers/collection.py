@@ -1,33 +1,45 @@
 """The saved collection: every response of a teacher (or the student) to every question.
 
-One Parquet file for each model, with the columns ``question_id``, ``model``, ``sample``, ``seed``,
-``response``, ``tokens`` and ``finish_reason``. While it is being collected, answers stand in a
-journal beside it, each durable before the next is counted, so that a kill loses none.
+One Parquet file for each model, in the order of the questions, with the columns
+
+``question_id``, ``model``, ``sample``, ``seed``
+    what was asked of whom, which of the responses to the question it is, and the last seed.
+``response``, ``tokens``, ``finish_reason``, ``overlong``
+    what came; null, 0 and ``failed`` where nothing did. ``tokens`` are the model's own, by its
+    server's count. ``overlong``: it was cut at the longest response allowed.
+``failure``
+    why there is no response; empty where there is one.
+
+The manifest stands in the file's metadata (``rilbench.manifest``), so that it travels with it, and
+for people in ``MODEL.json`` beside it: which model, how it was sampled, a hash of the questions,
+what came of it. Neither the student nor an address is in it: runs of any student may use it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.recipe import Sampling as RecipeSampling
-from rilbench.serving import ChatClient, Sampling, image_part, text_part
 from rilbench.teachers.questions import Question
 
 _STORY = b"rilbench.story"
-
-EMPTY_TRIES = 3
-"""An empty response is asked again with another seed this often before it is an error."""
+_MANIFEST = b"rilbench.manifest"
+FAILED = "failed"
+"""The finish reason of a row without a response."""
+EMPTY = "empty"
+"""The failure of a model that answered with nothing; other failures are the server's words."""
 
 
 @dataclass(frozen=True)
 class SavedResponse:
-    """One saved response."""
+    """One saved response, or the failure to get one."""
 
     question_id: str
     model: str
@@ -36,11 +48,13 @@ class SavedResponse:
     response: str
     tokens: int
     finish_reason: str
+    overlong: bool = False
+    failure: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be collected from one model; ``weights`` is its fingerprint or its address."""
+    """What is to be collected from one model; ``weights`` is its fingerprint or its name there."""
 
     model: str
     weights: str
@@ -49,13 +63,14 @@ class Plan:
     sampling: RecipeSampling
     max_tokens: int
     concurrency: int
+    source: str = ""
+    """The model as the recipe names it; only for people and for other machines."""
 
     def fingerprint(self, questions: Sequence[Question]) -> str:
         """Sixteen hex digits over everything that the responses depend on."""
         story = {**asdict(self), "concurrency": 0}
-        story["questions"] = [
-            [q.id, q.question, [hashlib.sha256(i).hexdigest() for i in q.images]] for q in questions
-        ]
+        del story["source"]
+        story["questions"] = _described(questions)
         return hashlib.sha256(json.dumps(story, sort_keys=True).encode()).hexdigest()[:16]
 
     def file(self, folder: Path) -> Path:
@@ -66,6 +81,27 @@ class Plan:
         """Where answers stand while it is being collected; of this story (fingerprint) only."""
         return folder / f"{self.model}.{story}.jsonl"
 
+    def asked(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """The part of the manifest that says what was asked of whom."""
+        text = json.dumps(_described(questions)).encode()
+        return {
+            "model": self.model,
+            "source": self.source,
+            "weights": self.weights,
+            "responses": self.responses,
+            "seed": self.seed,
+            "sampling": asdict(self.sampling),
+            "max_tokens": self.max_tokens,
+            "questions": len(questions),
+            "questions_sha256": hashlib.sha256(text).hexdigest(),
+        }
+
+
+def _described(questions: Sequence[Question]) -> list[list[Any]]:
+    return [
+        [q.id, q.question, [hashlib.sha256(i).hexdigest() for i in q.images]] for q in questions
+    ]
+
 
 def seed_for(plan: Plan, question_id: str, sample: int, attempt: int = 0) -> int:
     """The seed of one request: 31 bits from what it is for."""
@@ -73,144 +109,137 @@ def seed_for(plan: Plan, question_id: str, sample: int, attempt: int = 0) -> int
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-async def collect(
-    plan: Plan,
-    questions: Sequence[Question],
-    folder: Path,
-    server: tuple[str, str, bool],
-    on_answer: Callable[[int, int], None],
+def count_failures(rows: Sequence[SavedResponse]) -> dict[str, int]:
+    """How many responses there are not, by kind: ``empty``, or ``error``."""
+    kinds = Counter(EMPTY if r.failure == EMPTY else "error" for r in rows if r.failure)
+    return dict(sorted(kinds.items()))
+
+
+def write_collection(
+    plan: Plan, questions: Sequence[Question], folder: Path, rows: Sequence[SavedResponse]
 ) -> Path:
-    """Ask a server for what the journal lacks, then write the Parquet file.
+    """Write the Parquet file, whole or not at all, and the manifest beside it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    Args:
-        plan: whom, how often and how.
-        questions: what to ask.
-        folder: of the collection.
-        server: base address, model name there, whether it is ``transformers serve``.
-        on_answer: called with (answers so far, answers wanted).
+    from rilbench import __version__
 
-    Raises:
-        UserError: the server fails, or keeps answering a question with nothing.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "format": 1,
+        "rilbench": __version__,
+        **plan.asked(questions),
+        "got": sum(not row.failure for row in rows),
+        "failed": count_failures(rows),
+        "overlong": sum(row.overlong for row in rows),
+        "tokens": sum(row.tokens for row in rows),
+    }
+    kinds = {"str": pa.string(), "int": pa.int64(), "bool": pa.bool_()}
+    schema = pa.schema([(f.name, kinds[str(f.type)]) for f in fields(SavedResponse)])
+    table = pa.Table.from_pylist([_plain(row) for row in rows], schema)
     story = plan.fingerprint(questions)
-    journal_file = plan.journal(folder, story)
-    done = _read_journal(journal_file)
-    wanted = [(q, i) for q in questions for i in range(plan.responses)]
-    open_requests = [(q, i) for q, i in wanted if (q.id, i) not in done]
-    on_answer(len(wanted) - len(open_requests), len(wanted))
-    base_url, name, is_transformers = server
-    client = ChatClient(base_url, name, transformers=is_transformers, concurrency=plan.concurrency)
-    async with client:
-        with journal_file.open("ab") as journal:
-            for attempt in range(EMPTY_TRIES):
-                requests = [
-                    ((q.id, i), _messages(q), _sampling(plan, q.id, i, attempt))
-                    for q, i in open_requests
-                ]
-                async for (question_id, sample), completion in client.complete_all(requests):
-                    if not completion.text.strip():
-                        continue
-                    saved = SavedResponse(
-                        question_id,
-                        plan.model,
-                        sample,
-                        seed_for(plan, question_id, sample, attempt),
-                        completion.text,
-                        completion.completion_tokens,
-                        completion.finish_reason,
-                    )
-                    journal.write(json.dumps(asdict(saved)).encode() + b"\n")
-                    journal.flush()
-                    os.fsync(journal.fileno())
-                    done[question_id, sample] = saved
-                    on_answer(len(done), len(wanted))
-                open_requests = [(q, i) for q, i in open_requests if (q.id, i) not in done]
-    if open_requests:
-        raise UserError(
-            f"{plan.model} answered question {open_requests[0][0].id!r} with nothing "
-            f"{EMPTY_TRIES} times; look at its server, or leave the question out"
-        )
-    path = _write(plan.file(folder), [done[q.id, i] for q, i in wanted], story)
-    journal_file.unlink()
+    table = table.replace_schema_metadata({_STORY: story, _MANIFEST: json.dumps(manifest)})
+    path = plan.file(folder)
+    for file in (path.with_suffix(".json"), path):  # the one that counts at the end
+        part = file.with_name(f".{file.name}.part")
+        if file == path:
+            pq.write_table(table, part)
+        else:
+            part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        part.replace(file)
     return path
 
 
-def read_collection(plan: Plan, questions: Sequence[Question], folder: Path) -> list[SavedResponse]:
-    """Read a finished collection and check that it is the plan's and answers every question.
+def _plain(row: SavedResponse) -> dict[str, Any]:
+    """As the file has it: what never came is null, not a text without letters."""
+    return {**asdict(row), "response": None if row.failure else row.response}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a collection's Parquet file; empty in one without.
 
     Raises:
-        UserError: the file cannot be read, was collected otherwise, or a response is missing or
-            empty.
+        UserError: the file cannot be read.
+    """
+    found: dict[str, Any] = json.loads(_metadata(path).get(_MANIFEST, b"{}"))
+    return found
+
+
+def check_story(plan: Plan, questions: Sequence[Question], folder: Path) -> None:
+    """Check, from its metadata alone, that a collection is what the plan asks for.
+
+    Raises:
+        UserError: it cannot be read, or naming what it was collected with instead.
+    """
+    path = plan.file(folder)
+    found = _metadata(path)
+    if found.get(_STORY, b"").decode() == plan.fingerprint(questions):
+        return
+    manifest, asked = json.loads(found.get(_MANIFEST, b"{}")), plan.asked(questions)
+    differ = _differences(manifest, asked) or ["other questions or with other settings"]
+    raise UserError(
+        f"{path} was collected with {'; '.join(differ)}; set the recipe so, give another "
+        "collection.folder, or delete the file to collect again"
+    )
+
+
+def read_collection(plan: Plan, questions: Sequence[Question], folder: Path) -> list[SavedResponse]:
+    """Read the responses of a finished collection, after checking that it is the plan's.
+
+    Every question is accounted for: each of its samples is a response or a named failure.
+
+    Raises:
+        UserError: the file cannot be read, was collected otherwise, or a row is missing or empty.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = plan.file(folder)
+    check_story(plan, questions, folder)
     try:
-        table = pq.read_table(path)
-        rows = [SavedResponse(**row) for row in table.to_pylist()]
+        rows = [SavedResponse(**row) for row in pq.read_table(path).to_pylist()]
     except (OSError, TypeError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it to collect again") from error
-    story = (table.schema.metadata or {}).get(_STORY, b"").decode()
-    if story != plan.fingerprint(questions):
-        raise UserError(
-            f"{path} was collected from other questions or with other settings; give another "
-            "collection.folder, or delete the file to collect again"
-        )
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for row in rows:
-        if not (row.response or "").strip():
+        if not row.failure and not (row.response or "").strip():
             raise UserError(
                 f"{path}: response {row.sample} to question {row.question_id!r} is empty; "
                 "delete the file and run again with --resume to collect it anew"
             )
-        found[row.question_id] = found.get(row.question_id, 0) + 1
-    short = [q.id for q in questions if found.get(q.id, 0) < plan.responses]
+        found[row.question_id] += 1
+    short = [q.id for q in questions if found[q.id] < plan.responses]
     if short:
         raise UserError(
             f"{path} lacks responses to {len(short)} of {len(questions)} questions (first: "
             f"{short[0]!r}); delete the file and run again with --resume to collect it anew"
         )
-    return rows
+    return [row for row in rows if not row.failure]
 
 
-def _messages(question: Question) -> list[dict[str, object]]:
-    content = [
-        text_part(part) if isinstance(part, str) else image_part(part) for part in question.parts
-    ]
-    return [{"role": "user", "content": content}]
-
-
-def _sampling(plan: Plan, question_id: str, sample: int, attempt: int) -> Sampling:
-    return Sampling(
-        max_tokens=plan.max_tokens,
-        temperature=plan.sampling.temperature,
-        top_p=plan.sampling.top_p,
-        top_k=plan.sampling.top_k,
-        seed=seed_for(plan, question_id, sample, attempt),
-        extra={"repetition_penalty": plan.sampling.repetition_penalty},
-    )
-
-
-def _read_journal(path: Path) -> dict[tuple[str, int], SavedResponse]:
-    """What the journal holds; a last line that a kill cut short is cut off the file."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-    rows = [SavedResponse(**json.loads(line)) for line in whole.split(b"\n") if line]
-    return {(row.question_id, row.sample): row for row in rows}
-
-
-def _write(path: Path, rows: Sequence[SavedResponse], story: str) -> Path:
+def _metadata(path: Path) -> Mapping[bytes, bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    part = path.with_suffix(".part")
-    table = pa.Table.from_pylist([asdict(row) for row in rows])
-    pq.write_table(table.replace_schema_metadata({_STORY: story}), part)
-    part.replace(path)
-    return path
+    try:
+        return pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it to collect again") from error
+
+
+def _differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """What a manifest has otherwise than the recipe, in its words."""
+    there, here = _flat(found), _flat(asked)
+    other = there.get("questions_sha256") != here.pop("questions_sha256")
+    counts = (there.get("questions"), here.pop("questions"))
+    del here["source"]  # a name; the weights decide
+    if not found:
+        return []
+    differ = [f"{k}={there.get(k)} (asked: {v})" for k, v in here.items() if there.get(k) != v]
+    if other:
+        differ.append(f"other questions ({counts[0]}, of the recipe's data {counts[1]})")
+    return differ
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in values.items() if key != "sampling"}
+    return flat | {f"sampling.{key}": v for key, v in values.get("sampling", {}).items()}

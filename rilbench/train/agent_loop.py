@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
@@ -45,8 +46,18 @@ def _shared() -> _Shared:
 
 
 @lru_cache(maxsize=1)
-def _judge(url: str, model: str) -> JudgeClient:
-    return JudgeClient(url, model or None, judge_key())
+def _judge(url: str, model: str, cache: str) -> JudgeClient:
+    return JudgeClient(url, model or None, judge_key(), cache=Path(cache) if cache else None)
+
+
+def saved_tokens(tokenizer: Any, response: str, most: int) -> list[int]:
+    """A saved response as if the student had written it: in its own tokens, with its end.
+
+    The teacher's tokenizer may be any other. What looks like a mark of the student's, such as a
+    picture's placeholder, is a text here as it was there.
+    """
+    tokens = tokenizer.encode(response, add_special_tokens=False, split_special_tokens=True)
+    return [*tokens, tokenizer.eos_token_id][:most]
 
 
 class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
@@ -54,7 +65,7 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
 
     Args:
         ril: ``seed``, ``own_rows``, ``teacher_rows``, ``mix``, ``repetition_penalty``,
-            ``judge_url``, ``judge_model``, ``false_right`` and ``false_wrong``.
+            ``judge_url``, ``judge_model``, ``judge_cache``, ``false_right`` and ``false_wrong``.
     """
 
     server_manager: Any
@@ -89,11 +100,12 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             teacher, response = rows[session - self.ril["own_rows"]]
             output = await self._saved_row(teacher, response, step, kwargs["raw_prompt"])
         text = self.tokenizer.decode(output.response_ids, skip_special_tokens=True)
-        judge = _judge(self.ril["judge_url"], self.ril["judge_model"])
+        judge = _judge(self.ril["judge_url"], self.ril["judge_model"], self.ril["judge_cache"])
         verdict = await judge.verdict(
             info["question"], kwargs["reward_model"]["ground_truth"], text
         )
-        # NaN and not 0: the trainer stops rather than learn from a verdict that nobody gave.
+        # NaN and not 0: nothing is learned from a verdict that nobody gave.
+        output.extra_fields["unjudged"] = verdict.text[:300] if verdict.value is None else ""
         true = math.nan if verdict.value is None else float(verdict.value)
         rates = (self.ril["false_right"], self.ril["false_wrong"])
         output.reward_score = simulated_verdict(true, *rates, self.ril["seed"], question, text)
@@ -125,8 +137,7 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
         prompt = await self.ct_build_initial_tokens(
             messages, images=media.get("images"), videos=media.get("videos"), mm_inputs_out={}
         )
-        tokens = self.tokenizer.encode(response, add_special_tokens=False)
-        tokens = [*tokens, self.tokenizer.eos_token_id][: self.response_length]
+        tokens = saved_tokens(self.tokenizer, response, self.response_length)
         return AgentLoopOutput(
             prompt_ids=prompt,
             response_ids=tokens,

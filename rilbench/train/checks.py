@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.hardware import has_gpu
+from rilbench.judge.client import JudgeClient, Verdict
+from rilbench.keys import judge_key
 from rilbench.locations import locate
 from rilbench.recipe import Recipe
 from rilbench.teachers.questions import Question, read_questions
-from rilbench.train.collecting import Wanted, student_wanted, teachers_wanted
+from rilbench.train.collecting import Wanted, check_collections, student_wanted, teachers_wanted
 from rilbench.train.run_folder import Run
 
 IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
@@ -30,7 +33,7 @@ def check_device(recipe: Recipe) -> None:
         UserError: with what it needs and the command that runs without a GPU.
     """
     if recipe.hardware.device == "cuda" and not has_gpu():
-        need = f"{recipe.hardware.nodes * recipe.hardware.devices} GPUs"
+        need = f"{recipe.hardware.ranks} GPUs"
         raise UserError(
             f"{recipe.student.name} needs {need} of {recipe.hardware.memory_gib} GiB and this "
             "machine has none; without a GPU: rilbench train --recipe "
@@ -65,6 +68,7 @@ def check_recipe(recipe: Recipe) -> None:
     check_device(recipe)
     read_inputs(Run(Path("runs"), recipe))
     check_judge(recipe)
+    probe_judge(recipe)
     if recipe.reinforces:
         overrides(recipe, Path("runs"), "model", resume_from=None)
 
@@ -105,6 +109,7 @@ def read_inputs(run: Run) -> Inputs:
     wanted = teachers_wanted(run)
     if not recipe.sft.steps:
         wanted += student_wanted(run, student)
+    check_collections(recipe, wanted, questions)
     return Inputs(student, wanted, questions, dev)
 
 
@@ -116,3 +121,26 @@ def check_judge(recipe: Recipe) -> None:
     """
     if not recipe.judge.url and recipe.judge.model != "rule":
         raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
+
+
+def probe_judge(recipe: Recipe) -> None:
+    """Ask a judge at an address for one verdict, before anything is spent.
+
+    Raises:
+        UserError: it gives none.
+    """
+    if not (recipe.reinforces and recipe.judge.url):
+        return
+    name = None if recipe.judge.model == "rule" else recipe.judge.model
+
+    async def ask() -> Verdict:
+        async with JudgeClient(recipe.judge.url, name, judge_key(), retries=2) as judge:
+            return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
+
+    verdict = asyncio.run(ask())
+    if verdict.value is None:
+        said = " ".join(verdict.text.split())[:200]
+        raise UserError(
+            f"the judge {verdict.judge} at {recipe.judge.url} gives no verdict ({said}); start it, "
+            "or set judge.url and judge.model to one that answers"
+        )

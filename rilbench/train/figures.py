@@ -10,18 +10,21 @@ from rilbench.train.rows import Rows
 def row_figures(rows: Rows, similarity: torch.Tensor) -> dict[str, float]:
     """Means over the student's and the teachers' rows: rewards, tokens, unfinished responses.
 
+    Of the judge's verdicts the mean is over those that there are, NaN where there is none;
+    ``missing_verdicts`` counts the others.
+
     Args:
         rows: of the step, N of them.
         similarity: (N,) rewards.
     """
-    found: dict[str, float] = {}
+    found: dict[str, float] = {"missing_verdicts": int(rows.answer.isnan().sum())}
     for name, chosen in (("student", rows.own), ("teacher", ~rows.own)):
         index = chosen.nonzero()[:, 0].tolist()
         if not index:
             continue
         found |= {
-            f"answer_{name}": rows.answer[chosen].mean().item(),
-            f"answer_true_{name}": rows.answer_true[chosen].mean().item(),
+            f"answer_{name}": rows.answer[chosen].nanmean().item(),
+            f"answer_true_{name}": rows.answer_true[chosen].nanmean().item(),
             f"similarity_{name}": similarity[chosen].mean().item(),
             f"tokens_{name}": sum(rows.tokens[i] for i in index) / len(index),
             f"unfinished_{name}": sum(not rows.finished[i] for i in index) / len(index),
@@ -29,17 +32,17 @@ def row_figures(rows: Rows, similarity: torch.Tensor) -> dict[str, float]:
     return found
 
 
-def groups_without_signal(rewards: torch.Tensor, group: torch.Tensor) -> float:
-    """The share of groups whose rewards are all equal, so that every advantage is 0.
+def groups_without_signal(advantages: torch.Tensor, group: torch.Tensor) -> float:
+    """The share of groups whose advantages are all equal, and so 0, as they are of equal rewards.
 
     Args:
-        rewards: (N,) finite.
+        advantages: (N,) finite; or rewards, where none is missing.
         group: (N,) int64, 0 to K - 1.
     """
     count = int(group.max()) + 1
-    empty = torch.zeros(count, dtype=rewards.dtype)
-    highest = empty.scatter_reduce(0, group, rewards, "amax", include_self=False)
-    lowest = empty.scatter_reduce(0, group, rewards, "amin", include_self=False)
+    empty = torch.zeros(count, dtype=advantages.dtype)
+    highest = empty.scatter_reduce(0, group, advantages, "amax", include_self=False)
+    lowest = empty.scatter_reduce(0, group, advantages, "amin", include_self=False)
     return (highest == lowest).float().mean().item()
 
 

@@ -29,5 +29,10 @@ def check_finite(run_dir: Path, where: str, numbers: Mapping[str, float]) -> Non
     if not wrong:
         return
     reason = f"{where}: {', '.join(wrong)} not finite"
-    (run_dir / STOPPED).write_text(reason + "\n", encoding="utf-8")
+    leave_reason(run_dir, reason)
     raise NotFiniteError(reason)
+
+
+def leave_reason(run_dir: Path, reason: str) -> None:
+    """Leave why the trainer stops itself; with a ``;`` in it, it names the remedy too."""
+    (run_dir / STOPPED).write_text(reason + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Rows:
     finished: list[bool]
     """Whether the response ends with the end token."""
     image_tokens: list[int]
+    unjudged: list[str] = field(default_factory=list)
+    """Why the judge gave no verdict, row by row; empty where it did."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -92,6 +94,7 @@ def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: in
         tokens=[len(r) for r in responses],
         finished=[bool(r) and r[-1] == tokenizer.eos_token_id for r in responses],
         image_tokens=[p.count(image_token) for p in prompts],
+        unjudged=[str(_plain(extra).get("unjudged", "")) for extra in data["extra_fields"]],
     )
 
 
@@ -153,6 +156,8 @@ def write_record(
                 "discriminator": _number(round(probability[i].item(), 6)),
                 "advantage": _number(round(advantages[i].item(), 6)),
             }
+            if rows.unjudged and rows.unjudged[i]:
+                row["unjudged"] = rows.unjudged[i]
             if old_log_probs is not None:
                 row["old_log_prob"] = _number(old_log_probs[i])
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -29,6 +29,9 @@ class View(Protocol):
     def answers(self, model: str, done: int, total: int) -> None:
         """Responses collected so far."""
 
+    def note(self, text: str) -> None:
+        """What the user should know before more is spent, in one line."""
+
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
         """A line of ``metrics.jsonl`` (``ril``), or of ``discriminator``'s or ``sft``'s file."""
 

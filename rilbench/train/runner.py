@@ -78,10 +78,8 @@ class Jobs:
 def _configure(job: dict[str, Any]) -> Any:
     """verl's configuration of a job, checked by verl."""
     from verl.trainer.main_ppo import auto_set_device
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
 
-    from rilbench.train.verl_config import compose
+    from rilbench.train.verl_config import compose, validate
 
     run_dir = Path(job["run_dir"])
     recipe = read_recipe(run_dir / "recipe.yaml")
@@ -92,11 +90,7 @@ def _configure(job: dict[str, Any]) -> Any:
         config.actor_rollout_ref.threads = job["threads"]
         config.transfer_queue.enable = True
     auto_set_device(config)
-    validate_config(
-        config=config,
-        use_reference_policy=need_reference_policy(config),
-        use_critic=need_critic(config),
-    )
+    validate(config)
     OmegaConf.resolve(config)
     return config
 

@@ -14,7 +14,14 @@ from rilbench.errors import UserError
 from rilbench.judge.server import rule_judge
 from rilbench.recipe import Recipe
 from rilbench.teachers.questions import Question
-from rilbench.train.checks import Inputs, check_judge, check_recipe, check_trackers, read_inputs
+from rilbench.train.checks import (
+    Inputs,
+    check_judge,
+    check_recipe,
+    check_trackers,
+    probe_judge,
+    read_inputs,
+)
 from rilbench.train.collecting import Wanted, collect_all, student_wanted
 from rilbench.train.cost import CpuMeter, RunCost
 from rilbench.train.export import export
@@ -24,7 +31,7 @@ from rilbench.train.process import Tail
 from rilbench.train.run_folder import Run, View, forget_after, last_step, open_run, stop_reason
 from rilbench.train.session import Session
 from rilbench.train.sft import fine_tune
-from rilbench.train.verl_data import prepare_data
+from rilbench.train.verl_data import few_saved, prepare_data
 
 __all__ = ["Run", "View", "check_recipe", "check_trackers", "open_run", "train"]
 
@@ -52,9 +59,13 @@ def _train(run: Run, view: View, trackers: Sequence[str], session: Session | Non
     if run.finished:
         return run.checkpoint
     found = read_inputs(run)
+    if last_step(run) < run.recipe.schedule.steps:
+        probe_judge(run.recipe)
     (run.folder / STOPPED).unlink(missing_ok=True)
     cost = RunCost(run.folder)
     wanted = found.wanted
+    if too_few := few_saved(run.recipe):
+        view.note(too_few)
     _collect(run, wanted, found.questions, view)
     student = found.student
     if run.recipe.sft.steps:
@@ -64,7 +75,8 @@ def _train(run: Run, view: View, trackers: Sequence[str], session: Session | Non
         wanted = [*wanted, *own]
     cost.collected((one.folder, one.plan.model) for one in wanted)
     if run.recipe.reinforces:
-        prepare_data(run, student, wanted, found.questions, found.dev)
+        for text in prepare_data(run, student, wanted, found.questions, found.dev):
+            view.note(text)
         log = run.folder / "logs" / "trainer.log"
         with nullcontext(session) if session else Session(log, keep=False) as verl:
             try:
@@ -142,7 +154,8 @@ def _run_trainer(
             else "",
             "trackers": list(trackers),
         }
-        loop = yaml.safe_dump(agent_loop_part(run.recipe, url, model))
+        cache = (run.folder / "judge.jsonl").resolve() if run.recipe.judge.url else None
+        loop = yaml.safe_dump(agent_loop_part(run.recipe, url, model, cache))
         (run.folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
@@ -155,6 +168,8 @@ def _run_trainer(
             reason = stop_reason(run)
             if reason is None:
                 raise
+            if ";" in reason:
+                raise UserError(reason) from error
             raise UserError(
                 f"{reason}; rows/ has the step's rows and --resume starts from the weights saved "
                 "before it; if it comes again, lower the rates in another run"

@@ -24,10 +24,11 @@ from verl.trainer.ppo.utils import Role
 from verl.utils.debug import marked_timer
 
 import rilbench.train.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
-from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages
+from rilbench.errors import UserError
+from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages, judged_advantages
 from rilbench.ril.rewards import continuous_similarity, similarity_reward, total_reward
 from rilbench.train.figures import groups_without_signal, row_figures, token_counts
-from rilbench.train.finite import check_finite
+from rilbench.train.finite import check_finite, leave_reason
 from rilbench.train.game import DiscriminatorGame
 from rilbench.train.health import warnings
 from rilbench.train.losses import policy_step
@@ -227,12 +228,6 @@ class RILTrainer(ReusingTrainer):
         old_log_probs: list[float] | None,
     ) -> None:
         """Rewards and advantages of all rows, written back for verl's update and metrics."""
-        missing = int(rows.answer.isnan().sum())
-        if missing:
-            raise RuntimeError(
-                f"step {self.global_steps}: the judge gave no verdict on {missing} of {len(rows)} "
-                "responses; see that it answers, then continue with --resume"
-            )
         self.judge_calls += len(rows)
         zeros = torch.zeros(len(rows))
         similarity = zeros
@@ -241,37 +236,57 @@ class RILTrainer(ReusingTrainer):
             similarity = continuous_similarity(logits) if graded else similarity_reward(logits)
         answer = zeros if self.ril.method == "imitation" else rows.answer
         rewards = total_reward(similarity, answer)
-        finite = bool(rewards.isfinite().all())
+        earned = rewards[~answer.isnan()]
         estimate = grpo_advantages if self.ril.method == "grpo" else dr_grpo_advantages
-        advantages = estimate(rewards, rows.group) if finite else zeros * torch.nan
+        advantages = zeros * torch.nan
+        if bool(earned.isfinite().all()):
+            advantages = judged_advantages(similarity, answer, rows.group, rows.own, estimate)
+        learned = advantages
         if not self.ril.teacher_rows_in_loss:
-            advantages = advantages.where(rows.own, 0.0)
+            learned = advantages.where(rows.own, 0.0)
         probability = zeros + 0.5 if logits is None else torch.sigmoid(logits)
         write_record(
             self.run_dir / "rows" / f"step_{self.global_steps}.jsonl",
             rows,
             similarity,
             probability,
-            advantages,
+            learned,
             old_log_probs,
         )
-        self.step_metrics |= row_figures(rows, similarity) | {"reward": rewards.mean().item()}
+        self._check_judged(rows, answer)
+        self.step_metrics |= row_figures(rows, similarity) | {"reward": earned.mean().item()}
         self._check_finite("discriminator_loss", "discriminator_grad_norm", "reward")
-        self._write_back(batch, rows, rewards, advantages)
-        self._summarise_rewards(rows, rewards, advantages)
+        self._write_back(batch, rows, rewards, learned)
+        self._summarise_rewards(rows, advantages, learned)
 
     def _check_finite(self, *names: str) -> None:
         """Stop before anything of this step is saved as a checkpoint; its rows are saved."""
         numbers = {name: self.step_metrics[name] for name in names if name in self.step_metrics}
         check_finite(self.run_dir, f"step {self.global_steps}", numbers)
 
+    def _check_judged(self, rows: Rows, answer: torch.Tensor) -> None:
+        """Stop where too many rows have no verdict that is needed; the rows are saved."""
+        missing = int(answer.isnan().sum())
+        if missing <= self.ril.max_missing * len(rows):
+            return
+        said = next((why for why in rows.unjudged if why), "it did not say why")
+        reason = (
+            f"step {self.global_steps}: the judge gave no verdict on {missing} of {len(rows)} "
+            f"responses, more than judge.max_missing={self.ril.max_missing} of them "
+            f"({' '.join(said.split())[:200]}); see that it answers, then continue with --resume: "
+            "what was saved is kept"
+        )
+        leave_reason(self.run_dir, reason)
+        raise UserError(reason)
+
     def _summarise_rewards(
-        self, rows: Rows, rewards: torch.Tensor, advantages: torch.Tensor
+        self, rows: Rows, advantages: torch.Tensor, learned: torch.Tensor
     ) -> None:
-        sums = torch.zeros(int(rows.group.max()) + 1).index_add_(0, rows.group, advantages)
+        """Figures of the advantages, before and after teachers' rows are left out of the loss."""
+        sums = torch.zeros(int(rows.group.max()) + 1).index_add_(0, rows.group, learned)
         self.step_metrics |= {
             "advantage_group_sum_max": sums.abs().max().item(),
-            "groups_without_signal": groups_without_signal(rewards, rows.group),
+            "groups_without_signal": groups_without_signal(advantages, rows.group),
             **token_counts(
                 rows,
                 teacher_rows_in_loss=self.ril.teacher_rows_in_loss,

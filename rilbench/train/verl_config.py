@@ -28,11 +28,11 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
     """verl's settings for a recipe, as Hydra overrides."""
     rows = recipe.own_rows + recipe.teacher_rows
     cpu = recipe.hardware.device == "cpu"
-    tokens = recipe.data.max_prompt_tokens + recipe.data.max_response_tokens
     settings: dict[str, Any] = {
         **_data(recipe, run_dir),
         **_policy(recipe, model, rows),
-        **_rollout(recipe, run_dir, rows, tokens),
+        **_rollout(recipe, run_dir, rows),
+        **_memory(recipe),
         "algorithm.adv_estimator": "grpo",
         "algorithm.rollout_correction.bypass_mode": False,  # teacher rows have no rollout log-probs
         "trainer.nnodes": recipe.hardware.nodes,
@@ -88,11 +88,13 @@ def _rows_per_rank(recipe: Recipe) -> int:
     """Rows of one optimiser step on one rank."""
     rows = recipe.own_rows + recipe.teacher_rows
     questions = recipe.schedule.questions // recipe.policy.mini_batches
-    ranks = recipe.hardware.nodes * recipe.hardware.devices
+    ranks = recipe.hardware.ranks
     if questions * rows % ranks:
+        near = ranks // math.gcd(rows, ranks)  # questions whose rows divide
+        near *= max(1, round(questions / near)) * recipe.policy.mini_batches
         raise UserError(
             f"{questions * rows} rows of one update do not divide among {ranks} devices; "
-            "change schedule.questions"
+            f"change schedule.questions, e.g. to {near}"
         )
     return questions * rows // ranks
 
@@ -124,7 +126,7 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
     }
 
 
-def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str, Any]:
+def _rollout(recipe: Recipe, run_dir: Path, rows: int) -> dict[str, Any]:
     rollout = "actor_rollout_ref.rollout"
     cpu = recipe.hardware.device == "cpu"
     return {
@@ -134,8 +136,9 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str,
         f"{rollout}.top_p": recipe.sampling.top_p,
         f"{rollout}.top_k": recipe.sampling.top_k,
         f"{rollout}.calculate_log_probs": False,
-        f"{rollout}.tensor_model_parallel_size": 1,
-        f"{rollout}.max_model_len": tokens,
+        f"{rollout}.tensor_model_parallel_size": recipe.hardware.rollout_tensor_parallel,
+        f"{rollout}.gpu_memory_utilization": recipe.hardware.rollout_memory,
+        f"{rollout}.max_model_len": recipe.longest_row,
         f"{rollout}.val_kwargs.n": 1,
         f"{rollout}.val_kwargs.temperature": 0,
         f"{rollout}.val_kwargs.do_sample": False,
@@ -146,7 +149,7 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int, tokens: int) -> dict[str,
 
 
 def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
-    ranks = recipe.hardware.nodes * recipe.hardware.devices
+    ranks = recipe.hardware.ranks
     step = _rows_per_rank(recipe) * recipe.policy.mini_batches
     first = 2 * (recipe.discriminator.pretrain_rows // 2)
     if first % ranks:
@@ -161,14 +164,50 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
         "critic.ppo_mini_batch_size": recipe.schedule.questions,
         "critic.ppo_micro_batch_size_per_gpu": micro,
         "critic.forward_micro_batch_size_per_gpu": micro,
+        "critic.use_dynamic_bsz": recipe.discriminator.micro_tokens > 0,
+        **engine_memory(recipe, "critic.fsdp", "critic.model"),
+    } | _by_tokens(
+        recipe.discriminator.micro_tokens,
+        "critic.ppo_max_token_len_per_gpu",
+        "critic.forward_max_token_len_per_gpu",
+        # The one that verl's trainer passes on, for training too; its YAML lacks it.
+        "+critic.ppo_infer_max_token_len_per_gpu",
+    )
+
+
+def _memory(recipe: Recipe) -> dict[str, Any]:
+    """How policy, reference and sampling fit on a device."""
+    actor, tokens = "actor_rollout_ref.actor", recipe.policy.micro_tokens
+    settings: dict[str, Any] = {
+        f"{actor}.use_dynamic_bsz": tokens > 0,  # reference and rollout follow it
+        **_by_tokens(tokens, f"{actor}.ppo_max_token_len_per_gpu"),
+        **engine_memory(recipe, f"{actor}.fsdp_config", "actor_rollout_ref.model"),
+    }
+    if recipe.hardware.device == "cuda":
+        # The entropy is only measured: in pieces, or it would need more than the logits do.
+        settings[f"{actor}.fsdp_config.entropy_from_logits_with_chunking"] = True
+    return settings
+
+
+def _by_tokens(tokens: int, *keys: str) -> dict[str, Any]:
+    return dict.fromkeys(keys, tokens) if tokens else {}
+
+
+def engine_memory(recipe: Recipe, fsdp: str, model: str) -> dict[str, Any]:
+    """Offload and packing of one trained model."""
+    hardware = recipe.hardware
+    return {
+        f"{fsdp}.param_offload": hardware.offload == "between",
+        f"{fsdp}.optimizer_offload": hardware.offload == "between",
+        f"{fsdp}.offload_policy": hardware.offload == "always",
+        f"{model}.enable_gradient_checkpointing": hardware.gradient_checkpointing,
+        f"{model}.use_remove_padding": hardware.remove_padding,
     }
 
 
 def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
-    """What a CPU lacks (packed attention, compilation, half precision) or needs less of."""
+    """What a CPU lacks (compilation, half precision) or needs less of."""
     settings: dict[str, Any] = {
-        "actor_rollout_ref.model.use_remove_padding": False,
-        "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         "actor_rollout_ref.rollout.free_cache_engine": False,
         "actor_rollout_ref.rollout.enforce_eager": True,
@@ -187,8 +226,6 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
     settings |= {f"{actor}.use_torch_compile": False, f"{ref}.use_torch_compile": False}
     if discriminator:
         engines.append("critic.fsdp")
-        settings["critic.model.use_remove_padding"] = False
-        settings["critic.model.enable_gradient_checkpointing"] = False
         settings["+critic.model.override_config.attn_implementation"] = "sdpa"
     for fsdp in engines:
         settings[f"{fsdp}.model_dtype"] = "fp32"
@@ -220,6 +257,37 @@ def compose(recipe: Recipe, run_dir: Path, model: str, **options: Any) -> Any:
     return config
 
 
+def validate(config: Any) -> None:
+    """verl's own checks of a composed configuration, and its dataclasses built from it.
+
+    Raises:
+        UserError: verl refuses the settings.
+    """
+    import contextlib
+    import io
+
+    from hydra.errors import HydraException
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    critic = need_critic(config)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # verl prints that all is well
+            validate_config(
+                config=config,
+                use_reference_policy=need_reference_policy(config),
+                use_critic=critic,
+            )
+        # The actor's and the discriminator's were built by it.
+        policy = config.actor_rollout_ref
+        for part in (policy.model, policy.rollout, config.algorithm):
+            omega_conf_to_dataclass(part)
+    except (HydraException, AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        cause = error.__cause__ or error  # Hydra's own text begins with a class of verl's
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise UserError(f"verl refuses the recipe: {reason}") from error
+
+
 def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     """What `RILTrainer` reads under ``config.ril``."""
     length = recipe.policy.length_scale or recipe.data.max_response_tokens
@@ -229,6 +297,7 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "seed": recipe.seed,
         "own_rows": recipe.own_rows,
         "continuous_similarity": recipe.reward.similarity == "continuous",
+        "max_missing": recipe.judge.max_missing,
         "teacher_rows_in_loss": recipe.policy.teacher_rows,
         "clip": recipe.policy.clip,
         "beta": recipe.policy.beta,
@@ -243,8 +312,13 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def agent_loop_part(recipe: Recipe, judge_url: str, judge_model: str) -> list[dict[str, Any]]:
-    """verl's agent loop file: our group of sampled and saved rows, and who judges them."""
+def agent_loop_part(
+    recipe: Recipe, judge_url: str, judge_model: str, judge_cache: Path | None
+) -> list[dict[str, Any]]:
+    """verl's agent loop file: our group of sampled and saved rows, and who judges them.
+
+    ``judge_cache`` keeps the verdicts; None where asking again costs nothing.
+    """
     return [
         {
             "name": "ril",
@@ -257,6 +331,7 @@ def agent_loop_part(recipe: Recipe, judge_url: str, judge_model: str) -> list[di
                 "repetition_penalty": recipe.sampling.repetition_penalty,
                 "judge_url": judge_url,
                 "judge_model": judge_model,
+                "judge_cache": str(judge_cache or ""),
                 "false_right": recipe.judge.false_right,
                 "false_wrong": recipe.judge.false_wrong,
             },

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rilbench.checkpoint import PROCESSOR_FILES, Checkpoint
+from rilbench.errors import UserError
+from rilbench.recipe import Recipe
 from rilbench.teachers.questions import Question
 from rilbench.train.collecting import STUDENT, Wanted
 from rilbench.train.run_folder import Run
@@ -16,16 +19,58 @@ from rilbench.train.run_folder import Run
 def saved_rows(
     run: Run, wanted: list[Wanted], questions: list[Question]
 ) -> dict[str, list[dict[str, str]]]:
-    """Each question's saved responses that the run may use, with their teachers."""
+    """Each question's saved responses that the run may use (the first so many), with teachers."""
     saved: dict[str, list[dict[str, str]]] = {q.id: [] for q in questions}
     for one in wanted:
         if one.plan.model == STUDENT:
             continue
+        taken: Counter[str] = Counter()
         for row in one.read(questions):
-            if row.sample < run.recipe.saved_responses:
+            taken[row.question_id] += 1
+            if taken[row.question_id] <= run.recipe.saved_responses:
                 entry = {"teacher": one.plan.model, "response": row.response}
                 saved[row.question_id].append(entry)
     return saved
+
+
+def teacher_share(recipe: Recipe) -> int:
+    """The most rows of a group that one teacher gives."""
+    rows, teachers = recipe.teacher_rows, len(recipe.teachers.names)
+    return -(-rows // teachers)
+
+
+def few_saved(recipe: Recipe) -> str:
+    """Whether the recipe itself collects less than a group takes, in a line; else nothing."""
+    if not recipe.mixes or recipe.saved_responses >= teacher_share(recipe):
+        return ""
+    return (
+        f"a group may take {teacher_share(recipe)} responses of one teacher and "
+        f"{recipe.saved_responses} are saved: some come twice in it; raise "
+        "collection.teacher_responses (or teachers.use), or leave it so"
+    )
+
+
+def repeats(recipe: Recipe, saved: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
+    """What a user should know of questions with fewer saved responses than a group takes.
+
+    Args:
+        recipe: one that mixes saved rows into its groups.
+        saved: of `saved_rows`.
+    """
+    share, said = min(teacher_share(recipe), recipe.saved_responses), []
+    for name in recipe.teachers.names:
+        counts = [sum(row["teacher"] == name for row in rows) for rows in saved.values()]
+        few, none = sum(0 < n < share for n in counts), counts.count(0)
+        if few:
+            said.append(
+                f"{few} of {len(counts)} questions have fewer responses of {name} than the {share} "
+                "that a group may take: some come twice in it"
+            )
+        if none:
+            said.append(
+                f"{none} of {len(counts)} questions have no response of {name}: they are left out"
+            )
+    return said
 
 
 def pixel_limits(student: Path) -> dict[str, int]:
@@ -58,17 +103,33 @@ def prepare_data(
     wanted: list[Wanted],
     questions: list[Question],
     dev: list[Question],
-) -> None:
-    """Questions with their saved responses in verl's format; the discriminator's first rows."""
+) -> list[str]:
+    """Questions with their saved responses in verl's format; the discriminator's first rows.
+
+    Returns:
+        What the user should know of them before training.
+
+    Raises:
+        UserError: too few questions are left.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     data = run.folder / "data"
     data.mkdir(exist_ok=True)
     saved = saved_rows(run, wanted, questions)
+    said = repeats(run.recipe, saved) if run.recipe.mixes else []
+    asked = questions
+    if run.recipe.mixes:
+        questions = [q for q in asked if _all_answered(run.recipe, saved[q.id])]
+    if len(questions) < run.recipe.schedule.questions:
+        raise UserError(
+            f"{'; '.join(said)}; the {len(questions)} that remain are fewer than one step's "
+            f"{run.recipe.schedule.questions}: set schedule.questions, or collect anew"
+        )
     own = [one for one in wanted if one.plan.model == STUDENT]
     if own:
-        first_rows = [{"own": True, "response": r.response} for r in own[0].read(questions)]
+        first_rows = [{"own": True, "response": r.response} for r in own[0].read(asked)]
         for rows in saved.values():
             first_rows += [{"own": False, "response": row["response"]} for row in rows]
         pq.write_table(pa.Table.from_pylist(first_rows), data / "discriminator.parquet")
@@ -78,6 +139,12 @@ def prepare_data(
             _verl_row(i, q, pictures(q, limits), saved.get(q.id, [])) for i, q in enumerate(part)
         ]
         pq.write_table(pa.Table.from_pylist(table), data / f"{name}.parquet")
+    return said
+
+
+def _all_answered(recipe: Recipe, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether each of the teachers has a response that a group could take."""
+    return {row["teacher"] for row in rows} >= set(recipe.teachers.names)
 
 
 def _verl_row(

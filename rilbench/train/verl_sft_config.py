@@ -10,7 +10,14 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.recipe import Recipe
-from rilbench.train.verl_config import FP32, LAYOUTS, STUDENT_MODEL, as_overrides, micro_batch
+from rilbench.train.verl_config import (
+    FP32,
+    LAYOUTS,
+    STUDENT_MODEL,
+    as_overrides,
+    engine_memory,
+    micro_batch,
+)
 
 
 def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
@@ -28,17 +35,19 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "data.train_batch_size": recipe.sft.rows,
         "data.custom_cls.path": LAYOUTS,
         "data.custom_cls.name": "Lessons",
-        "data.use_dynamic_bsz": False,
+        "data.use_dynamic_bsz": recipe.policy.micro_tokens > 0,
+        "data.max_token_len_per_gpu": recipe.policy.micro_tokens or recipe.longest_row,
         "data.micro_batch_size_per_gpu": micro_batch(
             recipe.policy.micro_rows, recipe.sft.rows // ranks
         ),
-        "data.max_length": recipe.data.max_prompt_tokens + recipe.data.max_response_tokens,
+        "data.max_length": recipe.longest_row,
         "data.truncation": "right",  # of the response, as in the loop: the prompt comes first
         "data.num_workers": 0,
         "model._target_": STUDENT_MODEL,
         "model.path": Path(model),
         "model.trust_remote_code": False,
         "engine.strategy": "fsdp2",
+        **engine_memory(recipe, "engine", "model"),
         "optim.lr": recipe.sft.rate,
         "optim.weight_decay": recipe.policy.weight_decay,
         "checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
@@ -57,8 +66,6 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
     }
     if recipe.hardware.device == "cpu":
         settings |= {
-            "model.use_remove_padding": False,
-            "model.enable_gradient_checkpointing": False,
             "+model.override_config.attn_implementation": "sdpa",
             "engine.model_dtype": "fp32",
             "engine.use_torch_compile": False,

@@ -36,6 +36,7 @@ class TrainingView:
         self.supervised: Mapping[str, Any] = {}
         self.rows: list[Mapping[str, Any]] = []
         self.warned: dict[str, str] = {}
+        self.notes: list[str] = []
         self.started = time.monotonic()
         self.step_started = self.started
         self._lock = threading.Lock()
@@ -77,6 +78,12 @@ class TrainingView:
             self.collected[model] = (done, total)
         if done == total or (done and done % max(1, total // 4) == 0):
             self._say(f"  {model}: {done} of {total} responses")
+
+    def note(self, text: str) -> None:
+        """What the user should know before more is spent."""
+        with self._lock:
+            self.notes.append(text)
+        self._say(f"note: {text}")
 
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
         """The figures of one step."""
@@ -126,6 +133,8 @@ class TrainingView:
         if "discriminator_accuracy" in m:
             cells.append(("similar", pair("similarity")))
             cells.append(("D acc", f"{m['discriminator_accuracy']:.2f}"))
+        if any(row.get("missing_verdicts") for row in self.rows):
+            cells.append(("no verdict", str(m.get("missing_verdicts", 0))))
         cells += [
             ("KL", f"{m['kl']:.3f}"),
             ("tokens", f"{m['tokens_student']:.1f}"),
@@ -151,6 +160,7 @@ class TrainingView:
                 stages.append(f"{mark} {name}   ", style=style)
             stages.append(f"{int(elapsed // 60)}:{int(elapsed % 60):02d}", style="dim")
             parts.append(stages)
+            parts += [Text(f"note: {text}", style="yellow") for text in self.notes]
             if self.stages.get("collect") == "running":
                 parts += [self._bar(name, *counts) for name, counts in self.collected.items()]
             if self.stages.get("discriminator") == "running":

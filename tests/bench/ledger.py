@@ -33,6 +33,7 @@ LIMITS = {"table": 1.0, "compare": 1.0, "check": 2.0}
 """Seconds beside a million answers."""
 
 VERBS = {"table": ["table"], "compare": ["compare", "1", "2"], "check": ["check"]}
+ENTRY = [sys.executable, "-c", "from rilbench.cli import main; main()"]
 LEAST = 0.01
 """Seconds; what is faster counts as this in a growth, which else would be noise over noise."""
 
@@ -159,8 +160,8 @@ def score(benchmark: str, samples: list[Sample]) -> Score:
 
 def seconds(verb: str, path: Path) -> tuple[float, float]:
     """Wall and processor time of a verb's whole process."""
-    entry = [sys.executable, "-c", "from rilbench.cli import main; main()"]
-    command = [*entry, *VERBS[verb], "--db", str(path)]
+    baseline = ["--baseline", str(path.with_suffix(".json"))] if verb == "check" else []
+    command = [*ENTRY, *VERBS[verb], *baseline, "--db", str(path)]
     start, before = time.perf_counter(), os.times()
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
     wall, after = time.perf_counter() - start, os.times()
@@ -168,6 +169,13 @@ def seconds(verb: str, path: Path) -> tuple[float, float]:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr.decode()}")
     before_cpu, after_cpu = (t.children_user + t.children_system for t in (before, after))
     return wall, after_cpu - before_cpu
+
+
+def calibrate(path: Path) -> None:
+    """Write the baseline that `check` holds the same ledger against."""
+    options = ["--baseline", str(path.with_suffix(".json")), "--db", str(path)]
+    command = [*ENTRY, "check", "--update", "--reason", "made up", *options]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
 
 def measure(verb: str, path: Path, least: Path) -> dict[str, float]:
@@ -189,32 +197,24 @@ def growth(taken: dict[str, dict[str, float]]) -> list[float]:
     return [round(more / less, 1) for less, more in pairwise(found)]
 
 
-def verbs() -> list[str]:
-    """Those that this version has."""
-    from rilbench.cli import app
-
-    known = {
-        each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands
-    }
-    return [verb for verb in VERBS if verb in known]
-
-
 def main() -> None:
     """Make the ledgers, time every verb with each, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", type=int, default=ROWS, help="answers of each ledger")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    taken: dict[str, dict[str, dict[str, float]]] = {verb: {} for verb in verbs()}
+    taken: dict[str, dict[str, dict[str, float]]] = {verb: {} for verb in VERBS}
     made: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         least = Path(folder) / "least.db"
         fill(least, 0.0, evaluations=2)
+        calibrate(least)
         for rows in sorted(options.rows):
             path = Path(folder) / f"{rows}.db"
             start = time.perf_counter()
             count = fill(path, rows / len(models()) / sum(QUESTIONS.values()))
             writing = round(time.perf_counter() - start, 1)
+            calibrate(path)
             megabytes = round(path.stat().st_size / 1e6, 1)
             made[str(rows)] = {"answers": count, "megabytes": megabytes, "writing": writing}
             for verb in taken:

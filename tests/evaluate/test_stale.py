@@ -11,6 +11,7 @@ import pytest
 from fake_judge import FakeJudge, fake_judge, says
 
 from rilbench.evaluate.judging import Judge
+from rilbench.evaluate.kit import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.pixels import Pixels
 from rilbench.evaluate.plan import Plan
@@ -116,24 +117,27 @@ def test_other_benchmarks_and_limits_ask_only_what_was_never_asked(
     """Each has rows of its own, and the scores are those of an evaluation that asks all."""
     plan = replace(first, work=tmp_path / "work")
 
-    def asks(number: int, **changes: Any) -> list[tuple[str, int, int | None]]:
-        before, done = len(model.seen), rows(plan)
-        found = evaluate(checkpoint, replace(plan, **changes))
-        assert len(model.seen) == before + number
-        assert rows(plan) == done + 1
-        return [(s.benchmark, s.questions, s.sampled) for s in found.scores]
+    with Kit(tmp_path / "kit.log", plan.judge) as kit:
 
-    both, vet = ("MMStar", "MM-Vet"), ("MM-Vet",)
-    assert asks(2, benchmarks=vet, limit=2) == [("MM-Vet", 2, 2)]
-    assert asks(1, benchmarks=vet, limit=3) == [("MM-Vet", 3, 3)]
-    assert asks(0, benchmarks=vet, limit=1) == [("MM-Vet", 1, 1)]
-    assert asks(5, benchmarks=both) == [("MM-Vet", 4, None), ("MMStar", 4, None)]
-    assert evaluate(checkpoint, plan).scores == evaluate(checkpoint, first).scores
-    assert asks(7, benchmarks=("BLINK", "MMStar", "SEED2+")) == [
-        *[("MMStar", 4, None), ("BLINK", 3, None), ("SEED2+", 4, None)]
-    ]
-    assert asks(1, benchmarks=vet, limit=1, fresh=True) == [("MM-Vet", 1, 1)]
-    assert asks(0) == [("MM-Vet", 4, None), ("MMStar", 4, None)], "the others were kept"
+        def asks(number: int, **changes: Any) -> list[tuple[str, int, int | None]]:
+            before, done = len(model.seen), rows(plan)
+            found = evaluate(checkpoint, replace(plan, **changes), kit=kit)
+            assert len(model.seen) == before + number
+            assert rows(plan) == done + 1
+            return [(s.benchmark, s.questions, s.sampled) for s in found.scores]
+
+        both, vet = ("MMStar", "MM-Vet"), ("MM-Vet",)
+        assert asks(2, benchmarks=vet, limit=2) == [("MM-Vet", 2, 2)]
+        assert asks(1, benchmarks=vet, limit=3) == [("MM-Vet", 3, 3)]
+        assert asks(0, benchmarks=vet, limit=1) == [("MM-Vet", 1, 1)]
+        assert asks(5, benchmarks=both) == [("MM-Vet", 4, None), ("MMStar", 4, None)]
+        again = evaluate(checkpoint, plan, kit=kit)
+        assert again.scores == evaluate(checkpoint, first).scores
+        assert asks(7, benchmarks=("BLINK", "MMStar", "SEED2+")) == [
+            *[("MMStar", 4, None), ("BLINK", 3, None), ("SEED2+", 4, None)]
+        ]
+        assert asks(1, benchmarks=vet, limit=1, fresh=True) == [("MM-Vet", 1, 1)]
+        assert asks(0) == [("MM-Vet", 4, None), ("MMStar", 4, None)], "the others were kept"
 
 
 def test_another_judge_judges_anew_and_the_model_is_not_asked(

@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
-from rilbench.table.compare import measured_rows
 
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite, suite_columns
 from rilbench.imports.record import Labels, plain, record, to_evaluation
 from rilbench.imports.results import DatasetResult, ModelResult, Question, UnreadableError, settled
 from rilbench.ledger import Ledger
+from rilbench.table.measured import Settings, measured_rows
 
 PAPER, NANO = find_suite("paper"), find_suite("nano")
 WHEN = "2026-01-01T00:00:00+00:00"
@@ -116,7 +116,7 @@ def test_what_is_there_is_not_written_again(model, tmp_path):
         assert new(first, labels=Labels("s", "ril", "both")) == ([False], 1)
         assert new(model(LMMSEVAL, mmstar=[1.0])) == ([False], 1)
         assert new(model(MMMU_Pro_V=[1.0])) == ([False], 0)  # no whole column: nothing to write
-        rows = measured_rows(ledger.evaluations(), suite_columns)
+        rows = measured_rows(ledger.evaluations(), Settings(suite_columns))
     assert [(row.student, row.method) for row in rows].count(("org/model", "base")) == 2
     assert {row.evaluation.kit for row in rows} == {"ms-vlmeval", "lmms-eval"}
 

@@ -267,3 +267,19 @@ def test_a_far_judge_is_asked_through_the_users_proxy_and_a_near_one_is_not(
 def test_what_is_no_address_is_said_at_once() -> None:
     with pytest.raises(UserError, match="is not the address of a server"):
         JudgeClient("http://host:abc/v1", "j")
+
+
+def test_verdicts_are_kept_in_a_file_by_their_content(tmp_path):
+    file = tmp_path / "judge.jsonl"
+    replies = iter(["<answer>1</answer>", "no idea", "<answer>0</answer>"])
+    with fake_judge(lambda _: says(next(replies))) as server:
+
+        async def ask(*questions):
+            async with JudgeClient(server.url, "judge", cache=file) as judge:
+                return [(await judge.verdict(q, "7", "8")).value for q in questions]
+
+        assert asyncio.run(ask("a", "b")) == [1, None]
+        # Another client: what was decided is not asked again, what is missing is.
+        assert asyncio.run(ask("a", "b", "a")) == [1, 0, 1]
+        assert len(server.seen) == 3
+    assert len(file.read_text().splitlines()) == 2

@@ -11,7 +11,7 @@ from rilbench.errors import UserError
 from rilbench.lab import gate as gates
 from rilbench.lab.experiment import read_experiment
 from rilbench.lab.places import Places
-from rilbench.lab.row import Cost, read_rows
+from rilbench.lab.row import read_rows
 from rilbench.lab.view import LabView
 from rilbench.ledger import Ledger
 from rilbench.resources import resource
@@ -28,9 +28,7 @@ def row(make_row, seed=31, mean=70.0, accuracy=0.8, answer=0.6, step=5.0):
     }
     figures = {"step_cpu_seconds": step, "yardstick_seconds": 0.05, "memory_gb": 1.5}
     scores = dict.fromkeys(made.scores, mean)
-    stages = {"discriminator": 14.0 + seed % 3, "ril": 100.0}
-    measured = {"curves": curves, "figures": figures, "cost": Cost(cpu_seconds=stages)}
-    return dataclasses.replace(made, scores=scores, **measured)
+    return dataclasses.replace(made, curves=curves, scores=scores, figures=figures)
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def test_a_clean_run_passes_and_each_kind_of_drop_fails(lab, make_row):
     assert lab.check(row(make_row, seed, accuracy=0.5)) == {"discriminator_accuracy": "failed"}
     assert lab.check(row(make_row, seed, answer=0.3)) == {"answer_student": "failed"}
     assert lab.check(row(make_row, seed, step=9.0)) == {"step_time": "failed"}
-    unmeasured = dataclasses.replace(row(make_row, seed), figures={}, curves={}, cost=Cost())
+    unmeasured = dataclasses.replace(row(make_row, seed), figures={}, curves={})
     assert lab.check(unmeasured) == dict.fromkeys(TRAINING, "not measured")
 
 

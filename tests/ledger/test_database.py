@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rilbench.errors import UserError
+from rilbench.errors import UserError, UserNotice
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, default_db
-from rilbench.ledger.database import LedgerWarning, file_system
+from rilbench.ledger.database import file_system
 
 SCORES = tuple(
     Score(
@@ -259,7 +259,7 @@ def test_a_network_file_system_is_warned_of(
         warnings.simplefilter("always")
         with Ledger(tmp_path / "folder" / "l.db") as ledger:
             ledger.record(EVALUATION)  # It warns; it does not refuse.
-    said = [str(each.message) for each in caught if each.category is LedgerWarning]
+    said = [str(each.message) for each in caught if each.category is UserNotice]
     assert len(said) == warned
     if warned:
         assert f"{tmp_path}/folder/l.db is on a network file system ({kind})" in said[0]

@@ -10,7 +10,7 @@ import pytest
 from rilbench.columns import COLUMNS
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.paper import ABLATIONS, LARGE, MAIN, OPEN
-from rilbench.ledger.queries import Pair, pairs, paper_scores, tallies
+from rilbench.ledger.queries import Pair, compared, pairs, paper_scores, tallies
 from rilbench.resources import resource
 
 
@@ -70,10 +70,12 @@ def test_counting_reads_the_index_alone(ledger: Ledger) -> None:
 
 
 def test_pairs_are_the_questions_that_both_asked(ledger: Ledger) -> None:
-    assert pairs(ledger, 1, 2) == [
-        Pair("BLINK", "2", "", 0.0, 1.0),
-        Pair("BLINK", "3", "a", 1.0, 1.0),
-    ]
+    both, (first, second) = compared(ledger, 1, 2)
+    assert pairs(ledger, 1, 2) == both
+    assert both == [Pair("BLINK", "2", "", 0.0, 1.0), Pair("BLINK", "3", "a", 1.0, 1.0)]
+    assert [sample.question_id for sample in first] == ["1", "2", "4"]
+    assert [sample.question_id for sample in second] == ["2", "9"]
+    assert second[1] == ledger.samples(2)[2]
 
 
 @pytest.mark.parametrize("file", [MAIN, OPEN, LARGE])

@@ -108,6 +108,7 @@ def tab(browser: Any, file: Path) -> Iterator[Tab]:
 
 
 def test_it_draws_every_chart_without_a_word_on_the_console(tab: Tab) -> None:
+    tab.page.wait_for_selector("html[data-charts]")
     places = tab.page.locator(".plot")
     tab.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     expect(tab.page.locator(".plot svg")).to_have_count(places.count())

@@ -6,7 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages
+from rilbench.ril.advantage import (
+    dr_grpo_advantages,
+    grpo_advantages,
+    judged_advantages,
+)
 
 ROWS = st.lists(
     st.tuples(st.sampled_from([0.0, 1.0, 2.0]) | st.floats(-5, 5), st.integers(-3, 3)),
@@ -96,3 +100,77 @@ def test_missing_rewards_and_wrong_types_are_refused(function):
     for rewards in (torch.tensor([1, 0]), torch.zeros(3), torch.zeros(2, 1)):
         with pytest.raises(ValueError, match="do not fit"):
             function(rewards, group)
+
+
+JUDGED = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
+        st.sampled_from([0.0, 1.0, math.nan]),
+        st.integers(-3, 3),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def naive_judged(rows):
+    """The rule in plain Python: (similarity, answer, question, own) row by row."""
+    out = []
+    for similarity, answer, question, _ in rows:
+        peers = [row for row in rows if row[2] == question]
+        judged = [row for row in peers if not math.isnan(row[1])]
+        sides = {row[3] for row in peers} == {row[3] for row in judged}
+        whole = len(judged) == len(peers)
+        if math.isnan(answer) or not (whole or (len(judged) >= 2 and sides)):
+            out.append(0.0)
+            continue
+        mean = math.fsum(s + a for s, a, *_ in judged) / len(judged)
+        out.append(similarity + answer - mean)
+    return torch.tensor(out, dtype=torch.float64)
+
+
+def judged_tensors(rows, dtype=torch.float64):
+    similarity, answer, group, own = zip(*rows, strict=True)
+    floats = torch.tensor(similarity, dtype=dtype), torch.tensor(answer, dtype=dtype)
+    return *floats, torch.tensor(group) * 10**12, torch.tensor(own)
+
+
+@given(JUDGED)
+def test_rows_without_a_verdict_are_out_and_the_mean_is_over_the_others(rows):
+    got = judged_advantages(*judged_tensors(rows))
+    torch.testing.assert_close(got, naive_judged(rows), rtol=0, atol=1e-12)
+    assert not got[torch.tensor([math.isnan(row[1]) for row in rows])].any()
+
+
+@given(JUDGED)
+@pytest.mark.parametrize("function", [dr_grpo_advantages, grpo_advantages])
+def test_with_all_verdicts_it_is_the_estimate_itself(function, rows):
+    rows = [(s, 0.0 if math.isnan(a) else a, q, own) for s, a, q, own in rows]
+    similarity, answer, group, own = judged_tensors(rows, torch.float32)
+    got = judged_advantages(similarity, answer, group, own, function)
+    assert torch.equal(got, function(similarity + answer, group))
+
+
+def test_a_worked_example_of_missing_verdicts():
+    nan = math.nan
+    rows = [
+        # One verdict is missing: the mean of 2, 1 and 0 is 1.
+        *((1.0, 1.0, 0, True), (1.0, nan, 0, True), (0.0, 1.0, 0, False), (0.0, 0.0, 0, False)),
+        # None of the teachers' is judged, and a single row in all: these say nothing.
+        *((1.0, 1.0, 1, True), (0.0, 0.0, 1, True), (0.0, nan, 1, False), (1.0, nan, 1, False)),
+        *((1.0, 1.0, 2, True), (0.0, nan, 2, True)),
+        # Of a method without teachers' rows, two judged rows are enough.
+        *((0.0, 1.0, 3, True), (0.0, nan, 3, True), (0.0, 0.0, 3, True)),
+    ]
+    got = judged_advantages(*judged_tensors(rows)).tolist()
+    assert got == [1.0, 0.0, 0.0, -1.0, *[0.0] * 6, 0.5, 0.0, -0.5]
+
+
+def test_a_broken_discriminator_is_no_missing_verdict():
+    similarity, answer = torch.tensor([1.0, torch.nan]), torch.tensor([1.0, 1.0])
+    group, own = torch.zeros(2, dtype=torch.int64), torch.tensor([True, False])
+    with pytest.raises(ValueError, match="missing or infinite"):
+        judged_advantages(similarity, answer, group, own)
+    with pytest.raises(ValueError, match="for every response"):
+        judged_advantages(similarity, answer, group[:1], own)

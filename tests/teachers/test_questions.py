@@ -3,7 +3,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from rilbench.errors import UserError
-from rilbench.teachers.questions import Question, read_questions, write_questions
+from rilbench.teachers.questions import (
+    Question,
+    QuestionWriter,
+    read_questions,
+    write_questions,
+)
 
 GOOD = Question("q1", (b"jpeg",), "What?", "7", "here")
 
@@ -27,9 +32,9 @@ def test_pictures_go_where_the_text_says_or_first():
     ("questions", "words"),
     [
         ([], "empty"),
-        ([GOOD, GOOD], "id twice"),
+        ([GOOD, GOOD], "twice"),
         ([Question("q1", (), "What?", "7", "")], "image"),
-        ([Question("q1", (b"x",), "", "7", "")], "text"),
+        ([Question("q1", (b"x",), "", "7", "")], "question"),
         ([Question("q1", (b"x",), "What?", "", "")], "answer"),
         ([Question("q1", (b"x",), "<image> or <image>?", "7", "")], "one for each"),
         ([Question("q1", (b"x", b"y"), "Is <image> dark?", "7", "")], "one for each"),
@@ -50,3 +55,27 @@ def test_bad_files_are_refused(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "short.parquet")
     with pytest.raises(UserError, match="images, question"):
         read_questions(tmp_path / "short.parquet")
+
+
+def test_a_large_file_is_written_and_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("rilbench.teachers.questions._GROUP", 100)
+    questions = [Question(str(i), (bytes(60),), "What?", "7", "") for i in range(7)]
+    write_questions(tmp_path / "q.parquet", questions)
+    assert pq.ParquetFile(tmp_path / "q.parquet").num_row_groups == 4
+    assert [q.id for q in read_questions(tmp_path / "q.parquet")] == list("0123456")
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "q.parquet"
+    write_questions(path, [GOOD])
+    with pytest.raises(AttributeError), QuestionWriter(path) as writer:
+        writer.write("no question")
+    assert read_questions(path) == [GOOD]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pictures_of_another_type_are_refused(tmp_path):
+    row = {"id": "1", "images": ["cat.png"], "question": "?", "answer": "a", "source": ""}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "q.parquet")
+    with pytest.raises(UserError, match="rilbench data import"):
+        read_questions(tmp_path / "q.parquet")

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -32,6 +34,15 @@ def test_figures_are_means_over_each_side():
     assert found["similarity_student"] == 0.5
     assert (found["tokens_student"], found["tokens_teacher"]) == (6, 5)
     assert (found["unfinished_student"], found["unfinished_teacher"]) == (0.5, 0)
+
+
+def test_a_missing_verdict_is_counted_and_in_no_mean():
+    step = rows([True, True, False], [3, 9, 5], [1.0, math.nan, math.nan])
+    found = row_figures(step, torch.tensor([0.0, 1.0, 1.0]))
+    assert found["missing_verdicts"] == 2
+    assert found["answer_student"] == 1.0
+    assert math.isnan(found["answer_teacher"]), "there is none"
+    assert row_figures(rows([True], [3], [1.0]), torch.zeros(1))["missing_verdicts"] == 0
 
 
 def test_a_step_without_teacher_rows_has_no_figures_of_them():

@@ -1,5 +1,6 @@
 """Runs in a warm session against runs in processes of their own, through the real verl."""
 
+import hashlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fake_judge import fake_judge, says
 
 from rilbench.errors import UserError
 from rilbench.locations import locate
@@ -30,8 +32,36 @@ class NoView:
     def answers(self, model, done, total):
         pass
 
+    def note(self, text):
+        pass
+
     def line(self, kind, values):
         self.lines.append((kind, values))
+
+
+class MoodyJudge:
+    """Decides by the text's hash, mumbles now and then; and, when it is dead, refuses."""
+
+    alive = True
+
+    def __call__(self, body):
+        if not self.alive:
+            return 401, b"dead"
+        content = str(body["messages"]).encode()
+        if b"What is 1 + 1?" in content:
+            return says("<answer>1</answer>")
+        drawn = hashlib.sha256(content).digest()[0]
+        return says("Hm." if drawn % 8 == 0 else f"<answer>{drawn % 2}</answer>")
+
+
+class DeadAfterAStep(NoView):
+    def __init__(self, judge):
+        super().__init__()
+        self.judge = judge
+
+    def line(self, kind, values):
+        if kind == "ril":
+            self.judge.alive = False
 
 
 class KillAfterAStep(NoView):
@@ -113,10 +143,24 @@ def test_a_failure_ends_neither_the_session_nor_what_comes_after(shared):
         stages.train(new_run(shared, "a", method="dr-grpo"), NoView(), session=session)
         process = trainer_of(session)
 
-        # Nothing listens there, which stops the run in its first step.
-        bad = new_run(shared, "bad", "judge.url=http://127.0.0.1:9/v1")
-        with pytest.raises(UserError, match="the training stopped"):
+        # A judge that dies in the middle stops the run; when it is back, the run goes on.
+        with fake_judge(moody := MoodyJudge(), ["judge"]) as judge:
+            settings = (f"judge.url={judge.url}", "judge.model=judge", "judge.max_missing=0.6")
+            bad = new_run(shared, "bad", *settings)
+            with pytest.raises(UserError, match="step 2: the judge gave no verdict on"):
+                stages.train(bad, DeadAfterAStep(moody), session=session)
+            assert trainer_of(session) == process
+            assert [path.name for path in (bad.folder / "steps").iterdir()] == ["global_step_1"]
+            kept = len((bad.folder / "judge.jsonl").read_text().splitlines())
+            moody.alive = True
             stages.train(bad, NoView(), session=session)
+        lines = [json.loads(x) for x in (bad.folder / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [1, 2]
+        assert lines[0]["missing_verdicts"] > 0, "that alone stops nothing"
+        assert lines[0]["advantage_group_sum_max"] < 1e-5
+        decided = [json.loads(x)["key"] for x in (bad.folder / "judge.jsonl").open()]
+        assert len(decided) > kept > 0
+        assert len(set(decided)) == len(decided), "each was decided once"
         good = new_run(shared, "good")
         stages.train(good, NoView(), session=session)
         assert trainer_of(session) == process

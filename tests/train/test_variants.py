@@ -268,3 +268,21 @@ def test_rl_after_sft_starts_from_the_student_after_it(folder):
     cost = json.loads((run / "cost.json").read_text())
     assert cost["trained_tokens"] == learned + found[0]["trained_tokens"]
     assert all(seconds > 0 for seconds in cost["cpu_seconds"].values())
+
+
+def test_micro_batches_by_tokens_train_as_those_by_rows(folder):
+    """What the profiles of GPUs do: other micro-batches in another order, the same update."""
+    plain = train(folder, "by-rows", steps=1)[0]
+    more = ("--set", "policy.micro_tokens=450", "--set", "discriminator.micro_tokens=600")
+    packed = train(folder, "by-tokens", *more, steps=1)[0]
+    for name in (*REWARDS, "tokens_student", "discriminator_accuracy"):
+        assert packed[name] == plain[name]
+    for name in ("policy_loss", "grad_norm", "entropy", "discriminator_loss"):
+        assert packed[name] == pytest.approx(plain[name], rel=1e-3, abs=1e-5)
+    by_rows, by_tokens = (
+        {key(row): row for row in rows(folder, name, 1)} for name in ("by-rows", "by-tokens")
+    )
+    assert by_rows.keys() == by_tokens.keys()
+    for place, row in by_rows.items():
+        assert by_tokens[place]["response"] == row["response"]
+        assert by_tokens[place]["discriminator"] == pytest.approx(row["discriminator"], abs=1e-4)

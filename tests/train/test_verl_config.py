@@ -89,7 +89,7 @@ def test_settings_of_the_ablations_reach_trainer_and_agent_loop():
     trainer, plain = trainer_part(changed, RUN), trainer_part(load_recipe("both", "nano"), RUN)
     assert (trainer["continuous_similarity"], trainer["teacher_rows_in_loss"]) == (True, False)
     assert (plain["continuous_similarity"], plain["teacher_rows_in_loss"]) == (False, True)
-    loop = agent_loop_part(changed, "u", "m")[0]["ril"]
+    loop = agent_loop_part(changed, "u", "m", None)[0]["ril"]
     assert (loop["false_right"], loop["false_wrong"]) == (0.2, 0.1)
 
 

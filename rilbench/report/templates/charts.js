@@ -3,7 +3,7 @@
 function drawCharts() {
   const specs = JSON.parse(byId("specs").textContent);
   const draw = (place) => {
-    if (place.drawn || !window.vegaEmbed) return;
+    if (place.drawn) return;
     place.drawn = true;
     // With ast, expressions are interpreted: nothing on this page is ever compiled from text.
     const options = { renderer: "svg", actions: false, ast: true, tooltip: { theme: "custom" } };
@@ -16,4 +16,15 @@ function drawCharts() {
   );
   places.forEach((place) => watcher.observe(place));
   window.addEventListener("beforeprint", () => places.forEach(draw));
+  document.documentElement.dataset.charts = "ready";
+}
+
+// The charts' library is run when the questions are there: reading it takes longer than they do.
+function startCharts() {
+  const library = byId("vega").textContent;
+  if (!library) return;
+  const script = make("script", { type: "module" });
+  script.textContent = library;
+  window.addEventListener("vega", drawCharts, { once: true });
+  document.body.append(script);
 }

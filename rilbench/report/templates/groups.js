@@ -11,7 +11,7 @@ class Groups {
     });
     fill(byId("step"), named, String(this.steps.length - 1));
     byId("step").addEventListener("change", () => this.update());
-    byId("group-text").addEventListener("input", later(120, () => this.update()));
+    searches(byId("group-text"), () => this.update());
     byId("groups").querySelector("form").addEventListener("submit", (event) => event.preventDefault());
     this.update();
   }

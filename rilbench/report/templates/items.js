@@ -21,26 +21,40 @@ function fill(select, options, chosen) {
   );
 }
 
-function later(milliseconds, act) {
+// Search while somebody types, but not at every key; at once when the field is left, so that the
+// list does not change under the next key.
+function searches(input, act) {
   let timer = 0;
-  return () => {
+  const now = () => {
+    if (timer) act();
     clearTimeout(timer);
-    timer = setTimeout(act, milliseconds);
+    timer = 0;
   };
+  input.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(now, 120);
+  });
+  input.addEventListener("blur", now);
 }
 
-// Pictures are parsed when the first is wanted: the page opens without them.
+// Pictures are the most of the page and stand last: it opens before they are read.
 let pictureUrls = null;
-function pictureUrl(number) {
+function showPicture(image, number) {
+  if (document.readyState === "loading") {
+    document.addEventListener("DOMContentLoaded", () => showPicture(image, number), { once: true });
+    return;
+  }
   pictureUrls ??= JSON.parse(byId("pictures").textContent);
-  return pictureUrls[number];
+  image.src = pictureUrls[number];
 }
 
 function thumbnail(pictures) {
   const first = pictures.find((each) => typeof each === "number");
   const box = make("span", { class: "thumb", "aria-hidden": "true" });
   if (first !== undefined) {
-    box.append(make("img", { src: pictureUrl(first), alt: "", decoding: "async" }));
+    const image = make("img", { alt: "", decoding: "async" });
+    showPicture(image, first);
+    box.append(image);
   }
   return box;
 }
@@ -54,7 +68,7 @@ function shots(pictures, nothing) {
     }
     const image = make("img", { alt: `Picture ${index + 1} of the question` });
     image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth < 160));
-    image.src = pictureUrl(each);
+    showPicture(image, each);
     box.append(image);
   });
   if (!pictures.length) box.append(make("p", { text: nothing }));

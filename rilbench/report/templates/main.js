@@ -1,6 +1,8 @@
 "use strict";
 async function unpack() {
-  const packed = Uint8Array.from(atob(byId("payload").textContent), (mark) => mark.charCodeAt(0));
+  const text = atob(byId("payload").textContent);
+  const packed = new Uint8Array(text.length);
+  for (let at = 0; at < text.length; at += 1) packed[at] = text.charCodeAt(at);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).json();
 }
@@ -27,6 +29,7 @@ document.addEventListener("keydown", (event) => {
   search.focus();
   search.select();
 });
-// The charts' library is a module, which runs when all else is read.
-document.addEventListener("DOMContentLoaded", drawCharts);
-start();
+start().finally(() => {
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", startCharts);
+  else startCharts();
+});

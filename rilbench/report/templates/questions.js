@@ -36,7 +36,7 @@ class Questions {
       byId(id).addEventListener("change", () => this.update());
     }
     byId("outcome").addEventListener("change", () => this.update());
-    byId("text").addEventListener("input", later(120, () => this.update()));
+    searches(byId("text"), () => this.update());
     byId("questions").querySelector("form").addEventListener("submit", (event) => event.preventDefault());
     this.choose(0);
   }

@@ -1,0 +1,79 @@
+"""What the plan cannot know, each with a default that ``--assume KEY=VALUE`` replaces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rilbench.errors import UserError
+from rilbench.settings import Recipe
+
+DEVICES = {80: ("A100-80GB", 312.0, 2039.0), 141: ("H200-141GB", 989.0, 4800.0)}
+"""By GiB of memory: what it is taken for, dense bf16 TFLOP/s, GB/s of its memory (data sheets)."""
+CPU = ("a CPU of few cores", 0.1, 20.0)
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Numbers that stand behind times, GPU-hours and disk; printed with every plan."""
+
+    questions: int = 40_000  # App C
+    prompt_tokens: int = 1024  # mean of a prompt, images included; unstated in the paper
+    image_tokens: int = 768  # mean, of them
+    response_tokens: int = 512  # mean of a response; unstated in the paper
+    mfu: float = 0.35  # share of tflops that forward and backward reach
+    decode_efficiency: float = 0.5  # share of bandwidth that sampling reaches
+    tflops: float = 0.0  # of a device, dense bf16; 0: by its memory
+    bandwidth: float = 0.0  # GB/s of a device's memory; 0: by its memory
+    reserved_gib: float = 4.0  # of a GPU: CUDA, NCCL, fragments, what a sleeping vLLM keeps
+    bytes_per_token: float = 4.0  # of text, on disk
+
+    @property
+    def lines(self) -> list[str]:
+        """``key=value`` of each, as ``--assume`` takes them."""
+        return [f"{key}={value:g}" for key, value in dataclasses.asdict(self).items()]
+
+
+def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
+    """The defaults, cut to the recipe's limits and its device, then ``key=value``.
+
+    Raises:
+        UserError: an unknown key, or a value that is no number above 0.
+    """
+    known = {field.name: field.type for field in dataclasses.fields(Assumptions)}
+    given: dict[str, float] = {}
+    for text in wanted:
+        key, _, value = text.partition("=")
+        if key not in known:
+            raise UserError(f"--assume {text}: there is no {key!r}; known: {', '.join(known)}")
+        try:
+            given[key] = int(value) if known[key] == "int" else float(value)
+        except ValueError as error:
+            raise UserError(
+                f"--assume {text}: {value!r} is not a number of type {known[key]}"
+            ) from error
+        if not 0 < given[key] < float("inf"):
+            raise UserError(f"--assume {text}: give a number above 0")
+    plain = Assumptions()
+    limits = recipe.data
+    cpu = recipe.hardware.device == "cpu"
+    _, tflops, bandwidth = device(recipe)
+    prompt = min(plain.prompt_tokens, limits.max_prompt_tokens)
+    values: dict[str, float] = {
+        "prompt_tokens": prompt,
+        "image_tokens": min(plain.image_tokens, prompt // 2 if cpu else prompt),
+        "response_tokens": min(plain.response_tokens, limits.max_response_tokens),
+        "tflops": tflops,
+        "bandwidth": bandwidth,
+        "reserved_gib": 1.0 if cpu else plain.reserved_gib,
+    }
+    return dataclasses.replace(plain, **{**values, **given})  # type: ignore[arg-type]
+
+
+def device(recipe: Recipe) -> tuple[str, float, float]:
+    """What a device is taken for: its name, TFLOP/s, GB/s."""
+    if recipe.hardware.device == "cpu":
+        return CPU
+    nearest = min(DEVICES, key=lambda gib: abs(gib - recipe.hardware.memory_gib))
+    return DEVICES[nearest]

@@ -1,0 +1,160 @@
+"""What cannot fit for certain, by exact counts alone; each with the setting that would help."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from rilbench.errors import UserError
+from rilbench.plan.architecture import Architecture, find_architecture
+from rilbench.plan.memory import GIB, GRADIENT, MOMENTS, WEIGHT
+from rilbench.settings import Recipe
+
+SERVED_SHARE = 0.9
+"""Of a device's memory, vLLM's default for a server."""
+
+
+def check_fit(recipe: Recipe) -> None:
+    """Refuse a run that cannot fit, before anything is loaded.
+
+    A student whose layout is not known here is not refused: verl will tell.
+
+    Raises:
+        UserError: the first thing that does not fit, with the setting that would help.
+    """
+    try:
+        student = find_architecture(recipe.student.model, recipe.student.name)
+    except UserError:
+        return
+    found = refusals(recipe, student)
+    if found:
+        raise UserError(found[0])
+
+
+def refusals(recipe: Recipe, student: Architecture) -> list[str]:
+    """All that cannot fit, one line each."""
+    checks = [_states(recipe, student)]
+    if recipe.hardware.device == "cuda":
+        checks += [*_rollout(recipe, student), *_teachers(recipe)]
+    return [line for line in checks if line]
+
+
+def needed_states(recipe: Recipe, student: Architecture, offload: str) -> float:
+    """Bytes on one device that weights, gradients and AdamW's moments need at the least."""
+    if offload == "always":
+        return 0.0
+    policy = (WEIGHT + GRADIENT + MOMENTS) * student.parameters
+    discriminator = (WEIGHT + GRADIENT + MOMENTS) * student.discriminator
+    if offload == "between":
+        need = max(policy, discriminator if recipe.imitates else 0)
+    else:
+        waiting = (WEIGHT + MOMENTS) * student.discriminator if recipe.imitates else 0
+        need = policy + waiting
+    return need / recipe.hardware.ranks
+
+
+def _states(recipe: Recipe, student: Architecture) -> str:
+    hardware = recipe.hardware
+    need = needed_states(recipe, student, hardware.offload)
+    if need <= hardware.memory_gib * GIB:
+        return ""
+    whose = "the student and its discriminator" if recipe.imitates else "the student"
+    if hardware.offload == "between":
+        whose = "the student"
+    helps = next(
+        (
+            f"set hardware.offload={offload}, or take more devices (--hardware)"
+            for offload in ("between", "always")
+            if hardware.device == "cuda"
+            and needed_states(recipe, student, offload) <= hardware.memory_gib * GIB
+        ),
+        "take other hardware (--hardware)",
+    )
+    return (
+        f"{student.name} does not fit: weights, gradients and AdamW's moments of {whose} are "
+        f"{need / GIB:.0f} GiB on a device of {hardware.memory_gib}; {helps}"
+    )
+
+
+def _rollout(recipe: Recipe, student: Architecture) -> list[str]:
+    if not recipe.reinforces:
+        return []
+    hardware, parallel = recipe.hardware, recipe.hardware.rollout_tensor_parallel
+    found = []
+    if not student.splits(parallel):
+        best = devices_of_server(student, hardware.devices)
+        found.append(
+            f"{student.name} cannot be divided among {parallel} devices ({student.text.heads} "
+            f"attention heads); set hardware.rollout_tensor_parallel to {best} at most"
+        )
+    share = hardware.rollout_memory * hardware.memory_gib * GIB
+    need = (2 * student.parameters + student.kv_bytes * recipe.longest_row) / parallel
+    if need > share:
+        found.append(
+            f"{student.name} cannot be sampled: its weights and one of the longest rows are "
+            f"{need / GIB:.0f} GiB, and hardware.rollout_memory={hardware.rollout_memory} is "
+            f"{share / GIB:.0f} GiB; raise it, or hardware.rollout_tensor_parallel"
+        )
+    return found
+
+
+def serving_devices(model: Architecture, memory_gib: int) -> int:
+    """Devices that one server of a model takes: the smallest power of 2 that leaves room."""
+    devices = 1
+    while 2 * model.parameters > 0.8 * SERVED_SHARE * memory_gib * GIB * devices:
+        devices *= 2
+    return devices
+
+
+def devices_of_server(model: Architecture, devices: int) -> int:
+    """The most of so many devices among which vLLM can divide a model evenly."""
+    return max(n for n in range(1, devices + 1) if devices % n == 0 and model.splits(n))
+
+
+def devices_to_serve(path: Path, devices: int) -> int:
+    """As `devices_of_server`, for a model's folder; all where its layout is not known here."""
+    try:
+        return devices_of_server(find_architecture(str(path)), devices)
+    except UserError:
+        return devices
+
+
+def _teachers(recipe: Recipe) -> list[str]:
+    """Teachers without an address are served on the devices of one node."""
+    if not (recipe.mixes or recipe.distils):
+        return []
+    hardware, found = recipe.hardware, []
+    for name in recipe.teachers.names:
+        if recipe.collection.endpoints.get(name):
+            continue
+        try:
+            teacher = find_architecture(recipe.teachers.models[name])
+        except UserError:
+            continue
+        need, have = 2 * teacher.parameters / GIB, hardware.devices * hardware.memory_gib
+        if need > SERVED_SHARE * have:
+            gpus = "1 GPU" if hardware.devices == 1 else f"{hardware.devices} GPUs"
+            found.append(
+                f"teacher {name} cannot be served here: {teacher.name} is {need:.0f} GiB in bf16, "
+                f"on {gpus} of {hardware.memory_gib} GiB; give its address with "
+                f"--set collection.endpoints.{name}=URL"
+            )
+    return found
+
+
+def would_help(recipe: Recipe, student: Architecture) -> list[Recipe]:
+    """Recipes like this one in which a device holds less, cheapest first."""
+    hardware, policy = recipe.hardware, recipe.policy
+    found = []
+    if policy.micro_tokens > recipe.longest_row:
+        fewer = dataclasses.replace(policy, micro_tokens=recipe.longest_row)
+        found.append(dataclasses.replace(recipe, policy=fewer))
+    for offload in ("between", "always"):
+        if ("none", "between", "always").index(hardware.offload) < (
+            "none",
+            "between",
+            "always",
+        ).index(offload):
+            other = dataclasses.replace(hardware, offload=offload)
+            found.append(dataclasses.replace(recipe, hardware=other))
+    return found

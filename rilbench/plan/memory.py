@@ -1,0 +1,265 @@
+"""Memory of one device, by part and by phase of a step; the machine's memory; in bytes.
+
+verl trains with float32 weights, gradients and two float32 moments of AdamW, sharded over all
+devices (FSDP2), and computes in bf16 on GPUs and in float32 on a CPU. Policy, discriminator and the
+sampling engine work one after another on the same devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rilbench.plan.architecture import Architecture, Tower
+from rilbench.plan.assumptions import Assumptions
+from rilbench.settings import Recipe
+
+GIB = 2**30
+WEIGHT, GRADIENT, MOMENTS = 4, 4, 8
+"""Bytes for one trained parameter, in float32."""
+ENTROPY_PIECE = 2048
+"""Tokens for which verl computes the entropy at once, in float32, on GPUs."""
+DISCRIMINATOR_WORDS = 64
+"""About what the discriminator's prompt adds to a response, in tokens."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One trained model on one device: what it holds, and what an update adds."""
+
+    weights: float
+    gradients: float
+    optimiser: float
+    gathered: float  # whole layers while they compute
+    activations: float
+    activations_unchecked: float  # if there were no gradient checkpointing
+    logits: float
+
+    @property
+    def at_work(self) -> float:
+        """Bytes during its update."""
+        return (
+            self.weights
+            + self.gradients
+            + self.optimiser
+            + self.gathered
+            + self.activations
+            + self.logits
+        )
+
+    @property
+    def waiting(self) -> float:
+        """Bytes while something else is at work, where nothing is offloaded."""
+        return self.weights + self.optimiser
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The sampling engine on one device."""
+
+    weights: float
+    kv_cache: float  # what is left of its share
+    row_bytes: float  # of the KV cache, for one of the longest rows
+    rows_wanted: int  # rows of a step that one copy of the engine samples
+
+    @property
+    def rows_at_once(self) -> int:
+        """Longest rows that the cache holds."""
+        return max(0, int(self.kv_cache // self.row_bytes))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of one device."""
+
+    policy: Trained
+    discriminator: Trained | None
+    reference: float
+    rollout: Rollout
+    reserved: float
+    host: float  # of each machine
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> float:
+        """Bytes of the phase that needs most."""
+        return max(self.phases.values())
+
+
+def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Memory:
+    """Memory of a run, by part and phase."""
+    policy = _policy(recipe, student, assumed)
+    discriminator = _discriminator(recipe, student) if recipe.imitates else None
+    rollout = _rollout(recipe, student)
+    layer = student.text.layer_parameters
+    reference = _compute_bytes(recipe) * 2.0 * layer if recipe.policy.beta > 0 else 0.0
+    reserved = assumed.reserved_gib * GIB
+    between = recipe.hardware.offload != "none"
+    waits_policy = 0.0 if between else policy.waiting
+    waits_d = 0.0 if between or discriminator is None else discriminator.waiting
+    phases: dict[str, float] = {}
+    if recipe.reinforces:
+        phases["sampling"] = rollout.weights + rollout.kv_cache + waits_policy + waits_d + reserved
+    phases["policy update"] = policy.at_work + waits_d + reserved
+    if discriminator is not None:
+        phases["discriminator update"] = discriminator.at_work + waits_policy + reserved
+    host = _host(recipe, student, discriminator is not None)
+    return Memory(policy, discriminator, reference, rollout, reserved, host, phases)
+
+
+def _compute_bytes(recipe: Recipe) -> int:
+    return 4 if recipe.hardware.device == "cpu" else 2
+
+
+def states(parameters: int, recipe: Recipe) -> tuple[float, float, float]:
+    """Bytes of weights, gradients and moments of a trained model on one device."""
+    if recipe.hardware.offload == "always":
+        return 0.0, 0.0, 0.0
+    share = parameters / recipe.hardware.ranks
+    return WEIGHT * share, GRADIENT * share, MOMENTS * share
+
+
+def rows_at_once(micro_rows: int, micro_tokens: int, longest: int, rows: int) -> int:
+    """Tokens of a micro-batch at most: of whole longest rows, or of so many tokens."""
+    return micro_tokens or min(micro_rows, rows) * longest
+
+
+def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trained:
+    compute = _compute_bytes(recipe)
+    rows = max(1, recipe.step_rows // recipe.hardware.ranks // recipe.policy.mini_batches)
+    if not recipe.reinforces:
+        rows = max(1, recipe.sft.rows // recipe.hardware.devices)
+    tokens = rows_at_once(
+        recipe.policy.micro_rows, recipe.policy.micro_tokens, recipe.longest_row, rows
+    )
+    images = tokens * assumed.image_tokens / (assumed.prompt_tokens + assumed.response_tokens)
+    packed = recipe.hardware.remove_padding
+    full = text_activations(student, tokens, compute, repeat_kv=not packed)
+    full += vision_activations(student, images, compute)
+    kept = text_activations(student, tokens, compute, repeat_kv=not packed, checkpoint=True)
+    kept += vision_activations(student, images, compute, checkpoint=True)
+    weights, gradients, optimiser = states(student.parameters, recipe)
+    return Trained(
+        weights,
+        gradients,
+        optimiser,
+        gathered=_gathered(student, student.embedding + student.head, compute),
+        activations=kept if recipe.hardware.gradient_checkpointing else full,
+        activations_unchecked=full,
+        logits=logits_bytes(student, tokens, compute, pieces=recipe.hardware.device == "cuda"),
+    )
+
+
+def _discriminator(recipe: Recipe, student: Architecture) -> Trained:
+    compute = _compute_bytes(recipe)
+    longest = recipe.data.max_response_tokens + DISCRIMINATOR_WORDS
+    rows = max(1, recipe.step_rows // recipe.hardware.ranks)
+    settings = recipe.discriminator
+    tokens = rows_at_once(settings.micro_rows, settings.micro_tokens, longest, rows)
+    repeat = not recipe.hardware.remove_padding
+    full = text_activations(student, tokens, compute, repeat_kv=repeat)
+    kept = text_activations(student, tokens, compute, repeat_kv=repeat, checkpoint=True)
+    weights, gradients, optimiser = states(student.discriminator, recipe)
+    return Trained(
+        weights,
+        gradients,
+        optimiser,
+        gathered=_gathered(student, student.embedding, compute),
+        activations=kept if recipe.hardware.gradient_checkpointing else full,
+        activations_unchecked=full,
+        logits=0.0,
+    )
+
+
+def _gathered(student: Architecture, root: int, compute: int) -> float:
+    """What FSDP2 holds whole: the outermost parameters, two layers, and a layer's gradients."""
+    layer = student.text.layer_parameters
+    return compute * (root + 2.0 * layer) + (compute + GRADIENT) * layer
+
+
+def layer_activations(
+    tower: Tower, kv_width: int, tokens: float, compute: int, rope: int = 0
+) -> float:
+    """Bytes that autograd keeps of one layer.
+
+    Two RMSNorms keep their input in float32, the normed values and the result; attention keeps
+    queries, keys, values, its output twice (as it is and in a row's order) and a float32 for each
+    head; a gated MLP keeps gate, SiLU, up and product, another one its first result and GELU's.
+
+    Args:
+        kv_width: of the keys as attention reads them.
+        rope: width of cosines and sines that this layer keeps for itself.
+    """
+    h, wide = tower.hidden, (4 if tower.gated else 2) * tower.intermediate
+    norms = 2 * (4 + 2 * compute) * h
+    attention = compute * (3 * h + 2 * kv_width + 2 * rope) + 4 * tower.heads
+    return tokens * (norms + attention + compute * wide)
+
+
+def text_activations(
+    model: Architecture,
+    tokens: float,
+    compute: int,
+    *,
+    repeat_kv: bool = False,
+    checkpoint: bool = False,
+) -> float:
+    """Bytes that a forward of the text model keeps for the backward, without the logits.
+
+    Args:
+        repeat_kv: keys and values are repeated for each query head, as with a padding mask.
+        checkpoint: only the layers' inputs are kept, and one layer at a time is computed again.
+    """
+    text = model.text
+    kv_width = text.hidden if repeat_kv else model.kv_width
+    rope = model.head_size if model.layout == "qwen2_5_vl" else 0
+    one = layer_activations(text, kv_width, tokens, compute, rope)
+    last_norm = tokens * (4 + 2 * compute) * text.hidden
+    if checkpoint:
+        return text.layers * tokens * compute * text.hidden + one + last_norm
+    return text.layers * one + last_norm
+
+
+def vision_activations(
+    model: Architecture, image_tokens: float, compute: int, *, checkpoint: bool = False
+) -> float:
+    """Bytes that a forward of the vision tower and its projector keeps for the backward."""
+    if model.vision is None:
+        return 0.0
+    tower, patches = model.vision, image_tokens * model.patches_per_token
+    one = layer_activations(tower, tower.hidden, patches, compute)
+    projector = patches * (4 + 2 * compute) * tower.hidden  # its norm
+    projector += 2 * compute * patches * tower.hidden  # the first result and GELU's
+    if checkpoint:
+        return tower.layers * patches * compute * tower.hidden + one + projector
+    return tower.layers * one + projector
+
+
+def logits_bytes(model: Architecture, tokens: float, compute: int, *, pieces: bool) -> float:
+    """Bytes of the logits and of their gradient; on GPUs also of one piece for the entropy."""
+    both = 2.0 * compute * tokens * model.vocabulary
+    piece = 2.0 * 4 * min(tokens, ENTROPY_PIECE) * model.vocabulary if pieces else 0.0
+    return both + piece
+
+
+def _rollout(recipe: Recipe, student: Architecture) -> Rollout:
+    hardware = recipe.hardware
+    parallel = hardware.rollout_tensor_parallel
+    copies = hardware.ranks // parallel
+    wanted = -(-recipe.schedule.questions * recipe.own_rows // copies)
+    compute = _compute_bytes(recipe)
+    row = student.kv_bytes * compute / 2 * recipe.longest_row / parallel
+    weights = compute * student.parameters / parallel
+    if hardware.device == "cpu":  # nothing is reserved: the cache is as large as the rows
+        return Rollout(weights, wanted * row, row, wanted)
+    share = hardware.rollout_memory * hardware.memory_gib * GIB
+    return Rollout(weights, max(0.0, share - weights), row, wanted)
+
+
+def _host(recipe: Recipe, student: Architecture, imitates: bool) -> float:
+    """Memory of one machine: the reference, and what is offloaded."""
+    share = recipe.hardware.devices / recipe.hardware.ranks
+    bytes_ = WEIGHT * student.parameters if recipe.reinforces and recipe.policy.beta > 0 else 0
+    if recipe.hardware.offload != "none":
+        each = WEIGHT + MOMENTS + (GRADIENT if recipe.hardware.offload == "always" else 0)
+        bytes_ += each * (student.parameters + (student.discriminator if imitates else 0))
+    return bytes_ * share

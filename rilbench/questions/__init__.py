@@ -1,0 +1,1 @@
+"""Questions before training: imported, selected, and compared with the benchmarks."""
