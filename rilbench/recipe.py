@@ -120,18 +120,27 @@ def _read(kind: str, name: str) -> dict[str, Any]:
     like = own.pop("like", [])
     values: dict[str, Any] = {}
     for other in like if isinstance(like, list) else [like]:
-        shipped = next((k for k in ("students", "recipes") if other in known(k)), None)
+        shipped = next((k for k in ("student", "recipe") if other in _shipped(k)), None)
         if shipped is None:
             raise UserError(
                 f"{path}: like: {other} is neither a student nor a recipe; known: "
-                f"{', '.join([*known('students'), *known('recipes')])}"
+                f"{', '.join([*_shipped('student'), *_shipped('recipe')])}"
             )
         _merge(values, _read(shipped, other))
     _merge(values, own)
     return values
 
 
+def _shipped(kind: str) -> list[str]:
+    return sorted(path.stem for path in resource(_FOLDERS[kind]).glob("*.yaml"))
+
+
 _YAML = (".yaml", ".yml")
+_OWN = {
+    "recipe": "; or give a YAML file",
+    "student": "; or give a YAML file, a model's folder, its hub name OWNER/NAME",
+    "hardware profile": "",
+}
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -150,8 +159,8 @@ def _settings(path: Path) -> dict[str, Any]:
 def _student(name: str) -> dict[str, Any]:
     """A student's settings: its file's, or those of a model that no file is about."""
     is_model = "/" in name or Path(name).is_dir()
-    if name in known("students") or name.endswith(_YAML) or not is_model:
-        return _read("students", name)
+    if name in _shipped("student") or name.endswith(_YAML) or not is_model:
+        return _read("student", name)
     # A path from here: a run that is resumed elsewhere would find another model, or none.
     model = str(Path(name).resolve()) if Path(name).is_dir() else name
     return {"student": {"name": Path(model).name.lower(), "model": model}}
@@ -163,6 +172,17 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _without(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that are not written elsewhere."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(written.get(key), Mapping):
+            kept[key] = _without(value, written[key])
+        elif key not in written:
+            kept[key] = value
+    return kept
 
 
 def _parse(text: str) -> Any:

@@ -76,9 +76,13 @@ def test_a_recipe_and_a_student_may_be_files(tmp_path, monkeypatch):
     tall = load_recipe("mine.yaml", "tall.yml")
     assert (tall.student.name, tall.student.model) == ("tall", "models/tall")
     assert tall.policy.rate == nano.policy.rate, "the student's file comes later"
-    # A resolved recipe is one, too.
-    (tmp_path / "resolved.yaml").write_text(tall.to_yaml())
-    assert load_recipe("resolved.yaml").student == tall.student
+    # A resolved recipe is one, too; and what it says of the hardware stands.
+    one = load_recipe("mine.yaml", "tall.yml", overrides=["hardware.memory_gib=9"])
+    (tmp_path / "resolved.yaml").write_text(one.to_yaml())
+    again = load_recipe("resolved.yaml")
+    assert again.as_dict() == one.as_dict() | {"recipe": "resolved"}
+    other = load_recipe("resolved.yaml", hardware="1x8-80gb").hardware
+    assert (other.profile, other.memory_gib) == ("1x8-80gb", 80)
 
 
 def test_a_student_may_be_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):

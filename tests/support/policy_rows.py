@@ -38,9 +38,9 @@ def configuration(model):
     questions = read_questions(Path("questions.parquet"))
     settings = [f"schedule.questions={len(questions)}", "policy.micro_rows=4"]
     settings.append(f"student.model={model}")
-    run = open_run(Path("run"), load_recipe("both", "nano", overrides=settings), resume=False)
+    run = open_run(Path("run"), load_recipe("both", "nano", "dr-grpo", settings), resume=False)
     prepare_data(run, inspect_checkpoint(model), [], questions, questions)
-    loop = yaml.safe_dump(agent_loop_part(run.recipe, "http://127.0.0.1:1/v1", ""))
+    loop = yaml.safe_dump(agent_loop_part(run.recipe, "http://127.0.0.1:1/v1", "", None))
     (run.folder / "data" / "agent_loop.yaml").write_text(loop)
     config = compose(run.recipe, run.folder.resolve(), str(model), resume_from=None)
     OmegaConf.resolve(config)
