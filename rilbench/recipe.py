@@ -2,9 +2,9 @@
 
 A recipe is layered: the defaults of `rilbench.settings`, the file of the recipe
 (``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), the file of the
-hardware (``recipes/hardware/1x8-80gb.yaml``), and ``--set key=value``. Each file may be the user's
-own, and the student may be a model's folder or hub name. `docs/paper.md` lists what the paper
-leaves open and what was chosen.
+hardware (``recipes/hardware/1x8-80gb.yaml``), and ``--set key=value``. The first two may be the
+user's own, and the student may be a model's folder or hub name. `docs/paper.md` lists what the
+paper leaves open and what was chosen.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = ["METHODS", "Recipe", "Sampling", "all_keys", "known", "load_recipe", 
 
 
 _FOLDERS = {
-    "recipes": "recipes",
-    "students": "recipes/students",
-    "hardware": "recipes/hardware",
+    "recipe": "recipes",
+    "student": "recipes/students",
+    "hardware profile": "recipes/hardware",
 }
-_WORDS = {"recipes": "recipe", "students": "student", "hardware": "hardware profile"}
 
 
 def known(kind: str) -> list[str]:
     """Names of the ``recipes``, ``students`` or ``hardware`` profiles that ship."""
-    return sorted(path.stem for path in resource(_FOLDERS[kind]).glob("*.yaml"))
+    folder = "recipes" if kind == "recipes" else f"recipes/{kind}"
+    return sorted(path.stem for path in resource(folder).glob("*.yaml"))
 
 
 def load_recipe(
@@ -53,21 +53,24 @@ def load_recipe(
             None: the recipe's, else the paper's.
         method: one of `METHODS`.
         overrides: settings.
-        hardware: a profile, or a YAML file; None: the one that the student's file names, else
-            1x8-80gb.
+        hardware: a profile; None: the one that a file names, else 1x8-80gb.
 
     Raises:
         UserError: an unknown recipe, student, hardware, method or key (with the known or nearest
             ones), a value of the wrong type, or settings that do not fit together.
     """
-    values = _read("recipes", recipe)
+    values = _read("recipe", recipe)
     own = values.get("student", {})
     if student is not None:
         _merge(values, _student(student))
     elif not own.get("model"):
         _merge(values, _student(own.get("name") or Student().name))
     profile = hardware or values.get("hardware", {}).get("profile") or Hardware().profile
-    _merge(values, _read("hardware", profile))
+    machine = _read("hardware profile", profile)
+    if hardware is None:  # what the user wrote wins over a profile that is not asked for
+        for name in (recipe, student or ""):
+            machine = _without(machine, _settings(Path(name)) if name.endswith(_YAML) else {})
+    _merge(values, machine)
     values["recipe"] = Path(recipe).stem
     if method is not None:
         values["method"] = method
@@ -106,16 +109,13 @@ def _read(kind: str, name: str) -> dict[str, Any]:
 
     A file may say ``like: NAME``, or several names, and give what differs from them.
     """
-    if name in known(kind):
+    names = _shipped(kind)
+    if name in names:
         path = resource(_FOLDERS[kind]) / f"{name}.yaml"
-    elif name.endswith(_YAML):
+    elif name.endswith(_YAML) and kind != "hardware profile":
         path = Path(name)
     else:
-        more = ", a model's folder, its hub name OWNER/NAME" if kind == "students" else ""
-        raise UserError(
-            f"unknown {_WORDS[kind]} {name!r}; known: {', '.join(known(kind))}; or give a YAML "
-            f"file{more}"
-        )
+        raise UserError(f"unknown {kind} {name!r}; known: {', '.join(names)}{_OWN[kind]}")
     own = _settings(path)
     like = own.pop("like", [])
     values: dict[str, Any] = {}
@@ -151,8 +151,9 @@ def _settings(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as YAML ({reason}); mend it") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds no settings; write them as in recipes/students/nano.yaml")
-    if not isinstance(loaded.get("student", {}), dict):
-        raise UserError(f"{path}: student is a group of settings; give student.model")
+    for group in ("student", "hardware"):
+        if not isinstance(loaded.get(group, {}), dict):
+            raise UserError(f"{path}: {group} is a group of settings, such as {group}: {{…}}")
     return loaded
 
 
