@@ -160,6 +160,7 @@ def test_the_committed_baseline_is_of_the_rows_that_are_there(stored, tmp_path):
             assert cell["values"] == [each.scores[cell["name"]] for each in rows]
 
 
+@pytest.mark.slow  # Minutes; on every commit .github/workflows/check.yml runs it as the command.
 @pytest.mark.timeout(900)
 def test_one_seed_of_ril_passes_the_gate(stored, tmp_path):
     """A whole run through verl, then the kit: under six minutes on two cores."""

@@ -30,7 +30,15 @@ def planned(*arguments):
     return json.loads(plan(*arguments, "--format", "json"))
 
 
-@pytest.mark.parametrize("hardware", [name for name in known("hardware") if name != "cpu"])
+@pytest.mark.parametrize(
+    "hardware",
+    [
+        # The default in `make test`, the others with the long tests: each is half a minute.
+        pytest.param(name, marks=() if name == "1x8-80gb" else pytest.mark.slow)
+        for name in known("hardware")
+        if name != "cpu"
+    ],
+)
 def test_every_combination_is_planned_and_dry_run_in_seconds(hardware):
     for recipe, student, method in itertools.product(known("recipes"), STUDENTS, METHODS):
         arguments = ["--recipe", recipe, "--student", student, "--method", method]

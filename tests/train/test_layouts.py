@@ -35,7 +35,9 @@ def questions():
     return chosen
 
 
-@pytest.fixture(scope="module", params=[*STUDENTS, "qwen3-vl"])
+@pytest.fixture(
+    scope="module", params=[*STUDENTS, pytest.param("qwen3-vl", marks=pytest.mark.slow)]
+)
 def policy(request, tmp_path_factory):
     """A student's name, its folder, and what the trainer's policy says of rows."""
     place = tmp_path_factory.mktemp("rows")
