@@ -16,8 +16,8 @@ Tallies = Mapping[tuple[int, str], Tally]
 """Counts of outcomes by evaluation and benchmark; see `rilbench.ledger.queries.tallies`."""
 
 
-_RESAMPLES = 2000
-"""Half of what a comparison draws: a table has hundreds of cells and shows one digit."""
+_RESAMPLES = 1000
+"""A quarter of what a comparison draws: a table has hundreds of cells and shows one digit."""
 
 
 class Draws:
