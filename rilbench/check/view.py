@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rilbench.check.compare import Verdict
+from rilbench.table.lines import printable
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
@@ -18,7 +19,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     for head in ("cell", "measured", "bound", "usual", "verdict"):
         table.add_column(head, justify="left" if head in ("cell", "verdict") else "right")
     for label in dict.fromkeys(each.entry for each in verdicts):
-        table.add_row(Text(_printable(label), style="bold"))
+        table.add_row(Text(printable(label), style="bold"))
         own = [each for each in verdicts if each.entry == label]
         for each in sorted(own, key=lambda each: each.open):
             table.add_row(*_line(each))
@@ -31,12 +32,7 @@ def _line(verdict: Verdict) -> list[Text]:
     words = f"{verdict.state}: {verdict.why}" if verdict.why else verdict.state
     style = "" if verdict.open else "red"
     cells = (f"  {verdict.cell}", value, f"{side} {verdict.limit:.3f}", f"{verdict.usual:.3f}")
-    return [*(Text(cell) for cell in cells), Text(_printable(words), style=style)]
-
-
-def _printable(text: str) -> str:
-    """Labels may have come from a folder's name."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return [*(Text(cell) for cell in cells), Text(printable(words), style=style)]
 
 
 def as_json(verdicts: Sequence[Verdict]) -> str:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import sqlite3
-import stat
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from rilbench.errors import UserError, UserNotice
 from rilbench.ledger.records import Evaluation, Run, Sample, Score
 from rilbench.ledger.schema import is_current, migrate, version
+from rilbench.locations import may_write
 
 _PATIENCE = 60.0  # seconds that a writer waits for another
 _SECRETS = ("api_key", "key", "token", "password", "secret", "authorization")
@@ -54,7 +54,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._errors(), self._opening():
-            _require_writable(path)
+            _requiremay_write(path)
             _warn_of_network(path)
             self._open("rwc")
             self._enable_wal()
@@ -76,7 +76,7 @@ class Ledger:
             if path.exists():
                 # A write-ahead log needs files beside it. In a folder where none can be made and
                 # none is left over, nobody writes: the file may be read as it is.
-                alone = not _writable(path.parent) and not Path(f"{path}-wal").exists()
+                alone = not may_write(path.parent) and not Path(f"{path}-wal").exists()
                 ledger._open("ro&immutable=1" if alone else "ro")
                 if is_current(ledger._connection):
                     return ledger
@@ -308,15 +308,15 @@ def _explain(message: str) -> str:
     return f"cannot be used ({message}); give another --db"
 
 
-def _require_writable(path: Path) -> None:
+def _requiremay_write(path: Path) -> None:
     """Raise a UserError (to follow the path) if the ledger cannot be written there."""
     if not path.parent.is_dir():
         raise UserError("is in a folder that does not exist; make the folder or give another --db")
     if path.is_dir():
         raise UserError("is a folder; give a file")
-    if path.exists() and not _writable(path):
+    if path.exists() and not may_write(path):
         raise UserError("is read-only; make it writable or give another --db")
-    if not _writable(path.parent):
+    if not may_write(path.parent):
         raise UserError("is in a read-only folder; make it writable or give another --db")
 
 
@@ -340,12 +340,6 @@ def file_system(path: Path) -> str:
     mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
     holding = [each for each in map(str, (there, *there.parents)) if each in mounts]
     return mounts[holding[0]] if holding else ""
-
-
-def _writable(path: Path) -> bool:
-    """Tell whether we may write; root may despite the mode bits, but the owner said no."""
-    anyone = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    return bool(path.stat().st_mode & anyone) and os.access(path, os.W_OK)
 
 
 def _without_secrets(value: Any) -> Any:

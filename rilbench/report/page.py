@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from rilbench import __version__
 from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
+from rilbench.locations import may_write
 from rilbench.report import payload as payloads
 from rilbench.report import pictures
 from rilbench.report.charts import Chart, javascript
@@ -44,14 +44,8 @@ def check_place(out: Path) -> None:
         raise UserError(f"{out.parent} is not a folder; make it or give another -o")
     if out.is_dir():
         raise UserError(f"{out} is a folder; give a file with -o")
-    if not _writable(out.parent) or (out.exists() and not _writable(out)):
+    if not may_write(out.parent) or (out.exists() and not may_write(out)):
         raise UserError(f"{out} cannot be written; make it writable or give another -o")
-
-
-def _writable(path: Path) -> bool:
-    """Tell whether we may write; root may despite the mode bits, but the owner said no."""
-    anyone = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    return bool(path.stat().st_mode & anyone) and os.access(path, os.W_OK)
 
 
 def write_report(report: Report, out: Path, picture_budget: int = pictures.BUDGET) -> int:
