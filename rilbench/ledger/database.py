@@ -54,7 +54,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._errors(), self._opening():
-            _requiremay_write(path)
+            _require_writable(path)
             _warn_of_network(path)
             self._open("rwc")
             self._enable_wal()
@@ -308,7 +308,7 @@ def _explain(message: str) -> str:
     return f"cannot be used ({message}); give another --db"
 
 
-def _requiremay_write(path: Path) -> None:
+def _require_writable(path: Path) -> None:
     """Raise a UserError (to follow the path) if the ledger cannot be written there."""
     if not path.parent.is_dir():
         raise UserError("is in a folder that does not exist; make the folder or give another --db")
