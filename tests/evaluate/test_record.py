@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from one_file import one_file
@@ -17,7 +18,8 @@ from rilbench.ledger import Evaluation
 from rilbench.serving import Completion
 
 MMBENCH, MMVET, PRO = (b for b in suite("nano") if b.column in ("MMB", "MM-Vet", "MMMU-Pro"))
-MODEL = Checkpoint(Path("/models/s"), "f" * 16, "qwen2_5_vl", Labels("s", "ril", "72b", "r", "0"))
+TRAINED = Labels("s", "ril", "72b", "r", "0", "recipe", "family", 7)
+MODEL = Checkpoint(Path("/models/s"), "f" * 16, "qwen2_5_vl", TRAINED)
 
 
 def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
@@ -48,6 +50,7 @@ def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
 def test_rows_carry_their_story(data: Path, tmp_path: Path) -> None:
     found = record(data, tmp_path, None)
     assert (found.student, found.method, found.teacher, found.run) == ("s", "ril", "72b", "r")
+    assert (found.recipe_fingerprint, found.family, found.seed) == ("recipe", "family", 7)
     assert found.settings["generation"] == {"server": "x"}
     mmbench, mmvet = found.scores
     assert (mmbench.kit, mmbench.kit_version) == ("ms-vlmeval", "0.0.20")
@@ -98,6 +101,12 @@ def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) 
     assert score.data_sha256 not in prompts.data_hashes.values()
     assert [sample.question_id for sample in found.samples] == ["/".join(key) for key in keys]
     assert without.scores[0].value is None
+    # Means of the strata's means are the score: what intervals and comparisons are made from.
+    assert [sample.stratum for sample in found.samples] == [dataset for dataset, _ in keys]
+    strata = {dataset: [] for dataset in sizes}
+    for sample in found.samples:
+        strata[sample.stratum].append(sample.score)
+    assert 100 * fmean(map(fmean, strata.values())) == score.value
 
 
 def test_code_version_is_the_checkouts() -> None:

@@ -1,11 +1,14 @@
 import json
+import shutil
 
 import pytest
 from saved_steps import save_step
 
+from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
+from rilbench.locations import locate
 from rilbench.recipe import load_recipe
-from rilbench.train.export import chosen_step
+from rilbench.train.export import chosen_step, export
 from rilbench.train.run_folder import last_step, open_run
 
 
@@ -35,3 +38,27 @@ def test_export_of_the_best_needs_a_score(tmp_path):
     run = saved_run(tmp_path, best, {2: None}, [2])
     with pytest.raises(UserError, match="eval_every"):
         chosen_step(run)
+
+
+class Silent:
+    """A view that shows nothing."""
+
+    def stage(self, name, state):
+        pass
+
+
+def test_a_checkpoint_says_which_recipe_and_seed_made_it(tmp_path):
+    """By the family the table takes the seeds of one recipe together."""
+    student = inspect_checkpoint(locate("nano:restyled"))
+    found = {}
+    for seed in (1, 2):
+        recipe = load_recipe("both", "nano", overrides=[f"seed={seed}"])
+        run = saved_run(tmp_path / str(seed), recipe, {2: None}, [2])
+        step = run.folder / "steps" / "global_step_2" / "actor" / "huggingface"
+        shutil.copytree(student.path, step, dirs_exist_ok=True)
+        found[seed] = inspect_checkpoint(export(run, student, Silent())).labels
+        assert found[seed].recipe_fingerprint == recipe.fingerprint
+    assert (found[1].seed, found[2].seed) == (1, 2)
+    assert found[1].family == found[2].family is not None
+    assert found[1].recipe_fingerprint != found[2].recipe_fingerprint
+    assert found[1].start_fingerprint == student.fingerprint
