@@ -87,19 +87,13 @@ def _train(run: object, trackers: list[str], db: Path) -> None:
     from rich.console import Console
 
     from rilbench.train import stages
-    from rilbench.train.summary import record
+    from rilbench.train.summary import recorded
     from rilbench.train.view import TrainingView
 
     assert isinstance(run, stages.Run)
     recipe = run.recipe
     title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
-    record(run, "running", db)
-    status = "stopped"
-    try:
-        with TrainingView(Console(), title, recipe.schedule.steps) as view:
-            checkpoint = stages.train(run, view, trackers)
-        status = "finished"
-    finally:
-        record(run, status, db)
+    with recorded(run, db), TrainingView(Console(), title, recipe.schedule.steps) as view:
+        checkpoint = stages.train(run, view, trackers)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

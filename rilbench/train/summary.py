@@ -6,6 +6,8 @@ import datetime
 import json
 import math
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,22 @@ def record(run: Run, status: str, db: Path) -> None:
     """
     with Ledger(db) as ledger:
         ledger.record_run(summary(run, status))
+
+
+@contextmanager
+def recorded(run: Run, db: Path) -> Iterator[None]:
+    """While the body trains, the ledger says so; then whether it finished or was stopped.
+
+    Raises:
+        UserError: see `Ledger`; before the body where the ledger cannot be written.
+    """
+    record(run, "running", db)
+    status = "stopped"
+    try:
+        yield
+        status = "finished"
+    finally:
+        record(run, status, db)
 
 
 def read_steps(metrics: Path) -> list[dict[str, Any]]:

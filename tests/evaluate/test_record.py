@@ -52,6 +52,7 @@ def test_rows_carry_their_story(data: Path, tmp_path: Path) -> None:
     assert (found.student, found.method, found.teacher, found.run) == ("s", "ril", "72b", "r")
     assert (found.recipe_fingerprint, found.family, found.seed) == ("recipe", "family", 7)
     assert found.settings["generation"] == {"server": "x"}
+    assert (Path(found.settings["questions"]) / "questions.jsonl").is_file()
     mmbench, mmvet = found.scores
     assert (mmbench.kit, mmbench.kit_version) == ("ms-vlmeval", "0.0.20")
     assert (mmbench.questions, mmbench.answered, mmbench.missing) == (1, 1, 0)

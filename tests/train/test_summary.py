@@ -8,7 +8,7 @@ import pytest
 from rilbench.ledger import Ledger
 from rilbench.recipe import load_recipe
 from rilbench.train.run_folder import Run, open_run
-from rilbench.train.summary import curves, read_steps, record, summary
+from rilbench.train.summary import curves, read_steps, record, recorded, summary
 
 
 def write(path, lines):
@@ -66,6 +66,22 @@ def test_a_run_is_written_when_it_begins_and_when_it_ends(run, tmp_path):
     assert row.figures["memory_gb"] == 2.5
     assert row.figures["sampled_tokens"] == 5
     assert row.curves == {"kl": [0.1] * 3, "learning_rate": [1e-4] * 3}
+
+
+def test_the_ledger_says_how_a_run_ended(run, tmp_path):
+    db = tmp_path / "ledger.db"
+
+    def status():
+        with Ledger.open_read(db) as ledger:
+            return [(row.status, row.finished is not None) for row in ledger.runs()]
+
+    with pytest.raises(KeyboardInterrupt), recorded(run, db):
+        assert status() == [("running", False)]
+        raise KeyboardInterrupt
+    assert status() == [("stopped", False)]
+    with recorded(run, db):
+        pass
+    assert status() == [("finished", True)]
 
 
 def test_seeds_of_one_recipe_are_a_family(run):
