@@ -75,9 +75,13 @@ def test_the_ledger_says_how_a_run_ended(run, tmp_path):
         with Ledger.open_read(db) as ledger:
             return [(row.status, row.finished is not None) for row in ledger.runs()]
 
-    with pytest.raises(KeyboardInterrupt), recorded(run, db):
-        assert status() == [("running", False)]
-        raise KeyboardInterrupt
+    def stopped():
+        with recorded(run, db):
+            assert status() == [("running", False)]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert status() == [("stopped", False)]
     with recorded(run, db):
         pass
