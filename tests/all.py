@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "test-all.json"
+PYTEST = (sys.executable, "-m", "pytest", "--hypothesis-profile=explore")
 
 
 def git(*arguments: str) -> str:
@@ -33,7 +34,7 @@ def main() -> int:
         if isinstance(done := files.get(name), dict) and done["passed"]:
             continue
         start = time.monotonic()
-        status = subprocess.run([sys.executable, "-m", "pytest", name], cwd=ROOT, check=False)
+        status = subprocess.run([*PYTEST, name], cwd=ROOT, check=False)
         seconds = round(time.monotonic() - start)
         files[name] = {"passed": status.returncode == 0, "seconds": seconds}
         passed = all(isinstance(f, dict) and f["passed"] for f in files.values())

@@ -12,6 +12,7 @@ from rilbench.errors import UserError
 _CHUNK = 1 << 20
 _LONGEST = 64 << 20
 """Characters of one object; what is longer is a broken file."""
+_OF_NUMBERS = "0123456789+-.eE"
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, Any]]:
@@ -47,7 +48,7 @@ def _objects(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
                 value, end = decoder.raw_decode(text)
             except (ValueError, RecursionError):
                 end = 0  # Cut by the chunk, or broken: more of the file will tell.
-        if end and (end < len(text) or ended):  # A number at the end may go on.
+        if end and (ended or text[end:].strip(_OF_NUMBERS)):  # "1" may go on with "e16".
             number += 1
             yield number, value
             text, size = text[end:], _CHUNK

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rilbench.errors import UserError
@@ -25,6 +25,7 @@ def read(tmp_path, text):
 
 
 @given(st.lists(VALUES), st.integers(1, 40), st.sampled_from([None, 1]))
+@example([[None], 1.0000000000000002e16], 9, 1)
 def test_an_array_is_read_whatever_the_chunks(tmp_path_factory, values, chunk, indent):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream, "_CHUNK", chunk)
