@@ -85,7 +85,8 @@ def judged_advantages(
     groups = int(inverse.max()) + 1 if len(inverse) else 0
 
     def count(rows: Tensor) -> Tensor:
-        return torch.zeros(groups, dtype=torch.int64).index_add_(0, inverse, rows.to(torch.int64))
+        zeros = torch.zeros(groups, dtype=torch.int64, device=group.device)
+        return zeros.index_add_(0, inverse, rows.to(torch.int64))
 
     sound = count(judged) >= 2
     for side in (own, ~own):
