@@ -35,6 +35,7 @@ def _choices(recipe: Recipe) -> None:
         ("reward.similarity", recipe.reward.similarity, ("binary", "continuous")),
         ("schedule.export", recipe.schedule.export, ("last", "best")),
         ("hardware.device", recipe.hardware.device, ("cpu", "cuda")),
+        ("hardware.rollout_engine", recipe.hardware.rollout_engine, ("auto", "vllm")),
         ("hardware.offload", recipe.hardware.offload, ("none", "between", "always")),
     ]
     for key, value, allowed in choices:

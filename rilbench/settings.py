@@ -29,7 +29,11 @@ HOW_IT_FITS = {
     ),
 }
 """Settings that say how a run makes do with its hardware, not what it computes."""
-LATER = (("collection", "max_failed"), ("judge", "max_missing"))
+LATER = (
+    ("collection", "max_failed"),
+    ("judge", "max_missing"),
+    ("hardware", "rollout_engine"),
+)
 """Settings that were added with a default that changed nothing; see `Recipe.fingerprint`."""
 
 
@@ -165,11 +169,17 @@ class Hardware:
     devices: int = 8  # in each node
     memory_gib: int = 80  # of each device
     offload: str = "none"  # to the machine's memory: "between": what is not at work; "always": all
+    rollout_engine: str = "auto"  # vLLM on GPUs, transformers on a CPU; or "vllm" on a CPU too
     rollout_tensor_parallel: int = 1  # devices that share one copy of the sampling engine
     rollout_memory: float = 0.5  # share of a device's memory that the sampling engine takes
     gradient_checkpointing: bool = True
     remove_padding: bool = True  # pack rows; needs a GPU
     ray_address: str = ""  # of a cluster that is there, such as "auto"; "": one of its own
+
+    @property
+    def samples_with_vllm(self) -> bool:
+        """Whether vLLM is the sampling engine."""
+        return self.device != "cpu" or self.rollout_engine == "vllm"
 
     @property
     def ranks(self) -> int:

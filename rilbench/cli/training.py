@@ -48,6 +48,9 @@ def train(
         Optional[str],
         typer.Option(help="A Ray cluster that is there, such as auto; default one of the run's."),
     ] = None,
+    collect_only: Annotated[
+        bool, typer.Option("--collect-only", help="Save the teachers' responses and stop.")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
     db: Db = None,
@@ -80,7 +83,22 @@ def train(
     if opened.finished:
         typer.echo(f"{runs / name} is finished ({resolved.fingerprint}): {opened.checkpoint}")
         return
-    _train(opened, log or [], default_db(db))
+    if collect_only:
+        _collect(opened)
+    else:
+        _train(opened, log or [], default_db(db))
+
+
+def _collect(run: object) -> None:
+    from rich.console import Console
+
+    from rilbench.train import stages
+    from rilbench.train.view import TrainingView
+
+    assert isinstance(run, stages.Run)
+    with TrainingView(Console(), f"collect: → {run.folder}", 0) as view:
+        stages.collect(run, view)
+    typer.echo("collected; the same command with --resume and without --collect-only goes on")
 
 
 def _train(run: object, trackers: list[str], db: Path) -> None:

@@ -74,7 +74,7 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.ril = ril
         self.prompt = ""
-        if self.rollout_config.name == "vllm" and not has_mrope(self.processor):
+        if self.rollout_config.name.startswith("vllm") and not has_mrope(self.processor):
             self.server_manager = FoldedPictures(self.server_manager, self.processor)
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:

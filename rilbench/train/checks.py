@@ -16,6 +16,7 @@ from rilbench.recipe import Recipe
 from rilbench.teachers.questions import Question, read_questions
 from rilbench.train.cluster import check_devices
 from rilbench.train.collecting import Wanted, check_collections, student_wanted, teachers_wanted
+from rilbench.train.lengths import check_lengths
 from rilbench.train.run_folder import Run
 
 IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
@@ -51,7 +52,8 @@ def check_recipe(recipe: Recipe) -> None:
     from rilbench.train.verl_config import overrides
 
     check_devices(recipe)
-    read_inputs(Run(Path("runs"), recipe))
+    found = read_inputs(Run(Path("runs"), recipe))
+    check_lengths(found.student.path, [*found.questions, *found.dev], recipe.data.max_prompt_tokens)
     check_judge(recipe)
     probe_judge(recipe)
     if recipe.reinforces:

@@ -27,7 +27,7 @@ from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
 from rilbench.train.layouts import never_sampled, picture_inputs
-from rilbench.train.workers import CPU_ROLLOUT
+from rilbench.train.workers import CPU_ROLLOUT, VLLM_CPU
 
 _QUIET_SECONDS = {"greedy": 0.3, "sampled": 20.0}
 """A batch that is not full starts when no request has come for this long.
@@ -277,4 +277,11 @@ def _server_name(rank: int) -> str:
     return f"rilbench_rollout_{rank}"
 
 
+def _vllm_replica() -> type[RolloutReplica]:
+    from rilbench.train.vllm_cpu import CpuReplica  # needs vLLM
+
+    return CpuReplica
+
+
 RolloutReplicaRegistry.register(CPU_ROLLOUT, lambda: TransformersReplica)
+RolloutReplicaRegistry.register(VLLM_CPU, _vllm_replica)

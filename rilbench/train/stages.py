@@ -48,10 +48,29 @@ def train(
     Raises:
         UserError: a model, the data, a server or the training failed; what was done is kept.
     """
-    lock = FileLock(run.folder / ".lock")
+    with _alone(run):
+        return _train(run, view, trackers, session)
+
+
+def collect(run: Run, view: View) -> None:
+    """The first stage alone: on a machine that reaches the teachers, while it does.
+
+    A later `train` of the run finds what was collected. Responses of a student that SFT makes first
+    are collected then.
+
+    Raises:
+        UserError: a model or the data failed; what was done is kept.
+    """
+    with _alone(run):
+        found = read_inputs(run)
+        _collect(run, found.wanted, found.questions, view)
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
     try:
-        with lock.acquire(timeout=0):
-            return _train(run, view, trackers, session)
+        with FileLock(run.folder / ".lock").acquire(timeout=0):
+            yield
     except Timeout as error:
         raise UserError(f"another process is training {run.folder}; wait for it") from error
 

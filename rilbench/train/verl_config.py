@@ -134,7 +134,7 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int) -> dict[str, Any]:
     rollout = "actor_rollout_ref.rollout"
     cpu = recipe.hardware.device == "cpu"
     return {
-        f"{rollout}.name": "transformers" if cpu else "vllm",
+        f"{rollout}.name": _engine(recipe),
         f"{rollout}.n": rows,
         f"{rollout}.temperature": recipe.sampling.temperature,
         f"{rollout}.top_p": recipe.sampling.top_p,
@@ -150,6 +150,12 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int) -> dict[str, Any]:
         f"{rollout}.agent.default_agent_loop": "ril",
         f"{rollout}.agent.agent_loop_config_path": run_dir / "data" / "agent_loop.yaml",
     }
+
+
+def _engine(recipe: Recipe) -> str:
+    if recipe.hardware.device != "cpu":
+        return "vllm"
+    return "vllm_cpu" if recipe.hardware.samples_with_vllm else "transformers"
 
 
 def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
@@ -214,6 +220,7 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         "actor_rollout_ref.rollout.free_cache_engine": False,
+        "+actor_rollout_ref.rollout.enable_sleep_mode": False,
         "actor_rollout_ref.rollout.enforce_eager": True,
         "actor_rollout_ref.rollout.dtype": "float32",
         # The server waits for this many, so that batches are the same in every run.

@@ -22,11 +22,12 @@ from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
 from rilbench.train.discriminator_model import load_discriminator
 
-CPU_ROLLOUT = "transformers"
-"""Name of the CPU's rollout engine in verl's configuration."""
+CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
+"""Names of the CPU's rollout engines in verl's configuration."""
 
 # verl names its rollout adapters in this table and has no function that adds one.
 _ROLLOUT_REGISTRY[(CPU_ROLLOUT, "async")] = "rilbench.train.cpu_rollout.WeightSender"
+_ROLLOUT_REGISTRY[(VLLM_CPU, "async")] = "verl.workers.rollout.vllm_rollout.ServerAdapter"
 
 
 class _WithoutPinnedMemory:

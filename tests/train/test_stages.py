@@ -1,5 +1,11 @@
-import pytest
+from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
+from flaky_teacher import flaky_teacher
+from typer.testing import CliRunner
+
+from rilbench.cli import app
 from rilbench.errors import UserError
 from rilbench.recipe import load_recipe
 from rilbench.train import stages
@@ -22,3 +28,21 @@ def test_judge_by_name_needs_its_address():
     recipe = load_recipe("both", "nano", overrides=["judge.model=Qwen/Qwen2.5-32B-Instruct"])
     with pytest.raises(UserError, match=r"judge\.url"), stages._judge(recipe):
         pass
+
+
+def test_collecting_alone_and_going_on_finds_it(tmp_path, monkeypatch):
+    """Two servers and no trainer; afterwards every response is there, and nobody is asked again."""
+    monkeypatch.chdir(tmp_path)
+    with flaky_teacher() as teacher:
+        command = ["train", "--recipe", "72b", "--student", "nano", "--run", "r", "--collect-only"]
+        for name in ("72b", "student"):
+            command += ["--set", f"collection.endpoints.{name}=teacher@{teacher.url}"]
+        command += ["--set", "collection.teacher_responses=2"]
+        command += ["--set", "collection.student_responses=1"]
+        said = [CliRunner().invoke(app, [*command, *more]) for more in ([], ["--resume"])]
+    assert [each.exit_code for each in said] == [0, 0], said
+    assert "--resume" in said[0].stdout
+    assert len(teacher.asked) == 280 * 3
+    saved = {p.stem: pq.read_table(p) for p in Path("runs/r/collection").glob("*.parquet")}
+    assert {name: len(table) for name, table in saved.items()} == {"72b": 560, "student": 280}
+    assert not Path("rilbench.db").exists()  # no run has begun
