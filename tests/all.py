@@ -1,6 +1,7 @@
-"""All tests, file by file, resumable: ``make test-all``.
+"""All tests, file by file and two at a time, resumable: ``make test-all``.
 
-What passed at this commit is not run again; the outcome stands in ``results/test-all.json``.
+What passed at this commit is not run again; the outcome stands in ``results/test-all.json``. Files
+that train with verl run one after another: two starts of Ray at once run into its time limits.
 """
 
 from __future__ import annotations
@@ -8,12 +9,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "test-all.json"
+# New examples for the property tests each time.
 PYTEST = (sys.executable, "-m", "pytest", "--hypothesis-profile=explore")
+LANES = 2
+IN_TURN = "tests/train/"
 
 
 def git(*arguments: str) -> str:
@@ -22,26 +29,56 @@ def git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+class Record:
+    """What each file came to, written down after each."""
+
+    def __init__(self) -> None:
+        self.commit = git("rev-parse", "HEAD")
+        self.dirty = bool(git("status", "--porcelain", "--", ":!results"))
+        found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+        fresh = found.get("commit") != self.commit or self.dirty or found.get("dirty")
+        self.files: dict[str, Any] = {} if fresh else found["files"]
+        self.lock = threading.Lock()
+
+    def missing(self, names: list[str]) -> list[str]:
+        """Those that have not passed."""
+        return [name for name in names if not self.files.get(name, {}).get("passed")]
+
+    def add(self, name: str, passed: bool, seconds: float, said: str) -> None:
+        """Write a file's outcome, and show it."""
+        with self.lock:
+            self.files[name] = {"passed": passed, "seconds": round(seconds)}
+            whole = all(each["passed"] for each in self.files.values())
+            result = {"command": "make test-all", "commit": self.commit, "dirty": self.dirty}
+            files = dict(sorted(self.files.items()))
+            text = json.dumps({**result, "passed": whole, "files": files}, indent=2)
+            OUT.write_text(text + "\n", encoding="utf-8")
+            last = said.strip().splitlines()[-1:] or ["no output"]
+            sys.stdout.write(f"{name}: {last[0]}\n" if passed else f"{said}\n{name}: failed\n")
+            sys.stdout.flush()
+
+
+def run(record: Record, names: list[str]) -> None:
+    """Run files one after another."""
+    for name in names:
+        start = time.monotonic()
+        done = subprocess.run(
+            [*PYTEST, name], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        record.add(name, done.returncode == 0, time.monotonic() - start, done.stdout + done.stderr)
+
+
 def main() -> int:
     """Run what has not passed yet at this commit."""
-    commit = git("rev-parse", "HEAD")
-    dirty = bool(git("status", "--porcelain", "--", ":!results"))
-    found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-    fresh = found.get("commit") != commit or dirty or found.get("dirty")
-    files: dict[str, object] = {} if fresh else found["files"]
-    for file in sorted((ROOT / "tests").rglob("test_*.py")):
-        name = str(file.relative_to(ROOT))
-        if isinstance(done := files.get(name), dict) and done["passed"]:
-            continue
-        start = time.monotonic()
-        status = subprocess.run([*PYTEST, name], cwd=ROOT, check=False)
-        seconds = round(time.monotonic() - start)
-        files[name] = {"passed": status.returncode == 0, "seconds": seconds}
-        passed = all(isinstance(f, dict) and f["passed"] for f in files.values())
-        result = {"command": "make test-all", "commit": commit, "dirty": dirty}
-        text = json.dumps({**result, "passed": passed, "files": files}, indent=2)
-        OUT.write_text(text + "\n", encoding="utf-8")
-    failed = [n for n, f in files.items() if isinstance(f, dict) and not f["passed"]]
+    record = Record()
+    found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
+    left = record.missing(found)
+    lanes = [[name for name in left if name.startswith(IN_TURN)]]
+    lanes += [[name] for name in left if not name.startswith(IN_TURN)]
+    with ThreadPoolExecutor(LANES) as pool:
+        for outcome in [pool.submit(run, record, names) for names in lanes]:
+            outcome.result()
+    failed = record.missing(found)
     sys.stdout.write(f"failed: {', '.join(failed)}\n" if failed else "all passed\n")
     return 1 if failed else 0
 

@@ -1,0 +1,140 @@
+"""Training on the real vLLM, on a CPU: ``make test-vllm``.
+
+vLLM serves the teacher and the student while their responses are collected, then samples in the
+loop, through verl's own server of it, in an environment that has both.
+"""
+
+import io
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from rilbench.judge.client import JudgeClient
+from rilbench.judge.rules import is_right
+from rilbench.locations import locate, nano_folder
+from rilbench.nano.model import load
+from rilbench.serving import serve
+from rilbench.teachers.questions import Question, read_questions
+
+ROOT = Path(__file__).parents[2]
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"
+STEPS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settings() -> Iterator[None]:
+    """vLLM takes the memory for its cache from a variable, and else binds threads to cores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        yield
+
+
+def train(folder: Path, *arguments: str) -> str:
+    """``rilbench train`` in the environment that has vLLM; what it says."""
+    command = [VLLM, "-m", "rilbench", "train", "--recipe", "72b", "--student", "nano"]
+    command += ["--run", "r", "--steps", f"{STEPS}", "--eval-every", f"{STEPS}"]
+    command += ["--set", "hardware.rollout_engine=vllm", *arguments]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ
+    )
+    log = folder / "runs" / "r" / "logs" / "trainer.log"
+    assert done.returncode == 0, (
+        done.stdout,
+        done.stderr,
+        log.exists() and log.read_text()[-3000:],
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, its responses collected from two servers."""
+    folder = tmp_path_factory.mktemp("run")
+    with ExitStack() as servers:
+        said = []
+        for name, model in (("72b", "nano:72b"), ("student", "nano:restyled")):
+            log = folder / f"{name}.log"
+            server = servers.enter_context(serve(locate(model), log=log, timeout=600, vllm=VLLM))
+            address = f"{server.model}@{server.base_url}"
+            said += ["--set", f"collection.endpoints.{name}={address}"]
+        train(folder, "--collect-only", *said)
+    return folder
+
+
+@pytest.mark.timeout(1200)
+def test_the_teachers_responses_are_collected(collected: Path) -> None:
+    tables = {
+        name: pq.read_table(collected / "runs" / "r" / "collection" / f"{name}.parquet")
+        for name in ("72b", "student")
+    }
+    questions = {q.id: q for q in read_questions(nano_folder() / "prompts.parquet")}
+    right = {}
+    for name, table in tables.items():
+        rows = table.to_pylist()
+        assert {row["question_id"] for row in rows} == set(questions)
+        assert not any(row["failure"] for row in rows)
+        assert all(row["tokens"] > 0 for row in rows)
+        verdicts = [is_right(questions[row["question_id"]].answer, row["response"]) for row in rows]
+        right[name] = sum(verdicts) / len(rows)
+    assert right["72b"] > 0.7 > right["student"]  # the models themselves, pictures and all
+
+
+def greedy(checkpoint: Path, questions: list[Question]) -> float:
+    """Share of right answers by transformers."""
+    model, processor = load(checkpoint)
+    right = 0
+    for question in questions:
+        parts = question.parts
+        content = [
+            {"type": "image"} if isinstance(p, bytes) else {"type": "text", "text": p}
+            for p in parts
+        ]
+        chat = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        images = [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
+        inputs = processor(text=[text], images=images, return_tensors="pt")
+        with torch.no_grad():
+            out = model.generate(**inputs, max_new_tokens=48, do_sample=False)
+        said = processor.tokenizer.decode(
+            out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        right += is_right(question.answer, said)
+    return right / len(questions)
+
+
+@pytest.mark.timeout(1800)
+def test_the_loop_samples_with_vllm_and_with_the_policys_new_weights(collected: Path) -> None:
+    # Large enough that three steps change what the student says.
+    train(collected, "--resume", "--set", "policy.rate=0.002")
+    run = collected / "runs" / "r"
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == list(range(1, STEPS + 1))
+    assert "vLLM" in (run / "logs" / "trainer.log").read_text()
+    dev = read_questions(nano_folder() / "dev.parquet")
+    before, after = (greedy(each, dev) for each in (locate("nano:restyled"), run / "checkpoint"))
+    # vLLM had the weights of the last update, not those it was started with.
+    assert steps[-1]["dev_accuracy"] == pytest.approx(after, abs=0.02)
+    assert abs(before - after) > 0.04
+
+
+async def _verdicts(url: str, model: str) -> list[float | None]:
+    async with JudgeClient(url, model, "none", retries=1) as judge:
+        return [(await judge.verdict("1 + 1?", "2", said)).value for said in ("2", "3")]
+
+
+@pytest.mark.timeout(1200)
+def test_a_judge_behind_vllm_is_asked_and_what_is_no_verdict_is_none(tmp_path: Path) -> None:
+    """A student is no judge: its words reach us, and none of them is taken for a verdict."""
+    import asyncio
+
+    with serve(locate("nano:restyled"), log=tmp_path / "log", timeout=600, vllm=VLLM) as server:
+        assert asyncio.run(_verdicts(server.base_url, server.model)) == [None, None]
