@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from rilbench.errors import UserError
-from rilbench.settings import METHODS, Recipe
+from rilbench.settings import METHODS, PARTS, Recipe
 
 DISCRIMINATOR_PROMPT_TOKENS = 512
 """More than the discriminator's own words and the chat template have, around a response."""
@@ -33,6 +33,7 @@ def _choices(recipe: Recipe) -> None:
         ("method", recipe.method, METHODS),
         ("teachers.mix", recipe.teachers.mix, ("split", "each")),
         ("reward.similarity", recipe.reward.similarity, ("binary", "continuous")),
+        ("policy.frozen", recipe.policy.frozen, PARTS),
         ("schedule.export", recipe.schedule.export, ("last", "best")),
         ("hardware.device", recipe.hardware.device, ("cpu", "cuda")),
         ("hardware.rollout_engine", recipe.hardware.rollout_engine, ("auto", "vllm")),
@@ -40,7 +41,8 @@ def _choices(recipe: Recipe) -> None:
     ]
     for key, value, allowed in choices:
         if value not in allowed:
-            raise UserError(f"{key}={value!r} is not known; use one of {', '.join(allowed)}")
+            known = ", ".join(each for each in allowed if each)
+            raise UserError(f"{key}={value!r} is not known; use one of {known}")
 
 
 def _counts(recipe: Recipe) -> None:

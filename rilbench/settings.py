@@ -19,6 +19,8 @@ teacher rows, answer reward only, no discriminator. ``dr-grpo``, ``grpo``: own r
 nothing, the student after SFT is exported.
 """
 
+PARTS = ("", "embedding", "attention", "gate", "up", "down", "norm", "head")
+"""What can keep its weights while the rest of the student is trained (Table 5c); "": nothing."""
 
 HOW_IT_FITS = {
     "policy": ("micro_tokens",),
@@ -33,6 +35,7 @@ LATER = (
     ("collection", "max_failed"),
     ("judge", "max_missing"),
     ("hardware", "rollout_engine"),
+    ("policy", "frozen"),
 )
 """Settings that were added with a default that changed nothing; see `Recipe.fingerprint`."""
 
@@ -122,6 +125,7 @@ class Policy:
     weight_decay: float = 0.01
     micro_rows: int = 4
     micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
+    frozen: str = ""  # one of PARTS, of the language model
     teacher_rows: bool = True  # false: they count in D, rewards and means; their advantage is 0
 
 

@@ -55,6 +55,8 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         settings |= _discriminator(recipe, model)
     if resume_from:
         settings["trainer.resume_from_path"] = resume_from
+    if recipe.policy.frozen:
+        settings["+actor_rollout_ref.frozen"] = recipe.policy.frozen
     if cpu:
         settings |= _cpu(recipe, recipe.imitates)
     if recipe.hardware.ray_address:

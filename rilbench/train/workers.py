@@ -21,6 +21,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
 from rilbench.train.discriminator_model import load_discriminator
+from rilbench.train.frozen import freeze
 
 CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
 """Names of the CPU's rollout engines in verl's configuration."""
@@ -95,6 +96,8 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
             torch.set_num_threads(max(1, self.config.get("threads", 0) or cores))
         start_process_group()
         super().init_model()
+        if part := self.config.get("frozen"):
+            freeze(self.actor.engine.module, part)
 
 
 class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]

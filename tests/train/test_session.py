@@ -9,7 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from fake_judge import fake_judge, says
+from safetensors.torch import load_file
 
 from rilbench.errors import UserError
 from rilbench.locations import locate
@@ -196,3 +198,18 @@ def test_a_process_that_cannot_start_says_so(tmp_path):
         trainer_of(session).children()[0].kill()
         with pytest.raises(UserError, match="status"):
             session.train(job, "cpu", lambda kind, values: None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_frozen_part_keeps_its_weights_and_the_others_move(shared):
+    start = load_file(locate("nano:restyled") / "model.safetensors")
+    names = {"attention": ".self_attn.", "embedding": ".embed_tokens."}
+    with Session(shared / "session.log") as session:
+        for part, name in names.items():
+            run = new_run(shared, part, f"policy.frozen={part}", method="dr-grpo")
+            stages.train(run, NoView(), session=session)
+            end = load_file(run.checkpoint / "model.safetensors")
+            kept = {n for n in start if torch.equal(start[n], end[n])}
+            assert kept == {n for n in start if name in n}
+            assert 0 < len(kept) < len(start)
