@@ -76,6 +76,8 @@ def start_process_group() -> None:
 class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     """Policy, reference and rollout of one rank."""
 
+    actor: Any
+
     def __init__(self, config: Any, role: str, **more: Any) -> None:
         super().__init__(config, role, **more)
 
