@@ -28,6 +28,7 @@ import torch
 from gpu_student import Size, build_student
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import checkpoint
 
 from rilbench.errors import UserError
 from rilbench.plan.architecture import read_architecture
@@ -81,13 +82,12 @@ def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
             image_grid_thw=grid,
             use_cache=False,
         ).logits
-        # Row by row, or float32 copies of the logits of all rows would stand beside each other.
-        log_prob = torch.stack(
-            [
-                -nn.functional.cross_entropy(row[:-1].float(), row_tokens[1:], reduction="none")
-                for row, row_tokens in zip(logits, tokens, strict=True)
-            ]
-        )[:, -size.response_tokens :]
+        # Row by row and again in the backward, as nothing but the logits is kept in verl either.
+        rows = [
+            checkpoint(log_probs, row, own, use_reentrant=False)
+            for row, own in zip(logits, tokens, strict=True)
+        ]
+        log_prob = torch.stack(rows)[:, -size.response_tokens :]
         ref = log_prob.detach() - 0.01
         loss = policy_loss(
             *(log_prob, None, ref, advantages, mask),
@@ -97,6 +97,11 @@ def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
         return loss.detach()
 
     return update
+
+
+def log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Of a row's tokens from the second on, in float32: (T - 1,) from (T, V) and (T,)."""
+    return -nn.functional.cross_entropy(logits[:-1].float(), tokens[1:], reduction="none")
 
 
 def discriminator_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
