@@ -114,8 +114,9 @@ def test_its_steps_run_in_a_clean_environment(tmp_path, stage):
     tree(place)
     python = str(Path(sys.base_prefix) / "bin")
     clean = {"PATH": f"{python}:/usr/local/bin:/usr/bin:/bin", "HOME": str(home)}
-    # Downloads are the machine's affair: an index of one's own and a cache may stay.
-    clean |= {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "UV_"))}
+    # How this machine reaches an index stays: certificates, proxies, an index of one's own.
+    kept = re.compile(r"(PIP|UV|SSL_CERT)_.*|.*_proxy", re.IGNORECASE)
+    clean |= {k: v for k, v in os.environ.items() if kept.fullmatch(k)}
     built = [
         step for step in steps(stage, "RUN") if "apt-get" not in step and "useradd" not in step
     ]

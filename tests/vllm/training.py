@@ -42,7 +42,8 @@ def train(folder: Path, *arguments: str) -> str:
     """``rilbench train`` in the environment that has vLLM; what it says."""
     command = [VLLM, "-m", "rilbench", "train", "--recipe", "72b", "--student", "nano"]
     command += ["--run", "r", "--steps", f"{STEPS}", "--eval-every", f"{STEPS}"]
-    command += ["--set", "hardware.rollout_engine=vllm", *arguments]
+    # A rate with which three steps change what the student says.
+    command += ["--set", "hardware.rollout_engine=vllm", "--set", "policy.rate=0.002", *arguments]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ
     )
@@ -56,8 +57,8 @@ def train(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder, its responses collected from two servers."""
+def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with a run whose responses were collected from two servers; the run's settings."""
     folder = tmp_path_factory.mktemp("run")
     with ExitStack() as servers:
         said = []
@@ -67,13 +68,13 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
             address = f"{server.model}@{server.base_url}"
             said += ["--set", f"collection.endpoints.{name}={address}"]
         train(folder, "--collect-only", *said)
-    return folder
+    return folder, said
 
 
 @pytest.mark.timeout(1200)
-def test_the_teachers_responses_are_collected(collected: Path) -> None:
+def test_the_teachers_responses_are_collected(collected: tuple[Path, list[str]]) -> None:
     tables = {
-        name: pq.read_table(collected / "runs" / "r" / "collection" / f"{name}.parquet")
+        name: pq.read_table(collected[0] / "runs" / "r" / "collection" / f"{name}.parquet")
         for name in ("72b", "student")
     }
     questions = {q.id: q for q in read_questions(nano_folder() / "prompts.parquet")}
@@ -112,10 +113,12 @@ def greedy(checkpoint: Path, questions: list[Question]) -> float:
 
 
 @pytest.mark.timeout(1800)
-def test_the_loop_samples_with_vllm_and_with_the_policys_new_weights(collected: Path) -> None:
-    # Large enough that three steps change what the student says.
-    train(collected, "--resume", "--set", "policy.rate=0.002")
-    run = collected / "runs" / "r"
+def test_the_loop_samples_with_vllm_and_with_the_policys_new_weights(
+    collected: tuple[Path, list[str]],
+) -> None:
+    folder, settings = collected
+    train(folder, "--resume", *settings)
+    run = folder / "runs" / "r"
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == list(range(1, STEPS + 1))
     assert "vLLM" in (run / "logs" / "trainer.log").read_text()

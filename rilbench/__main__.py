@@ -1,0 +1,6 @@
+"""``python -m rilbench``: the command line."""
+
+from rilbench.cli import main
+
+if __name__ == "__main__":
+    main()
