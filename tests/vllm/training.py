@@ -1,7 +1,7 @@
 """Training on the real vLLM, on a CPU: ``make test-vllm``.
 
-vLLM serves the teacher and the student while their responses are collected, then samples in the
-loop, through verl's own server of it, in an environment that has both.
+vLLM serves the teacher while its responses are collected, then samples in the loop, through verl's
+own server of it, in an environment that has both.
 """
 
 import io
@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -58,15 +57,12 @@ def train(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A folder with a run whose responses were collected from two servers; the run's settings."""
+    """A folder with a run whose responses were collected; the run's settings."""
     folder = tmp_path_factory.mktemp("run")
-    with ExitStack() as servers:
-        said = []
-        for name, model in (("72b", "nano:72b"), ("student", "nano:restyled")):
-            log = folder / f"{name}.log"
-            server = servers.enter_context(serve(locate(model), log=log, timeout=600, vllm=VLLM))
-            address = f"{server.model}@{server.base_url}"
-            said += ["--set", f"collection.endpoints.{name}={address}"]
+    with serve(locate("nano:72b"), log=folder / "log", timeout=600, vllm=VLLM) as server:
+        # The student's come from a server that the run starts: of two vLLMs on two cores one hung.
+        said = ["--set", f"collection.endpoints.72b={server.model}@{server.base_url}"]
+        said += ["--set", "collection.student_responses=1"]
         train(folder, "--collect-only", *said)
     return folder, said
 
@@ -123,10 +119,10 @@ def test_the_loop_samples_with_vllm_and_with_the_policys_new_weights(
     assert [step["step"] for step in steps] == list(range(1, STEPS + 1))
     assert "vLLM" in (run / "logs" / "trainer.log").read_text()
     dev = read_questions(nano_folder() / "dev.parquet")
-    before, after = (greedy(each, dev) for each in (locate("nano:restyled"), run / "checkpoint"))
-    # vLLM had the weights of the last update, not those it was started with.
-    assert steps[-1]["dev_accuracy"] == pytest.approx(after, abs=0.02)
-    assert abs(before - after) > 0.04
+    # vLLM had the weights of each update, not those it was started with: the student, which answered
+    # in a few tokens, began to write sentences; and after the last it answers as transformers does.
+    assert steps[-1]["tokens_student"] > 2 * steps[0]["tokens_student"]
+    assert steps[-1]["dev_accuracy"] == pytest.approx(greedy(run / "checkpoint", dev), abs=0.02)
 
 
 async def _verdicts(url: str, model: str) -> list[float | None]:
