@@ -39,7 +39,7 @@ def python_and_packages() -> Iterator[Finding]:
     try:
         yield Finding("vllm", "ok", importlib.metadata.version("vllm"))
     except importlib.metadata.PackageNotFoundError:
-        remedy = 'on GPUs: uv pip install -e ".[gpu]"'
+        remedy = "on GPUs: make setup-gpu"
         yield Finding("vllm", "missing", "not installed; needed to train on GPUs", remedy)
 
 
