@@ -154,6 +154,8 @@ def _fact(value: Any) -> str:
     """A value in a line; of a whole hash the beginning is enough to tell it by."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_fact(each)}" for name, each in value.items())
+    if isinstance(value, float):
+        value = float(f"{value:.6g}")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return _HASH.sub(lambda found: found[0][:12], text)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
+from rilbench.table import show
 from rilbench.table.show import as_json, everything, find, in_full, overview
 
 RUN = Run(
@@ -98,3 +99,7 @@ def test_what_is_not_there_or_not_one_is_refused(db: Path) -> None:
         with pytest.raises(UserError, match=r"several runs 'first': .*give a path"):
             find(ledger, "first")
         assert find(ledger, "/elsewhere/first").path == "/elsewhere/first"
+
+
+def test_numbers_without_the_digits_of_their_rounding():
+    assert show._fact({"ril": 43.14999999999999, "rate": 1e-06}) == "ril 43.15, rate 1e-06"
