@@ -55,7 +55,7 @@ lint: setup
 	$(BIN)/hadolint Dockerfile
 
 test: lint  ## Lint, types, and the tests
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup --no-loadscope-reorder
 
 test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
 	$(BIN)/python tests/all.py

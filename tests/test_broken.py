@@ -120,6 +120,7 @@ def break_and_test(folder, fault):
     assert fault.words in output, output[-3000:]
 
 
+@pytest.mark.slow
 def test_the_copy_itself_passes(tmp_path):
     copy_of_the_package(tmp_path)
     for fault in UNIT.values():
@@ -127,6 +128,7 @@ def test_the_copy_itself_passes(tmp_path):
         assert status == NO_TEST_FAILED, output[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", UNIT.values(), ids=UNIT)
 def test_a_unit_test_notices(tmp_path, fault):
     break_and_test(tmp_path, fault)

@@ -201,6 +201,7 @@ def test_a_large_file_is_scored(table: pd.DataFrame, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
