@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup setup-gpu chromium demo test test-all test-vllm lint bench bench-stats results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test test-all test-vllm lint bench bench-stats bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -97,6 +97,9 @@ bench: setup chromium  ## Time the command line, evaluation beside the kits, ver
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
 	$(BIN)/python tests/bench/coverage.py
+
+bench-gpu:  ## Check the method on one GPU and time updates at the paper's sizes; needs torch, transformers, pytest
+	PYTHON=$(or $(wildcard $(BIN)/python),$(PYTHON)) bash tests/gpu/run.sh
 
 lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock

@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = (
         [Size.tiny()] if options.tiny else [Size.of(each) for each in options.student or STUDENTS]
     )
-    found: dict[str, Any] = {"command": "bash tests/gpu/run.sh", **machine(device)}
+    found: dict[str, Any] = {"command": "make bench-gpu", **machine(device)}
     found["peak_tflops"] = peak = next(
         (value for name, value in PEAK_TFLOPS.items() if name in found.get("gpu", "")), None
     )
