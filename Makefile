@@ -54,6 +54,7 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
+# Three processes on two cores: many tests wait for a server.
 test: lint  ## Lint, types, and the tests
 	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup --no-loadscope-reorder
 

@@ -194,6 +194,7 @@ def _unused(recipe: Recipe) -> None:
         "own_samples": recipe.own_samples > 0 and not recipe.reinforces,
         "teachers.use": recipe.teachers.use > 0 and not (recipe.mixes or recipe.distils),
         "reward.similarity": recipe.reward.similarity != "binary" and not recipe.imitates,
+        "policy.frozen": bool(recipe.policy.frozen) and not recipe.reinforces,
         "policy.teacher_rows": not recipe.policy.teacher_rows and not recipe.mixes,
         "judge.false_right, judge.false_wrong": noisy and not rewarded,
         "schedule.export=best": recipe.schedule.export == "best" and not recipe.reinforces,

@@ -125,7 +125,7 @@ class Policy:
     weight_decay: float = 0.01
     micro_rows: int = 4
     micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
-    frozen: str = ""  # one of PARTS, of the language model
+    frozen: str = ""  # one of PARTS, of the language model; SFT trains all
     teacher_rows: bool = True  # false: they count in D, rewards and means; their advantage is 0
 
 
@@ -179,11 +179,6 @@ class Hardware:
     gradient_checkpointing: bool = True
     remove_padding: bool = True  # pack rows; needs a GPU
     ray_address: str = ""  # of a cluster that is there, such as "auto"; "": one of its own
-
-    @property
-    def samples_with_vllm(self) -> bool:
-        """Whether vLLM is the sampling engine."""
-        return self.device != "cpu" or self.rollout_engine == "vllm"
 
     @property
     def ranks(self) -> int:

@@ -83,13 +83,10 @@ def test_both_locks_have_the_same_versions_of_what_makes_results():
 def test_its_packages_exist(stage):
     (install,) = (step for step in steps(stage, "RUN") if "apt-get" in step)
     packages = install.split("--no-install-recommends", 1)[1].split("&&")[0].split()
-    lists = subprocess.run(["apt-cache", "stats"], capture_output=True, text=True, check=True)
-    if "Total package names: 0" in lists.stdout:
+    if not list(Path("/var/lib/apt/lists").glob("*_Packages*")):
         pytest.skip("apt has no lists; apt-get update")
     for package in packages:
         shown = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
-        if shown.returncode != 0 and not list(Path("/var/lib/apt/lists").glob("*_Packages*")):
-            pytest.skip("apt has no lists; apt-get update")
         assert shown.returncode == 0, package
 
 
@@ -133,8 +130,6 @@ def test_its_steps_run_in_a_clean_environment(tmp_path, stage):
     assert doctor.returncode == 0, doctor.stdout
     assert ("not installed" in doctor.stdout) == (stage == "cpu")  # vLLM
     (command,) = steps(stage, "CMD")
-    shown = subprocess.run(
-        ["sh", "-c", " ".join(re.findall(r'"([^"]*)"', command))],
-        **{"cwd": place, "env": clean, "capture_output": True, "text": True, "check": True},
-    )
-    assert "train" in shown.stdout
+    words = re.findall(r'"([^"]*)"', command)
+    shown = subprocess.run(["sh", "-c", " ".join(words)], cwd=place, env=clean, capture_output=True)
+    assert b"train" in shown.stdout

@@ -78,7 +78,7 @@ def train(
     stages.check_trackers(log or [])
     name = run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}"
     if not resume and not (runs / name).exists():
-        stages.check_recipe(resolved)
+        (stages.check_inputs if collect_only else stages.check_recipe)(resolved)
     opened = stages.open_run(runs / name, resolved, resume=resume)
     if opened.finished:
         typer.echo(f"{runs / name} is finished ({resolved.fingerprint}): {opened.checkpoint}")

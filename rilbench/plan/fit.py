@@ -1,4 +1,4 @@
-"""What cannot fit for certain, by exact counts alone; each with the setting that would help."""
+"""What cannot work for certain, by the models' shapes alone; each with the setting that helps."""
 
 from __future__ import annotations
 
@@ -33,10 +33,19 @@ def check_fit(recipe: Recipe) -> None:
 
 def refusals(recipe: Recipe, student: Architecture) -> list[str]:
     """All that cannot fit, one line each."""
-    checks = [_states(recipe, student)]
+    checks = [_frozen(recipe, student), _states(recipe, student)]
     if recipe.hardware.device == "cuda":
         checks += [*_rollout(recipe, student), *_teachers(recipe)]
     return [line for line in checks if line]
+
+
+def _frozen(recipe: Recipe, student: Architecture) -> str:
+    if recipe.policy.frozen != "head" or not student.tied:
+        return ""
+    return (
+        f"policy.frozen=head: the head of {student.name} is its embedding; leave it out, or set "
+        "policy.frozen=embedding"
+    )
 
 
 def needed_states(recipe: Recipe, student: Architecture, offload: str) -> float:

@@ -125,12 +125,8 @@ class Scorer:
 
     def _texts(self, question: Question) -> tuple[str, int]:
         """Prompt and answer in the student's template, and how many tokens are the answer's."""
-        content = [
-            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
-            for part in question.parts
-        ]
         prompt: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            question.chat, add_generation_prompt=True, tokenize=False
         )
         whole = prompt + reference(question.answer)
         before, after = (self.processor.tokenizer(text)["input_ids"] for text in (prompt, whole))

@@ -37,6 +37,15 @@ class Question:
             parts += [image, text]
         return [part for part in parts if part]
 
+    @property
+    def chat(self) -> list[dict[str, object]]:
+        """The conversation as a chat template takes it: one message, a picture only its place."""
+        content = [
+            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
+            for part in self.parts
+        ]
+        return [{"role": "user", "content": content}]
+
 
 def checked(question: Question) -> Question:
     """The question, if it can be asked.

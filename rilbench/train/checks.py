@@ -52,12 +52,21 @@ def check_recipe(recipe: Recipe) -> None:
     from rilbench.train.verl_config import overrides
 
     check_devices(recipe)
-    found = read_inputs(Run(Path("runs"), recipe))
-    check_lengths(found.student.path, [*found.questions, *found.dev], recipe.data.max_prompt_tokens)
+    check_inputs(recipe)
     check_judge(recipe)
     probe_judge(recipe)
     if recipe.reinforces:
         overrides(recipe, Path("runs"), "model", resume_from=None)
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """The part of `check_recipe` on which collecting depends: it needs no GPU and no judge.
+
+    Raises:
+        UserError: a model or the data missing, broken or unfit, or a prompt that is too long.
+    """
+    found = read_inputs(Run(Path("runs"), recipe))
+    check_lengths(found.student.path, [*found.questions, *found.dev], recipe.data.max_prompt_tokens)
 
 
 @dataclass(frozen=True)

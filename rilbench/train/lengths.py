@@ -61,12 +61,9 @@ def prompt_lengths(student: Path, questions: Sequence[Question]) -> list[int]:
 
     lengths = []
     for question in questions:
-        content: list[dict[str, str]] = []
-        for part in question.parts:
-            shown = isinstance(part, bytes)
-            content.append({"type": "image"} if shown else {"type": "text", "text": str(part)})
-        chat = [{"role": "user", "content": content}]
-        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        text = processor.apply_chat_template(
+            question.chat, add_generation_prompt=True, tokenize=False
+        )
         length = len(tokenizer(text)["input_ids"])
         try:
             lengths.append(length + sum(added(image) for image in question.images))

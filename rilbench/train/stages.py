@@ -16,6 +16,7 @@ from rilbench.recipe import Recipe
 from rilbench.teachers.questions import Question
 from rilbench.train.checks import (
     Inputs,
+    check_inputs,
     check_judge,
     check_recipe,
     check_trackers,
@@ -34,7 +35,16 @@ from rilbench.train.session import Session
 from rilbench.train.sft import fine_tune
 from rilbench.train.verl_data import few_saved, prepare_data
 
-__all__ = ["Run", "View", "check_recipe", "check_trackers", "open_run", "train"]
+__all__ = [
+    "Run",
+    "View",
+    "check_inputs",
+    "check_recipe",
+    "check_trackers",
+    "collect",
+    "open_run",
+    "train",
+]
 
 
 def train(

@@ -157,7 +157,7 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int) -> dict[str, Any]:
 def _engine(recipe: Recipe) -> str:
     if recipe.hardware.device != "cpu":
         return "vllm"
-    return "vllm_cpu" if recipe.hardware.samples_with_vllm else "transformers"
+    return "vllm_cpu" if recipe.hardware.rollout_engine == "vllm" else "transformers"
 
 
 def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:

@@ -8,82 +8,99 @@ from typing import Any
 
 import torch
 
-from rilbench.plan import Plan, make_plan
-from rilbench.plan.assumptions import assume
+from rilbench.plan.architecture import Architecture, read_architecture
+from rilbench.plan.assumptions import Assumptions, assume
+from rilbench.plan.memory import DISCRIMINATOR_WORDS, Memory, plan_memory
 from rilbench.recipe import load_recipe
 from rilbench.resources import resource
+from rilbench.settings import Recipe
+
+TINY = {
+    "model_type": "qwen2_5_vl",
+    "tie_word_embeddings": True,
+    "image_token_id": 3,
+    "text_config": {
+        "model_type": "qwen2_5_vl_text",
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [2, 3, 3],
+        },
+    },
+    "vision_config": {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "in_channels": 3,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "spatial_merge_size": 2,
+        "out_hidden_size": 32,
+        "fullatt_block_indexes": [1],
+    },
+}
+"""The layout of Qwen2.5-VL in two layers."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """A student's shape, the lengths of a row, and the rows of a micro-batch."""
+    """A student's shape, and a recipe of one GPU with the lengths that the plan assumes."""
 
     name: str
     config: dict[str, Any]
-    plan: Plan | None
-    rows: int
-    image_tokens: int
-    prompt_tokens: int
-    response_tokens: int
-    discriminator_rows: int
-    discriminator_tokens: int
+    recipe: Recipe
+    assumed: Assumptions
 
     @classmethod
     def of(cls, student: str) -> Size:
-        """A student of the recipes, with the plan of one GPU for it."""
+        """A student of the recipes."""
         recipe = load_recipe("both", student, hardware="1-gpu-80gb")
-        assumed = assume(recipe)
-        plan = make_plan(recipe, assumed)
-        row = assumed.prompt_tokens + assumed.response_tokens
-        text = assumed.response_tokens + 64
-        return cls(
-            name=student,
-            config=json.loads(resource(f"recipes/models/{student}.json").read_text())["config"],
-            plan=plan,
-            rows=recipe.policy.micro_tokens // row,
-            image_tokens=assumed.image_tokens,
-            prompt_tokens=assumed.prompt_tokens,
-            response_tokens=assumed.response_tokens,
-            discriminator_rows=recipe.discriminator.micro_tokens // text,
-            discriminator_tokens=text,
-        )
+        kept = json.loads(resource(f"recipes/models/{student}.json").read_text(encoding="utf-8"))
+        return cls(student, kept["config"], recipe, assume(recipe))
 
     @classmethod
     def tiny(cls) -> Size:
-        """For a CPU: the same layout, two layers."""
-        text = {
-            "model_type": "qwen2_5_vl_text",
-            "vocab_size": 64,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": [2, 3, 3],
-            },
-        }
-        vision = {
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_heads": 2,
-            "in_channels": 3,
-            "patch_size": 14,
-            "temporal_patch_size": 2,
-            "spatial_merge_size": 2,
-            "out_hidden_size": 32,
-            "fullatt_block_indexes": [1],
-        }
-        config = {"model_type": "qwen2_5_vl", "text_config": text, "vision_config": vision}
-        config |= {"tie_word_embeddings": True, "image_token_id": 3}
-        return cls("tiny", config, None, 2, 6, 10, 8, 2, 12)
+        """For a CPU: two layers, and micro-batches of two short rows."""
+        lengths = ["data.max_prompt_tokens=10", "data.max_response_tokens=8"]
+        rows = ["policy.micro_tokens=36", "discriminator.micro_tokens=1040"]
+        recipe = load_recipe(
+            "both", "qwen2.5-vl-3b", overrides=[*lengths, *rows], hardware="1-gpu-80gb"
+        )
+        told = ["prompt_tokens=10", "image_tokens=6", "response_tokens=8"]
+        return cls("tiny", TINY, recipe, assume(recipe, told))
+
+    @property
+    def architecture(self) -> Architecture:
+        """The shape as the plan reads it."""
+        return read_architecture(self.config, self.name)
+
+    @property
+    def memory(self) -> Memory:
+        """What the plan says."""
+        return plan_memory(self.recipe, self.architecture, self.assumed)
+
+    @property
+    def policy_rows(self) -> tuple[int, int]:
+        """Rows of the policy's micro-batch, and tokens of each."""
+        length = self.assumed.prompt_tokens + self.assumed.response_tokens
+        return self.recipe.policy.micro_tokens // length, length
+
+    @property
+    def discriminator_rows(self) -> tuple[int, int]:
+        """The same of the discriminator's."""
+        length = self.assumed.response_tokens + DISCRIMINATOR_WORDS
+        return self.recipe.discriminator.micro_tokens // length, length
 
 
 def build_student(size: Size, device: str, dtype: torch.dtype = torch.float32) -> Any:
-    """The student with random weights, in training mode, with gradient checkpointing."""
+    """The student with random weights, in training mode."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     fields = {key: value for key, value in size.config.items() if key != "model_type"}

@@ -10,7 +10,6 @@ than a borrowed machine has. Written to ``results/bench/gpu.json``, with the mac
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import gc
 import json
 import math
@@ -31,7 +30,6 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from rilbench.errors import UserError
-from rilbench.plan.architecture import read_architecture
 from rilbench.plan.memory import GIB, Trained
 from rilbench.plan.time import discriminator_row, row_flops
 from rilbench.ril.discriminator import discriminator_loss
@@ -59,20 +57,19 @@ def shard(model: Any) -> Any:
 
 def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
     """Forward and backward of Equation 2 over one micro-batch."""
-    length = size.prompt_tokens + size.response_tokens
-    image = model.config.image_token_id
-    tokens = torch.randint(8, size.config["text_config"]["vocab_size"], (size.rows, length))
+    (rows, length), response = size.policy_rows, size.assumed.response_tokens
+    image, pictures = model.config.image_token_id, size.assumed.image_tokens
+    tokens = torch.randint(8, size.config["text_config"]["vocab_size"], (rows, length))
     tokens[tokens == image] = 7
-    tokens[:, 1 : 1 + size.image_tokens] = image
+    tokens[:, 1 : 1 + pictures] = image
     tokens = tokens.to(device)
-    squarest = math.isqrt(size.image_tokens)
-    high = next(n for n in range(squarest, 0, -1) if size.image_tokens % n == 0)
-    grid = torch.tensor([[1, 2 * high, 2 * size.image_tokens // high]] * size.rows, device=device)
+    high = next(n for n in range(math.isqrt(pictures), 0, -1) if pictures % n == 0)
+    grid = torch.tensor([[1, 2 * high, 2 * pictures // high]] * rows, device=device)
     pixels = torch.randn(int(grid.prod(-1).sum()), 3 * 2 * 14 * 14, device=device)
     # Given, so that no version of transformers has to work them out; speed does not depend on them.
-    positions = torch.arange(length, device=device).expand(3, size.rows, -1)
-    advantages = torch.randn(size.rows, device=device)
-    mask = torch.ones(size.rows, size.response_tokens, device=device)
+    positions = torch.arange(length, device=device).expand(3, rows, -1)
+    advantages = torch.randn(rows, device=device)
+    mask = torch.ones(rows, response, device=device)
 
     def update() -> Tensor:
         logits = model(
@@ -83,15 +80,15 @@ def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
             use_cache=False,
         ).logits
         # Row by row and again in the backward, as nothing but the logits is kept in verl either.
-        rows = [
+        each = [
             checkpoint(log_probs, row, own, use_reentrant=False)
             for row, own in zip(logits, tokens, strict=True)
         ]
-        log_prob = torch.stack(rows)[:, -size.response_tokens :]
+        log_prob = torch.stack(each)[:, -response:]
         ref = log_prob.detach() - 0.01
         loss = policy_loss(
             *(log_prob, None, ref, advantages, mask),
-            **{"clip": 0.2, "beta": 0.01, "length_scale": size.response_tokens, "rows": size.rows},
+            **{"clip": 0.2, "beta": 0.01, "length_scale": response, "rows": rows},
         ).loss
         loss.backward()
         return loss.detach()
@@ -106,7 +103,7 @@ def log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 def discriminator_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
     """Forward and backward of Equation 1 over one micro-batch."""
-    shape = (size.discriminator_rows, size.discriminator_tokens)
+    shape = size.discriminator_rows
     tokens = torch.randint(8, size.config["text_config"]["vocab_size"], shape).to(device)
     positions = torch.arange(shape[1], device=device).expand(*shape)
     labels = (torch.arange(shape[0], device=device) % 2).float()
@@ -169,10 +166,8 @@ def speed(found: dict[str, Any], tokens: int, forward: float, peak: float | None
     return found
 
 
-def planned(part: Trained | None, *, step: bool) -> float | None:
+def planned(part: Trained, *, step: bool) -> float:
     """GiB that the plan gives a trained model at its work, without what the GPU reserves."""
-    if part is None:
-        return None
     return round((part.at_work - (0.0 if step else part.optimiser)) / GIB, 2)
 
 
@@ -182,39 +177,37 @@ def one(size: Size, device: str, peak: float | None, memory: float) -> dict[str,
     Raises:
         UserError: it does not fit on this GPU even without AdamW's moments.
     """
-    architecture = read_architecture(size.config, size.name)
-    plan = size.plan
+    architecture, plan = size.architecture, size.memory
+    assert plan.discriminator is not None, "the recipe imitates"
     # With AdamW where all fits, else weights and gradients alone.
-    needs = {
-        step: planned(plan.memory.policy, step=step) if plan else 0.0 for step in (True, False)
-    }
-    if (needs[False] or 0.0) > memory:
-        raise UserError(
-            f"{size.name} needs {needs[False]} GiB without AdamW, {memory:.0f} are free"
-        )
-    step = (needs[True] or 0.0) <= memory
+    least, step = planned(plan.policy, step=False), planned(plan.policy, step=True) <= memory
+    if least > memory:
+        raise UserError(f"{size.name} needs {least} GiB without AdamW, {memory:.0f} are free")
     found: dict[str, Any] = {"student": size.name, "parameters": architecture.parameters}
     found["held"] = "weights, gradients" + (", AdamW's moments" if step else "") + " in float32"
-    sizes = dataclasses.asdict(size)
-    found["rows"] = {key: value for key, value in sizes.items() if isinstance(value, int)}
-    model: Any = shard(build_student(size, device))
-    policy = measure(model, policy_update(model, size, device), device, step=step)
-    length = size.prompt_tokens + size.response_tokens
-    forward = size.rows * row_flops(architecture, plan.assumed) if plan else 0.0
-    found["policy"] = speed(policy, size.rows * length, forward, peak)
-    found["policy"]["planned_gib"] = planned(plan.memory.policy, step=step) if plan else None
-    del model, policy
+
+    def part(
+        model: Any,
+        make: Callable[..., Callable[[], Tensor]],
+        shape: tuple[int, int],
+        forward: float,
+    ) -> dict[str, Any]:
+        measured = measure(model, make(model, size, device), device, step=step)
+        measured |= {"rows": shape[0], "row_tokens": shape[1]}
+        return speed(measured, shape[0] * shape[1], shape[0] * forward, peak)
+
+    student = shard(build_student(size, device))
+    forward = row_flops(architecture, size.assumed)
+    found["policy"] = part(student, policy_update, size.policy_rows, forward)
+    found["policy"]["planned_gib"] = planned(plan.policy, step=step)
+    del student
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
-    model = shard(Discriminator(build_student(size, device).get_decoder()).to(device))
-    update = discriminator_update(model, size, device)
-    discriminator = measure(model, update, device, step=step)
-    tokens = size.discriminator_rows * size.discriminator_tokens
-    each = discriminator_row(plan.recipe, architecture, plan.assumed) if plan else 0.0
-    found["discriminator"] = speed(discriminator, tokens, size.discriminator_rows * each, peak)
-    part = plan.memory.discriminator if plan else None
-    found["discriminator"]["planned_gib"] = planned(part, step=step)
+    judge = shard(Discriminator(build_student(size, device).get_decoder()).to(device))
+    forward = discriminator_row(size.recipe, architecture, size.assumed)
+    found["discriminator"] = part(judge, discriminator_update, size.discriminator_rows, forward)
+    found["discriminator"]["planned_gib"] = planned(plan.discriminator, step=step)
     return found
 
 

@@ -18,21 +18,26 @@ def test_both_updates_run_and_are_written_down(tmp_path):
     command = [sys.executable, HERE / "gpu_update.py", "--tiny", "--out", out]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(HERE.parents[1])})
     (student,) = json.loads(out.read_text())["students"]
-    rows = Size.tiny()
-    assert student["policy"]["tokens"] == rows.rows * (rows.prompt_tokens + rows.response_tokens)
-    assert student["discriminator"]["tokens"] == 2 * rows.discriminator_tokens
-    for part in ("policy", "discriminator"):
-        assert student[part]["tokens_per_second"] > 0
-        assert student[part]["optimiser_seconds"] > 0
+    assert student["parameters"] == Size.tiny().architecture.parameters
+    for part, rows, length in (("policy", 2, 18), ("discriminator", 14, 72)):
+        found = student[part]
+        assert (found["rows"], found["row_tokens"]) == (rows, length)
+        assert found["tokens"] == rows * length
+        assert found["tokens_per_second"] > 0
+        assert found["optimiser_seconds"] > 0
+        assert found["planned_gib"] >= 0
 
 
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_rows_and_the_plan_are_the_recipes(student):
     size = Size.of(student)
-    recipe = size.plan.recipe
-    assert 0 < size.rows * (size.prompt_tokens + size.response_tokens) <= recipe.policy.micro_tokens
-    with_moments, without = (planned(size.plan.memory.policy, step=s) for s in (True, False))
-    moments = 8 * size.plan.student.parameters / 2**30
+    for (rows, length), most in (
+        (size.policy_rows, size.recipe.policy.micro_tokens),
+        (size.discriminator_rows, size.recipe.discriminator.micro_tokens),
+    ):
+        assert 0 < rows * length <= most
+    with_moments, without = (planned(size.memory.policy, step=s) for s in (True, False))
+    moments = 8 * size.architecture.parameters / 2**30
     assert with_moments - without == pytest.approx(moments, abs=0.02)
     # All of the smaller, and of the larger all but the moments, go onto a GPU of 80 GB.
     assert (with_moments if student.endswith("3b") else without) < 78
@@ -46,9 +51,9 @@ def test_utilisation_counts_three_forwards_and_the_fourth_apart():
 
 
 def test_without_a_gpu_it_says_so():
-    if not (script := HERE / "run.sh").stat().st_mode & 0o100:
-        pytest.fail("run.sh is not executable")
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable}
-    done = subprocess.run([script], capture_output=True, text=True, check=False, env=hidden)
+    done = subprocess.run(
+        [HERE / "run.sh"], capture_output=True, text=True, check=False, env=hidden
+    )
     assert done.returncode == 1
     assert "torch sees no GPU" in done.stderr

@@ -37,15 +37,10 @@ def batch(trained):
     rows = load_recipe("both", "nano").policy.micro_rows
     texts, pictures = [], []
     for question in read_questions(nano_folder() / "prompts.parquet")[:rows]:
-        content = []
-        for part in question.parts:
-            if isinstance(part, bytes):
-                pictures.append(Image.open(io.BytesIO(part)).convert("RGB"))
-                content.append({"type": "image"})
-            else:
-                content.append({"type": "text", "text": part})
-        chat = [{"role": "user", "content": content}]
-        prompt = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        pictures += [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
+        prompt = processor.apply_chat_template(
+            question.chat, add_generation_prompt=True, tokenize=False
+        )
         texts.append(prompt + "7" * RESPONSE)  # a digit is a token
     return processor(text=texts, images=pictures, padding=True, return_tensors="pt")
 

@@ -10,12 +10,8 @@ def log_probs(model, processor, question, text, blank=False):
     """Log-probabilities of the tokens of a text after the prompt, and the prompt's tokens."""
     images = [Image.open(io.BytesIO(image)) for image in question.images]
     images = [Image.new("RGB", image.size) if blank else image for image in images]
-    content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
-        for part in question.parts
-    ]
     prompt = processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        question.chat, tokenize=False, add_generation_prompt=True
     )
     batch = processor(text=[prompt + text], images=images, return_tensors="pt")
     count = len(processor.tokenizer.encode(text, add_special_tokens=False))

@@ -38,13 +38,9 @@ def test_it_is_the_processors_own_length(student):
     processor = AutoProcessor.from_pretrained(student)
     whole = []
     for question in questions:
-        parts = question.parts
-        content = [
-            {"type": "image"} if isinstance(p, bytes) else {"type": "text", "text": p}
-            for p in parts
-        ]
-        chat = [{"role": "user", "content": content}]
-        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        text = processor.apply_chat_template(
+            question.chat, add_generation_prompt=True, tokenize=False
+        )
         images = [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
         whole.append(len(processor(text=[text], images=images)["input_ids"][0]))
     assert prompt_lengths(student, questions) == whole

@@ -54,12 +54,8 @@ def mean_loss(questions, model, processor, blank=False):
     for question in questions:
         images = [Image.open(io.BytesIO(image)) for image in question.images]
         images = [Image.new("RGB", image.size) if blank else image for image in images]
-        content = [
-            {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
-            for part in question.parts
-        ]
         prompt = processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            question.chat, tokenize=False, add_generation_prompt=True
         )
         text = f"{prompt}{question.answer}<|im_end|>\n"
         batch = processor(text=[text], images=images, return_tensors="pt")

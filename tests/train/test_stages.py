@@ -37,6 +37,8 @@ def test_collecting_alone_and_going_on_finds_it(tmp_path, monkeypatch):
         command = ["train", "--recipe", "72b", "--student", "nano", "--run", "r", "--collect-only"]
         for name in ("72b", "student"):
             command += ["--set", f"collection.endpoints.{name}=teacher@{teacher.url}"]
+        # GPUs that are not here, and a judge that is not up: for the loop, which is elsewhere.
+        command += ["--hardware", "1-gpu-80gb", "--set", "judge.url=http://127.0.0.1:9/v1"]
         command += ["--set", "collection.teacher_responses=2"]
         command += ["--set", "collection.student_responses=1"]
         said = [CliRunner().invoke(app, [*command, *more]) for more in ([], ["--resume"])]

@@ -130,12 +130,8 @@ def response_log_softmax(question, row, blank=False):
     processor = AutoProcessor.from_pretrained(path)
     images = [Image.open(io.BytesIO(image)) for image in question.images]
     images = [Image.new("RGB", image.size) if blank else image for image in images]
-    content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
-        for part in question.parts
-    ]
     prompt = processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        question.chat, tokenize=False, add_generation_prompt=True
     )
     end = processor.tokenizer.eos_token if row["finished"] else ""
     text = prompt + row["response"] + end

@@ -90,13 +90,9 @@ def greedy(checkpoint: Path, questions: list[Question]) -> float:
     model, processor = load(checkpoint)
     right = 0
     for question in questions:
-        parts = question.parts
-        content = [
-            {"type": "image"} if isinstance(p, bytes) else {"type": "text", "text": p}
-            for p in parts
-        ]
-        chat = [{"role": "user", "content": content}]
-        text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        text = processor.apply_chat_template(
+            question.chat, add_generation_prompt=True, tokenize=False
+        )
         images = [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
         inputs = processor(text=[text], images=images, return_tensors="pt")
         with torch.no_grad():
