@@ -35,8 +35,8 @@ LIMITS = {"table": 1.0, "compare": 1.0, "check": 2.0}
 
 VERBS = {"table": ["table"], "compare": ["compare", "1", "2"], "check": ["check"]}
 ENTRY = [sys.executable, "-c", "from rilbench.cli import main; main()"]
-LEAST = 0.01
-"""Seconds; what is faster counts as this in a growth, which else would be noise over noise."""
+LEAST = 0.05
+"""Seconds; of what is faster no growth is told, since it would be noise over noise."""
 
 QUESTIONS = {
     "AI2D": 3088,
@@ -192,10 +192,10 @@ def measure(verb: str, path: Path, least: Path) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in figures.items()}
 
 
-def growth(taken: dict[str, dict[str, float]]) -> list[float]:
-    """How many times longer each size takes than the one before."""
-    found = [max(figures["seconds"], LEAST) for figures in taken.values()]
-    return [round(more / less, 1) for less, more in pairwise(found)]
+def growth(taken: dict[str, dict[str, float]]) -> list[float | None]:
+    """How many times longer each size takes than the one before; None where that cannot be told."""
+    found = [figures["seconds"] for figures in taken.values()]
+    return [round(b / a, 1) if min(a, b) >= LEAST else None for a, b in pairwise(found)]
 
 
 def main() -> None:
