@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from rilbench.keys import without_keys
+from rilbench.api_keys import without_keys
 
 #: Of a training process. It sets how many threads it uses; they must not spin while they wait, or
 #: two processes on two cores spend most of their time on that (an `exp` of 700 numbers: 1.4 ms).

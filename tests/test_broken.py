@@ -48,7 +48,7 @@ UNIT = {
         "train/cpu_rollout.py",
         "images = [image for request in batch for image in request.images]",
         "images = []",
-        "tests/train/test_cpu_rollout.py::"
+        "tests/train/verl/test_cpu_rollout.py::"
         "test_questions_with_one_and_with_two_pictures_share_a_batch",
         "assert",
     ),

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from command import refused, run
 
-from rilbench.locations import nano_folder
-from rilbench.recipe import load_recipe
-from rilbench.train.stages import open_run
+from rilbench.config import load_recipe
+from rilbench.paths import nano_folder
+from rilbench.train.pipeline.stages import open_run
 
 
 def test_help_imports_nothing_heavy(tmp_path):

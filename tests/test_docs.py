@@ -11,15 +11,15 @@ import typer
 from typer.testing import CliRunner
 
 from rilbench.cli import app
+from rilbench.config import all_keys
+from rilbench.data.question_files import read_questions
 from rilbench.evaluate.suite import SUITES
-from rilbench.lab.row import read_row
+from rilbench.lab.run_result import read_row
 from rilbench.lab.to_ledger import record_rows
 from rilbench.ledger import Ledger
-from rilbench.recipe import all_keys
-from rilbench.table.paper import main_rows
+from rilbench.table.paper_rows import main_rows
 from rilbench.table.render import FORMATS, render
-from rilbench.table.rows import Table
-from rilbench.teachers.questions import read_questions
+from rilbench.table.types import Table
 
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "results" / "nano" / "rows"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rilbench.check.bounds import (
+from rilbench.check.metrics import MEAN, Cell
+from rilbench.check.thresholds import (
     ALPHA,
     DROP,
     REPETITIONS,
@@ -20,7 +21,6 @@ from rilbench.check.bounds import (
     power,
     seeded,
 )
-from rilbench.check.cells import MEAN, Cell
 from rilbench.errors import UserError
 from rilbench.ledger.records import Evaluation
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 from rilbench.check.baseline import Baseline, Entry
-from rilbench.check.bounds import Bound
-from rilbench.check.cells import LOWER_IS_BETTER, MEAN, TRAINING, Cell, Measured, story
+from rilbench.check.metrics import LOWER_IS_BETTER, MEAN, TRAINING, Cell, Measured, story
+from rilbench.check.thresholds import Bound
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run, Score, latest
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.check.baseline import Baseline, Entry, Reason, merged, read_baseline, write_baseline
-from rilbench.check.bounds import DROP, MIN_SEEDS, POWER, power
-from rilbench.check.cells import MEAN, TRAINING, Cell, Measured, story
 from rilbench.check.compare import chosen, unlike, with_runs
+from rilbench.check.metrics import MEAN, TRAINING, Cell, Measured, story
+from rilbench.check.thresholds import DROP, MIN_SEEDS, POWER, power
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger, latest, utc_now
 

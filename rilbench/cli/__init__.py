@@ -10,16 +10,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from rilbench import __version__
-from rilbench.cli.checking import check
+from rilbench.cli.check import check
 from rilbench.cli.data import data_app
 from rilbench.cli.doctor import doctor
-from rilbench.cli.evaluation import evaluate, kits_app
-from rilbench.cli.importing import import_
-from rilbench.cli.laboratory import lab_app, nano_app
-from rilbench.cli.planning import plan
+from rilbench.cli.eval import evaluate, kits_app
+from rilbench.cli.import_results import import_
+from rilbench.cli.lab import lab_app, nano_app
+from rilbench.cli.plan import plan
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
-from rilbench.cli.training import train
+from rilbench.cli.train import train
 from rilbench.errors import UserError, UserNotice
 
 _REMEDIES = {

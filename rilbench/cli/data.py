@@ -13,8 +13,8 @@ from rilbench.cli.options import Data, print_table
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
-    from rilbench.questions.importing import Format
-    from rilbench.questions.scoring import Scorer
+    from rilbench.data.importer import Format
+    from rilbench.data.logprob_scores import Scorer
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -30,7 +30,7 @@ def data_check(
     data: Data = None,
 ) -> None:
     """Say which data files are there, and whether they are the published ones."""
-    from rilbench.evaluate.listing import data_table
+    from rilbench.evaluate.cli_tables import data_table
 
     table, missing = data_table(suite, data, kit)
     print_table(table)
@@ -44,8 +44,8 @@ def data_mmvetv2(
     data: Data = None,
 ) -> None:
     """Put MM-Vet v2 into VLMEvalKit's format, which the kit has no file of."""
+    from rilbench.evaluate.convert_mmvet_v2 import convert_mmvetv2
     from rilbench.evaluate.data import data_folder
-    from rilbench.evaluate.mmvetv2 import convert_mmvetv2
     from rilbench.evaluate.suite import find_suite
 
     typer.echo(f"written: {convert_mmvetv2(source, data_folder(find_suite('paper'), data))}")
@@ -75,7 +75,7 @@ def data_import(
     ] = None,
 ) -> None:
     """Make a file of questions from another format; what cannot be read is skipped and told."""
-    from rilbench.questions.importing import import_questions
+    from rilbench.data.importer import import_questions
 
     if turns not in ("first", "all"):
         raise UserError(f"--turns {turns} is not known; use first or all")
@@ -106,9 +106,9 @@ def _format(
     split: str,
     name: str | None,
 ) -> Format:
-    from rilbench.questions.hub import Hub
-    from rilbench.questions.importing import Jsonl
-    from rilbench.questions.llava import Llava
+    from rilbench.data.import_hf import Hub
+    from rilbench.data.import_llava import Llava
+    from rilbench.data.importer import Jsonl
 
     if kind not in ("llava", "hf", "jsonl"):
         raise UserError(f"--from {kind} is not known; use llava, hf or jsonl")
@@ -156,8 +156,8 @@ def data_select(
 ) -> None:
     """Choose the questions to train on by the student's log-probability and by length."""
     from rilbench.cli.options import write_whole
-    from rilbench.locations import locate
-    from rilbench.questions.selection import Rule, select
+    from rilbench.data.select import Rule, select
+    from rilbench.paths import locate
 
     rule = Rule(keep, easiest, hardest, seed)
     if batch < 1:
@@ -177,10 +177,10 @@ def data_select(
 
 def _scorer(student: str | None, settings: list[str]) -> Scorer:
     from rilbench.checkpoint import inspect_checkpoint
-    from rilbench.hardware import has_gpu
-    from rilbench.locations import locate
-    from rilbench.questions.scoring import Limits, Scorer
-    from rilbench.recipe import load_recipe
+    from rilbench.config import load_recipe
+    from rilbench.data.logprob_scores import Limits, Scorer
+    from rilbench.devices import has_gpu
+    from rilbench.paths import locate
 
     recipe = load_recipe("both", student, None, settings)
     if recipe.hardware.device == "cuda" and not has_gpu():
@@ -210,12 +210,12 @@ def data_overlap(
 ) -> None:
     """Show which questions the benchmarks ask, too, or show the pictures of."""
     from rilbench.cli.options import write_whole
+    from rilbench.data.contamination.overlap import BY, Benchmarks, find_overlap
+    from rilbench.data.contamination.render import overlap_json, overlap_table
+    from rilbench.data.question_files import iter_questions
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
-    from rilbench.locations import locate
-    from rilbench.questions.overlap import BY, Benchmarks, find_overlap
-    from rilbench.questions.view import overlap_json, overlap_table
-    from rilbench.teachers.questions import iter_questions
+    from rilbench.paths import locate
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")

@@ -34,8 +34,8 @@ def report(
 ) -> None:
     """One page for a browser: scores, curves, and every question with its answers."""
     from rilbench.ledger import Ledger, default_db
-    from rilbench.report.model import gather
     from rilbench.report.page import check_place, write_report
+    from rilbench.report.report_data import gather
 
     if not 0 <= pictures <= 100:
         raise UserError(f"--pictures {pictures:g} is not between 0 and 100 megabytes")

@@ -87,7 +87,7 @@ def compare(
     """How two evaluations differ, how sure that is, and which questions make the difference."""
     from rilbench.ledger import Ledger, default_db
     from rilbench.table.comparison import read_comparison
-    from rilbench.table.comparison_view import as_json, show
+    from rilbench.table.render_comparison import as_json, show
 
     if format_ not in ("rich", "json"):
         raise UserError(f"--format {format_} is not known; use rich or json")
@@ -110,7 +110,7 @@ def show(
 ) -> None:
     """The training runs and evaluations in the ledger; or one of them in full."""
     from rilbench.ledger import Ledger, default_db
-    from rilbench.table import show as showing
+    from rilbench.table import inspect_ledger as showing
 
     if format_ not in ("rich", "json"):
         raise UserError(f"--format {format_} is not known; use rich or json")

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from rilbench.devices import gpus
 from rilbench.doctor.finding import Finding, State
 from rilbench.evaluate.data import data_folder
 from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite
-from rilbench.hardware import gpus
 from rilbench.resources import resource
 
 _PACKAGES = ("torch", "torchvision", "transformers", "verl", "ray")

@@ -15,10 +15,10 @@ from typing import Literal
 
 from rilbench.errors import UserError
 from rilbench.evaluate.kits import find_kit
-from rilbench.evaluate.kits.process import KitProcess, kit_environment
 from rilbench.evaluate.kits.vlmevalkit import VLMEvalKit
+from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
-from rilbench.locations import nano_folder
+from rilbench.paths import nano_folder
 
 State = Literal["published", "look-alike", "unverified", "missing"]
 """The file that the kit knows by its hash; the laboratory's; another; none."""

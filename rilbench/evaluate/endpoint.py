@@ -6,9 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from rilbench.api_keys import ENDPOINT_KEY, endpoint_key
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.errors import UserError
-from rilbench.keys import ENDPOINT_KEY, endpoint_key
 from rilbench.serving import first_model, is_transformers, named_server
 
 

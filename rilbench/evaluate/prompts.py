@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.kits import find_kit
-from rilbench.evaluate.kits.adapter import prompts_job
-from rilbench.evaluate.kits.process import KitProcess
-from rilbench.evaluate.pixels import AS_IS, Pixels
+from rilbench.evaluate.kits.base import prompts_job
+from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 from rilbench.serving import Message, image_part, text_part
 

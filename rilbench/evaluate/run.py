@@ -11,24 +11,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
-from rilbench.evaluate.answers import AnswerFile, ask, open_answers
+from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
 from rilbench.evaluate.data import data_states, ensure_data
 from rilbench.evaluate.endpoint import Endpoint, find_endpoint
-from rilbench.evaluate.hub import write_hub
-from rilbench.evaluate.judging import RunningJudge, rule_judge_name
-from rilbench.evaluate.kit import Kit
-from rilbench.evaluate.kits.adapter import read_scores, score_job
+from rilbench.evaluate.judge_session import RunningJudge, rule_judge_name
+from rilbench.evaluate.kit_session import Kit
+from rilbench.evaluate.kits.base import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
-from rilbench.evaluate.offline import OfflineModel, answer_in_batches
-from rilbench.evaluate.plan import MODEL_PROMPTS, Plan
+from rilbench.evaluate.kits.worker_process import KitProcess
+from rilbench.evaluate.options import MODEL_PROMPTS, Plan
 from rilbench.evaluate.prompts import PromptSet, Question
-from rilbench.evaluate.record import Story, to_evaluation
+from rilbench.evaluate.provenance import Story, to_evaluation
+from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
-from rilbench.keys import endpoint_key
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.serving import ChatClient, Sampling, serve
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import aiohttp
 
+from rilbench.api_keys import NO_KEY, without_key
 from rilbench.errors import UserError
-from rilbench.journal import append_journal, read_journal
+from rilbench.jsonl_log import append_journal, read_journal
 from rilbench.judge.prompt import judge_messages, parse_verdict
-from rilbench.keys import NO_KEY, without_key
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 _TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})

@@ -27,9 +27,9 @@ from typing import Any, TypeVar
 import aiohttp
 from aiohttp import web
 
+from rilbench.api_keys import JUDGE_KEY, NO_KEY, without_key
 from rilbench.errors import UserError
-from rilbench.journal import append_journal, read_journal
-from rilbench.keys import JUDGE_KEY, NO_KEY, without_key
+from rilbench.jsonl_log import append_journal, read_journal
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 _TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})

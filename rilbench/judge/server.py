@@ -25,12 +25,12 @@ from typing import Any
 
 from aiohttp import web
 
+from rilbench.api_keys import without_keys
 from rilbench.errors import UserError
 from rilbench.judge.mathvista import read_mathvista_prompt
 from rilbench.judge.mmvet import read_mmvet_prompt
 from rilbench.judge.prompt import read_judge_messages
 from rilbench.judge.rules import extract, grade, is_right
-from rilbench.keys import without_keys
 
 RULE_JUDGE = "rilbench-rule-judge-1"
 """The judge's name; the number goes up whenever a rule changes a verdict."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
+from rilbench.config import METHODS, Recipe, all_keys, known, load_recipe
 from rilbench.errors import UserError
-from rilbench.lab.yaml_lines import LineReader, Scalar
-from rilbench.recipe import METHODS, Recipe, all_keys, known, load_recipe
+from rilbench.lab.yaml_with_lines import LineReader, Scalar
 
 SPLITS = ("dev", "test")
 STUDENT = "student"

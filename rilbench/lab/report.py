@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rilbench.lab import tables
+from rilbench.lab import report_tables as tables
 from rilbench.lab.claims import CLAIMS
 from rilbench.lab.experiment import Experiment, read_experiment
-from rilbench.lab.figures import draw_all
-from rilbench.lab.findings import Finding, findings
-from rilbench.lab.places import Places
-from rilbench.lab.row import Row, read_rows, row_file
-from rilbench.lab.styles import Styles, read_styles
-from rilbench.lab.tuned import Tuned, read_tuned
+from rilbench.lab.grid_choice import Tuned, read_tuned
+from rilbench.lab.lab_paths import Places
+from rilbench.lab.plots import draw_all
+from rilbench.lab.run_result import Row, read_rows, row_file
+from rilbench.lab.style_probe import Styles, read_styles
+from rilbench.lab.verdicts import Finding, findings
 from rilbench.resources import resource
 
 EXPERIMENTS = ("grid", "headline", "longer", "ablations")

@@ -21,14 +21,14 @@ from typing import Any
 
 import yaml
 
+from rilbench.config.schema import METHODS
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import NANO_DEV, Benchmark, Dataset, suite
-from rilbench.imports.results import Skipped
+from rilbench.importers.types import Skipped
 from rilbench.lab.experiment import STUDENT
-from rilbench.lab.row import FIGURES, Outcomes, Row, read_row
+from rilbench.lab.run_result import FIGURES, Outcomes, Row, read_row
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
-from rilbench.locations import nano_folder
-from rilbench.settings import METHODS
+from rilbench.paths import nano_folder
 
 NOT_KEPT = "not kept"
 """In the place of why a response ended."""
@@ -305,7 +305,7 @@ def _questions(benchmark: Benchmark, outcomes: Outcomes, split: str) -> _Questio
 
 
 def _row_hash_of(questions: _Questions) -> str:
-    """As `rilbench.lab.row.outcomes` makes it."""
+    """As `rilbench.lab.run_result.outcomes` makes it."""
     return _sha256("\n".join([questions.data_sha256, *questions.ids]))[:8]
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from rilbench.errors import UserError, UserNotice
 from rilbench.ledger.records import Evaluation, Run, Sample, Score
 from rilbench.ledger.schema import is_current, migrate, version
-from rilbench.locations import may_write
+from rilbench.paths import may_write
 
 _PATIENCE = 60.0  # seconds that a writer waits for another
 _SECRETS = ("api_key", "key", "token", "password", "secret", "authorization")

@@ -6,7 +6,7 @@ import csv
 import sqlite3
 from collections.abc import Iterator
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.resources import resource
 
 MAIN, OPEN, LARGE, ABLATIONS = (

@@ -206,7 +206,8 @@ class Run:
     Attributes:
         status: "running", "stopped" or "finished".
         family: fingerprint of the recipe without its seed.
-        figures: what the run cost and came to, as JSON values: see `rilbench.train.summary`.
+        figures: what the run cost and came to, as JSON values: see
+            `rilbench.train.pipeline.ledger_summary`.
         curves: one value for each step, by name.
     """
 

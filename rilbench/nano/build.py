@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
+from rilbench.data.question_files import write_questions
 from rilbench.errors import UserError
 from rilbench.nano.data import training_questions, write_benchmarks
-from rilbench.nano.supervised import Course
+from rilbench.nano.sft import Course
 from rilbench.nano.tasks import FAMILIES
-from rilbench.teachers.questions import write_questions
 
 WEAK_72B = ("AI2D", "MathVista", "MM-Vet", "MMMU-Pro", "MMStar", "SEED", "SEED2+")
 """The families in which 72b misreads; 78b misreads in the others."""
@@ -172,8 +172,8 @@ def _train(job: _Job, events: Any) -> None:
     import torch
 
     from rilbench.nano import model as models
-    from rilbench.nano.measure import accuracy, answers, worked_share
-    from rilbench.nano.supervised import train_answers, train_eyes
+    from rilbench.nano.quick_eval import accuracy, answers, worked_share
+    from rilbench.nano.sft import train_answers, train_eyes
 
     torch.set_num_threads(1)
     if job.start is None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from rilbench.nano import pictures
+from rilbench.data import question_files as training
+from rilbench.nano import render_images as pictures
 from rilbench.nano.digits import pools
-from rilbench.nano.pictures import Draw, Picture
 from rilbench.nano.question import LETTERS, Question
+from rilbench.nano.render_images import Draw, Picture
 from rilbench.nano.tasks import FAMILIES, SIDES, STAR, make
-from rilbench.teachers import questions as training
 
 CIRCULAR_OFFSET = 1_000_000
 """MMBench's files give the k-th rotation of question i the index i + k * this."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rilbench.nano.pictures import CELL
+from rilbench.nano.render_images import CELL
 
 if TYPE_CHECKING:
     from transformers import (

@@ -12,7 +12,7 @@ import numpy as np
 
 from rilbench.nano import tasks
 from rilbench.nano.digits import pools
-from rilbench.nano.pictures import CELL
+from rilbench.nano.render_images import CELL
 from rilbench.nano.tasks import FAMILIES
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rilbench.nano import pictures
+from rilbench.nano import render_images as pictures
 from rilbench.nano.digits import Pool
-from rilbench.nano.pictures import COLOURS, DIGITS, SHADED, SHAPES, Draw, Picture
 from rilbench.nano.question import LETTERS, Question
+from rilbench.nano.render_images import COLOURS, DIGITS, SHADED, SHAPES, Draw, Picture
 
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 CHINESE_PLACES = ("左上", "右上", "左下", "右下")

@@ -3,7 +3,7 @@
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions
 from rilbench.plan.fit import check_fit
-from rilbench.plan.report import Plan, make_plan
+from rilbench.plan.run_plan import Plan, make_plan
 
 __all__ = [
     "Architecture",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
-from rilbench.locations import locate
+from rilbench.paths import locate
 from rilbench.resources import resource
 
 LAYOUTS = ("qwen2_5_vl", "internvl", "qwen2")

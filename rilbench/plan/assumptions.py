@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
-from rilbench.settings import Recipe
 
 DEVICES = {80: ("A100-80GB", 312.0, 2039.0), 141: ("H200-141GB", 989.0, 4800.0)}
 """By GiB of memory: what it is taken for, dense bf16 TFLOP/s, GB/s of its memory (data sheets)."""

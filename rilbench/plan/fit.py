@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.memory import GIB, GRADIENT, MOMENTS, WEIGHT
-from rilbench.settings import Recipe
 
 SERVED_SHARE = 0.9
 """Of a device's memory, vLLM's default for a server."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rilbench.config.schema import Recipe
 from rilbench.plan.architecture import Architecture, Tower
 from rilbench.plan.assumptions import Assumptions
-from rilbench.settings import Recipe
 
 GIB = 2**30
 WEIGHT, GRADIENT, MOMENTS = 4, 4, 8

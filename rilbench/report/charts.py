@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.ledger import Run
+from rilbench.report.escaping import label
 from rilbench.report.scores import ScoreRow
-from rilbench.report.text import label
 
 _MOST_POINTS = 1500
 """Of a longer curve every n-th step is drawn."""

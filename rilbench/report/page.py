@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from rilbench import __version__
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
-from rilbench.locations import may_write
-from rilbench.report import payload as payloads
+from rilbench.paths import may_write
+from rilbench.report import page_json as payloads
 from rilbench.report import pictures
 from rilbench.report.charts import Chart, javascript
-from rilbench.report.model import Report
-from rilbench.report.payload import Payload, make_payload
+from rilbench.report.escaping import MINUS, NOTHING, script_json
+from rilbench.report.page_json import Payload, make_payload
+from rilbench.report.report_data import Report
 from rilbench.report.scores import MEAN, Cell, ScoreRow
-from rilbench.report.text import MINUS, NOTHING, script_json
 
 _LONGEST_NAME = 200
 """Bytes; file systems take 255, and the part that is written first has a longer name."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.evaluate.suite import SUITES
 from rilbench.ledger import Evaluation, Ledger, Sample
 from rilbench.report.scores import model_label, suite_label
-from rilbench.report.subjects import ROLES, Subject
+from rilbench.report.selection import ROLES, Subject
 
 Key = tuple[str, str]
 """Benchmark and question id, as a sample has them."""

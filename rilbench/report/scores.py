@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import SUITES
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.ledger.queries import pairs, tallies
-from rilbench.report.subjects import Subject
-from rilbench.report.text import label
+from rilbench.report.escaping import label
+from rilbench.report.selection import Subject
 from rilbench.table.intervals import Tallies
-from rilbench.table.measured import Settings, measured_rows
-from rilbench.table.paired import Paired, paired
-from rilbench.table.paper import PaperCells, main_rows, other_rows
-from rilbench.table.rows import AVERAGE, UNTRAINED, TableRow, minus
+from rilbench.table.measured_rows import Settings, measured_rows
+from rilbench.table.paired_test import Paired, paired
+from rilbench.table.paper_rows import PaperCells, main_rows, other_rows
+from rilbench.table.types import AVERAGE, UNTRAINED, TableRow, minus
 
 MEAN = AVERAGE
 """The last column of a row."""

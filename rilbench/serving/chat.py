@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rilbench.api_keys import NO_KEY, without_key
 from rilbench.errors import UserError
-from rilbench.keys import NO_KEY, without_key
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 Message = dict[str, Any]

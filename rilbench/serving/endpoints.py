@@ -10,8 +10,8 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from rilbench.api_keys import NO_KEY, without_key
 from rilbench.errors import UserError
-from rilbench.keys import NO_KEY, without_key
 
 if TYPE_CHECKING:
     import aiohttp

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
 from rilbench.ledger.queries import tallies
-from rilbench.table.measured import Settings, SuiteColumns, measured_rows
-from rilbench.table.notes import notes
-from rilbench.table.paper import PaperCells, ablation_rows, main_rows, other_rows, same_name
-from rilbench.table.rows import Table, TableRow
+from rilbench.table.footnotes import notes
+from rilbench.table.measured_rows import Settings, SuiteColumns, measured_rows
+from rilbench.table.paper_rows import PaperCells, ablation_rows, main_rows, other_rows, same_name
+from rilbench.table.types import Table, TableRow
 
 
 @dataclass(frozen=True)

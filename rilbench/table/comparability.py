@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from rilbench.table.rows import Origin
+from rilbench.table.types import Origin
 
 _Name = TypeVar("_Name", bound=Hashable)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.ledger.queries import compared
-from rilbench.table.paired import Paired, paired
-from rilbench.table.questions import Difference, differences, find_evaluation, matched
+from rilbench.table.paired_test import Paired, paired
+from rilbench.table.question_diff import Difference, differences, find_evaluation, matched
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.ledger.queries import Tally
 from rilbench.stats import BOOTSTRAP_SEED, Array, Interval, quantile_interval, resampled
-from rilbench.table.rows import Origin
+from rilbench.table.types import Origin
 
 Tallies = Mapping[tuple[int, str], Tally]
 """Counts of outcomes by evaluation and benchmark; see `rilbench.ledger.queries.tallies`."""

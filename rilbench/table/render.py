@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.stats import Interval
-from rilbench.table.lines import ALL, beneath, cross_check, printable, trace, values
-from rilbench.table.rows import AVERAGE, Table, TableRow
+from rilbench.table.formatting import ALL, beneath, cross_check, printable, trace, values
+from rilbench.table.types import AVERAGE, Table, TableRow
 
 _NAMES = ("source", "student", "method", "teacher", "suite")
 
@@ -29,7 +29,7 @@ def render(table: Table, table_format: str, *, colour: bool = False) -> str:
         UserError: there is no such format.
     """
     if table_format == "rich":
-        from rilbench.table.terminal import terminal
+        from rilbench.table.render_rich import terminal
 
         return terminal(table, colour)
     if table_format not in _PLAIN:

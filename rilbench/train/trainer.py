@@ -23,17 +23,11 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 from verl.utils.debug import marked_timer
 
-import rilbench.train.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
+import rilbench.train.verl.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
 from rilbench.errors import UserError
 from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages, judged_advantages
 from rilbench.ril.rewards import continuous_similarity, similarity_reward, total_reward
-from rilbench.train.figures import groups_without_signal, row_figures, token_counts
-from rilbench.train.finite import check_finite, leave_reason
-from rilbench.train.game import DiscriminatorGame
-from rilbench.train.health import warnings
-from rilbench.train.losses import policy_step
-from rilbench.train.reuse import ReusingTrainer
-from rilbench.train.rows import (
+from rilbench.train.batch import (
     Rows,
     by_length,
     in_fixed_order,
@@ -42,8 +36,14 @@ from rilbench.train.rows import (
     read_rows,
     write_record,
 )
-from rilbench.train.step_folder import missing_part, steps_in
-from rilbench.train.workers import DiscriminatorWorker, PolicyWorker
+from rilbench.train.discriminator_trainer import DiscriminatorGame
+from rilbench.train.health import warnings
+from rilbench.train.losses import policy_step
+from rilbench.train.metrics import groups_without_signal, row_figures, token_counts
+from rilbench.train.nan_guard import check_finite, leave_reason
+from rilbench.train.pipeline.step_checkpoint import missing_part, steps_in
+from rilbench.train.verl.workers import DiscriminatorWorker, PolicyWorker
+from rilbench.train.warm_trainer import ReusingTrainer
 
 POLL_SECONDS = 0.05
 """How often to look for finished rollouts; verl's own 2 s would be most of a small step."""

@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rilbench.evaluate.hub import write_hub
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.kits.lmmseval_dataset import write_hub
+from rilbench.evaluate.options import Plan
 from rilbench.evaluate.run import Progress, evaluate
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite
-from rilbench.locations import locate, nano_folder
+from rilbench.paths import locate, nano_folder
 from rilbench.serving import serve
 
 HERE = Path(__file__).parent

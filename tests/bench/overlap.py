@@ -22,10 +22,10 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
+from rilbench.data.contamination.image_hash import print_of
+from rilbench.data.contamination.overlap import Benchmarks, find_overlap
+from rilbench.data.question_files import Question, QuestionWriter, iter_questions
 from rilbench.evaluate.suite import Suite, find_suite
-from rilbench.questions.overlap import Benchmarks, find_overlap
-from rilbench.questions.prints import print_of
-from rilbench.teachers.questions import Question, QuestionWriter, iter_questions
 
 QUESTIONS = 40_000
 PLANTED = 100  # One question in so many.

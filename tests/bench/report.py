@@ -22,7 +22,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.evaluate.suite import find_suite
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
 
@@ -191,8 +191,8 @@ def loads(page: Path) -> dict[str, list[float]]:
 
 def main(number: int = QUESTIONS) -> None:
     """Measure and write the result."""
-    from rilbench.report.model import gather
     from rilbench.report.page import write_report
+    from rilbench.report.report_data import gather
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -10,7 +10,7 @@ from command import refused, run
 from measured import BENCHMARKS, evaluation, seeds, training_run
 
 from rilbench.checkpoint import LABELS_FILE
-from rilbench.locations import locate
+from rilbench.paths import locate
 
 VALUES = dict.fromkeys(BENCHMARKS, 70.0)
 

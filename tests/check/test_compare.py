@@ -6,8 +6,8 @@ import pytest
 from measured import BENCHMARKS, evaluation, score, seeds, training_run
 
 from rilbench.check.baseline import read_baseline
-from rilbench.check.cells import TRAINING
 from rilbench.check.compare import check_ledger, problems
+from rilbench.check.metrics import TRAINING
 from rilbench.check.update import update_baseline
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger

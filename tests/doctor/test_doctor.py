@@ -8,7 +8,8 @@ import pytest
 from command import refused, run
 from fake_judge import fake_judge, says
 
-from rilbench.doctor import machine, reach
+from rilbench.doctor import machine
+from rilbench.doctor import servers as reach
 from rilbench.doctor.finding import tried
 from rilbench.errors import UserError
 

@@ -11,8 +11,8 @@ from bad_server import Reply, bad_server, ssh_port, text
 from one_file import one_file
 
 from rilbench.errors import UserError
-from rilbench.evaluate.answers import AnswerFile, ask, open_answers
 from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.serving import ChatClient, Completion, Sampling, chat
 
 REFUSAL = Reply(401, b"no such key")

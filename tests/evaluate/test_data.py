@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from rilbench.errors import UserError
+from rilbench.evaluate.convert_mmvet_v2 import convert_mmvetv2
 from rilbench.evaluate.data import check_data, data_folder, ensure_data, file_hashes
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.mmvetv2 import convert_mmvetv2
 from rilbench.evaluate.suite import Dataset, Suite, find_suite
-from rilbench.locations import nano_folder
+from rilbench.paths import nano_folder
 
 PAPER = find_suite("paper")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from fake_judge import fake_judge, says
 
+from rilbench.api_keys import ENDPOINT_KEY
 from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import find_endpoint
-from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.options import Plan
 from rilbench.evaluate.run import evaluate_many
-from rilbench.keys import ENDPOINT_KEY
 from rilbench.ledger import Ledger
 
 KEY = "sk-not-to-be-seen"

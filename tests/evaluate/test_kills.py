@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from fake_judge import FakeJudge, fake_judge, says
 
-from rilbench.evaluate.judging import Judge
-from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.judge_session import Judge
+from rilbench.evaluate.options import Plan
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.run import evaluate
 from rilbench.evaluate.suite import find_suite
@@ -49,8 +49,8 @@ def answered(plan: Plan) -> set[Key]:
 
 def started(checkpoint: Path, plan: Plan) -> "subprocess.Popen[bytes]":
     code = (
-        "import sys; from pathlib import Path; from rilbench.evaluate.plan import Plan\n"
-        "from rilbench.evaluate.judging import read_judge\n"
+        "import sys; from pathlib import Path; from rilbench.evaluate.options import Plan\n"
+        "from rilbench.evaluate.judge_session import read_judge\n"
         "from rilbench.evaluate.run import evaluate\n"
         "model, data, work, url, judge, columns = sys.argv[1:]\n"
         "columns = tuple(filter(None, columns.split(',')))\n"

@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 from fake_judge import fake_judge, says
 
+from rilbench.benchmark_names import COLUMNS
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
-from rilbench.columns import COLUMNS
 from rilbench.errors import UserError
-from rilbench.evaluate.answers import open_answers
-from rilbench.evaluate.judging import Judge
-from rilbench.evaluate.kit import Kit
+from rilbench.evaluate.judge_session import Judge
+from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.options import Plan
 from rilbench.evaluate.prompts import PromptSet
+from rilbench.evaluate.responses import open_answers
 from rilbench.evaluate.run import Progress, _Run, evaluate, evaluate_many
 from rilbench.evaluate.suite import find_suite
 from rilbench.judge.server import RULE_JUDGE
@@ -198,7 +198,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 ) -> None:
     plan = Plan("nano", data, tmp_path / "work", db=tmp_path / "scores.db", concurrency=1)
     code = (
-        "from pathlib import Path; from rilbench.evaluate.plan import Plan\n"
+        "from pathlib import Path; from rilbench.evaluate.options import Plan\n"
         "from rilbench.evaluate.run import evaluate\n"
         f"work = Path({str(plan.work)!r})\n"
         f"evaluate(Path({str(checkpoint)!r}), Plan('nano', Path({str(data)!r}), work))"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from fake_judge import FakeJudge, fake_judge, says
 
-from rilbench.evaluate.judging import Judge
-from rilbench.evaluate.kit import Kit
+from rilbench.evaluate.image_resize import Pixels
+from rilbench.evaluate.judge_session import Judge
+from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.pixels import Pixels
-from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.options import Plan
 from rilbench.evaluate.run import evaluate
 from rilbench.ledger import Ledger
 

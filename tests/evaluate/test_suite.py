@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import SUITES, find_suite, suite, suite_columns
 from rilbench.resources import resource

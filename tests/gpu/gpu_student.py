@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from rilbench.config import load_recipe
+from rilbench.config.schema import Recipe
 from rilbench.plan.architecture import Architecture, read_architecture
 from rilbench.plan.assumptions import Assumptions, assume
 from rilbench.plan.memory import DISCRIMINATOR_WORDS, Memory, plan_memory
-from rilbench.recipe import load_recipe
 from rilbench.resources import resource
-from rilbench.settings import Recipe
 
 TINY = {
     "model_type": "qwen2_5_vl",

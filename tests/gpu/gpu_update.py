@@ -30,11 +30,11 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from rilbench.errors import UserError
+from rilbench.plan.compute_cost import discriminator_row, row_flops
 from rilbench.plan.memory import GIB, Trained
-from rilbench.plan.time import discriminator_row, row_flops
 from rilbench.ril.discriminator import discriminator_loss
 from rilbench.ril.policy import policy_loss
-from rilbench.train.discriminator_model import Discriminator
+from rilbench.train.verl.discriminator_model import Discriminator
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "bench" / "gpu.json"

@@ -106,7 +106,7 @@ def discriminator():
     """One of two layers with M-RoPE, as the paper's first student family has it."""
     from gpu_student import Size, build_student
 
-    from rilbench.train.discriminator_model import Discriminator
+    from rilbench.train.verl.discriminator_model import Discriminator
 
     torch.manual_seed(0)
     model = Discriminator(build_student(Size.tiny(), "cpu").get_decoder())

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from rilbench.columns import COLUMNS
-from rilbench.lab.row import Cost, Failure, Outcomes, Row
+from rilbench.benchmark_names import COLUMNS
+from rilbench.lab.run_result import Cost, Failure, Outcomes, Row
 
 QUESTIONS = 120
 EASE = np.random.default_rng(7).uniform(size=(len(COLUMNS), QUESTIONS))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.lab.experiment import read_experiment
 from rilbench.resources import resource

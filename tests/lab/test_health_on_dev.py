@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from rilbench.columns import COLUMNS
-from rilbench.lab.row import read_rows
-from rilbench.lab.tables import warned
+from rilbench.benchmark_names import COLUMNS
+from rilbench.lab.report_tables import warned
+from rilbench.lab.run_result import read_rows
 
 ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
 LOST = -5.0  # points of the mean over the 14, on dev

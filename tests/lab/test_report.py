@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from rilbench.lab.experiment import read_experiment
-from rilbench.lab.places import Places
+from rilbench.lab.grid_choice import choose, write_tuned
+from rilbench.lab.lab_paths import Places
 from rilbench.lab.report import EXPERIMENTS, render, write_report
-from rilbench.lab.row import read_rows, write_row
-from rilbench.lab.tuned import choose, write_tuned
+from rilbench.lab.run_result import read_rows, write_row
 from rilbench.resources import resource
 
 ROOT = Path(__file__).parents[2]

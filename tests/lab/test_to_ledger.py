@@ -6,10 +6,10 @@ import pytest
 
 from rilbench.evaluate.suite import suite_columns
 from rilbench.lab.experiment import Job, RunSpec
-from rilbench.lab.row import Outcomes, read_row
+from rilbench.lab.run_result import Outcomes, read_row
 from rilbench.lab.to_ledger import NOT_KEPT, family, labels, record_rows, to_evaluation, to_run
 from rilbench.ledger import Ledger
-from rilbench.table.measured import Settings, measured_rows
+from rilbench.table.measured_rows import Settings, measured_rows
 
 ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
 SPEC = RunSpec("ril-both", "ril-both", method="ril")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.paper import ABLATIONS, LARGE, MAIN, OPEN
 from rilbench.ledger.queries import Pair, compared, pairs, paper_scores, tallies

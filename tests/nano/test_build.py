@@ -4,11 +4,11 @@ from dataclasses import asdict
 import pytest
 
 from rilbench.checkpoint import inspect_checkpoint
+from rilbench.data.question_files import read_questions
 from rilbench.errors import UserError
-from rilbench.locations import nano_folder
 from rilbench.nano.build import COURSES, SHIPPED, build
 from rilbench.nano.data import BENCHMARK_FILES
-from rilbench.teachers.questions import read_questions
+from rilbench.paths import nano_folder
 
 
 def test_what_ships_is_complete_and_small():

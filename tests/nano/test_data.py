@@ -16,8 +16,8 @@ from rilbench.nano.data import (
     write_benchmarks,
 )
 from rilbench.nano.digits import POOL_SIZES, pools, scans
-from rilbench.nano.pictures import GLYPHS
 from rilbench.nano.question import LETTERS
+from rilbench.nano.render_images import GLYPHS
 from rilbench.nano.tasks import FAMILIES, make
 
 PICTURES = 60

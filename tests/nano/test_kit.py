@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from rilbench.data.question_files import PLACEHOLDER
+from rilbench.data.question_files import Question as TrainingQuestion
 from rilbench.evaluate.kits import find_kit
-from rilbench.evaluate.kits.adapter import read_scores, score_job
+from rilbench.evaluate.kits.base import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.suite import find_suite
 from rilbench.judge.server import RULE_JUDGE, rule_judge
 from rilbench.nano.data import BENCHMARK_FILES, benchmark_questions, write_benchmarks
-from rilbench.teachers.questions import PLACEHOLDER
-from rilbench.teachers.questions import Question as TrainingQuestion
 
 QUESTIONS = 12
 KIT = find_kit("vlmevalkit")

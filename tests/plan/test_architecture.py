@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rilbench.errors import UserError
-from rilbench.locations import nano_folder
+from rilbench.paths import nano_folder
 from rilbench.plan.architecture import find_architecture, read_architecture
 from rilbench.resources import resource
 
@@ -65,7 +65,7 @@ def test_the_laboratorys_models(name):
 
 
 def test_every_student_teacher_and_judge_is_kept():
-    from rilbench.recipe import known, load_recipe
+    from rilbench.config import known, load_recipe
 
     for student in known("students"):
         recipe = load_recipe("both", student)

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rilbench.cli import app
+from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
 from rilbench.plan import make_plan
 from rilbench.plan.assumptions import Assumptions, assume
-from rilbench.recipe import METHODS, known, load_recipe
 
 RUNNER = CliRunner()
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
 from rilbench.plan import check_fit, find_architecture
 from rilbench.plan.fit import devices_of_server, devices_to_serve, refusals
-from rilbench.recipe import METHODS, known, load_recipe
 from rilbench.resources import resource
 
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from saved_memory import saved_by, size
 
-from rilbench.locations import nano_folder
+from rilbench.config import load_recipe
+from rilbench.data.question_files import read_questions
 from rilbench.nano.model import load
+from rilbench.paths import nano_folder
 from rilbench.plan import find_architecture, make_plan
 from rilbench.plan.assumptions import assume
-from rilbench.recipe import load_recipe
-from rilbench.teachers.questions import read_questions
-from rilbench.train.discriminator_model import load_discriminator
+from rilbench.train.verl.discriminator_model import load_discriminator
 
 STUDENT = nano_folder() / "restyled"
 RESPONSE = 48

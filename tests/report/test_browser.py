@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 from report_place import HOSTILE, Place, evaluation, make_place, png, sample
 
 from rilbench.ledger import Ledger
-from rilbench.report.model import gather
 from rilbench.report.page import write_report
+from rilbench.report.report_data import gather
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
@@ -46,7 +46,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _more(place: Place) -> None:
-    from rilbench.teachers.questions import Question, write_questions
+    from rilbench.data.question_files import Question, write_questions
 
     samples = [
         sample("MMStar", str(i), stem=f"Question {i}", score=float(i % 2)) for i in range(MANY)

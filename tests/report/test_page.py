@@ -18,8 +18,8 @@ from report_place import HOSTILE, Place, evaluation, make_place, run, sample
 
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
-from rilbench.report.model import gather
 from rilbench.report.page import check_place, render, write_report
+from rilbench.report.report_data import gather
 
 SCRIPTS = ["", "application/json", "text/plain", "", "application/json", "text/plain"]
 """The page's own, by type: theme, specifications, questions, script, pictures, charts."""

@@ -11,11 +11,11 @@ from PIL import Image
 from report_place import HOSTILE, Place, evaluation, outcomes, png, sample
 
 from rilbench.ledger import Ledger
-from rilbench.report import payload
-from rilbench.report.payload import Steps, make_payload
+from rilbench.report import page_json as payload
+from rilbench.report.page_json import Steps, make_payload
 from rilbench.report.pictures import LEFT_OUT, UNREADABLE, Pictures, scaled
 from rilbench.report.questions import GONE, QuestionSet, by_need, question_sets
-from rilbench.report.subjects import find_subjects
+from rilbench.report.selection import find_subjects
 
 
 def sets(place: Place, *names: str) -> list[QuestionSet]:

@@ -21,16 +21,16 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.utils import tensordict_utils as tu
 
 from rilbench.checkpoint import inspect_checkpoint
-from rilbench.recipe import load_recipe
-from rilbench.teachers.questions import read_questions
-from rilbench.train.agent_loop import RILAgentLoop
-from rilbench.train.agent_worker import AgentLoopWorker
-from rilbench.train.layouts import Questions, StudentModel, has_mrope
-from rilbench.train.rows import nested
-from rilbench.train.run_folder import open_run
-from rilbench.train.verl_config import agent_loop_part, compose
-from rilbench.train.verl_data import prepare_data
-from rilbench.train.workers import PolicyWorker
+from rilbench.config import load_recipe
+from rilbench.data.question_files import read_questions
+from rilbench.train.batch import nested
+from rilbench.train.pipeline.prepare_data import prepare_data
+from rilbench.train.pipeline.run_folder import open_run
+from rilbench.train.rollout import RILAgentLoop
+from rilbench.train.verl.config import agent_loop_part, compose
+from rilbench.train.verl.model_families import Questions, StudentModel, has_mrope
+from rilbench.train.verl.rollout_worker import AgentLoopWorker
+from rilbench.train.verl.workers import PolicyWorker
 
 
 def configuration(model):

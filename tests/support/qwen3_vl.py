@@ -15,7 +15,7 @@ def write_student(folder: Path) -> Path:
         Qwen3VLVideoProcessor,
     )
 
-    from rilbench.locations import locate
+    from rilbench.paths import locate
 
     nano = AutoProcessor.from_pretrained(locate("nano:restyled"))
     tokenizer = nano.tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Score, utc_now
 from rilbench.table.build import Choice, build_table, read_columns

@@ -14,8 +14,8 @@ from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.queries import Pair
 from rilbench.table.comparison import read_comparison
-from rilbench.table.comparison_view import as_json, show
-from rilbench.table.paired import paired
+from rilbench.table.paired_test import paired
+from rilbench.table.render_comparison import as_json, show
 
 BASE = Evaluation(
     **{"path": "p", "fingerprint": "base", "student": "s", "method": "base", "teacher": "none"},

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.columns import COLUMNS
+from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Score
 from rilbench.resources import resource
 from rilbench.table import render as rendering
-from rilbench.table.measured import Settings, measured_rows
-from rilbench.table.notes import notes
-from rilbench.table.paper import main_rows
+from rilbench.table.footnotes import notes
+from rilbench.table.measured_rows import Settings, measured_rows
+from rilbench.table.paper_rows import main_rows
 from rilbench.table.render import FORMATS
-from rilbench.table.rows import Table, TableRow
+from rilbench.table.types import Table, TableRow
 
 NANO = ("MMStar", "MMB", "ChartQA", "MM-Vet")
 ESCAPE = "\x1b"

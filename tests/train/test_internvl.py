@@ -11,8 +11,8 @@ from direct import log_probs
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rilbench.checkpoint import inspect_checkpoint
-from rilbench.locations import locate
-from rilbench.teachers.questions import read_questions, write_questions
+from rilbench.data.question_files import read_questions, write_questions
+from rilbench.paths import locate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SCRIPT = Path(sys.executable).parent / "rilbench"

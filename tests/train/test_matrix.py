@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
-from rilbench.locations import nano_folder
-from rilbench.recipe import METHODS, known, load_recipe
-from rilbench.train.verl_config import compose, overrides, validate
-from rilbench.train.verl_sft_config import compose_sft
+from rilbench.paths import nano_folder
+from rilbench.train.verl.config import compose, overrides, validate
+from rilbench.train.verl.sft_config import compose_sft
 
 RUN = Path("runs/r")
 MODEL = str(nano_folder() / "restyled")  # verl's dataclasses open a model's folder

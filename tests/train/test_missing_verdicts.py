@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rilbench.errors import UserError
-from rilbench.train.finite import STOPPED
-from rilbench.train.rows import Rows
+from rilbench.train.batch import Rows
+from rilbench.train.nan_guard import STOPPED
 from rilbench.train.trainer import RILTrainer
 
 NAN = math.nan

@@ -10,10 +10,10 @@ import pytest
 from qwen3_vl import write_student
 
 from rilbench.checkpoint import inspect_checkpoint
-from rilbench.locations import locate
+from rilbench.data.question_files import write_questions
 from rilbench.nano.data import training_questions
+from rilbench.paths import locate
 from rilbench.serving import serve
-from rilbench.teachers.questions import write_questions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 BIN = Path(sys.executable).parent

@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from rilbench.checkpoint import inspect_checkpoint
-from rilbench.locations import locate, nano_folder
-from rilbench.teachers.questions import read_questions, write_questions
+from rilbench.data.question_files import read_questions, write_questions
+from rilbench.paths import locate, nano_folder
 
 SCRIPT = Path(sys.executable).parent / "rilbench"
 STEPS, QUESTIONS, G = 4, 4, 4

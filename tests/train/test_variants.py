@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from rilbench.checkpoint import inspect_checkpoint
-from rilbench.locations import locate
-from rilbench.teachers.questions import read_questions, write_questions
+from rilbench.data.question_files import read_questions, write_questions
+from rilbench.paths import locate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SCRIPT = Path(sys.executable).parent / "rilbench"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.evaluate.plan import Plan
+from rilbench.evaluate.options import Plan
 from rilbench.evaluate.run import evaluate
 from rilbench.ledger import Evaluation
-from rilbench.locations import locate, nano_folder
+from rilbench.paths import locate, nano_folder
 from rilbench.serving import Server, serve
 
 ROOT = Path(__file__).parents[2]

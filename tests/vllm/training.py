@@ -16,12 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from rilbench.data.question_files import Question, read_questions
 from rilbench.judge.client import JudgeClient
 from rilbench.judge.rules import is_right
-from rilbench.locations import locate, nano_folder
 from rilbench.nano.model import load
+from rilbench.paths import locate, nano_folder
 from rilbench.serving import serve
-from rilbench.teachers.questions import Question, read_questions
 
 ROOT = Path(__file__).parents[2]
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"

@@ -1,7 +1,7 @@
 """The kits."""
 
 from rilbench.errors import UserError
-from rilbench.evaluate.kits.adapter import Adapter
+from rilbench.evaluate.kits.base import Adapter
 from rilbench.evaluate.kits.lmmseval import LmmsEval
 from rilbench.evaluate.kits.vlmevalkit import VLMEvalKit
 

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rilbench.api_keys import without_keys
 from rilbench.errors import UserError
-from rilbench.keys import without_keys
 from rilbench.resources import resource
 
 Report = Callable[[str], None]

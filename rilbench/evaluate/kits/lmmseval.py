@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rilbench.evaluate.kits.adapter import Address
-from rilbench.evaluate.kits.process import KitProcess, kit_environment, worker_files
+from rilbench.evaluate.kits.base import Address
+from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment, worker_files
 from rilbench.evaluate.suite import LMMSEVAL, Dataset
 
 
 class LmmsEval:
-    """See `rilbench.evaluate.kits.adapter.Adapter`."""
+    """See `rilbench.evaluate.kits.base.Adapter`."""
 
     name = LMMSEVAL
     sources = worker_files("lmmseval_worker", "lmmseval_data", "lmmseval_watch")

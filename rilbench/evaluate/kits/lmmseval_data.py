@@ -10,7 +10,7 @@ import datasets
 from PIL import Image, ImageFile
 
 if TYPE_CHECKING:
-    from rilbench.evaluate.kits.worker_tools import UNREADABLE, JobError, dealt, why
+    from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, dealt, why
 else:
     from worker_tools import UNREADABLE, JobError, dealt, why
 

@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rilbench.evaluate.kits import lmmseval_data as data
-    from rilbench.evaluate.kits.lmmseval_watch import MILLION, watch
-    from rilbench.evaluate.kits.worker_tools import UNREADABLE, JobError, why, work
+    from rilbench.evaluate.kits.lmmseval_patches import MILLION, watch
+    from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why, work
 else:
     import lmmseval_data as data
     from lmmseval_watch import MILLION, watch

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
-from rilbench.evaluate.kits.adapter import Address
-from rilbench.evaluate.kits.process import KitProcess, kit_environment, worker_files
+from rilbench.evaluate.kits.base import Address
+from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment, worker_files
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 
 EXACT_MATCHING = "exact_matching"
@@ -17,7 +17,7 @@ EXACT_MATCHING = "exact_matching"
 
 
 class VLMEvalKit:
-    """See `rilbench.evaluate.kits.adapter.Adapter`."""
+    """See `rilbench.evaluate.kits.base.Adapter`."""
 
     name = VLMEVALKIT
     sources = worker_files("vlmevalkit_worker", "vlmevalkit_data")

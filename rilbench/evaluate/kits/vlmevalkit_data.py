@@ -18,7 +18,7 @@ from vlmeval.dataset.image_vqa import MMVet
 from vlmeval.smp import file
 
 if TYPE_CHECKING:
-    from rilbench.evaluate.kits.worker_tools import UNREADABLE, JobError, why
+    from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why
 else:
     from worker_tools import UNREADABLE, JobError, why
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         open_dataset,
         readable,
     )
-    from rilbench.evaluate.kits.worker_tools import UNREADABLE, JobError, shuffled, why, work
+    from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, shuffled, why, work
 else:
     from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable
     from worker_tools import UNREADABLE, JobError, shuffled, why, work

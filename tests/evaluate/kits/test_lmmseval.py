@@ -17,12 +17,12 @@ from PIL import Image
 from user_pictures import BROKEN, sizes_seen, user_pictures
 
 from rilbench.errors import UserError
-from rilbench.evaluate.hub import write_hub
 from rilbench.evaluate.kits import find_kit
-from rilbench.evaluate.kits.adapter import prompts_job, read_scores, score_job
+from rilbench.evaluate.kits.base import prompts_job, read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
+from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.suite import LMMSEVAL, Dataset, find_suite
 from rilbench.judge.proxy import JudgeProxy

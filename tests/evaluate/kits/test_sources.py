@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rilbench.evaluate.kits import ADAPTERS
-from rilbench.evaluate.kits.adapter import Adapter
+from rilbench.evaluate.kits.base import Adapter
 
 
 def siblings(file: Path) -> set[Path]:

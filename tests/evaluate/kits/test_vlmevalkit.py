@@ -17,10 +17,11 @@ from fake_judge import Answer, FakeJudge, fake_judge, says
 from PIL import Image, ImageChops
 
 from rilbench.errors import UserError
-from rilbench.evaluate.kits import adapter, find_kit
+from rilbench.evaluate.kits import base as adapter
+from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.kits.process import KitProcess
 from rilbench.evaluate.kits.scores import KitScore
+from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset, find_suite
 from rilbench.judge.proxy import JudgeProxy

@@ -14,9 +14,9 @@ from user_pictures import BROKEN, sizes_seen, user_pictures
 
 from rilbench.errors import UserError
 from rilbench.evaluate.kits import find_kit
-from rilbench.evaluate.kits.adapter import prompts_job, read_scores, score_job
+from rilbench.evaluate.kits.base import prompts_job, read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.kits.process import KitProcess
+from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset, find_suite
 from rilbench.judge.server import RULE_JUDGE
 

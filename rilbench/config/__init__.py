@@ -1,0 +1,6 @@
+"""A run's settings: their schema, the files that they are read from, and their validation."""
+
+from rilbench.config.load import all_keys, known, load_recipe, read_recipe
+from rilbench.config.schema import METHODS, Recipe, Sampling
+
+__all__ = ["METHODS", "Recipe", "Sampling", "all_keys", "known", "load_recipe", "read_recipe"]

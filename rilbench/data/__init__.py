@@ -1,0 +1,1 @@
+"""Questions: format, importers, selection, contamination, the teachers' saved responses."""

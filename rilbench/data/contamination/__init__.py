@@ -1,0 +1,1 @@
+"""Training questions that also occur in a benchmark."""

@@ -1,0 +1,118 @@
+"""What there is to evaluate with, as tables: benchmarks, data files, kits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from rilbench.evaluate.cost_estimate import Estimate, cost, estimate
+from rilbench.evaluate.data import check_data, data_folder
+from rilbench.evaluate.judge_session import Judge
+from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
+from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
+from rilbench.resources import resource
+
+PACKAGES = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
+"""The kits' packages, by which the ledger knows them."""
+_JUDGES = {"none": "no", "extractor": "may read", "grader": "decides"}
+
+
+def suite_table(name: str, kit: str = VLMEVALKIT) -> Table:
+    """Every benchmark of a suite as a kit has it: one row each.
+
+    Raises:
+        UserError: there is no such suite or kit.
+    """
+    suite = find_suite(name).by(kit)
+    heads = ("benchmark", kit, "version", "split", "questions", "score", "judge", "data")
+    table = _table(*heads)
+    for benchmark in suite.benchmarks:
+        questions = "\n".join(f"{d.questions:,}" for d in benchmark.datasets)
+        places = [d.hub or f"{d.name}.tsv" for d in benchmark.datasets]
+        table.add_row(
+            benchmark.column,
+            "\n".join(d.name for d in benchmark.datasets),
+            "\n".join(d.version for d in benchmark.datasets),
+            "\n".join(d.split or "" for d in benchmark.datasets),
+            questions if suite.published else "",
+            f"{benchmark.datasets[0].metric}, 0-{benchmark.datasets[0].scale}",
+            _JUDGES[benchmark.datasets[0].judging],
+            "\n".join(places),
+        )
+    return table
+
+
+def data_table(name: str, chosen: Path | None, kit: str = VLMEVALKIT) -> tuple[Table, int]:
+    """Every data file of a suite with its state, and how many are missing.
+
+    Raises:
+        UserError: there is no such suite or kit.
+    """
+    suite = find_suite(name).by(kit)
+    if not suite.published:  # The look-alikes are VLMEvalKit's files for both.
+        suite = suite.by(VLMEVALKIT)
+    table = _table("file", "state", "MB", "SHA-256")
+    folder = data_folder(suite, chosen)
+    table.title, table.title_justify = str(folder), "left"
+    files = check_data(suite, folder)
+    for found in files:
+        size = f"{found.size / 1e6:.1f}" if found.sha256 else ""
+        file = found.path.relative_to(folder)
+        table.add_row(str(file), found.state, size, (found.sha256 or "")[:16])
+    return table, sum(found.state == "missing" for found in files)
+
+
+def estimate_table(
+    suite: Suite, questions: Sequence[Question], judge: Judge, price: tuple[float, float] | None
+) -> Table:
+    """What an evaluation of one model would ask, and what its judge would cost."""
+    found = estimate(suite, questions, judge)
+    heads = ("benchmark", "questions", "requests", "pictures", "text tokens", "judge calls")
+    table = _table(*heads, "judge tokens")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in found:
+        table.add_row(each.column, *_numbers([each]))
+    table.add_section()
+    table.add_row("all", *_numbers(found))
+    if price is not None:
+        low, high = cost(found, price)
+        table.caption = f"judge, about: {low:.2f} to {high:.2f} in the unit of --price"
+        table.caption_justify = "left"
+    return table
+
+
+def _numbers(found: Sequence[Estimate]) -> list[str]:
+    """The sums of what several benchmarks need."""
+
+    def between(low: int, high: int) -> str:
+        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+    return [
+        *(f"{sum(each.questions for each in found):,}", f"{sum(e.requests for e in found):,}"),
+        *(f"{sum(each.pictures for each in found):,}", f"{sum(e.text_tokens for e in found):,}"),
+        between(sum(each.certain for each in found), sum(each.possible for each in found)),
+        between(sum(e.judge_tokens for e in found), sum(e.possible_tokens for e in found)),
+    ]
+
+
+def kits_table() -> Table:
+    """Every kit: its version as pinned, and where its environment is."""
+    table = _table("kit", "version", "environment")
+    for kit, package in PACKAGES.items():
+        lock = resource(f"requirements/{kit}.lock")
+        lines = lock.read_text(encoding="utf-8").splitlines()
+        pins = [line.split(";")[0].strip() for line in lines]
+        version = next(pin for pin in pins if pin.startswith(f"{package}=="))
+        home = kits_folder() / environment_name(kit, lock)
+        made = str(home) if is_complete(home) else "made on first use"
+        table.add_row(kit, version, made)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column != "environment")
+    return table

@@ -1,0 +1,124 @@
+"""Who decides free text: a language model at an address, or the project's exact rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rilbench.api_keys import JUDGE_KEY, judge_key
+from rilbench.errors import UserError
+from rilbench.serving import first_model, named_server
+
+if TYPE_CHECKING:
+    from rilbench.judge.proxy import JudgeProxy
+
+EXACT = "exact"
+"""What ``--judge`` says for the project's rules."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who is to decide; without an address, the project's exact rules."""
+
+    url: str | None = None
+    """Up to ``/v1``."""
+    model: str = ""
+    """Its name there; empty: the only one that the server lists first."""
+
+    @property
+    def exact(self) -> bool:
+        """The rules decide."""
+        return self.url is None
+
+
+EXACT_RULES = Judge()
+"""The project's exact rules."""
+
+
+def read_judge(option: str | None) -> Judge:
+    """Read ``MODEL@URL``, ``URL`` or ``exact``; None is ``exact``.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if option is None or option == EXACT:
+        return EXACT_RULES
+    found = named_server(option)
+    if found is None:
+        raise UserError(
+            f"--judge {option} is not understood; give MODEL@URL, such as "
+            f"qwen2.5-32b@http://127.0.0.1:8000/v1, or {EXACT}; a key goes into {JUDGE_KEY}"
+        )
+    model, url = found
+    return Judge(url, model)
+
+
+@dataclass(frozen=True)
+class RunningJudge:
+    """A judge that answers."""
+
+    url: str
+    """Up to ``/v1``; on this machine."""
+    name: str
+    """As its server reports it."""
+    exact: bool
+    """The rules, which read no option for a kit."""
+    proxy: JudgeProxy | None = field(default=None, compare=False)
+
+    def begin(self) -> None:
+        """Begin a score job: a judge that was down is asked again, and `story` starts anew."""
+        if self.proxy is not None:
+            self.proxy.begin()
+
+    def story(self) -> dict[str, Any]:
+        """What belongs to the score's row: its name, and what was asked since `begin`, how well."""
+        if self.proxy is None:
+            return {"name": self.name}
+        return {"name": self.name, "model": self.proxy.model, **self.proxy.story()}
+
+    @property
+    def trouble(self) -> str:
+        """Why the last question since `begin` failed; empty when none did."""
+        return self.proxy.trouble if self.proxy is not None else ""
+
+
+@contextmanager
+def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
+    """Start what the kits can ask, and ask a language model one word before any is spent.
+
+    Args:
+        judge: who is to decide.
+        cache: folder for a language model's replies.
+
+    Raises:
+        UserError: the judge does not answer.
+    """
+    # Here, not above: both bring a web server with them.
+    from rilbench.judge.proxy import JudgeProxy
+    from rilbench.judge.server import RULE_JUDGE, rule_judge
+
+    if judge.url is None:
+        with rule_judge() as url:
+            yield RunningJudge(url, RULE_JUDGE, exact=True)
+        return
+    model = judge.model
+    if not model:
+        remedy = f"start it, name it (MODEL@URL), or use --judge {EXACT}"
+        try:
+            model = first_model(judge.url, api_key=judge_key(), remedy=remedy)
+        except UserError as error:
+            raise UserError(f"no judge: {error}") from error
+    file = cache / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model)}.jsonl"
+    with JudgeProxy(judge.url, model, file, judge_key()) as proxy:
+        yield RunningJudge(proxy.url, proxy.probe(), exact=False, proxy=proxy)
+
+
+def rule_judge_name() -> str:
+    """The name of the project's exact rules."""
+    from rilbench.judge.server import RULE_JUDGE
+
+    return RULE_JUDGE

@@ -1,0 +1,132 @@
+"""A kit's tables, xlsx, csv, tsv or json, as rows of plain values."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
+
+from rilbench.importers.types import UnreadableError
+
+Row = dict[str, Any]
+
+_WHERE_A_TABLE_IS = {".xlsx", ".csv", ".tsv", ".json"}
+
+
+def is_table(file: Path) -> bool:
+    """Whether its name is that of a table."""
+    return file.suffix.lower() in _WHERE_A_TABLE_IS
+
+
+def read_table(file: Path) -> list[Row]:
+    """The rows of a table; an empty cell is None.
+
+    Raises:
+        UnreadableError: it is no such table, or cut short.
+    """
+    suffix = file.suffix.lower()
+    try:
+        if suffix == ".xlsx":
+            rows = list(_workbook(file))
+        elif suffix == ".json":
+            rows = list(_records(json.loads(file.read_text(encoding="utf-8"))))
+        else:
+            rows = list(_lines(file, "\t" if suffix == ".tsv" else ","))
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        raise UnreadableError(f"cannot be read ({_short(error)})") from error
+    if not rows:
+        raise UnreadableError("has no row")
+    return rows
+
+
+def evened(rows: Iterable[Row]) -> list[Row]:
+    """The rows with the columns' names as the kit itself evens them out: small, but for options."""
+    return [
+        {key if len(key) == 1 and key.isupper() else key.lower(): v for key, v in row.items()}
+        for row in rows
+    ]
+
+
+def text(value: Any) -> str:
+    """A cell as the text that the kit put there; a whole number without a point."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+def number(value: Any) -> float:
+    """A cell as a number, NaN for an empty one.
+
+    Raises:
+        UnreadableError: it is neither.
+    """
+    if value is None or value == "":
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UnreadableError(f"has {str(value)[:40]!r} where a number should be") from error
+
+
+def _workbook(file: Path) -> Iterator[Row]:
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    # Formulas as they stand: an answer that begins with "=" was written as one.
+    try:
+        book = load_workbook(file, read_only=True, data_only=False)
+    except (zipfile.BadZipFile, InvalidFileException, KeyError, ParseError, EOFError) as error:
+        raise UnreadableError(f"is no workbook, or cut short ({_short(error)})") from error
+    try:
+        lines = book.worksheets[0].iter_rows(values_only=True)
+        yield from _with_header(lines, padded=True)
+    except (zipfile.BadZipFile, KeyError, IndexError, ParseError, EOFError, TypeError) as error:
+        raise UnreadableError(f"is no workbook, or cut short ({_short(error)})") from error
+    finally:
+        book.close()
+
+
+def _lines(file: Path, separator: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)  # Answers can be long.
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        lines = (
+            [cell or None for cell in line] for line in csv.reader(stream, delimiter=separator)
+        )
+        yield from _with_header(lines)
+
+
+def _with_header(lines: Iterable[Iterable[Any]], *, padded: bool = False) -> Iterator[Row]:
+    """Rows by the names in the first line; of a workbook the last empty cells may be left out."""
+    head: list[str] | None = None
+    for line in lines:
+        cells = list(line)
+        if head is None:
+            head = [text(cell) for cell in cells]
+            if not any(head) or len(set(head)) < len(head):
+                raise UnreadableError("has no header")
+        elif any(cell is not None for cell in cells):
+            if padded:
+                cells += [None] * (len(head) - len(cells))
+            if len(cells) != len(head):
+                raise UnreadableError("has a row of another length than its header")
+            yield dict(zip(head, cells, strict=True))
+
+
+def _records(value: Any) -> Iterator[Row]:
+    """A list of objects, as the kit writes a table; one object is one row."""
+    rows = [value] if isinstance(value, dict) else value
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UnreadableError("is no table")
+    for row in rows:
+        yield {str(key): None if cell != cell else cell for key, cell in row.items()}
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__

@@ -1,0 +1,111 @@
+"""A plan as tables of rich's."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rilbench.plan.assumptions import device
+from rilbench.plan.memory import GIB, Trained
+from rilbench.plan.run_plan import Plan
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """Everything that the plan says, warnings last."""
+    recipe, hardware = plan.recipe, plan.recipe.hardware
+    what = "CPU" if hardware.device == "cpu" else f"GPU of {hardware.memory_gib} GiB"
+    title = (
+        f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label}, "
+        f"{hardware.profile}: {hardware.nodes} node with {hardware.devices} {what}"
+    )
+    parts: list[RenderableType] = [Text(title, style="bold"), _memory(plan)]
+    if plan.step is not None:
+        parts.append(_step(plan))
+    parts += [_stages(plan), Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}")]
+    parts += [Text(f"does not fit: {line}", style="bold red") for line in plan.refused]
+    parts += [Text(f"warning: {line}", style="yellow") for line in plan.warnings]
+    return Group(*parts)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), header_style="dim")
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _gib(number: float) -> str:
+    return f"{number / GIB:.1f}" if number >= GIB / 10 else f"{number / GIB:.2g}"
+
+
+def _memory(plan: Plan) -> Table:
+    memory, student = plan.memory, plan.student
+    table = _table("Memory of one device (GiB)", "part", "policy", "discriminator")
+    sizes = [f"{student.parameters:,}", f"{student.discriminator:,}"]
+    rows: list[tuple[str, list[str]]] = [("parameters (exact)", sizes)]
+    trained = [memory.policy, memory.discriminator]
+
+    def each(pick: str) -> list[str]:
+        return ["-" if one is None else _gib(getattr(one, pick)) for one in trained]
+
+    names = {
+        "weights": "weights",
+        "gradients": "gradients",
+        "optimiser": "optimiser states",
+        "gathered": "layers gathered",
+        "activations": "activations",
+        "activations_unchecked": "(without checkpointing)",
+        "logits": "logits",
+        "at_work": "during its update",
+    }
+    assert set(names) - {"at_work"} <= set(Trained.__dataclass_fields__)
+    rows += [(label, each(pick)) for pick, label in names.items()]
+    for label, cells in rows:
+        table.add_row(label, *(cells if plan.recipe.imitates else [cells[0], "-"]))
+    rollout = memory.rollout
+    if plan.step is not None:
+        at_once = f"{rollout.rows_at_once} longest rows"
+        table.add_row("rollout: weights", _gib(rollout.weights), "")
+        table.add_row("rollout: KV cache", _gib(rollout.kv_cache), at_once)
+        table.add_row("reference (its weights wait outside)", _gib(memory.reference), "")
+    table.add_row("reserved", _gib(memory.reserved), "")
+    for phase, need in memory.phases.items():
+        table.add_row(f"total: {phase}", _gib(need), "", style="bold")
+    table.add_row("the machine's own memory", _gib(memory.host), "")
+    return table
+
+
+def _step(plan: Plan) -> Table:
+    step = plan.step
+    assert step is not None
+    table = _table("One step", "part", "PFLOP", "seconds")
+    for name, seconds in step.seconds.items():
+        flops = step.flops.get(name)
+        table.add_row(name, "" if flops is None else f"{flops / 1e15:.3g}", f"{seconds:.3g}")
+    table.add_row("total", "", f"{step.total_seconds:.3g}", style="bold")
+    table.add_row("rows", "", f"{step.rows:,}")
+    table.add_row("tokens sampled", "", f"{step.sampled_tokens:,.0f}")
+    table.add_row("tokens of teachers", "", f"{step.teacher_tokens:,.0f}")
+    table.add_row("tokens trained on, prompts included", "", f"{step.trained_tokens:,.0f}")
+    speed = f"{step.decode_tokens_per_second:,.0f}"
+    table.add_row("tokens sampled by a device in a second", "", speed)
+    return table
+
+
+def _stages(plan: Plan) -> Table:
+    table = _table("The run", "what", "number")
+    for stage, hours in plan.gpu_hours.items():
+        table.add_row(f"GPU-hours: {stage}", f"{hours:,.3g}" if hours < 10 else f"{hours:,.0f}")
+    total = sum(plan.gpu_hours.values())
+    table.add_row("GPU-hours", f"{total:,.3g}" if total < 10 else f"{total:,.0f}", style="bold")
+    if plan.step is not None:
+        days = plan.recipe.schedule.steps * plan.step.total_seconds / 86400
+        table.add_row(f"days of the loop ({plan.recipe.schedule.steps} steps)", f"{days:.3g}")
+    for model, count in plan.responses.items():
+        table.add_row(f"responses to collect: {model}", f"{count:,}")
+    table.add_row("judge calls, at most", f"{plan.judge_calls:,}")
+    for what, size in plan.disk.items():
+        table.add_row(f"disk (GiB): {what}", _gib(size))
+    return table

@@ -1,0 +1,192 @@
+"""The whole plan of a run: one document of plain numbers, its warnings and refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from rilbench.config.schema import Recipe
+from rilbench.errors import UserError
+from rilbench.plan.architecture import Architecture, find_architecture
+from rilbench.plan.assumptions import Assumptions, device
+from rilbench.plan.compute_cost import (
+    Step,
+    collect_hours,
+    discriminator_row,
+    plan_step,
+    row_flops,
+    training_factor,
+)
+from rilbench.plan.fit import refusals, would_help
+from rilbench.plan.memory import GIB, MOMENTS, WEIGHT, Memory, plan_memory
+
+FULL = 0.92
+"""Share of a device beyond which a plan warns: fragments take some of the rest."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would need."""
+
+    recipe: Recipe
+    assumed: Assumptions
+    student: Architecture
+    memory: Memory
+    step: Step | None  # None: the method ends after SFT
+    gpu_hours: dict[str, float]
+    responses: dict[str, int]  # to collect, by model
+    judge_calls: int
+    disk: dict[str, float]  # bytes
+    warnings: list[str]
+    refused: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types only; bytes, seconds and counts."""
+        recipe, memory = self.recipe, self.memory
+        return {
+            "recipe": recipe.recipe,
+            "student": recipe.student.name,
+            "method": recipe.method,
+            "hardware": {**dataclasses.asdict(recipe.hardware), "taken_for": device(recipe)[0]},
+            "fingerprint": recipe.fingerprint,
+            "assumed": dataclasses.asdict(self.assumed),
+            "parameters": {
+                "student": self.student.parameters,
+                "vision": self.student.vision_parameters,
+                "discriminator": self.student.discriminator if recipe.imitates else 0,
+            },
+            "memory": {**dataclasses.asdict(memory), "peak": memory.peak},
+            "step": None
+            if self.step is None
+            else {**dataclasses.asdict(self.step), "total_seconds": self.step.total_seconds},
+            "gpu_hours": self.gpu_hours,
+            "responses": self.responses,
+            "judge_calls": self.judge_calls,
+            "disk": self.disk,
+            "warnings": self.warnings,
+            "refused": self.refused,
+        }
+
+
+def make_plan(recipe: Recipe, assumed: Assumptions) -> Plan:
+    """Plan a run.
+
+    Raises:
+        UserError: the student's configuration is neither kept in the tree nor in its folder.
+    """
+    student = find_architecture(recipe.student.model, recipe.student.name)
+    memory = plan_memory(recipe, student, assumed)
+    step = plan_step(recipe, student, memory.rollout, assumed) if recipe.reinforces else None
+    responses = _responses(recipe, assumed)
+    refused = refusals(recipe, student)
+    return Plan(
+        recipe=recipe,
+        assumed=assumed,
+        student=student,
+        memory=memory,
+        step=step,
+        gpu_hours=_gpu_hours(recipe, student, step, assumed),
+        responses=responses,
+        judge_calls=recipe.schedule.steps * recipe.step_rows if recipe.reinforces else 0,
+        disk=_disk(recipe, student, responses, assumed),
+        warnings=_warnings(recipe, student, memory, assumed),
+        refused=refused,
+    )
+
+
+def _responses(recipe: Recipe, assumed: Assumptions) -> dict[str, int]:
+    """Responses to collect of each model."""
+    found: dict[str, int] = {}
+    if recipe.mixes or recipe.distils:
+        for name in recipe.teachers.names:
+            found[name] = assumed.questions * recipe.collection.teacher_responses
+    if recipe.imitates and recipe.discriminator.pretrain_steps:
+        found["student"] = assumed.questions * recipe.collection.student_responses
+    return found
+
+
+def _gpu_hours(
+    recipe: Recipe, student: Architecture, step: Step | None, assumed: Assumptions
+) -> dict[str, float]:
+    """GPU-hours by stage; of the served models on GPUs like the recipe's."""
+    hours: dict[str, float] = {}
+    for name, count in _responses(recipe, assumed).items():
+        try:
+            model = (
+                student if name == "student" else find_architecture(recipe.teachers.models[name])
+            )
+        except UserError:
+            continue  # a teacher of the user's own behind an address
+        each = count // assumed.questions
+        hours[f"collect: {name}"] = collect_hours(recipe, model, each, assumed)[0]
+    one_device = assumed.tflops * 1e12 * assumed.mfu * 3600
+    factor = training_factor(recipe)
+    if recipe.sft.steps:
+        rows = recipe.sft.steps * recipe.sft.rows
+        hours["sft"] = rows * row_flops(student, assumed) * factor / one_device
+    if recipe.imitates:
+        rows = recipe.discriminator.pretrain_steps * recipe.discriminator.pretrain_rows
+        flops = rows * discriminator_row(recipe, student, assumed) * factor
+        hours["discriminator"] = flops / one_device
+    if step is not None:
+        seconds = recipe.schedule.steps * step.total_seconds
+        hours[recipe.method] = seconds * recipe.hardware.ranks / 3600
+    return hours
+
+
+def _disk(
+    recipe: Recipe, student: Architecture, responses: dict[str, int], assumed: Assumptions
+) -> dict[str, float]:
+    """Bytes: the collection's text, the saved steps (and one that is being written), the export."""
+    tokens = sum(responses.values()) * assumed.response_tokens
+    disk: dict[str, float] = {"collection": tokens * assumed.bytes_per_token}
+    export = float(WEIGHT * student.parameters)
+    if recipe.reinforces:
+        one = (WEIGHT + MOMENTS) * student.parameters + export
+        if recipe.imitates:
+            one += (WEIGHT + MOMENTS) * student.discriminator
+            disk["discriminator"] = float((WEIGHT + MOMENTS) * student.discriminator)
+        saved = max(1, recipe.schedule.steps // recipe.schedule.save_every)
+        kept = saved if recipe.schedule.export == "best" else min(saved, recipe.schedule.keep)
+        disk["one step"], disk["steps"] = one, one * (kept + 1)
+    if recipe.sft.steps:
+        disk["sft"] = (WEIGHT + MOMENTS) * student.parameters + export
+    disk["export"] = export
+    return disk
+
+
+def _warnings(
+    recipe: Recipe, student: Architecture, memory: Memory, assumed: Assumptions
+) -> list[str]:
+    """What will probably not fit or be slow, and the setting that would help."""
+    room, found = recipe.hardware.memory_gib * GIB, []
+    if memory.peak > FULL * room:
+        phase = max(memory.phases, key=lambda name: memory.phases[name])
+        found.append(
+            f"{phase} needs about {memory.peak / GIB:.0f} of {recipe.hardware.memory_gib} GiB; "
+            f"{_helps(recipe, student, assumed, phase)}"
+        )
+    rollout = memory.rollout
+    if recipe.reinforces and 0 < rollout.rows_at_once < rollout.rows_wanted:
+        found.append(
+            f"the cache holds {rollout.rows_at_once} of the longest rows at once, of "
+            f"{rollout.rows_wanted} to sample: the others may have to wait; raise "
+            "hardware.rollout_memory"
+        )
+    if not recipe.judge.url and recipe.judge.model != "rule" and recipe.reinforces:
+        found.append(f"the judge, {recipe.judge.model}, needs an address: --set judge.url=URL")
+    return found
+
+
+def _helps(recipe: Recipe, student: Architecture, assumed: Assumptions, phase: str) -> str:
+    """The first setting with which it fits."""
+    room = FULL * recipe.hardware.memory_gib * GIB
+    for other in would_help(recipe, student):
+        if plan_memory(other, student, assumed).peak <= room:
+            if other.policy != recipe.policy:
+                return f"set policy.micro_tokens={other.policy.micro_tokens}"
+            return f"set hardware.offload={other.hardware.offload}"
+    if phase == "sampling":
+        return "lower hardware.rollout_memory"
+    return "take more or larger devices (--hardware), or lower data.max_prompt_tokens"

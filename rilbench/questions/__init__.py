@@ -1,1 +1,0 @@
-"""Questions before training: imported, selected, and compared with the benchmarks."""

@@ -1,0 +1,187 @@
+"""The training groups: rows of one question, as the first and the last recorded step saw them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rilbench.errors import UserError
+from rilbench.report.selection import read_yaml
+
+MOST_GROUPS = 200
+"""Of a step, so many groups are shown."""
+
+_COLUMNS = ("images", "prompt", "reward_model", "extra_info")
+"""Of ``data/train.parquet``; see `rilbench.train.pipeline.prepare_data`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRow:
+    """One response of a group, as ``rows/step_N.jsonl`` has it; None where nothing was measured.
+
+    Attributes:
+        source: "student", or the teacher's name.
+        answer: the judge's verdict, 0 or 1.
+        similarity: the similarity reward.
+        discriminator: the probability that the student wrote it.
+        advantage: what the policy's gradient was weighed by.
+        tokens: the response's length.
+    """
+
+    source: str
+    response: str
+    answer: float | None
+    similarity: float | None
+    discriminator: float | None
+    advantage: float | None
+    tokens: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """All rows of one question in one step; without the training data it has an id alone."""
+
+    question_id: str
+    text: str
+    gold: str
+    data_set: str
+    pictures: tuple[bytes, ...]
+    rows: tuple[GroupRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One recorded step; ``left_out`` groups are not shown."""
+
+    number: int
+    groups: tuple[Group, ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    text: str
+    gold: str
+    data_set: str
+    pictures: tuple[bytes, ...]
+
+
+def training_steps(folder: Path, recipe_yaml: str) -> list[Step]:
+    """The first and the last step that a run's folder has a record of; none where it has none."""
+    files = {}
+    for path in (folder / "rows").glob("step_*.jsonl"):
+        number = re.fullmatch(r"step_(\d+)", path.stem)
+        if number:
+            files[int(number[1])] = path
+    ends = sorted({min(files), max(files)}) if files else []
+    found = {number: _read_rows(files[number]) for number in ends}
+    wanted = {name for groups in found.values() for name in list(groups)[:MOST_GROUPS]}
+    asked = _questions(folder, recipe_yaml, wanted) if wanted else {}
+    return [_step(number, groups, asked) for number, groups in found.items() if groups]
+
+
+def _read_rows(path: Path) -> dict[str, list[GroupRow]]:
+    groups: dict[str, list[GroupRow]] = {}
+    # While it trains, or after a kill, the last line may be half there.
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        found = _whole(line)
+        if found is not None:
+            groups.setdefault(found[0], []).append(found[1])
+    return groups
+
+
+def _whole(line: str) -> tuple[str, GroupRow] | None:
+    """A row and its question; None of a line that is not whole."""
+    try:
+        row = json.loads(line)
+        return str(row["question"]), _row(row)
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _row(row: Mapping[str, Any]) -> GroupRow:
+    def number(name: str) -> float | None:
+        value = row.get(name)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    tokens = row.get("tokens")
+    return GroupRow(
+        source=str(row["source"]),
+        response=str(row["response"]),
+        answer=number("answer"),
+        similarity=number("similarity"),
+        discriminator=number("discriminator"),
+        advantage=number("advantage"),
+        tokens=tokens if isinstance(tokens, int) else None,
+    )
+
+
+def _step(number: int, groups: Mapping[str, list[GroupRow]], asked: Mapping[str, _Asked]) -> Step:
+    shown = list(groups)[:MOST_GROUPS]
+    nothing = _Asked("", "", "", ())
+    return Step(
+        number=number,
+        groups=tuple(
+            Group(
+                question_id=name,
+                text=asked.get(name, nothing).text,
+                gold=asked.get(name, nothing).gold,
+                data_set=asked.get(name, nothing).data_set,
+                pictures=asked.get(name, nothing).pictures,
+                rows=tuple(sorted(groups[name], key=lambda row: row.source != "student")),
+            )
+            for name in shown
+        ),
+        left_out=len(groups) - len(shown),
+    )
+
+
+def _questions(folder: Path, recipe_yaml: str, wanted: set[str]) -> dict[str, _Asked]:
+    """The questions' texts and pictures: from the run's folder, else from the recipe's data."""
+    return _from_run(folder / "data" / "train.parquet", wanted) or _from_recipe(recipe_yaml, wanted)
+
+
+def _from_run(path: Path, wanted: set[str]) -> dict[str, _Asked]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: dict[str, _Asked] = {}
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(256, columns=[*_COLUMNS, "data_source"]):
+                _take(batch.to_pylist(), wanted, found)
+    except (OSError, pa.ArrowException, LookupError, TypeError, AttributeError):
+        return found
+    return found
+
+
+def _take(rows: Iterable[Mapping[str, Any]], wanted: set[str], found: dict[str, _Asked]) -> None:
+    for row in rows:
+        name = str(row["extra_info"]["question_id"])
+        if name in wanted:
+            found[name] = _Asked(
+                text=str(row["prompt"][-1]["content"]),
+                gold=str(row["reward_model"]["ground_truth"]),
+                data_set=str(row["data_source"]),
+                pictures=tuple(image["bytes"] for image in row["images"] or ()),
+            )
+
+
+def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _Asked]:
+    from rilbench.data.question_files import read_questions
+    from rilbench.paths import locate
+
+    data = read_yaml(recipe_yaml).get("data")
+    try:
+        questions = read_questions(locate(str(data["train"]))) if isinstance(data, dict) else []
+    except (UserError, LookupError):
+        return {}
+    return {
+        each.id: _Asked(each.question, each.answer, each.source, each.images)
+        for each in questions
+        if each.id in wanted
+    }

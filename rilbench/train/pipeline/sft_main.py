@@ -1,0 +1,116 @@
+"""The process that runs verl's SFT trainer: ``python -m ….pipeline.sft_main RUN MODEL``.
+
+One for each device, started by torchrun where there are several.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from verl.trainer.sft_trainer import SFTTrainer
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import auto_set_device, get_device_name
+from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
+from verl.workers.config import TrainingWorkerConfig
+from verl.workers.engine_workers import TrainingWorker
+from verl.workers.utils.losses import sft_loss
+
+from rilbench.config import Recipe, read_recipe
+from rilbench.train.nan_guard import check_finite
+from rilbench.train.pipeline.run_folder import keep_lines
+from rilbench.train.verl.sft_config import compose_sft
+from rilbench.train.verl.workers import start_process_group  # also registers the CPU's engine
+
+
+class SupervisedWorker(TrainingWorker):  # type: ignore[misc]
+    """verl's worker; it also keeps each step's figures."""
+
+    step = 0
+    file: Path
+    from_teachers: bool
+
+    def train_batch(self, data: Any) -> Any:
+        """One update; its figures go into ``sft/metrics.jsonl``.
+
+        Raises:
+            NotFiniteError: the loss or the gradient is not finite; nothing was saved since.
+        """
+        tokens = data["loss_mask"].values().sum().to(torch.int64)
+        torch.distributed.all_reduce(tokens, group=self.engine.get_data_parallel_group())
+        rate = self.engine.optimizer.param_groups[0]["lr"]  # verl reports the next step's
+        output = super().train_batch(data)
+        self.step += 1
+        metrics = tu.get(output, "metrics")
+        figures = {"loss": float(metrics["loss"]), "grad_norm": float(metrics["grad_norm"])}
+        check_finite(self.file.parents[1], f"sft, step {self.step}", figures)
+        if torch.distributed.get_rank() == 0:
+            counted = {"trained_tokens": int(tokens)}
+            counted["teacher_tokens"] = int(tokens) * self.from_teachers
+            line = {"step": self.step, **figures, "learning_rate": rate, **counted}
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        return output
+
+
+class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
+    """verl's SFT trainer with our worker and a linear learning rate, which verl does not have."""
+
+    def __init__(self, config: Any, recipe: Recipe, file: Path) -> None:
+        self.recipe, self.file = recipe, file
+        super().__init__(config)
+        if self.rank == 0 and file.exists():
+            keep_lines(file, self.resume_global_step)
+        self.training_client.step = self.resume_global_step
+
+    def _build_engine(self) -> None:
+        """As verl's own, with our worker in the place of its."""
+        worker = SupervisedWorker(
+            TrainingWorkerConfig(
+                model_type="language_model",
+                model_config=self.model_config,
+                engine_config=self.engine_config,
+                optimizer_config=self.optimizer_config,
+                checkpoint_config=self.checkpoint_config,
+                profiler_config=self.profiler_config,
+            )
+        )
+        worker.file, worker.from_teachers = self.file, self.recipe.distils
+        worker.set_loss_fn(loss_fn=_loss)
+        self.training_client, self.engine = worker, worker.engine
+
+    def _init_engine(self) -> None:
+        super()._init_engine()
+        first, last, steps = self.recipe.sft.rate, self.recipe.sft.final_rate, self.recipe.sft.steps
+
+        def share(step: int) -> float:
+            """Of the first rate; the last step has the final rate."""
+            return 1 + (last / first - 1) * min(1.0, step / max(1, steps - 1))
+
+        self.engine.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, share)
+
+
+def _loss(model_output: Any, data: Any, dp_group: Any = None) -> Any:
+    return sft_loss(None, model_output, data, dp_group)
+
+
+def run(run_dir: Path, model: str) -> None:
+    """Do the SFT stage of a run, from its last saved step."""
+    recipe = read_recipe(run_dir / "recipe.yaml")
+    config = compose_sft(recipe, run_dir, model)
+    auto_set_device(config)
+    if get_device_name() == "cpu":
+        torch.set_num_threads(max(1, min(4, len(os.sched_getaffinity(0)))))
+        start_process_group()
+    else:
+        initialize_global_process_group()
+    SupervisedTrainer(config, recipe, run_dir / "sft" / "metrics.jsonl").fit()
+    destroy_global_process_group()
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,1 @@
+"""Everything that exists because of verl: configuration, engines, platforms, model families."""

@@ -1,0 +1,366 @@
+"""Recipe → verl's configuration. The only place that knows verl's keys.
+
+Sources: verl 0.9.1's ``verl/trainer/config``. Hydra composes it, so verl's own validation runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rilbench.config import Recipe
+from rilbench.errors import UserError
+
+FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
+"""Mixed precision that is none: verl computes in bf16 by default, even where weights are fp32."""
+
+LAYOUTS = "pkg://rilbench.train.layouts"
+STUDENT_MODEL = "rilbench.train.verl.model_families.StudentModel"
+"""Our classes in the place of verl's, for students whose processor verl does not know."""
+
+OBJECT_STORE_BYTES = 500_000_000
+"""Ray's shared memory on a CPU; its default is a third of the machine's."""
+
+
+def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | None) -> list[str]:
+    """verl's settings for a recipe, as Hydra overrides."""
+    rows = recipe.own_rows + recipe.teacher_rows
+    cpu = recipe.hardware.device == "cpu"
+    settings: dict[str, Any] = {
+        **_data(recipe, run_dir),
+        **_policy(recipe, model, rows),
+        **_rollout(recipe, run_dir, rows),
+        **_memory(recipe),
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.rollout_correction.bypass_mode": False,  # teacher rows have no rollout log-probs
+        "trainer.nnodes": recipe.hardware.nodes,
+        "trainer.n_gpus_per_node": recipe.hardware.devices,
+        "trainer.device": recipe.hardware.device,
+        "trainer.total_training_steps": recipe.schedule.steps,
+        "trainer.total_epochs": 1_000_000,  # steps decide
+        "trainer.val_before_train": recipe.schedule.eval_every > 0,
+        "trainer.test_freq": recipe.schedule.eval_every or -1,
+        "trainer.save_freq": recipe.schedule.save_every,
+        "trainer.default_local_dir": run_dir / "steps",
+        "trainer.resume_mode": "resume_path" if resume_from else "disable",
+        "trainer.project_name": "rilbench",
+        "trainer.experiment_name": Path(run_dir.name),
+        "reward.num_workers": 0,  # the agent loop asks the judge itself
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+        "critic.enable": recipe.imitates,
+    }
+    if recipe.imitates:
+        settings |= _discriminator(recipe, model)
+    if resume_from:
+        settings["trainer.resume_from_path"] = resume_from
+    if recipe.policy.frozen:
+        settings["+actor_rollout_ref.frozen"] = recipe.policy.frozen
+    if cpu:
+        settings |= _cpu(recipe, recipe.imitates)
+    if recipe.hardware.ray_address:
+        # What there is was decided where that cluster was started.
+        settings = {key: v for key, v in settings.items() if "ray_kwargs." not in key}
+        settings["+ray_kwargs.ray_init.address"] = Path(recipe.hardware.ray_address)
+    return as_overrides(settings)
+
+
+def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    return {
+        "data.train_files": run_dir / "data" / "train.parquet",
+        "data.val_files": run_dir / "data" / "dev.parquet",
+        "data.image_key": "images",
+        "data.custom_cls.path": LAYOUTS,
+        "data.custom_cls.name": "Questions",
+        "data.train_batch_size": recipe.schedule.questions,
+        "data.max_prompt_length": recipe.data.max_prompt_tokens,
+        "data.max_response_length": recipe.data.max_response_tokens,
+        "data.dataloader_num_workers": 0,
+        "data.filter_overlong_prompts_workers": 1,
+        "data.seed": recipe.seed,
+        "data.shuffle": True,
+        "data.validation_shuffle": False,
+    }
+
+
+def micro_batch(wanted: int, *batches: int) -> int:
+    """The largest micro-batch up to ``wanted`` rows that divides every batch, as verl asks."""
+    common = math.gcd(*batches)
+    return max(size for size in range(1, min(wanted, common) + 1) if common % size == 0)
+
+
+def _rows_per_rank(recipe: Recipe) -> int:
+    """Rows of one optimiser step on one rank."""
+    rows = recipe.own_rows + recipe.teacher_rows
+    questions = recipe.schedule.questions // recipe.policy.mini_batches
+    ranks = recipe.hardware.ranks
+    if questions * rows % ranks:
+        near = ranks // math.gcd(rows, ranks)  # questions whose rows divide
+        near *= max(1, round(questions / near)) * recipe.policy.mini_batches
+        raise UserError(
+            f"{questions * rows} rows of one update do not divide among {ranks} devices; "
+            f"change schedule.questions, e.g. to {near}"
+        )
+    return questions * rows // ranks
+
+
+def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
+    actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
+    micro = micro_batch(recipe.policy.micro_rows, _rows_per_rank(recipe))
+    return {
+        "actor_rollout_ref.model._target_": STUDENT_MODEL,
+        "actor_rollout_ref.model.path": Path(model),
+        "actor_rollout_ref.model.trust_remote_code": False,
+        f"{actor}.strategy": "fsdp2",
+        f"{actor}.ppo_epochs": recipe.policy.updates,
+        f"{actor}.ppo_mini_batch_size": recipe.schedule.questions // recipe.policy.mini_batches,
+        f"{actor}.ppo_micro_batch_size_per_gpu": micro,
+        f"{actor}.shuffle": False,
+        f"{actor}.use_kl_loss": recipe.policy.beta > 0,
+        f"{actor}.kl_loss_coef": recipe.policy.beta,
+        f"{actor}.clip_ratio": recipe.policy.clip,
+        f"{actor}.optim.lr": recipe.policy.rate,
+        f"{actor}.optim.weight_decay": recipe.policy.weight_decay,
+        f"{actor}.calculate_entropy": True,  # measured, not part of the loss
+        # … without keeping what only its gradient would need.
+        f"{actor}.fsdp_config.entropy_checkpointing": True,
+        f"{actor}.checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
+        f"{actor}.data_loader_seed": recipe.seed,
+        f"{ref}.log_prob_micro_batch_size_per_gpu": micro,
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,
+    }
+
+
+def _rollout(recipe: Recipe, run_dir: Path, rows: int) -> dict[str, Any]:
+    rollout = "actor_rollout_ref.rollout"
+    cpu = recipe.hardware.device == "cpu"
+    return {
+        f"{rollout}.name": _engine(recipe),
+        f"{rollout}.n": rows,
+        f"{rollout}.temperature": recipe.sampling.temperature,
+        f"{rollout}.top_p": recipe.sampling.top_p,
+        f"{rollout}.top_k": recipe.sampling.top_k,
+        f"{rollout}.calculate_log_probs": False,
+        f"{rollout}.tensor_model_parallel_size": recipe.hardware.rollout_tensor_parallel,
+        f"{rollout}.gpu_memory_utilization": recipe.hardware.rollout_memory,
+        f"{rollout}.max_model_len": recipe.longest_row,
+        f"{rollout}.val_kwargs.n": 1,
+        f"{rollout}.val_kwargs.temperature": 0,
+        f"{rollout}.val_kwargs.do_sample": False,
+        f"{rollout}.agent.num_workers": 1 if cpu else 8,
+        f"{rollout}.agent.default_agent_loop": "ril",
+        f"{rollout}.agent.agent_loop_config_path": run_dir / "data" / "agent_loop.yaml",
+    }
+
+
+def _engine(recipe: Recipe) -> str:
+    if recipe.hardware.device != "cpu":
+        return "vllm"
+    return "vllm_cpu" if recipe.hardware.rollout_engine == "vllm" else "transformers"
+
+
+def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
+    ranks = recipe.hardware.ranks
+    step = _rows_per_rank(recipe) * recipe.policy.mini_batches
+    first = 2 * (recipe.discriminator.pretrain_rows // 2)
+    if first % ranks:
+        raise UserError(f"discriminator.pretrain_rows={first} do not divide among {ranks} devices")
+    micro = micro_batch(recipe.discriminator.micro_rows, step, first // ranks)
+    return {
+        "critic.strategy": "fsdp2",
+        "critic.model._target_": STUDENT_MODEL,
+        "critic.model.path": Path(model),
+        "critic.model.trust_remote_code": False,
+        "critic.optim.lr": recipe.discriminator.rate,
+        "critic.ppo_mini_batch_size": recipe.schedule.questions,
+        "critic.ppo_micro_batch_size_per_gpu": micro,
+        "critic.forward_micro_batch_size_per_gpu": micro,
+        "critic.use_dynamic_bsz": recipe.discriminator.micro_tokens > 0,
+        **engine_memory(recipe, "critic.fsdp", "critic.model"),
+    } | _by_tokens(
+        recipe.discriminator.micro_tokens,
+        "critic.ppo_max_token_len_per_gpu",
+        "critic.forward_max_token_len_per_gpu",
+        # The one that verl's trainer passes on, for training too; its YAML lacks it.
+        "+critic.ppo_infer_max_token_len_per_gpu",
+    )
+
+
+def _memory(recipe: Recipe) -> dict[str, Any]:
+    """How policy, reference and sampling fit on a device."""
+    actor, tokens = "actor_rollout_ref.actor", recipe.policy.micro_tokens
+    settings: dict[str, Any] = {
+        f"{actor}.use_dynamic_bsz": tokens > 0,  # reference and rollout follow it
+        **_by_tokens(tokens, f"{actor}.ppo_max_token_len_per_gpu"),
+        **engine_memory(recipe, f"{actor}.fsdp_config", "actor_rollout_ref.model"),
+    }
+    if recipe.hardware.device == "cuda":
+        # The entropy is only measured: in pieces, or it would need more than the logits do.
+        settings[f"{actor}.fsdp_config.entropy_from_logits_with_chunking"] = True
+    return settings
+
+
+def _by_tokens(tokens: int, *keys: str) -> dict[str, Any]:
+    return dict.fromkeys(keys, tokens) if tokens else {}
+
+
+def engine_memory(recipe: Recipe, fsdp: str, model: str) -> dict[str, Any]:
+    """Offload and packing of one trained model."""
+    hardware = recipe.hardware
+    return {
+        f"{fsdp}.param_offload": hardware.offload == "between",
+        f"{fsdp}.optimizer_offload": hardware.offload == "between",
+        f"{fsdp}.offload_policy": hardware.offload == "always",
+        f"{model}.enable_gradient_checkpointing": hardware.gradient_checkpointing,
+        f"{model}.use_remove_padding": hardware.remove_padding,
+    }
+
+
+def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
+    """What a CPU lacks (compilation, half precision) or needs less of."""
+    settings: dict[str, Any] = {
+        "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
+        "actor_rollout_ref.rollout.free_cache_engine": False,
+        "+actor_rollout_ref.rollout.enable_sleep_mode": False,
+        "actor_rollout_ref.rollout.enforce_eager": True,
+        "actor_rollout_ref.rollout.dtype": "float32",
+        # The server waits for this many, so that batches are the same in every run.
+        "actor_rollout_ref.rollout.max_num_seqs": recipe.schedule.questions * recipe.own_rows,
+        "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+        "ray_kwargs.ray_init.num_cpus": 16,  # logical: actors, not cores
+        "+ray_kwargs.ray_init.num_gpus": recipe.hardware.devices,
+        "+ray_kwargs.ray_init.include_dashboard": False,
+        "+ray_kwargs.ray_init.object_store_memory": OBJECT_STORE_BYTES,
+    }
+    actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
+    engines = [f"{actor}.fsdp_config", f"{ref}.fsdp_config"]
+    settings |= {f"{actor}.use_torch_compile": False, f"{ref}.use_torch_compile": False}
+    if discriminator:
+        engines.append("critic.fsdp")
+        settings["+critic.model.override_config.attn_implementation"] = "sdpa"
+    for fsdp in engines:
+        settings[f"{fsdp}.model_dtype"] = "fp32"
+        settings[f"{fsdp}.use_torch_compile"] = False
+        settings[f"+{fsdp}.mixed_precision"] = FP32
+    return settings
+
+
+def compose(recipe: Recipe, run_dir: Path, model: str, **options: Any) -> Any:
+    """Compose and validate verl's configuration, with the recipe's own part under ``ril``.
+
+    Raises:
+        UserError: verl refuses the settings.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        try:
+            config = hydra_compose("ppo_trainer", overrides(recipe, run_dir, model, **options))
+        except (HydraException, OmegaConfBaseException) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"verl refuses the recipe: {reason}") from error
+    with open_dict(config):
+        config.ril = OmegaConf.create(trainer_part(recipe, run_dir))
+    return config
+
+
+def validate(config: Any) -> None:
+    """verl's own checks of a composed configuration, and its dataclasses built from it.
+
+    Raises:
+        UserError: verl refuses the settings.
+    """
+    import contextlib
+    import io
+
+    from hydra.errors import HydraException
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    critic = need_critic(config)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # verl prints that all is well
+            validate_config(
+                config=config,
+                use_reference_policy=need_reference_policy(config),
+                use_critic=critic,
+            )
+        # The actor's and the discriminator's were built by it.
+        policy = config.actor_rollout_ref
+        for part in (policy.model, policy.rollout, config.algorithm):
+            omega_conf_to_dataclass(part)
+    except (HydraException, AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        cause = error.__cause__ or error  # Hydra's own text begins with a class of verl's
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise UserError(f"verl refuses the recipe: {reason}") from error
+
+
+def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """What `RILTrainer` reads under ``config.ril``."""
+    length = recipe.policy.length_scale or recipe.data.max_response_tokens
+    return {
+        "run_dir": str(run_dir),
+        "method": recipe.method,
+        "seed": recipe.seed,
+        "own_rows": recipe.own_rows,
+        "continuous_similarity": recipe.reward.similarity == "continuous",
+        "max_missing": recipe.judge.max_missing,
+        "teacher_rows_in_loss": recipe.policy.teacher_rows,
+        "clip": recipe.policy.clip,
+        "beta": recipe.policy.beta,
+        "length_scale": float(length),
+        "discriminator_updates": recipe.discriminator.updates,
+        "pretrain_steps": recipe.discriminator.pretrain_steps,
+        "pretrain_rows": recipe.discriminator.pretrain_rows,
+        "pretrain_rate": recipe.discriminator.pretrain_rate,
+        "pretrain_final_rate": recipe.discriminator.pretrain_final_rate,
+        "keep": recipe.schedule.keep,
+        "export": recipe.schedule.export,
+    }
+
+
+def agent_loop_part(
+    recipe: Recipe, judge_url: str, judge_model: str, judge_cache: Path | None
+) -> list[dict[str, Any]]:
+    """verl's agent loop file: our group of sampled and saved rows, and who judges them.
+
+    ``judge_cache`` keeps the verdicts; None where asking again costs nothing.
+    """
+    return [
+        {
+            "name": "ril",
+            "_target_": "rilbench.train.rollout.RILAgentLoop",
+            "ril": {
+                "seed": recipe.seed,
+                "own_rows": recipe.own_rows,
+                "teacher_rows": recipe.teacher_rows,
+                "mix": recipe.teachers.mix,
+                "repetition_penalty": recipe.sampling.repetition_penalty,
+                "judge_url": judge_url,
+                "judge_model": judge_model,
+                "judge_cache": str(judge_cache or ""),
+                "false_right": recipe.judge.false_right,
+                "false_wrong": recipe.judge.false_wrong,
+            },
+        }
+    ]
+
+
+def as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as Hydra reads them on a command line."""
+    return [f"{key}={_text(value)}" for key, value in settings.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "True" if value else "False"
+    if isinstance(value, Path):  # a name of the user's, which Hydra must not read
+        escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    return str(value)

@@ -1,0 +1,92 @@
+"""Are the devices that a recipe names there? Asked before anything is spent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+
+from rilbench.config import Recipe
+from rilbench.devices import gpus
+from rilbench.errors import UserError
+
+# Ray in a process of its own: it would leave this one with its threads and its settings.
+_ASK = """
+import json, sys
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+print("\\n" + json.dumps(nodes))
+"""
+
+
+def check_devices(recipe: Recipe) -> None:
+    """Refuse a recipe for more devices than there are.
+
+    Raises:
+        UserError: with what it needs and what there is; without any GPU, with the command that
+            needs none.
+    """
+    hardware = recipe.hardware
+    need = f"{hardware.nodes * hardware.devices} GPUs"
+    if hardware.nodes > 1:
+        need += f" on {hardware.nodes} nodes"
+    if hardware.ray_address:
+        nodes = ray_gpus(hardware.ray_address)
+        if sum(n >= hardware.devices for n in nodes) < hardware.nodes:
+            there = ", ".join(f"{n:g}" for n in nodes)
+            raise UserError(
+                f"{recipe.student.name} needs {need} and Ray at {hardware.ray_address} has "
+                f"{sum(nodes):g} (by node: {there}); add nodes, or set hardware.nodes and "
+                "hardware.devices to what is there"
+            )
+        return
+    if hardware.device != "cuda":
+        return
+    there_are = len(gpus())
+    if not there_are:
+        raise UserError(
+            f"{recipe.student.name} needs {need} of {hardware.memory_gib} GiB and this "
+            "machine has none; without a GPU: rilbench train --recipe "
+            f"{recipe.recipe} --student nano"
+        )
+    if hardware.nodes > 1:
+        raise UserError(
+            f"{recipe.student.name} needs {need} and one machine is one node; start Ray on all of "
+            "them and give --ray-address (docs/cluster.md)"
+        )
+    if there_are < hardware.devices:
+        raise UserError(
+            f"{recipe.student.name} needs {need} and this machine has {there_are}; set "
+            f"hardware.devices={there_are}, or see docs/cluster.md for more machines"
+        )
+
+
+def ray_gpus(address: str, timeout: float = 120.0) -> list[float]:
+    """The GPUs of each node of a Ray cluster, most first.
+
+    Raises:
+        UserError: there is none at this address.
+    """
+    remedy = "start it with ray start --head, or leave --ray-address out"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():  # Ray would try for a minute
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"no Ray cluster at {address} ({error}); {remedy}") from error
+    command = [sys.executable, "-c", _ASK, address]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"no Ray cluster answers at {address} within {timeout:.0f} s; {remedy}"
+        ) from error
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        told = [line for line in lines if "AuthenticationError" in line]
+        why = (told or lines or [f"status {done.returncode}"])[-1][:300]
+        raise UserError(f"no Ray cluster at {address} ({why}); {remedy}")
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return sorted(found, reverse=True)

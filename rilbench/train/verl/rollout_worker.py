@@ -1,0 +1,92 @@
+"""verl's agent loop worker with less work for each row, which can begin anew."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import ray
+import torch
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+
+from rilbench.train.rollout import RILAgentLoop
+from rilbench.train.verl.model_families import has_mrope, picture_inputs
+
+_QUESTIONS_KEPT = 256
+
+
+class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc]
+    """One of the processes that run agent loops."""
+
+    def __init__(self, *arguments: Any) -> None:
+        # Needed although it adds little: Ray sends inherited methods by value, where super() fails.
+        super().__init__(*arguments)
+        (loop,) = OmegaConf.load(self.rollout_config.agent.agent_loop_config_path)
+        self.ril: dict[str, Any] = OmegaConf.to_container(loop.ril)
+        self.prepared: OrderedDict[int, tuple[Any, dict[str, torch.Tensor]]] = OrderedDict()
+
+    async def reconfigure(self, *arguments: Any) -> None:
+        """Drop what is under way and take another run's configuration."""
+        for task in self.background_tasks:
+            task.cancel()
+        AgentLoopWorker.__init__(self, *arguments)
+
+    async def _run_agent_loop(
+        self,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **row: Any,
+    ) -> Any:
+        """As verl's, for our agent loop. verl's has Hydra copy the configuration for each row."""
+        loop = RILAgentLoop(
+            trainer_config=DictConfigWrap(self.config),
+            server_manager=self.llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            hf_model_type=self.hf_model_type,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(self.config.data),
+            tools=ToolListWrap(self.tools),
+            ril=self.ril,
+        )
+        output = await loop.run(sampling_params, **row)
+        return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
+
+    def _compute_multi_modal_inputs(
+        self, output: Any, input_ids: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """verl prepares the pictures for each row; the rows of a question share theirs."""
+        media = output.multi_modal_data or {}
+        pictures = media.get("images")
+        if not pictures or any(value for name, value in media.items() if name != "images"):
+            inputs: dict[str, torch.Tensor] = super()._compute_multi_modal_inputs(output, input_ids)
+            return inputs
+        key = id(pictures)
+        if key not in self.prepared:
+            if has_mrope(self.processor):
+                prepared = super()._compute_multi_modal_inputs(output, input_ids)
+            else:  # verl shows the processor a text without the pictures' marks; InternVL's refuses
+                prepared = picture_inputs(self.processor, pictures)
+            self.prepared[key] = (pictures, prepared)  # held, so that no other takes its id
+            while len(self.prepared) > _QUESTIONS_KEPT:
+                self.prepared.popitem(last=False)
+        return dict(self.prepared[key][1])
+
+
+class AgentLoops(AgentLoopManagerTQ):  # type: ignore[misc]
+    """verl's manager of those workers."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.agent_loop_workers_class = ray.remote(AgentLoopWorker)
+
+    def reconfigure(self, *arguments: Any) -> None:
+        """Take another run's configuration."""
+        AgentLoops.__init__(self, *arguments)
+        ray.get([worker.reconfigure.remote(*arguments) for worker in self.agent_loop_workers])

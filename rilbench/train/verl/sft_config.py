@@ -1,0 +1,82 @@
+"""Recipe → the configuration of verl's SFT trainer; beside `verl_config`, the only such place.
+
+Source: verl 0.9.1's ``verl/trainer/config/sft_trainer_engine.yaml``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rilbench.config import Recipe
+from rilbench.errors import UserError
+from rilbench.train.verl.config import (
+    FP32,
+    LAYOUTS,
+    STUDENT_MODEL,
+    as_overrides,
+    engine_memory,
+    micro_batch,
+)
+
+
+def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
+    """verl's settings for the SFT stage, as Hydra overrides.
+
+    Raises:
+        UserError: ``sft.rows`` do not divide among the devices.
+    """
+    ranks = recipe.hardware.devices
+    if recipe.sft.rows % ranks:
+        raise UserError(f"sft.rows={recipe.sft.rows} do not divide among {ranks} devices")
+    folder = run_dir / "sft"
+    settings: dict[str, Any] = {
+        "data.train_files": folder / "train.parquet",
+        "data.train_batch_size": recipe.sft.rows,
+        "data.custom_cls.path": LAYOUTS,
+        "data.custom_cls.name": "Lessons",
+        "data.use_dynamic_bsz": recipe.policy.micro_tokens > 0,
+        "data.max_token_len_per_gpu": recipe.policy.micro_tokens or recipe.longest_row,
+        "data.micro_batch_size_per_gpu": micro_batch(
+            recipe.policy.micro_rows, recipe.sft.rows // ranks
+        ),
+        "data.max_length": recipe.longest_row,
+        "data.truncation": "right",  # of the response, as in the loop: the prompt comes first
+        "data.num_workers": 0,
+        "model._target_": STUDENT_MODEL,
+        "model.path": Path(model),
+        "model.trust_remote_code": False,
+        "engine.strategy": "fsdp2",
+        **engine_memory(recipe, "engine", "model"),
+        "optim.lr": recipe.sft.rate,
+        "optim.weight_decay": recipe.policy.weight_decay,
+        "checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
+        "trainer.total_training_steps": recipe.sft.steps,
+        "trainer.total_epochs": 1_000_000,  # steps decide
+        "trainer.save_freq": recipe.schedule.save_every,
+        "trainer.test_freq": -1,
+        "trainer.max_ckpt_to_keep": 1,
+        "trainer.default_local_dir": folder / "steps",
+        "trainer.resume_mode": "auto",
+        "trainer.project_name": "rilbench",
+        "trainer.experiment_name": Path(run_dir.name),
+        "trainer.logger": "[console]",
+        "trainer.device": recipe.hardware.device,
+        "trainer.n_gpus_per_node": ranks,
+    }
+    if recipe.hardware.device == "cpu":
+        settings |= {
+            "+model.override_config.attn_implementation": "sdpa",
+            "engine.model_dtype": "fp32",
+            "engine.use_torch_compile": False,
+            "+engine.mixed_precision": FP32,
+        }
+    return as_overrides(settings)
+
+
+def compose_sft(recipe: Recipe, run_dir: Path, model: str) -> Any:
+    """Compose verl's configuration of the SFT trainer."""
+    from hydra import compose, initialize_config_module
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("sft_trainer_engine", sft_overrides(recipe, run_dir, model))

@@ -1,0 +1,133 @@
+"""verl's worker groups for RIL: the policy's, and the discriminator in verl's critic slot.
+
+Loaded in every Ray process of a run. Importing it registers the engines of the discriminator (all
+devices) and of the policy on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+from typing import Any
+
+import torch
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils.device import get_device_name
+from verl.utils.torch_dtypes import PrecisionType
+from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+
+from rilbench.train.verl.discriminator_model import load_discriminator
+from rilbench.train.verl.freeze import freeze
+
+CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
+"""Names of the CPU's rollout engines in verl's configuration."""
+
+# verl names its rollout adapters in this table and has no function that adds one.
+_ROLLOUT_REGISTRY[(CPU_ROLLOUT, "async")] = "rilbench.train.verl.cpu_rollout.WeightSender"
+_ROLLOUT_REGISTRY[(VLLM_CPU, "async")] = "verl.workers.rollout.vllm_rollout.ServerAdapter"
+
+
+class _WithoutPinnedMemory:
+    """On a CPU: verl would offload the reference into pinned memory, which needs an accelerator."""
+
+    def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        engine: Any = self
+        if get_device_name() != "cpu":
+            return super()._build_fsdp_module(module)  # type: ignore[misc,no-any-return]
+        config, forward_only = engine.engine_config, engine.engine_config.forward_only
+        object.__setattr__(config, "forward_only", False)
+        try:
+            return super()._build_fsdp_module(module)  # type: ignore[misc,no-any-return]
+        finally:
+            object.__setattr__(config, "forward_only", forward_only)
+
+
+@EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
+class CpuPolicyEngine(_WithoutPinnedMemory, FSDPEngineWithLMHead):  # type: ignore[misc]
+    """verl's FSDP engine for the policy and the reference, on a CPU."""
+
+
+@EngineRegistry.register(
+    model_type="discriminator", backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"]
+)
+class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # type: ignore[misc]
+    """verl's FSDP engine for a value model, around the discriminator."""
+
+    def _build_module(self) -> torch.nn.Module:
+        return load_discriminator(
+            self.model_config.local_path,
+            dtype=PrecisionType.to_dtype(self.engine_config.model_dtype or "fp32"),
+            attention=getattr(self.model_config.hf_config, "_attn_implementation", None) or "sdpa",
+        )
+
+
+def start_process_group() -> None:
+    """verl would name gloo twice on a CPU, which torch refuses: start the group before it does."""
+    if get_device_name() == "cpu" and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
+        )
+
+
+class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
+    """Policy, reference and rollout of one rank."""
+
+    actor: Any
+
+    def __init__(self, config: Any, role: str, **more: Any) -> None:
+        super().__init__(config, role, **more)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def reconfigure(self, config: Any, role: str) -> None:
+        """Become the worker of another run, as if newly constructed; `init_model` follows."""
+        self.actor = self.ref = self.rollout = self.checkpoint_engine = None
+        gc.collect()
+        PolicyWorker.__init__(self, config, role)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def init_model(self) -> None:
+        """Load the models of this rank."""
+        if get_device_name() == "cpu":
+            # While the models train, nothing else runs: Ray's one thread would leave cores idle.
+            ranks = int(os.environ["WORLD_SIZE"])
+            cores = min(4, len(os.sched_getaffinity(0)) // ranks)
+            torch.set_num_threads(max(1, self.config.get("threads", 0) or cores))
+        start_process_group()
+        super().init_model()
+        if part := self.config.get("frozen"):
+            freeze(self.actor.engine.module, part)
+
+
+class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
+    """The discriminator on one rank."""
+
+    def __init__(self, config: Any) -> None:
+        start_process_group()
+        # verl names this slot value_model; its other settings stay.
+        super().__init__(dataclasses.replace(config, model_type="discriminator"))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def reconfigure(self, config: Any) -> None:
+        """Become the worker of another run, as if newly constructed; `reset` follows."""
+        self.engine: Any = None
+        gc.collect()
+        DiscriminatorWorker.__init__(self, config)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the optimiser's rate for the next update; verl's scheduler restores its own after."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
+    def weights_digest(self) -> float:
+        """A number that changes when the weights change: the sum of their absolute values."""
+        total = 0.0
+        for parameter in self.engine.module.parameters():
+            local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+            total += local.detach().double().abs().sum().item()
+        return total

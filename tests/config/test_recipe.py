@@ -1,0 +1,279 @@
+import contextlib
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rilbench.config import METHODS, all_keys, known, load_recipe, read_recipe
+from rilbench.errors import UserError
+
+
+@pytest.mark.parametrize("recipe", known("recipes"))
+@pytest.mark.parametrize("student", known("students"))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_shipped_combination_resolves(recipe, student, method):
+    resolved = load_recipe(recipe, student, method, ["sft.steps=3"] if method == "sft" else [])
+    assert resolved.student.name == student
+    assert resolved.teachers.names == {"both": ("72b", "78b")}.get(recipe, (recipe,))
+    rows = resolved.own_rows + resolved.teacher_rows
+    assert rows == 2 * resolved.group, "equal rows per update for every method"
+
+
+def test_paper_values_are_the_defaults():
+    recipe = load_recipe("both")
+    assert recipe.student.name == "qwen2.5-vl-7b"
+    assert (recipe.group, recipe.policy.clip, recipe.policy.beta) == (4, 0.2, 0.01)
+    assert (recipe.policy.updates, recipe.discriminator.updates) == (1, 1)
+    assert (recipe.policy.rate, recipe.discriminator.rate) == (1e-6, 1e-6)
+    s = recipe.sampling
+    assert (s.temperature, s.top_p, s.top_k, s.repetition_penalty) == (1.0, 0.95, 50, 1.05)
+    assert recipe.collection.teacher_responses == recipe.collection.student_responses == 16
+    assert recipe.schedule.questions * recipe.group == 144
+
+
+@pytest.mark.parametrize("name", known("hardware"))
+def test_a_hardware_profile_says_its_name_and_only_what_hardware_decides(name):
+    recipe = load_recipe("both", "internvl3-1b", hardware=name)
+    assert recipe.hardware.profile == name
+    plain, changed = load_recipe("both", "internvl3-1b").as_dict(), recipe.as_dict()
+    for document in (plain, changed):
+        del document["hardware"]
+        for part in ("policy", "discriminator"):
+            del document[part]["micro_tokens"]
+    assert plain == changed, "a profile must not change the method"
+
+
+def test_hardware_is_layered_between_the_student_and_the_overrides():
+    assert load_recipe("both").hardware.profile == "1x8-80gb"
+    assert load_recipe("both", "nano").hardware.profile == "cpu"
+    on_gpus = load_recipe("both", "nano", hardware="1-gpu-80gb", overrides=["hardware.nodes=2"])
+    assert (on_gpus.hardware.device, on_gpus.hardware.ranks) == ("cuda", 2)
+    assert on_gpus.hardware.offload == "between"
+    with pytest.raises(UserError, match="hardware profile '2x8'; known: 1-gpu-80gb, 1x8-141gb"):
+        load_recipe("both", hardware="2x8")
+
+
+def test_a_student_like_another_differs_only_where_it_says():
+    a, b = load_recipe("both", "nano").as_dict(), load_recipe("both", "nano-independent").as_dict()
+    assert b.pop("student") == {"name": "nano-independent", "model": "nano:independent"}
+    assert a.pop("student") != b
+    assert a == b
+
+
+def test_a_recipe_and_a_student_may_be_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "like: [both, nano]\nteachers: {names: [big], models: {big: x}}\npolicy: {rate: 1.0e-3}\n"
+    )
+    (tmp_path / "tall.yml").write_text("like: nano\nstudent: {name: tall, model: models/tall}\n")
+    nano = load_recipe("both", "nano")
+    mine = load_recipe("mine.yaml")
+    assert (mine.recipe, mine.student) == ("mine", nano.student)
+    assert mine.teachers.names == ("big",)
+    assert mine.teachers.models.keys() == {"72b", "78b", "big"}
+    assert (mine.policy.rate, mine.policy.length_scale) == (1e-3, nano.policy.length_scale)
+    tall = load_recipe("mine.yaml", "tall.yml")
+    assert (tall.student.name, tall.student.model) == ("tall", "models/tall")
+    assert tall.policy.rate == nano.policy.rate, "the student's file comes later"
+    # A resolved recipe is one, too; and what it says of the hardware stands.
+    one = load_recipe("mine.yaml", "tall.yml", overrides=["hardware.memory_gib=9"])
+    (tmp_path / "resolved.yaml").write_text(one.to_yaml())
+    again = load_recipe("resolved.yaml")
+    assert again.as_dict() == one.as_dict() | {"recipe": "resolved"}
+    other = load_recipe("resolved.yaml", hardware="1x8-80gb").hardware
+    assert (other.profile, other.memory_gib) == ("1x8-80gb", 80)
+
+
+def test_a_student_may_be_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "My-Model").mkdir()
+    for name in ("My-Model", "./My-Model", str(tmp_path / "My-Model")):
+        student = load_recipe("both", name).student
+        assert (student.name, student.model) == ("my-model", str(tmp_path / "My-Model"))
+    student = load_recipe("both", "Qwen/Qwen3-VL-2B-Instruct").student
+    assert (student.name, student.model) == ("qwen3-vl-2b-instruct", "Qwen/Qwen3-VL-2B-Instruct")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("policy: [", "cannot be read as YAML"),
+        ("- a list", "holds no settings"),
+        ("student: small", "student is a group"),
+        ("like: nobody", "nobody is neither a student nor a recipe"),
+        ("polcy: {rate: 1.0}", "policy.rate"),
+        ("student: {name: nobody}", "unknown student 'nobody'; known: .*; or give a YAML file, a"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path, text, words):
+    file = tmp_path / "bad.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_recipe(str(file))
+
+
+def test_round_trip_and_fingerprint(tmp_path):
+    recipe = load_recipe("both", "nano", overrides=["policy.rate=1e-5", "seed=3"])
+    assert recipe.policy.rate == 1e-5
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml())
+    again = read_recipe(file)
+    assert again == recipe
+    assert again.fingerprint == recipe.fingerprint
+    assert recipe.fingerprint in file.read_text().splitlines()[0]
+    assert load_recipe("both", "nano", overrides=["seed=4"]).fingerprint != recipe.fingerprint
+
+
+def test_every_key_of_the_document_is_settable():
+    document = yaml.safe_load(load_recipe("both", "nano").to_yaml())
+    keys = set(all_keys())
+    for group, values in document.items():
+        if isinstance(values, dict):
+            assert {f"{group}.{name}" for name in values} <= keys
+        else:
+            assert group in keys
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["policy.rat=1"], "policy.rate"),
+        (["policy.beta=much"], "policy.beta"),
+        (["schedule.steps=1.5"], "schedule.steps"),
+        (["schedule.steps=0"], "at least 1"),
+        (["group=true"], "group"),
+        (["policy=3"], "group of settings"),
+        (["steps"], "key=value"),
+        (["teachers.mix=some"], "split, each"),
+        (["schedule.export=best"], "--eval-every"),
+        (["policy.mini_batches=5"], "must divide"),
+        (["policy.beta=-1"], "must not be negative"),
+        (["policy.rate=nan"], "above 0"),
+        (["sampling.temperature=0"], "above 0"),
+        (["hardware.devices=0"], "at least 1"),
+        (["discriminator.pretrain_rows=1"], "pretrain_rows"),
+        (["hardware.offload=some"], "none, between, always"),
+        (["hardware.offload=always"], "--hardware cpu"),
+        (["hardware.device=cuda", "hardware.rollout_memory=1"], "between 0 and 1"),
+        (["hardware.device=cuda", "hardware.rollout_tensor_parallel=2"], "must divide"),
+        (["hardware.remove_padding=true"], "needs GPUs"),
+        (["hardware.memory_gib=0"], "at least 1"),
+        (["policy.micro_tokens=100"], "policy.micro_tokens=208"),
+        (["discriminator.micro_tokens=100"], "discriminator.micro_tokens=560"),
+        (["discriminator.micro_tokens=-1"], "must not be negative"),
+        (["teachers.names=[72b, other]"], "teachers.models.NAME"),
+        (["own_samples=-1"], "must not be negative"),
+        (["teachers.use=-1"], "must not be negative"),
+        (["teachers.use=5"], "collection.teacher_responses=4"),
+        (["reward.similarity=graded"], "binary, continuous"),
+        (["policy.teacher_rows=maybe"], "policy.teacher_rows"),
+        (["policy.teacher_rows=1"], "policy.teacher_rows"),
+        (["judge.false_right=1.5"], "0 to 1"),
+        (["judge.false_wrong=-0.1"], "0 to 1"),
+        (["judge.false_right=nan"], "0 to 1"),
+        (["judge.false_right=0.6", "judge.false_wrong=0.5"], "more than 1"),
+        (["judge.false_right=0.1", "judge.model=other"], "judge.model=rule"),
+        (["discriminator.pretrain_steps=-1"], "must not be negative"),
+        (["discriminator.pretrain_steps=0", "discriminator.updates=0"], "method=teacher-rows"),
+        (["sft.steps=-1"], "must not be negative"),
+        (["sft.data=x.parquet"], "sft.steps=N"),
+        (["sft.rate=0"], "above 0"),
+        (["sft.rows=0"], "at least 1"),
+        (["method=sft"], "sft.steps=N"),
+        (["method=dr-grpo", "teachers.use=2"], "teachers.use changes nothing"),
+        (["method=dr-grpo", "reward.similarity=continuous"], "reward.similarity changes nothing"),
+        (["method=teacher-rows", "reward.similarity=continuous"], "changes nothing"),
+        (["method=grpo", "policy.teacher_rows=false"], "policy.teacher_rows changes nothing"),
+        (["method=imitation", "judge.false_right=0.1"], "judge.false_right"),
+        (["method=sft", "sft.steps=2", "own_samples=4"], "own_samples changes nothing"),
+    ],
+)
+def test_bad_overrides_say_what_to_do(overrides, words):
+    with pytest.raises(UserError) as raised:
+        load_recipe("both", "nano", overrides=overrides)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(UserError, match="72b, 78b, both"):
+        load_recipe("72", "nano")
+    with pytest.raises(UserError, match="nano"):
+        load_recipe("both", "qwen")
+    with pytest.raises(UserError, match="dr-grpo"):
+        load_recipe("both", "nano", "ppo")
+
+
+@given(st.text(max_size=40))
+def test_any_override_resolves_or_is_a_user_error(text):
+    with contextlib.suppress(UserError):  # anything else fails the test
+        load_recipe("both", "nano", overrides=[text])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "own", "saved"),
+    [
+        ([], 4, 4),
+        (["method=imitation"], 4, 4),
+        (["method=teacher-rows"], 4, 4),
+        (["method=dr-grpo"], 8, 0),
+        (["method=grpo", "own_samples=4"], 4, 0),
+        (["own_samples=2"], 2, 4),
+        (["teachers.mix=each"], 4, 8),
+    ],
+)
+def test_rows_of_a_question(overrides, own, saved):
+    recipe = load_recipe("both", "nano", overrides=overrides)
+    assert (recipe.own_rows, recipe.teacher_rows) == (own, saved)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "method", "teacher"),
+    [
+        ([], "ril", "both"),
+        (["method=teacher-rows"], "teacher-rows", "both"),
+        (["method=dr-grpo"], "dr-grpo", "none"),
+        (["method=sft", "sft.steps=5"], "sft", "both"),
+        (["method=sft", "sft.steps=5", "sft.data=x.parquet"], "sft", "none"),
+        (["method=dr-grpo", "sft.steps=5"], "sft+dr-grpo", "both"),
+        (["method=dr-grpo", "sft.steps=5", "sft.data=x.parquet"], "sft+dr-grpo", "none"),
+        (["sft.steps=5"], "sft+ril", "both"),
+    ],
+)
+def test_labels_tell_methods_apart(overrides, method, teacher):
+    recipe = load_recipe("both", "nano", overrides=overrides)
+    assert (recipe.method_label, recipe.teacher_label) == (method, teacher)
+
+
+def test_saved_responses_are_all_unless_fewer_are_used():
+    assert load_recipe("both", "nano").saved_responses == 4
+    assert load_recipe("both", "nano", overrides=["teachers.use=1"]).saved_responses == 1
+
+
+def test_a_setting_that_came_later_makes_no_other_recipe():
+    """Runs and baselines from before it are still known by their fingerprints."""
+    recipe = load_recipe("both", "nano")
+    assert recipe.fingerprint == "7259bb9a3cabeb3d"
+    for same in ("hardware.ray_address=auto", "judge.max_missing=0.05", "hardware.profile=mine"):
+        assert load_recipe("both", "nano", None, [same]).fingerprint == recipe.fingerprint
+    large = load_recipe("both")
+    assert load_recipe("both", overrides=["hardware.offload=between"]).fingerprint == (
+        large.fingerprint
+    )
+    for other in ("collection.max_failed=0.1", "judge.max_missing=0.1"):
+        assert load_recipe("both", "nano", None, [other]).fingerprint != recipe.fingerprint
+
+
+def test_a_run_from_before_hardware_profiles_is_the_same_run(tmp_path):
+    recipe = load_recipe("both", "nano")
+    document = recipe.as_dict()
+    kept = ("device", "nodes", "devices", "memory_gib")
+    document["hardware"] = {key: document["hardware"][key] for key in kept}
+    for part in ("policy", "discriminator"):
+        del document[part]["micro_tokens"]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(document))
+    assert read_recipe(file) == recipe

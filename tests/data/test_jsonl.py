@@ -1,0 +1,147 @@
+"""JSON lines: the fields, the pictures, and lines that are none."""
+
+import base64
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rilbench.data.jsonl import inside, picture_of, question_of
+from rilbench.data.question import RefusedError
+from rilbench.data.question_files import Question, read_questions
+from rilbench.errors import UserError
+
+PICTURE = b"\x89PNG picture"
+ENCODED = base64.b64encode(PICTURE).decode()
+GOOD = {"id": "1", "question": "What?", "answer": "7", "images": ["cat.png"], "source": "my"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    for name in ("cat.png", "sub/dog.png", "../secret.png"):
+        (tmp_path / "data" / name).write_bytes(PICTURE)
+    (tmp_path / "data" / "out").symlink_to(tmp_path)
+    return tmp_path / "data"
+
+
+def write(folder, *rows):
+    path = folder / "q.jsonl"
+    path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in rows))
+    return path
+
+
+def test_every_form_of_a_picture(folder):
+    path = write(
+        folder,
+        GOOD,
+        "",
+        {**GOOD, "id": 2, "images": ["sub/dog.png", f"data:image/png;base64,{ENCODED}"]},
+        {"id": "3", "question": "?", "answer": 1.5, "image": {"base64": ENCODED}},
+        {"id": "4", "question": "?", "answer": "a", "images": [{"path": "cat.png"}]},
+        {"id": "5", "question": "Is <image> one?", "answer": "是", "image": "cat.png"},
+    )
+    found = read_questions(path)
+    assert found[0] == Question("1", (PICTURE,), "What?", "7", "my")
+    assert found[1].images == (PICTURE, PICTURE)
+    assert [q.id for q in found] == ["1", "2", "3", "4", "5"]
+    assert (found[2].answer, found[2].source) == ("1.5", "unnamed")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{", "no JSON"),
+        ("[1]", "no JSON object"),
+        ("[" * 100_000, "no JSON"),
+        ('{"id": "\udcff"}', "no JSON"),
+        ({"id": "1", "question": "?"}, "no 'answer'"),
+        ({**GOOD, "images": []}, "lacks its image"),
+        ({**GOOD, "images": None}, "lacks its image"),
+        ({**GOOD, "answer": ""}, "lacks its answer"),
+        ({**GOOD, "question": " "}, "lacks its question"),
+        ({**GOOD, "answer": ["7"]}, "'answer' is a list; write a text"),
+        ({**GOOD, "answer": None}, "'answer' is null"),
+        ({**GOOD, "answer": True}, "true or false"),
+        ({**GOOD, "question": "\ud800"}, "no text that a file can hold"),
+        ({**GOOD, "question": "<image> <image>?"}, "2 <image> in its text and 1 images"),
+        ({**GOOD, "images": ["../secret.png"]}, "leads out of"),
+        ({**GOOD, "images": ["out/secret.png"]}, "leads out of"),
+        ({**GOOD, "images": ["/etc/passwd"]}, "leads out of"),
+        ({**GOOD, "images": ["C:\\secret.png"]}, "leads out of"),
+        ({**GOOD, "images": ["gone.png"]}, "cannot be read"),
+        ({**GOOD, "images": ["sub"]}, "cannot be read"),
+        ({**GOOD, "images": ["a\0b"]}, "cannot be read"),
+        ({**GOOD, "images": ["x" * 5000]}, "cannot be read"),
+        ({**GOOD, "images": ["https://x.org/cat.png"]}, "download it"),
+        ({**GOOD, "images": ["data:image/png,abc"]}, "not in base64"),
+        ({**GOOD, "images": ["data:image/png;base64,a!"]}, "no base64"),
+        ({**GOOD, "images": [7]}, "a picture is"),
+    ],
+)
+def test_a_bad_line_is_one_clear_line(folder, row, words):
+    if isinstance(row, str):
+        (folder / "q.jsonl").write_bytes(
+            json.dumps(GOOD).encode() + b"\n" + row.encode("utf-8", "surrogateescape")
+        )
+    else:
+        write(folder, GOOD, {**row, "id": row["id"] + "b"})
+    with pytest.raises(UserError, match=words) as error:
+        read_questions(folder / "q.jsonl")
+    assert str(error.value).startswith(f"line 2 of {folder / 'q.jsonl'}: ")
+    assert len(str(error.value).splitlines()) == 1
+    assert ";" in str(error.value)
+
+
+def test_an_id_twice_and_an_empty_file(folder):
+    with pytest.raises(UserError, match="'1' twice"):
+        read_questions(write(folder, GOOD, GOOD))
+    with pytest.raises(UserError, match="is empty"):
+        read_questions(write(folder, "", " "))
+
+
+def outcome(read, *arguments):
+    """What is read, or why it is refused."""
+    try:
+        return read(*arguments)
+    except RefusedError as error:
+        return str(error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("id", "question", "answer", "images", "image", "source"), JSON)
+)
+
+
+@given(st.binary() | FIELDS.map(lambda row: json.dumps(row).encode()))
+def test_whatever_a_line_holds_it_is_a_question_or_refused(tmp_path_factory, line):
+    folder = tmp_path_factory.getbasetemp()
+    found = outcome(question_of, line, folder, "s")
+    assert ";" in found if isinstance(found, str) else found.id and found.images
+
+
+@given(st.lists(st.sampled_from(["..", ".", "sub", "out", "cat.png", "/", "\\"]), max_size=6))
+def test_no_path_reads_outside(tmp_path_factory, parts):
+    base = tmp_path_factory.getbasetemp() / "paths"
+    folder = base / "data"
+    (folder / "sub").mkdir(parents=True, exist_ok=True)
+    if not (folder / "out").is_symlink():
+        (folder / "out").symlink_to(base)
+        (base / "cat.png").write_bytes(b"secret")
+        (folder / "cat.png").write_bytes(PICTURE)
+    name = "/".join(parts)
+    found = outcome(picture_of, name, folder)
+    assert isinstance(found, str) or (found == PICTURE and inside(name, folder))
+
+
+@given(st.text(string.printable, max_size=30))
+def test_any_name_is_a_picture_or_refused(tmp_path_factory, name):
+    found = outcome(picture_of, name, tmp_path_factory.getbasetemp())
+    assert isinstance(found, bytes) or ";" in found

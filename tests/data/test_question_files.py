@@ -1,0 +1,81 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rilbench.data.question_files import (
+    Question,
+    QuestionWriter,
+    read_questions,
+    write_questions,
+)
+from rilbench.errors import UserError
+
+GOOD = Question("q1", (b"jpeg",), "What?", "7", "here")
+
+
+def test_round_trip(tmp_path):
+    questions = [GOOD, Question("q2", (b"a", b"b"), "Which of the two?", "A", "there")]
+    write_questions(tmp_path / "q.parquet", questions)
+    assert read_questions(tmp_path / "q.parquet") == questions
+
+
+def test_pictures_go_where_the_text_says_or_first():
+    plain = Question("q", (b"x", b"y"), "Which?", "A", "")
+    assert plain.marked == "<image><image>Which?"
+    assert plain.parts == [b"x", b"y", "Which?"]
+    placed = Question("q", (b"x", b"y"), "Is <image> darker than <image>?", "A", "")
+    assert placed.marked == placed.question
+    assert placed.parts == ["Is ", b"x", " darker than ", b"y", "?"]
+
+
+@pytest.mark.parametrize(
+    ("questions", "words"),
+    [
+        ([], "empty"),
+        ([GOOD, GOOD], "twice"),
+        ([Question("q1", (), "What?", "7", "")], "image"),
+        ([Question("q1", (b"x",), "", "7", "")], "question"),
+        ([Question("q1", (b"x",), "What?", "", "")], "answer"),
+        ([Question("q1", (b"x",), "<image> or <image>?", "7", "")], "one for each"),
+        ([Question("q1", (b"x", b"y"), "Is <image> dark?", "7", "")], "one for each"),
+    ],
+)
+def test_bad_questions_are_refused(tmp_path, questions, words):
+    write_questions(tmp_path / "q.parquet", questions)
+    with pytest.raises(UserError, match=words):
+        read_questions(tmp_path / "q.parquet")
+
+
+def test_bad_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_questions(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("hello")
+    with pytest.raises(UserError, match="not a Parquet"):
+        read_questions(tmp_path / "text.parquet")
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "short.parquet")
+    with pytest.raises(UserError, match="images, question"):
+        read_questions(tmp_path / "short.parquet")
+
+
+def test_a_large_file_is_written_and_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("rilbench.data.question_files._GROUP", 100)
+    questions = [Question(str(i), (bytes(60),), "What?", "7", "") for i in range(7)]
+    write_questions(tmp_path / "q.parquet", questions)
+    assert pq.ParquetFile(tmp_path / "q.parquet").num_row_groups == 4
+    assert [q.id for q in read_questions(tmp_path / "q.parquet")] == list("0123456")
+
+
+def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "q.parquet"
+    write_questions(path, [GOOD])
+    with pytest.raises(AttributeError), QuestionWriter(path) as writer:
+        writer.write("no question")
+    assert read_questions(path) == [GOOD]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pictures_of_another_type_are_refused(tmp_path):
+    row = {"id": "1", "images": ["cat.png"], "question": "?", "answer": "a", "source": ""}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "q.parquet")
+    with pytest.raises(UserError, match="rilbench data import"):
+        read_questions(tmp_path / "q.parquet")

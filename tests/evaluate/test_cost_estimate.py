@@ -1,0 +1,54 @@
+"""What is said before anything is spent."""
+
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.evaluate.cost_estimate import cost, estimate, read_price
+from rilbench.evaluate.judge_session import Judge
+from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.suite import find_suite
+
+
+def question(dataset: str, number: int, group: str = "", pictures: int = 1) -> Question:
+    parts = [{"type": "image", "path": "x.png"}] * pictures + [{"type": "text", "text": "a" * 40}]
+    return Question(dataset, str(number), group or str(number), "A", None, tuple(parts))
+
+
+QUESTIONS = [
+    *[question("MMBench_DEV_EN", turn * 1_000_000 + 1, "1") for turn in range(4)],
+    question("MMVet", 1, pictures=2),
+    question("MMVet", 2),
+    question("ChartQA_TEST", 1),
+]
+SUITE = find_suite("paper").pick(["MMB", "MM-Vet", "ChartQA"])
+
+
+def test_rotations_are_requests_and_one_question() -> None:
+    found = {each.column: each for each in estimate(SUITE, QUESTIONS, Judge("http://x/v1", "m"))}
+    mmb, vet, chart = found["MMB"], found["MM-Vet"], found["ChartQA"]
+    assert (mmb.questions, mmb.requests, mmb.pictures, mmb.text_tokens) == (1, 4, 4, 40)
+    assert (mmb.certain, mmb.possible) == (0, 4)
+    assert (vet.certain, vet.possible, vet.pictures) == (2, 2, 3)
+    assert (chart.certain, chart.possible, chart.judge_tokens) == (0, 0, 0)
+
+
+def test_the_rules_read_no_option() -> None:
+    found = {each.column: each for each in estimate(SUITE, QUESTIONS, Judge())}
+    assert (found["MMB"].possible, found["MM-Vet"].possible) == (0, 2)
+
+
+def test_the_price_goes_from_the_certain_to_the_possible() -> None:
+    found = estimate(SUITE, QUESTIONS, Judge("http://x/v1", "m"))
+    low, high = cost(found, (1e6, 0.0))
+    assert low == 2 * 1000  # Two prompts of 800 tokens with an answer of 200.
+    assert high == low + 4 * 500
+    assert cost(found, (0.0, 1e6)) == (80, 240)
+    assert read_price("0.15,0.6") == (0.15, 0.6)
+    for wrong in ("", "1", "a,b", "1,2,3", "-1,2", "nan,1", "1,inf"):
+        with pytest.raises(UserError, match=r"--price .* give IN,OUT"):
+            read_price(wrong)
+
+
+def test_a_question_that_cannot_be_asked_costs_nothing() -> None:
+    broken = [Question("MMVet", "3", "3", "A", None, (), "its picture cannot be read")]
+    assert estimate(SUITE, [*QUESTIONS, *broken], Judge()) == estimate(SUITE, QUESTIONS, Judge())

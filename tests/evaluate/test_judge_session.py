@@ -1,0 +1,59 @@
+"""What --judge says."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+from fake_judge import fake_judge, says
+
+from rilbench.errors import UserError
+from rilbench.evaluate.judge_session import Judge, read_judge, running_judge
+from rilbench.judge.server import RULE_JUDGE
+
+
+@pytest.mark.parametrize(
+    ("text", "judge"),
+    [
+        (None, Judge()),
+        ("exact", Judge()),
+        ("http://127.0.0.1:8000/v1", Judge("http://127.0.0.1:8000/v1")),
+        ("Qwen/Qwen2.5-32B@http://host:8000/v1/", Judge("http://host:8000/v1", "Qwen/Qwen2.5-32B")),
+        ("m@https://host/v1/chat/completions", Judge("https://host/v1", "m")),
+    ],
+)
+def test_a_judge_is_read(text: str | None, judge: Judge) -> None:
+    assert read_judge(text) == judge
+
+
+@pytest.mark.parametrize("text", ["gpt-4o", "", "m@host:8000", "sk-12@m@http://host/v1", "ftp://x"])
+def test_another_text_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UserError, match="give MODEL@URL, such as"):
+        read_judge(text)
+
+
+def test_the_rules_read_no_option(tmp_path: Path) -> None:
+    with running_judge(Judge(), tmp_path) as judge:
+        assert (judge.name, judge.exact, judge.trouble) == (RULE_JUDGE, True, "")
+        judge.begin()
+        assert judge.story() == {"name": RULE_JUDGE}
+
+
+def test_a_language_model_is_probed_and_tells_its_name(tmp_path: Path) -> None:
+    with fake_judge(lambda _: says("hi")) as real:
+        with running_judge(Judge(real.url, "org/m"), tmp_path) as judge:
+            assert (judge.name, judge.exact) == ("judge-2026-01", False)
+            assert judge.url != real.url
+            assert judge.story()["model"] == "org/m"
+            judge.begin()
+            found = {"asked": 1, "judge": 1, "cached": 0, "failed": 0}
+            body = json.dumps({"messages": [{"role": "user", "content": "is it?"}]}).encode()
+            for verdicts in (found, {**found, "judge": 0, "cached": 1}):
+                judge.begin()
+                with urllib.request.urlopen(judge.url, body, timeout=30):
+                    assert judge.story()["verdicts"] == verdicts
+        with (
+            pytest.raises(UserError, match=r"no judge: .* name it"),
+            running_judge(Judge(real.url), tmp_path),
+        ):
+            pass

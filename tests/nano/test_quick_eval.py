@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from rilbench.nano.digits import pools
+from rilbench.nano.quick_eval import answers, can_be_opened, digits_read, worked_share
+from rilbench.nano.tasks import FAMILIES, make
+
+
+@pytest.fixture(scope="module")
+def questions():
+    rng = np.random.default_rng(3)
+    return [make(family, pools()["dev"], rng)[1] for family in FAMILIES for _ in range(5)]
+
+
+def test_the_gold_answers_read_every_digit_and_a_shifted_one_none(questions):
+    gold = [(question, question.worked) for question in questions]
+    shifted = [
+        (q, "".join(str((int(c) + 1) % 10) if c.isdigit() else c for c in q.worked))
+        for q in questions
+    ]
+    assert digits_read(gold) == 1
+    assert digits_read(shifted) == 0
+    assert digits_read([(questions[0], "no digit")]) == 0
+    assert worked_share(gold) == 1
+
+
+def test_an_opening_never_gives_a_digit_away(questions):
+    opened = [question for question in questions if can_be_opened(question, 3)]
+    assert 0 < len(opened) < len(questions), "ChartQA's answers begin with one"
+    for question in opened:
+        assert not any(c.isdigit() for c in " ".join(question.worked.split(" ")[:3]))
+
+
+def test_a_model_goes_on_from_the_opening():
+    from rilbench.nano.model import load
+    from rilbench.paths import nano_folder
+
+    found = answers(
+        *load(nano_folder() / "72b"), pool="dev", questions=1, seed=1, temperature=1.0, opening=3
+    )
+    assert found
+    for question, text in found:
+        assert text.startswith(" ".join(question.worked.split(" ")[:3]))
+        assert len(text.split(" ")) > 3

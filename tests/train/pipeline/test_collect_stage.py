@@ -1,0 +1,177 @@
+"""Whose responses a run uses: the user's servers, collections from elsewhere, other tokenizers."""
+
+import dataclasses
+import json
+
+import pytest
+from fake_judge import fake_judge
+
+from rilbench.config import load_recipe
+from rilbench.data.question_files import Question
+from rilbench.data.response_store import SavedResponse, read_manifest, write_collection
+from rilbench.errors import UserError
+from rilbench.train.pipeline.collect_stage import (
+    _check_failures,
+    check_collections,
+    collect_all,
+    teachers_wanted,
+)
+from rilbench.train.pipeline.prepare_data import few_saved, repeats, saved_rows
+from rilbench.train.pipeline.run_folder import Run
+
+QUESTIONS = [Question(f"q{i}", (b"image",), f"{i}?", "yes", "test") for i in range(4)]
+
+
+class Notes:
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+    def stage(self, name, state):
+        pass
+
+    def answers(self, model, done, total):
+        pass
+
+
+def run_of(folder, *settings, recipe="72b"):
+    return Run(folder, load_recipe(recipe, "nano", None, settings))
+
+
+def teacher_at(url, folder, *settings):
+    """A run whose teacher is known by a name of the hub and stands at an address."""
+    name = "teachers.models.72b=Big/Teacher-72B"
+    return run_of(folder, name, f"collection.endpoints.72b={url}", *settings)
+
+
+def answer(body):
+    choice = {"message": {"content": f"said {body['seed']}"}, "finish_reason": "stop"}
+    return 200, json.dumps({"choices": [choice], "usage": {"completion_tokens": 2}}).encode()
+
+
+def test_a_server_of_another_model_is_refused_before_it_is_asked(tmp_path):
+    with fake_judge(answer, ["Small/Teacher-7B"]) as server:
+        run = teacher_at(server.url, tmp_path)
+        with pytest.raises(UserError, match="serves Small/Teacher-7B, not Big/Teacher-72B") as told:
+            collect_all(run, teachers_wanted(run), QUESTIONS, Notes())
+        assert server.seen == []
+        assert f"collection.endpoints.72b=Small/Teacher-7B@{server.url}" in str(told.value)
+        named = teacher_at(f"Small/Teacher-7B@{server.url}", tmp_path)
+        assert set(check_collections(named.recipe, teachers_wanted(named), QUESTIONS)) == {"72b"}
+        other = teacher_at(f"Third@{server.url}", tmp_path)
+        with pytest.raises(UserError, match="not Third"):
+            check_collections(other.recipe, teachers_wanted(other), QUESTIONS)
+
+
+def test_a_server_that_is_down_and_an_address_that_is_none(tmp_path):
+    for address, words in (("http://127.0.0.1:9/v1", "does not list"), ("nowhere", "MODEL@URL")):
+        run = teacher_at(address, tmp_path)
+        with pytest.raises(UserError, match=words):
+            check_collections(run.recipe, teachers_wanted(run), QUESTIONS)
+
+
+def test_a_collection_needs_its_teacher_no_more_and_serves_any_student(tmp_path, monkeypatch):
+    shared = f"collection.folder={tmp_path / 'shared'}"
+    monkeypatch.setenv("RILBENCH_ENDPOINT_KEY", "sk-teacher")
+    with fake_judge(answer, ["x", "Big/Teacher-72B"]) as server:
+        run = teacher_at(server.url, tmp_path / "a", shared)
+        collect_all(run, teachers_wanted(run), QUESTIONS, Notes())
+        assert len(server.seen) == 4 * 4
+        assert {body["model"] for body in server.seen} == {"Big/Teacher-72B"}
+        assert server.keys == {"Bearer sk-teacher"}
+    file = tmp_path / "shared" / "72b.parquet"
+    assert "sk-teacher" not in json.dumps(read_manifest(file))
+    assert server.url not in json.dumps(read_manifest(file)), "it may be used elsewhere"
+
+    # No server, no weights, another student: what was collected is enough.
+    again = run_of(tmp_path / "b", "teachers.models.72b=Big/Teacher-72B", shared)
+    other = dataclasses.replace(again.recipe, student=load_recipe("72b", "qwen2.5-vl-3b").student)
+    for recipe in (again.recipe, other):
+        (one,) = teachers_wanted(Run(tmp_path / "b", recipe))
+        assert len(one.read(QUESTIONS)) == 16
+    # Other settings are refused by name, before anything is asked.
+    settings = ("teachers.models.72b=Big/Teacher-72B", shared, "sampling.temperature=0.5")
+    hot = run_of(tmp_path / "c", *settings)
+    with pytest.raises(UserError, match=r"sampling.temperature=1.0 \(asked: 0.5\)"):
+        check_collections(hot.recipe, teachers_wanted(hot), QUESTIONS)
+    unknown = run_of(tmp_path / "d", "teachers.models.72b=Third/Model", shared)
+    with pytest.raises(UserError, match="not on this machine"):
+        teachers_wanted(unknown)
+
+
+def saved(run, failing):
+    """What a teacher said, with failures at (question, sample)."""
+    (one,) = teachers_wanted(run)
+    rows = [
+        SavedResponse(q.id, "72b", i, 0, "", 0, "failed", failure="empty")
+        if (q.id, i) in failing
+        else SavedResponse(q.id, "72b", i, 0, f"{q.id} {i}", 2, "stop")
+        for q in QUESTIONS
+        for i in range(one.plan.responses)
+    ]
+    one.folder.mkdir(parents=True, exist_ok=True)
+    write_collection(one.plan, QUESTIONS, one.folder, rows)
+    return one
+
+
+def test_too_few_responses_for_a_group_are_told_with_numbers(tmp_path):
+    assert few_saved(run_of(tmp_path).recipe) == ""
+    few = run_of(tmp_path / "few", "teachers.use=2").recipe
+    assert few_saved(few).startswith("a group may take 4 responses of one teacher and 2 are saved")
+    assert few_saved(run_of(tmp_path, "teachers.use=2", recipe="both").recipe) == ""
+    run = run_of(tmp_path / "some", "collection.max_failed=0.5")
+    one = saved(run, {("q1", 0), *(("q3", i) for i in range(4))})
+    found = saved_rows(run, [one], QUESTIONS)
+    assert [row["response"] for row in found["q1"]] == ["q1 1", "q1 2", "q1 3"]
+    some, none = repeats(run.recipe, found)
+    assert some.startswith("1 of 4 questions have fewer responses of 72b than the 4")
+    assert none == "1 of 4 questions have no response of 72b: they are left out"
+    notes = Notes()
+    _check_failures(run.recipe, one, notes)
+    assert notes.said == ["72b: 5 of 16 responses failed (empty 5)"]
+    strict = dataclasses.replace(run.recipe.collection, max_failed=0.05)
+    with pytest.raises(UserError, match=r"5 of 16 responses failed \(empty 5\).*max_failed=0.05"):
+        _check_failures(dataclasses.replace(run.recipe, collection=strict), one, notes)
+
+
+def test_questions_without_a_response_are_left_out_of_training(tmp_path):
+    import pyarrow.parquet as pq
+
+    from rilbench.checkpoint import inspect_checkpoint
+    from rilbench.paths import locate
+    from rilbench.train.pipeline.prepare_data import prepare_data
+
+    run = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.questions=3")
+    one = saved(run, {("q3", i) for i in range(4)})
+    student = inspect_checkpoint(locate("nano:restyled"))
+    said = prepare_data(run, student, [one], QUESTIONS, QUESTIONS)
+    assert said == ["1 of 4 questions have no response of 72b: they are left out"]
+    table = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
+    assert [row["extra_info"]["question_id"] for row in table] == ["q0", "q1", "q2"]
+    assert len(pq.read_table(tmp_path / "data" / "dev.parquet")) == 4
+    more = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.questions=4")
+    with pytest.raises(UserError, match="the 3 that remain are fewer than one step's 4"):
+        prepare_data(more, student, [one], QUESTIONS, QUESTIONS)
+
+
+def test_a_teachers_text_is_read_by_the_students_tokenizer(tmp_path):
+    """Of another vocabulary only the text is taken: never its ids, its count, its marks."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoTokenizer
+
+    from rilbench.paths import locate
+    from rilbench.train.rollout import saved_tokens
+
+    student = AutoTokenizer.from_pretrained(locate("nano:restyled"))
+    teacher = Tokenizer(models.WordLevel({"七": 0, "is": 1, "it": 2}, unk_token="it"))
+    teacher.pre_tokenizer = pre_tokenizers.Whitespace()
+    for text in ("it is 七", "Ünï 🙂 7\n", "see <|image_pad|> and <|im_end|> here"):
+        tokens = saved_tokens(student, text, 512)
+        assert tokens[-1] == student.eos_token_id
+        assert student.decode(tokens[:-1]) == text
+        assert not set(tokens[:-1]) & set(student.all_special_ids), "a mark in a text is a text"
+        assert tokens[:-1] != teacher.encode(text).ids
+        cut = saved_tokens(student, text, 3)
+        assert cut == tokens[:3], "longer than the student may answer: cut, without its end"

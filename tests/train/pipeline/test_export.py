@@ -1,0 +1,64 @@
+import json
+import shutil
+
+import pytest
+from saved_steps import save_step
+
+from rilbench.checkpoint import inspect_checkpoint
+from rilbench.config import load_recipe
+from rilbench.errors import UserError
+from rilbench.paths import locate
+from rilbench.train.pipeline.export import chosen_step, export
+from rilbench.train.pipeline.run_folder import last_step, open_run
+
+
+def saved_run(tmp_path, recipe, scores, saved):
+    run = open_run(tmp_path / "r", recipe, resume=False)
+    lines = [
+        {"step": s} | ({"dev_accuracy": v} if v is not None else {}) for s, v in scores.items()
+    ]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(m) + "\n" for m in lines))
+    for step in saved:
+        save_step(run.folder / "steps", step)
+    return run
+
+
+def test_export_takes_the_last_or_the_best_on_dev(tmp_path):
+    scores = {8: 0.5, 9: 0.9, 10: 0.7, 12: 0.6}
+    last = saved_run(tmp_path, load_recipe("both", "nano"), scores, [8, 10, 12])
+    assert chosen_step(last) == (12, 0.6)
+    assert last_step(last) == 12
+    best = load_recipe("both", "nano", overrides=["schedule.export=best", "schedule.eval_every=1"])
+    run = saved_run(tmp_path / "best", best, scores, [8, 10, 12])
+    assert chosen_step(run) == (10, 0.7), "step 9 was better but is not saved"
+
+
+def test_export_of_the_best_needs_a_score(tmp_path):
+    best = load_recipe("both", "nano", overrides=["schedule.export=best", "schedule.eval_every=3"])
+    run = saved_run(tmp_path, best, {2: None}, [2])
+    with pytest.raises(UserError, match="eval_every"):
+        chosen_step(run)
+
+
+class Silent:
+    """A view that shows nothing."""
+
+    def stage(self, name, state):
+        pass
+
+
+def test_a_checkpoint_says_which_recipe_and_seed_made_it(tmp_path):
+    """By the family the table takes the seeds of one recipe together."""
+    student = inspect_checkpoint(locate("nano:restyled"))
+    found = {}
+    for seed in (1, 2):
+        recipe = load_recipe("both", "nano", overrides=[f"seed={seed}"])
+        run = saved_run(tmp_path / str(seed), recipe, {2: None}, [2])
+        step = run.folder / "steps" / "global_step_2" / "actor" / "huggingface"
+        shutil.copytree(student.path, step, dirs_exist_ok=True)
+        found[seed] = inspect_checkpoint(export(run, student, Silent())).labels
+        assert found[seed].recipe_fingerprint == recipe.fingerprint
+    assert (found[1].seed, found[2].seed) == (1, 2)
+    assert found[1].family == found[2].family is not None
+    assert found[1].recipe_fingerprint != found[2].recipe_fingerprint
+    assert found[1].start_fingerprint == student.fingerprint

@@ -1,0 +1,62 @@
+"""The length of a prompt with its pictures, against the processor's own tokens of the whole."""
+
+import io
+
+import pytest
+from PIL import Image
+from qwen3_vl import write_student
+
+from rilbench.data.question_files import Question, read_questions
+from rilbench.errors import UserError
+from rilbench.paths import nano_folder
+from rilbench.train.pipeline.prompt_lengths import check_lengths, prompt_lengths
+
+
+def picture(width, height, mode="RGB"):
+    file = io.BytesIO()
+    Image.new(mode, (width, height)).save(file, "png")
+    return file.getvalue()
+
+
+ODD = [
+    Question("wide", (picture(300, 40),), "What is it?", "yes", "test"),
+    Question("two", (picture(56, 56), picture(200, 90, "P")), "<image> or <image>?", "no", "test"),
+    Question("after", (picture(90, 91, "RGBA"),), "First words, then <image>", "no", "test"),
+]
+
+
+@pytest.fixture(params=["restyled", "internvl", "qwen3-vl"])
+def student(request, tmp_path):
+    ours = nano_folder() / request.param
+    return ours if ours.exists() else write_student(tmp_path / request.param)
+
+
+def test_it_is_the_processors_own_length(student):
+    from transformers import AutoProcessor
+
+    questions = [*read_questions(nano_folder() / "prompts.parquet")[:8], *ODD]
+    processor = AutoProcessor.from_pretrained(student)
+    whole = []
+    for question in questions:
+        text = processor.apply_chat_template(
+            question.chat, add_generation_prompt=True, tokenize=False
+        )
+        images = [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
+        whole.append(len(processor(text=[text], images=images)["input_ids"][0]))
+    assert prompt_lengths(student, questions) == whole
+    assert len(set(whole)) > 2
+
+
+def test_a_broken_picture_is_named():
+    broken = [*ODD, Question("torn", (picture(56, 56)[:40],), "What is it?", "no", "test")]
+    with pytest.raises(UserError, match="question torn cannot be read"):
+        prompt_lengths(nano_folder() / "restyled", broken)
+
+
+def test_what_is_too_long_is_counted_and_the_longest_named():
+    student = nano_folder() / "restyled"
+    lengths = dict(zip((q.id for q in ODD), prompt_lengths(student, ODD), strict=True))
+    check_lengths(student, ODD, max(lengths.values()))
+    longest = max(lengths, key=lengths.__getitem__)
+    with pytest.raises(UserError, match=rf"^1 of 3 .*\({longest} has {lengths[longest]} tokens\)"):
+        check_lengths(student, ODD, max(lengths.values()) - 1)

@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rilbench.config import METHODS, known, load_recipe
+from rilbench.errors import UserError
+from rilbench.train.verl.config import (
+    agent_loop_part,
+    compose,
+    micro_batch,
+    overrides,
+    trainer_part,
+)
+
+RUN = Path("runs/r")
+
+
+def composed(recipe, resume_from=None):
+    return compose(recipe, RUN, "model", resume_from=resume_from)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "sft"])
+def test_verl_composes_the_nano_recipe_with_our_values(method):
+    recipe = load_recipe("both", "nano", method)
+    config = composed(recipe)
+    rollout = config.actor_rollout_ref.rollout
+    assert rollout.n == 8
+    assert (rollout.name, rollout.temperature, rollout.top_p) == ("transformers", 1.0, 0.95)
+    assert config.actor_rollout_ref.actor.strategy == "fsdp2"
+    assert config.critic.enable == (method in ("ril", "imitation"))
+    assert config.algorithm.rollout_correction.bypass_mode is False
+    mixes = method in ("ril", "imitation", "teacher-rows")
+    assert config.ril.own_rows == (4 if mixes else 8)
+    assert config.actor_rollout_ref.actor.calculate_entropy is True
+    assert config.trainer.resume_mode == "disable"
+
+
+@pytest.mark.parametrize(
+    "student", [name for name in known("students") if not name.startswith("nano")]
+)
+def test_verl_composes_the_papers_students(student):
+    config = composed(load_recipe("72b", student))
+    assert config.actor_rollout_ref.rollout.name == "vllm"
+    assert config.trainer.n_gpus_per_node == 8
+    assert config.ril.length_scale == config.data.max_response_length == 2048
+
+
+def test_resuming_names_the_step():
+    config = composed(load_recipe("both", "nano"), resume_from=Path("steps/global_step_3"))
+    assert config.trainer.resume_mode == "resume_path"
+    assert config.trainer.resume_from_path.endswith("global_step_3")
+
+
+def test_remote_code_and_bypass_mode_are_off():
+    text = "\n".join(overrides(load_recipe("both"), RUN, "m", resume_from=None))
+    assert "trust_remote_code=True" not in text
+    assert "bypass_mode=False" in text
+
+
+def test_length_scale_is_the_longest_response_unless_given():
+    assert trainer_part(load_recipe("both"), RUN)["length_scale"] == 2048.0
+    assert trainer_part(load_recipe("both", "nano"), RUN)["length_scale"] == 20.0
+
+
+@given(st.integers(1, 300), st.integers(1, 600), st.integers(1, 600))
+def test_micro_batches_divide_every_batch(wanted, first, second):
+    size = micro_batch(wanted, first, second)
+    assert 1 <= size <= wanted
+    assert first % size == second % size == 0
+
+
+def test_rows_that_do_not_divide_among_devices_are_refused():
+    recipe = load_recipe("both", "nano", overrides=["hardware.devices=5"])
+    with pytest.raises(UserError, match=r"schedule\.questions"):
+        overrides(recipe, RUN, "m", resume_from=None)
+
+
+def test_settings_of_the_ablations_reach_trainer_and_agent_loop():
+    changed = load_recipe(
+        "both",
+        "nano",
+        overrides=[
+            *("reward.similarity=continuous", "policy.teacher_rows=false"),
+            *("judge.false_right=0.2", "judge.false_wrong=0.1"),
+        ],
+    )
+    trainer, plain = trainer_part(changed, RUN), trainer_part(load_recipe("both", "nano"), RUN)
+    assert (trainer["continuous_similarity"], trainer["teacher_rows_in_loss"]) == (True, False)
+    assert (plain["continuous_similarity"], plain["teacher_rows_in_loss"]) == (False, True)
+    loop = agent_loop_part(changed, "u", "m", None)[0]["ril"]
+    assert (loop["false_right"], loop["false_wrong"]) == (0.2, 0.1)
+
+
+@pytest.mark.parametrize("name", ["a=b+c", "it's", "with space", "[x]", "{y}", "a,b", "ü"])
+def test_a_run_may_have_any_name(name):
+    config = compose(load_recipe("both", "nano"), Path("runs") / name, "model", resume_from=None)
+    assert config.trainer.experiment_name == name
+    assert Path(config.trainer.default_local_dir) == Path("runs") / name / "steps"

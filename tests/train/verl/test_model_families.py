@@ -1,0 +1,133 @@
+"""Pictures reach the policy in every layout: verl's forward against transformers' own."""
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from direct import log_probs
+from PIL import Image
+from qwen3_vl import write_student
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from rilbench.data.question_files import read_questions, write_questions
+from rilbench.paths import locate
+from rilbench.train.verl.model_families import FoldedPictures, folded, never_sampled, picture_inputs
+
+SCRIPT = Path(__file__).parents[1] / "support" / "policy_rows.py"
+STUDENTS = {"nano": "restyled", "nano-internvl": "internvl"}
+M_ROPE = ("nano", "qwen3-vl")
+
+
+def questions():
+    """Four, among them one with two pictures and one with a picture of another shape."""
+    asked = read_questions(locate("nano:prompts.parquet"))
+    chosen = [
+        next(q for q in asked if q.source == s) for s in ("MMStar", "BLINK", "ChartQA", "MM-Vet")
+    ]
+    assert {len(q.images) for q in chosen} == {1, 2}
+    assert len({Image.open(io.BytesIO(q.images[0])).size for q in chosen}) == 3
+    return chosen
+
+
+@pytest.fixture(
+    scope="module", params=[*STUDENTS, pytest.param("qwen3-vl", marks=pytest.mark.slow)]
+)
+def policy(request, tmp_path_factory):
+    """A student's name, its folder, and what the trainer's policy says of rows."""
+    place = tmp_path_factory.mktemp("rows")
+    write_questions(place / "questions.parquet", questions())
+    if request.param in STUDENTS:
+        model = locate(f"nano:{STUDENTS[request.param]}")
+    else:
+        model = write_student(place / "model")
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(model), str(place / "out.json")],
+        cwd=place,
+        env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return request.param, model, json.loads((place / "out.json").read_text())
+
+
+@pytest.mark.timeout(600)
+def test_the_policy_sees_what_transformers_sees(policy):
+    _, path, found = policy
+    model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(path)
+    for i, question in enumerate(questions()):
+        text = question.answer + processor.tokenizer.eos_token
+        expected, prompt = log_probs(model, processor, question, text)
+        assert found["prompts"][i] == prompt
+        assert found["seen"][i] == pytest.approx(expected, rel=1e-4, abs=5e-5)
+
+
+@pytest.mark.timeout(600)
+def test_without_its_pictures_the_policy_says_something_else(policy):
+    _, _, found = policy
+    for seen, blank in zip(found["seen"], found["blank"], strict=True):
+        assert len(seen) == len(blank) > 1
+        # Much more than the other test allows.
+        assert max(abs(a - b) for a, b in zip(seen, blank, strict=True)) > 5e-3
+
+
+@pytest.mark.timeout(600)
+def test_each_layout_has_its_own_positions_and_inputs(policy):
+    student, _, found = policy
+    if student in M_ROPE:
+        assert all(len(shape) == 2 and shape[0] == 4 for shape in found["positions"])
+        assert found["inputs"] == ["image_grid_thw", "images_seqlens", "pixel_values"]
+    else:
+        assert all(len(shape) == 1 for shape in found["positions"])
+        assert found["inputs"] == ["pixel_values"]
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_the_pictures_of_a_batch_are_those_of_its_text(student):
+    processor = AutoProcessor.from_pretrained(locate(f"nano:{STUDENTS[student]}"))
+    asked = questions()
+    images = [Image.open(io.BytesIO(image)) for q in asked for image in q.images]
+    found = picture_inputs(processor, images)
+    text = " and ".join([processor.image_token] * len(images))
+    whole = processor(text=[text], images=images, return_tensors="pt")
+    assert torch.equal(found["pixel_values"], whole["pixel_values"])
+    assert found.keys() <= whole.keys() - {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_no_special_token_but_the_end_is_sampled(student):
+    tokenizer = AutoProcessor.from_pretrained(locate(f"nano:{STUDENTS[student]}")).tokenizer
+    forbidden = tokenizer.convert_ids_to_tokens(never_sampled(tokenizer))
+    assert "<|im_end|>" not in forbidden
+    marks = ["<|image_pad|>", "<|video_pad|>", "<|endoftext|>"]
+    marks += ["<img>", "</img>", "<IMG_CONTEXT>", "<video>"] if student != "nano" else []
+    assert set(marks) <= set(forbidden)
+
+
+def test_vllm_gets_one_mark_for_each_picture_and_may_sample_none():
+    processor = AutoProcessor.from_pretrained(locate("nano:internvl"))
+    images = [Image.new("RGB", size) for size in ((56, 56), (28, 28), (56, 84))]
+    text = "<|im_start|>user\n<IMG_CONTEXT><IMG_CONTEXT>\nand<IMG_CONTEXT>\n?<|im_end|>\n"
+    prompt = processor(text=[text], images=images)["input_ids"][0]
+    short = processor.tokenizer.encode(text)
+    assert len(short) < len(prompt) - 10
+    assert folded(processor, prompt) == short
+
+    class Servers:
+        async def generate(self, **request):
+            return request
+
+    asked = {"prompt_ids": prompt, "sampling_params": {"top_k": 5}, "request_id": "r"}
+    sent = asyncio.run(FoldedPictures(Servers(), processor).generate(**asked))
+    assert (sent["prompt_ids"], sent["request_id"]) == (short, "r")
+    assert sent["sampling_params"]["top_k"] == 5
+    assert set(sent["sampling_params"]["logit_bias"]) == set(never_sampled(processor.tokenizer))
