@@ -37,7 +37,12 @@ KEYS = set(all_keys())
 OPEN_KEYS = ("teachers.models.", "collection.endpoints.")  # settings with names of the user's own
 NO_CHOICES = {
     *("recipe", "method", "teachers.names", "teachers.models", "collection.endpoints", "data.dev"),
-    *("discriminator.micro_rows", "policy.micro_rows", "schedule.save_every", "schedule.keep"),
+    *(
+        "discriminator.micro_batch_size",
+        "policy.micro_batch_size",
+        "schedule.save_every",
+        "schedule.keep",
+    ),
     *("hardware.device", "hardware.memory_gib", "hardware.ray_address"),
     "hardware.rollout_engine",
 }

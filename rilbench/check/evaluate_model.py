@@ -11,7 +11,7 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.cli_tables import PACKAGES
 from rilbench.evaluate.data import data_folder
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import Report, evaluate
 from rilbench.evaluate.suite import SUITES, find_suite
 from rilbench.ledger import Ledger
@@ -19,7 +19,7 @@ from rilbench.ledger import Ledger
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """How the checkpoint is evaluated; see `Plan`. ``data``: None for the suite's own folder."""
+    """How the checkpoint is evaluated; see `EvalOptions`; ``data``: None for the suite's folder."""
 
     work: Path
     db: Path
@@ -69,12 +69,12 @@ def _entries(model: Path, baseline: Baseline, only: tuple[str, ...]) -> list[Ent
     return found
 
 
-def _plan(entry: Entry, how: How) -> Plan:
+def _plan(entry: Entry, how: How) -> EvalOptions:
     kits = {package: name for name, package in PACKAGES.items()}
     kit = kits.get(entry.kit, entry.kit)
     suite = find_suite(entry.suite).by(kit)
     columns = tuple(name for name in suite.columns if name in entry.columns)
-    return Plan(
+    return EvalOptions(
         suite=entry.suite,
         data=data_folder(suite, how.data),
         work=how.work,

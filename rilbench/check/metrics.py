@@ -11,7 +11,7 @@ from rilbench.ledger.records import Evaluation, Run, Score
 
 MEAN = "mean"
 """Of all benchmarks that the evaluation has."""
-ACCURACY, ANSWER = "discriminator_accuracy", "answer_student"
+ACCURACY, ANSWER = "discriminator_accuracy", "answer_reward_student"
 """Mean over all steps; mean over the last third of the steps."""
 TIME, MEMORY = "step_time", "memory"
 """CPU seconds of a step over those of a fixed piece of work, which two machines share; GB."""

@@ -67,11 +67,11 @@ def check(
             verdicts = check_ledger(ledger, known, only or [])
     else:
         from rilbench.check.evaluate_model import How, check_model
-        from rilbench.evaluate.progress import EvaluationView
+        from rilbench.evaluate.progress import EvaluationProgress
         from rilbench.paths import locate
 
         how = How(work, path, data, fresh)
-        with EvaluationView() as view:
+        with EvaluationProgress() as view:
             verdicts = check_model(locate(model), known, how, tuple(only or ()), view.report)
     show(verdicts, junit, format_)
 

@@ -100,8 +100,8 @@ def evaluate(
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.image_resize import Pixels
     from rilbench.evaluate.judge_session import read_judge
-    from rilbench.evaluate.options import Plan
-    from rilbench.evaluate.progress import EvaluationView
+    from rilbench.evaluate.options import EvalOptions
+    from rilbench.evaluate.progress import EvaluationProgress
     from rilbench.evaluate.run import evaluate_many
     from rilbench.evaluate.suite import find_suite
     from rilbench.ledger import default_db
@@ -109,7 +109,7 @@ def evaluate(
     from rilbench.serving import vllm_python
 
     gpu = has_gpu()
-    plan = Plan(
+    plan = EvalOptions(
         suite=suite,
         data=data_folder(find_suite(suite).by(kit), data),
         work=work,
@@ -133,7 +133,7 @@ def evaluate(
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
-    with EvaluationView() as view:
+    with EvaluationProgress() as view:
         evaluations = evaluate_many([locate(name) for name in model or []], plan, view.report)
     _say_scores(evaluations)
     typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
@@ -175,15 +175,15 @@ def _why_lost(evaluation: Evaluation) -> str:
 def _dry_run(plan: object, price: str | None) -> None:
     from rilbench.evaluate.cli_tables import estimate_table
     from rilbench.evaluate.cost_estimate import read_price
-    from rilbench.evaluate.options import Plan
-    from rilbench.evaluate.progress import EvaluationView
+    from rilbench.evaluate.options import EvalOptions
+    from rilbench.evaluate.progress import EvaluationProgress
     from rilbench.evaluate.run import preview
 
-    assert isinstance(plan, Plan)
+    assert isinstance(plan, EvalOptions)
     prices = read_price(price) if price is not None else None
     if prices is not None and plan.judge.exact:
         raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
-    with EvaluationView() as view:
+    with EvaluationProgress() as view:
         questions = preview(plan, view.report)
     print_table(estimate_table(plan.chosen(), questions, plan.judge, prices))
 

@@ -93,10 +93,10 @@ def _collect(run: object) -> None:
     from rich.console import Console
 
     from rilbench.train.pipeline import stages as stages
-    from rilbench.train.pipeline.progress import TrainingView
+    from rilbench.train.pipeline.progress import TrainingProgress
 
     assert isinstance(run, stages.Run)
-    with TrainingView(Console(), f"collect: → {run.folder}", 0) as view:
+    with TrainingProgress(Console(), f"collect: → {run.folder}", 0) as view:
         stages.collect(run, view)
     typer.echo("collected; the same command with --resume and without --collect-only goes on")
 
@@ -106,12 +106,12 @@ def _train(run: object, trackers: list[str], db: Path) -> None:
 
     from rilbench.train.pipeline import stages as stages
     from rilbench.train.pipeline.ledger_summary import recorded
-    from rilbench.train.pipeline.progress import TrainingView
+    from rilbench.train.pipeline.progress import TrainingProgress
 
     assert isinstance(run, stages.Run)
     recipe = run.recipe
     title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
-    with recorded(run, db), TrainingView(Console(), title, recipe.schedule.steps) as view:
+    with recorded(run, db), TrainingProgress(Console(), title, recipe.schedule.steps) as view:
         checkpoint = stages.train(run, view, trackers)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

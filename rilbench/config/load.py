@@ -17,13 +17,38 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from rilbench.config.schema import METHODS, Hardware, Recipe, Sampling, Student
+from rilbench.config.schema import Hardware, Recipe, Student
 from rilbench.config.validate import check
 from rilbench.errors import UserError
 from rilbench.resources import resource
 
-__all__ = ["METHODS", "Recipe", "Sampling", "all_keys", "known", "load_recipe", "read_recipe"]
-
+RENAMED = {
+    "group": "group_size",
+    "own_samples": "num_samples",
+    "schedule.questions": "schedule.prompts_per_step",
+    "teachers.use": "teachers.max_responses",
+    "policy.rate": "policy.lr",
+    "policy.beta": "policy.kl_coef",
+    "policy.clip": "policy.clip_eps",
+    "policy.updates": "policy.mu",
+    "policy.frozen": "policy.freeze",
+    "policy.teacher_rows": "policy.teachers_in_loss",
+    "policy.micro_rows": "policy.micro_batch_size",
+    "policy.micro_tokens": "policy.micro_batch_tokens",
+    "discriminator.rate": "discriminator.lr",
+    "discriminator.updates": "discriminator.mu",
+    "discriminator.micro_rows": "discriminator.micro_batch_size",
+    "discriminator.micro_tokens": "discriminator.micro_batch_tokens",
+    "discriminator.pretrain_rows": "discriminator.pretrain_batch_size",
+    "discriminator.pretrain_rate": "discriminator.pretrain_lr",
+    "discriminator.pretrain_final_rate": "discriminator.pretrain_final_lr",
+    "sft.rows": "sft.batch_size",
+    "sft.rate": "sft.lr",
+    "sft.final_rate": "sft.final_lr",
+    "judge.false_right": "judge.false_positive_rate",
+    "judge.false_wrong": "judge.false_negative_rate",
+}
+"""Settings that had another name before 0.1.0: the error gives the new one."""
 
 _FOLDERS = {
     "recipe": "recipes",
@@ -96,10 +121,6 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path} cannot be read ({error}); is it a run's recipe.yaml?") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a resolved recipe; start the run again under another name")
-    hardware = values.get("hardware")
-    if isinstance(hardware, dict) and hardware.get("device") == "cpu" and "profile" not in hardware:
-        # Written before there were profiles: a CPU's has these two, which are not the defaults.
-        hardware |= {"profile": "cpu", "gradient_checkpointing": False, "remove_padding": False}
     built: Recipe = _build(Recipe, values, "")
     return built
 
@@ -224,6 +245,8 @@ def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
     built: dict[str, Any] = {}
     for name, value in values.items():
         key = prefix + str(name)
+        if key in RENAMED:
+            raise UserError(f"the setting {key!r} is now {RENAMED[key]!r}")
         if name not in hints:
             near = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.0)
             raise UserError(f"there is no setting {key!r}; the nearest is {near[0]!r}")

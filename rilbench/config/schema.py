@@ -11,33 +11,20 @@ from typing import Any
 
 import yaml
 
-METHODS = ("ril", "imitation", "teacher-rows", "dr-grpo", "grpo", "sft")
-"""What a run does after the optional SFT stage.
-
-``ril``: teacher rows, both rewards. ``imitation``: teacher rows, similarity only. ``teacher-rows``:
-teacher rows, answer reward only, no discriminator. ``dr-grpo``, ``grpo``: own rows only. ``sft``:
-nothing, the student after SFT is exported.
-"""
+from rilbench.ril.methods import METHODS, Method
 
 PARTS = ("", "embedding", "attention", "gate", "up", "down", "norm", "head")
 """What can keep its weights while the rest of the student is trained (Table 5c); "": nothing."""
 
 HOW_IT_FITS = {
-    "policy": ("micro_tokens",),
-    "discriminator": ("micro_tokens",),
+    "policy": ("micro_batch_tokens",),
+    "discriminator": ("micro_batch_tokens",),
     "hardware": (
         *("profile", "offload", "rollout_tensor_parallel", "rollout_memory"),
         *("gradient_checkpointing", "remove_padding", "ray_address"),
     ),
 }
 """Settings that say how a run makes do with its hardware, not what it computes."""
-LATER = (
-    ("collection", "max_failed"),
-    ("judge", "max_missing"),
-    ("hardware", "rollout_engine"),
-    ("policy", "frozen"),
-)
-"""Settings that were added with a default that changed nothing; see `Recipe.fingerprint`."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +42,7 @@ class Teachers:
     names: tuple[str, ...] = ()
     models: Mapping[str, str] = field(default_factory=dict)
     mix: str = "split"  # "split": G rows shared by the teachers; "each": G rows of each
-    use: int = 0  # saved responses of each teacher and question to draw from; 0: all
+    max_responses: int = 0  # saved responses of each teacher and question to sample from; 0: all
 
 
 @dataclass(frozen=True)
@@ -96,13 +83,15 @@ class Discriminator:
     """The discriminator's training: Equation 1."""
 
     pretrain_steps: int = 1000  # 0: it starts untrained
-    pretrain_rows: int = 256
-    pretrain_rate: float = 1e-5
-    pretrain_final_rate: float = 1e-6
-    rate: float = 1e-6
-    updates: int = 1  # mu; 0: frozen after pre-training
-    micro_rows: int = 16
-    micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
+    pretrain_batch_size: int = 256
+    pretrain_lr: float = 1e-5
+    pretrain_final_lr: float = 1e-6
+    lr: float = 1e-6
+    mu: int = 1  # updates of a step; 0: frozen after pre-training
+    micro_batch_size: int = 16
+    micro_batch_tokens: int = (
+        0  # above 0: as many rows as have so many tokens, instead of micro_batch_size
+    )
 
 
 @dataclass(frozen=True)
@@ -116,17 +105,19 @@ class Reward:
 class Policy:
     """The policy's training: Equation 2."""
 
-    rate: float = 1e-6
-    clip: float = 0.2
-    beta: float = 0.01
-    updates: int = 1  # mu
+    lr: float = 1e-6
+    clip_eps: float = 0.2
+    kl_coef: float = 0.01
+    mu: int = 1  # updates of a step
     mini_batches: int = 1
     length_scale: float = 0.0  # 0: the longest response allowed (Dr.GRPO's constant is unstated)
     weight_decay: float = 0.01
-    micro_rows: int = 4
-    micro_tokens: int = 0  # above 0: as many rows as have so many tokens, instead of micro_rows
-    frozen: str = ""  # one of PARTS, of the language model; SFT trains all
-    teacher_rows: bool = True  # false: they count in D, rewards and means; their advantage is 0
+    micro_batch_size: int = 4
+    micro_batch_tokens: int = (
+        0  # above 0: as many rows as have so many tokens, instead of micro_batch_size
+    )
+    freeze: str = ""  # one of PARTS, of the language model; SFT trains all
+    teachers_in_loss: bool = True  # false: they count in D, rewards and means; their advantage is 0
 
 
 @dataclass(frozen=True)
@@ -135,9 +126,9 @@ class Sft:
 
     steps: int = 0  # 0: no such stage
     data: str = ""  # questions with the answers to learn; "": the teachers' saved responses
-    rows: int = 128  # of one step
-    rate: float = 1e-5
-    final_rate: float = 1e-6
+    batch_size: int = 128  # of one step
+    lr: float = 1e-5
+    final_lr: float = 1e-6
 
 
 @dataclass(frozen=True)
@@ -147,8 +138,8 @@ class Judge:
     model: str = "Qwen/Qwen2.5-32B-Instruct"
     url: str = ""
     max_missing: float = 0.05  # share of a step's rows that may be without a verdict
-    false_right: float = 0.0  # simulated: share of wrong responses that are called right
-    false_wrong: float = 0.0  # simulated: share of right responses that are called wrong
+    false_positive_rate: float = 0.0  # simulated: share of wrong responses that are called right
+    false_negative_rate: float = 0.0  # simulated: share of right responses that are called wrong
 
 
 @dataclass(frozen=True)
@@ -156,7 +147,7 @@ class Schedule:
     """How long, and what is kept."""
 
     steps: int = 1000
-    questions: int = 36  # in one step: 36 questions of 4 rows are the paper's 144
+    prompts_per_step: int = 36  # in one step: 36 questions of 4 rows are the paper's 144
     save_every: int = 50
     keep: int = 2
     eval_every: int = 0  # steps between scores on the dev split; 0: never
@@ -193,8 +184,8 @@ class Recipe:
     recipe: str = "both"
     method: str = "ril"
     seed: int = 0
-    group: int = 4  # G
-    own_samples: int = 0  # rows of a question that the student samples; 0: G, without teachers 2G
+    group_size: int = 4  # G
+    num_samples: int = 0  # rows of a question that the student samples; 0: G, without teachers 2G
     student: Student = field(default_factory=Student)
     teachers: Teachers = field(default_factory=Teachers)
     data: Data = field(default_factory=Data)
@@ -209,61 +200,55 @@ class Recipe:
     hardware: Hardware = field(default_factory=Hardware)
 
     @property
-    def reinforces(self) -> bool:
-        """Whether there is a loop of rewards; else the run ends after SFT."""
-        return self.method != "sft"
+    def method_spec(self) -> Method:
+        """What the method uses."""
+        return METHODS[self.method]
 
     @property
-    def mixes(self) -> bool:
-        """Whether saved teacher rows join the groups."""
-        return self.method in ("ril", "imitation", "teacher-rows")
-
-    @property
-    def imitates(self) -> bool:
-        """Whether there is a discriminator."""
-        return self.method in ("ril", "imitation")
-
-    @property
-    def distils(self) -> bool:
+    def sft_on_teachers(self) -> bool:
         """Whether an SFT stage learns the teachers' saved rows."""
         return self.sft.steps > 0 and not self.sft.data
 
     @property
-    def own_rows(self) -> int:
+    def num_student_responses(self) -> int:
         """Rows of one question that the student samples."""
-        return self.own_samples or (self.group if self.mixes else 2 * self.group)
+        return self.num_samples or (
+            self.group_size if self.method_spec.uses_teachers else 2 * self.group_size
+        )
 
     @property
-    def teacher_rows(self) -> int:
+    def num_teacher_responses(self) -> int:
         """Rows of one question that come from the saved collection."""
-        if not self.mixes:
+        if not self.method_spec.uses_teachers:
             return 0
-        return self.group * (len(self.teachers.names) if self.teachers.mix == "each" else 1)
+        return self.group_size * (len(self.teachers.names) if self.teachers.mix == "each" else 1)
 
     @property
-    def step_rows(self) -> int:
+    def responses_per_step(self) -> int:
         """Rows of one step: of the student, and of its teachers."""
-        return self.schedule.questions * (self.own_rows + self.teacher_rows)
+        return self.schedule.prompts_per_step * (
+            self.num_student_responses + self.num_teacher_responses
+        )
 
     @property
-    def longest_row(self) -> int:
+    def max_sequence_tokens(self) -> int:
         """Tokens of the longest prompt with the longest response."""
         return self.data.max_prompt_tokens + self.data.max_response_tokens
 
     @property
-    def saved_responses(self) -> int:
+    def max_saved_responses(self) -> int:
         """Saved responses of each teacher and question that the run may use."""
-        return self.teachers.use or self.collection.teacher_responses
+        return self.teachers.max_responses or self.collection.teacher_responses
 
     @property
     def method_label(self) -> str:
         """The method's name in tables; one after SFT is another method: ``sft+dr-grpo``."""
-        return f"sft+{self.method}" if self.sft.steps and self.reinforces else self.method
+        return f"sft+{self.method}" if self.sft.steps and self.method_spec.is_rl else self.method
 
     @property
     def teacher_label(self) -> str:
         """The teachers' name in tables: ``72b``, ``78b``, ``both`` or ``none``."""
-        if not (self.mixes or self.distils):
+        if not (self.method_spec.uses_teachers or self.sft_on_teachers):
             return "none"
         return self.teachers.names[0] if len(self.teachers.names) == 1 else self.recipe
 
@@ -287,10 +272,6 @@ class Recipe:
         values = self.as_dict()
         for group, names in HOW_IT_FITS.items():
             for name in names:
-                del values[group][name]
-        for group, name in LATER:
-            default = {f.name: f.default for f in dataclasses.fields(type(getattr(self, group)))}
-            if values[group][name] == default[name]:
                 del values[group][name]
         return values
 

@@ -69,7 +69,9 @@ def _needs(recipe: Recipe) -> Iterator[Finding]:
         "data.dev": recipe.data.dev,
     }
     places |= {"sft.data": recipe.sft.data} if recipe.sft.data else {}
-    teachers = recipe.teachers.models if recipe.mixes or recipe.distils else {}
+    teachers = (
+        recipe.teachers.models if recipe.method_spec.uses_teachers or recipe.sft_on_teachers else {}
+    )
     used = {name: teachers[name] for name in recipe.teachers.names if name in teachers}
     served = recipe.collection.endpoints
     places |= {f"teachers.models.{n}": model for n, model in used.items() if n not in served}
@@ -80,7 +82,7 @@ def _needs(recipe: Recipe) -> Iterator[Finding]:
             option = served[name] if "@" in served[name] else f"{model}@{served[name]}"
             remedy = f"start it, or set collection.endpoints.{name}=MODEL@URL"
             yield reach.server(f"recipe: {name}", option, endpoint_key(), remedy)
-    if recipe.reinforces:
+    if recipe.method_spec.is_rl:
         if recipe.judge.url:
             model = "" if recipe.judge.model == "rule" else f"{recipe.judge.model}@"
             remedy = "start it, or set judge.url and judge.model"

@@ -18,7 +18,7 @@ DATASET_PROMPTS, MODEL_PROMPTS = "dataset", "model"
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvalOptions:
     """What to evaluate on, and how; the same for all models of one call.
 
     Attributes:

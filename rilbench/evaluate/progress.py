@@ -20,7 +20,7 @@ _WORDS = {
 }
 
 
-class EvaluationView:
+class EvaluationProgress:
     """Shows the events of `evaluate_many`."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class EvaluationView:
         self.tasks: dict[tuple[str, str], object] = {}
         self.said = ""
 
-    def __enter__(self) -> EvaluationView:
+    def __enter__(self) -> EvaluationProgress:
         self.bars.start()
         return self
 

@@ -24,7 +24,7 @@ _BETWEEN_ROTATIONS = "\n---\n"
 
 
 @dataclass(frozen=True)
-class Story:
+class Provenance:
     """What all models of an evaluation share."""
 
     suite: Suite
@@ -40,7 +40,7 @@ class Story:
 
 
 def to_evaluation(
-    checkpoint: Checkpoint, story: Story, answers: AnswerFile, scores: Mapping[str, KitScore]
+    checkpoint: Checkpoint, story: Provenance, answers: AnswerFile, scores: Mapping[str, KitScore]
 ) -> Evaluation:
     """Return one model's evaluation for the ledger, with a sample for each scored question."""
     groups: dict[tuple[str, str], list[Question]] = {}
@@ -91,13 +91,13 @@ def to_evaluation(
     )
 
 
-def _uses_judge(benchmark: Benchmark, story: Story) -> bool:
+def _uses_judge(benchmark: Benchmark, story: Provenance) -> bool:
     """Another judge could change the score."""
     extracted = any(dataset.judging == "extractor" for dataset in benchmark.datasets)
     return benchmark.judged or (story.judge_reads and extracted)
 
 
-def _state(benchmark: Benchmark, story: Story) -> str:
+def _state(benchmark: Benchmark, story: Provenance) -> str:
     """Of several data files the least known decides."""
     states = {story.data.get(dataset.name, "unknown") for dataset in benchmark.datasets}
     return states.pop() if len(states) == 1 else "unverified"
@@ -105,7 +105,7 @@ def _state(benchmark: Benchmark, story: Story) -> str:
 
 def _score(
     benchmark: Benchmark,
-    story: Story,
+    story: Provenance,
     found: Sequence[KitScore],
     samples: Sequence[Sample],
 ) -> Score:
@@ -138,7 +138,7 @@ def _score(
     )
 
 
-def _asked(benchmark: Benchmark, story: Story) -> str:
+def _asked(benchmark: Benchmark, story: Provenance) -> str:
     """What the model was sent and how it answered, wherever it was served."""
     how = {name: value for name, value in story.generation.items() if name not in _WHERE}
     prompts = [story.prompts.prompt_hashes[dataset.name] for dataset in benchmark.datasets]
@@ -151,7 +151,7 @@ def _sample(
     questions: Sequence[Question],
     outcome: Outcome,
     answers: AnswerFile,
-    story: Story,
+    story: Provenance,
 ) -> Sample:
     """One scored question; a circular one joins its rotations.
 

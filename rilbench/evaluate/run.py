@@ -24,9 +24,9 @@ from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
-from rilbench.evaluate.options import MODEL_PROMPTS, Plan
+from rilbench.evaluate.options import MODEL_PROMPTS, EvalOptions
 from rilbench.evaluate.prompts import PromptSet, Question
-from rilbench.evaluate.provenance import Story, to_evaluation
+from rilbench.evaluate.provenance import Provenance, to_evaluation
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
 from rilbench.ledger import Evaluation, Ledger
@@ -79,14 +79,14 @@ def _silent(_: Progress) -> None:
 
 
 def evaluate(
-    model: Path, plan: Plan, on_progress: Report = _silent, kit: Kit | None = None
+    model: Path, plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
 ) -> Evaluation:
     """Evaluate one model; see `evaluate_many`."""
     return evaluate_many([model], plan, on_progress, kit)[0]
 
 
 def evaluate_many(
-    models: Sequence[Path], plan: Plan, on_progress: Report = _silent, kit: Kit | None = None
+    models: Sequence[Path], plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
 ) -> list[Evaluation]:
     """Evaluate checkpoints on a suite and record them in the ledger.
 
@@ -122,7 +122,7 @@ def evaluate_many(
         evaluations = []
         for checkpoint in checkpoints:
             one, reads = finished[checkpoint.content], not plan.judge.exact
-            story = Story(suite, prompts, one.kit, one.judge, run.generation, states, reads)
+            story = Provenance(suite, prompts, one.kit, one.judge, run.generation, states, reads)
             evaluation = to_evaluation(checkpoint, story, one.answers, one.scores)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
@@ -131,7 +131,7 @@ def evaluate_many(
         return evaluations
 
 
-def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
+def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[Question]:
     """The questions that `evaluate_many` would ask; of the model and the judge nothing is asked.
 
     Raises:
@@ -150,7 +150,7 @@ def preview(plan: Plan, on_progress: Report = _silent) -> list[Question]:
 
 
 def _prompts(
-    plan: Plan, suite: Suite, style: str | None, on_progress: Report
+    plan: EvalOptions, suite: Suite, style: str | None, on_progress: Report
 ) -> tuple[Path, PromptSet]:
     """The kit's Python and the suite's prompts, which may still have to be made."""
     python = plan.python or ensure_environment(
@@ -173,7 +173,7 @@ class _Run:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: EvalOptions,
         suite: Suite,
         prompts: PromptSet,
         judge: str,

@@ -268,7 +268,9 @@ class _Parser:
             if "recipe" in nodes
             else "both"
         )
-        method = self._choice(nodes["method"], "method", METHODS) if "method" in nodes else ""
+        method = (
+            self._choice(nodes["method"], "method", tuple(METHODS)) if "method" in nodes else ""
+        )
         model = self.read.text(nodes["model"], "model") if "model" in nodes else ""
         if model and {"set", "grid", "tuned_by"} & set(nodes):
             self.read.fail(node, f"{name} is not trained, so it has no settings")

@@ -116,8 +116,8 @@ def _save(figure: Figure, folder: Path, name: str) -> None:
 def _rewards(group: Group) -> Figure:
     figure, ((left, right),) = _figure(8, 3.2, 1, 2)
     for name in _CURVES:
-        _curve(left, group, name, "answer_student")
-        _curve(right, group, name, "similarity_student")
+        _curve(left, group, name, "answer_reward_student")
+        _curve(right, group, name, "similarity_reward_student")
     left.set_title("answer reward of the student's rows")
     right.set_title("similarity reward of the student's rows")
     for axes in (left, right):

@@ -194,7 +194,7 @@ def teachers_table(experiment: Experiment, rows: Sequence[Row]) -> str:
             if spec.name.startswith("teacher-") and spec.model:
                 tests = _finished(group, spec.name)
                 alone = _finished(group, f"ril-{spec.model}")
-                steps = [v for row in alone for v in row.curves.get("answer_teacher", ())]
+                steps = [v for row in alone for v in row.curves.get("answer_reward_teacher", ())]
                 prompts, test = (
                     _mean(steps),
                     tests[0].mean(experiment.benchmarks) if tests else None,
@@ -205,9 +205,9 @@ def teachers_table(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 
 _HEALTH = (
-    ("answer_student", "answer reward"),
-    ("similarity_student", "similarity, student"),
-    ("similarity_teacher", "similarity, teacher"),
+    ("answer_reward_student", "answer reward"),
+    ("similarity_reward_student", "similarity, student"),
+    ("similarity_reward_teacher", "similarity, teacher"),
     ("discriminator_accuracy", "D accuracy"),
     ("kl", "KL"),
     ("tokens_student", "tokens"),
@@ -270,7 +270,7 @@ def warnings_table(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 def warned(row: Row) -> list[str]:
     """The warnings that were given in any step of a run."""
-    steps = len(row.curves["answer_student"])
+    steps = len(row.curves["answer_reward_student"])
     history = [{name: values[i] for name, values in row.curves.items()} for i in range(steps)]
     found = {name for end in range(steps) for name in warnings(history[: end + 1])}
     return [name for name in MEANING if name in found]
@@ -301,7 +301,7 @@ def longer_table(experiment: Experiment, rows: Sequence[Row], student: str, part
     body = []
     for spec in _names(experiment):
         for row in _finished(group, spec.name):
-            curve = row.curves.get("answer_student", ())
+            curve = row.curves.get("answer_reward_student", ())
             means = [_mean(curve[i * length : (i + 1) * length]) for i in range(parts)]
             cells = [NONE if mean is None else f"{mean:.2f}" for mean in means]
             body.append(

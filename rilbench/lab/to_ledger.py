@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from rilbench.config.schema import METHODS
+from rilbench.config import METHODS
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import NANO_DEV, Benchmark, Dataset, suite
 from rilbench.importers.types import Skipped

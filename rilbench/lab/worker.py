@@ -87,7 +87,7 @@ class Lane:
     def _first_start(self, recipe: Recipe) -> Iterator[Callable[[], None]]:
         """Keep other lanes' sessions from starting until this one's first run takes steps."""
         lock = self._starting
-        if lock is None or not recipe.reinforces:  # SFT alone does not start the session
+        if lock is None or not recipe.method_spec.is_rl:  # SFT alone does not start the session
             yield lambda: None
             return
         self._starting = None
@@ -106,12 +106,12 @@ class Lane:
     def _evaluated(self, row: Row, model: Path, job: Job, report: Report) -> Row:
         import torch
 
-        from rilbench.evaluate.options import Plan
+        from rilbench.evaluate.options import EvalOptions
         from rilbench.evaluate.run import evaluate_many
 
         report("evaluation")
         torch.set_num_threads(1)  # a lane has one core; threads of two lanes wait for each other
-        plan = Plan(
+        plan = EvalOptions(
             suite=SUITE,
             data=benchmark_files(job.split, self.places),
             work=self.places.work / "evaluation" / f"{job.split}-{self.number}",
@@ -248,8 +248,12 @@ def cost(folder: Path, recipe: Recipe, places: Places) -> Cost:
 
 def _collected(recipe: Recipe) -> list[str]:
     """The models whose saved responses the run needs."""
-    teachers = list(recipe.teachers.names) if recipe.mixes or recipe.distils else []
-    return [*teachers, STUDENT] if recipe.imitates else teachers
+    teachers = (
+        list(recipe.teachers.names)
+        if recipe.method_spec.uses_teachers or recipe.sft_on_teachers
+        else []
+    )
+    return [*teachers, STUDENT] if recipe.method_spec.uses_discriminator else teachers
 
 
 def _read_json(path: Path) -> dict[str, Any]:

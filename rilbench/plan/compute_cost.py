@@ -79,7 +79,7 @@ def plan_step(
     recipe: Recipe, student: Architecture, rollout: Rollout, assumed: Assumptions
 ) -> Step:
     """One step of the loop."""
-    questions, rows = recipe.schedule.questions, recipe.step_rows
+    questions, rows = recipe.schedule.prompts_per_step, recipe.responses_per_step
     length = assumed.prompt_tokens + assumed.response_tokens
     one = row_flops(student, assumed)
     flops = {
@@ -89,26 +89,26 @@ def plan_step(
             + vision_flops(student, assumed.image_tokens)
         )
     }
-    if recipe.imitates:
+    if recipe.method_spec.uses_discriminator:
         flops["discriminator"] = (
             rows
             * discriminator_row(recipe, student, assumed)
             * (
-                recipe.discriminator.updates * training_factor(recipe) + 1  # and it judges
+                recipe.discriminator.mu * training_factor(recipe) + 1  # and it judges
             )
         )
-    if recipe.policy.beta > 0:
+    if recipe.policy.kl_coef > 0:
         flops["reference"] = rows * one
-    if recipe.policy.updates > 1 or recipe.policy.mini_batches > 1:
+    if recipe.policy.mu > 1 or recipe.policy.mini_batches > 1:
         flops["old probabilities"] = rows * one
-    flops["policy"] = rows * one * recipe.policy.updates * training_factor(recipe)
+    flops["policy"] = rows * one * recipe.policy.mu * training_factor(recipe)
     speed = recipe.hardware.ranks * assumed.tflops * 1e12 * assumed.mfu
     seconds = {name: each / speed for name, each in flops.items()}
     decode, per_device = _sampling(recipe, student, rollout, assumed)
     return Step(
         rows=rows,
-        sampled_tokens=questions * recipe.own_rows * assumed.response_tokens,
-        teacher_tokens=questions * recipe.teacher_rows * assumed.response_tokens,
+        sampled_tokens=questions * recipe.num_student_responses * assumed.response_tokens,
+        teacher_tokens=questions * recipe.num_teacher_responses * assumed.response_tokens,
         trained_tokens=rows * length,
         flops=flops,
         seconds={"sampling: responses": decode, **seconds},

@@ -40,11 +40,11 @@ def refusals(recipe: Recipe, student: Architecture) -> list[str]:
 
 
 def _frozen(recipe: Recipe, student: Architecture) -> str:
-    if recipe.policy.frozen != "head" or not student.tied:
+    if recipe.policy.freeze != "head" or not student.tied:
         return ""
     return (
-        f"policy.frozen=head: the head of {student.name} is its embedding; leave it out, or set "
-        "policy.frozen=embedding"
+        f"policy.freeze=head: the head of {student.name} is its embedding; leave it out, or set "
+        "policy.freeze=embedding"
     )
 
 
@@ -55,9 +55,13 @@ def needed_states(recipe: Recipe, student: Architecture, offload: str) -> float:
     policy = (WEIGHT + GRADIENT + MOMENTS) * student.parameters
     discriminator = (WEIGHT + GRADIENT + MOMENTS) * student.discriminator
     if offload == "between":
-        need = max(policy, discriminator if recipe.imitates else 0)
+        need = max(policy, discriminator if recipe.method_spec.uses_discriminator else 0)
     else:
-        waiting = (WEIGHT + MOMENTS) * student.discriminator if recipe.imitates else 0
+        waiting = (
+            (WEIGHT + MOMENTS) * student.discriminator
+            if recipe.method_spec.uses_discriminator
+            else 0
+        )
         need = policy + waiting
     return need / recipe.hardware.ranks
 
@@ -67,7 +71,11 @@ def _states(recipe: Recipe, student: Architecture) -> str:
     need = needed_states(recipe, student, hardware.offload)
     if need <= hardware.memory_gib * GIB:
         return ""
-    whose = "the student and its discriminator" if recipe.imitates else "the student"
+    whose = (
+        "the student and its discriminator"
+        if recipe.method_spec.uses_discriminator
+        else "the student"
+    )
     if hardware.offload == "between":
         whose = "the student"
     helps = next(
@@ -86,7 +94,7 @@ def _states(recipe: Recipe, student: Architecture) -> str:
 
 
 def _rollout(recipe: Recipe, student: Architecture) -> list[str]:
-    if not recipe.reinforces:
+    if not recipe.method_spec.is_rl:
         return []
     hardware, parallel = recipe.hardware, recipe.hardware.rollout_tensor_parallel
     found = []
@@ -97,7 +105,7 @@ def _rollout(recipe: Recipe, student: Architecture) -> list[str]:
             f"attention heads); set hardware.rollout_tensor_parallel to {best} at most"
         )
     share = hardware.rollout_memory * hardware.memory_gib * GIB
-    need = (2 * student.parameters + student.kv_bytes * recipe.longest_row) / parallel
+    need = (2 * student.parameters + student.kv_bytes * recipe.max_sequence_tokens) / parallel
     if need > share:
         found.append(
             f"{student.name} cannot be sampled: its weights and one of the longest rows are "
@@ -130,7 +138,7 @@ def devices_to_serve(path: Path, devices: int) -> int:
 
 def _teachers(recipe: Recipe) -> list[str]:
     """Teachers without an address are served on the devices of one node."""
-    if not (recipe.mixes or recipe.distils):
+    if not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers):
         return []
     hardware, found = recipe.hardware, []
     for name in recipe.teachers.names:
@@ -155,8 +163,8 @@ def would_help(recipe: Recipe, student: Architecture) -> list[Recipe]:
     """Recipes like this one in which a device holds less, cheapest first."""
     hardware, policy = recipe.hardware, recipe.policy
     found = []
-    if policy.micro_tokens > recipe.longest_row:
-        fewer = dataclasses.replace(policy, micro_tokens=recipe.longest_row)
+    if policy.micro_batch_tokens > recipe.max_sequence_tokens:
+        fewer = dataclasses.replace(policy, micro_batch_tokens=recipe.max_sequence_tokens)
         found.append(dataclasses.replace(recipe, policy=fewer))
     for offload in ("between", "always"):
         if ("none", "between", "always").index(hardware.offload) < (

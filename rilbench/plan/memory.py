@@ -88,16 +88,18 @@ class Memory:
 def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Memory:
     """Memory of a run, by part and phase."""
     policy = _policy(recipe, student, assumed)
-    discriminator = _discriminator(recipe, student) if recipe.imitates else None
+    discriminator = (
+        _discriminator(recipe, student) if recipe.method_spec.uses_discriminator else None
+    )
     rollout = _rollout(recipe, student)
     layer = student.text.layer_parameters
-    reference = _compute_bytes(recipe) * 2.0 * layer if recipe.policy.beta > 0 else 0.0
+    reference = _compute_bytes(recipe) * 2.0 * layer if recipe.policy.kl_coef > 0 else 0.0
     reserved = assumed.reserved_gib * GIB
     between = recipe.hardware.offload != "none"
     waits_policy = 0.0 if between else policy.waiting
     waits_d = 0.0 if between or discriminator is None else discriminator.waiting
     phases: dict[str, float] = {}
-    if recipe.reinforces:
+    if recipe.method_spec.is_rl:
         phases["sampling"] = rollout.weights + rollout.kv_cache + waits_policy + waits_d + reserved
     phases["policy update"] = policy.at_work + waits_d + reserved
     if discriminator is not None:
@@ -118,18 +120,21 @@ def states(parameters: int, recipe: Recipe) -> tuple[float, float, float]:
     return WEIGHT * share, GRADIENT * share, MOMENTS * share
 
 
-def rows_at_once(micro_rows: int, micro_tokens: int, longest: int, rows: int) -> int:
+def rows_at_once(micro_batch_size: int, micro_batch_tokens: int, longest: int, rows: int) -> int:
     """Tokens of a micro-batch at most: of whole longest rows, or of so many tokens."""
-    return micro_tokens or min(micro_rows, rows) * longest
+    return micro_batch_tokens or min(micro_batch_size, rows) * longest
 
 
 def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trained:
     compute = _compute_bytes(recipe)
-    rows = max(1, recipe.step_rows // recipe.hardware.ranks // recipe.policy.mini_batches)
-    if not recipe.reinforces:
-        rows = max(1, recipe.sft.rows // recipe.hardware.devices)
+    rows = max(1, recipe.responses_per_step // recipe.hardware.ranks // recipe.policy.mini_batches)
+    if not recipe.method_spec.is_rl:
+        rows = max(1, recipe.sft.batch_size // recipe.hardware.devices)
     tokens = rows_at_once(
-        recipe.policy.micro_rows, recipe.policy.micro_tokens, recipe.longest_row, rows
+        recipe.policy.micro_batch_size,
+        recipe.policy.micro_batch_tokens,
+        recipe.max_sequence_tokens,
+        rows,
     )
     images = tokens * assumed.image_tokens / (assumed.prompt_tokens + assumed.response_tokens)
     packed = recipe.hardware.remove_padding
@@ -152,9 +157,9 @@ def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trai
 def _discriminator(recipe: Recipe, student: Architecture) -> Trained:
     compute = _compute_bytes(recipe)
     longest = recipe.data.max_response_tokens + DISCRIMINATOR_WORDS
-    rows = max(1, recipe.step_rows // recipe.hardware.ranks)
+    rows = max(1, recipe.responses_per_step // recipe.hardware.ranks)
     settings = recipe.discriminator
-    tokens = rows_at_once(settings.micro_rows, settings.micro_tokens, longest, rows)
+    tokens = rows_at_once(settings.micro_batch_size, settings.micro_batch_tokens, longest, rows)
     repeat = not recipe.hardware.remove_padding
     full = text_activations(student, tokens, compute, repeat_kv=repeat)
     kept = text_activations(student, tokens, compute, repeat_kv=repeat, checkpoint=True)
@@ -245,9 +250,9 @@ def _rollout(recipe: Recipe, student: Architecture) -> Rollout:
     hardware = recipe.hardware
     parallel = hardware.rollout_tensor_parallel
     copies = hardware.ranks // parallel
-    wanted = -(-recipe.schedule.questions * recipe.own_rows // copies)
+    wanted = -(-recipe.schedule.prompts_per_step * recipe.num_student_responses // copies)
     compute = _compute_bytes(recipe)
-    row = student.kv_bytes * compute / 2 * recipe.longest_row / parallel
+    row = student.kv_bytes * compute / 2 * recipe.max_sequence_tokens / parallel
     weights = compute * student.parameters / parallel
     if hardware.device == "cpu":  # nothing is reserved: the cache is as large as the rows
         return Rollout(weights, wanted * row, row, wanted)
@@ -258,7 +263,9 @@ def _rollout(recipe: Recipe, student: Architecture) -> Rollout:
 def _host(recipe: Recipe, student: Architecture, imitates: bool) -> float:
     """Memory of one machine: the reference, and what is offloaded."""
     share = recipe.hardware.devices / recipe.hardware.ranks
-    bytes_ = WEIGHT * student.parameters if recipe.reinforces and recipe.policy.beta > 0 else 0
+    bytes_ = (
+        WEIGHT * student.parameters if recipe.method_spec.is_rl and recipe.policy.kl_coef > 0 else 0
+    )
     if recipe.hardware.offload != "none":
         each = WEIGHT + MOMENTS + (GRADIENT if recipe.hardware.offload == "always" else 0)
         bytes_ += each * (student.parameters + (student.discriminator if imitates else 0))

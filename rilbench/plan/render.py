@@ -63,7 +63,9 @@ def _memory(plan: Plan) -> Table:
     assert set(names) - {"at_work"} <= set(Trained.__dataclass_fields__)
     rows += [(label, each(pick)) for pick, label in names.items()]
     for label, cells in rows:
-        table.add_row(label, *(cells if plan.recipe.imitates else [cells[0], "-"]))
+        table.add_row(
+            label, *(cells if plan.recipe.method_spec.uses_discriminator else [cells[0], "-"])
+        )
     rollout = memory.rollout
     if plan.step is not None:
         at_once = f"{rollout.rows_at_once} longest rows"

@@ -54,7 +54,9 @@ class Plan:
             "parameters": {
                 "student": self.student.parameters,
                 "vision": self.student.vision_parameters,
-                "discriminator": self.student.discriminator if recipe.imitates else 0,
+                "discriminator": self.student.discriminator
+                if recipe.method_spec.uses_discriminator
+                else 0,
             },
             "memory": {**dataclasses.asdict(memory), "peak": memory.peak},
             "step": None
@@ -77,7 +79,7 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> Plan:
     """
     student = find_architecture(recipe.student.model, recipe.student.name)
     memory = plan_memory(recipe, student, assumed)
-    step = plan_step(recipe, student, memory.rollout, assumed) if recipe.reinforces else None
+    step = plan_step(recipe, student, memory.rollout, assumed) if recipe.method_spec.is_rl else None
     responses = _responses(recipe, assumed)
     refused = refusals(recipe, student)
     return Plan(
@@ -88,7 +90,9 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> Plan:
         step=step,
         gpu_hours=_gpu_hours(recipe, student, step, assumed),
         responses=responses,
-        judge_calls=recipe.schedule.steps * recipe.step_rows if recipe.reinforces else 0,
+        judge_calls=recipe.schedule.steps * recipe.responses_per_step
+        if recipe.method_spec.is_rl
+        else 0,
         disk=_disk(recipe, student, responses, assumed),
         warnings=_warnings(recipe, student, memory, assumed),
         refused=refused,
@@ -98,10 +102,10 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> Plan:
 def _responses(recipe: Recipe, assumed: Assumptions) -> dict[str, int]:
     """Responses to collect of each model."""
     found: dict[str, int] = {}
-    if recipe.mixes or recipe.distils:
+    if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
         for name in recipe.teachers.names:
             found[name] = assumed.questions * recipe.collection.teacher_responses
-    if recipe.imitates and recipe.discriminator.pretrain_steps:
+    if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
         found["student"] = assumed.questions * recipe.collection.student_responses
     return found
 
@@ -123,10 +127,10 @@ def _gpu_hours(
     one_device = assumed.tflops * 1e12 * assumed.mfu * 3600
     factor = training_factor(recipe)
     if recipe.sft.steps:
-        rows = recipe.sft.steps * recipe.sft.rows
+        rows = recipe.sft.steps * recipe.sft.batch_size
         hours["sft"] = rows * row_flops(student, assumed) * factor / one_device
-    if recipe.imitates:
-        rows = recipe.discriminator.pretrain_steps * recipe.discriminator.pretrain_rows
+    if recipe.method_spec.uses_discriminator:
+        rows = recipe.discriminator.pretrain_steps * recipe.discriminator.pretrain_batch_size
         flops = rows * discriminator_row(recipe, student, assumed) * factor
         hours["discriminator"] = flops / one_device
     if step is not None:
@@ -142,9 +146,9 @@ def _disk(
     tokens = sum(responses.values()) * assumed.response_tokens
     disk: dict[str, float] = {"collection": tokens * assumed.bytes_per_token}
     export = float(WEIGHT * student.parameters)
-    if recipe.reinforces:
+    if recipe.method_spec.is_rl:
         one = (WEIGHT + MOMENTS) * student.parameters + export
-        if recipe.imitates:
+        if recipe.method_spec.uses_discriminator:
             one += (WEIGHT + MOMENTS) * student.discriminator
             disk["discriminator"] = float((WEIGHT + MOMENTS) * student.discriminator)
         saved = max(1, recipe.schedule.steps // recipe.schedule.save_every)
@@ -168,13 +172,13 @@ def _warnings(
             f"{_helps(recipe, student, assumed, phase)}"
         )
     rollout = memory.rollout
-    if recipe.reinforces and 0 < rollout.rows_at_once < rollout.rows_wanted:
+    if recipe.method_spec.is_rl and 0 < rollout.rows_at_once < rollout.rows_wanted:
         found.append(
             f"the cache holds {rollout.rows_at_once} of the longest rows at once, of "
             f"{rollout.rows_wanted} to sample: the others may have to wait; raise "
             "hardware.rollout_memory"
         )
-    if not recipe.judge.url and recipe.judge.model != "rule" and recipe.reinforces:
+    if not recipe.judge.url and recipe.judge.model != "rule" and recipe.method_spec.is_rl:
         found.append(f"the judge, {recipe.judge.model}, needs an address: --set judge.url=URL")
     return found
 
@@ -185,7 +189,7 @@ def _helps(recipe: Recipe, student: Architecture, assumed: Assumptions, phase: s
     for other in would_help(recipe, student):
         if plan_memory(other, student, assumed).peak <= room:
             if other.policy != recipe.policy:
-                return f"set policy.micro_tokens={other.policy.micro_tokens}"
+                return f"set policy.micro_batch_tokens={other.policy.micro_batch_tokens}"
             return f"set hardware.offload={other.hardware.offload}"
     if phase == "sampling":
         return "lower hardware.rollout_memory"

@@ -74,8 +74,8 @@ class _Curve:
 
 
 _CURVES = (
-    _Curve("Answer reward", "answer_student", "answer_teacher", top=1.0),
-    _Curve("Similarity reward", "similarity_student", "similarity_teacher", top=1.0),
+    _Curve("Answer reward", "answer_reward_student", "answer_reward_teacher", top=1.0),
+    _Curve("Similarity reward", "similarity_reward_student", "similarity_reward_teacher", top=1.0),
     _Curve("Discriminator accuracy", "discriminator_accuracy", note="chance 0.5", top=1.0, at=0.5),
     _Curve("KL to the start", "kl"),
     _Curve("Length, tokens", "tokens_student", "tokens_teacher", digits=".1f"),

@@ -21,7 +21,7 @@ _COLUMNS = ("images", "prompt", "reward_model", "extra_info")
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRow:
-    """One response of a group, as ``rows/step_N.jsonl`` has it; None where nothing was measured.
+    """One response of a group, as in ``rollouts/step_N.jsonl``; None where nothing was measured.
 
     Attributes:
         source: "student", or the teacher's name.
@@ -73,7 +73,7 @@ class _Asked:
 def training_steps(folder: Path, recipe_yaml: str) -> list[Step]:
     """The first and the last step that a run's folder has a record of; none where it has none."""
     files = {}
-    for path in (folder / "rows").glob("step_*.jsonl"):
+    for path in (folder / "rollouts").glob("step_*.jsonl"):
         number = re.fullmatch(r"step_(\d+)", path.stem)
         if number:
             files[int(number[1])] = path

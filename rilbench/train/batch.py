@@ -18,12 +18,12 @@ from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminat
 
 
 def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Rows of unequal length as one jagged tensor."""
+    """StepBatch of unequal length as one jagged tensor."""
     return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
 
 
 @dataclass(frozen=True)
-class Rows:
+class StepBatch:
     """All rows of a step, in the batch's order. ``N`` rows; tensors are on the CPU."""
 
     keys: list[str]
@@ -36,13 +36,13 @@ class Rows:
     """(N,) bool: sampled by the student."""
     answer: torch.Tensor
     """(N,) float32: the judge's verdict, 0 or 1, simulated errors included; NaN where missing."""
-    answer_true: torch.Tensor
+    answer_reward_before_noise: torch.Tensor
     """(N,) float32: the verdict without simulated errors."""
     tokens: list[int]
     finished: list[bool]
     """Whether the response ends with the end token."""
     image_tokens: list[int]
-    unjudged: list[str] = field(default_factory=list)
+    judge_error: list[str] = field(default_factory=list)
     """Why the judge gave no verdict, row by row; empty where it did."""
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ def by_length(batch: KVBatchMeta) -> KVBatchMeta:
     return batch
 
 
-def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: int) -> Rows:
+def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: int) -> StepBatch:
     """Fetch what rewards and the record need: text, verdicts and names; no pixels."""
     fields = ["prompts", "responses", "rm_scores", "extra_fields", "extra_info"]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
@@ -80,7 +80,7 @@ def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: in
     prompts = [p.tolist() for p in data["prompts"].unbind()]
     groups: dict[str, int] = {}
     uids = [key.split("_", 1)[0] for key in batch.keys]
-    return Rows(
+    return StepBatch(
         keys=list(batch.keys),
         question=[str(_plain(info)["question_id"]) for info in data["extra_info"]],
         source=[str(_plain(extra)["source"]) for extra in data["extra_fields"]],
@@ -88,13 +88,13 @@ def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: in
         group=torch.tensor([groups.setdefault(uid, len(groups)) for uid in uids]),
         own=torch.tensor([session_of(key) < own_rows for key in batch.keys]),
         answer=torch.stack([scores.sum() for scores in data["rm_scores"].unbind()]).float(),
-        answer_true=torch.tensor(
-            [float(_plain(extra)["answer_true"]) for extra in data["extra_fields"]]
+        answer_reward_before_noise=torch.tensor(
+            [float(_plain(extra)["answer_reward_before_noise"]) for extra in data["extra_fields"]]
         ),
         tokens=[len(r) for r in responses],
         finished=[bool(r) and r[-1] == tokenizer.eos_token_id for r in responses],
         image_tokens=[p.count(image_token) for p in prompts],
-        unjudged=[str(_plain(extra).get("unjudged", "")) for extra in data["extra_fields"]],
+        judge_error=[str(_plain(extra).get("judge_error", "")) for extra in data["extra_fields"]],
     )
 
 
@@ -129,7 +129,7 @@ def discriminator_rows(tokenizer: Any, texts: Sequence[str], own: torch.Tensor) 
 
 def write_record(
     path: Path,
-    rows: Rows,
+    rows: StepBatch,
     similarity: torch.Tensor,
     probability: torch.Tensor,
     advantages: torch.Tensor,
@@ -151,13 +151,13 @@ def write_record(
                 "finished": rows.finished[i],
                 "image_tokens": rows.image_tokens[i],
                 "answer": _number(rows.answer[i].item()),
-                "answer_true": _number(rows.answer_true[i].item()),
+                "answer_reward_before_noise": _number(rows.answer_reward_before_noise[i].item()),
                 "similarity": _number(similarity[i].item()),
                 "discriminator": _number(round(probability[i].item(), 6)),
                 "advantage": _number(round(advantages[i].item(), 6)),
             }
-            if rows.unjudged and rows.unjudged[i]:
-                row["unjudged"] = rows.unjudged[i]
+            if rows.judge_error and rows.judge_error[i]:
+                row["judge_error"] = rows.judge_error[i]
             if old_log_probs is not None:
                 row["old_log_prob"] = _number(old_log_probs[i])
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

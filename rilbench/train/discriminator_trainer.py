@@ -15,13 +15,13 @@ from tensordict.tensorclass import NonTensorData
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 
-from rilbench.train.batch import Rows, discriminator_rows
+from rilbench.train.batch import StepBatch, discriminator_rows
 from rilbench.train.losses import discriminator_step, last_logit
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.seeding import seed_of
 
 
-class DiscriminatorGame:
+class DiscriminatorTrainer:
     """Drives the discriminator's worker group.
 
     Args:
@@ -43,7 +43,7 @@ class DiscriminatorGame:
         elif self.ril.pretrain_steps:
             self._pretrain(folder)
 
-    def play(self, rows: Rows) -> tuple[torch.Tensor, dict[str, float]]:
+    def play(self, rows: StepBatch) -> tuple[torch.Tensor, dict[str, float]]:
         """Update on a step's rows, then judge them with what came of it.
 
         Returns:
@@ -93,10 +93,10 @@ class DiscriminatorGame:
         draw = random.Random(seed_of("pretrain", self.ril.seed))
         steps, first, last = (
             self.ril.pretrain_steps,
-            self.ril.pretrain_rate,
-            self.ril.pretrain_final_rate,
+            self.ril.pretrain_lr,
+            self.ril.pretrain_final_lr,
         )
-        half = self.ril.pretrain_rows // 2
+        half = self.ril.pretrain_batch_size // 2
         for step in range(steps):
             texts = draw.choices(sides[True], k=half) + draw.choices(sides[False], k=half)
             own = torch.arange(2 * half) < half

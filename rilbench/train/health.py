@@ -71,7 +71,7 @@ def warnings(history: History, limits: Thresholds | None = None) -> list[str]:
 
 
 def _collapse(history: History, limits: Thresholds) -> bool:
-    start, now = _start_and_now(history, "answer_student", limits)
+    start, now = _start_and_now(history, "answer_reward_student", limits)
     if start is not None and now is not None:
         fell = now < limits.answer_share * start and start - now >= limits.answer_drop
         if fell:
@@ -82,7 +82,7 @@ def _collapse(history: History, limits: Thresholds) -> bool:
 
 def _saturation(history: History, limits: Thresholds) -> bool:
     recent = history[-limits.window :]
-    rewards = [line.get("similarity_student") for line in recent]
+    rewards = [line.get("similarity_reward_student") for line in recent]
     accuracies = [line.get("discriminator_accuracy") for line in recent]
     none = all(r is not None and r <= limits.saturated for r in rewards)
     always = all(r is not None and r >= 1 - limits.saturated for r in rewards)
@@ -92,7 +92,7 @@ def _saturation(history: History, limits: Thresholds) -> bool:
 
 def _length_hacking(history: History, limits: Thresholds) -> bool:
     start, now = _start_and_now(history, "tokens_student", limits)
-    before, answer = _start_and_now(history, "answer_student", limits)
+    before, answer = _start_and_now(history, "answer_reward_student", limits)
     if start is None or now is None or before is None or answer is None:
         return False
     _, teacher = _start_and_now(history, "tokens_teacher", limits)

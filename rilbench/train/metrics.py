@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from rilbench.train.batch import Rows
+from rilbench.train.batch import StepBatch
 
 
-def row_figures(rows: Rows, similarity: torch.Tensor) -> dict[str, float]:
+def row_figures(rows: StepBatch, similarity: torch.Tensor) -> dict[str, float]:
     """Means over the student's and the teachers' rows: rewards, tokens, unfinished responses.
 
     Of the judge's verdicts the mean is over those that there are, NaN where there is none;
@@ -23,9 +23,11 @@ def row_figures(rows: Rows, similarity: torch.Tensor) -> dict[str, float]:
         if not index:
             continue
         found |= {
-            f"answer_{name}": rows.answer[chosen].nanmean().item(),
-            f"answer_true_{name}": rows.answer_true[chosen].nanmean().item(),
-            f"similarity_{name}": similarity[chosen].mean().item(),
+            f"answer_reward_{name}": rows.answer[chosen].nanmean().item(),
+            f"answer_reward_before_noise_{name}": rows.answer_reward_before_noise[chosen]
+            .nanmean()
+            .item(),
+            f"similarity_reward_{name}": similarity[chosen].mean().item(),
             f"tokens_{name}": sum(rows.tokens[i] for i in index) / len(index),
             f"unfinished_{name}": sum(not rows.finished[i] for i in index) / len(index),
         }
@@ -46,7 +48,7 @@ def groups_without_signal(advantages: torch.Tensor, group: torch.Tensor) -> floa
     return (highest == lowest).float().mean().item()
 
 
-def token_counts(rows: Rows, *, teacher_rows_in_loss: bool, passes: int) -> dict[str, int]:
+def token_counts(rows: StepBatch, *, teacher_rows_in_loss: bool, passes: int) -> dict[str, int]:
     """What the step cost in tokens: sampled by the student, taken from teachers, trained on.
 
     Args:

@@ -21,7 +21,7 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from rilbench.api_keys import judge_key
 from rilbench.judge.client import JudgeClient
 from rilbench.train.seeding import choose_saved, seed_of, simulated_verdict
-from rilbench.train.verl.model_families import FoldedPictures, has_mrope
+from rilbench.train.verl.model_families import CollapseImageTokens, has_mrope
 
 
 class _Shared:
@@ -65,7 +65,8 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
 
     Args:
         ril: ``seed``, ``own_rows``, ``teacher_rows``, ``mix``, ``repetition_penalty``,
-            ``judge_url``, ``judge_model``, ``judge_cache``, ``false_right`` and ``false_wrong``.
+            ``judge_url``, ``judge_model``, ``judge_cache``,
+            ``false_positive_rate`` and ``false_negative_rate``.
     """
 
     server_manager: Any
@@ -75,7 +76,7 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
         self.ril = ril
         self.prompt = ""
         if self.rollout_config.name.startswith("vllm") and not has_mrope(self.processor):
-            self.server_manager = FoldedPictures(self.server_manager, self.processor)
+            self.server_manager = CollapseImageTokens(self.server_manager, self.processor)
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Sample, or return the saved response that this session stands for; then judge it."""
@@ -105,11 +106,11 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             info["question"], kwargs["reward_model"]["ground_truth"], text
         )
         # NaN and not 0: nothing is learned from a verdict that nobody gave.
-        output.extra_fields["unjudged"] = verdict.text[:300] if verdict.value is None else ""
+        output.extra_fields["judge_error"] = verdict.text[:300] if verdict.value is None else ""
         true = math.nan if verdict.value is None else float(verdict.value)
-        rates = (self.ril["false_right"], self.ril["false_wrong"])
+        rates = (self.ril["false_positive_rate"], self.ril["false_negative_rate"])
         output.reward_score = simulated_verdict(true, *rates, self.ril["seed"], question, text)
-        output.extra_fields["answer_true"] = true
+        output.extra_fields["answer_reward_before_noise"] = true
         # verl scores the dev split by this: never by a simulated error.
         output.extra_fields["reward_extra_info"] = {"acc": true}
         return output

@@ -44,17 +44,17 @@ def choose_saved(
 
 
 def simulated_verdict(
-    verdict: float, false_right: float, false_wrong: float, *parts: int | str
+    verdict: float, false_positive_rate: float, false_negative_rate: float, *parts: int | str
 ) -> float:
     """Return the verdict of a judge that errs at known rates; 0 and 1 are wrong and right.
 
     Args:
         verdict: of an exact judge; NaN (missing) stays.
-        false_right: share of wrong responses that are called right.
-        false_wrong: share of right responses that are called wrong.
+        false_positive_rate: share of wrong responses that are called right.
+        false_negative_rate: share of right responses that are called wrong.
         parts: what the error depends on, (run seed, question id, response): the same response to
             the same question meets the same error at every step, as a real judge's would.
     """
-    rates = {0.0: false_right, 1.0: false_wrong}
+    rates = {0.0: false_positive_rate, 1.0: false_negative_rate}
     drawn = random.Random(seed_of("judge", *parts)).random()
     return 1.0 - verdict if drawn < rates.get(verdict, 0.0) else verdict

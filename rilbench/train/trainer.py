@@ -28,7 +28,7 @@ from rilbench.errors import UserError
 from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages, judged_advantages
 from rilbench.ril.rewards import continuous_similarity, similarity_reward, total_reward
 from rilbench.train.batch import (
-    Rows,
+    StepBatch,
     by_length,
     in_fixed_order,
     nested,
@@ -36,7 +36,7 @@ from rilbench.train.batch import (
     read_rows,
     write_record,
 )
-from rilbench.train.discriminator_trainer import DiscriminatorGame
+from rilbench.train.discriminator_trainer import DiscriminatorTrainer
 from rilbench.train.health import warnings
 from rilbench.train.losses import policy_step
 from rilbench.train.metrics import groups_without_signal, row_figures, token_counts
@@ -99,7 +99,7 @@ class RILTrainer(ReusingTrainer):
         )
         self.game = None
         if self.use_critic:
-            self.game = DiscriminatorGame(self.critic_wg, self.tokenizer, self.ril)
+            self.game = DiscriminatorTrainer(self.critic_wg, self.tokenizer, self.ril)
 
     def on_train_begin(self) -> None:
         """Pre-train the discriminator, or take the pre-trained one, before the first step."""
@@ -218,7 +218,7 @@ class RILTrainer(ReusingTrainer):
             )
         return batch
 
-    def _discriminate(self, rows: Rows) -> torch.Tensor | None:
+    def _discriminate(self, rows: StepBatch) -> torch.Tensor | None:
         """Update the discriminator on this step's rows, then return its new logits (N,)."""
         if self.game is None:
             return None
@@ -229,7 +229,7 @@ class RILTrainer(ReusingTrainer):
     def _reward(
         self,
         batch: KVBatchMeta,
-        rows: Rows,
+        rows: StepBatch,
         logits: torch.Tensor | None,
         old_log_probs: list[float] | None,
     ) -> None:
@@ -252,7 +252,7 @@ class RILTrainer(ReusingTrainer):
             learned = advantages.where(rows.own, 0.0)
         probability = zeros + 0.5 if logits is None else torch.sigmoid(logits)
         write_record(
-            self.run_dir / "rows" / f"step_{self.global_steps}.jsonl",
+            self.run_dir / "rollouts" / f"step_{self.global_steps}.jsonl",
             rows,
             similarity,
             probability,
@@ -270,12 +270,12 @@ class RILTrainer(ReusingTrainer):
         numbers = {name: self.step_metrics[name] for name in names if name in self.step_metrics}
         check_finite(self.run_dir, f"step {self.global_steps}", numbers)
 
-    def _check_judged(self, rows: Rows, answer: torch.Tensor) -> None:
+    def _check_judged(self, rows: StepBatch, answer: torch.Tensor) -> None:
         """Stop where too many rows have no verdict that is needed; the rows are saved."""
         missing = int(answer.isnan().sum())
         if missing <= self.ril.max_missing * len(rows):
             return
-        said = next((why for why in rows.unjudged if why), "it did not say why")
+        said = next((why for why in rows.judge_error if why), "it did not say why")
         reason = (
             f"step {self.global_steps}: the judge gave no verdict on {missing} of {len(rows)} "
             f"responses, more than judge.max_missing={self.ril.max_missing} of them "
@@ -286,7 +286,7 @@ class RILTrainer(ReusingTrainer):
         raise UserError(reason)
 
     def _summarise_rewards(
-        self, rows: Rows, advantages: torch.Tensor, learned: torch.Tensor
+        self, rows: StepBatch, advantages: torch.Tensor, learned: torch.Tensor
     ) -> None:
         """Figures of the advantages, before and after teachers' rows are left out of the loss."""
         sums = torch.zeros(int(rows.group.max()) + 1).index_add_(0, rows.group, learned)
@@ -301,7 +301,7 @@ class RILTrainer(ReusingTrainer):
         }
 
     def _write_back(
-        self, batch: KVBatchMeta, rows: Rows, rewards: torch.Tensor, advantages: torch.Tensor
+        self, batch: KVBatchMeta, rows: StepBatch, rewards: torch.Tensor, advantages: torch.Tensor
     ) -> None:
         """verl wants token-level fields: the reward on the last token, the advantage on each."""
         lengths = rows.tokens

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import Progress, evaluate
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite
 from rilbench.paths import locate, nano_folder
@@ -65,7 +65,9 @@ class Programs:
     def rilbench_batch(self) -> Times:
         """``rilbench eval --engine batch``: from the loaded model to the last answer."""
         folder = self._folder()
-        plan = Plan("nano", self.data, folder, benchmarks=tuple(COLUMNS.split(",")), engine="batch")
+        plan = EvalOptions(
+            "nano", self.data, folder, benchmarks=tuple(COLUMNS.split(",")), engine="batch"
+        )
         seen: list[tuple[float, Progress]] = []
         evaluate(
             locate(MODEL),

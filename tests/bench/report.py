@@ -143,7 +143,13 @@ def ledger(folder: Path, number: int) -> Path:
     keys = questions(folder / "prompts", number, rng)
     path = folder / "big.db"
     values = [round(rng.random(), 4) for _ in range(300)]
-    names = ("answer_student", "answer_teacher", "similarity_student", "kl", "entropy")
+    names = (
+        "answer_reward_student",
+        "answer_reward_teacher",
+        "similarity_reward_student",
+        "kl",
+        "entropy",
+    )
     with Ledger(path) as opened:
         opened.record_run(
             Run(

@@ -45,7 +45,7 @@ def test_a_clean_run_passes(check):
     [
         ({**VALUES, "MMStar": 45.0}, {}, "MMStar"),
         (VALUES, {"accuracy": 0.4}, "discriminator_accuracy"),
-        (VALUES, {"answer": 0.3}, "answer_student"),
+        (VALUES, {"answer": 0.3}, "answer_reward_student"),
         (VALUES, {"step": 8.0}, "step_time"),
         (VALUES, {"memory": 2.5}, "memory"),
     ],

@@ -86,7 +86,7 @@ def test_a_larger_spread_gives_a_wider_bound(name, values, alpha, factor):
 def test_an_upper_bound_is_a_lower_one_turned_over(values, alpha):
     assume(statistics.stdev(values) > 1)
     upper = bound(cell(TIME, values), [], alpha).value
-    lower = bound(cell("answer_student", [-v for v in values]), [], alpha).value
+    lower = bound(cell("answer_reward_student", [-v for v in values]), [], alpha).value
     assert upper == pytest.approx(-lower, abs=1e-3)
 
 
@@ -120,7 +120,7 @@ def test_bounds_of_one_evaluation_allow_for_other_questions_on_both_sides():
 
 
 def test_seeds_that_agree_by_chance_do_not_make_a_bound_of_no_width():
-    for name, slack in (("MMB", 2.0), (TIME, 0.7), ("answer_student", 0.005)):
+    for name, slack in (("MMB", 2.0), (TIME, 0.7), ("answer_reward_student", 0.005)):
         found = cell(name, [70.0] * 9)
         assert abs(bound(found, [found], 0.001).value - 70.0) > slack
 

@@ -16,20 +16,20 @@ def test_every_shipped_combination_resolves(recipe, student, method):
     resolved = load_recipe(recipe, student, method, ["sft.steps=3"] if method == "sft" else [])
     assert resolved.student.name == student
     assert resolved.teachers.names == {"both": ("72b", "78b")}.get(recipe, (recipe,))
-    rows = resolved.own_rows + resolved.teacher_rows
-    assert rows == 2 * resolved.group, "equal rows per update for every method"
+    rows = resolved.num_student_responses + resolved.num_teacher_responses
+    assert rows == 2 * resolved.group_size, "equal rows per update for every method"
 
 
 def test_paper_values_are_the_defaults():
     recipe = load_recipe("both")
     assert recipe.student.name == "qwen2.5-vl-7b"
-    assert (recipe.group, recipe.policy.clip, recipe.policy.beta) == (4, 0.2, 0.01)
-    assert (recipe.policy.updates, recipe.discriminator.updates) == (1, 1)
-    assert (recipe.policy.rate, recipe.discriminator.rate) == (1e-6, 1e-6)
+    assert (recipe.group_size, recipe.policy.clip_eps, recipe.policy.kl_coef) == (4, 0.2, 0.01)
+    assert (recipe.policy.mu, recipe.discriminator.mu) == (1, 1)
+    assert (recipe.policy.lr, recipe.discriminator.lr) == (1e-6, 1e-6)
     s = recipe.sampling
     assert (s.temperature, s.top_p, s.top_k, s.repetition_penalty) == (1.0, 0.95, 50, 1.05)
     assert recipe.collection.teacher_responses == recipe.collection.student_responses == 16
-    assert recipe.schedule.questions * recipe.group == 144
+    assert recipe.schedule.prompts_per_step * recipe.group_size == 144
 
 
 @pytest.mark.parametrize("name", known("hardware"))
@@ -40,7 +40,7 @@ def test_a_hardware_profile_says_its_name_and_only_what_hardware_decides(name):
     for document in (plain, changed):
         del document["hardware"]
         for part in ("policy", "discriminator"):
-            del document[part]["micro_tokens"]
+            del document[part]["micro_batch_tokens"]
     assert plain == changed, "a profile must not change the method"
 
 
@@ -72,10 +72,10 @@ def test_a_recipe_and_a_student_may_be_files(tmp_path, monkeypatch):
     assert (mine.recipe, mine.student) == ("mine", nano.student)
     assert mine.teachers.names == ("big",)
     assert mine.teachers.models.keys() == {"72b", "78b", "big"}
-    assert (mine.policy.rate, mine.policy.length_scale) == (1e-3, nano.policy.length_scale)
+    assert (mine.policy.lr, mine.policy.length_scale) == (1e-3, nano.policy.length_scale)
     tall = load_recipe("mine.yaml", "tall.yml")
     assert (tall.student.name, tall.student.model) == ("tall", "models/tall")
-    assert tall.policy.rate == nano.policy.rate, "the student's file comes later"
+    assert tall.policy.lr == nano.policy.lr, "the student's file comes later"
     # A resolved recipe is one, too; and what it says of the hardware stands.
     one = load_recipe("mine.yaml", "tall.yml", overrides=["hardware.memory_gib=9"])
     (tmp_path / "resolved.yaml").write_text(one.to_yaml())
@@ -102,7 +102,7 @@ def test_a_student_may_be_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
         ("- a list", "holds no settings"),
         ("student: small", "student is a group"),
         ("like: nobody", "nobody is neither a student nor a recipe"),
-        ("polcy: {rate: 1.0}", "policy.rate"),
+        ("polcy: {rate: 1.0}", "policy.lr"),
         ("student: {name: nobody}", "unknown student 'nobody'; known: .*; or give a YAML file, a"),
         (None, "cannot be read"),
     ],
@@ -116,8 +116,8 @@ def test_a_bad_file_is_refused(tmp_path, text, words):
 
 
 def test_round_trip_and_fingerprint(tmp_path):
-    recipe = load_recipe("both", "nano", overrides=["policy.rate=1e-5", "seed=3"])
-    assert recipe.policy.rate == 1e-5
+    recipe = load_recipe("both", "nano", overrides=["policy.lr=1e-5", "seed=3"])
+    assert recipe.policy.lr == 1e-5
     file = tmp_path / "recipe.yaml"
     file.write_text(recipe.to_yaml())
     again = read_recipe(file)
@@ -140,55 +140,58 @@ def test_every_key_of_the_document_is_settable():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["policy.rat=1"], "policy.rate"),
-        (["policy.beta=much"], "policy.beta"),
+        (["policy.rat=1"], "policy.lr"),
+        (["policy.kl_coef=much"], "policy.kl_coef"),
         (["schedule.steps=1.5"], "schedule.steps"),
         (["schedule.steps=0"], "at least 1"),
-        (["group=true"], "group"),
+        (["group_size=true"], "group"),
         (["policy=3"], "group of settings"),
         (["steps"], "key=value"),
         (["teachers.mix=some"], "split, each"),
         (["schedule.export=best"], "--eval-every"),
         (["policy.mini_batches=5"], "must divide"),
-        (["policy.beta=-1"], "must not be negative"),
-        (["policy.rate=nan"], "above 0"),
+        (["policy.kl_coef=-1"], "must not be negative"),
+        (["policy.lr=nan"], "above 0"),
         (["sampling.temperature=0"], "above 0"),
         (["hardware.devices=0"], "at least 1"),
-        (["discriminator.pretrain_rows=1"], "pretrain_rows"),
+        (["discriminator.pretrain_batch_size=1"], "pretrain_batch_size"),
         (["hardware.offload=some"], "none, between, always"),
         (["hardware.offload=always"], "--hardware cpu"),
         (["hardware.device=cuda", "hardware.rollout_memory=1"], "between 0 and 1"),
         (["hardware.device=cuda", "hardware.rollout_tensor_parallel=2"], "must divide"),
         (["hardware.remove_padding=true"], "needs GPUs"),
         (["hardware.memory_gib=0"], "at least 1"),
-        (["policy.micro_tokens=100"], "policy.micro_tokens=208"),
-        (["discriminator.micro_tokens=100"], "discriminator.micro_tokens=560"),
-        (["discriminator.micro_tokens=-1"], "must not be negative"),
+        (["policy.micro_batch_tokens=100"], "policy.micro_batch_tokens=208"),
+        (["discriminator.micro_batch_tokens=100"], "discriminator.micro_batch_tokens=560"),
+        (["discriminator.micro_batch_tokens=-1"], "must not be negative"),
         (["teachers.names=[72b, other]"], "teachers.models.NAME"),
-        (["own_samples=-1"], "must not be negative"),
-        (["teachers.use=-1"], "must not be negative"),
-        (["teachers.use=5"], "collection.teacher_responses=4"),
+        (["num_samples=-1"], "must not be negative"),
+        (["teachers.max_responses=-1"], "must not be negative"),
+        (["teachers.max_responses=5"], "collection.teacher_responses=4"),
         (["reward.similarity=graded"], "binary, continuous"),
-        (["policy.teacher_rows=maybe"], "policy.teacher_rows"),
-        (["policy.teacher_rows=1"], "policy.teacher_rows"),
-        (["judge.false_right=1.5"], "0 to 1"),
-        (["judge.false_wrong=-0.1"], "0 to 1"),
-        (["judge.false_right=nan"], "0 to 1"),
-        (["judge.false_right=0.6", "judge.false_wrong=0.5"], "more than 1"),
-        (["judge.false_right=0.1", "judge.model=other"], "judge.model=rule"),
+        (["policy.teachers_in_loss=maybe"], "policy.teachers_in_loss"),
+        (["policy.teachers_in_loss=1"], "policy.teachers_in_loss"),
+        (["judge.false_positive_rate=1.5"], "0 to 1"),
+        (["judge.false_negative_rate=-0.1"], "0 to 1"),
+        (["judge.false_positive_rate=nan"], "0 to 1"),
+        (["judge.false_positive_rate=0.6", "judge.false_negative_rate=0.5"], "more than 1"),
+        (["judge.false_positive_rate=0.1", "judge.model=other"], "judge.model=rule"),
         (["discriminator.pretrain_steps=-1"], "must not be negative"),
-        (["discriminator.pretrain_steps=0", "discriminator.updates=0"], "method=teacher-rows"),
+        (["discriminator.pretrain_steps=0", "discriminator.mu=0"], "method=teacher-rows"),
         (["sft.steps=-1"], "must not be negative"),
         (["sft.data=x.parquet"], "sft.steps=N"),
-        (["sft.rate=0"], "above 0"),
-        (["sft.rows=0"], "at least 1"),
+        (["sft.lr=0"], "above 0"),
+        (["sft.batch_size=0"], "at least 1"),
         (["method=sft"], "sft.steps=N"),
-        (["method=dr-grpo", "teachers.use=2"], "teachers.use changes nothing"),
+        (["method=dr-grpo", "teachers.max_responses=2"], "teachers.max_responses changes nothing"),
         (["method=dr-grpo", "reward.similarity=continuous"], "reward.similarity changes nothing"),
         (["method=teacher-rows", "reward.similarity=continuous"], "changes nothing"),
-        (["method=grpo", "policy.teacher_rows=false"], "policy.teacher_rows changes nothing"),
-        (["method=imitation", "judge.false_right=0.1"], "judge.false_right"),
-        (["method=sft", "sft.steps=2", "own_samples=4"], "own_samples changes nothing"),
+        (
+            ["method=grpo", "policy.teachers_in_loss=false"],
+            "policy.teachers_in_loss changes nothing",
+        ),
+        (["method=imitation", "judge.false_positive_rate=0.1"], "judge.false_positive_rate"),
+        (["method=sft", "sft.steps=2", "num_samples=4"], "num_samples changes nothing"),
     ],
 )
 def test_bad_overrides_say_what_to_do(overrides, words):
@@ -220,14 +223,14 @@ def test_any_override_resolves_or_is_a_user_error(text):
         (["method=imitation"], 4, 4),
         (["method=teacher-rows"], 4, 4),
         (["method=dr-grpo"], 8, 0),
-        (["method=grpo", "own_samples=4"], 4, 0),
-        (["own_samples=2"], 2, 4),
+        (["method=grpo", "num_samples=4"], 4, 0),
+        (["num_samples=2"], 2, 4),
         (["teachers.mix=each"], 4, 8),
     ],
 )
 def test_rows_of_a_question(overrides, own, saved):
     recipe = load_recipe("both", "nano", overrides=overrides)
-    assert (recipe.own_rows, recipe.teacher_rows) == (own, saved)
+    assert (recipe.num_student_responses, recipe.num_teacher_responses) == (own, saved)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +252,10 @@ def test_labels_tell_methods_apart(overrides, method, teacher):
 
 
 def test_saved_responses_are_all_unless_fewer_are_used():
-    assert load_recipe("both", "nano").saved_responses == 4
-    assert load_recipe("both", "nano", overrides=["teachers.use=1"]).saved_responses == 1
+    assert load_recipe("both", "nano").max_saved_responses == 4
+    assert (
+        load_recipe("both", "nano", overrides=["teachers.max_responses=1"]).max_saved_responses == 1
+    )
 
 
 def test_a_setting_that_came_later_makes_no_other_recipe():
@@ -273,7 +278,7 @@ def test_a_run_from_before_hardware_profiles_is_the_same_run(tmp_path):
     kept = ("device", "nodes", "devices", "memory_gib")
     document["hardware"] = {key: document["hardware"][key] for key in kept}
     for part in ("policy", "discriminator"):
-        del document[part]["micro_tokens"]
+        del document[part]["micro_batch_tokens"]
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(document))
     assert read_recipe(file) == recipe

@@ -17,7 +17,7 @@ from PIL import Image
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches, batches
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.responses import open_answers
 from rilbench.evaluate.run import evaluate
@@ -199,7 +199,7 @@ def test_batches_and_server_agree_on_what_ships(tmp_path: Path) -> None:
     student, data = locate("nano:72b"), nano_folder() / "benchmarks"
     texts = []
     for engine in ("server", "batch"):
-        plan = Plan("nano", data, tmp_path / engine, limit=40, engine=engine)  # type: ignore[arg-type]
+        plan = EvalOptions("nano", data, tmp_path / engine, limit=40, engine=engine)  # type: ignore[arg-type]
         texts.append([sample.response for sample in evaluate(student, plan).samples])
     same = sum(a == b for a, b in zip(*texts, strict=True))
     assert same >= 0.99 * len(texts[0])

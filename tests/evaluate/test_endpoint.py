@@ -8,7 +8,7 @@ from fake_judge import fake_judge, says
 from rilbench.api_keys import ENDPOINT_KEY
 from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import find_endpoint
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate_many
 from rilbench.ledger import Ledger
 
@@ -37,7 +37,7 @@ def test_without_a_checkpoint(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     """Its key goes to the server and nowhere else."""
     monkeypatch.setenv(ENDPOINT_KEY, KEY)
     with fake_judge(lambda _: says("A. red")) as server:
-        plan = Plan(
+        plan = EvalOptions(
             "nano",
             data,
             tmp_path / "work",

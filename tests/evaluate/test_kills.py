@@ -16,7 +16,7 @@ import pytest
 from fake_judge import FakeJudge, fake_judge, says
 
 from rilbench.evaluate.judge_session import Judge
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.run import evaluate
 from rilbench.evaluate.suite import find_suite
@@ -37,7 +37,7 @@ def answer(body: dict[str, Any]) -> tuple[int, bytes]:
     return says("ABCD"[int(mark(body["messages"])[0], 16) % 4])
 
 
-def answered(plan: Plan) -> set[Key]:
+def answered(plan: EvalOptions) -> set[Key]:
     """The questions whose answers are on the disk."""
     found: set[Key] = set()
     for file in plan.work.glob("answers/*.jsonl"):
@@ -47,14 +47,14 @@ def answered(plan: Plan) -> set[Key]:
     return found
 
 
-def started(checkpoint: Path, plan: Plan) -> "subprocess.Popen[bytes]":
+def started(checkpoint: Path, plan: EvalOptions) -> "subprocess.Popen[bytes]":
     code = (
-        "import sys; from pathlib import Path; from rilbench.evaluate.options import Plan\n"
+        "import sys; from pathlib import Path; from rilbench.evaluate.options import EvalOptions\n"
         "from rilbench.evaluate.judge_session import read_judge\n"
         "from rilbench.evaluate.run import evaluate\n"
         "model, data, work, url, judge, columns = sys.argv[1:]\n"
         "columns = tuple(filter(None, columns.split(',')))\n"
-        "evaluate(Path(model), Plan('nano', Path(data), Path(work), endpoint=url,"
+        "evaluate(Path(model), EvalOptions('nano', Path(data), Path(work), endpoint=url,"
         " judge=read_judge(judge), benchmarks=columns))"
     )
     command = [sys.executable, "-c", code, str(checkpoint), str(plan.data), str(plan.work)]
@@ -70,7 +70,7 @@ def without_times(evaluation: Evaluation) -> Any:
     return evaluation.scores, [(s.question_id, s.response, s.score) for s in evaluation.samples]
 
 
-def questions(plan: Plan) -> dict[Key, str]:
+def questions(plan: EvalOptions) -> dict[Key, str]:
     """The mark of each question's request."""
     (folder,) = [path for path in (plan.work / "prompts").iterdir() if path.is_dir()]
     prompts = PromptSet(find_suite("nano").datasets, plan.data, folder.parent, "", None)
@@ -79,7 +79,7 @@ def questions(plan: Plan) -> dict[Key, str]:
 
 
 def kill_at(
-    checkpoint: Path, plan: Plan, server: FakeJudge, *, seconds: float = 0, answers: int = 0
+    checkpoint: Path, plan: EvalOptions, server: FakeJudge, *, seconds: float = 0, answers: int = 0
 ) -> int:
     """Let an evaluation run for so long, and to so many answers; what it asked a second time."""
     before, seen = answered(plan), len(server.seen)
@@ -107,13 +107,13 @@ def test_an_evaluation_that_is_killed(
 ) -> None:
     moments = random.Random(kills)
     with fake_judge(answer, ["model"]) as server:
-        whole = Plan("nano", data, tmp_path / "whole", endpoint=server.url)
+        whole = EvalOptions("nano", data, tmp_path / "whole", endpoint=server.url)
         start = time.monotonic()
         wanted = evaluate(checkpoint, whole)
         duration = time.monotonic() - start
         total = len(server.seen)
 
-        plan = Plan("nano", data, tmp_path / "killed", endpoint=server.url)
+        plan = EvalOptions("nano", data, tmp_path / "killed", endpoint=server.url)
         # The first with something to lose, the others in whatever stage.
         assert kill_at(checkpoint, plan, server, answers=moments.randrange(1, total // 2)) == 0
         for _ in range(kills - 1):
@@ -136,7 +136,7 @@ def test_a_kill_while_the_judge_is_asked(checkpoint: Path, data: Path, tmp_path:
     """What it said before is kept: of each question one verdict is paid for, but for those on
     their way."""
     with fake_judge(answer, ["model"]) as server, fake_judge(grade) as judge:
-        plan = Plan(
+        plan = EvalOptions(
             "nano",
             data,
             tmp_path / "work",

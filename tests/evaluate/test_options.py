@@ -8,11 +8,11 @@ import pytest
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.errors import UserError
 from rilbench.evaluate.judge_session import Judge
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 
 
-def plan(**changes: Any) -> Plan:
-    return Plan(**{"suite": "nano", "data": Path("data"), "work": Path("work")} | changes)
+def plan(**changes: Any) -> EvalOptions:
+    return EvalOptions(**{"suite": "nano", "data": Path("data"), "work": Path("work")} | changes)
 
 
 def model(model_type: str) -> Checkpoint:

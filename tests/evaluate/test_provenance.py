@@ -11,7 +11,7 @@ from one_file import one_file
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.evaluate.kits.scores import KitScore, Outcome
 from rilbench.evaluate.prompts import PromptSet
-from rilbench.evaluate.provenance import Story, code_version, to_evaluation
+from rilbench.evaluate.provenance import Provenance, code_version, to_evaluation
 from rilbench.evaluate.responses import open_answers
 from rilbench.evaluate.suite import Suite, suite
 from rilbench.ledger import Evaluation
@@ -43,7 +43,7 @@ def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
             finish = "length" if number == 1 else "stop"
             answers.append((dataset, question), Completion(text, finish, 5, number, 0.5))
         judge = {"name": "judge-7b"}
-        story = Story(small, prompts, "ms-vlmeval 0.0.20", judge, {"server": "x"}, {})
+        story = Provenance(small, prompts, "ms-vlmeval 0.0.20", judge, {"server": "x"}, {})
         return to_evaluation(MODEL, story, answers, scores)
 
 
@@ -90,7 +90,7 @@ def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) 
     with open_answers(one_file(tmp_path / "answers.jsonl")) as answers:
         for key in keys:
             answers.append(key, Completion("A", "stop", 5, 1, 0.5))
-        story = Story(small, prompts, "ms-vlmeval 0.0.20", {"name": "judge-7b"}, {}, {})
+        story = Provenance(small, prompts, "ms-vlmeval 0.0.20", {"name": "judge-7b"}, {}, {})
         scores = {"MMMU_Pro_10c": three, "MMMU_Pro_V": one}
         found = to_evaluation(MODEL, story, answers, scores)
         without = to_evaluation(

@@ -20,7 +20,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.judge_session import Judge
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.responses import open_answers
 from rilbench.evaluate.run import Progress, _Run, evaluate, evaluate_many
@@ -47,7 +47,7 @@ def right_answers(data: Path) -> dict[tuple[str, str], str]:
     return {key: text for key, text in answers.items() if key[0] != "MMBench_DEV_EN"}
 
 
-def answer_in_advance(model: Path, plan: Plan) -> int:
+def answer_in_advance(model: Path, plan: EvalOptions) -> int:
     """Leave what a killed evaluation leaves: some answers, here right ones, and a torn line."""
     suite = find_suite(plan.suite)
     environment = ensure_environment("vlmevalkit").parent.parent.name
@@ -68,7 +68,7 @@ def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path
     model = tmp_path / "trained"
     shutil.copytree(checkpoint, model)
     write_labels(model, Labels("nano", "ril", "72b", "run-1", "0123456789abcdef"))
-    plan = Plan("nano", data, tmp_path / "work", db=tmp_path / "scores.db")
+    plan = EvalOptions("nano", data, tmp_path / "work", db=tmp_path / "scores.db")
     known = answer_in_advance(model, plan)
     assert known == QUESTIONS - 6
     seen: list[Progress] = []
@@ -127,7 +127,7 @@ def test_one_kit_serves_one_call_after_another(
     shutil.copytree(data, broken)
     table = pd.read_csv(broken / "SEEDBench_IMG.tsv", sep="\t")
     table.drop(columns="answer").to_csv(broken / "SEEDBench_IMG.tsv", sep="\t", index=False)
-    plan = Plan("nano", data, tmp_path / "work", engine="batch", limit=1)
+    plan = EvalOptions("nano", data, tmp_path / "work", engine="batch", limit=1)
     with Kit(tmp_path / "kit.log") as kit:
         with pytest.raises(UserError, match=r"SEEDBench_IMG\.tsv has no column 'answer'"):
             evaluate_many([checkpoint], replace(plan, data=broken), kit=kit)
@@ -162,7 +162,7 @@ def test_missing_verdicts_are_asked_for_again_and_the_key_is_nowhere(
         return (400, f"no {key}".encode()) if graded and down else says("0.5" if graded else "B")
 
     with fake_judge(judge) as real:
-        plan = Plan(
+        plan = EvalOptions(
             *("nano", data, tmp_path / "work", tmp_path / "scores.db"),
             judge=Judge(real.url, "m"),
             benchmarks=("MM-Vet", "mmstar"),
@@ -196,12 +196,12 @@ def test_missing_verdicts_are_asked_for_again_and_the_key_is_nowhere(
 def test_a_killed_evaluation_goes_on_where_it_was(
     checkpoint: Path, data: Path, tmp_path: Path
 ) -> None:
-    plan = Plan("nano", data, tmp_path / "work", db=tmp_path / "scores.db", concurrency=1)
+    plan = EvalOptions("nano", data, tmp_path / "work", db=tmp_path / "scores.db", concurrency=1)
     code = (
-        "from pathlib import Path; from rilbench.evaluate.options import Plan\n"
+        "from pathlib import Path; from rilbench.evaluate.options import EvalOptions\n"
         "from rilbench.evaluate.run import evaluate\n"
         f"work = Path({str(plan.work)!r})\n"
-        f"evaluate(Path({str(checkpoint)!r}), Plan('nano', Path({str(data)!r}), work))"
+        f"evaluate(Path({str(checkpoint)!r}), EvalOptions('nano', Path({str(data)!r}), work))"
     )
     first = subprocess.Popen([sys.executable, "-c", code])
     while not list(plan.work.glob("answers/*.jsonl")):
@@ -226,21 +226,25 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 
 def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    plan = Plan("nano", data, work, db=tmp_path / "scores.db")
+    plan = EvalOptions("nano", data, work, db=tmp_path / "scores.db")
     with pytest.raises(UserError, match="'pap'; there is paper, nano"):
-        evaluate(checkpoint, Plan("pap", data, work))
+        evaluate(checkpoint, EvalOptions("pap", data, work))
     with pytest.raises(UserError, match="does not exist"):
         evaluate(tmp_path / "absent", plan)
     with pytest.raises(UserError, match="one model"):
-        evaluate_many([checkpoint] * 2, Plan("nano", data, work, endpoint="http://127.0.0.1:9/v1"))
+        evaluate_many(
+            [checkpoint] * 2, EvalOptions("nano", data, work, endpoint="http://127.0.0.1:9/v1")
+        )
     with pytest.raises(UserError, match=r"the judge m at http://127\.0\.0\.1:9/v1 does not"):
-        evaluate(checkpoint, Plan("nano", data, work, judge=Judge("http://127.0.0.1:9/v1", "m")))
+        evaluate(
+            checkpoint, EvalOptions("nano", data, work, judge=Judge("http://127.0.0.1:9/v1", "m"))
+        )
     with pytest.raises(UserError, match="'vllm'; there is server, batch"):
-        Plan("nano", data, work, engine="vllm")  # type: ignore[arg-type]
+        EvalOptions("nano", data, work, engine="vllm")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="without a server"):
-        Plan("nano", data, work, engine="batch", endpoint="http://127.0.0.1:9/v1")
+        EvalOptions("nano", data, work, engine="batch", endpoint="http://127.0.0.1:9/v1")
     with pytest.raises(UserError, match="batch of 0"):
-        Plan("nano", data, work, batch=0)
+        EvalOptions("nano", data, work, batch=0)
     with pytest.raises(UserError, match="another judge"):
         evaluate_many(
             [checkpoint], plan, kit=Kit(work / "kit.log", Judge("http://127.0.0.1:9/v1", "m"))
@@ -248,5 +252,5 @@ def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_pa
     database = tmp_path / "locked.db"
     database.touch(0o444)
     with pytest.raises(UserError, match="read-only"):
-        evaluate(checkpoint, Plan("nano", data, work, db=database))
+        evaluate(checkpoint, EvalOptions("nano", data, work, db=database))
     assert not work.exists()

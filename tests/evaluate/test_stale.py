@@ -14,7 +14,7 @@ from rilbench.evaluate.image_resize import Pixels
 from rilbench.evaluate.judge_session import Judge
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate
 from rilbench.ledger import Ledger
 
@@ -43,10 +43,10 @@ def first(
     model: FakeJudge,
     judge: FakeJudge,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Plan:
+) -> EvalOptions:
     """A plan that has been followed once."""
     folder = tmp_path_factory.mktemp("stale")
-    plan = Plan(
+    plan = EvalOptions(
         suite="nano",
         data=data,
         work=folder / "work",
@@ -60,7 +60,9 @@ def first(
     return plan
 
 
-def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan, Path]:
+def changed(
+    plan: EvalOptions, what: str, folder: Path, checkpoint: Path
+) -> tuple[EvalOptions, Path]:
     """The plan and the model with one thing changed."""
     if what == "checkpoint":
         shutil.copytree(checkpoint, folder / "model")
@@ -98,7 +100,7 @@ def changed(plan: Plan, what: str, folder: Path, checkpoint: Path) -> tuple[Plan
     ],
 )
 def test_a_change_asks_everything_anew(
-    first: Plan, model: FakeJudge, checkpoint: Path, tmp_path: Path, what: str
+    first: EvalOptions, model: FakeJudge, checkpoint: Path, tmp_path: Path, what: str
 ) -> None:
     plan, folder = changed(first, what, tmp_path, checkpoint)
     asked, before = len(model.seen), rows(first)
@@ -112,7 +114,7 @@ def test_a_change_asks_everything_anew(
 
 
 def test_other_benchmarks_and_limits_ask_only_what_was_never_asked(
-    first: Plan, model: FakeJudge, checkpoint: Path, tmp_path: Path
+    first: EvalOptions, model: FakeJudge, checkpoint: Path, tmp_path: Path
 ) -> None:
     """Each has rows of its own, and the scores are those of an evaluation that asks all."""
     plan = replace(first, work=tmp_path / "work")
@@ -141,7 +143,7 @@ def test_other_benchmarks_and_limits_ask_only_what_was_never_asked(
 
 
 def test_another_judge_judges_anew_and_the_model_is_not_asked(
-    first: Plan, model: FakeJudge, judge: FakeJudge, checkpoint: Path
+    first: EvalOptions, model: FakeJudge, judge: FakeJudge, checkpoint: Path
 ) -> None:
     asked, before = len(model.seen), rows(first)
     with fake_judge(lambda _: says("1.0")) as other:
@@ -153,7 +155,7 @@ def test_another_judge_judges_anew_and_the_model_is_not_asked(
 
 
 def test_nothing_changed_asks_nobody(
-    first: Plan, model: FakeJudge, judge: FakeJudge, checkpoint: Path
+    first: EvalOptions, model: FakeJudge, judge: FakeJudge, checkpoint: Path
 ) -> None:
     asked, judged = len(model.seen), len(judge.seen)
     found = evaluate(checkpoint, first)
@@ -164,7 +166,9 @@ def test_nothing_changed_asks_nobody(
     assert verdicts["asked"] == verdicts["judge"] + verdicts["cached"] > 0, "as it was then"
 
 
-def test_afresh_everything_is_asked_again(first: Plan, model: FakeJudge, checkpoint: Path) -> None:
+def test_afresh_everything_is_asked_again(
+    first: EvalOptions, model: FakeJudge, checkpoint: Path
+) -> None:
     asked = len(model.seen)
     found = evaluate(checkpoint, replace(first, fresh=True))
     assert len(model.seen) == asked + ASKED
@@ -173,7 +177,7 @@ def test_afresh_everything_is_asked_again(first: Plan, model: FakeJudge, checkpo
     assert len(model.seen) == asked + ASKED
 
 
-def rows(plan: Plan) -> int:
+def rows(plan: EvalOptions) -> int:
     assert plan.db is not None
     with Ledger(plan.db) as ledger:
         return len(ledger.evaluations())

@@ -69,7 +69,7 @@ class Size:
     def tiny(cls) -> Size:
         """For a CPU: two layers, and micro-batches of two short rows."""
         lengths = ["data.max_prompt_tokens=10", "data.max_response_tokens=8"]
-        rows = ["policy.micro_tokens=36", "discriminator.micro_tokens=1040"]
+        rows = ["policy.micro_batch_tokens=36", "discriminator.micro_batch_tokens=1040"]
         recipe = load_recipe(
             "both", "qwen2.5-vl-3b", overrides=[*lengths, *rows], hardware="1-gpu-80gb"
         )
@@ -90,13 +90,13 @@ class Size:
     def policy_rows(self) -> tuple[int, int]:
         """Rows of the policy's micro-batch, and tokens of each."""
         length = self.assumed.prompt_tokens + self.assumed.response_tokens
-        return self.recipe.policy.micro_tokens // length, length
+        return self.recipe.policy.micro_batch_tokens // length, length
 
     @property
     def discriminator_rows(self) -> tuple[int, int]:
         """The same of the discriminator's."""
         length = self.assumed.response_tokens + DISCRIMINATOR_WORDS
-        return self.recipe.discriminator.micro_tokens // length, length
+        return self.recipe.discriminator.micro_batch_tokens // length, length
 
 
 def build_student(size: Size, device: str, dtype: torch.dtype = torch.float32) -> Any:

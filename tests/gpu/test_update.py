@@ -32,8 +32,8 @@ def test_both_updates_run_and_are_written_down(tmp_path):
 def test_the_rows_and_the_plan_are_the_recipes(student):
     size = Size.of(student)
     for (rows, length), most in (
-        (size.policy_rows, size.recipe.policy.micro_tokens),
-        (size.discriminator_rows, size.recipe.discriminator.micro_tokens),
+        (size.policy_rows, size.recipe.policy.micro_batch_tokens),
+        (size.discriminator_rows, size.recipe.discriminator.micro_batch_tokens),
     ):
         assert 0 < rows * length <= most
     with_moments, without = (planned(size.memory.policy, step=s) for s in (True, False))

@@ -22,7 +22,12 @@ def fake_row(job, settings, level=0.6, noise=0.02, **changes):
     curves = {}
     if job.spec.method not in ("", "sft"):
         rise = np.linspace(0.3, level, job.steps) + 0.02 * rng.standard_normal(job.steps)
-        names = ["answer_student", "similarity_student", "kl", "answer_teacher"]
+        names = [
+            "answer_reward_student",
+            "similarity_reward_student",
+            "kl",
+            "answer_reward_teacher",
+        ]
         curves = {name: [round(float(v), 4) for v in np.clip(rise, 0, 1)] for name in names}
         curves["warnings"] = [["collapse"] if i == 3 else [] for i in range(job.steps)]
     values = {

@@ -14,19 +14,19 @@ seeds: [1, 2]
 split: dev
 benchmarks: [MMB, AI2D]
 steps: 3
-set: {schedule.questions: 14}
+set: {schedule.prompts_per_step: 14}
 runs:
   - {name: untrained, model: student}
   - name: ril
     method: ril
     set:
-      policy.beta: 1e-2
+      policy.kl_coef: 1e-2
     tuned_by: [ril, sft]
   - name: dr
     method: dr-grpo
     grid:
-      policy.rate: [1e-4, 2.0e-4]
-      policy.beta: [0, 0.01]
+      policy.lr: [1e-4, 2.0e-4]
+      policy.kl_coef: [0, 0.01]
 not_run:
   something: no time
 """
@@ -48,8 +48,8 @@ def test_a_file_becomes_jobs_seed_by_seed(tmp_path):
     assert found.not_run == {"something": "no time"}
     ril = found.runs[1]
     assert ril.tuned_by == ("ril", "sft")
-    assert ril.settings == {"schedule.questions": 14, "policy.beta": 0.01}
-    assert found.runs[2].cell == {"policy.rate": 0.0001, "policy.beta": 0}
+    assert ril.settings == {"schedule.prompts_per_step": 14, "policy.kl_coef": 0.01}
+    assert found.runs[2].cell == {"policy.lr": 0.0001, "policy.kl_coef": 0}
 
 
 def test_by_runs_the_first_have_all_their_seeds_first(tmp_path):
@@ -72,9 +72,9 @@ def test_students_alternate_within_a_seed(tmp_path):
 
 def test_own_settings_win_over_the_chosen_cell(tmp_path):
     job = next(job for job in read(tmp_path, GOOD).jobs() if job.spec.name == "ril")
-    recipe = job.recipe({"policy.rate": 4e-4, "policy.beta": 0.5}, Path("shared"))
-    assert (recipe.policy.rate, recipe.policy.beta) == (4e-4, 0.01)
-    assert (recipe.seed, recipe.schedule.steps, recipe.schedule.questions) == (1, 3, 14)
+    recipe = job.recipe({"policy.lr": 4e-4, "policy.kl_coef": 0.5}, Path("shared"))
+    assert (recipe.policy.lr, recipe.policy.kl_coef) == (4e-4, 0.01)
+    assert (recipe.seed, recipe.schedule.steps, recipe.schedule.prompts_per_step) == (1, 3, 14)
     assert recipe.collection.folder == "shared"
 
 
@@ -83,9 +83,9 @@ def test_own_settings_win_over_the_chosen_cell(tmp_path):
     [
         ("method: dr-grpo", "method: dr-gpro", 16, "unknown method 'dr-gpro'"),
         ("name: dr\n", "name: ril\n", 15, "taken by the run of line 10"),
-        ("policy.rate: [1e-4, 2.0e-4]", "policy.rate: []", 18, "must not be empty"),
+        ("policy.lr: [1e-4, 2.0e-4]", "policy.lr: []", 18, "must not be empty"),
         (
-            "    grid:\n      policy.rate: [1e-4, 2.0e-4]\n      policy.beta: [0, 0.01]\n",
+            "    grid:\n      policy.lr: [1e-4, 2.0e-4]\n      policy.kl_coef: [0, 0.01]\n",
             "    grid: {}\n",
             17,
             "grid is empty",
@@ -94,9 +94,9 @@ def test_own_settings_win_over_the_chosen_cell(tmp_path):
         ("students: [nano]", "students: [nani]", 2, "unknown student 'nani'"),
         ("students: [nano]", "students: [nano, nano]", 2, "stands twice"),
         ("[MMB, AI2D]", "[MMB, AI3D]", 5, "unknown benchmark 'AI3D'"),
-        ("policy.beta: 1e-2", "policy.bata: 1e-2", 13, "the nearest is 'policy.beta'"),
-        ("policy.beta: 1e-2", "policy.beta: -1", 10, "must not be negative"),
-        ("policy.beta: 1e-2", "seed: 4", 13, "given by the experiment itself"),
+        ("policy.kl_coef: 1e-2", "policy.bata: 1e-2", 13, "the nearest is 'policy.kl_coef'"),
+        ("policy.kl_coef: 1e-2", "policy.kl_coef: -1", 10, "must not be negative"),
+        ("policy.kl_coef: 1e-2", "seed: 4", 13, "given by the experiment itself"),
         ("seeds: [1, 2]", "seeds: []", 3, "seeds must not be empty"),
         ("seeds: [1, 2]", "seeds: [1, 1]", 3, "stands twice"),
         ("seeds: [1, 2]", "seeds: [1.5]", 3, "whole number"),
@@ -107,7 +107,7 @@ def test_own_settings_win_over_the_chosen_cell(tmp_path):
         ("split: dev", "split: dev\nsplit: dev", 5, "stands twice"),
         ("model: student}", "model: 99b}", 9, "unknown model '99b'"),
         ("model: student}", "model: student, method: ril}", 9, "either a method"),
-        ("model: student}", "model: student, set: {group: 2}}", 9, "not trained"),
+        ("model: student}", "model: student, set: {group_size: 2}}", 9, "not trained"),
         ("name: small", "name: [", 3, "not YAML"),
         ("name: small", "name: Small/..", 1, "may have a-z"),
     ],

@@ -17,8 +17,8 @@ runs:
   - name: ril
     method: ril
     grid:
-      policy.rate: [1.0e-4, 2.0e-4]
-      policy.beta: [0.001, 0.01]
+      policy.lr: [1.0e-4, 2.0e-4]
+      policy.kl_coef: [0.001, 0.01]
   - {name: untuned, method: grpo, tuned_by: ril}
 """
 
@@ -35,7 +35,7 @@ def rows(grid, make_row, means):
     found = []
     for job in grid.jobs():
         if job.spec.cell:
-            key = (job.spec.cell["policy.rate"], job.spec.cell["policy.beta"], job.seed)
+            key = (job.spec.cell["policy.lr"], job.spec.cell["policy.kl_coef"], job.seed)
             if key in means:
                 scores = {"AI2D": means[key] + 1, "MMB": means[key] - 1, "MMStar": 99.0}
                 found.append(make_row(job, {}, scores=scores))
@@ -56,14 +56,14 @@ def test_the_best_mean_over_seeds_wins(grid, make_row):
     means |= {(2e-4, 0.001, 1): 60.0, (2e-4, 0.001, 2): 42.0}
     means |= {(2e-4, 0.01, 1): 53.0, (2e-4, 0.01, 2): 53.0}
     chosen = choose(grid, rows(grid, make_row, means))["nano"]["ril"]
-    assert chosen["settings"] == {"policy.rate": 2e-4, "policy.beta": 0.01}
+    assert chosen["settings"] == {"policy.lr": 2e-4, "policy.kl_coef": 0.01}
     assert chosen["mean"] == 53.0
     assert len(chosen["cells"]) == 4
 
 
 def test_of_equal_cells_the_smaller_rate_then_the_larger_beta(grid, make_row):
     chosen = choose(grid, rows(grid, make_row, everywhere(50.0)))["nano"]["ril"]
-    assert chosen["settings"] == {"policy.rate": 1e-4, "policy.beta": 0.01}
+    assert chosen["settings"] == {"policy.lr": 1e-4, "policy.kl_coef": 0.01}
 
 
 def test_nothing_is_chosen_before_all_cells_and_seeds_are_there(grid, make_row):
@@ -81,7 +81,7 @@ def test_a_failed_run_loses(grid, make_row, failed_row):
     ]
     found = [r for r in found if (r.name, r.seed) != (failed[0].name, 2)] + failed
     chosen = choose(grid, found)["nano"]["ril"]
-    assert chosen["settings"] == {"policy.rate": 1e-4, "policy.beta": 0.001}
+    assert chosen["settings"] == {"policy.lr": 1e-4, "policy.kl_coef": 0.001}
     assert chosen["cells"]["ril+rate=0.0001+beta=0.01"] is None
 
 
@@ -90,7 +90,7 @@ def test_the_choice_is_taken_over(grid, tmp_path, make_row):
     write_tuned(tuned, tmp_path / "tuned.json")
     assert read_tuned(tmp_path / "tuned.json") == tuned
     spec = grid.runs[-1]
-    assert settings_for(spec, "nano", tuned) == {"policy.rate": 1e-4, "policy.beta": 0.01}
+    assert settings_for(spec, "nano", tuned) == {"policy.lr": 1e-4, "policy.kl_coef": 0.01}
     assert settings_for(spec, "nano-independent", tuned) is None
     assert settings_for(grid.runs[0], "nano", {}) == {}
 

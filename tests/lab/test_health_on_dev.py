@@ -16,7 +16,7 @@ def test_runs_that_lost_are_told_from_runs_that_did_not():
     found = [
         (row.mean(COLUMNS) - start[row.student], warned(row))
         for row in rows
-        if row.curves.get("answer_student") and row.mean(COLUMNS) is not None
+        if row.curves.get("answer_reward_student") and row.mean(COLUMNS) is not None
     ]
     assert len(found) == 72
     lost = [names for change, names in found if change <= LOST]

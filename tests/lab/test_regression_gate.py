@@ -24,7 +24,7 @@ def row(make_row, seed=31, mean=70.0, accuracy=0.8, answer=0.6, step=5.0):
     made = make_row(job, {})
     curves = {
         "discriminator_accuracy": [accuracy] * 12,
-        "answer_student": [0.1] * 8 + [answer] * 4,
+        "answer_reward_student": [0.1] * 8 + [answer] * 4,
     }
     figures = {"step_cpu_seconds": step, "yardstick_seconds": 0.05, "memory_gb": 1.5}
     scores = dict.fromkeys(made.scores, mean)
@@ -87,7 +87,7 @@ def test_a_clean_run_passes_and_each_kind_of_drop_fails(lab, make_row):
     assert lab.check(row(make_row, seed)) == {}
     assert lab.check(row(make_row, seed, mean=60.0))["mean"] == "failed"
     assert lab.check(row(make_row, seed, accuracy=0.5)) == {"discriminator_accuracy": "failed"}
-    assert lab.check(row(make_row, seed, answer=0.3)) == {"answer_student": "failed"}
+    assert lab.check(row(make_row, seed, answer=0.3)) == {"answer_reward_student": "failed"}
     assert lab.check(row(make_row, seed, step=9.0)) == {"step_time": "failed"}
     unmeasured = dataclasses.replace(row(make_row, seed), figures={}, curves={})
     assert lab.check(unmeasured) == dict.fromkeys(TRAINING, "not measured")

@@ -15,7 +15,7 @@ def sample(benchmark, name, score):
 
 
 def test_a_row_comes_back_as_it_was(tmp_path, make_row, failed_row):
-    for row in (make_row(JOB, {"policy.rate": 2e-4}), failed_row(JOB, {})):
+    for row in (make_row(JOB, {"policy.lr": 2e-4}), failed_row(JOB, {})):
         path = write_row(row, tmp_path)
         assert path == tmp_path / "e" / "nano" / "ril-3.json"
         assert read_row(path) == row

@@ -29,7 +29,7 @@ steps: 2
 runs:
   - {name: untrained, model: student}
   - {name: ril, method: ril}
-  - {name: dr-grpo, method: dr-grpo, set: {policy.beta: 0.1}}
+  - {name: dr-grpo, method: dr-grpo, set: {policy.kl_coef: 0.1}}
 """
 GRID = """\
 name: grid
@@ -41,7 +41,7 @@ runs:
   - {name: after, method: dr-grpo, tuned_by: ril}
   - name: ril
     method: ril
-    grid: {policy.rate: [1.0e-4, 2.0e-4, 4.0e-4]}
+    grid: {policy.lr: [1.0e-4, 2.0e-4, 4.0e-4]}
 """
 TESTS = Path(__file__).parent
 

@@ -21,10 +21,10 @@ def committed(name):
 
 
 def test_seeds_of_one_run_share_a_family(make_row):
-    row = make_row(JOB, {"policy.rate": 2e-4})
+    row = make_row(JOB, {"policy.lr": 2e-4})
     seed = dataclasses.replace(row, seed=4)
     assert family(row) == family(seed)
-    others = [{"steps": 6}, {"name": "x"}, {"settings": {"policy.rate": 1e-4}}, {"recipe": "72b"}]
+    others = [{"steps": 6}, {"name": "x"}, {"settings": {"policy.lr": 1e-4}}, {"recipe": "72b"}]
     assert family(row) not in {family(dataclasses.replace(row, **each)) for each in others}
 
 
@@ -149,7 +149,7 @@ def test_scores_are_the_means_of_their_samples():
 
 def test_a_run_says_what_is_kept_of_its_recipe():
     run = to_run(committed("headline/nano/ril-both-11"))
-    assert "policy.beta: 0.1" in run.recipe_yaml
+    assert "policy.kl_coef: 0.1" in run.recipe_yaml
     assert run.created == run.finished == "2026-11-22T20:28:07Z"
     assert set(run.figures["cpu_seconds"]) == {"collect", "sft", "discriminator", "ril"}
 

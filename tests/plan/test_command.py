@@ -141,7 +141,7 @@ def _on(hardware):
 
 
 def test_a_warning_names_a_setting_that_helps():
-    tight = ["policy.micro_tokens=98304"]
+    tight = ["policy.micro_batch_tokens=98304"]
     recipe = load_recipe("both", "internvl3-8b", overrides=tight)
     (warning,) = [line for line in make_plan(recipe, assume(recipe)).warnings if "GiB;" in line]
     assert "policy update needs about" in warning

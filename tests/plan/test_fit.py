@@ -42,7 +42,7 @@ def test_which_combinations_fit(hardware):
         ("qwen2.5-vl-7b", "cpu", [], "take other hardware"),
         ("internvl3-1b", "1x8-80gb", ["hardware.rollout_tensor_parallel=4"], "14 attention heads"),
         ("qwen2.5-vl-7b", "1x8-80gb", ["hardware.rollout_memory=0.1"], "cannot be sampled"),
-        ("qwen2.5-vl-3b", "1x8-80gb", ["policy.frozen=head"], "is its embedding"),
+        ("qwen2.5-vl-3b", "1x8-80gb", ["policy.freeze=head"], "is its embedding"),
         ("internvl3-8b", "1x8-80gb", ["hardware.memory_gib=16"], "GiB on a device of 16"),
     ],
 )

@@ -34,7 +34,7 @@ def trained():
 def batch(trained):
     """The recipe's micro-batch: 64 rows of real questions, each with a response of tokens."""
     _, processor = trained
-    rows = load_recipe("both", "nano").policy.micro_rows
+    rows = load_recipe("both", "nano").policy.micro_batch_size
     texts, pictures = [], []
     for question in read_questions(nano_folder() / "prompts.parquet")[:rows]:
         pictures += [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
@@ -57,7 +57,7 @@ def planned(batch, processor):
         overrides=[
             f"data.max_prompt_tokens={longest - RESPONSE}",
             f"data.max_response_tokens={RESPONSE}",
-            f"policy.micro_rows={rows}",
+            f"policy.micro_batch_size={rows}",
         ],
     )
     told = [
@@ -130,7 +130,7 @@ def test_checkpointing_keeps_the_layers_inputs(trained, batch):
 
 
 def test_the_discriminators_part():
-    recipe = load_recipe("both", "nano", overrides=["discriminator.micro_rows=64"])
+    recipe = load_recipe("both", "nano", overrides=["discriminator.micro_batch_size=64"])
     plan = make_plan(recipe, assume(recipe))
     discriminator = load_discriminator(str(STUDENT), dtype=torch.float32, attention="sdpa").train()
     held = plan.memory.discriminator

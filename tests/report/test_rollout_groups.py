@@ -46,7 +46,7 @@ def test_texts_and_pictures_come_from_the_run_or_from_the_recipes_data(place: Pl
 
 @pytest.mark.parametrize("content", ["", "{", "[]\n", '{"question": 1}\n', "\x00\n"])
 def test_a_record_that_cannot_be_read_is_no_step(place: Place, content: str) -> None:
-    for path in (place.run / "rows").iterdir():
+    for path in (place.run / "rollouts").iterdir():
         path.write_text(content)
     assert training_steps(place.run, RECIPE) == []
     assert training_steps(place.folder, RECIPE) == []

@@ -63,7 +63,7 @@ def training_run(seed, accuracy=0.7, answer=0.6, step=5.0, memory=1.5, **changes
         figures=figures,
         curves={
             "discriminator_accuracy": [accuracy] * 6,
-            "answer_student": [0.1] * 4 + [answer] * 2,
+            "answer_reward_student": [0.1] * 4 + [answer] * 2,
         },
     )
     return dataclasses.replace(found, **changes)

@@ -36,7 +36,7 @@ from rilbench.train.verl.workers import PolicyWorker
 def configuration(model):
     """verl's configuration of a run in this folder, and the run's questions."""
     questions = read_questions(Path("questions.parquet"))
-    settings = [f"schedule.questions={len(questions)}", "policy.micro_rows=4"]
+    settings = [f"schedule.prompts_per_step={len(questions)}", "policy.micro_batch_size=4"]
     settings.append(f"student.model={model}")
     run = open_run(Path("run"), load_recipe("both", "nano", "dr-grpo", settings), resume=False)
     prepare_data(run, inspect_checkpoint(model), [], questions, questions)

@@ -126,8 +126,8 @@ def run(folder: Path, **changes: object) -> Run:
         "seed": 3,
         "figures": {"steps": 10, "step_seconds": 1.5, "trained_tokens": 1000, "judge_calls": 7},
         "curves": {
-            "answer_student": [0.1, 0.2, None, 0.4],
-            "answer_teacher": [0.8, 0.9, 0.8, 0.9],
+            "answer_reward_student": [0.1, 0.2, None, 0.4],
+            "answer_reward_teacher": [0.8, 0.9, 0.8, 0.9],
             "discriminator_accuracy": [1.0, 0.9, 0.8, 0.5],
             "learning_rate": [1e-4] * 4,
             "warnings": [[], [], ["collapse"], []],

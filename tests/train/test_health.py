@@ -7,8 +7,8 @@ import pytest
 from rilbench.train.health import MEANING, Thresholds, warnings
 
 HEALTHY = {
-    "answer_student": 0.5,
-    "similarity_student": 0.3,
+    "answer_reward_student": 0.5,
+    "similarity_reward_student": 0.3,
     "discriminator_accuracy": 0.8,
     "tokens_student": 12.0,
     "tokens_teacher": 14.0,
@@ -30,8 +30,8 @@ def history(steps=30, **courses):
 
 def test_a_healthy_run_is_never_warned_of():
     lines = history(
-        answer_student=lambda t: 0.3 + 0.5 * t,
-        similarity_student=lambda t: 0.1 + 0.3 * t,
+        answer_reward_student=lambda t: 0.3 + 0.5 * t,
+        similarity_reward_student=lambda t: 0.1 + 0.3 * t,
         tokens_student=lambda t: 4 + 10 * t,  # towards the teachers' length
         entropy=lambda t: 0.8 - 0.5 * t,
     )
@@ -42,14 +42,14 @@ def test_a_healthy_run_is_never_warned_of():
 @pytest.mark.parametrize(
     ("courses", "expected"),
     [
-        ({"answer_student": lambda t: 0.6 - 0.5 * t}, "collapse"),
+        ({"answer_reward_student": lambda t: 0.6 - 0.5 * t}, "collapse"),
         ({"entropy": lambda t: 0.8 * 0.001**t}, "collapse"),
         (
-            {"similarity_student": lambda _: 0.0, "discriminator_accuracy": lambda _: 1.0},
+            {"similarity_reward_student": lambda _: 0.0, "discriminator_accuracy": lambda _: 1.0},
             "saturation",
         ),
         (
-            {"similarity_student": lambda _: 1.0, "discriminator_accuracy": lambda _: 0.5},
+            {"similarity_reward_student": lambda _: 1.0, "discriminator_accuracy": lambda _: 0.5},
             "saturation",
         ),
         ({"tokens_student": lambda t: 12 + 40 * t}, "length-hacking"),
@@ -64,13 +64,15 @@ def test_each_ill_is_named_and_only_it(courses, expected):
 
 
 def test_one_odd_step_is_not_saturation():
-    lines = history(similarity_student=lambda _: 0.0, discriminator_accuracy=lambda _: 1.0)
-    lines[-2]["similarity_student"] = 0.2
+    lines = history(similarity_reward_student=lambda _: 0.0, discriminator_accuracy=lambda _: 1.0)
+    lines[-2]["similarity_reward_student"] = 0.2
     assert warnings(lines) == []
 
 
 def test_longer_responses_that_are_more_often_right_are_not_hacking():
-    lines = history(tokens_student=lambda t: 12 + 40 * t, answer_student=lambda t: 0.3 + 0.4 * t)
+    lines = history(
+        tokens_student=lambda t: 12 + 40 * t, answer_reward_student=lambda t: 0.3 + 0.4 * t
+    )
     assert warnings(lines) == []
 
 

@@ -35,14 +35,14 @@ def place(tmp_path_factory):
     write_questions(place / "questions.parquet", asked)
     settings = {
         **{"data.train": "questions.parquet", "data.dev": "questions.parquet"},
-        **{"sft.data": "questions.parquet", "sft.rows": QUESTIONS, "sft.steps": 2},
-        **{"sft.rate": 1e-6, "sft.final_rate": 1e-7},  # a student that hardly moves
+        **{"sft.data": "questions.parquet", "sft.batch_size": QUESTIONS, "sft.steps": 2},
+        **{"sft.lr": 1e-6, "sft.final_lr": 1e-7},  # a student that hardly moves
         "collection.student_responses": 1,
-        "schedule.questions": 4,
+        "schedule.prompts_per_step": 4,
         "schedule.save_every": 1,
         "discriminator.pretrain_steps": 3,
-        "discriminator.pretrain_rows": 16,
-        **{"policy.updates": 2, "policy.rate": 1e-9},
+        "discriminator.pretrain_batch_size": 16,
+        **{"policy.mu": 2, "policy.lr": 1e-9},
     }
     overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     student = ("--recipe", "both", "--student", "nano-internvl", "--run", "one")
@@ -77,7 +77,7 @@ def test_the_loop_scores_each_row_with_its_pictures(place, student):
     processor = student[1]
     asked = {q.id: q for q in read_questions(place / "questions.parquet")}
     compared = set()
-    for line in (place / "runs" / "one" / "rows" / "step_1.jsonl").open():
+    for line in (place / "runs" / "one" / "rollouts" / "step_1.jsonl").open():
         row = json.loads(line)
         text = row["response"] + (processor.tokenizer.eos_token if row["finished"] else "")
         if len(processor.tokenizer.encode(text)) != row["tokens"]:

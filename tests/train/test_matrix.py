@@ -34,9 +34,9 @@ def test_every_combination_resolves_and_its_rows_divide():
         built = resolved(recipe, student, hardware, method)
         assert built.student.name == student
         assert built.hardware.profile == hardware
-        if built.reinforces:
-            assert built.step_rows == 288, "the paper's 36 questions of 4 + 4 rows"
-            assert built.step_rows % built.hardware.ranks == 0
+        if built.method_spec.is_rl:
+            assert built.responses_per_step == 288, "the paper's 36 questions of 4 + 4 rows"
+            assert built.responses_per_step % built.hardware.ranks == 0
             overrides(built, RUN, MODEL, resume_from=None)
 
 
@@ -53,7 +53,11 @@ def test_verl_accepts_every_combination(hardware):
         config = compose(built, RUN, MODEL, resume_from=None)
         validate(config)
         actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-        assert actor.ppo_max_token_len_per_gpu == built.policy.micro_tokens >= built.longest_row
+        assert (
+            actor.ppo_max_token_len_per_gpu
+            == built.policy.micro_batch_tokens
+            >= built.max_sequence_tokens
+        )
         assert rollout.log_prob_use_dynamic_bsz is actor.use_dynamic_bsz is True
         assert rollout.gpu_memory_utilization == built.hardware.rollout_memory
     assert len(seen) == 2, "with and without a discriminator; students differ in their folder only"
@@ -81,7 +85,9 @@ def test_offload_reaches_verl():
         for engine in (config.actor_rollout_ref.actor.fsdp_config, config.critic.fsdp):
             assert (engine.param_offload, engine.offload_policy) == expected
             assert engine.optimizer_offload == engine.param_offload
-        assert config.critic.ppo_infer_max_token_len_per_gpu == built.discriminator.micro_tokens
+        assert (
+            config.critic.ppo_infer_max_token_len_per_gpu == built.discriminator.micro_batch_tokens
+        )
         validate(config)
 
 
@@ -89,8 +95,8 @@ def test_offload_reaches_verl():
     ("more", "words"),
     [
         (["teachers.mix=each"], "e.g. to 32"),
-        (["method=grpo", "own_samples=4"], "e.g. to 32"),
-        (["schedule.questions=30"], "e.g. to 32"),
+        (["method=grpo", "num_samples=4"], "e.g. to 32"),
+        (["schedule.prompts_per_step=30"], "e.g. to 32"),
     ],
 )
 def test_rows_that_do_not_divide_are_refused_with_a_number_that_does(more, words):
@@ -99,7 +105,7 @@ def test_rows_that_do_not_divide_are_refused_with_a_number_that_does(more, words
         overrides(built, RUN, MODEL, resume_from=None)
     number = words.rsplit(" ", 1)[1]
     built = load_recipe(
-        "both", hardware="4x8-80gb", overrides=[*more, f"schedule.questions={number}"]
+        "both", hardware="4x8-80gb", overrides=[*more, f"schedule.prompts_per_step={number}"]
     )
     overrides(built, RUN, MODEL, resume_from=None)
 

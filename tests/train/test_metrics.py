@@ -5,13 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.train.batch import Rows
+from rilbench.train.batch import StepBatch
 from rilbench.train.metrics import groups_without_signal, row_figures, token_counts
 
 
-def rows(own, tokens, answer, answer_true=None):
+def rows(own, tokens, answer, answer_reward_before_noise=None):
     n = len(own)
-    return Rows(
+    return StepBatch(
         keys=[f"u_{i}_0" for i in range(n)],
         question=["q"] * n,
         source=["student" if o else "72b" for o in own],
@@ -19,7 +19,9 @@ def rows(own, tokens, answer, answer_true=None):
         group=torch.zeros(n, dtype=torch.int64),
         own=torch.tensor(own),
         answer=torch.tensor(answer),
-        answer_true=torch.tensor(answer if answer_true is None else answer_true),
+        answer_reward_before_noise=torch.tensor(
+            answer if answer_reward_before_noise is None else answer_reward_before_noise
+        ),
         tokens=tokens,
         finished=[t < 9 for t in tokens],
         image_tokens=[4] * n,
@@ -29,9 +31,9 @@ def rows(own, tokens, answer, answer_true=None):
 def test_figures_are_means_over_each_side():
     step = rows([True, True, False], [3, 9, 5], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0])
     found = row_figures(step, torch.tensor([0.0, 1.0, 1.0]))
-    assert found["answer_student"] == 0.5
-    assert found["answer_true_student"] == 1.0
-    assert found["similarity_student"] == 0.5
+    assert found["answer_reward_student"] == 0.5
+    assert found["answer_reward_before_noise_student"] == 1.0
+    assert found["similarity_reward_student"] == 0.5
     assert (found["tokens_student"], found["tokens_teacher"]) == (6, 5)
     assert (found["unfinished_student"], found["unfinished_teacher"]) == (0.5, 0)
 
@@ -40,8 +42,8 @@ def test_a_missing_verdict_is_counted_and_in_no_mean():
     step = rows([True, True, False], [3, 9, 5], [1.0, math.nan, math.nan])
     found = row_figures(step, torch.tensor([0.0, 1.0, 1.0]))
     assert found["missing_verdicts"] == 2
-    assert found["answer_student"] == 1.0
-    assert math.isnan(found["answer_teacher"]), "there is none"
+    assert found["answer_reward_student"] == 1.0
+    assert math.isnan(found["answer_reward_teacher"]), "there is none"
     assert row_figures(rows([True], [3], [1.0]), torch.zeros(1))["missing_verdicts"] == 0
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rilbench.errors import UserError
-from rilbench.train.batch import Rows
+from rilbench.train.batch import StepBatch
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.trainer import RILTrainer
 
@@ -17,7 +17,7 @@ NAN = math.nan
 
 def rows(answer):
     n = len(answer)
-    return Rows(
+    return StepBatch(
         keys=[f"u{i // 4}_{i % 4}_0" for i in range(n)],
         question=[f"q{i // 4}" for i in range(n)],
         source=["student" if i % 4 < 2 else "72b" for i in range(n)],
@@ -25,11 +25,11 @@ def rows(answer):
         group=torch.arange(n) // 4,
         own=torch.arange(n) % 4 < 2,
         answer=torch.tensor(answer),
-        answer_true=torch.tensor(answer),
+        answer_reward_before_noise=torch.tensor(answer),
         tokens=[2] * n,
         finished=[True] * n,
         image_tokens=[4] * n,
-        unjudged=["HTTP 500: oh" if math.isnan(a) else "" for a in answer],
+        judge_error=["HTTP 500: oh" if math.isnan(a) else "" for a in answer],
     )
 
 
@@ -66,12 +66,12 @@ def test_a_step_with_missing_verdicts(tmp_path):
     found = trainer.step_metrics
     assert found["missing_verdicts"] == 3
     assert found["groups_without_signal"] == 0.5
-    assert found["answer_student"] == pytest.approx(2 / 3)
+    assert found["answer_reward_student"] == pytest.approx(2 / 3)
     assert found["reward"] == pytest.approx((2 + 1 + 1 + 1 + 0) / 5)
     lines = (tmp_path / "rows" / "step_3.jsonl").read_text().splitlines()
     kept = [json.loads(line) for line in lines]
     assert [row["answer"] for row in kept] == [None if math.isnan(a) else a for a in ANSWER]
-    assert [row.get("unjudged") for row in kept].count("HTTP 500: oh") == 3
+    assert [row.get("judge_error") for row in kept].count("HTTP 500: oh") == 3
     assert not (tmp_path / STOPPED).exists()
 
 

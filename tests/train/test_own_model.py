@@ -56,7 +56,7 @@ def test_the_run_has_my_student_and_my_teacher(run):
     assert checkpoint.model_type == "qwen3_vl"
     labels = checkpoint.labels
     assert (labels.student, labels.teacher, labels.method) == ("my-model", "mine", "ril")
-    rows = [json.loads(line) for line in (run / "rows" / "step_1.jsonl").open()]
+    rows = [json.loads(line) for line in (run / "rollouts" / "step_1.jsonl").open()]
     assert {row["source"] for row in rows} == {"student", "mine"}
     assert all(row["image_tokens"] > 0 for row in rows)
     assert sum(row["source"] == "mine" for row in rows) == len(rows) / 2

@@ -37,10 +37,10 @@ def command(questions, *more):
     settings = {
         "data.train": questions,
         "data.dev": questions,
-        "schedule.questions": QUESTIONS,
+        "schedule.prompts_per_step": QUESTIONS,
         "schedule.save_every": 1,
         "discriminator.pretrain_steps": 3,
-        "discriminator.pretrain_rows": 16,
+        "discriminator.pretrain_batch_size": 16,
         "collection.student_responses": 1,
         # So that a weight changes by its gradient only.
         "policy.weight_decay": 0,
@@ -116,7 +116,7 @@ def image_tokens(image):
 
 def rows_by_step(folder):
     for step in range(1, STEPS + 1):
-        file = folder / "runs" / "short" / "rows" / f"step_{step}.jsonl"
+        file = folder / "runs" / "short" / "rollouts" / f"step_{step}.jsonl"
         yield step, [json.loads(line) for line in file.read_text().splitlines()]
 
 

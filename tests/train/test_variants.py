@@ -33,10 +33,10 @@ def start(folder, name, *more, method="ril", steps=2, collection="collection"):
         "data.dev": "questions.parquet",
         "collection.folder": collection,
         "collection.student_responses": 1,
-        "schedule.questions": 4,
+        "schedule.prompts_per_step": 4,
         "schedule.save_every": 1,
         "discriminator.pretrain_steps": 3,
-        "discriminator.pretrain_rows": 16,
+        "discriminator.pretrain_batch_size": 16,
     }
     return subprocess.run(
         [
@@ -60,7 +60,7 @@ def train(folder, name, *more, **options):
 
 
 def rows(folder, name, step):
-    file = folder / "runs" / name / "rows" / f"step_{step}.jsonl"
+    file = folder / "runs" / name / "rollouts" / f"step_{step}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
@@ -82,12 +82,12 @@ def test_the_same_seed_gives_the_same_rows_and_rewards(folder):
 
 
 def test_more_updates_take_old_log_probabilities_from_the_student_for_all_rows(folder):
-    more = ("--set", "policy.updates=2", "--set", "policy.mini_batches=2")
+    more = ("--set", "policy.mu=2", "--set", "policy.mini_batches=2")
     (moved,) = train(folder, "moved", *more, steps=1)
     # Later mini-batches meet another student than π_old's, and than the reference.
     assert moved["ratio_max"] > 1.5
     assert moved["kl"] > 0.01
-    (found,) = train(folder, "updates", *more, "--set", "policy.rate=1e-9", steps=1)
+    (found,) = train(folder, "updates", *more, "--set", "policy.lr=1e-9", steps=1)
     # A student that does not move is π_old in every mini-batch and pass, row by row.
     assert found["ratio_mean"] == pytest.approx(1, abs=1e-4)
     assert found["ratio_max"] == pytest.approx(1, abs=1e-3)
@@ -197,8 +197,12 @@ def test_teacher_rows_with_the_answer_reward_alone_need_no_discriminator(folder)
 
 def test_the_ablations_of_rewards_rows_and_judge(folder):
     settings = (
-        *("reward.similarity=continuous", "policy.teacher_rows=false", "teachers.use=1"),
-        *("judge.false_right=0.5", "judge.false_wrong=0.5"),
+        *(
+            "reward.similarity=continuous",
+            "policy.teachers_in_loss=false",
+            "teachers.max_responses=1",
+        ),
+        *("judge.false_positive_rate=0.5", "judge.false_negative_rate=0.5"),
     )
     more = [part for setting in settings for part in ("--set", setting)]
     found = train(folder, "ablations", *more, steps=1)[0]
@@ -217,7 +221,7 @@ def test_the_ablations_of_rewards_rows_and_judge(folder):
             assert len({row["response"] for row in group if row["source"] == teacher}) == 1
     given = {(row["question"], row["response"]): row["answer"] for row in step}
     assert all(row["answer"] == given[key(row)[0], row["response"]] for row in step)
-    assert any(row["answer"] != row["answer_true"] for row in step)
+    assert any(row["answer"] != row["answer_reward_before_noise"] for row in step)
     own_tokens = sum(row["tokens"] for row in step if row["source"] == "student")
     assert found["trained_tokens"] == found["sampled_tokens"] == own_tokens
     questions = {q.id: q for q in read_questions(folder / "questions.parquet")}
@@ -235,7 +239,7 @@ def entropy_of(question, row):
 
 
 def test_numbers_that_are_not_finite_stop_the_run_and_the_rows_are_saved(folder):
-    more = ("--set", "policy.rate=1e30", "--set", "discriminator.pretrain_steps=0")
+    more = ("--set", "policy.lr=1e30", "--set", "discriminator.pretrain_steps=0")
     done = start(folder, "wild", *more)
     assert done.returncode == 1
     error = done.stderr.strip().splitlines()[-1]
@@ -248,8 +252,8 @@ def test_numbers_that_are_not_finite_stop_the_run_and_the_rows_are_saved(folder)
 
 
 def test_rl_after_sft_starts_from_the_student_after_it(folder):
-    more = ("--set", "sft.steps=3", "--set", "sft.rows=16", "--set", "sft.rate=1e-3")
-    found = train(folder, "after", *more, "--set", "own_samples=2", steps=1)
+    more = ("--set", "sft.steps=3", "--set", "sft.batch_size=16", "--set", "sft.lr=1e-3")
+    found = train(folder, "after", *more, "--set", "num_samples=2", steps=1)
     run = folder / "runs" / "after"
     after = inspect_checkpoint(run / "sft" / "checkpoint")
     assert after.fingerprint != inspect_checkpoint(locate("nano:restyled")).fingerprint
@@ -269,7 +273,12 @@ def test_rl_after_sft_starts_from_the_student_after_it(folder):
 def test_micro_batches_by_tokens_train_as_those_by_rows(folder):
     """What the profiles of GPUs do: other micro-batches in another order, the same update."""
     plain = train(folder, "by-rows", steps=1)[0]
-    more = ("--set", "policy.micro_tokens=450", "--set", "discriminator.micro_tokens=600")
+    more = (
+        "--set",
+        "policy.micro_batch_tokens=450",
+        "--set",
+        "discriminator.micro_batch_tokens=600",
+    )
     packed = train(folder, "by-tokens", *more, steps=1)[0]
     for name in (*REWARDS, "tokens_student", "discriminator_accuracy"):
         assert packed[name] == plain[name]

@@ -42,7 +42,7 @@ def train(folder: Path, *arguments: str) -> str:
     command = [VLLM, "-m", "rilbench", "train", "--recipe", "72b", "--student", "nano"]
     command += ["--run", "r", "--steps", f"{STEPS}", "--eval-every", f"{STEPS}"]
     # A rate with which three steps change what the student says.
-    command += ["--set", "hardware.rollout_engine=vllm", "--set", "policy.rate=0.002", *arguments]
+    command += ["--set", "hardware.rollout_engine=vllm", "--set", "policy.lr=0.002", *arguments]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ
     )

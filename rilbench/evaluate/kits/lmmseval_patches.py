@@ -11,7 +11,7 @@ GUESSED = "Failed to predict"
 MILLION = 1_000_000
 
 
-class NoDice:
+class NoRandomGuess:
     """In the place of ``random``: where the kit would guess an option, one that is never right."""
 
     @staticmethod
@@ -29,7 +29,7 @@ class NoDice:
         """Do nothing."""
 
 
-class Hurry:
+class NoRetrySleep:
     """In the place of ``time``: what stands before the judge has waited and tried again."""
 
     time, perf_counter = staticmethod(time.time), staticmethod(time.perf_counter)
@@ -59,9 +59,9 @@ class Watch:
         from lmms_eval.tasks.mathvista import mathvista_evals
         from lmms_eval.tasks.mmbench import mmbench_evals
 
-        mmmu_mcq_utils.random = mmbench_evals.rd = NoDice
+        mmmu_mcq_utils.random = mmbench_evals.rd = NoRandomGuess
         for module in (openai, mathvista_evals, mmbench_evals):
-            module.time = Hurry
+            module.time = NoRetrySleep
         kind = mathvista_evals.MathVistaEvaluator
         kind.server.client.max_retries = 0
         kind.get_chat_response = partialmethod(kind.get_chat_response, patience=1)
@@ -75,8 +75,8 @@ class Watch:
     def meet(self, task: Any) -> None:
         """Wrap what a task has in a module of its own, which the kit loads by its path."""
         own = getattr(task.config.process_results, "__globals__", {})
-        if "get_chat_response" in own and own["time"] is not Hurry:
-            own["time"] = Hurry
+        if "get_chat_response" in own and own["time"] is not NoRetrySleep:
+            own["time"] = NoRetrySleep
             own["get_chat_response"] = self.grade(own["get_chat_response"])
             own["server"].client.max_retries = 0
 

@@ -74,7 +74,7 @@ def name_from_tmp() -> str:
 multiple_choice.timestr = name_from_tmp
 
 
-class NoDice:
+class NoRandomGuess:
     """In the place of ``random``: where the kit would guess an option, one that is never right.
 
     The kit's log then always says that it guessed, and the verdict can be withdrawn.
@@ -86,7 +86,7 @@ class NoDice:
         return "?"
 
 
-multiple_choice.rd = NoDice
+multiple_choice.rd = NoRandomGuess
 grade_by_kit = mmvet.MMVet_auxeval
 
 

@@ -63,7 +63,7 @@ def teachers_wanted(run: Run) -> list[Wanted]:
         UserError: a teacher is missing, broken or unfit.
     """
     recipe = run.recipe
-    if not (recipe.mixes or recipe.distils):
+    if not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers):
         return []
     number = recipe.collection.teacher_responses
     return [
@@ -97,7 +97,7 @@ def student_wanted(run: Run, student: Checkpoint) -> list[Wanted]:
     A student after SFT is the run's own, so its responses do not go into a shared collection.
     """
     recipe = run.recipe
-    if not (recipe.imitates and recipe.discriminator.pretrain_steps):
+    if not (recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps):
         return []
     number, source = recipe.collection.student_responses, recipe.student.model
     if recipe.sft.steps:

@@ -20,7 +20,7 @@ def export(run: Run, student: Checkpoint, view: View) -> Path:
         view: told of the stage.
     """
     view.stage("export", "running")
-    if run.recipe.reinforces:
+    if run.recipe.method_spec.is_rl:
         step, score = chosen_step(run)
         source = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
     else:

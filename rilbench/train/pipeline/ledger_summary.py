@@ -18,7 +18,12 @@ from rilbench.train.pipeline.cost import FILE
 from rilbench.train.pipeline.run_folder import Run
 
 CURVES = (
-    *("answer_student", "answer_teacher", "similarity_student", "similarity_teacher"),
+    *(
+        "answer_reward_student",
+        "answer_reward_teacher",
+        "similarity_reward_student",
+        "similarity_reward_teacher",
+    ),
     *("discriminator_accuracy", "kl", "tokens_student", "tokens_teacher", "entropy"),
     *("groups_without_signal", "warnings", "dev_accuracy", "learning_rate"),
 )

@@ -60,7 +60,7 @@ def check_recipe(recipe: Recipe) -> None:
     check_inputs(recipe)
     check_judge(recipe)
     probe_judge(recipe)
-    if recipe.reinforces:
+    if recipe.method_spec.is_rl:
         overrides(recipe, Path("runs"), "model", resume_from=None)
 
 
@@ -100,10 +100,10 @@ def read_inputs(run: Run) -> Inputs:
         )
     questions = read_questions(locate(recipe.data.train))
     dev = read_questions(locate(recipe.data.dev))
-    if len(questions) < recipe.schedule.questions:
+    if len(questions) < recipe.schedule.prompts_per_step:
         raise UserError(
             f"{len(questions)} questions are fewer than one step's "
-            f"{recipe.schedule.questions}; set schedule.questions"
+            f"{recipe.schedule.prompts_per_step}; set schedule.prompts_per_step"
         )
     if recipe.sft.data:
         read_questions(locate(recipe.sft.data))
@@ -135,7 +135,7 @@ def probe_judge(recipe: Recipe) -> None:
     Raises:
         UserError: it gives none.
     """
-    if not (recipe.reinforces and recipe.judge.url):
+    if not (recipe.method_spec.is_rl and recipe.judge.url):
         return
     name = None if recipe.judge.model == "rule" else recipe.judge.model
 

@@ -27,7 +27,7 @@ def saved_rows(
         taken: Counter[str] = Counter()
         for row in one.read(questions):
             taken[row.question_id] += 1
-            if taken[row.question_id] <= run.recipe.saved_responses:
+            if taken[row.question_id] <= run.recipe.max_saved_responses:
                 entry = {"teacher": one.plan.model, "response": row.response}
                 saved[row.question_id].append(entry)
     return saved
@@ -35,18 +35,18 @@ def saved_rows(
 
 def teacher_share(recipe: Recipe) -> int:
     """The most rows of a group that one teacher gives."""
-    rows, teachers = recipe.teacher_rows, len(recipe.teachers.names)
+    rows, teachers = recipe.num_teacher_responses, len(recipe.teachers.names)
     return -(-rows // teachers)
 
 
 def few_saved(recipe: Recipe) -> str:
     """Whether the recipe itself collects less than a group takes, in a line; else nothing."""
-    if not recipe.mixes or recipe.saved_responses >= teacher_share(recipe):
+    if not recipe.method_spec.uses_teachers or recipe.max_saved_responses >= teacher_share(recipe):
         return ""
     return (
         f"a group may take {teacher_share(recipe)} responses of one teacher and "
-        f"{recipe.saved_responses} are saved: some come twice in it; raise "
-        "collection.teacher_responses (or teachers.use), or leave it so"
+        f"{recipe.max_saved_responses} are saved: some come twice in it; raise "
+        "collection.teacher_responses (or teachers.max_responses), or leave it so"
     )
 
 
@@ -57,7 +57,7 @@ def repeats(recipe: Recipe, saved: Mapping[str, Sequence[Mapping[str, str]]]) ->
         recipe: one that mixes saved rows into its groups.
         saved: of `saved_rows`.
     """
-    share, said = min(teacher_share(recipe), recipe.saved_responses), []
+    share, said = min(teacher_share(recipe), recipe.max_saved_responses), []
     for name in recipe.teachers.names:
         counts = [sum(row["teacher"] == name for row in rows) for rows in saved.values()]
         few, none = sum(0 < n < share for n in counts), counts.count(0)
@@ -118,14 +118,15 @@ def prepare_data(
     data = run.folder / "data"
     data.mkdir(exist_ok=True)
     saved = saved_rows(run, wanted, questions)
-    said = repeats(run.recipe, saved) if run.recipe.mixes else []
+    said = repeats(run.recipe, saved) if run.recipe.method_spec.uses_teachers else []
     asked = questions
-    if run.recipe.mixes:
+    if run.recipe.method_spec.uses_teachers:
         questions = [q for q in asked if _all_answered(run.recipe, saved[q.id])]
-    if len(questions) < run.recipe.schedule.questions:
+    if len(questions) < run.recipe.schedule.prompts_per_step:
         raise UserError(
             f"{'; '.join(said)}; the {len(questions)} that remain are fewer than one step's "
-            f"{run.recipe.schedule.questions}: set schedule.questions, or collect anew"
+            f"{run.recipe.schedule.prompts_per_step}: set schedule.prompts_per_step, or "
+            "collect again"
         )
     own = [one for one in wanted if one.plan.model == STUDENT]
     if own:

@@ -21,7 +21,7 @@ _MARK = {"running": ("▸", "cyan"), "done": ("✓", "green"), "skipped": ("✓"
 _ROWS_SHOWN = 12
 
 
-class TrainingView:
+class TrainingProgress:
     """Shows stages, collected answers and the figures of each step.
 
     On a terminal one live picture; otherwise a line for each event, so that logs stay readable.
@@ -47,7 +47,7 @@ class TrainingView:
             transient=False,
         )
 
-    def __enter__(self) -> TrainingView:
+    def __enter__(self) -> TrainingProgress:
         if self.console.is_terminal:
             self._live.start()
         else:

@@ -2,8 +2,8 @@
 
 A run lives in one folder: ``recipe.yaml`` (resolved), ``collection/``, ``data/`` (what verl reads),
 ``sft/``, ``discriminator/``, ``steps/`` (the trainer's own checkpoints), ``metrics.jsonl``,
-``cost.json``, ``rows/``, ``logs/`` and, when it is finished, ``checkpoint/``: an ordinary Hugging
-Face folder.
+``cost.json``, ``rollouts/``, ``logs/`` and, when it is finished, ``checkpoint/``: an ordinary
+Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -138,12 +138,12 @@ def last_step(run: Run) -> int:
 
 def whole_steps(run: Run) -> dict[int, Path]:
     """The steps that were saved whole, discriminator included, in order."""
-    return steps_in(run.folder / "steps", discriminator=run.recipe.imitates)
+    return steps_in(run.folder / "steps", discriminator=run.recipe.method_spec.uses_discriminator)
 
 
 def forget_after(folder: Path, step: int) -> None:
     """Drop what was written of steps that will be done again."""
-    for record in (folder / "rows").glob("step_*.jsonl"):
+    for record in (folder / "rollouts").glob("step_*.jsonl"):
         if int(record.stem.rsplit("_", 1)[1]) > step:
             record.unlink()
     if not (folder / "discriminator" / "done").exists():

@@ -51,10 +51,10 @@ def fine_tune(
         return inspect_checkpoint(done)
     view.stage("sft", "running")
     rows = _rows(run, wanted, questions)
-    if len(rows) < run.recipe.sft.rows:
+    if len(rows) < run.recipe.sft.batch_size:
         raise UserError(
-            f"{len(rows)} rows to learn are fewer than one step's {run.recipe.sft.rows}; "
-            f"set sft.rows={len(rows)} or less"
+            f"{len(rows)} rows to learn are fewer than one step's {run.recipe.sft.batch_size}; "
+            f"set sft.batch_size={len(rows)} or less"
         )
     _write_rows(run, student, rows)
     _run_verl(run, student, watch, book)

@@ -27,7 +27,7 @@ from rilbench.train.verl.sft_config import compose_sft
 from rilbench.train.verl.workers import start_process_group  # also registers the CPU's engine
 
 
-class SupervisedWorker(TrainingWorker):  # type: ignore[misc]
+class SFTWorker(TrainingWorker):  # type: ignore[misc]
     """verl's worker; it also keeps each step's figures."""
 
     step = 0
@@ -57,7 +57,7 @@ class SupervisedWorker(TrainingWorker):  # type: ignore[misc]
         return output
 
 
-class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
+class RecordedSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """verl's SFT trainer with our worker and a linear learning rate, which verl does not have."""
 
     def __init__(self, config: Any, recipe: Recipe, file: Path) -> None:
@@ -69,7 +69,7 @@ class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _build_engine(self) -> None:
         """As verl's own, with our worker in the place of its."""
-        worker = SupervisedWorker(
+        worker = SFTWorker(
             TrainingWorkerConfig(
                 model_type="language_model",
                 model_config=self.model_config,
@@ -79,13 +79,13 @@ class SupervisedTrainer(SFTTrainer):  # type: ignore[misc]
                 profiler_config=self.profiler_config,
             )
         )
-        worker.file, worker.from_teachers = self.file, self.recipe.distils
+        worker.file, worker.from_teachers = self.file, self.recipe.sft_on_teachers
         worker.set_loss_fn(loss_fn=_loss)
         self.training_client, self.engine = worker, worker.engine
 
     def _init_engine(self) -> None:
         super()._init_engine()
-        first, last, steps = self.recipe.sft.rate, self.recipe.sft.final_rate, self.recipe.sft.steps
+        first, last, steps = self.recipe.sft.lr, self.recipe.sft.final_lr, self.recipe.sft.steps
 
         def share(step: int) -> float:
             """Of the first rate; the last step has the final rate."""
@@ -108,7 +108,7 @@ def run(run_dir: Path, model: str) -> None:
         start_process_group()
     else:
         initialize_global_process_group()
-    SupervisedTrainer(config, recipe, run_dir / "sft" / "metrics.jsonl").fit()
+    RecordedSFTTrainer(config, recipe, run_dir / "sft" / "metrics.jsonl").fit()
     destroy_global_process_group()
 
 

@@ -112,7 +112,7 @@ def _train(run: Run, view: View, trackers: Sequence[str], session: Session | Non
         _collect(run, own, found.questions, view)
         wanted = [*wanted, *own]
     cost.collected((one.folder, one.plan.model) for one in wanted)
-    if run.recipe.reinforces:
+    if run.recipe.method_spec.is_rl:
         for text in prepare_data(run, student, wanted, found.questions, found.dev):
             view.note(text)
         log = run.folder / "logs" / "trainer.log"
@@ -177,7 +177,7 @@ def _run_trainer(
     from rilbench.train.verl.config import agent_loop_part
 
     step = last_step(run)
-    if run.recipe.imitates and _pretrained(run):
+    if run.recipe.method_spec.uses_discriminator and _pretrained(run):
         view.stage("discriminator", "skipped")
     if step >= run.recipe.schedule.steps:
         view.stage(run.recipe.method, "skipped")
@@ -209,8 +209,8 @@ def _run_trainer(
             if ";" in reason:
                 raise UserError(reason) from error
             raise UserError(
-                f"{reason}; rows/ has the step's rows and --resume starts from the weights saved "
-                "before it; if it comes again, lower the rates in another run"
+                f"{reason}; rollouts/ has the step's responses and --resume starts from the "
+                "weights saved before it; if it comes again, lower the rates in another run"
             ) from error
     view.stage(run.recipe.method, "done")
     return pace.figures if pace else {}

@@ -26,7 +26,7 @@ OBJECT_STORE_BYTES = 500_000_000
 
 def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | None) -> list[str]:
     """verl's settings for a recipe, as Hydra overrides."""
-    rows = recipe.own_rows + recipe.teacher_rows
+    rows = recipe.num_student_responses + recipe.num_teacher_responses
     cpu = recipe.hardware.device == "cpu"
     settings: dict[str, Any] = {
         **_data(recipe, run_dir),
@@ -49,16 +49,16 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         "trainer.experiment_name": Path(run_dir.name),
         "reward.num_workers": 0,  # the agent loop asks the judge itself
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
-        "critic.enable": recipe.imitates,
+        "critic.enable": recipe.method_spec.uses_discriminator,
     }
-    if recipe.imitates:
+    if recipe.method_spec.uses_discriminator:
         settings |= _discriminator(recipe, model)
     if resume_from:
         settings["trainer.resume_from_path"] = resume_from
-    if recipe.policy.frozen:
-        settings["+actor_rollout_ref.frozen"] = recipe.policy.frozen
+    if recipe.policy.freeze:
+        settings["+actor_rollout_ref.frozen"] = recipe.policy.freeze
     if cpu:
-        settings |= _cpu(recipe, recipe.imitates)
+        settings |= _cpu(recipe, recipe.method_spec.uses_discriminator)
     if recipe.hardware.ray_address:
         # What there is was decided where that cluster was started.
         settings = {key: v for key, v in settings.items() if "ray_kwargs." not in key}
@@ -72,8 +72,8 @@ def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "data.val_files": run_dir / "data" / "dev.parquet",
         "data.image_key": "images",
         "data.custom_cls.path": LAYOUTS,
-        "data.custom_cls.name": "Questions",
-        "data.train_batch_size": recipe.schedule.questions,
+        "data.custom_cls.name": "RLDataset",
+        "data.train_batch_size": recipe.schedule.prompts_per_step,
         "data.max_prompt_length": recipe.data.max_prompt_tokens,
         "data.max_response_length": recipe.data.max_response_tokens,
         "data.dataloader_num_workers": 0,
@@ -91,36 +91,37 @@ def micro_batch(wanted: int, *batches: int) -> int:
 
 
 def _rows_per_rank(recipe: Recipe) -> int:
-    """Rows of one optimiser step on one rank."""
-    rows = recipe.own_rows + recipe.teacher_rows
-    questions = recipe.schedule.questions // recipe.policy.mini_batches
+    """StepBatch of one optimiser step on one rank."""
+    rows = recipe.num_student_responses + recipe.num_teacher_responses
+    questions = recipe.schedule.prompts_per_step // recipe.policy.mini_batches
     ranks = recipe.hardware.ranks
     if questions * rows % ranks:
         near = ranks // math.gcd(rows, ranks)  # questions whose rows divide
         near *= max(1, round(questions / near)) * recipe.policy.mini_batches
         raise UserError(
             f"{questions * rows} rows of one update do not divide among {ranks} devices; "
-            f"change schedule.questions, e.g. to {near}"
+            f"change schedule.prompts_per_step, e.g. to {near}"
         )
     return questions * rows // ranks
 
 
 def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
     actor, ref = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
-    micro = micro_batch(recipe.policy.micro_rows, _rows_per_rank(recipe))
+    micro = micro_batch(recipe.policy.micro_batch_size, _rows_per_rank(recipe))
     return {
         "actor_rollout_ref.model._target_": STUDENT_MODEL,
         "actor_rollout_ref.model.path": Path(model),
         "actor_rollout_ref.model.trust_remote_code": False,
         f"{actor}.strategy": "fsdp2",
-        f"{actor}.ppo_epochs": recipe.policy.updates,
-        f"{actor}.ppo_mini_batch_size": recipe.schedule.questions // recipe.policy.mini_batches,
+        f"{actor}.ppo_epochs": recipe.policy.mu,
+        f"{actor}.ppo_mini_batch_size": recipe.schedule.prompts_per_step
+        // recipe.policy.mini_batches,
         f"{actor}.ppo_micro_batch_size_per_gpu": micro,
         f"{actor}.shuffle": False,
-        f"{actor}.use_kl_loss": recipe.policy.beta > 0,
-        f"{actor}.kl_loss_coef": recipe.policy.beta,
-        f"{actor}.clip_ratio": recipe.policy.clip,
-        f"{actor}.optim.lr": recipe.policy.rate,
+        f"{actor}.use_kl_loss": recipe.policy.kl_coef > 0,
+        f"{actor}.kl_loss_coef": recipe.policy.kl_coef,
+        f"{actor}.clip_ratio": recipe.policy.clip_eps,
+        f"{actor}.optim.lr": recipe.policy.lr,
         f"{actor}.optim.weight_decay": recipe.policy.weight_decay,
         f"{actor}.calculate_entropy": True,  # measured, not part of the loss
         # … without keeping what only its gradient would need.
@@ -144,7 +145,7 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int) -> dict[str, Any]:
         f"{rollout}.calculate_log_probs": False,
         f"{rollout}.tensor_model_parallel_size": recipe.hardware.rollout_tensor_parallel,
         f"{rollout}.gpu_memory_utilization": recipe.hardware.rollout_memory,
-        f"{rollout}.max_model_len": recipe.longest_row,
+        f"{rollout}.max_model_len": recipe.max_sequence_tokens,
         f"{rollout}.val_kwargs.n": 1,
         f"{rollout}.val_kwargs.temperature": 0,
         f"{rollout}.val_kwargs.do_sample": False,
@@ -163,23 +164,25 @@ def _engine(recipe: Recipe) -> str:
 def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
     ranks = recipe.hardware.ranks
     step = _rows_per_rank(recipe) * recipe.policy.mini_batches
-    first = 2 * (recipe.discriminator.pretrain_rows // 2)
+    first = 2 * (recipe.discriminator.pretrain_batch_size // 2)
     if first % ranks:
-        raise UserError(f"discriminator.pretrain_rows={first} do not divide among {ranks} devices")
-    micro = micro_batch(recipe.discriminator.micro_rows, step, first // ranks)
+        raise UserError(
+            f"discriminator.pretrain_batch_size={first} do not divide among {ranks} devices"
+        )
+    micro = micro_batch(recipe.discriminator.micro_batch_size, step, first // ranks)
     return {
         "critic.strategy": "fsdp2",
         "critic.model._target_": STUDENT_MODEL,
         "critic.model.path": Path(model),
         "critic.model.trust_remote_code": False,
-        "critic.optim.lr": recipe.discriminator.rate,
-        "critic.ppo_mini_batch_size": recipe.schedule.questions,
+        "critic.optim.lr": recipe.discriminator.lr,
+        "critic.ppo_mini_batch_size": recipe.schedule.prompts_per_step,
         "critic.ppo_micro_batch_size_per_gpu": micro,
         "critic.forward_micro_batch_size_per_gpu": micro,
-        "critic.use_dynamic_bsz": recipe.discriminator.micro_tokens > 0,
+        "critic.use_dynamic_bsz": recipe.discriminator.micro_batch_tokens > 0,
         **engine_memory(recipe, "critic.fsdp", "critic.model"),
     } | _by_tokens(
-        recipe.discriminator.micro_tokens,
+        recipe.discriminator.micro_batch_tokens,
         "critic.ppo_max_token_len_per_gpu",
         "critic.forward_max_token_len_per_gpu",
         # The one that verl's trainer passes on, for training too; its YAML lacks it.
@@ -189,7 +192,7 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
 
 def _memory(recipe: Recipe) -> dict[str, Any]:
     """How policy, reference and sampling fit on a device."""
-    actor, tokens = "actor_rollout_ref.actor", recipe.policy.micro_tokens
+    actor, tokens = "actor_rollout_ref.actor", recipe.policy.micro_batch_tokens
     settings: dict[str, Any] = {
         f"{actor}.use_dynamic_bsz": tokens > 0,  # reference and rollout follow it
         **_by_tokens(tokens, f"{actor}.ppo_max_token_len_per_gpu"),
@@ -226,7 +229,8 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
         "actor_rollout_ref.rollout.enforce_eager": True,
         "actor_rollout_ref.rollout.dtype": "float32",
         # The server waits for this many, so that batches are the same in every run.
-        "actor_rollout_ref.rollout.max_num_seqs": recipe.schedule.questions * recipe.own_rows,
+        "actor_rollout_ref.rollout.max_num_seqs": recipe.schedule.prompts_per_step
+        * recipe.num_student_responses,
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "ray_kwargs.ray_init.num_cpus": 16,  # logical: actors, not cores
@@ -308,18 +312,18 @@ def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "run_dir": str(run_dir),
         "method": recipe.method,
         "seed": recipe.seed,
-        "own_rows": recipe.own_rows,
+        "own_rows": recipe.num_student_responses,
         "continuous_similarity": recipe.reward.similarity == "continuous",
         "max_missing": recipe.judge.max_missing,
-        "teacher_rows_in_loss": recipe.policy.teacher_rows,
-        "clip": recipe.policy.clip,
-        "beta": recipe.policy.beta,
+        "teacher_rows_in_loss": recipe.policy.teachers_in_loss,
+        "clip": recipe.policy.clip_eps,
+        "beta": recipe.policy.kl_coef,
         "length_scale": float(length),
-        "discriminator_updates": recipe.discriminator.updates,
+        "discriminator_updates": recipe.discriminator.mu,
         "pretrain_steps": recipe.discriminator.pretrain_steps,
-        "pretrain_rows": recipe.discriminator.pretrain_rows,
-        "pretrain_rate": recipe.discriminator.pretrain_rate,
-        "pretrain_final_rate": recipe.discriminator.pretrain_final_rate,
+        "pretrain_batch_size": recipe.discriminator.pretrain_batch_size,
+        "pretrain_lr": recipe.discriminator.pretrain_lr,
+        "pretrain_final_lr": recipe.discriminator.pretrain_final_lr,
         "keep": recipe.schedule.keep,
         "export": recipe.schedule.export,
     }
@@ -338,15 +342,15 @@ def agent_loop_part(
             "_target_": "rilbench.train.rollout.RILAgentLoop",
             "ril": {
                 "seed": recipe.seed,
-                "own_rows": recipe.own_rows,
-                "teacher_rows": recipe.teacher_rows,
+                "own_rows": recipe.num_student_responses,
+                "teacher_rows": recipe.num_teacher_responses,
                 "mix": recipe.teachers.mix,
                 "repetition_penalty": recipe.sampling.repetition_penalty,
                 "judge_url": judge_url,
                 "judge_model": judge_model,
                 "judge_cache": str(judge_cache or ""),
-                "false_right": recipe.judge.false_right,
-                "false_wrong": recipe.judge.false_wrong,
+                "false_positive_rate": recipe.judge.false_positive_rate,
+                "false_negative_rate": recipe.judge.false_negative_rate,
             },
         }
     ]

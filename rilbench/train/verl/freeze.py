@@ -38,7 +38,7 @@ def freeze(model: torch.nn.Module, part: str) -> int:
     found = [p for name, p in model.named_parameters() if pattern.search(name)]
     if not found:
         raise UserError(
-            f"policy.frozen={part}: this student has no {part} of its own (with tied weights the "
+            f"policy.freeze={part}: this student has no {part} of its own (with tied weights the "
             "head is the embedding); leave it out"
         )
     for parameter in found:

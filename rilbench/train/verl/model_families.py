@@ -3,7 +3,7 @@
 verl's ``hf_processor`` knows a fixed list of processors, InternVL's not among them; of any other it
 only warns, and goes on without images. Its ways in for ours are Hydra's ``_target_`` of the model's
 configuration (`StudentModel`), which every process of verl reads its processor from, and the data
-sets' ``custom_cls`` (`Questions`, `Lessons`).
+sets' ``custom_cls`` (`RLDataset`, `SFTDataset`).
 
 Families with M-RoPE (Qwen-VL) number a picture's tokens by row and column: verl binds the model's
 ``get_rope_index`` to their processors, and their rows have four positions for a token. The others
@@ -67,7 +67,7 @@ def never_sampled(tokenizer: Any) -> list[int]:
     return sorted(special - {tokenizer.eos_token_id})
 
 
-class FoldedPictures:
+class CollapseImageTokens:
     """A client of vLLM's servers for a family of which verl does not know how vLLM takes pictures.
 
     vLLM writes a picture's tokens itself, in the place of one mark; verl folds them for Qwen-VL.
@@ -102,7 +102,7 @@ def folded(processor: Any, prompt: Sequence[int]) -> list[int]:
     return kept
 
 
-class Questions(RLHFDataset):  # type: ignore[misc]
+class RLDataset(RLHFDataset):  # type: ignore[misc]
     """verl's data set, but pictures are resized as Qwen-VL asks only where the processor is of it.
 
     The trainer says so by ``data.pictures_as_they_are``: this is also called without a processor.
@@ -119,7 +119,7 @@ class Questions(RLHFDataset):  # type: ignore[misc]
         return [part["image"].convert("RGB") for part in parts] or None, None, None
 
 
-class Lessons(MultiTurnSFTDataset):  # type: ignore[misc]
+class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
     """verl's data set for SFT, likewise."""
 
     def __init__(

@@ -24,23 +24,26 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
     """verl's settings for the SFT stage, as Hydra overrides.
 
     Raises:
-        UserError: ``sft.rows`` do not divide among the devices.
+        UserError: ``sft.batch_size`` do not divide among the devices.
     """
     ranks = recipe.hardware.devices
-    if recipe.sft.rows % ranks:
-        raise UserError(f"sft.rows={recipe.sft.rows} do not divide among {ranks} devices")
+    if recipe.sft.batch_size % ranks:
+        raise UserError(
+            f"sft.batch_size={recipe.sft.batch_size} do not divide among {ranks} devices"
+        )
     folder = run_dir / "sft"
     settings: dict[str, Any] = {
         "data.train_files": folder / "train.parquet",
-        "data.train_batch_size": recipe.sft.rows,
+        "data.train_batch_size": recipe.sft.batch_size,
         "data.custom_cls.path": LAYOUTS,
-        "data.custom_cls.name": "Lessons",
-        "data.use_dynamic_bsz": recipe.policy.micro_tokens > 0,
-        "data.max_token_len_per_gpu": recipe.policy.micro_tokens or recipe.longest_row,
+        "data.custom_cls.name": "SFTDataset",
+        "data.use_dynamic_bsz": recipe.policy.micro_batch_tokens > 0,
+        "data.max_token_len_per_gpu": recipe.policy.micro_batch_tokens
+        or recipe.max_sequence_tokens,
         "data.micro_batch_size_per_gpu": micro_batch(
-            recipe.policy.micro_rows, recipe.sft.rows // ranks
+            recipe.policy.micro_batch_size, recipe.sft.batch_size // ranks
         ),
-        "data.max_length": recipe.longest_row,
+        "data.max_length": recipe.max_sequence_tokens,
         "data.truncation": "right",  # of the response, as in the loop: the prompt comes first
         "data.num_workers": 0,
         "model._target_": STUDENT_MODEL,
@@ -48,7 +51,7 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "model.trust_remote_code": False,
         "engine.strategy": "fsdp2",
         **engine_memory(recipe, "engine", "model"),
-        "optim.lr": recipe.sft.rate,
+        "optim.lr": recipe.sft.lr,
         "optim.weight_decay": recipe.policy.weight_decay,
         "checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
         "trainer.total_training_steps": recipe.sft.steps,

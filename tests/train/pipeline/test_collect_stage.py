@@ -118,9 +118,9 @@ def saved(run, failing):
 
 def test_too_few_responses_for_a_group_are_told_with_numbers(tmp_path):
     assert few_saved(run_of(tmp_path).recipe) == ""
-    few = run_of(tmp_path / "few", "teachers.use=2").recipe
+    few = run_of(tmp_path / "few", "teachers.max_responses=2").recipe
     assert few_saved(few).startswith("a group may take 4 responses of one teacher and 2 are saved")
-    assert few_saved(run_of(tmp_path, "teachers.use=2", recipe="both").recipe) == ""
+    assert few_saved(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == ""
     run = run_of(tmp_path / "some", "collection.max_failed=0.5")
     one = saved(run, {("q1", 0), *(("q3", i) for i in range(4))})
     found = saved_rows(run, [one], QUESTIONS)
@@ -143,7 +143,7 @@ def test_questions_without_a_response_are_left_out_of_training(tmp_path):
     from rilbench.paths import locate
     from rilbench.train.pipeline.prepare_data import prepare_data
 
-    run = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.questions=3")
+    run = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.prompts_per_step=3")
     one = saved(run, {("q3", i) for i in range(4)})
     student = inspect_checkpoint(locate("nano:restyled"))
     said = prepare_data(run, student, [one], QUESTIONS, QUESTIONS)
@@ -151,7 +151,7 @@ def test_questions_without_a_response_are_left_out_of_training(tmp_path):
     table = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
     assert [row["extra_info"]["question_id"] for row in table] == ["q0", "q1", "q2"]
     assert len(pq.read_table(tmp_path / "data" / "dev.parquet")) == 4
-    more = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.questions=4")
+    more = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.prompts_per_step=4")
     with pytest.raises(UserError, match="the 3 that remain are fewer than one step's 4"):
         prepare_data(more, student, [one], QUESTIONS, QUESTIONS)
 

@@ -20,12 +20,12 @@ def test_curves_keep_every_step_and_nothing_that_no_step_has(tmp_path):
     write(
         file,
         [
-            {"step": 1, "kl": 0.123456, "answer_student": 1.0, "warnings": [], "other": 1},
+            {"step": 1, "kl": 0.123456, "answer_reward_student": 1.0, "warnings": [], "other": 1},
             {"step": 2, "kl": float("inf"), "warnings": ["collapse"]},
         ],
     )
     assert curves(read_steps(file)) == {
-        "answer_student": [1.0, None],
+        "answer_reward_student": [1.0, None],
         "kl": [0.1235, None],
         "warnings": [[], ["collapse"]],
     }
@@ -90,7 +90,7 @@ def test_the_ledger_says_how_a_run_ended(run, tmp_path):
 
 def test_seeds_of_one_recipe_are_a_family(run):
     one = load_recipe("both", "nano", overrides=["seed=8"])
-    other = load_recipe("both", "nano", overrides=["seed=8", "policy.beta=0.5"])
+    other = load_recipe("both", "nano", overrides=["seed=8", "policy.kl_coef=0.5"])
     found = summary(run, "running")
     assert found.family == one.family != other.family
     assert found.recipe_fingerprint != one.fingerprint

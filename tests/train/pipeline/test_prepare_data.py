@@ -30,7 +30,7 @@ class Saved:
 
 def test_only_the_responses_in_use_are_saved_rows(tmp_path):
     for use, expected in ((0, 4), (1, 1), (3, 3)):
-        run = run_of(tmp_path / str(use), f"teachers.use={use}")
+        run = run_of(tmp_path / str(use), f"teachers.max_responses={use}")
         wanted = [Saved(one.plan) for one in teachers_wanted(run)]
         rows = saved_rows(run, wanted, QUESTIONS)
         for question in QUESTIONS:

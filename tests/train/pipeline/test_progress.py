@@ -2,15 +2,15 @@ import io
 
 from rich.console import Console
 
-from rilbench.train.pipeline.progress import TrainingView
+from rilbench.train.pipeline.progress import TrainingProgress
 
 STEP = {
     "step": 3,
     "seconds": 2.0,
-    "answer_student": 0.5,
-    "answer_teacher": 0.9,
-    "similarity_student": 0.25,
-    "similarity_teacher": 0.75,
+    "answer_reward_student": 0.5,
+    "answer_reward_teacher": 0.9,
+    "similarity_reward_student": 0.25,
+    "similarity_reward_teacher": 0.75,
     "discriminator_accuracy": 0.8,
     "kl": 0.123,
     "tokens_student": 12.3,
@@ -21,7 +21,7 @@ SHOWN = ("3/10", "0.50/0.90", "0.25/0.75", "0.80", "0.123", "12.3", "2.0", "0:14
 
 def test_piped_output_has_a_line_for_each_step_with_every_figure():
     out = io.StringIO()
-    with TrainingView(Console(file=out, width=60), "a run", 10) as view:
+    with TrainingProgress(Console(file=out, width=60), "a run", 10) as view:
         view.stage("collect", "skipped")
         view.stage("ril", "running")
         view.line("ril", STEP)
@@ -34,7 +34,7 @@ def test_piped_output_has_a_line_for_each_step_with_every_figure():
 
 def test_the_live_picture_shows_the_same(monkeypatch):
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
-    view = TrainingView(console, "a [bold]run[/bold]", 10)
+    view = TrainingProgress(console, "a [bold]run[/bold]", 10)
     view.stage("collect", "running")
     view.answers("72b", 5, 20)
     console.print(view._picture())
@@ -51,7 +51,7 @@ def test_the_live_picture_shows_the_same(monkeypatch):
 def test_a_baseline_has_no_discriminator_columns():
     out = io.StringIO()
     own = {k: v for k, v in STEP.items() if "teacher" not in k and "discriminator" not in k}
-    with TrainingView(Console(file=out, width=60), "a run", 10) as view:
+    with TrainingProgress(Console(file=out, width=60), "a run", 10) as view:
         view.line("ril", own)
     assert "0.50/-" in out.getvalue()
     assert "D acc" not in out.getvalue()
@@ -59,7 +59,7 @@ def test_a_baseline_has_no_discriminator_columns():
 
 def test_a_warning_is_shown_once_when_it_first_appears():
     out = io.StringIO()
-    with TrainingView(Console(file=out, width=200), "a run", 10) as view:
+    with TrainingProgress(Console(file=out, width=200), "a run", 10) as view:
         for step, names in ((3, []), (4, ["no-signal"]), (5, ["no-signal", "collapse"])):
             view.line("ril", {**STEP, "step": step, "warnings": names})
     lines = [line for line in out.getvalue().splitlines() if "warning" in line]
@@ -70,7 +70,7 @@ def test_a_warning_is_shown_once_when_it_first_appears():
 
 def test_the_live_picture_keeps_warnings_in_sight():
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
-    view = TrainingView(console, "a run", 10)
+    view = TrainingProgress(console, "a run", 10)
     view.line("ril", {**STEP, "warnings": ["saturation"]})
     console.print(view._picture())
     assert "saturation" in console.export_text()
@@ -78,7 +78,7 @@ def test_the_live_picture_keeps_warnings_in_sight():
 
 def test_sft_shows_its_loss():
     out = io.StringIO()
-    with TrainingView(Console(file=out, width=80), "a run", 10) as view:
+    with TrainingProgress(Console(file=out, width=80), "a run", 10) as view:
         view.stage("sft", "running")
         view.line("sft", {"step": 2, "of": 4, "loss": 0.123})
     assert "sft 2/4  loss 0.123" in out.getvalue()

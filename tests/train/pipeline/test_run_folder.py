@@ -23,7 +23,7 @@ def test_a_new_run_is_there_whole(tmp_path, recipe):
 
 def test_another_recipe_is_refused_by_what_differs(tmp_path, recipe):
     open_run(tmp_path / "a", recipe, resume=False)
-    settings = ["hardware.devices=2", "seed=1", "schedule.steps=7", "policy.beta=0"]
+    settings = ["hardware.devices=2", "seed=1", "schedule.steps=7", "policy.kl_coef=0"]
     other = load_recipe("both", "nano", None, settings)
     with pytest.raises(UserError, match=r"seed=0 there, 1 asked for; .*and 1 more"):
         open_run(tmp_path / "a", other, resume=True)
@@ -43,9 +43,9 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
     file = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) for step in (1, 2, 3)]
     file.write_text("\n".join(lines) + '\n{"step": 4, "se')  # a kill in the middle of a line
-    (tmp_path / "rows").mkdir()
+    (tmp_path / "rollouts").mkdir()
     for step in (2, 3):
-        (tmp_path / "rows" / f"step_{step}.jsonl").touch()
+        (tmp_path / "rollouts" / f"step_{step}.jsonl").touch()
     forget_after(tmp_path, 2)
-    assert [p.name for p in (tmp_path / "rows").iterdir()] == ["step_2.jsonl"]
+    assert [p.name for p in (tmp_path / "rollouts").iterdir()] == ["step_2.jsonl"]
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2]

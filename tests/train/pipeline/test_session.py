@@ -20,7 +20,13 @@ from rilbench.paths import locate
 from rilbench.train.pipeline import stages as stages
 from rilbench.train.pipeline.session import Session
 
-FIGURES = ("policy_loss", "kl", "answer_student", "similarity_student", "tokens_student")
+FIGURES = (
+    "policy_loss",
+    "kl",
+    "answer_reward_student",
+    "similarity_reward_student",
+    "tokens_student",
+)
 DISCRIMINATOR = ("discriminator_accuracy", "discriminator_loss", "discriminator_weights_scoring")
 
 
@@ -92,8 +98,8 @@ def new_run(shared, name, *more, method="ril"):
         f"collection.folder={shared / 'collection'}",
         "collection.student_responses=1",
         "discriminator.pretrain_steps=2",
-        "discriminator.pretrain_rows=16",
-        "schedule.questions=4",
+        "discriminator.pretrain_batch_size=16",
+        "schedule.prompts_per_step=4",
         "schedule.steps=2",
         "schedule.save_every=1",
     ]
@@ -104,7 +110,7 @@ def new_run(shared, name, *more, method="ril"):
 def records(run):
     """Everything that a run learned from and arrived at, without times."""
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
-    names = FIGURES + (DISCRIMINATOR if run.recipe.imitates else ())
+    names = FIGURES + (DISCRIMINATOR if run.recipe.method_spec.uses_discriminator else ())
     figures = [[json.loads(line)[name] for name in names] for line in lines]
     rows = [path.read_text() for path in sorted((run.folder / "rows").iterdir())]
     weights = (run.checkpoint / "model.safetensors").read_bytes()
@@ -122,7 +128,7 @@ def test_a_run_in_a_warm_session_is_the_run_in_a_process_of_its_own(shared):
     for run in alone:
         stages.train(run, NoView())
     with Session(shared / "session.log") as session:
-        first = new_run(shared, "first", "seed=7", "group=2", "policy.beta=0")
+        first = new_run(shared, "first", "seed=7", "group_size=2", "policy.kl_coef=0")
         stages.train(first, NoView(), session=session)
         process = trainer_of(session)
         warm = [new_run(shared, "warm-dr-grpo", method="dr-grpo"), new_run(shared, "warm-ril")]
@@ -207,7 +213,7 @@ def test_a_frozen_part_keeps_its_weights_and_the_others_move(shared):
     names = {"attention": ".self_attn.", "embedding": ".embed_tokens."}
     with Session(shared / "session.log") as session:
         for part, name in names.items():
-            run = new_run(shared, part, f"policy.frozen={part}", method="dr-grpo")
+            run = new_run(shared, part, f"policy.freeze={part}", method="dr-grpo")
             stages.train(run, NoView(), session=session)
             end = load_file(run.checkpoint / "model.safetensors")
             kept = {n for n in start if torch.equal(start[n], end[n])}

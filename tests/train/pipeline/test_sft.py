@@ -21,8 +21,8 @@ ROWS, STEPS = 8, 3
 def command(name, *more):
     settings = {
         **{"data.train": "questions.parquet", "data.dev": "questions.parquet"},
-        **{"sft.data": "questions.parquet", "sft.rows": ROWS, "sft.steps": STEPS},
-        **{"sft.rate": 1e-3, "sft.final_rate": 1e-4, "schedule.questions": 4},
+        **{"sft.data": "questions.parquet", "sft.batch_size": ROWS, "sft.steps": STEPS},
+        **{"sft.lr": 1e-3, "sft.final_lr": 1e-4, "schedule.prompts_per_step": 4},
     }
     return [
         *(str(SCRIPT), "train", "--recipe", "both", "--student", "nano", "--method", "sft"),
@@ -111,7 +111,7 @@ def test_the_student_is_exported_with_its_label_and_its_cost(folder):
 @pytest.mark.timeout(600)
 def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(folder):
     done = subprocess.run(
-        [*command("wild"), "--set", "sft.rate=1e30", "--set", "sft.final_rate=1e30"],
+        [*command("wild"), "--set", "sft.lr=1e30", "--set", "sft.final_lr=1e30"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(folder):
 
 def test_too_few_rows_are_refused_with_the_number(folder):
     done = subprocess.run(
-        [*command("few"), "--set", "sft.rows=9"],
+        [*command("few"), "--set", "sft.batch_size=9"],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -136,4 +136,4 @@ def test_too_few_rows_are_refused_with_the_number(folder):
         check=False,
     )
     assert done.returncode == 1
-    assert "sft.rows=8" in done.stderr
+    assert "sft.batch_size=8" in done.stderr

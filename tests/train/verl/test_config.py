@@ -82,15 +82,15 @@ def test_settings_of_the_ablations_reach_trainer_and_agent_loop():
         "both",
         "nano",
         overrides=[
-            *("reward.similarity=continuous", "policy.teacher_rows=false"),
-            *("judge.false_right=0.2", "judge.false_wrong=0.1"),
+            *("reward.similarity=continuous", "policy.teachers_in_loss=false"),
+            *("judge.false_positive_rate=0.2", "judge.false_negative_rate=0.1"),
         ],
     )
     trainer, plain = trainer_part(changed, RUN), trainer_part(load_recipe("both", "nano"), RUN)
     assert (trainer["continuous_similarity"], trainer["teacher_rows_in_loss"]) == (True, False)
     assert (plain["continuous_similarity"], plain["teacher_rows_in_loss"]) == (False, True)
     loop = agent_loop_part(changed, "u", "m", None)[0]["ril"]
-    assert (loop["false_right"], loop["false_wrong"]) == (0.2, 0.1)
+    assert (loop["false_positive_rate"], loop["false_negative_rate"]) == (0.2, 0.1)
 
 
 @pytest.mark.parametrize("name", ["a=b+c", "it's", "with space", "[x]", "{y}", "a,b", "ü"])

@@ -59,4 +59,4 @@ def test_the_parts_are_the_language_model(student):
 
 def test_a_part_that_nobody_knows_is_refused():
     with pytest.raises(UserError, match="one of embedding, attention, gate"):
-        load_recipe("both", "nano", overrides=["policy.frozen=vision"])
+        load_recipe("both", "nano", overrides=["policy.freeze=vision"])

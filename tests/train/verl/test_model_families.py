@@ -17,7 +17,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rilbench.data.question_files import read_questions, write_questions
 from rilbench.paths import locate
-from rilbench.train.verl.model_families import FoldedPictures, folded, never_sampled, picture_inputs
+from rilbench.train.verl.model_families import (
+    CollapseImageTokens,
+    folded,
+    never_sampled,
+    picture_inputs,
+)
 
 SCRIPT = Path(__file__).parents[1] / "support" / "policy_rows.py"
 STUDENTS = {"nano": "restyled", "nano-internvl": "internvl"}
@@ -127,7 +132,7 @@ def test_vllm_gets_one_mark_for_each_picture_and_may_sample_none():
             return request
 
     asked = {"prompt_ids": prompt, "sampling_params": {"top_k": 5}, "request_id": "r"}
-    sent = asyncio.run(FoldedPictures(Servers(), processor).generate(**asked))
+    sent = asyncio.run(CollapseImageTokens(Servers(), processor).generate(**asked))
     assert (sent["prompt_ids"], sent["request_id"]) == (short, "r")
     assert sent["sampling_params"]["top_k"] == 5
     assert set(sent["sampling_params"]["logit_bias"]) == set(never_sampled(processor.tokenizer))

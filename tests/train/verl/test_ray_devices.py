@@ -136,7 +136,7 @@ def test_a_run_on_a_cluster_that_is_there(cluster, tmp_path):
     """The real trainer; the cluster outlives it."""
     questions = tmp_path / "questions.parquet"
     write_questions(questions, read_questions(locate("nano:prompts.parquet"))[:4])
-    settings = {"data.train": questions, "data.dev": questions, "schedule.questions": 2}
+    settings = {"data.train": questions, "data.dev": questions, "schedule.prompts_per_step": 2}
     settings |= {"schedule.save_every": 1}
     command = [str(RAY.parent / "rilbench"), "train", "--recipe", "both", "--student", "nano"]
     command += ["--method", "dr-grpo", "--run", "r", "--steps", "1", "--ray-address", cluster]

@@ -10,7 +10,7 @@ RUN = Path("runs/r")
 
 
 def test_verl_composes_the_sft_stage_with_our_values():
-    recipe = load_recipe("both", "nano", "sft", ["sft.steps=7", "sft.rows=24", "sft.rate=3e-4"])
+    recipe = load_recipe("both", "nano", "sft", ["sft.steps=7", "sft.batch_size=24", "sft.lr=3e-4"])
     config = compose_sft(recipe, RUN, "model")
     assert config.data.train_batch_size == 24
     assert 24 % config.data.micro_batch_size_per_gpu == 0
@@ -22,7 +22,7 @@ def test_verl_composes_the_sft_stage_with_our_values():
 
 
 def test_rows_that_do_not_divide_among_devices_are_refused():
-    recipe = load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1", "sft.rows=12"])
+    recipe = load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1", "sft.batch_size=12"])
     with pytest.raises(UserError, match=r"sft\.rows"):
         sft_overrides(recipe, RUN, "m")
     compose_sft(load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1"]), RUN, "m")
