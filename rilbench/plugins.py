@@ -27,7 +27,7 @@ def load_plugins(group: str) -> dict[str, Any]:
         package = point.dist.name if point.dist else "an unnamed package"
         if point.name in plugins:
             raise UserError(
-                f"{group}: {point.name!r} is provided twice ({package} is one); uninstall one of them"
+                f"{group}: {point.name!r} is provided twice, also by {package}; uninstall one"
             )
         try:
             plugins[point.name] = point.load()
