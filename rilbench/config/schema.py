@@ -96,9 +96,10 @@ class Discriminator:
 
 @dataclass(frozen=True)
 class Reward:
-    """What the discriminator's verdict earns."""
+    """What a response earns besides the judge's verdict."""
 
     similarity: str = "binary"  # 1[D < 0.5]; "continuous": 1 - D
+    extra: tuple[str, ...] = ()  # registered rewards, or FILE.py:FUNCTION; each is added
 
 
 @dataclass(frozen=True)

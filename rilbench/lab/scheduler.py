@@ -106,13 +106,13 @@ def default_lanes(places: Places) -> OpenLane:
     @contextmanager
     def open_lane(number: int) -> Iterator[Work]:
         from rilbench.evaluate.kit_session import Kit
+        from rilbench.lab.warm_session import WarmSession
         from rilbench.lab.worker import Lane
-        from rilbench.train.pipeline.session import Session
 
         logs = places.work / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         # One thread for each lane: figures must not depend on how many lanes there are.
-        session = Session(logs / f"lane-{number}.log", threads=1)
+        session = WarmSession(logs / f"lane-{number}.log", threads=1)
         with session, Kit(logs / f"kit-{number}.log") as kit:
             yield Lane(number, places, session, kit, starting)
 

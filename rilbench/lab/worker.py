@@ -25,7 +25,7 @@ from rilbench.paths import locate, nano_folder
 
 if TYPE_CHECKING:
     from rilbench.evaluate.kit_session import Kit
-    from rilbench.train.pipeline.session import Session
+    from rilbench.lab.warm_session import WarmSession
 
 SUITE = "nano"
 Report = Callable[[str], None]
@@ -44,7 +44,7 @@ class Lane:
     """
 
     def __init__(
-        self, number: int, places: Places, session: Session, kit: Kit, starting: threading.Lock
+        self, number: int, places: Places, session: WarmSession, kit: Kit, starting: threading.Lock
     ) -> None:
         self.number, self.places, self.session, self.kit = number, places, session, kit
         self._starting: threading.Lock | None = starting

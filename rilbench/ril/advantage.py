@@ -1,6 +1,6 @@
 """What a response earns beyond its group: A_i of Equation 2, and GRPO's variant.
 
-A group is all the outputs of one question: G of the student and G of its teachers.
+A group is all the responses to one question: G of the student and G of its teachers.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def dr_grpo_advantages(rewards: Tensor, group: Tensor) -> Tensor:
-    """Return A_i = R_i - mean of R over the 2G outputs of i's question (Equation 2, Dr.GRPO).
+    """Return A_i = R_i - mean of R over the 2G responses to i's question (Equation 2, Dr.GRPO).
 
     Args:
         rewards: (N,) float, finite.
-        group: (N,) int64, the same number for the outputs of one question; any numbers, any order.
+        group: (N,) int64, the same number for the responses to one question; any order.
 
     Returns:
-        (N,) of the type of ``rewards``, without gradient. Each group sums to 0; a group of one row,
+        (N,) of the type of ``rewards``, without gradient. Each group sums to 0; a group of one,
         or of equal rewards, is exactly 0.
 
     Raises:
@@ -38,7 +38,7 @@ def grpo_advantages(rewards: Tensor, group: Tensor, eps: float = 1e-6) -> Tensor
         eps: added to the standard deviation.
 
     Returns:
-        (N,) of the type of ``rewards``, without gradient; a group of one row, or of equal rewards,
+        (N,) of the type of ``rewards``, without gradient; a group of one, or of equal rewards,
         is exactly 0.
 
     Raises:
@@ -51,51 +51,52 @@ def grpo_advantages(rewards: Tensor, group: Tensor, eps: float = 1e-6) -> Tensor
 
 
 def judged_advantages(
-    similarity: Tensor,
-    answer: Tensor,
+    known_reward: Tensor,
+    answer_reward: Tensor,
     group: Tensor,
-    own: Tensor,
+    is_student: Tensor,
     estimate: Callable[[Tensor, Tensor], Tensor] = dr_grpo_advantages,
 ) -> Tensor:
-    """Return the advantages where the judge gave no verdict on some rows.
+    """Return the advantages where the judge may have given no verdict on some responses.
 
-    A row without a verdict has no reward, so its advantage is 0, and the mean of its group is over
-    the judged rows. A group with fewer than two judged rows, or with none of a side (student,
-    teachers) that it has, contributes nothing: there would be nothing to compare with, or one side
-    alone. The loss still divides by all 2G rows, so that a group with less to say weighs less.
+    A response without a verdict has no reward: its advantage is 0, and the mean of its group is
+    over the judged responses. A group contributes nothing if fewer than two of its responses are
+    judged, or none of the student's or none of the teachers': there would be nothing to compare
+    with. The loss still divides by all 2G responses, so such a group weighs less.
 
     Args:
-        similarity: (N,) float, finite.
-        answer: (N,) float of 0 and 1; NaN where the verdict is missing.
+        known_reward: (N,) float, finite: the similarity reward and all others but the answer's.
+        answer_reward: (N,) float of 0 and 1; NaN where the verdict is missing.
         group: (N,) int64, as for :func:`dr_grpo_advantages`.
-        own: (N,) bool: sampled by the student.
+        is_student: (N,) bool, True for sampled responses.
         estimate: :func:`dr_grpo_advantages` or :func:`grpo_advantages`.
 
     Returns:
-        (N,) of the type of ``answer``, without gradient; without missing verdicts what ``estimate``
-        returns for similarity + answer.
+        (N,) of the type of ``answer_reward``, without gradient. Without missing verdicts it is what
+        ``estimate`` returns for known_reward + answer_reward.
 
     Raises:
         ValueError: shapes or types do not fit, or a number other than a missing verdict is NaN.
     """
-    if not similarity.shape == answer.shape == group.shape == own.shape:
-        raise ValueError("give one similarity, answer, group and side for every response")
-    judged = ~answer.isnan()
+    if not known_reward.shape == answer_reward.shape == group.shape == is_student.shape:
+        raise ValueError("give one reward, verdict, group and is_student for every response")
+    judged = ~answer_reward.isnan()
     _, inverse = torch.unique(group, return_inverse=True)
     groups = int(inverse.max()) + 1 if len(inverse) else 0
 
-    def count(rows: Tensor) -> Tensor:
+    def count(chosen: Tensor) -> Tensor:
         zeros = torch.zeros(groups, dtype=torch.int64, device=group.device)
-        return zeros.index_add_(0, inverse, rows.to(torch.int64))
+        return zeros.index_add_(0, inverse, chosen.to(torch.int64))
 
     sound = count(judged) >= 2
-    for side in (own, ~own):
+    for side in (is_student, ~is_student):
         sound &= (count(judged & side) > 0) | (count(side) == 0)
-    # A group of one row has an advantage of 0 in any case; whole groups keep it.
+    # Where no verdict is missing, every group counts; a group of one has an advantage of 0 anyway.
     sound |= count(~judged) == 0
     used = judged & sound[inverse]
-    advantages = torch.zeros_like(answer)
-    advantages[used] = estimate((similarity + answer)[used], group[used]).to(answer.dtype)
+    advantages = torch.zeros_like(answer_reward)
+    rewards = (known_reward + answer_reward)[used]
+    advantages[used] = estimate(rewards, group[used]).to(answer_reward.dtype)
     return advantages
 
 

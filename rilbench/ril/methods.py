@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Aggregation = Literal["token-sum", "sequence-mean"]
+"""How a response's tokens become one number in the policy loss."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -22,7 +25,7 @@ class Method:
     uses_discriminator: bool
     uses_answer_reward: bool
     normalize_std: bool = False
-    aggregation: Literal["token-sum", "sequence-mean"] = "token-sum"
+    aggregation: Aggregation = "token-sum"
     is_rl: bool = True
 
 

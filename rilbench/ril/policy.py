@@ -1,17 +1,17 @@
-"""Equation 2: the clipped surrogate over student and teacher outputs, and the KL to the reference.
+"""Equation 2: the clipped surrogate over all responses, and the KL to the reference.
 
-The paper leaves open what follows, and this is how it is read here. Ratios are per token. KL is
-the k3 estimator, over all rows, teachers' too, and is averaged as the surrogate is. Dr.GRPO's
-constant length is ``length_scale``.
+What the paper leaves open is read like this: ratios are per token; the KL is the k3 estimator over
+all responses, teachers' too, averaged as the surrogate is; Dr.GRPO's constant length is
+``length_scale``.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-Aggregation = Literal["token-sum", "sequence-mean"]
+from rilbench.ril.methods import Aggregation
 
 # Log-ratios are cut here, far outside of what an update that works produces: exp(20) is 5e8, and
 # exp(89) is infinite in float32. A token beyond the cut has a finite value and no gradient.
@@ -22,16 +22,15 @@ LOG_RATIO_LIMIT = 20.0
 class PolicyLoss:
     """One micro-batch's part of Equation 2, all scalars; only ``loss`` has a gradient.
 
-    ``a + b`` joins micro-batches: every field adds up, but ``ratio_max``, of which the larger
-    stays. The two properties are read off the joined whole.
+    Micro-batches add up field by field; of ``ratio_max`` take the largest.
     """
 
     loss: Tensor
-    """To minimise: ``beta * kl - surrogate``."""
+    """To minimise: ``kl_coef * kl - surrogate``."""
     surrogate: Tensor
-    """Share of the mean clipped surrogate over all ``rows``."""
+    """Share of the mean clipped surrogate over all ``num_responses``."""
     kl: Tensor
-    """Share of the mean KL to the reference over all ``rows``, in nats; 0 without reference."""
+    """Share of the mean KL over all ``num_responses``, in nats; 0 without a reference."""
     tokens: Tensor
     """Response tokens counted."""
     ratio_sum: Tensor
@@ -41,35 +40,14 @@ class PolicyLoss:
     clipped: Tensor
     """Tokens whose surrogate the clip lowered."""
 
-    @property
-    def ratio_mean(self) -> Tensor:
-        """Mean ratio of a token; 0 without tokens."""
-        return self.ratio_sum / self.tokens.clamp(min=1)
-
-    @property
-    def clip_fraction(self) -> Tensor:
-        """Share of the tokens whose surrogate the clip lowered; 0 without tokens."""
-        return self.clipped / self.tokens.clamp(min=1)
-
-    def __add__(self, other: "PolicyLoss") -> "PolicyLoss":
-        return PolicyLoss(
-            loss=self.loss + other.loss,
-            surrogate=self.surrogate + other.surrogate,
-            kl=self.kl + other.kl,
-            tokens=self.tokens + other.tokens,
-            ratio_sum=self.ratio_sum + other.ratio_sum,
-            ratio_max=torch.maximum(self.ratio_max, other.ratio_max),
-            clipped=self.clipped + other.clipped,
-        )
-
 
 def clipped_surrogate(
     log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, eps: float
 ) -> Tensor:
     """Return min(r A, clip(r, 1 - eps, 1 + eps) A) for each token, r = exp(log_prob - old).
 
-    For student and teacher outputs alike, as in Equation 2: ``old_log_prob`` of a teacher's text is
-    the student's own, before the update.
+    For student and teacher responses alike, as in Equation 2: ``old_log_prob`` of a teacher's
+    response is the student's own, before the update.
 
     Args:
         log_prob: (B, T) of the policy, with gradient.
@@ -81,8 +59,8 @@ def clipped_surrogate(
         (B, T), to maximise.
     """
     ratio = _ratio(log_prob, old_log_prob)
-    each = advantages.unsqueeze(-1)
-    return torch.minimum(ratio * each, ratio.clamp(1 - eps, 1 + eps) * each)
+    per_token = advantages.unsqueeze(-1)
+    return torch.minimum(ratio * per_token, ratio.clamp(1 - eps, 1 + eps) * per_token)
 
 
 def kl_k3(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
@@ -109,50 +87,52 @@ def policy_loss(
     advantages: Tensor,
     mask: Tensor,
     *,
-    clip: float,
-    beta: float,
+    clip_eps: float,
+    kl_coef: float,
     length_scale: float,
-    rows: int,
+    num_responses: int,
     aggregation: Aggregation = "token-sum",
 ) -> PolicyLoss:
     """Return Equation 2 negated for one micro-batch; micro-batches add up to the whole batch.
 
-    ``token-sum`` (Dr.GRPO): sum over tokens / (length_scale * rows). ``sequence-mean`` (GRPO): mean
-    over each row's own tokens / rows. A trainer that averages gradients over data-parallel ranks
-    multiplies ``loss`` by their number.
+    ``token-sum`` (Dr.GRPO): sum over tokens / (length_scale * num_responses). ``sequence-mean``
+    (GRPO): mean over each response's own tokens / num_responses. A trainer that averages gradients
+    over data-parallel ranks multiplies ``loss`` by their number.
 
     Args:
         log_prob: (B, T) of the policy, with gradient.
         old_log_prob: (B, T) of the policy that sampled; None for ``log_prob`` itself (mu = 1).
-        ref_log_prob: (B, T) of the reference; None when ``beta`` is 0.
+        ref_log_prob: (B, T) of the reference; None when ``kl_coef`` is 0.
         advantages: (B,).
-        mask: (B, T) non-zero at response tokens; what stands elsewhere, even NaN, is ignored.
-        clip: epsilon.
-        beta: weight of the KL.
+        mask: (B, T) non-zero at response tokens; other positions are ignored, even NaN.
+        clip_eps: half width of the clip of the ratio.
+        kl_coef: weight of the KL.
         length_scale: tokens, such as the longest response allowed; for ``token-sum`` only.
-        rows: outputs in the whole batch, 2G for each question.
+        num_responses: responses in the whole batch, 2G for each question.
         aggregation: how tokens become one number.
 
     Returns:
-        The part of this micro-batch; a row without tokens adds 0.
+        The micro-batch's part; a response without tokens adds 0.
 
     Raises:
         ValueError: shapes or settings do not fit together.
     """
     old, ref = (log_prob if x is None else x for x in (old_log_prob, ref_log_prob))
     _check_shapes(advantages, mask, log_prob, old, ref)
-    _check_settings(aggregation, rows, length_scale, beta if ref_log_prob is None else 0.0)
+    _check_settings(
+        aggregation, num_responses, length_scale, kl_coef if ref_log_prob is None else 0.0
+    )
     keep = mask != 0
     log_prob, old, ref = (_kept(x, keep) for x in (log_prob, old.detach(), ref.detach()))
     advantages = advantages.detach().to(log_prob.dtype)
     divisor = length_scale if aggregation == "token-sum" else keep.sum(-1).clamp(min=1)
-    per_token = clipped_surrogate(log_prob, old, advantages, clip)
-    surrogate = (_kept(per_token, keep).sum(-1) / divisor).sum() / rows
-    kl = (_kept(kl_k3(log_prob, ref), keep).sum(-1) / divisor).sum() / rows
+    per_token = clipped_surrogate(log_prob, old, advantages, clip_eps)
+    surrogate = (_kept(per_token, keep).sum(-1) / divisor).sum() / num_responses
+    kl = (_kept(kl_k3(log_prob, ref), keep).sum(-1) / divisor).sum() / num_responses
     ratio = _kept(_ratio(log_prob.detach(), old), keep)
     clipped = per_token.detach() < ratio * advantages.unsqueeze(-1)
     return PolicyLoss(
-        loss=beta * kl - surrogate,
+        loss=kl_coef * kl - surrogate,
         surrogate=surrogate.detach(),
         kl=kl.detach(),
         tokens=keep.sum(),
@@ -185,11 +165,17 @@ def _check_shapes(advantages: Tensor, mask: Tensor, *tokens: Tensor) -> None:
         )
 
 
-def _check_settings(aggregation: str, rows: int, length_scale: float, bare_beta: float) -> None:
-    """Check the settings; ``bare_beta`` is the weight of a KL that has no reference."""
-    if bare_beta:
-        raise ValueError(f"beta is {bare_beta} without a reference; give ref_log_prob or beta 0")
+def _check_settings(
+    aggregation: str, num_responses: int, length_scale: float, bare_kl_coef: float
+) -> None:
+    """Check the settings; ``bare_kl_coef`` is the weight of a KL without a reference."""
+    if bare_kl_coef:
+        raise ValueError(
+            f"kl_coef is {bare_kl_coef} without a reference; give ref_log_prob or kl_coef 0"
+        )
     if aggregation not in get_args(Aggregation):
         raise ValueError(f"aggregation is {aggregation!r}; use one of {get_args(Aggregation)}")
-    if not (rows > 0 and length_scale > 0):
-        raise ValueError(f"rows is {rows}, length_scale {length_scale}; both must be above 0")
+    if not (num_responses > 0 and length_scale > 0):
+        raise ValueError(
+            f"num_responses is {num_responses}, length_scale {length_scale}; both must be above 0"
+        )

@@ -1,7 +1,11 @@
 """What a response earns: R(q, o) = 1[D(q, o) < 0.5] + judge(q, a, o), so R is 0, 1 or 2.
 
-Or, with the continuous similarity that the paper compares with (Fig. 6), 1 - D + judge.
+The continuous similarity that the paper compares with (Fig. 6) is 1 - D. A reward of one's own is
+one function from `RewardInputs` to one number for each response; it is added to R.
 """
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,22 +42,48 @@ def continuous_similarity(logits: Tensor) -> Tensor:
     return torch.sigmoid(-logits.detach().to(torch.float32))
 
 
-def total_reward(similarity: Tensor, answer: Tensor) -> Tensor:
-    """Return R = similarity + answer, the reward of Equation 2.
+@dataclass(frozen=True)
+class RewardInputs:
+    """What a registered reward sees of a step: N responses, group by group."""
 
-    Args:
-        similarity: (N,) in 0..1, from :func:`similarity_reward` or :func:`continuous_similarity`.
-        answer: (N,) of 0 and 1, from the judge.
+    questions: Sequence[str]
+    """The question's text, as the student read it."""
+    references: Sequence[str]
+    """The question's reference answer."""
+    responses: Sequence[str]
+    """The response's text, without special tokens."""
+    is_student: Sequence[bool]
+    """Whether the student sampled the response; else it is a teacher's."""
+    num_tokens: Sequence[int]
+    """The response's length in the student's tokens."""
 
-    Returns:
-        (N,) in 0..2; NaN where either part is missing (NaN).
+    def __len__(self) -> int:
+        return len(self.responses)
+
+
+Reward = Callable[[RewardInputs], Sequence[float]]
+"""A reward: one finite number for each response, in their order."""
+
+
+def compute_rewards(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict[str, Tensor]:
+    """Return each registered reward of a step's N responses, (N,) float32.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: a reward returned another number of values, or one that is not finite.
     """
-    if similarity.shape != answer.shape:
-        raise ValueError(
-            f"similarity {tuple(similarity.shape)} and answer {tuple(answer.shape)} rewards "
-            "differ in shape; give one of each for every response"
-        )
-    return similarity + answer
+    values: dict[str, Tensor] = {}
+    for name, reward in rewards.items():
+        value = torch.as_tensor(reward(inputs), dtype=torch.float32).detach().cpu()
+        if value.shape != (len(inputs),):
+            raise ValueError(
+                f"reward {name!r} returned shape {tuple(value.shape)} for {len(inputs)} responses; "
+                "return one number for each"
+            )
+        if not bool(value.isfinite().all()):
+            wrong = int((~value.isfinite()).sum())
+            raise ValueError(
+                f"reward {name!r} is NaN or infinite for {wrong} of {len(inputs)} responses; "
+                "return a finite number for each"
+            )
+        values[name] = value
+    return values

@@ -1,10 +1,10 @@
-"""The rows of one step as the trainer sees them, and the record that is kept of them."""
+"""The responses of one step as the trainer sees them, and the record that is kept of them."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,48 +14,62 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
-from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_messages
-
-
-def nested(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """StepBatch of unequal length as one jagged tensor."""
-    return torch.nested.as_nested_tensor(list(rows), layout=torch.jagged)
+from rilbench.ril.rewards import RewardInputs
+from rilbench.ril.step import StepSignal
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """All rows of a step, in the batch's order. ``N`` rows; tensors are on the CPU."""
+    """All N responses of a step, in the batch's order. Tensors are on the CPU."""
 
     keys: list[str]
-    question: list[str]
+    """TransferQueue's keys, ``{uid}_{session}_{index}``."""
+    question_id: list[str]
     source: list[str]
-    text: list[str]
+    """``student``, or the teacher's name."""
+    response: list[str]
     group: torch.Tensor
-    """(N,) int64: the same number for the rows of one question."""
-    own: torch.Tensor
+    """(N,) int64: the same number for the responses to one question."""
+    is_student: torch.Tensor
     """(N,) bool: sampled by the student."""
-    answer: torch.Tensor
+    answer_reward: torch.Tensor
     """(N,) float32: the judge's verdict, 0 or 1, simulated errors included; NaN where missing."""
     answer_reward_before_noise: torch.Tensor
     """(N,) float32: the verdict without simulated errors."""
     tokens: list[int]
+    """Length of each response."""
     finished: list[bool]
     """Whether the response ends with the end token."""
     image_tokens: list[int]
     judge_error: list[str] = field(default_factory=list)
-    """Why the judge gave no verdict, row by row; empty where it did."""
+    """Why the judge gave no verdict; "" where it did."""
+    question: list[str] = field(default_factory=list)
+    reference: list[str] = field(default_factory=list)
+    """The question's reference answer."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def reward_inputs(self) -> RewardInputs:
+        """What registered rewards see."""
+        return RewardInputs(
+            self.question, self.reference, self.response, self.is_student.tolist(), self.tokens
+        )
+
+
+def nested(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Tensors of unequal length as one jagged tensor."""
+    return torch.nested.as_nested_tensor(list(values), layout=torch.jagged)
+
 
 def session_of(key: str) -> int:
-    """The session of a key ``{uid}_{session}_{index}``: which row of its group it is."""
+    """The session of a key ``{uid}_{session}_{index}``: the response's place in its group."""
     return int(key.rsplit("_", 2)[1])
 
 
 def in_fixed_order(batch: KVBatchMeta) -> KVBatchMeta:
-    """Order rows by (data set index, session): uids and arrival order differ between runs."""
+    """Sort by (data set index, session): uids and the order of arrival differ between runs."""
     data = tq.kv_batch_get(
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_info"]
     )
@@ -66,105 +80,134 @@ def in_fixed_order(batch: KVBatchMeta) -> KVBatchMeta:
 
 
 def by_length(batch: KVBatchMeta) -> KVBatchMeta:
-    """Order rows by their number of tokens, so that a micro-batch pads little."""
+    """Sort by the number of tokens, so that a micro-batch pads little."""
     order = sorted(range(len(batch)), key=lambda i: (batch.tags[i]["seq_len"], i))
     batch.reorder(order)
     return batch
 
 
-def read_rows(batch: KVBatchMeta, tokenizer: Any, image_token: int, own_rows: int) -> StepBatch:
-    """Fetch what rewards and the record need: text, verdicts and names; no pixels."""
+def read_batch(
+    batch: KVBatchMeta, tokenizer: Any, image_token: int, num_student_responses: int
+) -> StepBatch:
+    """Fetch from TransferQueue what rewards and the record need: everything but pixels."""
     fields = ["prompts", "responses", "rm_scores", "extra_fields", "extra_info"]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
     responses = [r.tolist() for r in data["responses"].unbind()]
     prompts = [p.tolist() for p in data["prompts"].unbind()]
-    groups: dict[str, int] = {}
+    infos = [_plain(info) for info in data["extra_info"]]
+    extras = [_plain(extra) for extra in data["extra_fields"]]
+    group_numbers: dict[str, int] = {}
     uids = [key.split("_", 1)[0] for key in batch.keys]
     return StepBatch(
         keys=list(batch.keys),
-        question=[str(_plain(info)["question_id"]) for info in data["extra_info"]],
-        source=[str(_plain(extra)["source"]) for extra in data["extra_fields"]],
-        text=tokenizer.batch_decode(responses, skip_special_tokens=True),
-        group=torch.tensor([groups.setdefault(uid, len(groups)) for uid in uids]),
-        own=torch.tensor([session_of(key) < own_rows for key in batch.keys]),
-        answer=torch.stack([scores.sum() for scores in data["rm_scores"].unbind()]).float(),
+        question_id=[str(info["question_id"]) for info in infos],
+        source=[str(extra["source"]) for extra in extras],
+        response=tokenizer.batch_decode(responses, skip_special_tokens=True),
+        group=torch.tensor([group_numbers.setdefault(uid, len(group_numbers)) for uid in uids]),
+        is_student=torch.tensor([session_of(key) < num_student_responses for key in batch.keys]),
+        answer_reward=torch.stack([scores.sum() for scores in data["rm_scores"].unbind()]).float(),
         answer_reward_before_noise=torch.tensor(
-            [float(_plain(extra)["answer_reward_before_noise"]) for extra in data["extra_fields"]]
+            [float(extra["answer_reward_before_noise"]) for extra in extras]
         ),
         tokens=[len(r) for r in responses],
         finished=[bool(r) and r[-1] == tokenizer.eos_token_id for r in responses],
         image_tokens=[p.count(image_token) for p in prompts],
-        judge_error=[str(_plain(extra).get("judge_error", "")) for extra in data["extra_fields"]],
+        judge_error=[str(extra.get("judge_error", "")) for extra in extras],
+        question=[str(info["question"]) for info in infos],
+        reference=[str(extra["reference"]) for extra in extras],
     )
 
 
 def read_old_log_probs(batch: KVBatchMeta) -> list[float]:
-    """The log-probability of each row's response under the policy before the update."""
+    """Each response's log-probability under the policy before the update, summed over tokens."""
     data = tq.kv_batch_get(
         keys=batch.keys, partition_id=batch.partition_id, select_fields=["old_log_probs"]
     )
     return [tokens.sum().item() for tokens in data["old_log_probs"].unbind()]
 
 
-def discriminator_rows(tokenizer: Any, texts: Sequence[str], own: torch.Tensor) -> TensorDict:
-    """The discriminator's own rows: text only, its own prompt, label 1 for student and 0 teacher.
+def write_back(batch: KVBatchMeta, responses: StepBatch, signal: StepSignal) -> None:
+    """Hand rewards and advantages to verl, which wants them for each token.
 
-    A plain TensorDict for `train_mini_batch` and `infer_batch`; the policy's rows are untouched.
+    The reward goes on a response's last token, the advantage on every token.
     """
-    ids = []
-    for text in texts:
-        prompt = tokenizer.apply_chat_template(discriminator_messages(text), tokenize=False)
-        ids.append(torch.tensor(tokenizer.encode(prompt, add_special_tokens=False)))
-    return TensorDict(
-        {
-            "input_ids": nested(ids),
-            "position_ids": nested([torch.arange(len(i)) for i in ids]),
-            "loss_mask": nested([torch.ones_like(i) for i in ids]),
-            "label": torch.where(own, STUDENT_LABEL, TEACHER_LABEL).float(),
-            "weight": torch.ones(len(ids)),
-        },
-        batch_size=len(ids),
+
+    def on_each_token(values: torch.Tensor) -> torch.Tensor:
+        return nested(
+            [torch.full((n,), v) for n, v in zip(responses.tokens, values.tolist(), strict=True)]
+        )
+
+    scores = [torch.zeros(n) for n in responses.tokens]
+    for score, reward in zip(scores, signal.reward, strict=True):
+        score[-1] = reward
+    advantages = on_each_token(signal.learned_advantage)
+    fields = {
+        "rm_scores": nested(scores),
+        "advantages": advantages,
+        "returns": advantages,
+        "values": nested([torch.zeros(n) for n in responses.tokens]),
+        "is_student": on_each_token(responses.is_student),
+    }
+    written = tq.kv_batch_put(
+        keys=batch.keys,
+        partition_id=batch.partition_id,
+        fields=TensorDict(fields, batch_size=len(responses)),
     )
+    if batch.fields is not None:
+        # After verl's old-log-prob pass the batch lists the fields it had then, and the update
+        # reads no others: without this line it would miss these and the reference's.
+        batch.fields = written.fields
 
 
-def write_record(
+def write_rollouts(
     path: Path,
-    rows: StepBatch,
-    similarity: torch.Tensor,
-    probability: torch.Tensor,
-    advantages: torch.Tensor,
+    responses: StepBatch,
+    signal: StepSignal,
+    logits: torch.Tensor | None,
+    extra_rewards: Mapping[str, torch.Tensor],
     old_log_probs: list[float] | None,
 ) -> None:
-    """Keep every row of a step as JSON lines, so that any reward can be traced.
+    """Keep every response of a step as JSON lines, so that any reward can be traced.
 
-    ``old_log_probs`` are sums over a row's tokens, where they were computed (not at mu = 1).
+    Args:
+        path: ``rollouts/step_N.jsonl``, replaced.
+        responses: the step's.
+        signal: what they earned.
+        logits: (N,) of the discriminator, if there is one.
+        extra_rewards: registered rewards by name, (N,) each.
+        old_log_probs: of `read_old_log_probs`, where they were computed (not at mu = 1).
     """
+    probability = torch.full((len(responses),), 0.5) if logits is None else torch.sigmoid(logits)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        for i in range(len(rows)):
-            row = {
-                "question": rows.question[i],
-                "row": session_of(rows.keys[i]),
-                "source": rows.source[i],
-                "response": rows.text[i],
-                "tokens": rows.tokens[i],
-                "finished": rows.finished[i],
-                "image_tokens": rows.image_tokens[i],
-                "answer": _number(rows.answer[i].item()),
-                "answer_reward_before_noise": _number(rows.answer_reward_before_noise[i].item()),
-                "similarity": _number(similarity[i].item()),
-                "discriminator": _number(round(probability[i].item(), 6)),
-                "advantage": _number(round(advantages[i].item(), 6)),
+        for i in range(len(responses)):
+            line: dict[str, Any] = {
+                "question_id": responses.question_id[i],
+                "session": session_of(responses.keys[i]),
+                "source": responses.source[i],
+                "response": responses.response[i],
+                "tokens": responses.tokens[i],
+                "finished": responses.finished[i],
+                "image_tokens": responses.image_tokens[i],
+                "answer_reward": json_number(responses.answer_reward[i].item()),
+                "answer_reward_before_noise": json_number(
+                    responses.answer_reward_before_noise[i].item()
+                ),
+                "similarity_reward": json_number(signal.similarity_reward[i].item()),
+                "discriminator_prob": json_number(round(probability[i].item(), 6)),
+                "advantage": json_number(round(signal.learned_advantage[i].item(), 6)),
             }
-            if rows.judge_error and rows.judge_error[i]:
-                row["judge_error"] = rows.judge_error[i]
+            if extra_rewards:
+                line["extra_rewards"] = {k: v[i].item() for k, v in extra_rewards.items()}
+            if responses.judge_error and responses.judge_error[i]:
+                line["judge_error"] = responses.judge_error[i]
             if old_log_probs is not None:
-                row["old_log_prob"] = _number(old_log_probs[i])
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                line["old_log_prob"] = json_number(old_log_probs[i])
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _number(value: float) -> float | None:
-    """A JSON number; what is not finite becomes null."""
+def json_number(value: float) -> float | None:
+    """A JSON number; NaN and infinity become null."""
     return value if math.isfinite(value) else None
 
 

@@ -1,10 +1,11 @@
-"""The discriminator's side of the game: pre-training, updates by Equation 1, verdicts."""
+"""The discriminator's training: pre-training, one update a step by Equation 1, and scoring."""
 
 from __future__ import annotations
 
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,98 +16,128 @@ from tensordict.tensorclass import NonTensorData
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 
-from rilbench.train.batch import StepBatch, discriminator_rows
-from rilbench.train.losses import discriminator_step, last_logit
+from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_messages
+from rilbench.train.batch import StepBatch, nested
+from rilbench.train.losses import discriminator_loss_fn, last_logit
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.seeding import seed_of
+from rilbench.train.step_config import StepConfig
 
 
 class DiscriminatorTrainer:
-    """Drives the discriminator's worker group.
+    """Trains the discriminator and scores responses with it.
 
     Args:
         workers: verl's worker group in the critic's slot.
         tokenizer: the student's.
-        ril: the trainer's settings, see `rilbench.train.verl.config.trainer_part`.
+        step: the step's settings.
     """
 
-    def __init__(self, workers: Any, tokenizer: Any, ril: Any) -> None:
-        self.workers, self.tokenizer, self.ril = workers, tokenizer, ril
-        self.run_dir = Path(ril.run_dir)
-        workers.set_loss_fn(discriminator_step)
+    def __init__(self, workers: Any, tokenizer: Any, step: StepConfig) -> None:
+        self.workers, self.tokenizer, self.step = workers, tokenizer, step
+        self.run_dir = Path(step.run_dir)
+        workers.set_loss_fn(discriminator_loss_fn)
 
-    def begin(self) -> None:
-        """Pre-train it, or take the pre-trained one; with no steps it stays as it was built."""
+    def pretrain_or_load(self) -> None:
+        """Pre-train it, or load the pre-trained one; with 0 steps it stays as it was built."""
         folder = self.run_dir / "discriminator"
         if (folder / "done").exists():
             self.workers.load_checkpoint(str(folder / "state"))
-        elif self.ril.pretrain_steps:
+        elif self.step.pretrain_steps:
             self._pretrain(folder)
 
-    def play(self, rows: StepBatch) -> tuple[torch.Tensor, dict[str, float]]:
-        """Update on a step's rows, then judge them with what came of it.
+    def update_and_score(self, responses: StepBatch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Update on a step's responses (Equation 1), then score them with the new weights.
 
         Returns:
-            The new logits (N,), and the step's figures.
+            The new logits (N,), and the step's metrics.
         """
-        # By length, so that a micro-batch pads little.
-        order = sorted(range(len(rows)), key=lambda i: (len(rows.text[i]), i))
-        data = discriminator_rows(self.tokenizer, [rows.text[i] for i in order], rows.own[order])
-        figures = {"discriminator_weights_before": self.workers.weights_digest()[0]}
-        if self.ril.discriminator_updates:
-            figures |= self._update(data, epochs=self.ril.discriminator_updates)
-        logits = torch.empty(len(rows))
-        logits[order] = self._logits(data)
-        right = (logits >= 0) == rows.own
-        figures |= {
-            "discriminator_accuracy": right.float().mean().item(),
+        # Sorted by length, so that a micro-batch pads little.
+        order = sorted(range(len(responses)), key=lambda i: (len(responses.response[i]), i))
+        data = discriminator_batch(
+            self.tokenizer, [responses.response[i] for i in order], responses.is_student[order]
+        )
+        metrics = {"discriminator_weights_before": self.workers.weights_digest()[0]}
+        if self.step.discriminator_mu:
+            metrics |= self._update(data, epochs=self.step.discriminator_mu)
+        logits = torch.empty(len(responses))
+        logits[order] = self._score(data)
+        correct = (logits >= 0) == responses.is_student
+        metrics |= {
+            "discriminator_accuracy": correct.float().mean().item(),
             "discriminator_weights_scoring": self.workers.weights_digest()[0],
         }
-        return logits, figures
+        return logits, metrics
 
     def _update(self, data: TensorDict, epochs: int = 1) -> dict[str, float]:
-        rows = data.clone(recurse=False)
-        n = len(rows)
+        batch = data.clone(recurse=False)
+        size = len(batch)
         tu.assign_non_tensor(
-            rows, global_batch_size=n, mini_batch_size=n, epochs=epochs, seed=0, temperature=1.0
+            batch,
+            global_batch_size=size,
+            mini_batch_size=size,
+            epochs=epochs,
+            seed=0,
+            temperature=1.0,
         )
-        rows["dataloader_kwargs"] = NonTensorData({"shuffle": False})
-        output = self.workers.train_mini_batch(rows).get()
-        found = reduce_metrics(dict(tu.get(output, "metrics")))
+        batch["dataloader_kwargs"] = NonTensorData({"shuffle": False})
+        output = self.workers.train_mini_batch(batch).get()
+        reduced = reduce_metrics(dict(tu.get(output, "metrics")))
         return {
-            "discriminator_loss": float(found["loss_d"]),
-            "discriminator_accuracy_before": float(found["accuracy_before"]),
-            "discriminator_grad_norm": float(found["grad_norm"]),
+            "discriminator_loss": float(reduced["loss_d"]),
+            "discriminator_accuracy_before": float(reduced["accuracy_before"]),
+            "discriminator_grad_norm": float(reduced["grad_norm"]),
         }
 
-    def _logits(self, data: TensorDict) -> torch.Tensor:
-        rows = data.clone(recurse=False)
-        tu.assign_non_tensor(rows, compute_loss=False, temperature=1.0)
-        return last_logit(self.workers.infer_batch(rows).get()["values"])
+    def _score(self, data: TensorDict) -> torch.Tensor:
+        batch = data.clone(recurse=False)
+        tu.assign_non_tensor(batch, compute_loss=False, temperature=1.0)
+        return last_logit(self.workers.infer_batch(batch).get()["values"])
 
     def _pretrain(self, folder: Path) -> None:
-        """Equation 1 on saved responses of student and teachers, in balanced batches."""
+        """Equation 1 on saved responses of student and teachers, half and half in each batch."""
+        step_config = self.step
         log = self.run_dir / "discriminator.jsonl"
-        log.touch()  # says that pre-training has begun
+        log.touch()  # tells the waiting process that pre-training has begun
         table = pq.read_table(self.run_dir / "data" / "discriminator.parquet").to_pylist()
-        sides = {own: [r["response"] for r in table if r["own"] == own] for own in (True, False)}
-        draw = random.Random(seed_of("pretrain", self.ril.seed))
-        steps, first, last = (
-            self.ril.pretrain_steps,
-            self.ril.pretrain_lr,
-            self.ril.pretrain_final_lr,
-        )
-        half = self.ril.pretrain_batch_size // 2
-        for step in range(steps):
-            texts = draw.choices(sides[True], k=half) + draw.choices(sides[False], k=half)
-            own = torch.arange(2 * half) < half
-            rate = first + (last - first) * step / max(1, steps - 1)
-            self.workers.set_learning_rate(rate)
-            figures = self._update(discriminator_rows(self.tokenizer, texts, own))
-            check_finite(self.run_dir, f"discriminator pre-training, step {step + 1}", figures)
-            line = {"step": step + 1, "of": steps, "rate": rate, **figures}
+        student = [row["response"] for row in table if row["is_student"]]
+        teacher = [row["response"] for row in table if not row["is_student"]]
+        sampler = random.Random(seed_of("pretrain", step_config.seed))
+        half = step_config.pretrain_batch_size // 2
+        is_student = torch.arange(2 * half) < half
+        first, last = step_config.pretrain_lr, step_config.pretrain_final_lr
+        for step in range(step_config.pretrain_steps):
+            texts = sampler.choices(student, k=half) + sampler.choices(teacher, k=half)
+            lr = first + (last - first) * step / max(1, step_config.pretrain_steps - 1)
+            self.workers.set_learning_rate(lr)
+            metrics = self._update(discriminator_batch(self.tokenizer, texts, is_student))
+            check_finite(self.run_dir, f"discriminator pre-training, step {step + 1}", metrics)
+            line = {"step": step + 1, "of": step_config.pretrain_steps, "lr": lr, **metrics}
             with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         self.workers.save_checkpoint(str(folder / "state"), None, 0)
         (folder / "done").write_text("", encoding="utf-8")
+
+
+def discriminator_batch(
+    tokenizer: Any, texts: Sequence[str], is_student: torch.Tensor
+) -> TensorDict:
+    """What the discriminator reads: text alone in its own prompt, label 1 student and 0 teacher.
+
+    A plain TensorDict for `train_mini_batch` and `infer_batch`; the policy's batch is untouched.
+    """
+    ids = []
+    for text in texts:
+        prompt = tokenizer.apply_chat_template(discriminator_messages(text), tokenize=False)
+        ids.append(torch.tensor(tokenizer.encode(prompt, add_special_tokens=False)))
+    return TensorDict(
+        {
+            "input_ids": nested(ids),
+            "position_ids": nested([torch.arange(len(i)) for i in ids]),
+            "loss_mask": nested([torch.ones_like(i) for i in ids]),
+            "label": torch.where(is_student, STUDENT_LABEL, TEACHER_LABEL).float(),
+            "weight": torch.ones(len(ids)),
+        },
+        batch_size=len(ids),
+    )

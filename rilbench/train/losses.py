@@ -1,7 +1,7 @@
 """verl's loss interface on one side, the method's equations on the other.
 
 verl calls a loss for each micro-batch, adds the results up, and averages gradients over ranks;
-so each loss divides by the whole batch's rows and multiplies by the number of ranks.
+so each loss divides by the whole batch's size and multiplies by the number of ranks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.padding import no_padding_2_padding
 
 from rilbench.ril.discriminator import discriminator_accuracy, discriminator_loss
-from rilbench.ril.policy import Aggregation, policy_loss
+from rilbench.ril.methods import Aggregation
+from rilbench.ril.policy import policy_loss
 
 
 def last_logit(values: torch.Tensor) -> torch.Tensor:
-    """The logit at each row's last token: (N,) from a nested (N, j)."""
+    """The logit at each sequence's last token: (N,) from a nested (N, j)."""
     ends = values.offsets()[1:] - 1  # type: ignore[attr-defined]  # nested tensors have it
     return values.values()[ends].float()
 
@@ -27,25 +28,25 @@ def _sum(value: torch.Tensor) -> Metric:
     return Metric(value=value.detach(), aggregation=AggregationType.SUM)
 
 
-def discriminator_step(
+def discriminator_loss_fn(
     model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Equation 1 on one micro-batch of the discriminator's rows, averaged over all rows."""
+    """Equation 1 on one micro-batch of the discriminator's batch, averaged over the batch."""
     logits = last_logit(model_output["values"])
     labels, weights = data["label"], data["weight"]
-    rows = float(data["global_batch_size"])
-    loss = discriminator_loss(logits, labels, weights, rows) * data["dp_size"]
-    right = discriminator_accuracy(logits, labels, weights, rows) * data["dp_size"]
-    return loss, {"loss_d": _sum(loss), "accuracy_before": _sum(right)}
+    size = float(data["global_batch_size"])
+    loss = discriminator_loss(logits, labels, weights, size) * data["dp_size"]
+    accuracy = discriminator_accuracy(logits, labels, weights, size) * data["dp_size"]
+    return loss, {"loss_d": _sum(loss), "accuracy_before": _sum(accuracy)}
 
 
-def policy_step(
+def policy_loss_fn(
     model_output: dict[str, torch.Tensor],
     data: TensorDict,
     dp_group: Any = None,
     *,
-    clip: float,
-    beta: float,
+    clip_eps: float,
+    kl_coef: float,
     length_scale: float,
     aggregation: Aggregation,
     on_policy: bool,
@@ -57,7 +58,7 @@ def policy_step(
     The entropy is measured over the student's own tokens only, and is not part of the loss.
     """
     log_prob = no_padding_2_padding(model_output["log_probs"], data)
-    fields = ["response_mask", "advantages", "own"]
+    fields = ["response_mask", "advantages", "is_student"]
     fields += [] if on_policy else ["old_log_probs"]
     fields += ["ref_log_prob"] if "ref_log_prob" in data.keys() else []  # noqa: SIM118
     padded = data.select(*fields).to_padded_tensor()
@@ -67,22 +68,22 @@ def policy_step(
         log_prob,
         old,
         padded.get("ref_log_prob", None),
-        padded["advantages"][:, 0],  # one advantage a row, repeated over its tokens
+        padded["advantages"][:, 0],  # one for each response, repeated over its tokens
         padded["response_mask"],
-        clip=clip,
-        beta=beta,
+        clip_eps=clip_eps,
+        kl_coef=kl_coef,
         length_scale=length_scale,
-        rows=int(data["global_batch_size"]),
+        num_responses=int(data["global_batch_size"]),
         aggregation=aggregation,
     )
     entropy = no_padding_2_padding(model_output["entropy"].detach(), data)
-    own = padded["own"].bool() & padded["response_mask"].bool()
+    student_token = padded["is_student"].bool() & padded["response_mask"].bool()
     metrics = {
         "policy_loss": _sum(result.loss * ranks),
         "kl": _sum(result.kl * ranks),
         "kl_tokens": _sum(result.tokens * ranks),
-        "entropy_sum": _sum(entropy.where(own, 0.0).sum() * ranks),
-        "own_tokens": _sum(own.sum() * ranks),
+        "entropy_sum": _sum(entropy.where(student_token, 0.0).sum() * ranks),
+        "student_tokens": _sum(student_token.sum() * ranks),
         "ratio_sum": _sum(result.ratio_sum * ranks),
         "clipped": _sum(result.clipped * ranks),
         "ratio_max": Metric(value=result.ratio_max.detach(), aggregation=AggregationType.MAX),

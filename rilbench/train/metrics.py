@@ -1,37 +1,55 @@
-"""The figures of one step that ``metrics.jsonl`` keeps, from its rows."""
+"""The metrics of one step that ``metrics.jsonl`` keeps, computed from its responses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
-from rilbench.train.batch import StepBatch
+from rilbench.ril.step import StepSignal
+from rilbench.train.batch import StepBatch, json_number
 
 
-def row_figures(rows: StepBatch, similarity: torch.Tensor) -> dict[str, float]:
-    """Means over the student's and the teachers' rows: rewards, tokens, unfinished responses.
+def reward_metrics(
+    responses: StepBatch, signal: StepSignal, extra_rewards: Mapping[str, torch.Tensor]
+) -> dict[str, float]:
+    """Means over the student's and over the teachers' responses: rewards, length, unfinished.
 
-    Of the judge's verdicts the mean is over those that there are, NaN where there is none;
-    ``missing_verdicts`` counts the others.
-
-    Args:
-        rows: of the step, N of them.
-        similarity: (N,) rewards.
+    Answer rewards are averaged over the verdicts that the judge gave, NaN where it gave none;
+    ``missing_verdicts`` counts the others. ``reward`` is the mean over all judged responses.
     """
-    found: dict[str, float] = {"missing_verdicts": int(rows.answer.isnan().sum())}
-    for name, chosen in (("student", rows.own), ("teacher", ~rows.own)):
+    judged = signal.reward[~signal.answer_reward.isnan()]
+    metrics: dict[str, float] = {
+        "missing_verdicts": int(responses.answer_reward.isnan().sum()),
+        "reward": judged.mean().item(),
+    }
+    for side, chosen in (("student", responses.is_student), ("teacher", ~responses.is_student)):
         index = chosen.nonzero()[:, 0].tolist()
         if not index:
             continue
-        found |= {
-            f"answer_reward_{name}": rows.answer[chosen].nanmean().item(),
-            f"answer_reward_before_noise_{name}": rows.answer_reward_before_noise[chosen]
-            .nanmean()
-            .item(),
-            f"similarity_reward_{name}": similarity[chosen].mean().item(),
-            f"tokens_{name}": sum(rows.tokens[i] for i in index) / len(index),
-            f"unfinished_{name}": sum(not rows.finished[i] for i in index) / len(index),
+        before_noise = responses.answer_reward_before_noise[chosen].nanmean().item()
+        metrics |= {
+            f"answer_reward_{side}": responses.answer_reward[chosen].nanmean().item(),
+            f"answer_reward_before_noise_{side}": before_noise,
+            f"similarity_reward_{side}": signal.similarity_reward[chosen].mean().item(),
+            f"tokens_{side}": sum(responses.tokens[i] for i in index) / len(index),
+            f"unfinished_{side}": sum(not responses.finished[i] for i in index) / len(index),
         }
-    return found
+        for name, values in extra_rewards.items():
+            metrics[f"reward_{name}_{side}"] = values[chosen].mean().item()
+    return metrics
+
+
+def advantage_metrics(responses: StepBatch, signal: StepSignal) -> dict[str, float]:
+    """Whether groups are centred, and the share of groups that teach nothing."""
+    group_sums = torch.zeros(int(responses.group.max()) + 1).index_add_(
+        0, responses.group, signal.learned_advantage
+    )
+    return {
+        "advantage_group_sum_max": group_sums.abs().max().item(),
+        "groups_without_signal": groups_without_signal(signal.advantage, responses.group),
+    }
 
 
 def groups_without_signal(advantages: torch.Tensor, group: torch.Tensor) -> float:
@@ -48,18 +66,45 @@ def groups_without_signal(advantages: torch.Tensor, group: torch.Tensor) -> floa
     return (highest == lowest).float().mean().item()
 
 
-def token_counts(rows: StepBatch, *, teacher_rows_in_loss: bool, passes: int) -> dict[str, int]:
-    """What the step cost in tokens: sampled by the student, taken from teachers, trained on.
-
-    Args:
-        rows: of the step.
-        teacher_rows_in_loss: whether the policy learns from the teachers' rows.
-        passes: of the policy's update over the rows (mu).
-    """
-    own = sum(n for n, is_own in zip(rows.tokens, rows.own.tolist(), strict=True) if is_own)
-    saved = sum(rows.tokens) - own
+def token_metrics(responses: StepBatch, *, teachers_in_loss: bool, mu: int) -> dict[str, int]:
+    """The step's tokens: sampled by the student, taken from teachers, trained on (mu times)."""
+    sampled = sum(
+        n for n, own in zip(responses.tokens, responses.is_student.tolist(), strict=True) if own
+    )
+    from_teachers = sum(responses.tokens) - sampled
     return {
-        "sampled_tokens": own,
-        "teacher_tokens": saved,
-        "trained_tokens": passes * (own + saved * teacher_rows_in_loss),
+        "sampled_tokens": sampled,
+        "teacher_tokens": from_teachers,
+        "trained_tokens": mu * (sampled + from_teachers * teachers_in_loss),
+    }
+
+
+def policy_metrics(verl_metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The policy update's metrics, from the sums that verl added up over micro-batches and ranks.
+
+    ``entropy`` is a mean over the student's own tokens; ``kl`` is averaged as in Equation 2.
+    """
+    actor = {
+        name.removeprefix("actor/"): value
+        for name, value in verl_metrics.items()
+        if name.startswith("actor/")
+    }
+    tokens = max(1.0, float(actor.get("kl_tokens", 0.0)))
+    return {
+        "kl": float(actor["kl"]),
+        "policy_loss": float(actor["policy_loss"]),
+        "entropy": float(actor["entropy_sum"]) / max(1.0, float(actor["student_tokens"])),
+        "ratio_mean": float(actor["ratio_sum"]) / tokens,
+        "ratio_max": float(actor["ratio_max"]),
+        "clip_fraction": float(actor["clipped"]) / tokens,
+        "grad_norm": float(actor["grad_norm"]),
+        "learning_rate": float(actor["lr"]),
+    }
+
+
+def as_json(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics as JSON numbers: integers stay integers, NaN and infinity become null."""
+    return {
+        name: value if isinstance(value, int) else json_number(float(value))
+        for name, value in metrics.items()
     }

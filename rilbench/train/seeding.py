@@ -1,4 +1,4 @@
-"""Every random choice of a run, from (run seed, step, question, row) and nothing else.
+"""Every random choice of a run is seeded by (run seed, step, question, session) and nothing else.
 
 Arrival order, worker count and resumption therefore change nothing.
 """
@@ -9,52 +9,62 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import torch
+
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from the parts."""
+    """Return a 63-bit seed from the parts."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def choose_saved(
-    saved: Mapping[str, Sequence[str]], rows: int, mix: str, *parts: int | str
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators, as a new process would have them."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def sample_teacher_responses(
+    saved: Mapping[str, Sequence[str]], count: int, mix: str, *parts: int | str
 ) -> list[tuple[str, str]]:
-    """Choose the saved teacher rows of one group: ``rows`` pairs (teacher, response).
+    """Sample the teacher responses of one group: ``count`` pairs (teacher, response).
 
     Args:
         saved: each teacher's saved responses to the question.
-        rows: rows to choose: G for ``split``, G times the teachers for ``each``.
-        mix: ``split`` shares the rows among the teachers (who gets an odd one is drawn too),
-            ``each`` gives every teacher the same number.
-        parts: what the draw depends on, e.g. (run seed, step, question).
+        count: G for ``split``, G times the number of teachers for ``each``.
+        mix: ``split`` shares the group's places among the teachers (which of them gets an odd
+            place is sampled too), ``each`` gives every teacher the same number.
+        parts: what seeds the sample, e.g. (run seed, step, question).
 
     A teacher with fewer saved responses than its share gives some of them twice.
     """
-    draw = random.Random(seed_of("saved", *parts))
+    sampler = random.Random(seed_of("saved", *parts))
     teachers = sorted(saved)
     if mix == "split":
-        draw.shuffle(teachers)
-    shares = [rows // len(teachers) + (i < rows % len(teachers)) for i in range(len(teachers))]
+        sampler.shuffle(teachers)
+    shares = [count // len(teachers) + (i < count % len(teachers)) for i in range(len(teachers))]
     chosen = []
     for teacher, share in zip(teachers, shares, strict=True):
         responses = list(saved[teacher])
-        draw.shuffle(responses)
+        sampler.shuffle(responses)
         chosen += [(teacher, responses[i % len(responses)]) for i in range(share)]
     return chosen
 
 
-def simulated_verdict(
+def noisy_verdict(
     verdict: float, false_positive_rate: float, false_negative_rate: float, *parts: int | str
 ) -> float:
-    """Return the verdict of a judge that errs at known rates; 0 and 1 are wrong and right.
+    """Return an exact judge's verdict with simulated errors (Table 5e).
 
     Args:
-        verdict: of an exact judge; NaN (missing) stays.
+        verdict: 1 right, 0 wrong; NaN (missing) stays.
         false_positive_rate: share of wrong responses that are called right.
         false_negative_rate: share of right responses that are called wrong.
-        parts: what the error depends on, (run seed, question id, response): the same response to
-            the same question meets the same error at every step, as a real judge's would.
+        parts: what seeds the error, (run seed, question id, response): the same response to the
+            same question meets the same error at every step, as a real judge's would.
     """
-    rates = {0.0: false_positive_rate, 1.0: false_negative_rate}
-    drawn = random.Random(seed_of("judge", *parts)).random()
-    return 1.0 - verdict if drawn < rates.get(verdict, 0.0) else verdict
+    error_rate = {0.0: false_positive_rate, 1.0: false_negative_rate}.get(verdict, 0.0)
+    is_error = random.Random(seed_of("judge", *parts)).random() < error_rate
+    return 1.0 - verdict if is_error else verdict

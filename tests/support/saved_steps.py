@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rilbench.train.pipeline.step_checkpoint import PARTS
+from rilbench.train.step_checkpoint import PARTS
 
 
 def save_step(steps: Path, number: int, *, ranks: int = 1, discriminator: bool = True) -> Path:

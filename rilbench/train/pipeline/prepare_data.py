@@ -130,9 +130,9 @@ def prepare_data(
         )
     own = [one for one in wanted if one.plan.model == STUDENT]
     if own:
-        first_rows = [{"own": True, "response": r.response} for r in own[0].read(asked)]
+        first_rows = [{"is_student": True, "response": r.response} for r in own[0].read(asked)]
         for rows in saved.values():
-            first_rows += [{"own": False, "response": row["response"]} for row in rows]
+            first_rows += [{"is_student": False, "response": row["response"]} for row in rows]
         pq.write_table(pa.Table.from_pylist(first_rows), data / "discriminator.parquet")
     limits = pixel_limits(student.path)
     for name, part in (("train", questions), ("dev", dev)):

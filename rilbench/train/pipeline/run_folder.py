@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from rilbench.config import Recipe, read_recipe
 from rilbench.errors import UserError
 from rilbench.train.nan_guard import STOPPED
-from rilbench.train.pipeline.step_checkpoint import ranks_of, steps_in
+from rilbench.train.step_checkpoint import ranks_of, steps_in
 
 
 class View(Protocol):

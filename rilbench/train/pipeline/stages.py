@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,10 +36,9 @@ from rilbench.train.pipeline.run_folder import (
     open_run,
     stop_reason,
 )
-from rilbench.train.pipeline.session import Session
 from rilbench.train.pipeline.sft import fine_tune
 from rilbench.train.pipeline.step_time import Pace, Yardstick
-from rilbench.train.pipeline.trainer_process import Tail
+from rilbench.train.pipeline.trainer_process import Tail, Trainer, TrainerProcess
 from rilbench.train.verl.ray_devices import check_devices
 
 __all__ = [
@@ -55,7 +54,7 @@ __all__ = [
 
 
 def train(
-    run: Run, view: View, trackers: Sequence[str] = (), session: Session | None = None
+    run: Run, view: View, trackers: Sequence[str] = (), session: Trainer | None = None
 ) -> Path:
     """Run every stage that is not done yet, and return the exported checkpoint.
 
@@ -92,7 +91,7 @@ def _alone(run: Run) -> Iterator[None]:
         raise UserError(f"another process is training {run.folder}; wait for it") from error
 
 
-def _train(run: Run, view: View, trackers: Sequence[str], session: Session | None) -> Path:
+def _train(run: Run, view: View, trackers: Sequence[str], session: Trainer | None) -> Path:
     if run.finished:
         return run.checkpoint
     found = read_inputs(run)
@@ -116,13 +115,13 @@ def _train(run: Run, view: View, trackers: Sequence[str], session: Session | Non
         for text in prepare_data(run, student, wanted, found.questions, found.dev):
             view.note(text)
         log = run.folder / "logs" / "trainer.log"
-        with nullcontext(session) if session else Session(log, keep=False) as verl:
-            try:
-                with CpuMeter(lambda spent: cost.book(_stage_now(run), spent), verl.cpu_seconds):
-                    figures = _run_trainer(run, student, view, trackers, verl)
-                cost.pace(figures)
-            finally:
-                cost.count()
+        trainer = session or TrainerProcess(log)
+        try:
+            with CpuMeter(lambda spent: cost.book(_stage_now(run), spent), trainer.cpu_seconds):
+                figures = _run_trainer(run, student, view, trackers, trainer)
+            cost.pace(figures)
+        finally:
+            cost.count()
     return export(run, found.student, view)
 
 
@@ -169,7 +168,7 @@ def _pretrained(run: Run) -> bool:
 
 
 def _run_trainer(
-    run: Run, student: Checkpoint, view: View, trackers: Sequence[str], session: Session
+    run: Run, student: Checkpoint, view: View, trackers: Sequence[str], session: Trainer
 ) -> dict[str, float]:
     """Train, and return how fast it went: `Pace.figures`."""
     import yaml
@@ -193,7 +192,7 @@ def _run_trainer(
             "trackers": list(trackers),
         }
         cache = (run.folder / "judge.jsonl").resolve() if run.recipe.judge.url else None
-        loop = yaml.safe_dump(agent_loop_part(run.recipe, url, model, cache))
+        loop = yaml.safe_dump(agent_loop_part(run.recipe, run.folder, url, model, cache))
         (run.folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
         job_file = run.folder / "data" / "job.json"
         job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")

@@ -1,109 +1,111 @@
-"""The process that runs verl, seen from outside: jobs in, what it writes out."""
+"""The process that runs verl, seen from outside: a job in, the lines that it records out."""
 
 from __future__ import annotations
 
 import json
-import select
-import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Protocol
 
+from rilbench.errors import UserError
 from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seconds
+from rilbench.serving import log_end
 
-_POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2
+RECORDS = {"discriminator": "discriminator.jsonl", "ril": "metrics.jsonl"}
+"""Files of a run's folder that the trainer appends lines to, by stage."""
+
+OnLine = Callable[[str, Mapping[str, Any]], None]
+"""Called with a stage and each line that the trainer records in it."""
 
 
-class ProcessEndedError(Exception):
-    """The process went before it answered; ``status`` is its exit status."""
+class Trainer(Protocol):
+    """What trains a run: a process of its own, or the lab's warm session."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
+    def train(self, job: Path, device: str, on_line: OnLine) -> None:
+        """Train the run of a ``job.json``; raises UserError if it stops."""
+
+    def cpu_seconds(self) -> float:
+        """CPU time until now."""
 
 
 class TrainerProcess:
-    """The process that trains (`trainer_main`): takes one job after another over a socket.
+    """One run's training in a process of its own (`trainer_main`), which ends when this one does.
 
-    It ends when this process does. A job is the path of a JSON file, see `trainer_main`.
+    Args:
+        log: file for the process's output.
     """
 
-    def __init__(self, log: Path, device: str) -> None:
-        environment = {
-            **THREADS,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "PYTHONUNBUFFERED": "1",
-        }
-        if device == "cpu":
-            environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-        self.device = device
-        # Its name must be short: a socket's path has about a hundred characters at most.
-        self._folder = tempfile.TemporaryDirectory(prefix="rilbench-")
-        address = Path(self._folder.name) / "jobs"
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(address))
-        self._listener.listen(1)
-        self._connection: socket.socket | None = None
+    def __init__(self, log: Path) -> None:
+        self.log = log
         self._seconds = 0.0
-        command = [sys.executable, "-m", "rilbench.train.pipeline.trainer_main", str(address)]
-        self._guard: subprocess.Popen[bytes] = start_guarded(command, log, environment)
+        self._guard: subprocess.Popen[bytes] | None = None
 
-    @property
-    def alive(self) -> bool:
-        """Whether it can take a job."""
-        return self._guard.poll() is None
-
-    def do(self, job: Path, watch: Callable[[], None]) -> dict[str, Any]:
-        """Do one job and return the reply, calling ``watch`` several times a second meanwhile.
+    def train(self, job: Path, device: str, on_line: OnLine) -> None:
+        """Train the run of a ``job.json``, passing on each line that the trainer records.
 
         Raises:
-            ProcessEndedError: the process went first.
+            UserError: the training stopped.
         """
-        received = b""
+        folder = Path(json.loads(job.read_text(encoding="utf-8"))["run_dir"])
+        watch = watcher(folder, on_line)
+        outcome = job.with_name("outcome.json")
+        outcome.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "rilbench.train.pipeline.trainer_main", str(job)]
+        self._guard = start_guarded(command, self.log, trainer_environment(device))
         try:
-            connection = self._connect()
-            connection.sendall(f"{job}\n".encode())
-            while not received.endswith(b"\n"):
-                if select.select([connection], [], [], _POLL_SECONDS)[0]:
-                    received += connection.recv(65536) or self._ended()
+            while self._guard.poll() is None:
                 watch()
-        except ConnectionError as error:
-            raise ProcessEndedError(self._guard.wait()) from error
-        reply: dict[str, Any] = json.loads(received)
-        return reply
-
-    def _connect(self) -> socket.socket:
-        """The connection, once the process has imported what it needs to open it."""
-        while self._connection is None:
-            if select.select([self._listener], [], [], _POLL_SECONDS)[0]:
-                self._connection = self._listener.accept()[0]
-            elif not self.alive:
-                self._ended()
-        return self._connection
-
-    @staticmethod
-    def _ended() -> NoReturn:
-        raise ConnectionError("the process ended")
+                self.cpu_seconds()
+                time.sleep(POLL_SECONDS)
+        finally:
+            stop_group(self._guard)
+        watch()
+        if outcome.exists():
+            reason = json.loads(outcome.read_text(encoding="utf-8"))["error"]
+        else:
+            reason = f"(status {self._guard.returncode}): {log_end(self.log)}"
+        raise_if_stopped(reason)
 
     def cpu_seconds(self) -> float:
         """CPU time (user and system) of the process and all that it started, until now.
 
-        Of a descendant that ended, what its parent waited for counts; the rest is not known.
+        A descendant that ended counts if its parent waited for it.
         """
-        self._seconds = max(self._seconds, tree_cpu_seconds(self._guard.pid))
+        if self._guard is not None:
+            self._seconds = max(self._seconds, tree_cpu_seconds(self._guard.pid))
         return self._seconds
 
-    def close(self) -> None:
-        """End it and all that it started."""
-        self.cpu_seconds()
-        if self._connection is not None:
-            self._connection.close()
-        self._listener.close()
-        stop_group(self._guard)
-        self._folder.cleanup()
+
+def trainer_environment(device: str) -> dict[str, str]:
+    """Environment variables of a process that trains."""
+    environment = {**THREADS, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    if device == "cpu":
+        environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+    return environment
+
+
+def watcher(folder: Path, on_line: OnLine) -> Callable[[], None]:
+    """Return a function that passes on the lines recorded in a run's folder since its last call."""
+    tails = {stage: Tail(folder / name) for stage, name in RECORDS.items()}
+
+    def watch() -> None:
+        for stage, tail in tails.items():
+            for line in tail.new_lines():
+                on_line(stage, line)
+
+    return watch
+
+
+def raise_if_stopped(reason: str) -> None:
+    """Raise the user's error for a training that stopped; "" is a training that finished."""
+    if reason:
+        raise UserError(
+            f"the training stopped {reason}; fix the cause, then continue with --resume"
+        )
 
 
 class Tail:
@@ -114,10 +116,10 @@ class Tail:
         self.offset = path.stat().st_size if path.exists() else 0
 
     def new_lines(self) -> list[dict[str, Any]]:
-        """The lines that were completed since the last call."""
+        """Return the lines that were completed since the last call."""
         if not self.path.exists():
             return []
-        if self.path.stat().st_size < self.offset:  # written anew
+        if self.path.stat().st_size < self.offset:  # the file was replaced
             self.offset = 0
         with self.path.open("rb") as file:
             file.seek(self.offset)

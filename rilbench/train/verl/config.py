@@ -12,11 +12,12 @@ from typing import Any
 
 from rilbench.config import Recipe
 from rilbench.errors import UserError
+from rilbench.train.step_config import StepConfig
 
 FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
 """Mixed precision that is none: verl computes in bf16 by default, even where weights are fp32."""
 
-LAYOUTS = "pkg://rilbench.train.layouts"
+LAYOUTS = "pkg://rilbench.train.verl.model_families"
 STUDENT_MODEL = "rilbench.train.verl.model_families.StudentModel"
 """Our classes in the place of verl's, for students whose processor verl does not know."""
 
@@ -270,7 +271,7 @@ def compose(recipe: Recipe, run_dir: Path, model: str, **options: Any) -> Any:
             reason = str(error).splitlines()[0]
             raise UserError(f"verl refuses the recipe: {reason}") from error
     with open_dict(config):
-        config.ril = OmegaConf.create(trainer_part(recipe, run_dir))
+        config.ril = OmegaConf.create(StepConfig.from_recipe(recipe, run_dir).as_dict())
     return config
 
 
@@ -305,54 +306,16 @@ def validate(config: Any) -> None:
         raise UserError(f"verl refuses the recipe: {reason}") from error
 
 
-def trainer_part(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
-    """What `RILTrainer` reads under ``config.ril``."""
-    length = recipe.policy.length_scale or recipe.data.max_response_tokens
-    return {
-        "run_dir": str(run_dir),
-        "method": recipe.method,
-        "seed": recipe.seed,
-        "own_rows": recipe.num_student_responses,
-        "continuous_similarity": recipe.reward.similarity == "continuous",
-        "max_missing": recipe.judge.max_missing,
-        "teacher_rows_in_loss": recipe.policy.teachers_in_loss,
-        "clip": recipe.policy.clip_eps,
-        "beta": recipe.policy.kl_coef,
-        "length_scale": float(length),
-        "discriminator_updates": recipe.discriminator.mu,
-        "pretrain_steps": recipe.discriminator.pretrain_steps,
-        "pretrain_batch_size": recipe.discriminator.pretrain_batch_size,
-        "pretrain_lr": recipe.discriminator.pretrain_lr,
-        "pretrain_final_lr": recipe.discriminator.pretrain_final_lr,
-        "keep": recipe.schedule.keep,
-        "export": recipe.schedule.export,
-    }
-
-
 def agent_loop_part(
-    recipe: Recipe, judge_url: str, judge_model: str, judge_cache: Path | None
+    recipe: Recipe, run_dir: Path, judge_url: str, judge_model: str, judge_cache: Path | None
 ) -> list[dict[str, Any]]:
-    """verl's agent loop file: our group of sampled and saved rows, and who judges them.
+    """verl's agent loop file: our group of sampled and saved responses, and who judges them.
 
     ``judge_cache`` keeps the verdicts; None where asking again costs nothing.
     """
+    step = StepConfig.from_recipe(recipe, run_dir, judge_url, judge_model, judge_cache)
     return [
-        {
-            "name": "ril",
-            "_target_": "rilbench.train.rollout.RILAgentLoop",
-            "ril": {
-                "seed": recipe.seed,
-                "own_rows": recipe.num_student_responses,
-                "teacher_rows": recipe.num_teacher_responses,
-                "mix": recipe.teachers.mix,
-                "repetition_penalty": recipe.sampling.repetition_penalty,
-                "judge_url": judge_url,
-                "judge_model": judge_model,
-                "judge_cache": str(judge_cache or ""),
-                "false_positive_rate": recipe.judge.false_positive_rate,
-                "false_negative_rate": recipe.judge.false_negative_rate,
-            },
-        }
+        {"name": "ril", "_target_": "rilbench.train.rollout.RILAgentLoop", "ril": step.as_dict()}
     ]
 
 

@@ -38,10 +38,10 @@ the batch, and with it every rounding, the same in every run.
 
 
 class SeededSampling(LogitsProcessor):  # type: ignore[misc]
-    """Turn greedy decoding into sampling by the Gumbel-max trick, one generator for each row.
+    """Turn greedy decoding into sampling by the Gumbel-max trick, one generator for each sequence.
 
-    argmax(logits + Gumbel noise) is a sample of softmax(logits); a row's noise comes from its own
-    seed, so it does not depend on the other rows of its batch.
+    argmax(logits + Gumbel noise) is a sample of softmax(logits); its noise comes from its own
+    seed, so it does not depend on the other sequences of its batch.
     """
 
     def __init__(self, seeds: list[int]) -> None:
@@ -95,18 +95,10 @@ class TransformersServer:
         self.waiting: list[_Request] = []
         self.arrived = asyncio.Event()
         self.loop_task: asyncio.Task[None] | None = None
-        self._load(config, model_config)
+        self.load(config, model_config)
 
-    async def reconfigure(self, config: Any, model_config: Any) -> None:
-        """Serve another run; requests that still wait are dropped."""
-        if self.loop_task is not None:
-            self.loop_task.cancel()
-        for request in self.waiting:
-            request.answer.cancel()
-        self.waiting, self.loop_task = [], None
-        self._load(config, model_config)
-
-    def _load(self, config: Any, model_config: Any) -> None:
+    def load(self, config: Any, model_config: Any) -> None:
+        """Load the run's model."""
         self.config = config
         self.model_config = omega_conf_to_dataclass(model_config)
         self.model = AutoModelForImageTextToText.from_pretrained(
@@ -235,21 +227,17 @@ class TransformersServer:
 class TransformersReplica(RolloutReplica):  # type: ignore[misc]
     """verl's handle on one `TransformersServer`."""
 
+    server_class: type[TransformersServer] = TransformersServer
+
     async def launch_servers(self) -> None:
         """Start the server's actor."""
         server = (
-            ray.remote(TransformersServer)
+            ray.remote(self.server_class)
             .options(name=_server_name(self.replica_rank), max_concurrency=1000, num_cpus=0)
             .remote(self.config, self.model_config)
         )
         self.servers, self._server_handle = [server], server
         self._server_address = f"{CPU_ROLLOUT}:{self.replica_rank}"
-
-    def reconfigure(self, config: Any, model_config: Any) -> list[Any]:
-        """Give the server another run's configuration; returns what to wait for."""
-        self.config = omega_conf_to_dataclass(config)
-        self.model_config = model_config
-        return [self._server_handle.reconfigure.remote(self.config, model_config)]
 
 
 class WeightSender(BaseRollout):  # type: ignore[misc]

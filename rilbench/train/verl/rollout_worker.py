@@ -1,4 +1,4 @@
-"""verl's agent loop worker with less work for each row, which can begin anew."""
+"""verl's agent loop worker that prepares the pictures of a question once."""
 
 from __future__ import annotations
 
@@ -13,26 +13,21 @@ from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
 from rilbench.train.rollout import RILAgentLoop
+from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope, picture_inputs
 
 _QUESTIONS_KEPT = 256
 
 
-class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc]
+class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc]
     """One of the processes that run agent loops."""
 
     def __init__(self, *arguments: Any) -> None:
         # Needed although it adds little: Ray sends inherited methods by value, where super() fails.
         super().__init__(*arguments)
         (loop,) = OmegaConf.load(self.rollout_config.agent.agent_loop_config_path)
-        self.ril: dict[str, Any] = OmegaConf.to_container(loop.ril)
+        self.step_config = StepConfig.parse(OmegaConf.to_container(loop.ril))
         self.prepared: OrderedDict[int, tuple[Any, dict[str, torch.Tensor]]] = OrderedDict()
-
-    async def reconfigure(self, *arguments: Any) -> None:
-        """Drop what is under way and take another run's configuration."""
-        for task in self.background_tasks:
-            task.cancel()
-        AgentLoopWorker.__init__(self, *arguments)
 
     async def _run_agent_loop(
         self,
@@ -41,9 +36,9 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[mi
         *,
         agent_name: str,
         trace: bool = True,
-        **row: Any,
+        **question: Any,
     ) -> Any:
-        """As verl's, for our agent loop. verl's has Hydra copy the configuration for each row."""
+        """As verl's, for our agent loop; verl's copies the configuration for each response."""
         loop = RILAgentLoop(
             trainer_config=DictConfigWrap(self.config),
             server_manager=self.llm_client,
@@ -53,15 +48,15 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[mi
             dataset_cls=self.dataset_cls,
             data_config=DictConfigWrap(self.config.data),
             tools=ToolListWrap(self.tools),
-            ril=self.ril,
+            step_config=self.step_config,
         )
-        output = await loop.run(sampling_params, **row)
-        return await self._agent_loop_postprocess(output, trajectory["validate"], **row)
+        output = await loop.run(sampling_params, **question)
+        return await self._agent_loop_postprocess(output, trajectory["validate"], **question)
 
     def _compute_multi_modal_inputs(
         self, output: Any, input_ids: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """verl prepares the pictures for each row; the rows of a question share theirs."""
+        """verl prepares pictures for each response; here the responses to a question share them."""
         media = output.multi_modal_data or {}
         pictures = media.get("images")
         if not pictures or any(value for name, value in media.items() if name != "images"):
@@ -79,14 +74,11 @@ class AgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[mi
         return dict(self.prepared[key][1])
 
 
-class AgentLoops(AgentLoopManagerTQ):  # type: ignore[misc]
-    """verl's manager of those workers."""
+class RolloutManager(AgentLoopManagerTQ):  # type: ignore[misc]
+    """verl's manager of the rollout workers."""
+
+    worker_class: type[RolloutWorker] = RolloutWorker
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.agent_loop_workers_class = ray.remote(AgentLoopWorker)
-
-    def reconfigure(self, *arguments: Any) -> None:
-        """Take another run's configuration."""
-        AgentLoops.__init__(self, *arguments)
-        ray.get([worker.reconfigure.remote(*arguments) for worker in self.agent_loop_workers])
+        self.agent_loop_workers_class = ray.remote(self.worker_class)

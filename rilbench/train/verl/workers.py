@@ -7,7 +7,6 @@ devices) and of the policy on a CPU.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 from typing import Any
 
@@ -82,13 +81,6 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         super().__init__(config, role, **more)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
-    def reconfigure(self, config: Any, role: str) -> None:
-        """Become the worker of another run, as if newly constructed; `init_model` follows."""
-        self.actor = self.ref = self.rollout = self.checkpoint_engine = None
-        gc.collect()
-        PolicyWorker.__init__(self, config, role)
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def init_model(self) -> None:
         """Load the models of this rank."""
         if get_device_name() == "cpu":
@@ -109,13 +101,6 @@ class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
         start_process_group()
         # verl names this slot value_model; its other settings stay.
         super().__init__(dataclasses.replace(config, model_type="discriminator"))
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
-    def reconfigure(self, config: Any) -> None:
-        """Become the worker of another run, as if newly constructed; `reset` follows."""
-        self.engine: Any = None
-        gc.collect()
-        DiscriminatorWorker.__init__(self, config)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def set_learning_rate(self, rate: float) -> None:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 from fake_judge import fake_judge, says
+from rilbench.train.pipeline.session import Session
 from safetensors.torch import load_file
 
 from rilbench.config import load_recipe
@@ -18,7 +19,6 @@ from rilbench.data.question_files import read_questions, write_questions
 from rilbench.errors import UserError
 from rilbench.paths import locate
 from rilbench.train.pipeline import stages as stages
-from rilbench.train.pipeline.session import Session
 
 FIGURES = (
     "policy_loss",

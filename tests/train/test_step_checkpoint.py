@@ -9,7 +9,7 @@ from saved_steps import save_step
 from rilbench.config import load_recipe
 from rilbench.errors import UserError
 from rilbench.train.pipeline.run_folder import Run, last_step, open_run
-from rilbench.train.pipeline.step_checkpoint import missing_part, ranks_of, steps_in
+from rilbench.train.step_checkpoint import missing_part, ranks_of, steps_in
 
 
 def files_of(step):

@@ -1,0 +1,67 @@
+"""Registered rewards: functions of the user's that a recipe names in ``reward.extra``.
+
+A name is an entry point of an installed package (group ``rilbench.rewards``), or a function in a
+file: ``brevity.py:brevity``. `rilbench.ril.rewards.Reward` is what the function must look like.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rilbench.errors import UserError
+from rilbench.plugins import load_plugins
+from rilbench.ril.rewards import Reward
+
+
+def load_rewards(names: Iterable[str]) -> dict[str, Reward]:
+    """Return the functions of ``reward.extra``, by the name that metrics and rollouts use.
+
+    Raises:
+        UserError: a name is unknown or given twice, or its function cannot be loaded.
+    """
+    names = list(names)
+    rewards: dict[str, Reward] = {}
+    plugins = load_plugins("rilbench.rewards") if names else {}
+    for name in names:
+        file, separator, function = name.rpartition(":")
+        short = function if separator else name
+        if short in rewards:
+            raise UserError(f"reward.extra names {short!r} twice; leave one out")
+        if separator:
+            rewards[short] = _from_file(Path(file), function)
+        elif name in plugins:
+            rewards[short] = _callable(plugins[name], name)
+        else:
+            known = f"; installed: {', '.join(sorted(plugins))}" if plugins else ""
+            raise UserError(
+                f"reward.extra: there is no reward {name!r}{known}; name a function in a file as "
+                f"FILE.py:FUNCTION"
+            )
+    return rewards
+
+
+def _from_file(path: Path, function: str) -> Reward:
+    if not path.is_file():
+        raise UserError(f"reward.extra: there is no file {path}; give its path from here")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a file of the user's may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"reward.extra: {path} cannot be imported ({reason}); fix it") from error
+    if not hasattr(module, function):
+        raise UserError(f"reward.extra: {path} has no function {function!r}")
+    return _callable(getattr(module, function), f"{path}:{function}")
+
+
+def _callable(reward: Any, name: str) -> Reward:
+    if not callable(reward):
+        raise UserError(f"reward.extra: {name} is not a function; see rilbench.ril.rewards.Reward")
+    function: Reward = reward
+    return function
