@@ -88,7 +88,7 @@ def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
         ref = log_prob.detach() - 0.01
         loss = policy_loss(
             *(log_prob, None, ref, advantages, mask),
-            **{"clip": 0.2, "beta": 0.01, "length_scale": response, "rows": rows},
+            **{"clip_eps": 0.2, "kl_coef": 0.01, "length_scale": response, "num_responses": rows},
         ).loss
         loss.backward()
         return loss.detach()

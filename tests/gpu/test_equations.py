@@ -44,7 +44,7 @@ def batch(seed, rows=16, tokens=512):
 @pytest.mark.parametrize("seed", range(3))
 def test_equation_2_and_its_gradient(seed, aggregation, dtype):
     given = there(*batch(seed), dtype=dtype)
-    settings = {"clip": 0.2, "beta": 0.01, "length_scale": 512, "rows": 16}
+    settings = {"clip_eps": 0.2, "kl_coef": 0.01, "length_scale": 512, "num_responses": 16}
     found = []
     for inputs in (given, exact(*given)):
         inputs[0].requires_grad_()
@@ -54,7 +54,7 @@ def test_equation_2_and_its_gradient(seed, aggregation, dtype):
     (got, gradient), (wanted, reference) = found
     # Computed in float32 whatever comes in: only the gradient is rounded back to the input's type.
     assert got.loss.dtype == torch.float32
-    for name in ("loss", "surrogate", "kl", "ratio_mean"):
+    for name in ("loss", "surrogate", "kl", "ratio_sum"):
         value, truth = (float(getattr(each, name).detach()) for each in (got, wanted))
         assert value == pytest.approx(truth, rel=1e-4, abs=1e-6), name
     assert int(got.tokens) == int(wanted.tokens)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.ril.rewards import continuous_similarity, similarity_reward, total_reward
+from rilbench.ril.rewards import similarity_reward
 
 
 @given(st.lists(st.floats(-30, 30, width=32), max_size=20))
@@ -32,27 +32,3 @@ def test_extreme_and_broken_logits():
 
 def test_similarity_has_no_gradient():
     assert not similarity_reward(torch.randn(3, requires_grad=True)).requires_grad
-
-
-def test_total_is_the_sum():
-    total = total_reward(torch.tensor([0.0, 1, 0, 1, 1]), torch.tensor([0.0, 0, 1, 1, torch.nan]))
-    assert total[:4].tolist() == [0.0, 1.0, 1.0, 2.0]
-    assert total[4].isnan()
-
-
-def test_total_refuses_shapes_that_would_broadcast():
-    with pytest.raises(ValueError, match="differ in shape"):
-        total_reward(torch.zeros(3), torch.zeros(3, 1))
-
-
-@given(st.lists(st.floats(-80, 80, width=32), max_size=20))
-def test_continuous_similarity_is_one_minus_d(logits):
-    # 1 - sigmoid(z) = 1 / (1 + exp(z)), which float64 gets right down to 1e-35.
-    got = continuous_similarity(torch.tensor(logits, dtype=torch.float32))
-    assert got.dtype == torch.float32
-    assert got.tolist() == pytest.approx([1 / (1 + math.exp(z)) for z in logits], rel=1e-5)
-
-
-def test_continuous_similarity_of_broken_logits_and_no_gradient():
-    assert continuous_similarity(torch.tensor([torch.nan])).isnan().all()
-    assert not continuous_similarity(torch.randn(3, requires_grad=True)).requires_grad

@@ -27,9 +27,10 @@ from rilbench.train.batch import nested
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import open_run
 from rilbench.train.rollout import RILAgentLoop
+from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.config import agent_loop_part, compose
-from rilbench.train.verl.model_families import Questions, StudentModel, has_mrope
-from rilbench.train.verl.rollout_worker import AgentLoopWorker
+from rilbench.train.verl.model_families import RLDataset, StudentModel, has_mrope
+from rilbench.train.verl.rollout_worker import RolloutWorker
 from rilbench.train.verl.workers import PolicyWorker
 
 
@@ -40,7 +41,9 @@ def configuration(model):
     settings.append(f"student.model={model}")
     run = open_run(Path("run"), load_recipe("both", "nano", "dr-grpo", settings), resume=False)
     prepare_data(run, inspect_checkpoint(model), [], questions, questions)
-    loop = yaml.safe_dump(agent_loop_part(run.recipe, "http://127.0.0.1:1/v1", "", None))
+    loop = yaml.safe_dump(
+        agent_loop_part(run.recipe, run.folder, "http://127.0.0.1:1/v1", "", None)
+    )
     (run.folder / "data" / "agent_loop.yaml").write_text(loop)
     config = compose(run.recipe, run.folder.resolve(), str(model), resume_from=None)
     OmegaConf.resolve(config)
@@ -49,20 +52,21 @@ def configuration(model):
 
 def loop_worker(config):
     """An agent loop worker without the queue of its rows, which would start Ray."""
-    worker = AgentLoopWorker.__new__(AgentLoopWorker)
+    worker = RolloutWorker.__new__(RolloutWorker)
     VerlWorker.__init__(worker, config, None, None, None)
     (loop,) = OmegaConf.load(worker.rollout_config.agent.agent_loop_config_path)
-    worker.ril, worker.prepared = OmegaConf.to_container(loop.ril), OrderedDict()
+    worker.step_config = StepConfig.parse(OmegaConf.to_container(loop.ril))
+    worker.prepared = OrderedDict()
     return worker
 
 
 async def make_rows(config, questions, blank):
-    """The rows as `AgentLoopWorker` hands them on, the questions' answers for responses."""
+    """The rows as `RolloutWorker` hands them on, the questions' answers for responses."""
     worker = loop_worker(config)
     assert isinstance(worker.model_config, StudentModel)
     with open_dict(config):  # as the trainer does
         config.data.pictures_as_they_are = not has_mrope(worker.processor)
-    data = Questions(config.data.train_files, worker.tokenizer, config.data, worker.processor)
+    data = RLDataset(config.data.train_files, worker.tokenizer, config.data, worker.processor)
     assert len(data) == len(questions)
     rows = []
     for question, row in zip(questions, data, strict=True):
@@ -72,12 +76,12 @@ async def make_rows(config, questions, blank):
             tokenizer=worker.tokenizer,
             processor=worker.processor,
             hf_model_type=worker.hf_model_type,
-            dataset_cls=Questions,
+            dataset_cls=RLDataset,
             data_config=DictConfigWrap(config.data),
-            ril=worker.ril,
+            step_config=worker.step_config,
         )
-        loop.prompt, loop.response_length = question.id, 48
-        output = await loop._saved_row("72b", question.answer, 1, row["raw_prompt"])
+        loop.uid, loop.response_length = question.id, 48
+        output = await loop._saved_response("72b", question.answer, 1, row["raw_prompt"])
         if blank:
             shown = output.multi_modal_data["images"]
             output.multi_modal_data["images"] = [i.point(lambda _: 0) for i in shown]

@@ -141,23 +141,25 @@ def test_the_step_is_algorithm_2(run):
     for step, rows in rows_by_step(folder):
         groups = defaultdict(list)
         for row in rows:
-            groups[row["question"]].append(row)
+            groups[row["question_id"]].append(row)
         assert len(groups) == QUESTIONS
         for group in groups.values():
             own = [row for row in group if row["source"] == "student"]
             saved = [row for row in group if row["source"] in ("72b", "78b")]
             assert len(own) == len(saved) == G
             assert {row["source"] for row in saved} == {"72b", "78b"}
-            assert sorted(row["row"] for row in group) == list(range(2 * G))
-            rewards = [row["similarity"] + row["answer"] for row in group]
+            assert sorted(row["session"] for row in group) == list(range(2 * G))
+            rewards = [row["similarity_reward"] + row["answer_reward"] for row in group]
             mean = sum(rewards) / len(rewards)
             for row, reward in zip(group, rewards, strict=True):
                 assert row["advantage"] == pytest.approx(reward - mean, abs=1e-6)
             assert sum(row["advantage"] for row in group) == pytest.approx(0, abs=1e-5)
         for row in rows:
-            assert row["similarity"] == float(row["discriminator"] < 0.5)
-            assert row["answer"] in (0, 1)
-            assert row["image_tokens"] == cells[row["question"]], "a token for each 28 x 28 pixels"
+            assert row["similarity_reward"] == float(row["discriminator_prob"] < 0.5)
+            assert row["answer_reward"] in (0, 1)
+            assert row["image_tokens"] == cells[row["question_id"]], (
+                "a token for each 28 x 28 pixels"
+            )
             responses["student" if row["source"] == "student" else "teacher"].add(row["response"])
         figures = metrics(folder)[step - 1]
         assert figures["ratio_mean"] == figures["ratio_max"] == 1.0
@@ -176,7 +178,7 @@ def test_saved_rows_are_the_collections(run):
         table = pq.read_table(folder / "runs" / "short" / "collection" / f"{teacher}.parquet")
         saved = {(r["question_id"], r["response"]) for r in table.to_pylist()}
         for _, rows in rows_by_step(folder):
-            used = {(r["question"], r["response"]) for r in rows if r["source"] == teacher}
+            used = {(r["question_id"], r["response"]) for r in rows if r["source"] == teacher}
             assert used <= saved
 
 

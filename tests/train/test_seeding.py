@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.train.seeding import choose_saved, seed_of, simulated_verdict
+from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
 
 SAVED = {"72b": ["a", "b", "c", "d"], "78b": ["e", "f", "g", "h"]}
 
@@ -17,25 +17,29 @@ def test_seeds_depend_on_every_part_and_on_nothing_else():
 
 
 def test_split_shares_the_rows_between_teachers():
-    rows = choose_saved(SAVED, 4, "split", 0, 1, "q")
+    rows = sample_teacher_responses(SAVED, 4, "split", 0, 1, "q")
     assert Counter(teacher for teacher, _ in rows) == {"72b": 2, "78b": 2}
     assert all(response in SAVED[teacher] for teacher, response in rows)
     assert len(set(rows)) == 4, "no response twice while there are enough"
 
 
 def test_each_gives_every_teacher_a_group():
-    rows = choose_saved(SAVED, 8, "each", 0, 1, "q")
+    rows = sample_teacher_responses(SAVED, 8, "each", 0, 1, "q")
     assert Counter(teacher for teacher, _ in rows) == {"72b": 4, "78b": 4}
 
 
 def test_steps_see_different_responses():
-    seen = {r for step in range(30) for r in choose_saved(SAVED, 4, "split", 0, step, "q")}
+    seen = {
+        r for step in range(30) for r in sample_teacher_responses(SAVED, 4, "split", 0, step, "q")
+    }
     assert len(seen) == 8
 
 
 def test_odd_rows_do_not_always_favour_one_teacher():
     extra = Counter(
-        Counter(t for t, _ in choose_saved(SAVED, 3, "split", 0, step, "q")).most_common(1)[0][0]
+        Counter(
+            t for t, _ in sample_teacher_responses(SAVED, 3, "split", 0, step, "q")
+        ).most_common(1)[0][0]
         for step in range(60)
     )
     assert min(extra.values()) > 10
@@ -46,7 +50,7 @@ def test_odd_rows_do_not_always_favour_one_teacher():
     st.integers(1, 9),
 )
 def test_always_as_many_rows_as_asked_for(saved, rows):
-    chosen = choose_saved(saved, rows, "split", 0)
+    chosen = sample_teacher_responses(saved, rows, "split", 0)
     assert len(chosen) == rows
     assert all(response in saved[teacher] for teacher, response in chosen)
 
@@ -54,14 +58,14 @@ def test_always_as_many_rows_as_asked_for(saved, rows):
 def test_a_simulated_judge_errs_at_its_rates_and_the_same_way_again():
     texts = [f"response {i}" for i in range(4000)]
     for verdict, rate in ((0.0, 0.3), (1.0, 0.1)):
-        given = [simulated_verdict(verdict, 0.3, 0.1, 5, "q", text) for text in texts]
+        given = [noisy_verdict(verdict, 0.3, 0.1, 5, "q", text) for text in texts]
         assert sum(v != verdict for v in given) / len(given) == pytest.approx(rate, abs=0.03)
-        assert given == [simulated_verdict(verdict, 0.3, 0.1, 5, "q", text) for text in texts]
-        assert given != [simulated_verdict(verdict, 0.3, 0.1, 6, "q", text) for text in texts]
-        assert given != [simulated_verdict(verdict, 0.3, 0.1, 5, "r", text) for text in texts]
+        assert given == [noisy_verdict(verdict, 0.3, 0.1, 5, "q", text) for text in texts]
+        assert given != [noisy_verdict(verdict, 0.3, 0.1, 6, "q", text) for text in texts]
+        assert given != [noisy_verdict(verdict, 0.3, 0.1, 5, "r", text) for text in texts]
 
 
 def test_an_exact_judge_never_errs_and_a_missing_verdict_stays_missing():
-    assert [simulated_verdict(v, 0.0, 0.0, i) for i in range(99) for v in (0.0, 1.0)] == [0, 1] * 99
-    assert math.isnan(simulated_verdict(math.nan, 1.0, 0.0, 1))
-    assert (simulated_verdict(0.0, 1.0, 0.0, 1), simulated_verdict(1.0, 0.0, 1.0, 1)) == (1, 0)
+    assert [noisy_verdict(v, 0.0, 0.0, i) for i in range(99) for v in (0.0, 1.0)] == [0, 1] * 99
+    assert math.isnan(noisy_verdict(math.nan, 1.0, 0.0, 1))
+    assert (noisy_verdict(0.0, 1.0, 0.0, 1), noisy_verdict(1.0, 0.0, 1.0, 1)) == (1, 0)

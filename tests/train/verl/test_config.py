@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
+from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.config import (
     agent_loop_part,
     compose,
     micro_batch,
     overrides,
-    trainer_part,
 )
 
 RUN = Path("runs/r")
@@ -32,7 +32,7 @@ def test_verl_composes_the_nano_recipe_with_our_values(method):
     assert config.critic.enable == (method in ("ril", "imitation"))
     assert config.algorithm.rollout_correction.bypass_mode is False
     mixes = method in ("ril", "imitation", "teacher-rows")
-    assert config.ril.own_rows == (4 if mixes else 8)
+    assert config.ril.num_student_responses == (4 if mixes else 8)
     assert config.actor_rollout_ref.actor.calculate_entropy is True
     assert config.trainer.resume_mode == "disable"
 
@@ -60,8 +60,8 @@ def test_remote_code_and_bypass_mode_are_off():
 
 
 def test_length_scale_is_the_longest_response_unless_given():
-    assert trainer_part(load_recipe("both"), RUN)["length_scale"] == 2048.0
-    assert trainer_part(load_recipe("both", "nano"), RUN)["length_scale"] == 20.0
+    assert StepConfig.from_recipe(load_recipe("both"), RUN).length_scale == 2048.0
+    assert StepConfig.from_recipe(load_recipe("both", "nano"), RUN).length_scale == 20.0
 
 
 @given(st.integers(1, 300), st.integers(1, 600), st.integers(1, 600))
@@ -73,7 +73,7 @@ def test_micro_batches_divide_every_batch(wanted, first, second):
 
 def test_rows_that_do_not_divide_among_devices_are_refused():
     recipe = load_recipe("both", "nano", overrides=["hardware.devices=5"])
-    with pytest.raises(UserError, match=r"schedule\.questions"):
+    with pytest.raises(UserError, match=r"schedule\.prompts_per_step"):
         overrides(recipe, RUN, "m", resume_from=None)
 
 
@@ -86,11 +86,13 @@ def test_settings_of_the_ablations_reach_trainer_and_agent_loop():
             *("judge.false_positive_rate=0.2", "judge.false_negative_rate=0.1"),
         ],
     )
-    trainer, plain = trainer_part(changed, RUN), trainer_part(load_recipe("both", "nano"), RUN)
-    assert (trainer["continuous_similarity"], trainer["teacher_rows_in_loss"]) == (True, False)
-    assert (plain["continuous_similarity"], plain["teacher_rows_in_loss"]) == (False, True)
-    loop = agent_loop_part(changed, "u", "m", None)[0]["ril"]
-    assert (loop["false_positive_rate"], loop["false_negative_rate"]) == (0.2, 0.1)
+    step = StepConfig.parse(composed(changed).ril)
+    plain = StepConfig.parse(composed(load_recipe("both", "nano")).ril)
+    assert (step.similarity, step.teachers_in_loss) == ("continuous", False)
+    assert (plain.similarity, plain.teachers_in_loss) == ("binary", True)
+    loop = StepConfig.parse(agent_loop_part(changed, RUN, "u", "m", None)[0]["ril"])
+    assert (loop.false_positive_rate, loop.false_negative_rate) == (0.2, 0.1)
+    assert (loop.judge_url, loop.judge_model) == ("u", "m")
 
 
 @pytest.mark.parametrize("name", ["a=b+c", "it's", "with space", "[x]", "{y}", "a,b", "ü"])
