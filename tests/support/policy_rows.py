@@ -60,16 +60,17 @@ def loop_worker(config):
     return worker
 
 
-async def make_rows(config, questions, blank):
-    """The rows as `RolloutWorker` hands them on, the questions' answers for responses."""
+async def make_rows(config, pairs, blank):
+    """The rows of (question, response) pairs as `RolloutWorker` hands them on."""
     worker = loop_worker(config)
     assert isinstance(worker.model_config, StudentModel)
     with open_dict(config):  # as the trainer does
         config.data.pictures_as_they_are = not has_mrope(worker.processor)
     data = RLDataset(config.data.train_files, worker.tokenizer, config.data, worker.processor)
-    assert len(data) == len(questions)
+    by_id = {row["extra_info"]["question_id"]: row for row in data}
     rows = []
-    for question, row in zip(questions, data, strict=True):
+    for question, response in pairs:
+        row = by_id[question.id]
         loop = RILAgentLoop(
             trainer_config=DictConfigWrap(config),
             server_manager=None,
@@ -81,7 +82,7 @@ async def make_rows(config, questions, blank):
             step_config=worker.step_config,
         )
         loop.uid, loop.response_length = question.id, 48
-        output = await loop._saved_response("72b", question.answer, 1, row["raw_prompt"])
+        output = await loop._saved_response("72b", response, 1, row["raw_prompt"])
         if blank:
             shown = output.multi_modal_data["images"]
             output.multi_modal_data["images"] = [i.point(lambda _: 0) for i in shown]
@@ -124,7 +125,7 @@ def main(model, out):
     worker.init_model()
     found = {}
     for name, blank in (("seen", False), ("blank", True)):
-        rows = asyncio.run(make_rows(config, questions, blank))
+        rows = asyncio.run(make_rows(config, [(q, q.answer) for q in questions], blank))
         found[name] = log_probs(worker, rows, worker.actor.model_config.tokenizer.pad_token_id)
     found["positions"] = [list(positions.shape) for _, _, positions, _ in rows]
     found["inputs"] = sorted(rows[0][3])

@@ -24,7 +24,7 @@ from rilbench.train.verl.model_families import (
     picture_inputs,
 )
 
-SCRIPT = Path(__file__).parents[1] / "support" / "policy_rows.py"
+SCRIPT = Path(__file__).parents[2] / "support" / "policy_rows.py"
 STUDENTS = {"nano": "restyled", "nano-internvl": "internvl"}
 M_ROPE = ("nano", "qwen3-vl")
 
