@@ -149,10 +149,10 @@ def test_the_discriminators_part():
 def test_offload_and_devices_change_what_a_device_holds():
     student = find_architecture("", "qwen2.5-vl-3b")
     plans = {}
-    for offload in ("none", "between", "always"):
+    for offload in ("none", "idle", "always"):
         recipe = load_recipe("both", "qwen2.5-vl-3b", overrides=[f"hardware.offload={offload}"])
         plans[offload] = make_plan(recipe, assume(recipe)).memory
-    none, between, always = plans["none"], plans["between"], plans["always"]
+    none, between, always = plans["none"], plans["idle"], plans["always"]
     assert none.policy.weights == student.parameters * 4 / 8
     waiting = none.policy.waiting
     assert none.phases["discriminator update"] - between.phases["discriminator update"] == waiting

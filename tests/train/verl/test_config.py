@@ -73,7 +73,7 @@ def test_micro_batches_divide_every_batch(wanted, first, second):
 
 def test_rows_that_do_not_divide_among_devices_are_refused():
     recipe = load_recipe("both", "nano", overrides=["hardware.devices=5"])
-    with pytest.raises(UserError, match=r"schedule\.questions"):
+    with pytest.raises(UserError, match=r"schedule\.prompts_per_step"):
         overrides(recipe, RUN, "m", resume_from=None)
 
 
