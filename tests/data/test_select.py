@@ -1,4 +1,4 @@
-"""The draw, and a real selection by the student that ships."""
+"""Sampling by score, and a real selection by the nano student."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.cli import app
 from rilbench.data.logprob_scores import Limits, Score, Scorer, batches, reference, score_all
 from rilbench.data.question_files import Question, read_questions, write_questions
-from rilbench.data.select import EASY, HARD, KEPT, NOT_DRAWN, Rule, choose
+from rilbench.data.select import EASY, HARD, KEPT, NOT_SAMPLED, Rule, choose
 from rilbench.errors import UserError
 from rilbench.judge.rules import is_right
 from rilbench.paths import locate
@@ -35,23 +35,23 @@ def fates(values, **rule):
     return choose(scores(values), Rule(**rule))
 
 
-def test_bounds_drop_the_ends_and_the_rest_is_drawn():
+def test_bounds_drop_the_ends_and_the_rest_is_counts():
     found = fates([-i / 10 for i in range(10)], keep=4, easiest=0.2, hardest=0.1)
     assert [found["q0"], found["q1"], found["q9"]] == [EASY, EASY, HARD]
     assert sorted(found.values()).count(KEPT) == 4
-    assert sorted(found.values()).count(NOT_DRAWN) == 3
+    assert sorted(found.values()).count(NOT_SAMPLED) == 3
 
 
-def test_what_surprises_more_is_drawn_more_often():
+def test_what_surprises_more_is_counts_more_often():
     values = [-0.1] * 50 + [-1.0] * 50
-    drawn = [0, 0]
+    counts = [0, 0]
     for seed in range(40):
         found = fates(values, keep=20, easiest=0, hardest=0, seed=seed)
-        drawn[0] += sum(found[f"q{i}"] == KEPT for i in range(50))
-        drawn[1] += sum(found[f"q{i}"] == KEPT for i in range(50, 100))
-    assert sum(drawn) == 800
+        counts[0] += sum(found[f"q{i}"] == KEPT for i in range(50))
+        counts[1] += sum(found[f"q{i}"] == KEPT for i in range(50, 100))
+    assert sum(counts) == 800
     # Of 20 out of 50 and 50 with weights 1 to 10, about 1 to 8: the heavy ones run short.
-    assert 6 < drawn[1] / drawn[0] < 11
+    assert 6 < counts[1] / counts[0] < 11
 
 
 @given(
@@ -149,7 +149,7 @@ def test_what_cannot_be_trained_on_has_its_reason(scorer, prompts):
         *("", "overlong prompt", "overlong answer", "overlong prompt"),
         *("refused", "refused", "refused", ""),
     ]
-    assert found[3].prompt_tokens > 160  # Its pictures are larger than the budget.
+    assert found[3].prompt_tokens > 160  # its images alone exceed the limit
     assert "aspect ratio" in found[4].reason
     assert "none of JPEG" in found[5].reason
     assert found[0].logprob == pytest.approx(scorer.score([prompts[0]])[0].logprob, abs=1e-4)
@@ -237,7 +237,7 @@ def test_a_kill_in_the_middle_loses_nothing(prompts, tmp_path):
     assert (
         told["fates"]
         == {
-            **{"kept": 30, "not drawn": 39, "overlong answer": 1, "overlong prompt": 2},
+            **{"kept": 30, "not sampled": 39, "overlong answer": 1, "overlong prompt": 2},
             **{"refused": 3, "too easy": 19, "too hard": 9},
         }
         or sum(told["fates"].values()) == 102
@@ -245,7 +245,7 @@ def test_a_kill_in_the_middle_loses_nothing(prompts, tmp_path):
     assert set(told["refused"]) == {"wide", "broken", "mark"}
 
 
-def test_a_changed_question_is_scored_anew_and_others_are_not(
+def test_a_changed_question_is_scored_again_and_others_are_not(
     scorer, prompts, tmp_path, monkeypatch
 ):
     journal = tmp_path / "s.jsonl"
