@@ -129,8 +129,7 @@ def test_scores_are_the_model_s_own(scorer, prompts):
 
     found = scorer.score(prompts[:14])
     for question, score in zip(prompts[:14], found, strict=True):
-        texts = {question.id: scorer._texts(question)}
-        inputs = scorer._inputs([question], texts)
+        inputs = scorer._process([scorer._item(question)])
         with torch.inference_mode():
             logits = scorer.model(**inputs).logits[0].log_softmax(-1)
         ids = inputs["input_ids"][0].tolist()
@@ -151,7 +150,7 @@ def test_what_cannot_be_trained_on_has_its_reason(scorer, prompts):
     ]
     assert found[3].prompt_tokens > 160  # its images alone exceed the limit
     assert "aspect ratio" in found[4].reason
-    assert "none of JPEG" in found[5].reason
+    assert "formats JPEG" in found[5].reason
     assert found[0].logprob == pytest.approx(scorer.score([prompts[0]])[0].logprob, abs=1e-4)
 
 
@@ -184,9 +183,8 @@ def greedy(scorer, question):
     """Whether the student's own answer is right."""
     import torch
 
-    prompt = dataclasses.replace(question, answer="x")
-    text, tokens = scorer._texts(prompt)
-    inputs = scorer._inputs([question], {question.id: (text.removesuffix("x"), tokens)})
+    item = scorer._item(dataclasses.replace(question, answer="x"))
+    inputs = scorer._process([dataclasses.replace(item, text=item.text.removesuffix("x"))])
     with torch.inference_mode():
         found = scorer.model.generate(**inputs, do_sample=False, max_new_tokens=48)
     words = scorer.processor.decode(
@@ -271,7 +269,7 @@ def test_scores_of_others_are_refused(scorer, prompts, tmp_path):
     ("arguments", "words"),
     [
         (["none.parquet"], "not on this machine"),
-        (["q.parquet", "--keep", "0"], "above 0"),
+        (["q.parquet", "--keep", "0"], "at least 1"),
         (["q.parquet", "--batch", "0"], "at least 1"),
         (["q.parquet", "--student", "qwen2.5-vl-3b"], "needs a GPU"),
         (["q.parquet", "--set", "data.max_response_tokens=0"], "at least 1"),
