@@ -1,12 +1,12 @@
-"""A model folder: is it complete, which model is it, and where does it come from?
+"""Model folders: check that one is complete, fingerprint it, and read where it comes from.
 
-Everything is read from the files' own headers, so a broken checkpoint is found in a second and not
-after a server's start. Only safetensors weights are read: other formats can run code when loaded.
+Only the files' headers are read for the checks, so that a broken checkpoint is found in a second
+and not after a server has started. Weights must be safetensors: other formats can run code when
+they are loaded.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,18 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-_USED_AROUND = (
-    *(*TOKENIZER_FILES, "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"),
-    *(*PROCESSOR_FILES, "generation_config.json", "chat_template.json", "chat_template.jinja"),
+_OTHER_FILES = (
+    *TOKENIZER_FILES,
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    *PROCESSOR_FILES,
+    "generation_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
 )
-"""What decides, beside the weights, how the model is asked and answers."""
+"""The other files that a model's responses depend on."""
 
 _CHUNK = 1 << 22
 _COPY_AGAIN = "copy or download the file again"
@@ -31,24 +38,24 @@ _COPY_AGAIN = "copy or download the file again"
 
 @dataclass(frozen=True)
 class Labels:
-    """Where a checkpoint comes from, as the tables group it; kept beside the weights."""
+    """Where a checkpoint comes from, by which tables group it; saved as ``rilbench.json``."""
 
     student: str
-    """The student as the paper's tables name it, such as ``qwen2.5-vl-7b``."""
+    """The student's name in the paper's tables, such as ``qwen2.5-vl-7b``."""
     method: str
     """``base``, ``sft``, ``grpo``, ``dr-grpo``, ``imitation`` or ``ril``."""
     teacher: str
     """``72b``, ``78b``, ``both`` or ``none``."""
     run: str | None = None
-    """The training run that wrote it."""
+    """The training run that saved it."""
     start_fingerprint: str | None = None
     """Fingerprint of the student that the training began from."""
     recipe_fingerprint: str | None = None
-    """Of the recipe that it was trained by."""
+    """Fingerprint of the training recipe."""
     family: str | None = None
-    """Of that recipe without its seed."""
+    """Fingerprint of the training recipe without its seed."""
     seed: int | None = None
-    """The recipe's."""
+    """Seed of the training recipe."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +70,18 @@ class Checkpoint:
     """``model_type`` of ``config.json``, such as ``qwen2_5_vl``."""
     labels: Labels
     around: str = ""
-    """The same of its tokenizer, processor, chat template and generation settings."""
+    """The same over its tokenizer, processor, chat template and generation settings."""
 
     @property
     def content(self) -> str:
-        """All that its answers depend on."""
+        """Everything that its responses depend on."""
         return f"{self.fingerprint}-{self.around}"
 
 
 def inspect_checkpoint(path: str | Path) -> Checkpoint:
-    """Check that a folder holds a complete vision-language model, and return what it is.
+    """Check that a folder has a complete vision-language model, and describe it.
 
-    The weights are read once for the fingerprint, after all other checks.
+    The weights are read once, for the fingerprint, after all other checks.
 
     Raises:
         UserError: the folder or one of its parts is missing, damaged or truncated, or the model
@@ -83,7 +90,7 @@ def inspect_checkpoint(path: str | Path) -> Checkpoint:
     folder = Path(path).resolve()
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {state}; give the folder of a model that lies on this machine")
+        raise UserError(f"{folder} {state}; give a model's folder on this machine")
     config = _read_object(folder / CONFIG_FILE, "give a folder that save_pretrained wrote")
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
@@ -98,7 +105,7 @@ def inspect_checkpoint(path: str | Path) -> Checkpoint:
     weights = _weight_files(folder)
     labels = _read_labels(folder)
     fingerprint = _fingerprint([folder / CONFIG_FILE, *weights])
-    around = _fingerprint([folder / name for name in _USED_AROUND if (folder / name).is_file()])
+    around = _fingerprint([folder / name for name in _OTHER_FILES if (folder / name).is_file()])
     return Checkpoint(folder, fingerprint, model_type, labels, around)
 
 
@@ -111,7 +118,7 @@ def write_labels(path: str | Path, labels: Labels) -> None:
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; save the checkpoint before its labels")
-    # A rename is all or nothing: a kill in between leaves the old labels as they were.
+    # A rename is atomic: a kill leaves the old labels or the new ones.
     part = folder / f"{LABELS_FILE}.part"
     part.write_text(json.dumps(asdict(labels), indent=2) + "\n", encoding="utf-8")
     part.replace(folder / LABELS_FILE)
@@ -122,42 +129,40 @@ def _read_labels(folder: Path) -> Labels:
     if not file.exists():
         return Labels(student=folder.name, method="base", teacher="none")
     remedy = f"write it again, or delete it to label the model {folder.name!r}, base"
-    found = _read_object(file, remedy)
-    kinds = {field.name: int if field.name == "seed" else str for field in fields(Labels)}
-    wrong = [k for k, v in found.items() if v is not None and not _is(v, kinds.get(k))]
-    wrong += [k for k in ("student", "method", "teacher") if not isinstance(found.get(k), str)]
-    if wrong:
-        raise UserError(f"{file} has no valid {wrong[0]!r}; {remedy}")
-    return Labels(**found)
-
-
-def _is(value: object, kind: type | None) -> bool:
-    """Of a JSON value; a truth value is no number."""
-    return kind is not None and isinstance(value, kind) and not isinstance(value, bool)
+    labels = _read_object(file, remedy)
+    types = {field.name: int if field.name == "seed" else str for field in fields(Labels)}
+    required = ("student", "method", "teacher")
+    for name in (*labels, *required):
+        value = labels.get(name)
+        # type() and not isinstance(): in JSON, true is not a number.
+        valid = name not in required if value is None else type(value) is types.get(name)
+        if not valid:
+            raise UserError(f"{file} has no valid {name!r}; {remedy}")
+    return Labels(**labels)
 
 
 def _require_one(folder: Path, part: str, names: tuple[str, ...]) -> None:
-    """Read the JSON files of these names that are there; at least one must be."""
-    there = [folder / name for name in names if (folder / name).exists()]
-    if not there:
+    """Check that at least one of the JSON files exists, and that each can be read."""
+    existing = [folder / name for name in names if (folder / name).exists()]
+    if not existing:
         raise UserError(
             f"{folder} has no {part} ({' or '.join(names)}); copy it from the base model"
         )
-    for file in there:
+    for file in existing:
         _read_object(file, _COPY_AGAIN)
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Return the weight files in order, each whole: one file, or the shards of the index."""
-    # One file wins over an index beside it, as in transformers.
+    """Return the weight files in order: one file, or the shards of the index. Each is checked."""
+    # A single file takes precedence over an index, as in transformers.
     if (folder / WEIGHTS_FILE).is_file():
         if not _tensor_names(folder / WEIGHTS_FILE):
-            raise UserError(f"{folder / WEIGHTS_FILE} holds no weights; {_COPY_AGAIN}")
+            raise UserError(f"{folder / WEIGHTS_FILE} has no weights; {_COPY_AGAIN}")
         return [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).is_file():
         return _shards(folder)
     other = next(iter(sorted([*folder.glob("*.bin"), *folder.glob("*.pt")])), None)
-    why = f"{other.name} is not read, as it can run code" if other else "it holds no weights"
+    why = f"{other.name} is not read, as it can run code" if other else "it has no weights"
     raise UserError(
         f"{folder} has no {WEIGHTS_FILE} or {INDEX_FILE}: {why}; "
         "save the model as safetensors with save_pretrained"
@@ -195,7 +200,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _tensor_names(file: Path) -> set[str]:
-    """Return the names in a safetensors file whose size is what its header promises.
+    """Return the tensor names of a safetensors file, after checking its size.
 
     The format: 8 bytes, little endian, the length of a JSON header; the header, with the start and
     end of every tensor within the data; the data.
@@ -229,12 +234,12 @@ def _read_object(file: Path, remedy: str) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file} is missing; {remedy}")
     try:
-        found = json.loads(file.read_bytes())
+        value = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as JSON ({error}); {remedy}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise UserError(f"{file} is not a JSON object; {remedy}")
-    return found
+    return value
 
 
 def _fingerprint(files: list[Path]) -> str:
@@ -242,12 +247,7 @@ def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        for chunk in _chunks(file):
-            digest.update(chunk)
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()[:16]
-
-
-def _chunks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            yield chunk

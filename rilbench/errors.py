@@ -1,10 +1,10 @@
-"""What a user is meant to read: one type of exception, one of warning."""
+"""Messages for the user: one type of exception, one type of warning."""
 
 
 class UserError(ValueError):
-    """Something that the user can mend.
+    """Something that the user can fix.
 
-    The message is one line: what is wrong, then the remedy. The command line prints it without a
+    The message is one line: what is wrong; the remedy. The command line prints it without a
     traceback and exits with status 1.
     """
 

@@ -1,4 +1,4 @@
-"""Where things lie: model and data names of a recipe as paths."""
+"""Paths of the models and files that a recipe names."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pathlib import Path
 from rilbench.errors import UserError
 
 NANO_VARIABLE = "RILBENCH_NANO"
-"""A folder built by ``rilbench nano build``, instead of the one that ships with the package."""
+"""Environment variable: a folder of ``rilbench nano build``, used instead of the shipped one."""
 
 
 def nano_folder() -> Path:
-    """The laboratory's models and data: `$RILBENCH_NANO`, else what ships with the package."""
-    chosen = os.environ.get(NANO_VARIABLE)
-    return Path(chosen) if chosen else Path(__file__).resolve().parent / "nano" / "assets"
+    """Return the folder of the nano models and data: `$RILBENCH_NANO`, else the shipped one."""
+    folder = os.environ.get(NANO_VARIABLE)
+    return Path(folder) if folder else Path(__file__).resolve().parent / "nano" / "assets"
 
 
 def locate(name: str) -> Path:
-    """A model folder or data file by its name in a recipe: a path, ``nano:NAME``, or a hub name.
+    """Return the path of a model or data file that a recipe names.
 
-    A model by its hub name (``Qwen/…``) is looked for where ``hf download`` puts it.
+    Args:
+        name: a path, ``nano:NAME``, or a model's hub name (``Qwen/…``), which is looked for where
+            ``hf download`` puts it. Nothing is downloaded.
 
     Raises:
-        UserError: it is not there. Nothing is downloaded here.
+        UserError: it is not on this machine.
     """
     if not name:
         raise UserError("the recipe has no data; set data.train and data.dev to files of questions")
@@ -37,10 +39,11 @@ def locate(name: str) -> Path:
     path = Path(name)
     if path.exists():
         return path.resolve()
-    if _HUB_NAME.fullmatch(name) and (found := _downloaded(name)) is not None:
-        return found
-    hub = _HUB_NAME.fullmatch(name) and path.suffix not in (".parquet", ".jsonl", ".json")
-    remedy = f"run: hf download {name}; or give" if hub else "download it and give"
+    is_hub_name = _HUB_NAME.fullmatch(name) is not None
+    if is_hub_name and (downloaded := _downloaded(name)) is not None:
+        return downloaded
+    is_model = is_hub_name and path.suffix not in (".parquet", ".jsonl", ".json")
+    remedy = f"run: hf download {name}; or give" if is_model else "download it and give"
     raise UserError(
         f"{name} is not on this machine; {remedy} its folder, e.g. --set student.model=PATH"
     )
@@ -50,7 +53,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def _downloaded(name: str) -> Path | None:
-    """The hub's model in the local cache, its newest download."""
+    """The newest download of a hub model in the local cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -61,6 +64,6 @@ def _downloaded(name: str) -> Path | None:
 
 
 def may_write(path: Path) -> bool:
-    """Tell whether we may write; root may despite the mode bits, but the owner said no."""
+    """Whether a file may be written. A read-only mode counts for root too."""
     anyone = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
     return bool(path.stat().st_mode & anyone) and os.access(path, os.W_OK)

@@ -2,10 +2,10 @@
 
 A package extends rilbench by an entry point in one of these groups:
 
-``rilbench.benchmarks``: a package of benchmark files (``*.toml``).
+``rilbench.benchmarks``: a package with benchmark files (``*.toml``).
 ``rilbench.rewards``: a reward function (`rilbench.ril.rewards`).
 ``rilbench.judges``: a judge function (`rilbench.judge`).
-``rilbench.students``: a package of student recipes (``*.yaml``).
+``rilbench.students``: a package with student recipes (``*.yaml``); a file's name is the student's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rilbench.errors import UserError
 
 
 def load_plugins(group: str) -> dict[str, Any]:
-    """Return what the entry points of ``group`` point at, by name.
+    """Return the objects that the entry points of ``group`` name, by entry point.
 
     Raises:
         UserError: an entry point cannot be imported, or two have the same name.
@@ -31,9 +31,10 @@ def load_plugins(group: str) -> dict[str, Any]:
             )
         try:
             plugins[point.name] = point.load()
-        except Exception as error:  # a plugin may raise anything while it is imported
+        except Exception as error:  # a plug-in may raise anything while it is imported
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
-                f"{group}: {point.name!r} of {package} cannot be loaded "
-                f"({type(error).__name__}: {error}); fix or uninstall {package}"
+                f"{group}: {point.name!r} of {package} cannot be loaded ({reason}); fix or "
+                f"uninstall {package}"
             ) from error
     return plugins

@@ -1,7 +1,7 @@
 """Files that belong to the project but are not Python: recipes, the paper's tables, lock files.
 
-They stand at the top of the repository, where people look for them, and the wheel carries a copy
-under ``rilbench/_resources``.
+They are at the top of the repository, where people look for them. The wheel has a copy of them in
+``rilbench/_resources``.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ def resource(name: str) -> Path:
     """Return the path of a project file such as ``recipes/both.yaml``.
 
     Raises:
-        FileNotFoundError: neither the wheel nor the checkout has it; the installation is broken.
+        FileNotFoundError: the installation is broken: neither the wheel nor the checkout has it.
     """
     for root in (_PACKAGE / "_resources", _PACKAGE.parent):
         if (root / name).exists():

@@ -26,11 +26,11 @@ def test_help_imports_nothing_heavy(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     assert done.stderr.strip() == "[]"
-    for verb in ("train", "eval", "table", "nano"):
-        assert verb in done.stdout
+    for command in ("train", "eval", "table", "nano"):
+        assert command in done.stdout
 
 
-def test_training_verb_checks_before_it_imports_torch(tmp_path):
+def test_training_checks_its_options_before_it_imports_torch(tmp_path):
     code = (
         "import sys; sys.argv = ['rilbench', 'train', '--recipe', 'both', '--student', 'nano', "
         "'--log', 'nothing']\n"

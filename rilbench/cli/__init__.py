@@ -1,11 +1,14 @@
-"""The command line: parse, call one function, print. Nothing heavy is imported before that."""
+"""The command line: parse the options, call one function, print the result.
+
+A command imports what it needs when it runs, so that ``--help`` is fast.
+"""
 
 from __future__ import annotations
 
 import errno
 import sys
 import warnings
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -25,17 +28,17 @@ from rilbench.errors import UserError, UserNotice
 _REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
-    errno.EACCES: "see to its rights, or give another place",
+    errno.EACCES: "check its permissions, or give another place",
     errno.EROFS: "give another place",
-    errno.EEXIST: "a file is where a folder is to be; give another place",
-    errno.ENOTDIR: "a file is where a folder is to be; give another place",
+    errno.EEXIST: "a file has the name of a folder; give another place",
+    errno.ENOTDIR: "a file has the name of a folder; give another place",
 }
-"""For what a disk says that no code can foresee; any other OSError is a bug of ours."""
+"""Errors of the file system that a user can fix. Any other OSError is a bug, with a traceback."""
 
 app = typer.Typer(
     name="rilbench",
-    help="RIL for vision-language models: train a small student with its teachers, evaluate it, "
-    "and see the paper's table beside what was measured.",
+    help="RIL for vision-language models: train a small student with its teachers, evaluate it on "
+    "benchmarks, and compare its scores with the paper's.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -65,7 +68,8 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Version of rilbench."),
     ] = False,
 ) -> None:
     """Options of the program itself."""
@@ -73,26 +77,25 @@ def _root(
 
 def main() -> None:
     """Run the command line; a user's error is one line on standard error and exit status 1."""
-    shown = warnings.showwarning
+    default_showwarning = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, UserNotice):
             typer.echo(f"rilbench: {message}", err=True)
         else:
-            shown(message, category, *where, **more)
+            default_showwarning(message, category, *args, **kwargs)
 
     warnings.showwarning = show
     try:
         app()
     except UserError as error:
-        _fail(str(error))
+        message = str(error)
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror}; {_REMEDIES[error.errno]}, then run again")
-
-
-def _fail(message: str) -> NoReturn:
+        place = f"{error.filename}: " if error.filename else ""
+        message = f"{place}{error.strerror}; {_REMEDIES[error.errno]}, then run again"
+    else:
+        return
     typer.echo(f"rilbench: {message}", err=True)
     sys.exit(1)

@@ -1,7 +1,8 @@
-"""Options that several verbs have, and how a table is printed."""
+"""Options that several commands share, and how they print and write results."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,28 +15,57 @@ from rilbench.errors import UserError
 Data = Annotated[
     Optional[Path],
     typer.Option(
-        "--data", help="Folder with the data files; default the laboratory's, or ~/LMUData."
+        "--data", help="Folder with the benchmarks' files; default ~/LMUData, for nano built in."
     ),
 ]
 Db = Annotated[
     Optional[Path],
-    typer.Option("--db", help="The ledger; default $RILBENCH_DB, else rilbench.db here."),
+    typer.Option("--db", help="Ledger file; default $RILBENCH_DB, else rilbench.db."),
+]
+Suite = Annotated[
+    str, typer.Option("--suite", help="Benchmark suite: paper, or nano (synthetic stand-ins).")
+]
+Kit = Annotated[str, typer.Option("--kit", help="Evaluation toolkit: vlmevalkit or lmms-eval.")]
+Set = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", help="Setting as KEY=VALUE, such as policy.lr=1e-6; repeatable."),
+]
+Student = Annotated[
+    Optional[str],
+    typer.Option(
+        "--student",
+        help="Student: a name such as nano, a model's folder or hub name, or a YAML file; "
+        "default qwen2.5-vl-7b.",
+    ),
 ]
 
 
 def print_table(table: object) -> None:
-    """Print a table of rich's."""
+    """Print a Rich table."""
     from rich.console import Console
 
     # Never cut to a window or a pipe: a number without its last digits is another number.
     Console(width=max(Console().width, 200)).print(table)
 
 
+def print_every(number: int, unit: str) -> Callable[[int], None]:
+    """Return a callback that takes a count and prints it to standard error at every ``number``."""
+    printed = 0
+
+    def print_count(count: int) -> None:
+        nonlocal printed
+        if count // number > printed:
+            printed = count // number
+            typer.echo(f"{count} {unit}", err=True)
+
+    return print_count
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file, whole or not at all.
 
     Raises:
-        UserError: its folder is not there, or it cannot be written.
+        UserError: its folder does not exist, or it cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:

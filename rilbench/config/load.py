@@ -1,26 +1,39 @@
-"""The recipe: every setting of a run, in one resolved, fingerprinted document.
+"""Load a recipe: every setting of a run, in one resolved, fingerprinted document.
 
-A recipe is layered: the defaults of `rilbench.config.schema`, the file of the recipe
-(``recipes/both.yaml``), the file of the student (``recipes/students/nano.yaml``), the file of the
-hardware (``recipes/hardware/1x8-80gb.yaml``), and ``--set key=value``. The first two may be the
-user's own, and the student may be a model's folder or hub name. `docs/paper.md` lists what the
-paper leaves open and what was chosen.
+A recipe is built in layers, and a later layer wins:
+
+1. the defaults of `rilbench.config.schema`,
+2. the recipe's file (``recipes/both.yaml``),
+3. the student's file (``recipes/students/nano.yaml``),
+4. the hardware profile (``recipes/hardware/1x8-80gb.yaml``),
+5. ``--set key=value``.
+
+Recipe and student may also be the user's own YAML files, the student also a model's folder, its
+hub name, or a recipe of another installed package (`rilbench.plugins`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
+from importlib import resources
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from rilbench.config.schema import Hardware, Recipe, Student
 from rilbench.config.validate import check
 from rilbench.errors import UserError
+from rilbench.plugins import load_plugins
 from rilbench.resources import resource
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+    File: TypeAlias = Path | Traversable
 
 RENAMED = {
     "group": "group_size",
@@ -47,20 +60,23 @@ RENAMED = {
     "sft.final_rate": "sft.final_lr",
     "judge.false_right": "judge.false_positive_rate",
     "judge.false_wrong": "judge.false_negative_rate",
+    "hardware.offload=between": "hardware.offload=idle",
 }
-"""Settings that had another name before 0.1.0: the error gives the new one."""
+"""Settings, and values of settings, that had another name before 0.1.0: the error gives the new
+one.
+"""
 
-_FOLDERS = {
-    "recipe": "recipes",
-    "student": "recipes/students",
-    "hardware profile": "recipes/hardware",
+_KINDS = {
+    # kind: (one of it, its folder, what else a user may give)
+    "recipes": ("recipe", "recipes", "; or give a YAML file"),
+    "students": (
+        "student",
+        "recipes/students",
+        "; or give a YAML file, a model's folder, its hub name OWNER/NAME",
+    ),
+    "hardware": ("hardware profile", "recipes/hardware", ""),
 }
-
-
-def known(kind: str) -> list[str]:
-    """Names of the ``recipes``, ``students`` or ``hardware`` profiles that ship."""
-    folder = "recipes" if kind == "recipes" else f"recipes/{kind}"
-    return sorted(path.stem for path in resource(folder).glob("*.yaml"))
+_YAML = (".yaml", ".yml")
 
 
 def load_recipe(
@@ -70,31 +86,34 @@ def load_recipe(
     overrides: Iterable[str] = (),
     hardware: str | None = None,
 ) -> Recipe:
-    """Resolve a recipe: defaults, its file, the student's, the hardware's, then ``key=value``.
+    """Resolve a recipe from its layers, and check it.
 
     Args:
-        recipe: one that ships, or a YAML file.
-        student: one that ships, a YAML file, or a model: its folder or ``OWNER/NAME`` on the hub;
-            None: the recipe's, else the paper's.
-        method: one of `METHODS`.
-        overrides: settings.
-        hardware: a profile; None: the one that a file names, else 1x8-80gb.
+        recipe: a name of ``known("recipes")``, or a YAML file.
+        student: a name of ``known("students")``, a YAML file, or a model: its folder or
+            ``OWNER/NAME`` on the hub; None: the recipe's, else the paper's.
+        method: one of `METHODS`; None: the recipe's.
+        overrides: settings as ``key=value``.
+        hardware: a name of ``known("hardware")``; None: the one that a file names, else 1x8-80gb.
 
     Raises:
         UserError: an unknown recipe, student, hardware, method or key (with the known or nearest
             ones), a value of the wrong type, or settings that do not fit together.
     """
-    values = _read("recipe", recipe)
-    own = values.get("student", {})
-    if student is not None:
+    values = _read("recipes", recipe)
+    if student is None:
+        named = values.get("student", {})
+        if not named.get("model"):
+            _merge(values, _student(named.get("name") or Student().name))
+    else:
         _merge(values, _student(student))
-    elif not own.get("model"):
-        _merge(values, _student(own.get("name") or Student().name))
     profile = hardware or values.get("hardware", {}).get("profile") or Hardware().profile
-    machine = _read("hardware profile", profile)
-    if hardware is None:  # what the user wrote wins over a profile that is not asked for
-        for name in (recipe, student or ""):
-            machine = _without(machine, _settings(Path(name)) if name.endswith(_YAML) else {})
+    machine = _read("hardware", profile)
+    if hardware is None:
+        # A file that sets a value knows better than a profile that nobody asked for.
+        for kind, name in (("recipes", recipe), ("students", student or "")):
+            file = _file(kind, name)
+            machine = _without(machine, _parse_file(file) if file else {})
     _merge(values, machine)
     values["recipe"] = Path(recipe).stem
     if method is not None:
@@ -103,7 +122,7 @@ def load_recipe(
         key, separator, text = override.partition("=")
         if not separator:
             raise UserError(f"--set {override}: write it as key=value, e.g. schedule.steps=40")
-        _set(values, key.strip(), _parse(text))
+        _set(values, key.strip(), _parse_value(text))
     built: Recipe = _build(Recipe, values, "")
     check(built)
     return built
@@ -113,7 +132,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read a resolved recipe back from a run's ``recipe.yaml``.
 
     Raises:
-        UserError: it is not there or not a resolved recipe.
+        UserError: the file is missing or not a resolved recipe.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -125,66 +144,113 @@ def read_recipe(path: Path) -> Recipe:
     return built
 
 
-def _read(kind: str, name: str) -> dict[str, Any]:
-    """The settings in a file that ships, or in one of the user's.
+def known(kind: str) -> list[str]:
+    """Names of the ``recipes``, ``students`` or ``hardware`` profiles, plug-ins' students too.
 
-    A file may say ``like: NAME``, or several names, and give what differs from them.
+    Raises:
+        UserError: a plug-in is broken, or provides a name that exists already.
     """
-    names = _shipped(kind)
-    if name in names:
-        path = resource(_FOLDERS[kind]) / f"{name}.yaml"
-    elif name.endswith(_YAML) and kind != "hardware profile":
-        path = Path(name)
-    else:
-        raise UserError(f"unknown {kind} {name!r}; known: {', '.join(names)}{_OWN[kind]}")
-    own = _settings(path)
-    like = own.pop("like", [])
+    return sorted(_files(kind))
+
+
+def all_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
+    """Every setting's key, such as ``policy.lr``."""
+    keys: list[str] = []
+    for name, kind in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            keys += all_keys(kind, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _files(kind: str) -> dict[str, File]:
+    """The YAML files of one kind, by name."""
+    _, folder, _ = _KINDS[kind]
+    files: dict[str, File] = {path.stem: path for path in resource(folder).glob("*.yaml")}
+    for name, file in _plugin_students() if kind == "students" else ():
+        if name in files:
+            raise UserError(
+                f"rilbench.students: the student {name!r} of {file} exists already "
+                f"({files[name]}); rename or uninstall one"
+            )
+        files[name] = file
+    return files
+
+
+@functools.cache
+def _plugin_students() -> tuple[tuple[str, File], ...]:
+    """Name and file of each student that another installed package provides."""
+    students: list[tuple[str, File]] = []
+    for point, package in load_plugins("rilbench.students").items():
+        if not hasattr(package, "__path__"):
+            raise UserError(
+                f"rilbench.students: {point!r} is not a package with YAML files; name the package "
+                "in its entry point"
+            )
+        entries = resources.files(package).iterdir()
+        files = [file for file in entries if file.name.endswith(".yaml")]
+        if not files:
+            raise UserError(
+                f"rilbench.students: the package of {point!r} has no *.yaml; include them in its "
+                "package data"
+            )
+        students += [(file.name.removesuffix(".yaml"), file) for file in files]
+    return tuple(sorted(students, key=lambda student: student[0]))
+
+
+def _file(kind: str, name: str) -> File | None:
+    """The file behind a name, or the user's own file; None if there is neither."""
+    file = _files(kind).get(name)
+    if file is None and name.endswith(_YAML) and kind != "hardware":
+        return Path(name)
+    return file
+
+
+def _read(kind: str, name: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of one file, merged into those of the files that it is ``like``."""
+    file = _file(kind, name)
+    if file is None:
+        one, _, alternative = _KINDS[kind]
+        raise UserError(f"unknown {one} {name!r}; known: {', '.join(known(kind))}{alternative}")
+    written = _parse_file(file)
+    like = written.pop("like", [])
     values: dict[str, Any] = {}
     for other in like if isinstance(like, list) else [like]:
-        shipped = next((k for k in ("student", "recipe") if other in _shipped(k)), None)
-        if shipped is None:
+        kinds = [kind for kind in ("students", "recipes") if other in known(kind)]
+        if not kinds:
             raise UserError(
-                f"{path}: like: {other} is neither a student nor a recipe; known: "
-                f"{', '.join([*_shipped('student'), *_shipped('recipe')])}"
+                f"{file}: like: {other} is neither a student nor a recipe; known: "
+                f"{', '.join([*known('students'), *known('recipes')])}"
             )
-        _merge(values, _read(shipped, other))
-    _merge(values, own)
+        if other in (name, *readers):
+            raise UserError(f"{file}: like: {other} leads back to itself; remove it")
+        _merge(values, _read(kinds[0], other, (name, *readers)))
+    _merge(values, written)
     return values
 
 
-def _shipped(kind: str) -> list[str]:
-    return sorted(path.stem for path in resource(_FOLDERS[kind]).glob("*.yaml"))
-
-
-_YAML = (".yaml", ".yml")
-_OWN = {
-    "recipe": "; or give a YAML file",
-    "student": "; or give a YAML file, a model's folder, its hub name OWNER/NAME",
-    "hardware profile": "",
-}
-
-
-def _settings(path: Path) -> dict[str, Any]:
+def _parse_file(file: File) -> dict[str, Any]:
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as YAML ({reason}); mend it") from error
+        raise UserError(f"{file} cannot be read as YAML ({reason}); fix it") from error
     if not isinstance(loaded, dict):
-        raise UserError(f"{path} holds no settings; write them as in recipes/students/nano.yaml")
+        raise UserError(f"{file} holds no settings; write them as in recipes/students/nano.yaml")
     for group in ("student", "hardware"):
         if not isinstance(loaded.get(group, {}), dict):
-            raise UserError(f"{path}: {group} is a group of settings, such as {group}: {{…}}")
+            raise UserError(f"{file}: {group} is a group of settings, such as {group}: {{…}}")
     return loaded
 
 
 def _student(name: str) -> dict[str, Any]:
-    """A student's settings: its file's, or those of a model that no file is about."""
-    is_model = "/" in name or Path(name).is_dir()
-    if name in _shipped("student") or name.endswith(_YAML) or not is_model:
-        return _read("student", name)
-    # A path from here: a run that is resumed elsewhere would find another model, or none.
-    model = str(Path(name).resolve()) if Path(name).is_dir() else name
+    """A student's settings: from its file, or for a model that has no file."""
+    is_folder = Path(name).is_dir()
+    if _file("students", name) or not (is_folder or "/" in name):
+        return _read("students", name)
+    # An absolute path: a run that is resumed from another folder must find the same model.
+    model = str(Path(name).resolve()) if is_folder else name
     return {"student": {"name": Path(model).name.lower(), "model": model}}
 
 
@@ -197,7 +263,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _without(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings that are not written elsewhere."""
+    """The settings that ``written`` does not set."""
     kept: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and isinstance(written.get(key), Mapping):
@@ -207,7 +273,7 @@ def _without(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str,
     return kept
 
 
-def _parse(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -221,32 +287,22 @@ def _parse(text: str) -> Any:
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    parts = key.split(".")
-    for part in parts[:-1]:
-        values = values.setdefault(part, {})
+    *groups, name = key.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
         if not isinstance(values, dict):
-            raise UserError(f"--set {key}: {part} is a value, not a group of settings")
-    values[parts[-1]] = value
-
-
-def all_keys(cls: type = Recipe, prefix: str = "") -> list[str]:
-    """Every settable key, dotted."""
-    keys: list[str] = []
-    for name, kind in get_type_hints(cls).items():
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            keys += all_keys(kind, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
+            raise UserError(f"--set {key}: {group} is a value, not a group of settings")
+    values[name] = value
 
 
 def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
     hints = get_type_hints(cls)
     built: dict[str, Any] = {}
     for name, value in values.items():
-        key = prefix + str(name)
-        if key in RENAMED:
-            raise UserError(f"the setting {key!r} is now {RENAMED[key]!r}")
+        key = f"{prefix}{name}"
+        for setting in (key, f"{key}={value}"):
+            if setting in RENAMED:
+                raise UserError(f"the setting {setting!r} is now {RENAMED[setting]!r}")
         if name not in hints:
             near = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.0)
             raise UserError(f"there is no setting {key!r}; the nearest is {near[0]!r}")
@@ -255,6 +311,7 @@ def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _convert(kind: Any, value: Any, key: str) -> Any:
+    """A value from YAML as the type of its setting."""
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UserError(f"{key} is a group of settings; set one of them, e.g. {key}.…=…")
@@ -264,13 +321,9 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         return tuple(str(item) for item in value)
     if origin is not None and origin is not Union and isinstance(value, Mapping):
         return {str(k): str(v) for k, v in value.items()}
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
+    # In Python true is an int, here it is not.
+    accepted = {float: (int, float), bool: (bool,), int: (int,), str: (str, int, float)}.get(kind)
+    if accepted and isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
+        return kind(value)
     wanted = getattr(kind, "__name__", str(kind)) if not get_args(kind) else str(kind)
     raise UserError(f"{key}={value!r} is not of type {wanted}")

@@ -1,4 +1,8 @@
-"""Every setting of a run, with its default: the paper's value where it gives one."""
+"""Every setting of a run. A default is the paper's value where the paper gives one.
+
+``[App C]``, ``[Table 5c]`` and the like name the place in the paper; ``unstated`` means that the
+paper leaves the value open. `docs/paper.md` explains every choice.
+"""
 
 from __future__ import annotations
 
@@ -14,50 +18,55 @@ import yaml
 from rilbench.ril.methods import METHODS, Method
 
 PARTS = ("", "embedding", "attention", "gate", "up", "down", "norm", "head")
-"""What can keep its weights while the rest of the student is trained (Table 5c); "": nothing."""
+"""Parts of the language model that can be frozen [Table 5c]; "": none."""
 
 HOW_IT_FITS = {
     "policy": ("micro_batch_tokens",),
     "discriminator": ("micro_batch_tokens",),
     "hardware": (
-        *("profile", "offload", "rollout_tensor_parallel", "rollout_memory"),
-        *("gradient_checkpointing", "remove_padding", "ray_address"),
+        "profile",
+        "offload",
+        "rollout_tensor_parallel",
+        "rollout_memory",
+        "gradient_checkpointing",
+        "remove_padding",
+        "ray_address",
     ),
 }
-"""Settings that say how a run makes do with its hardware, not what it computes."""
+"""Memory and parallelism settings that do not affect results, so they are not fingerprinted."""
 
 
 @dataclass(frozen=True)
 class Student:
     """The model that is trained."""
 
-    name: str = "qwen2.5-vl-7b"
-    model: str = ""  # a folder, a hub name, or "nano:restyled"
+    name: str = "qwen2.5-vl-7b"  # its name in tables
+    model: str = ""  # a folder, a hub name (OWNER/NAME), or "nano:NAME"
 
 
 @dataclass(frozen=True)
 class Teachers:
-    """Whose saved responses join the groups."""
+    """The models whose saved responses join the student's samples in a group."""
 
-    names: tuple[str, ...] = ()
-    models: Mapping[str, str] = field(default_factory=dict)
-    mix: str = "split"  # "split": G rows shared by the teachers; "each": G rows of each
-    max_responses: int = 0  # saved responses of each teacher and question to sample from; 0: all
+    names: tuple[str, ...] = ()  # one or both teachers [Table 2]
+    models: Mapping[str, str] = field(default_factory=dict)  # name -> folder, hub name or nano:NAME
+    mix: str = "split"  # "split": the teachers share G responses; "each": G from each; unstated
+    max_responses: int = 0  # saved responses used per teacher and question [Fig. 7]; 0: all
 
 
 @dataclass(frozen=True)
 class Data:
-    """Files of questions, Parquet or JSON lines (`rilbench.data.question_files`, docs/data.md)."""
+    """The questions, as Parquet or JSON lines (`rilbench.data.question_files`, docs/data.md)."""
 
-    train: str = ""
-    dev: str = ""
-    max_prompt_tokens: int = 4096
-    max_response_tokens: int = 2048  # unstated in the paper
+    train: str = ""  # file to train on; 40K questions in the paper [App C]
+    dev: str = ""  # file to score during the run; shares nothing with the benchmarks
+    max_prompt_tokens: int = 4096  # longest prompt, images included; unstated
+    max_response_tokens: int = 2048  # longest response; unstated
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are sampled (App. C)."""
+    """How responses are sampled, the student's and the teachers' [App C]."""
 
     temperature: float = 1.0
     top_p: float = 0.95
@@ -67,110 +76,106 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Collection:
-    """The saved responses (App. C: 16 of the student and 16 of the teacher for each question)."""
+    """The responses that are collected and saved before training [App C]."""
 
-    teacher_responses: int = 16
-    student_responses: int = 16
-    concurrency: int = 32
+    teacher_responses: int = 16  # per teacher and question [App C]
+    student_responses: int = 16  # per question, to pretrain the discriminator [App C]
+    concurrency: int = 32  # requests in flight
     seed: int = 0
-    folder: str = ""  # shared between runs; "": the run's own
-    endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> [MODEL@]URL, or served
-    max_failed: float = 0.05  # share of one model's responses that may stay empty or be refused
+    folder: str = ""  # folder that several runs share; "": the run's own
+    endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> [MODEL@]URL of a server
+    max_failed: float = 0.05  # share of a model's responses that may be empty or refused
 
 
 @dataclass(frozen=True)
 class Discriminator:
-    """The discriminator's training: Equation 1."""
+    """The discriminator D and its training [Eq. 1]."""
 
-    pretrain_steps: int = 1000  # 0: it starts untrained
-    pretrain_batch_size: int = 256
-    pretrain_lr: float = 1e-5
-    pretrain_final_lr: float = 1e-6
-    lr: float = 1e-6
-    mu: int = 1  # updates of a step; 0: frozen after pre-training
-    micro_batch_size: int = 16
-    micro_batch_tokens: int = (
-        0  # above 0: as many rows as have so many tokens, instead of micro_batch_size
-    )
+    pretrain_steps: int = 1000  # unstated; 0: D starts untrained
+    pretrain_batch_size: int = 256  # responses per step, half of them teachers'; unstated
+    pretrain_lr: float = 1e-5  # learning rate at the start of pretraining [App C]
+    pretrain_final_lr: float = 1e-6  # and at its end, linear [App C]
+    lr: float = 1e-6  # learning rate in the loop [App C]
+    mu: int = 1  # updates per step [Table 5a]; 0: frozen after pretraining [Table 5d]
+    micro_batch_size: int = 16  # responses per forward pass on one device
+    micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
 
 
 @dataclass(frozen=True)
 class Reward:
     """What a response earns besides the judge's verdict."""
 
-    similarity: str = "binary"  # 1[D < 0.5]; "continuous": 1 - D
+    similarity: str = "binary"  # 1[D < 0.5]; "continuous": 1 - D [Fig. 6]
     extra: tuple[str, ...] = ()  # registered rewards, or FILE.py:FUNCTION; each is added
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy's training: Equation 2."""
+    """The policy's training [Eq. 2]."""
 
-    lr: float = 1e-6
-    clip_eps: float = 0.2
-    kl_coef: float = 0.01
-    mu: int = 1  # updates of a step
-    mini_batches: int = 1
-    length_scale: float = 0.0  # 0: the longest response allowed (Dr.GRPO's constant is unstated)
-    weight_decay: float = 0.01
-    micro_batch_size: int = 4
-    micro_batch_tokens: int = (
-        0  # above 0: as many rows as have so many tokens, instead of micro_batch_size
-    )
-    freeze: str = ""  # one of PARTS, of the language model; SFT trains all
-    teachers_in_loss: bool = True  # false: they count in D, rewards and means; their advantage is 0
+    lr: float = 1e-6  # learning rate [App C]
+    clip_eps: float = 0.2  # ε of the clipped ratio [Eq. 2]
+    kl_coef: float = 0.01  # β, weight of the KL to the reference [Table 5b]
+    mu: int = 1  # updates per step [Table 5a]
+    mini_batches: int = 1  # optimizer steps per update; unstated
+    length_scale: float = 0.0  # Dr.GRPO's constant length, unstated; 0: data.max_response_tokens
+    weight_decay: float = 0.01  # of AdamW; unstated
+    micro_batch_size: int = 4  # responses per forward pass on one device [App C]
+    micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
+    freeze: str = ""  # part of the language model that RL leaves as it is [Table 5c]; see PARTS
+    teachers_in_loss: bool = True  # false: teachers' responses have advantage 0
 
 
 @dataclass(frozen=True)
 class Sft:
-    """Supervised fine-tuning before everything else (App. C: 1e-5 to 1e-6, linear)."""
+    """Supervised fine-tuning before everything else [App C]."""
 
-    steps: int = 0  # 0: no such stage
-    data: str = ""  # questions with the answers to learn; "": the teachers' saved responses
-    batch_size: int = 128  # of one step
-    lr: float = 1e-5
-    final_lr: float = 1e-6
+    steps: int = 0  # unstated; 0: no SFT
+    data: str = ""  # file of questions whose answers are learned; "": the teachers' responses
+    batch_size: int = 128  # responses per step; unstated
+    lr: float = 1e-5  # learning rate at the start [App C]
+    final_lr: float = 1e-6  # and at the end, linear [App C]
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Who gives the answer reward: ``rule`` (ours, served on loopback) or a model at an address."""
+    """The judge that gives the answer reward."""
 
-    model: str = "Qwen/Qwen2.5-32B-Instruct"
-    url: str = ""
-    max_missing: float = 0.05  # share of a step's rows that may be without a verdict
-    false_positive_rate: float = 0.0  # simulated: share of wrong responses that are called right
-    false_negative_rate: float = 0.0  # simulated: share of right responses that are called wrong
+    model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], or "rule": rule-based
+    url: str = ""  # address of the model's server
+    max_missing: float = 0.05  # share of a step's responses that may have no verdict
+    false_positive_rate: float = 0.0  # simulated: share of wrong responses judged right
+    false_negative_rate: float = 0.0  # simulated: share of right responses judged wrong
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, and what is kept."""
+    """The run's length, and what it saves."""
 
-    steps: int = 1000
-    prompts_per_step: int = 36  # in one step: 36 questions of 4 rows are the paper's 144
-    save_every: int = 50
-    keep: int = 2
+    steps: int = 1000  # [Fig. 5]
+    prompts_per_step: int = 36  # 36 questions × 4 student responses are the paper's 144 [App C]
+    save_every: int = 50  # steps between checkpoints
+    keep: int = 2  # newest checkpoints that stay on the disk
     eval_every: int = 0  # steps between scores on the dev split; 0: never
     export: str = "last"  # or "best": the saved step with the highest score on the dev split
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the run stands on, and how it makes do with that."""
+    """The devices, and how the run fits onto them [App C: 8 × A100-80GB]."""
 
-    profile: str = "1x8-80gb"  # recipes/hardware/NAME.yaml, which the values below come from
+    profile: str = "1x8-80gb"  # recipes/hardware/NAME.yaml, which sets what follows
     device: str = "cuda"  # or "cpu"
     nodes: int = 1
-    devices: int = 8  # in each node
-    memory_gib: int = 80  # of each device
-    offload: str = "none"  # to the machine's memory: "between": what is not at work; "always": all
-    rollout_engine: str = "auto"  # vLLM on GPUs, transformers on a CPU; or "vllm" on a CPU too
-    rollout_tensor_parallel: int = 1  # devices that share one copy of the sampling engine
-    rollout_memory: float = 0.5  # share of a device's memory that the sampling engine takes
+    devices: int = 8  # per node
+    memory_gib: int = 80  # per device
+    offload: str = "none"  # models moved to CPU memory: "none", "idle" between phases, or "always"
+    rollout_engine: str = "auto"  # "auto": vLLM on GPUs, transformers on a CPU; or "vllm"
+    rollout_tensor_parallel: int = 1  # devices that share one copy of the rollout engine
+    rollout_memory: float = 0.5  # share of a device's memory for the rollout engine
     gradient_checkpointing: bool = True
-    remove_padding: bool = True  # pack rows; needs a GPU
-    ray_address: str = ""  # of a cluster that is there, such as "auto"; "": one of its own
+    remove_padding: bool = True  # pack responses without padding; needs a GPU
+    ray_address: str = ""  # an existing Ray cluster, such as "auto"; "": start a local one
 
     @property
     def ranks(self) -> int:
@@ -182,11 +187,11 @@ class Hardware:
 class Recipe:
     """A whole run."""
 
-    recipe: str = "both"
-    method: str = "ril"
+    recipe: str = "both"  # the name of its file
+    method: str = "ril"  # one of METHODS
     seed: int = 0
-    group_size: int = 4  # G
-    num_samples: int = 0  # rows of a question that the student samples; 0: G, without teachers 2G
+    group_size: int = 4  # G [App C]
+    num_samples: int = 0  # student samples per question; 0: G with teachers, else 2G
     student: Student = field(default_factory=Student)
     teachers: Teachers = field(default_factory=Teachers)
     data: Data = field(default_factory=Data)
@@ -207,29 +212,27 @@ class Recipe:
 
     @property
     def sft_on_teachers(self) -> bool:
-        """Whether an SFT stage learns the teachers' saved rows."""
+        """Whether an SFT stage learns the teachers' saved responses."""
         return self.sft.steps > 0 and not self.sft.data
 
     @property
     def num_student_responses(self) -> int:
-        """Rows of one question that the student samples."""
-        return self.num_samples or (
-            self.group_size if self.method_spec.uses_teachers else 2 * self.group_size
-        )
+        """Responses to one question that the student samples in a step."""
+        group_size = self.group_size if self.method_spec.uses_teachers else 2 * self.group_size
+        return self.num_samples or group_size
 
     @property
     def num_teacher_responses(self) -> int:
-        """Rows of one question that come from the saved collection."""
+        """Saved teacher responses to one question in a step."""
         if not self.method_spec.uses_teachers:
             return 0
         return self.group_size * (len(self.teachers.names) if self.teachers.mix == "each" else 1)
 
     @property
     def responses_per_step(self) -> int:
-        """Rows of one step: of the student, and of its teachers."""
-        return self.schedule.prompts_per_step * (
-            self.num_student_responses + self.num_teacher_responses
-        )
+        """All responses of one step, the student's and the teachers'."""
+        group = self.num_student_responses + self.num_teacher_responses
+        return self.schedule.prompts_per_step * group
 
     @property
     def max_sequence_tokens(self) -> int:
@@ -238,12 +241,12 @@ class Recipe:
 
     @property
     def max_saved_responses(self) -> int:
-        """Saved responses of each teacher and question that the run may use."""
+        """Saved responses per teacher and question that the run may use."""
         return self.teachers.max_responses or self.collection.teacher_responses
 
     @property
     def method_label(self) -> str:
-        """The method's name in tables; one after SFT is another method: ``sft+dr-grpo``."""
+        """The method's name in tables; RL after SFT is another method, such as ``sft+dr-grpo``."""
         return f"sft+{self.method}" if self.sft.steps and self.method_spec.is_rl else self.method
 
     @property
@@ -255,33 +258,26 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """Sixteen hex digits over every setting; equal recipes have equal fingerprints."""
-        text = json.dumps(self._identity(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    @property
-    def family(self) -> str:
-        """The fingerprint without the seed: equal for runs that differ by chance alone."""
-        return dataclasses.replace(self, seed=0).fingerprint
-
-    def _identity(self) -> dict[str, Any]:
-        """What makes a recipe another one: not how it fits, nor a later setting left alone.
-
-        So that a run goes on with other hardware of the same number of devices, and one that began
-        before there was such a setting is still the same run.
+        """16 hex digits over every setting but `HOW_IT_FITS`: a run may resume on other hardware
+        with the same number of devices.
         """
         values = self.as_dict()
         for group, names in HOW_IT_FITS.items():
             for name in names:
                 del values[group][name]
-        return values
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def family(self) -> str:
+        """The fingerprint without the seed: equal for repetitions of one experiment."""
+        return dataclasses.replace(self, seed=0).fingerprint
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types only, in the order of the dataclass."""
+        """The settings as plain types, in the order of the dataclasses."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML, its fingerprint in the first line."""
+        """The resolved recipe as YAML, with its fingerprint in the first line."""
         body = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
         return f"# fingerprint: {self.fingerprint}\n{body}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 from rilbench.config.schema import PARTS, Recipe
@@ -10,7 +12,91 @@ from rilbench.errors import UserError
 from rilbench.ril.methods import METHODS
 
 DISCRIMINATOR_PROMPT_TOKENS = 512
-"""More than the discriminator's own words and the chat template have, around a response."""
+"""An upper bound for the discriminator's instructions and chat template around a response."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": tuple(METHODS),
+    "teachers.mix": ("split", "each"),
+    "reward.similarity": ("binary", "continuous"),
+    "policy.freeze": PARTS,
+    "schedule.export": ("last", "best"),
+    "hardware.device": ("cpu", "cuda"),
+    "hardware.rollout_engine": ("auto", "vllm"),
+    "hardware.offload": ("none", "idle", "always"),
+}
+
+RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
+    "must be at least 1": (
+        lambda value: value >= 1,
+        (
+            "group_size",
+            "collection.concurrency",
+            "collection.student_responses",
+            "collection.teacher_responses",
+            "data.max_response_tokens",
+            "discriminator.micro_batch_size",
+            "hardware.devices",
+            "hardware.memory_gib",
+            "hardware.nodes",
+            "hardware.rollout_tensor_parallel",
+            "policy.micro_batch_size",
+            "policy.mini_batches",
+            "policy.mu",
+            "schedule.keep",
+            "schedule.prompts_per_step",
+            "schedule.save_every",
+            "schedule.steps",
+            "sft.batch_size",
+        ),
+    ),
+    # One response of a teacher and one of the student.
+    "must be at least 2": (lambda value: value >= 2, ("discriminator.pretrain_batch_size",)),
+    "must not be negative": (
+        lambda value: 0 <= value < math.inf,
+        (
+            "num_samples",
+            "discriminator.micro_batch_tokens",
+            "discriminator.mu",
+            "discriminator.pretrain_steps",
+            "policy.kl_coef",
+            "policy.length_scale",
+            "policy.micro_batch_tokens",
+            "policy.weight_decay",
+            "schedule.eval_every",
+            "sft.steps",
+            "teachers.max_responses",
+        ),
+    ),
+    "must be a number above 0": (
+        lambda value: 0 < value < math.inf,
+        (
+            "discriminator.lr",
+            "discriminator.pretrain_final_lr",
+            "discriminator.pretrain_lr",
+            "policy.clip_eps",
+            "policy.lr",
+            "sampling.repetition_penalty",
+            "sampling.temperature",
+            "sampling.top_p",
+            "sft.final_lr",
+            "sft.lr",
+        ),
+    ),
+    "is a share; give a number from 0 to 1": (
+        lambda value: 0 <= value <= 1,
+        (
+            "collection.max_failed",
+            "judge.false_negative_rate",
+            "judge.false_positive_rate",
+            "judge.max_missing",
+        ),
+    ),
+    "is a share of the device's memory; give a number between 0 and 1": (
+        lambda value: 0 < value < 1,
+        ("hardware.rollout_memory",),
+    ),
+}
+"""The error's words: the test that a value must pass, and the settings that it applies to."""
 
 
 def check(recipe: Recipe) -> None:
@@ -19,212 +105,129 @@ def check(recipe: Recipe) -> None:
     Raises:
         UserError: the first thing that is wrong, with what to set instead.
     """
-    _choices(recipe)
-    _counts(recipe)
-    _numbers(recipe)
-    _schedule(recipe)
-    _teachers(recipe)
-    _sft(recipe)
-    _hardware(recipe)
-    _unused(recipe)
-
-
-def _choices(recipe: Recipe) -> None:
-    choices: list[tuple[str, Any, tuple[str, ...]]] = [
-        ("method", recipe.method, tuple(METHODS)),
-        ("teachers.mix", recipe.teachers.mix, ("split", "each")),
-        ("reward.similarity", recipe.reward.similarity, ("binary", "continuous")),
-        ("policy.freeze", recipe.policy.freeze, PARTS),
-        ("schedule.export", recipe.schedule.export, ("last", "best")),
-        ("hardware.device", recipe.hardware.device, ("cpu", "cuda")),
-        ("hardware.rollout_engine", recipe.hardware.rollout_engine, ("auto", "vllm")),
-        ("hardware.offload", recipe.hardware.offload, ("none", "between", "always")),
-    ]
-    for key, value, allowed in choices:
+    for key, allowed in CHOICES.items():
+        value = _value(recipe, key)
         if value not in allowed:
-            known = ", ".join(each for each in allowed if each)
-            raise UserError(f"{key}={value!r} is not known; use one of {known}")
+            names = ", ".join(name for name in allowed if name)
+            raise UserError(f"{key}={value!r} is not known; use one of {names}")
+    for words, (is_valid, keys) in RANGES.items():
+        for key in keys:
+            value = _value(recipe, key)
+            if not is_valid(value):
+                raise UserError(f"{key}={value} {words}")
+    for problems in (_schedule, _teachers, _sft, _hardware, _unused_settings, _judge_noise):
+        for problem in problems(recipe):
+            raise UserError(problem)
 
 
-def _counts(recipe: Recipe) -> None:
-    positive = {
-        "group_size": recipe.group_size,
-        "schedule.steps": recipe.schedule.steps,
-        "schedule.prompts_per_step": recipe.schedule.prompts_per_step,
-        "schedule.save_every": recipe.schedule.save_every,
-        "schedule.keep": recipe.schedule.keep,
-        "hardware.nodes": recipe.hardware.nodes,
-        "hardware.devices": recipe.hardware.devices,
-        "hardware.memory_gib": recipe.hardware.memory_gib,
-        "hardware.rollout_tensor_parallel": recipe.hardware.rollout_tensor_parallel,
-        "sft.batch_size": recipe.sft.batch_size,
-        "policy.mu": recipe.policy.mu,
-        "policy.mini_batches": recipe.policy.mini_batches,
-        "policy.micro_batch_size": recipe.policy.micro_batch_size,
-        "discriminator.micro_batch_size": recipe.discriminator.micro_batch_size,
-        "data.max_response_tokens": recipe.data.max_response_tokens,
-        "collection.teacher_responses": recipe.collection.teacher_responses,
-        "collection.student_responses": recipe.collection.student_responses,
-        "collection.concurrency": recipe.collection.concurrency,
-        "discriminator.pretrain_batch_size (two at least)": recipe.discriminator.pretrain_batch_size
-        - 1,
-    }
-    for key, number in positive.items():
-        if number < 1:
-            raise UserError(f"{key}={number} must be at least 1")
+def _value(recipe: Recipe, key: str) -> Any:
+    return attrgetter(key)(recipe)
 
 
-def _numbers(recipe: Recipe) -> None:
-    not_negative: dict[str, float] = {
-        "num_samples": recipe.num_samples,
-        "teachers.max_responses": recipe.teachers.max_responses,
-        "sft.steps": recipe.sft.steps,
-        "discriminator.pretrain_steps": recipe.discriminator.pretrain_steps,
-        "discriminator.mu": recipe.discriminator.mu,
-        "schedule.eval_every": recipe.schedule.eval_every,
-        "policy.micro_batch_tokens": recipe.policy.micro_batch_tokens,
-        "discriminator.micro_batch_tokens": recipe.discriminator.micro_batch_tokens,
-        "policy.length_scale": recipe.policy.length_scale,
-        "policy.kl_coef": recipe.policy.kl_coef,
-        "policy.weight_decay": recipe.policy.weight_decay,
-    }
-    for key, value in not_negative.items():
-        if not 0 <= value < math.inf:
-            raise UserError(f"{key}={value} must not be negative")
-    above_zero: dict[str, float] = {
-        "policy.lr": recipe.policy.lr,
-        "policy.clip_eps": recipe.policy.clip_eps,
-        "sft.lr": recipe.sft.lr,
-        "sft.final_lr": recipe.sft.final_lr,
-        "discriminator.lr": recipe.discriminator.lr,
-        "discriminator.pretrain_lr": recipe.discriminator.pretrain_lr,
-        "discriminator.pretrain_final_lr": recipe.discriminator.pretrain_final_lr,
-        "sampling.temperature": recipe.sampling.temperature,
-        "sampling.top_p": recipe.sampling.top_p,
-        "sampling.repetition_penalty": recipe.sampling.repetition_penalty,
-    }
-    for key, value in above_zero.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"{key}={value} must be a number above 0")
-    wrong = {
-        "collection.max_failed": recipe.collection.max_failed,
-        "judge.max_missing": recipe.judge.max_missing,
-        "judge.false_positive_rate": recipe.judge.false_positive_rate,
-        "judge.false_negative_rate": recipe.judge.false_negative_rate,
-    }
-    for key, value in wrong.items():
-        if not 0 <= value <= 1:
-            raise UserError(f"{key}={value} is a share; give a number from 0 to 1")
-
-
-def _schedule(recipe: Recipe) -> None:
-    if recipe.schedule.prompts_per_step % recipe.policy.mini_batches:
-        raise UserError(
-            f"policy.mini_batches={recipe.policy.mini_batches} must divide "
-            f"schedule.prompts_per_step={recipe.schedule.prompts_per_step}"
+def _schedule(recipe: Recipe) -> Iterator[str]:
+    schedule, mini_batches = recipe.schedule, recipe.policy.mini_batches
+    if schedule.prompts_per_step % mini_batches:
+        yield (
+            f"policy.mini_batches={mini_batches} must divide "
+            f"schedule.prompts_per_step={schedule.prompts_per_step}"
         )
-    if recipe.schedule.export == "best" and not recipe.schedule.eval_every:
-        raise UserError("schedule.export=best needs scores on the dev split; add --eval-every N")
+    if schedule.export == "best" and not schedule.eval_every:
+        yield "schedule.export=best needs scores on the dev split; add --eval-every N"
 
 
-def _teachers(recipe: Recipe) -> None:
+def _teachers(recipe: Recipe) -> Iterator[str]:
+    teachers, collected = recipe.teachers, recipe.collection.teacher_responses
     if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
-        unknown = [name for name in recipe.teachers.names if name not in recipe.teachers.models]
-        if unknown or not recipe.teachers.names:
-            raise UserError(
+        unknown = [name for name in teachers.names if name not in teachers.models]
+        if unknown or not teachers.names:
+            yield (
                 f"teachers.models has no model for {', '.join(unknown) or 'any teacher'}; "
                 "set teachers.models.NAME=PATH"
             )
-    if recipe.teachers.max_responses > recipe.collection.teacher_responses:
-        raise UserError(
-            f"teachers.max_responses={recipe.teachers.max_responses} is more than is "
-            f"collected; raise collection.teacher_responses={recipe.collection.teacher_responses}"
-        )
-
-
-def _sft(recipe: Recipe) -> None:
-    if not recipe.method_spec.is_rl and not recipe.sft.steps:
-        raise UserError("method=sft has nothing to do with sft.steps=0; set sft.steps=N")
-    if recipe.sft.data and not recipe.sft.steps:
-        raise UserError(f"sft.data={recipe.sft.data} is not used with sft.steps=0; set sft.steps=N")
-
-
-def _hardware(recipe: Recipe) -> None:
-    hardware = recipe.hardware
-    if not 0 < hardware.rollout_memory < 1:
-        raise UserError(
-            f"hardware.rollout_memory={hardware.rollout_memory} is a share of the device's memory; "
-            "give a number between 0 and 1"
-        )
-    if hardware.devices % hardware.rollout_tensor_parallel:
-        raise UserError(
-            f"hardware.rollout_tensor_parallel={hardware.rollout_tensor_parallel} must divide the "
-            f"hardware.devices={hardware.devices} of a node"
-        )
-    longest = {
-        "policy": (recipe.policy.micro_batch_tokens, recipe.max_sequence_tokens),
-        "discriminator": (
-            recipe.discriminator.micro_batch_tokens,
-            recipe.data.max_response_tokens + DISCRIMINATOR_PROMPT_TOKENS,
-        ),
-    }
-    for part, (tokens, row) in longest.items():
-        if 0 < tokens < row:
-            raise UserError(
-                f"{part}.micro_batch_tokens={tokens} are fewer than the {row} of the longest row "
-                f"(data.max_prompt_tokens, data.max_response_tokens); set "
-                f"{part}.micro_batch_tokens={row}"
-            )
-    if hardware.device == "cpu":
-        for_gpus = {
-            "hardware.offload": hardware.offload != "none",
-            "hardware.remove_padding": hardware.remove_padding,
-            "hardware.rollout_tensor_parallel": hardware.rollout_tensor_parallel > 1,
-        }
-        for key, is_set in for_gpus.items():
-            if is_set:
-                raise UserError(
-                    f"{key} needs GPUs, and hardware.device=cpu; take --hardware cpu, or another "
-                    "profile with its own device"
-                )
-
-
-def _unused(recipe: Recipe) -> None:
-    """A setting that the method would not look at would make two equal runs look different."""
-    rewarded = recipe.method_spec.uses_answer_reward
-    noisy = recipe.judge.false_positive_rate > 0 or recipe.judge.false_negative_rate > 0
-    unused = {
-        "num_samples": recipe.num_samples > 0 and not recipe.method_spec.is_rl,
-        "teachers.max_responses": recipe.teachers.max_responses > 0
-        and not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers),
-        "reward.similarity": recipe.reward.similarity != "binary"
-        and not recipe.method_spec.uses_discriminator,
-        "policy.freeze": bool(recipe.policy.freeze) and not recipe.method_spec.is_rl,
-        "policy.teachers_in_loss": not recipe.policy.teachers_in_loss
-        and not recipe.method_spec.uses_teachers,
-        "judge.false_positive_rate, judge.false_negative_rate": noisy and not rewarded,
-        "schedule.export=best": recipe.schedule.export == "best" and not recipe.method_spec.is_rl,
-    }
-    for key, is_unused in unused.items():
-        if is_unused:
-            raise UserError(
-                f"{key} changes nothing with method={recipe.method}; leave it out, or choose "
-                "another method"
-            )
-    if noisy and recipe.judge.model != "rule":
-        raise UserError(
-            "judge.false_positive_rate and judge.false_negative_rate simulate errors of an "
-            "exact judge; set judge.model=rule, or leave them out"
-        )
-    if recipe.judge.false_positive_rate + recipe.judge.false_negative_rate > 1:
-        raise UserError(
-            "judge.false_positive_rate and judge.false_negative_rate add up to more than "
-            "1: the judge would prefer wrong responses; lower one"
+    if teachers.max_responses > collected:
+        yield (
+            f"teachers.max_responses={teachers.max_responses} is more than is collected; raise "
+            f"collection.teacher_responses={collected}"
         )
     if recipe.method_spec.uses_discriminator and not (
         recipe.discriminator.mu or recipe.discriminator.pretrain_steps
     ):
-        raise UserError(
+        yield (
             "a discriminator with mu=0 and pretrain_steps=0 would never be trained; raise "
             "discriminator.mu or discriminator.pretrain_steps, or use method=teacher-rows"
+        )
+
+
+def _sft(recipe: Recipe) -> Iterator[str]:
+    if recipe.sft.steps:
+        return
+    if not recipe.method_spec.is_rl:
+        yield "method=sft has nothing to do with sft.steps=0; set sft.steps=N"
+    if recipe.sft.data:
+        yield f"sft.data={recipe.sft.data} is not used with sft.steps=0; set sft.steps=N"
+
+
+def _hardware(recipe: Recipe) -> Iterator[str]:
+    hardware = recipe.hardware
+    if hardware.devices % hardware.rollout_tensor_parallel:
+        yield (
+            f"hardware.rollout_tensor_parallel={hardware.rollout_tensor_parallel} must divide the "
+            f"hardware.devices={hardware.devices} of a node"
+        )
+    max_discriminator_tokens = recipe.data.max_response_tokens + DISCRIMINATOR_PROMPT_TOKENS
+    for model, tokens, longest in (
+        ("policy", recipe.policy.micro_batch_tokens, recipe.max_sequence_tokens),
+        ("discriminator", recipe.discriminator.micro_batch_tokens, max_discriminator_tokens),
+    ):
+        if 0 < tokens < longest:
+            yield (
+                f"{model}.micro_batch_tokens={tokens} is less than the {longest} tokens of the "
+                "longest sequence (data.max_prompt_tokens, data.max_response_tokens); set "
+                f"{model}.micro_batch_tokens={longest}"
+            )
+    if hardware.device == "cpu":
+        for key, is_set in (
+            ("hardware.offload", hardware.offload != "none"),
+            ("hardware.remove_padding", hardware.remove_padding),
+            ("hardware.rollout_tensor_parallel", hardware.rollout_tensor_parallel > 1),
+        ):
+            if is_set:
+                yield (
+                    f"{key} needs GPUs, and hardware.device=cpu; use --hardware cpu, or another "
+                    "profile with its own device"
+                )
+
+
+def _unused_settings(recipe: Recipe) -> Iterator[str]:
+    """A setting that the method ignores would make two equal runs look different."""
+    method, default = recipe.method_spec, Recipe()
+    is_used = {
+        "num_samples": method.is_rl,
+        "teachers.max_responses": method.uses_teachers or recipe.sft_on_teachers,
+        "reward.similarity": method.uses_discriminator,
+        "policy.freeze": method.is_rl,
+        "policy.teachers_in_loss": method.uses_teachers,
+        "judge.false_positive_rate": method.uses_answer_reward,
+        "judge.false_negative_rate": method.uses_answer_reward,
+        "schedule.export": method.is_rl,
+    }
+    for key, used in is_used.items():
+        if not used and _value(recipe, key) != _value(default, key):
+            yield (
+                f"{key} changes nothing with method={recipe.method}; leave it out, or choose "
+                "another method"
+            )
+
+
+def _judge_noise(recipe: Recipe) -> Iterator[str]:
+    judge = recipe.judge
+    if max(judge.false_positive_rate, judge.false_negative_rate) > 0 and judge.model != "rule":
+        yield (
+            "judge.false_positive_rate and judge.false_negative_rate simulate errors of an "
+            "exact judge; set judge.model=rule, or leave them out"
+        )
+    if judge.false_positive_rate + judge.false_negative_rate > 1:
+        yield (
+            "judge.false_positive_rate and judge.false_negative_rate add up to more than 1: "
+            "the judge would prefer wrong responses; lower one"
         )

@@ -1,1 +1,1 @@
-"""Questions: format, importers, selection, contamination, the teachers' saved responses."""
+"""Questions to train on: format, importers, selection, contamination, saved responses."""

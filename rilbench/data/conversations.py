@@ -1,4 +1,4 @@
-"""A conversation of a visual-instruction data set as pairs of question and answer.
+"""Conversations of visual-instruction data sets as pairs of question and answer.
 
 LLaVA writes ``[{"from": "human", "value": …}, {"from": "gpt", "value": …}]``, the Cauldron
 ``[{"user": …, "assistant": …}]``, chat templates ``[{"role": "user", "content": …}, …]``.
@@ -9,80 +9,104 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rilbench.data.jsonl import text_of
-from rilbench.data.question import PLACEHOLDER, RefusedError
+from rilbench.data.jsonl import to_text
+from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question
 
-_ASKS = ("human", "user")
-_ANSWERS = ("gpt", "assistant", "model")
+_USER = ("human", "user")
+_ASSISTANT = ("gpt", "assistant", "model")
 
 
-def pairs(conversation: Any) -> list[tuple[str, str]]:
-    """What was asked and answered, turn by turn; what a system says before it is left out.
+def read_turns(conversation: Any, num_images: int, all_turns: bool) -> list[tuple[str, str]]:
+    """Return question and answer of the first turn, or of each turn without those before it.
+
+    A later turn is about the same images without marking their places. A conversation is refused
+    if its first question does not mention all images: the others are meant for a later turn.
+
+    Args:
+        conversation: the value of the data set's field.
+        num_images: the images of the entry.
+        all_turns: return every turn instead of the first.
 
     Raises:
-        RefusedError: it is no conversation, or question and answer do not take turns.
+        InvalidQuestionError: it is not a conversation, question and answer do not alternate, or
+            the placeholders do not match the images.
     """
+    pairs = _pairs(conversation)
+    first = pairs[0][0].count(PLACEHOLDER)
+    if first not in (0, num_images):
+        raise InvalidQuestionError(
+            f"its first question has {first} {PLACEHOLDER}, the entry {num_images} images; drop it"
+        )
+    chosen = pairs if all_turns else pairs[:1]
+    if any(question.count(PLACEHOLDER) not in (0, num_images) for question, _ in chosen):
+        raise InvalidQuestionError(f"a later question has another number of {PLACEHOLDER}; drop it")
+    return chosen
+
+
+def turn_questions(
+    id_: str, images: tuple[bytes, ...], turns: list[tuple[str, str]], source: str
+) -> list[Question]:
+    """Return a question for each turn: the first has the entry's id, the k-th ``id.k``.
+
+    LLaVA puts the image's mark before or after the first question at random, on its own line. It is
+    removed, so that images come first in every question.
+    """
+    questions = []
+    for number, (text, answer) in enumerate(turns, 1):
+        at_edge = text.startswith(PLACEHOLDER) or text.endswith(PLACEHOLDER)
+        if text.count(PLACEHOLDER) == 1 and at_edge:
+            text = text.replace(PLACEHOLDER, "").strip()
+        turn_id = id_ if number == 1 else f"{id_}.{number}"
+        questions.append(Question(turn_id, images, text, answer, source))
+    return questions
+
+
+def _pairs(conversation: Any) -> list[tuple[str, str]]:
     if not isinstance(conversation, list) or not conversation:
-        raise RefusedError("it has no conversation; drop it")
-    found: list[tuple[str, str]] = []
-    asked: str | None = None
+        raise InvalidQuestionError("it has no conversation; drop it")
+    pairs: list[tuple[str, str]] = []
+    question: str | None = None
     for is_question, text in _turns(conversation):
-        if is_question == (asked is not None):
-            raise RefusedError("question and answer do not take turns in its conversation; drop it")
-        if asked is None:
-            asked = text
+        if is_question == (question is not None):
+            raise InvalidQuestionError(
+                "question and answer do not alternate in its conversation; drop it"
+            )
+        if question is None:
+            question = text
         else:
-            found.append((asked.strip(), text.strip()))
-            asked = None
-    if not found:
-        raise RefusedError("its conversation has no answer; drop it")
-    return found
+            pairs.append((question.strip(), text.strip()))
+            question = None
+    if not pairs:
+        raise InvalidQuestionError("its conversation has no answer; drop it")
+    return pairs
 
 
 def _turns(conversation: list[Any]) -> Iterator[tuple[bool, str]]:
-    """Whether each turn asks, and its text."""
+    """Yield whether a turn is a question, and its text; system turns are left out."""
     for turn in conversation:
         if not isinstance(turn, dict):
-            raise RefusedError("a turn of its conversation is no object; drop it")
+            raise InvalidQuestionError("a turn of its conversation is not an object; drop it")
         if "user" in turn and "assistant" in turn:
-            yield True, text_of(turn["user"], "user")
-            yield False, text_of(turn["assistant"], "assistant")
+            yield True, to_text(turn["user"], "user")
+            yield False, to_text(turn["assistant"], "assistant")
             continue
         speaker = turn.get("from", turn.get("role"))
         if speaker == "system":
             continue
-        if speaker not in (*_ASKS, *_ANSWERS):
-            raise RefusedError(f"a turn of its conversation is by {str(speaker)[:40]!r}; drop it")
-        yield speaker in _ASKS, _words(turn.get("value", turn.get("content")))
+        if speaker not in (*_USER, *_ASSISTANT):
+            raise InvalidQuestionError(
+                f"a turn of its conversation is by {str(speaker)[:40]!r}; drop it"
+            )
+        yield speaker in _USER, _turn_text(turn.get("value", turn.get("content")))
 
 
-def _words(content: Any) -> str:
-    """A turn's text; of a list of parts, with ``<image>`` for a picture."""
+def _turn_text(content: Any) -> str:
+    """A turn's text; a list of parts becomes one text with ``<image>`` for each image."""
     if not isinstance(content, list):
-        return text_of(content, "conversation")
+        return to_text(content, "conversation")
     texts = []
     for part in content:
-        is_picture = isinstance(part, dict) and part.get("type") in ("image", "image_url")
+        is_image = isinstance(part, dict) and part.get("type") in ("image", "image_url")
         text = part.get("text") if isinstance(part, dict) else part
-        texts.append(PLACEHOLDER if is_picture else text_of(text, "conversation"))
+        texts.append(PLACEHOLDER if is_image else to_text(text, "conversation"))
     return "".join(texts)
-
-
-def asked(found: list[tuple[str, str]], pictures: int, every: bool) -> list[tuple[str, str]]:
-    """The pairs that are asked: the first, or each by itself, without what was said before it.
-
-    A later turn looks at the same pictures without saying where they go. Pictures that the data set
-    shows from a later turn on only would be shown too early: such a conversation is refused.
-
-    Raises:
-        RefusedError: with the pictures that its first question does not mention.
-    """
-    first = found[0][0].count(PLACEHOLDER)
-    if first not in (0, pictures):
-        raise RefusedError(
-            f"its first question has {first} {PLACEHOLDER}, the entry {pictures} pictures; drop it"
-        )
-    chosen = found if every else found[:1]
-    if any(question.count(PLACEHOLDER) not in (0, pictures) for question, _ in chosen):
-        raise RefusedError(f"a later question has another number of {PLACEHOLDER}; drop it")
-    return chosen

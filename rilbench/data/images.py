@@ -1,4 +1,4 @@
-"""A picture as it is in a file of questions: can it be read to its end?"""
+"""Decode the images of questions, and find broken ones."""
 
 from __future__ import annotations
 
@@ -10,47 +10,52 @@ from contextlib import contextmanager
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rilbench.data.question import RefusedError
+from rilbench.data.question import InvalidQuestionError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is read: Pillow has more, of which some start other programs."""
+"""Accepted formats. Pillow knows more, and some of them start other programs."""
 
 _BROKEN = (
-    *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
-    *(struct.error, Image.DecompressionBombError),
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    Image.DecompressionBombError,
 )
-"""What Pillow raises of a file that is damaged, or made to harm."""
+"""What Pillow raises for a damaged or malicious file."""
 
 
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of odd metadata, and of size below Pillow's limit.
-            yield
-    except UnidentifiedImageError as error:
-        raise RefusedError(f"a picture is none of {', '.join(FORMATS)}; get it again") from error
-    except _BROKEN as error:
-        why = " ".join(str(error).split())[:100] or type(error).__name__
-        raise RefusedError(f"a picture cannot be read ({why}); get it again") from error
-
-
-def open_picture(image: bytes) -> Image.Image:
-    """The decoded picture, upright, in RGB.
+def open_image(image: bytes) -> Image.Image:
+    """Return the decoded image, upright, in RGB.
 
     Raises:
-        RefusedError: it is none of `FORMATS`, damaged, or larger than Pillow allows.
+        InvalidQuestionError: it is not in one of `FORMATS`, damaged, or too large for Pillow.
     """
-    with _reading(), Image.open(io.BytesIO(image), formats=FORMATS) as picture:
+    with _errors(), Image.open(io.BytesIO(image), formats=FORMATS) as picture:
         return ImageOps.exif_transpose(picture).convert("RGB")
 
 
-def check_picture(image: bytes) -> None:
-    """Read a picture to its end, no finer than need be.
-
-    Raises:
-        RefusedError: as of `open_picture`.
-    """
-    with _reading(), Image.open(io.BytesIO(image), formats=FORMATS) as picture:
-        picture.draft("L", (64, 64))  # JPEG: an eighth of the size, but all of the file.
+def check_image(image: bytes) -> None:
+    """Read an image to its end; raises as `open_image` does."""
+    with _errors(), Image.open(io.BytesIO(image), formats=FORMATS) as picture:
+        picture.draft("L", (64, 64))  # JPEG: decodes an eighth of the size, but reads all bytes
         picture.load()
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata, and sizes below Pillow's limit
+            yield
+    except UnidentifiedImageError as error:
+        raise InvalidQuestionError(
+            f"an image is not in one of the formats {', '.join(FORMATS)}; get it again"
+        ) from error
+    except _BROKEN as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise InvalidQuestionError(f"an image cannot be read ({reason}); get it again") from error

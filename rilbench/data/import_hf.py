@@ -1,4 +1,4 @@
-"""A data set of Hugging Face's `datasets`, as the hub keeps it: Parquet with image columns."""
+"""A data set of the Hugging Face hub as its repository has it: Parquet with image columns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rilbench.data.conversations import asked, pairs
-from rilbench.data.import_llava import conversation_questions
-from rilbench.data.jsonl import picture_of, text_of
-from rilbench.data.question import Question, RefusedError
+from rilbench.data.conversations import read_turns, turn_questions
+from rilbench.data.jsonl import as_list, to_image, to_text
+from rilbench.data.question import InvalidQuestionError, Question
 from rilbench.errors import UserError
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -21,58 +20,40 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "conversation": ("conversations", "texts", "messages"),
     "source": ("source", "data_source"),
 }
-"""What a question is made of, and the columns that are taken for it where none is named."""
+"""The fields of a question, and the columns that are used for each unless the user names one."""
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_ROWS = 64
+_BATCH = 64
+"""Rows read at a time."""
 
 
-class Hub:
-    """Parquet files of a repository that was downloaded, or one such file.
+class HubParquet:
+    """Parquet files of a downloaded repository, or one such file.
 
     Args:
         place: the folder, or a file.
-        split: whose files are read, by name (``train-00000-of-00002.parquet``) or folder.
-        columns: field → column, for those that have other names than `FIELDS` knows.
-        every: of a conversation, ask each turn by itself instead of the first alone.
-        source: of rows without such a column.
+        split: the split to read, by file name (``train-00000-of-00002.parquet``) or folder.
+        columns: field → column, where a column has another name than `FIELDS` knows.
+        all_turns: make every turn of a conversation a question instead of the first alone.
+        source: the source of rows without such a column.
 
     Raises:
         UserError: there is no such file, or no column for a field.
     """
 
     def __init__(
-        self, place: Path, split: str, columns: Mapping[str, str], every: bool, source: str
+        self, place: Path, split: str, columns: Mapping[str, str], all_turns: bool, source: str
     ) -> None:
         unknown = [field for field in columns if field not in FIELDS]
         if unknown:
             raise UserError(f"--columns {unknown[0]}=… is not known; use {', '.join(FIELDS)}")
         self.folder = place if place.is_dir() else place.parent
-        self.files = files_of(place, split)
-        self.every, self.source = every, source
-        self.columns = self._columns(columns)
-
-    def _columns(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        names = _names(self.files[0])
-        found = dict(chosen)
-        for field, candidates in FIELDS.items():
-            there = [name for name in candidates if name in names]
-            if field not in found and there:
-                found[field] = there[0]
-        if "question" in chosen or {"question", "answer"} <= set(found):
-            found.pop("conversation", None)
-        wanted = ("images",) if "conversation" in found else ("images", "question", "answer")
-        lacking = [field for field in wanted if field not in found]
-        lacking += [field for field, name in found.items() if name not in names]
-        if lacking:
-            raise UserError(
-                f"{self.files[0]} has no column for {', '.join(lacking)}; name it with --columns, "
-                f"such as {lacking[0]}=NAME; there is {', '.join(names)}"
-            )
-        return found
+        self.files = find_files(place, split)
+        self.all_turns, self.source = all_turns, source
+        self.columns = _choose_columns(self.files[0], columns)
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        """Each row by field, and where it stands."""
+        """Yield each row by field; see `Format`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -81,7 +62,7 @@ class Hub:
             try:
                 with pq.ParquetFile(path) as file:
                     names = sorted(set(self.columns.values()))
-                    for batch in file.iter_batches(_ROWS, columns=names):
+                    for batch in file.iter_batches(_BATCH, columns=names):
                         for row in batch.to_pylist():
                             number += 1
                             place = f"{path.relative_to(self.folder)} row {number}"
@@ -92,41 +73,42 @@ class Hub:
                 ) from error
 
     def questions(self, place: str, row: Any) -> list[Question]:
-        """What a row asks.
-
-        Raises:
-            RefusedError: a field of it is none.
-        """
-        given = row["images"]
-        values = given if isinstance(given, list) else [given]
-        images = tuple(_picture(each, self.folder) for each in values if each is not None)
+        """Return the questions of a row; see `Format`."""
+        cells = [cell for cell in as_list(row["images"]) if cell is not None]
+        images = tuple(_image(cell, self.folder) for cell in cells)
         if not images:
-            raise RefusedError("it has no picture; drop it")
+            raise InvalidQuestionError("it has no image; drop it")
         if "conversation" in row:
-            turns = asked(pairs(row["conversation"]), len(images), self.every)
+            turns = read_turns(row["conversation"], len(images), self.all_turns)
         else:
-            question = text_of(row["question"], "question")
-            turns = [_with_options(question, _answer(row["answer"]), row.get("options"))]
-        name = place.replace(" row ", "-") if row.get("id") in (None, "") else row["id"]
-        source = text_of(row.get("source") or self.source, "source")
-        return conversation_questions(text_of(name, "id"), images, turns, source)
+            question, answer = to_text(row["question"], "question"), row["answer"]
+            if isinstance(answer, list):  # several accepted answers: alternatives for the judge
+                texts = [to_text(text, "answer").strip() for text in answer]
+                answer = "<OR>".join(dict.fromkeys(filter(None, texts)))
+            turns = [_with_options(question, answer, row.get("options"))]
+        id_ = place.replace(" row ", "-") if row.get("id") in (None, "") else row["id"]
+        source = to_text(row.get("source") or self.source, "source")
+        return turn_questions(to_text(id_, "id"), images, turns, source)
 
 
-def files_of(place: Path, split: str) -> list[Path]:
-    """A repository's Parquet files of one split.
+def find_files(place: Path, split: str) -> list[Path]:
+    """Return a repository's Parquet files of one split.
 
     Raises:
-        UserError: there is none, with the splits that there are.
+        UserError: there is none; the message lists the existing splits.
     """
     if place.is_file():
         return [place]
-    found = sorted(place.rglob("*.parquet")) if place.is_dir() else []
-    chosen = [path for path in found if split in (_split(path), path.parent.name)]
+    files = sorted(place.rglob("*.parquet")) if place.is_dir() else []
+    chosen = [path for path in files if split in (_split(path), path.parent.name)]
     if not chosen:
-        splits = ", ".join(sorted({_split(path) for path in found})) or "no Parquet file"
-        arrow = place.is_dir() and any(place.rglob("*.arrow"))
-        remedy = "give another --split, or a file" if found else "give a folder from the hub"
-        remedy = "save it with Dataset.to_parquet" if arrow and not found else remedy
+        splits = ", ".join(sorted({_split(path) for path in files})) or "no Parquet file"
+        if files:
+            remedy = "give another --split, or a file"
+        elif any(place.rglob("*.arrow")):
+            remedy = "save it with Dataset.to_parquet"
+        else:
+            remedy = "give a folder from the hub"
         raise UserError(f"{place} has no Parquet file of the split {split!r} ({splits}); {remedy}")
     return chosen
 
@@ -135,58 +117,66 @@ def _split(path: Path) -> str:
     return path.stem.split("-")[0]
 
 
-def _names(path: Path) -> list[str]:
+def _choose_columns(path: Path, chosen: Mapping[str, str]) -> dict[str, str]:
+    """The column of each field: the user's choice, else the first of `FIELDS` that exists."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        names: list[str] = pq.read_schema(path).names
+        names = pq.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} is not a Parquet file ({error}); download it again") from error
-    return names
+    columns = dict(chosen)
+    for field, candidates in FIELDS.items():
+        existing = [name for name in candidates if name in names]
+        if field not in columns and existing:
+            columns[field] = existing[0]
+    if "question" in chosen or {"question", "answer"} <= set(columns):
+        columns.pop("conversation", None)
+    needed = ("images",) if "conversation" in columns else ("images", "question", "answer")
+    lacking = [field for field in needed if field not in columns]
+    lacking += [field for field, name in columns.items() if name not in names]
+    if lacking:
+        raise UserError(
+            f"{path} has no column for {', '.join(lacking)}; name it with --columns, such as "
+            f"{lacking[0]}=NAME; its columns are {', '.join(names)}"
+        )
+    return columns
 
 
-def _picture(value: Any, folder: Path) -> bytes:
-    """A cell of an image column: bytes, or a struct of bytes and path."""
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if isinstance(content, bytes):
-        return content
-    return picture_of(value, folder)
-
-
-def _answer(value: Any) -> Any:
-    """An answer; several that are accepted are alternatives of the judge's."""
-    if isinstance(value, list):
-        texts = [text_of(each, "answer").strip() for each in value]
-        return "<OR>".join(dict.fromkeys(filter(None, texts)))
-    return value
+def _image(cell: Any, folder: Path) -> bytes:
+    """The image in a cell: bytes, a struct of bytes and path, or a path."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    return content if isinstance(content, bytes) else to_image(cell, folder)
 
 
 def _with_options(question: str, answer: Any, options: Any) -> tuple[str, str]:
-    """The question with its options under it, and the letter of the right one.
+    """The question with its options below it, and the letter of the right one.
 
     Raises:
-        RefusedError: the answer is none of them, or both a text and a number of two of them.
+        InvalidQuestionError: the answer is not one of the options, or is ambiguous.
     """
     if not options:
-        return question, text_of(answer, "answer")
-    texts = [text_of(each, "options") for each in options]
-    right = _chosen(answer, texts)
+        return question, to_text(answer, "answer")
+    texts = [to_text(option, "options") for option in options]
+    right = _right_option(answer, texts)
     lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False)]
     return "\n".join([question, *lines]), LETTERS[right]
 
 
-def _chosen(answer: Any, options: list[str]) -> int:
-    """Which option is right, from 0: by its text, its letter, or its number from 0."""
+def _right_option(answer: Any, options: list[str]) -> int:
+    """The index of the right option, which is given by its text, its letter or its index."""
     if len(options) > len(LETTERS):
-        raise RefusedError(f"it has {len(options)} options; drop it")
-    text = text_of(answer, "answer").strip()
-    numbered = int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else None
-    ways = [i for i, option in enumerate(options) if option.strip() == text]
-    if isinstance(answer, int) or not ways:
-        ways = [numbered] if numbered is not None else ways or [LETTERS.find(text or "?")]
-    elif numbered is not None and numbered < len(options) and numbered not in ways:
-        raise RefusedError(f"its answer {text!r} is one option and the number of another; mend it")
-    if len(ways) != 1 or not 0 <= ways[0] < len(options):
-        raise RefusedError(f"its answer {text!r} is not one of its options; drop it")
-    return ways[0]
+        raise InvalidQuestionError(f"it has {len(options)} options; drop it")
+    text = to_text(answer, "answer").strip()
+    index = int(text) if text.isascii() and text.isdecimal() and len(text) < 4 else None
+    matches = [i for i, option in enumerate(options) if option.strip() == text]
+    if isinstance(answer, int) or not matches:
+        matches = [index] if index is not None else matches or [LETTERS.find(text or "?")]
+    elif index is not None and index < len(options) and index not in matches:
+        raise InvalidQuestionError(
+            f"its answer {text!r} is one option and the number of another; fix it"
+        )
+    if len(matches) != 1 or not 0 <= matches[0] < len(options):
+        raise InvalidQuestionError(f"its answer {text!r} is not one of its options; drop it")
+    return matches[0]

@@ -1,4 +1,4 @@
-"""Questions of another format as a file of ours: what cannot be read is counted, and told."""
+"""Convert a data set to a file of questions; entries that cannot be used are counted and shown."""
 
 from __future__ import annotations
 
@@ -8,118 +8,104 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rilbench.data.images import check_picture
-from rilbench.data.jsonl import question_of, read_lines
-from rilbench.data.question import Question, RefusedError, checked
+from rilbench.data.images import check_image
+from rilbench.data.jsonl import parse_line, read_lines
+from rilbench.data.question import InvalidQuestionError, Question, check_question
 from rilbench.data.question_files import QuestionWriter
 from rilbench.errors import UserError
 
 SHOWN = 10
-"""Of the rows that were skipped, so many are named."""
+"""How many skipped entries are reported with their reasons."""
 
 
 class Format(Protocol):
-    """A file, or folder of files, of another format."""
+    """A data set in some format."""
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        """Each row, and where it stands.
+        """Yield each row with its place, such as ``line 3``.
 
         Raises:
             UserError: the rest of the file cannot be read.
         """
 
     def questions(self, place: str, row: Any) -> list[Question]:
-        """What a row asks.
+        """Return the questions of one row.
 
         Raises:
-            RefusedError: nothing that could be asked.
+            InvalidQuestionError: the row has no valid question.
         """
 
 
-class Jsonl:
-    """JSON lines as a run reads them, but without the rows that it would stop at."""
+class JsonLines:
+    """JSON lines as a run reads them, but an invalid line is skipped and not an error."""
 
     def __init__(self, file: Path, images: Path, source: str) -> None:
         self.file, self.images, self.source = file, images, source
 
     def rows(self) -> Iterator[tuple[str, bytes]]:
-        """Each line."""
+        """Yield each line; see `Format`."""
         for number, line in read_lines(self.file):
             yield f"line {number}", line
 
     def questions(self, place: str, row: bytes) -> list[Question]:
-        """Its question."""
-        return [question_of(row, self.images, self.source)]
+        """Return the line's question; see `Format`."""
+        return [parse_line(row, self.images, self.source)]
 
 
 @dataclass
 class Report:
-    """What an import did."""
+    """Counts of an import."""
 
     rows: int = 0
     questions: int = 0
     skipped: int = 0
     examples: list[str] = field(default_factory=list)
-    """The first rows that were skipped, with their reasons."""
+    """The first skipped rows, with their reasons."""
     renamed: int = 0
-    """Ids that were there already and got a number."""
+    """Duplicate ids that got a number."""
 
 
 def import_questions(source: Format, out: Path, on_row: Callable[[int], None]) -> Report:
-    """Write all questions of a source that can be asked.
+    """Write all valid questions of a data set to a Parquet file.
 
     Args:
-        source: what is read.
-        out: the Parquet file; replaced whole, and only if there is a question.
+        source: the data set.
+        out: the Parquet file; written whole, and only if there is a question.
         on_row: called with the number of rows so far.
 
     Raises:
-        UserError: the source cannot be read, or has no question at all.
+        UserError: the source cannot be read, or has no valid question.
     """
-    report, ids = Report(), _Ids()
+    report = Report()
+    ids: set[str] = set()
+    repeats: Counter[str] = Counter()
     with QuestionWriter(out) as writer:
         for place, row in source.rows():
             report.rows += 1
             on_row(report.rows)
-            for question in _fit(source, place, row, report):
-                own = ids.own(question.id)
-                report.renamed += own != question.id
-                writer.write(replace(question, id=own))
+            try:
+                # All questions of a row, or none: one broken image makes the others suspect.
+                questions = [check_question(q) for q in source.questions(place, row)]
+                for image in {image for question in questions for image in question.images}:
+                    check_image(image)
+            except InvalidQuestionError as error:
+                report.skipped += 1
+                if len(report.examples) < SHOWN:
+                    report.examples.append(f"{place}: {error}")
+                continue
+            for question in questions:
+                unique = question.id
+                while unique in ids:
+                    repeats[question.id] += 1
+                    unique = f"{question.id}#{repeats[question.id] + 1}"
+                ids.add(unique)
+                report.renamed += unique != question.id
+                writer.write(replace(question, id=unique))
                 report.questions += 1
         if not report.questions:
             first = f" ({report.examples[0]})" if report.examples else ""
             raise UserError(
-                f"none of {report.rows} rows is a question with a picture{first}; see "
+                f"none of {report.rows} rows is a question with an image{first}; see "
                 "docs/data.md, or give another --from"
             )
     return report
-
-
-def _fit(source: Format, place: str, row: Any, report: Report) -> list[Question]:
-    """What can be asked of a row; none of it where one picture cannot be read."""
-    try:
-        found = [checked(each) for each in source.questions(place, row)]
-        for image in {image for each in found for image in each.images}:
-            check_picture(image)
-    except RefusedError as error:
-        report.skipped += 1
-        if len(report.examples) < SHOWN:
-            report.examples.append(f"{place}: {error}")
-        return []
-    return found
-
-
-class _Ids:
-    """Ids that differ: one that is there already gets a number."""
-
-    def __init__(self) -> None:
-        self._seen: set[str] = set()
-        self._last: Counter[str] = Counter()
-
-    def own(self, name: str) -> str:
-        found = name
-        while found in self._seen:
-            self._last[name] += 1
-            found = f"{name}#{self._last[name] + 1}"
-        self._seen.add(found)
-        return found

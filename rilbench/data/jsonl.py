@@ -1,7 +1,7 @@
-"""Questions as JSON lines: the fields of the Parquet file, pictures by path or in the line itself.
+"""Questions as JSON lines: the fields of the Parquet file, images by path or within the line.
 
-A line is an object with ``id``, ``question``, ``answer``, ``images`` (or ``image``, when there is
-one) and, if wanted, ``source``. A picture is a path relative to the file's folder, a data URL
+A line is an object with ``id``, ``question``, ``answer``, ``images`` (or ``image`` for a single
+one) and optionally ``source``. An image is a path relative to the file's folder, a data URL
 (``data:image/png;base64,…``), or an object ``{"base64": …}`` or ``{"path": …}``.
 """
 
@@ -14,15 +14,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from rilbench.data.question import Question, RefusedError, checked
+from rilbench.data.question import InvalidQuestionError, Question, check_question
 from rilbench.errors import UserError
 
 _LONGEST = 256 << 20
-"""Bytes of a line; a longer one is no line of questions."""
+"""Bytes of a line; a longer one is not a question."""
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1.
+    """Yield the lines that are not blank, with their numbers from 1.
 
     Raises:
         UserError: the file cannot be read, or has a line of hundreds of megabytes.
@@ -35,70 +35,68 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if len(line) > _LONGEST:
                     raise UserError(
                         f"line {number} of {path} is longer than {_LONGEST >> 20} MB; write one "
-                        "question a line, its pictures as paths"
+                        "question a line, its images as paths"
                     )
                 if line.strip():
                     yield number, line
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); see to its rights") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
-def question_of(line: bytes, folder: Path, source: str) -> Question:
-    """The question of one line.
+def parse_line(line: bytes, folder: Path, source: str) -> Question:
+    """Return the question of one line.
 
     Args:
-        line: its bytes.
-        folder: that paths of pictures start from, and may not leave.
-        source: for a line that names none.
+        line: the line.
+        folder: where image paths start; they may not lead out of it.
+        source: the question's source if the line names none.
 
     Raises:
-        RefusedError: it is none, with the remedy.
+        InvalidQuestionError: the line is not a valid question.
     """
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # Of JSON or of UTF-8.
-        raise RefusedError("it is no JSON; write one object on each line") from error
+    except (ValueError, RecursionError) as error:  # bad JSON or bad UTF-8
+        raise InvalidQuestionError("it is not JSON; write one object on each line") from error
     if not isinstance(row, dict):
-        raise RefusedError("it is no JSON object; write one object on each line")
-    return question_of_row(row, folder, source)
-
-
-def question_of_row(row: Mapping[str, Any], folder: Path, source: str) -> Question:
-    """The question of the fields of one line; as `question_of`."""
-    unknown = [name for name in ("id", "question", "answer") if name not in row]
-    if unknown:
-        raise RefusedError(f"it has no {unknown[0]!r}; see docs/data.md for the fields")
-    return checked(
+        raise InvalidQuestionError("it is not a JSON object; write one object on each line")
+    for name in ("id", "question", "answer"):
+        if name not in row:
+            raise InvalidQuestionError(f"it has no {name!r}; see docs/data.md for the fields")
+    images = row["images"] if row.get("images") is not None else row.get("image", [])
+    return check_question(
         Question(
-            id=text_of(row["id"], "id"),
-            images=tuple(picture_of(each, folder) for each in _images(row)),
-            question=text_of(row["question"], "question"),
-            answer=text_of(row["answer"], "answer"),
-            source=text_of(row["source"], "source") if row.get("source") else source,
+            id=to_text(row["id"], "id"),
+            images=tuple(to_image(image, folder) for image in as_list(images)),
+            question=to_text(row["question"], "question"),
+            answer=to_text(row["answer"], "answer"),
+            source=to_text(row["source"], "source") if row.get("source") else source,
         )
     )
 
 
-def _images(row: Mapping[str, Any]) -> list[Any]:
-    images = row["images"] if row.get("images") is not None else row.get("image")
-    if images is None:
+def as_list(value: Any) -> list[Any]:
+    """Return a list as it is, nothing as an empty list, and anything else as a list of one."""
+    if value is None:
         return []
-    return images if isinstance(images, list) else [images]
+    return value if isinstance(value, list) else [value]
 
 
-def text_of(value: object, name: str) -> str:
-    """A text or a number as text.
+def to_text(value: object, name: str) -> str:
+    """Return the text or number of a field as text.
 
     Raises:
-        RefusedError: it is something else, or half of a surrogate pair, which no file takes.
+        InvalidQuestionError: it is something else, or text that UTF-8 cannot encode.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise RefusedError(f"its {name!r} is {_kind(value)}; write a text")
+        raise InvalidQuestionError(f"its {name!r} is {_kind(value)}; write a text")
     try:
         text = str(value)
         text.encode("utf-8")
-    except ValueError as error:  # Also an integer of more digits than Python prints.
-        raise RefusedError(f"its {name!r} is no text that a file can hold; mend it") from error
+    except ValueError as error:  # half a surrogate pair, or an integer too long for str()
+        raise InvalidQuestionError(f"its {name!r} is not valid text; fix it") from error
     return text
 
 
@@ -107,57 +105,58 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), f"of the type {type(value).__name__}")
 
 
-def picture_of(value: object, folder: Path) -> bytes:
-    """The encoded picture that a value names or holds.
+def to_image(value: object, folder: Path) -> bytes:
+    """Return the encoded image that a value names or contains.
 
     Raises:
-        RefusedError: it is none; or a path that leaves the folder, or leads to no file.
+        InvalidQuestionError: it is not an image, or a path that leaves the folder or has no file.
     """
     if isinstance(value, Mapping):
         if isinstance(value.get("base64"), str):
-            return _decoded(value["base64"])
+            return _decode(value["base64"])
         value = value.get("path")
     if not isinstance(value, str) or not value.strip():
-        raise RefusedError(f"a picture is {_kind(value)}; give a path or a data URL")
+        raise InvalidQuestionError(f"an image is {_kind(value)}; give a path or a data URL")
     if value[:5].lower() == "data:":
         head, _, body = value.partition(",")
         if not head.lower().endswith(";base64"):
-            raise RefusedError("a picture's data URL is not in base64; write data:…;base64,…")
-        return _decoded(body)
+            raise InvalidQuestionError(
+                "an image's data URL is not in base64; write data:…;base64,…"
+            )
+        return _decode(body)
+    shown = repr(value[:80])
     if "://" in value[:12]:
-        raise RefusedError(f"the picture {value[:80]!r} is an address; download it and give a path")
-    return _file(value, folder)
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RefusedError("a picture is no base64; encode it again") from error
-
-
-def _file(name: str, folder: Path) -> bytes:
-    shown = repr(name[:80])
-    if not inside(name, folder):
-        raise RefusedError(
-            f"the picture {shown} leads out of {folder}; copy it there and give a path below it"
+        raise InvalidQuestionError(f"the image {shown} is a URL; download it and give a path")
+    if not is_inside(value, folder):
+        raise InvalidQuestionError(
+            f"the image {shown} leads out of {folder}; copy it there and give a path below it"
         )
     try:
-        return (folder / name).read_bytes()
+        return (folder / value).read_bytes()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no name of a file"
-        raise RefusedError(
-            f"the picture {shown} cannot be read in {folder} ({reason}); copy it there; bare "
+        reason = getattr(error, "strerror", None) or "not a file name"
+        raise InvalidQuestionError(
+            f"the image {shown} cannot be read in {folder} ({reason}); copy it there; bare "
             "base64 needs data:image/png;base64, before it"
         ) from error
 
 
-def inside(name: str, folder: Path) -> bool:
-    """Whether a name stays below a folder, links followed: a file from elsewhere may name any."""
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidQuestionError("an image is not valid base64; encode it again") from error
+
+
+def is_inside(name: str, folder: Path) -> bool:
+    """Whether a path stays below a folder, links followed.
+
+    A file of questions from somebody else must not read any other file of this machine.
+    """
     bare = PurePosixPath(name)
     if bare.is_absolute() or ".." in bare.parts or PureWindowsPath(name).drive:
         return False
     try:
         return (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):  # A name that no file has; links in a circle.
-        return True  # Reading it says why it cannot be had.
+    except (OSError, ValueError, RuntimeError):  # an impossible file name, or links in a circle
+        return True  # the attempt to read it will give the reason

@@ -1,29 +1,33 @@
-"""One question with its pictures, and what makes it unfit to be asked."""
+"""One training question, and what makes it invalid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 PLACEHOLDER = "<image>"
+"""Marks in a question's text where an image goes."""
 
 
-class RefusedError(ValueError):
-    """Why one row of a file is no question; whoever reads the file says which file and row."""
+class InvalidQuestionError(ValueError):
+    """An entry of a file that is not a valid question. The caller adds the file and the line."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question with its pictures and its ground truth."""
+    """One question with its images and its reference answer."""
 
     id: str
     images: tuple[bytes, ...]
+    """Encoded image files."""
     question: str
     answer: str
+    """The reference answer that the judge compares with."""
     source: str
+    """The data set that it is from."""
 
     @property
     def marked(self) -> str:
-        """The text with ``<image>`` wherever a picture goes."""
+        """The text with ``<image>`` wherever an image goes; images without a mark come first."""
         if PLACEHOLDER in self.question:
             return self.question
         return PLACEHOLDER * len(self.images) + self.question
@@ -39,7 +43,7 @@ class Question:
 
     @property
     def chat(self) -> list[dict[str, object]]:
-        """The conversation as a chat template takes it: one message, a picture only its place."""
+        """The conversation for a chat template: one user message, without the images' content."""
         content = [
             {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}
             for part in self.parts
@@ -47,20 +51,21 @@ class Question:
         return [{"role": "user", "content": content}]
 
 
-def checked(question: Question) -> Question:
-    """The question, if it can be asked.
+def check_question(question: Question) -> Question:
+    """Return the question if it is valid.
 
     Raises:
-        RefusedError: it lacks its id, text, answer or image, or has more or fewer placeholders
-            than images.
+        InvalidQuestionError: it lacks its id, text, answer or image, or the number of placeholders
+            is not the number of images.
     """
     lacking = [name for name in ("id", "question", "answer") if not getattr(question, name).strip()]
-    lacking += [] if question.images and all(question.images) else ["image"]
+    if not question.images or not all(question.images):
+        lacking.append("image")
     if lacking:
-        raise RefusedError(f"question {question.id!r} lacks its {lacking[0]}; mend or drop it")
+        raise InvalidQuestionError(f"question {question.id!r} lacks its {lacking[0]}; add it")
     places, images = question.marked.count(PLACEHOLDER), len(question.images)
     if places != images:
-        raise RefusedError(
+        raise InvalidQuestionError(
             f"question {question.id!r} has {places} {PLACEHOLDER} in its text and {images} images; "
             "write one for each, or none"
         )

@@ -1,10 +1,9 @@
-"""The questions that a run trains on, and their file formats; docs/data.md tells them to a reader.
+"""Files of questions; `docs/data.md` describes the formats for users.
 
-A Parquet file with the columns ``id`` (text, unique), ``images`` (list of encoded image files),
-``question`` (text), ``answer`` (text, what the judge compares with) and ``source`` (text, e.g. the
-data set that it is from); or JSON lines with the same fields (`rilbench.data.jsonl`).
-``<image>`` in the text says where a picture goes, once for each; without it, the pictures come
-first.
+Parquet with the columns ``id`` (text, unique), ``images`` (list of encoded image files),
+``question`` (text), ``answer`` (text, what the judge compares with) and ``source`` (text, such as
+the name of a data set); or JSON lines with the same fields (`rilbench.data.jsonl`). ``<image>`` in
+the text marks where an image goes, once for each image; without it, the images come first.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rilbench.data.jsonl import question_of, read_lines
-from rilbench.data.question import PLACEHOLDER, Question, RefusedError, checked
+from rilbench.data.jsonl import parse_line, read_lines
+from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question, check_question
 from rilbench.errors import UserError
 
 __all__ = [
@@ -33,18 +32,14 @@ JSONL = (".jsonl", ".ndjson")
 UNNAMED = "unnamed"
 """The source of a question that names none."""
 
-_ROWS = 64
-"""Rows that are read at a time."""
+_BATCH = 64
+"""Rows read at a time."""
 _GROUP = 64 << 20
-"""Bytes of pictures after which a row group is written: a reader needs no more at a time."""
+"""Bytes of images per row group, so that a reader needs no more memory."""
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read a file of questions.
-
-    Raises:
-        UserError: as of `iter_questions`.
-    """
+    """Read a file of questions; raises as `iter_questions` does."""
     return list(iter_questions(path))
 
 
@@ -52,40 +47,36 @@ def iter_questions(path: Path) -> Iterator[Question]:
     """Read a file of questions, a few at a time.
 
     Raises:
-        UserError: it is missing, neither Parquet nor JSON lines, lacks a column, is empty, has an
-            id twice, or a question without text, answer or image, or with more or fewer
-            placeholders than images.
+        UserError: the file is missing, neither Parquet nor JSON lines, lacks a column, is empty,
+            has an id twice, or an invalid question (`check_question`).
     """
     if not path.is_file():
         raise UserError(
             f"{path} does not exist; set data.train and data.dev to Parquet or JSONL files"
         )
-    rows = _jsonl(path) if path.suffix.lower() in JSONL else _parquet(path)
-    seen: set[str] = set()
-    for question in rows:
-        if question.id in seen:
+    ids: set[str] = set()
+    questions = _read_jsonl(path) if path.suffix.lower() in JSONL else _read_parquet(path)
+    for question in questions:
+        if question.id in ids:
             raise UserError(
                 f"{path} has the id {question.id!r} twice; every question needs its own id"
             )
-        seen.add(question.id)
+        ids.add(question.id)
         yield question
-    if not seen:
+    if not ids:
         raise UserError(f"{path} is empty; give a file with questions")
 
 
-def _jsonl(path: Path) -> Iterator[Question]:
+def _read_jsonl(path: Path) -> Iterator[Question]:
     for number, line in read_lines(path):
-        yield _of_line(path, number, line)
+        try:
+            question = parse_line(line, path.parent, UNNAMED)
+        except InvalidQuestionError as error:
+            raise UserError(f"line {number} of {path}: {error}") from error
+        yield question
 
 
-def _of_line(path: Path, number: int, line: bytes) -> Question:
-    try:
-        return question_of(line, path.parent, UNNAMED)
-    except RefusedError as error:
-        raise UserError(f"line {number} of {path}: {error}") from error
-
-
-def _parquet(path: Path) -> Iterator[Question]:
+def _read_parquet(path: Path) -> Iterator[Question]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -94,39 +85,34 @@ def _parquet(path: Path) -> Iterator[Question]:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
             if missing:
                 raise UserError(f"{path} lacks the columns {', '.join(missing)}; see docs/data.md")
-            for batch in file.iter_batches(_ROWS, columns=list(COLUMNS)):
+            for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
                 for row in batch.to_pylist():
-                    yield _of_row(path, row)
+                    yield _parse_row(path, row)
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{path} is not a Parquet file ({error}); see docs/data.md for the formats"
         ) from error
 
 
-def _of_row(path: Path, row: dict[str, Any]) -> Question:
-    images = tuple(row["images"] or ())
+def _parse_row(path: Path, row: dict[str, Any]) -> Question:
+    images = tuple(row.pop("images") or ())
     if not all(isinstance(image, bytes) for image in images):
         raise UserError(
-            f"{path} has no list of bytes as images; rilbench data import makes one of columns "
-            "with pictures"
+            f"{path}: its images are not lists of bytes; convert it with rilbench data import"
         )
+    texts = {name: "" if value is None else str(value) for name, value in row.items()}
+    texts["source"] = texts["source"] or UNNAMED
     try:
-        return checked(
-            Question(
-                id=_text(row["id"]),
-                images=images,
-                question=_text(row["question"]),
-                answer=_text(row["answer"]),
-                source=_text(row["source"]) or UNNAMED,
-            )
-        )
-    except RefusedError as error:
+        return check_question(Question(images=images, **texts))
+    except InvalidQuestionError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _text(value: object) -> str:
-    """A column's value as text; nothing stays nothing."""
-    return "" if value is None else str(value)
+def write_questions(path: Path, questions: Sequence[Question]) -> None:
+    """Write a Parquet file of questions, whole or not at all."""
+    with QuestionWriter(path) as writer:
+        for question in questions:
+            writer.write(question)
 
 
 class QuestionWriter:
@@ -139,10 +125,9 @@ class QuestionWriter:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._part = path.with_name(f".{path.name}.part")
-        kinds = {
-            name: pa.list_(pa.binary()) if name == "images" else pa.string() for name in COLUMNS
-        }
-        self._schema = pa.schema(kinds)
+        self._schema = pa.schema(
+            {name: pa.list_(pa.binary()) if name == "images" else pa.string() for name in COLUMNS}
+        )
         self._file = pq.ParquetWriter(self._part, self._schema)
         self._waiting: list[Question] = []
         self._bytes = 0
@@ -178,10 +163,3 @@ class QuestionWriter:
         if rows:
             self._file.write_table(pa.Table.from_pylist(rows, self._schema))
         self._waiting, self._bytes = [], 0
-
-
-def write_questions(path: Path, questions: Sequence[Question]) -> None:
-    """Write a file of questions."""
-    with QuestionWriter(path) as writer:
-        for question in questions:
-            writer.write(question)

@@ -1,19 +1,20 @@
-"""Which questions are trained on: the paper's two filters, as far as it describes them.
+"""Select the questions to train on: the paper's two filters, as far as it describes them.
 
 The paper says only that its 40K questions were "chosen by log-probability sampling and overlong
-filtering" (App. C). Here:
+filtering" [App C]. Here:
 
-1. Overlong: a question whose prompt (pictures included) or reference answer has more tokens than
-   the recipe allows is dropped.
-2. Log-probability sampling: of the rest, sorted by score (`rilbench.data.logprob_scores`), the
-   easiest and the hardest share are dropped. From what is left, questions are drawn without
-   replacement, each in proportion to its surprise, −score.
+1. Overlong filtering: a question whose prompt (images included) or reference answer has more tokens
+   than the recipe allows is dropped.
+2. Log-probability sampling: the others are sorted by score (`rilbench.data.logprob_scores`), and
+   the easiest and the hardest share are dropped. From the rest, questions are sampled without
+   replacement, each with a probability in proportion to its surprise, −score.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,15 +24,14 @@ from rilbench.data.logprob_scores import Score, Scorer, score_all
 from rilbench.data.question_files import QuestionWriter, iter_questions
 from rilbench.errors import UserError
 
-KEPT, EASY, HARD, NOT_DRAWN = "kept", "too easy", "too hard", "not drawn"
+KEPT, EASY, HARD, NOT_SAMPLED = "kept", "too easy", "too hard", "not sampled"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How many, and from where.
+    """How many questions to keep, and which to drop first.
 
-    ``easiest`` and ``hardest`` are shares of the questions that have a score; ``seed`` decides the
-    draw.
+    ``easiest`` and ``hardest`` are shares of the questions that have a score.
     """
 
     keep: int = 40_000
@@ -41,7 +41,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.keep < 1:
-            raise UserError(f"--keep {self.keep} keeps nothing; give a number above 0")
+            raise UserError(f"--keep {self.keep} must be at least 1")
         for name, share in (("easiest", self.easiest), ("hardest", self.hardest)):
             if not 0 <= share < 1:
                 raise UserError(f"--{name} {share} is a share; give a number from 0 to below 1")
@@ -50,9 +50,9 @@ class Rule:
 
 
 def choose(scores: Iterable[Score], rule: Rule) -> dict[str, str]:
-    """What becomes of each question: its problem, or one of `KEPT`, `EASY`, `HARD`, `NOT_DRAWN`.
+    """Return each question's fate: its problem, or `KEPT`, `EASY`, `HARD` or `NOT_SAMPLED`.
 
-    Depends on the scores and the seed alone, not on their order.
+    It depends on the scores and the seed alone, not on their order.
     """
     fates: dict[str, str] = {}
     scored: list[tuple[float, str]] = []
@@ -61,55 +61,53 @@ def choose(scores: Iterable[Score], rule: Rule) -> dict[str, str]:
         if score.logprob is not None:
             scored.append((score.logprob, score.id))
     scored.sort()
-    hard, easy = (math.floor(share * len(scored)) for share in (rule.hardest, rule.easiest))
-    fates |= {name: HARD for _, name in scored[:hard]}
-    fates |= {name: EASY for _, name in scored[len(scored) - easy :]}
-    middle = scored[hard : len(scored) - easy]
-    # Efraimidis and Spirakis: the k largest u^(1/weight) are a draw without replacement.
-    drawn = sorted(middle, key=lambda each: (-_luck(rule.seed, *each), each[1]))
-    fates |= {name: NOT_DRAWN for _, name in drawn[rule.keep :]}
-    fates |= {name: KEPT for _, name in drawn[: rule.keep]}
+    num_hard, num_easy = (math.floor(share * len(scored)) for share in (rule.hardest, rule.easiest))
+    end = len(scored) - num_easy
+    # Efraimidis and Spirakis: the k largest u^(1/weight) are a sample without replacement.
+    order = sorted(scored[num_hard:end], key=lambda item: (-_log_key(rule.seed, *item), item[1]))
+    for fate, group in (
+        (HARD, scored[:num_hard]),
+        (EASY, scored[end:]),
+        (KEPT, order[: rule.keep]),
+        (NOT_SAMPLED, order[rule.keep :]),
+    ):
+        fates |= {id_: fate for _, id_ in group}
     return fates
 
 
-def _luck(seed: int, logprob: float, name: str) -> float:
-    """log u / weight, where u is uniform in (0, 1) and decided by seed and question."""
-    digest = hashlib.sha256(f"{seed}\x1f{name}".encode("utf-8", "surrogatepass")).digest()
+def _log_key(seed: int, logprob: float, id_: str) -> float:
+    """log u / weight; u is uniform in (0, 1) and depends on the seed and the question."""
+    digest = hashlib.sha256(f"{seed}\x1f{id_}".encode("utf-8", "surrogatepass")).digest()
     uniform = (int.from_bytes(digest[:8], "big") + 0.5) / 2**64
     return math.log(uniform) / max(-logprob, 1e-9)
 
 
 def report(scores: Mapping[str, Score], fates: Mapping[str, str], rule: Rule) -> dict[str, Any]:
-    """How many fell to what, in all and by source; mean scores in nats per token."""
-    sources: dict[str, dict[str, list[float]]] = {}
-    counts: dict[str, int] = {}
-    for name, fate in fates.items():
-        counts[fate] = counts.get(fate, 0) + 1
-        score = scores[name]
-        own = sources.setdefault(score.source, {"all": [], "kept": []})
-        own["all"].append(score.logprob if score.logprob is not None else math.nan)
-        if fate == KEPT:
-            own["kept"].append(own["all"][-1])
+    """Count the fates, in total and by source; mean scores are in nats per token."""
+    by_source: dict[str, list[Score]] = {}
+    for score in scores.values():
+        by_source.setdefault(score.source, []).append(score)
+    sources = {}
+    for source, group in sorted(by_source.items()):
+        kept = [score for score in group if fates[score.id] == KEPT]
+        sources[source] = {
+            "questions": len(group),
+            "kept": len(kept),
+            "mean_logprob": _mean_logprob(group),
+            "mean_logprob_kept": _mean_logprob(kept),
+        }
     return {
         "rule": asdict(rule),
         "questions": len(fates),
-        "fates": dict(sorted(counts.items())),
-        "sources": {
-            source: {
-                "questions": len(own["all"]),
-                "kept": len(own["kept"]),
-                "mean_logprob": _mean(own["all"]),
-                "mean_logprob_kept": _mean(own["kept"]),
-            }
-            for source, own in sorted(sources.items())
-        },
-        "refused": {name: scores[name].reason for name, score in scores.items() if score.reason},
+        "fates": dict(sorted(Counter(fates.values()).items())),
+        "sources": sources,
+        "refused": {score.id: score.reason for score in scores.values() if score.reason},
     }
 
 
-def _mean(values: list[float]) -> float | None:
-    finite = [value for value in values if not math.isnan(value)]
-    return round(sum(finite) / len(finite), 4) if finite else None
+def _mean_logprob(scores: Iterable[Score]) -> float | None:
+    logprobs = [score.logprob for score in scores if score.logprob is not None]
+    return round(sum(logprobs) / len(logprobs), 4) if logprobs else None
 
 
 def select(
@@ -121,33 +119,33 @@ def select(
     size: int,
     on_score: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Score a file of questions and write those that are drawn, in the file's order.
+    """Score a file of questions and write those that are kept, in the file's order.
 
     Args:
         path: the questions; read twice, a few at a time.
-        out: the file for those that are kept.
+        out: the file for the questions that are kept.
         scorer: the student.
-        journal: where scores stand, also after a kill.
-        rule: how many, and from where.
-        size: questions that the student sees at a time.
+        journal: the file of scores, from which a killed selection resumes.
+        rule: how many to keep, and which to drop.
+        size: questions per batch.
         on_score: called with the number of questions that are done.
 
     Returns:
-        What became of them: `report`.
+        The counts of `report`, the student and the limits.
 
     Raises:
-        UserError: the questions or the journal cannot be used, or none is left.
+        UserError: the questions or the journal cannot be used, or no question is left.
     """
     scores = score_all(scorer, iter_questions(path), journal, size, on_score)
     fates = choose(scores.values(), rule)
-    found = report(scores, fates, rule)
+    summary = report(scores, fates, rule)
     if KEPT not in fates.values():
         raise UserError(
-            f"no question of {path} is left ({found['fates']}); raise data.max_prompt_tokens or "
+            f"no question of {path} is left ({summary['fates']}); raise data.max_prompt_tokens or "
             "data.max_response_tokens, or lower --easiest and --hardest"
         )
     with QuestionWriter(out) as writer:
         for question in iter_questions(path):
             if fates.get(question.id) == KEPT:
                 writer.write(question)
-    return {**found, "student": scorer.name, "limits": asdict(scorer.limits)}
+    return {**summary, "student": scorer.name, "limits": asdict(scorer.limits)}

@@ -54,7 +54,7 @@ def needed_states(recipe: Recipe, student: Architecture, offload: str) -> float:
         return 0.0
     policy = (WEIGHT + GRADIENT + MOMENTS) * student.parameters
     discriminator = (WEIGHT + GRADIENT + MOMENTS) * student.discriminator
-    if offload == "between":
+    if offload == "idle":
         need = max(policy, discriminator if recipe.method_spec.uses_discriminator else 0)
     else:
         waiting = (
@@ -76,12 +76,12 @@ def _states(recipe: Recipe, student: Architecture) -> str:
         if recipe.method_spec.uses_discriminator
         else "the student"
     )
-    if hardware.offload == "between":
+    if hardware.offload == "idle":
         whose = "the student"
     helps = next(
         (
             f"set hardware.offload={offload}, or take more devices (--hardware)"
-            for offload in ("between", "always")
+            for offload in ("idle", "always")
             if hardware.device == "cuda"
             and needed_states(recipe, student, offload) <= hardware.memory_gib * GIB
         ),
@@ -166,10 +166,10 @@ def would_help(recipe: Recipe, student: Architecture) -> list[Recipe]:
     if policy.micro_batch_tokens > recipe.max_sequence_tokens:
         fewer = dataclasses.replace(policy, micro_batch_tokens=recipe.max_sequence_tokens)
         found.append(dataclasses.replace(recipe, policy=fewer))
-    for offload in ("between", "always"):
-        if ("none", "between", "always").index(hardware.offload) < (
+    for offload in ("idle", "always"):
+        if ("none", "idle", "always").index(hardware.offload) < (
             "none",
-            "between",
+            "idle",
             "always",
         ).index(offload):
             other = dataclasses.replace(hardware, offload=offload)

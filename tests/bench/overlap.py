@@ -22,8 +22,8 @@ from pathlib import Path
 import psutil
 from PIL import Image
 
-from rilbench.data.contamination.image_hash import print_of
-from rilbench.data.contamination.overlap import Benchmarks, find_overlap
+from rilbench.data.contamination.image_hash import hash_image
+from rilbench.data.contamination.overlap import BenchmarkIndex, find_overlap
 from rilbench.data.question_files import Question, QuestionWriter, iter_questions
 from rilbench.evaluate.suite import Suite, find_suite
 
@@ -81,7 +81,7 @@ def photographs_per_second() -> float:
     images = [picture(number, (1152, 864), "JPEG") for number in range(PHOTOGRAPHS)]
     start = time.process_time()
     for image in images:
-        print_of(image)
+        hash_image(image)
     return PHOTOGRAPHS / (time.process_time() - start)
 
 
@@ -94,7 +94,7 @@ def main() -> None:
         write_training(folder / "train.parquet", known)
         before = psutil.Process().memory_info().rss
         start, wall = time.process_time(), time.perf_counter()
-        benchmarks = Benchmarks(suite, folder, lambda _: None)
+        benchmarks = BenchmarkIndex(suite, folder, lambda _: None)
         indexed = time.process_time()
         questions = iter_questions(folder / "train.parquet")
         found = find_overlap(questions, benchmarks, "both", folder / "o.parquet", lambda _: None)

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 
 import pytest
 import yaml
@@ -6,18 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rilbench.config import METHODS, all_keys, known, load_recipe, read_recipe
+from rilbench.config.load import RENAMED
 from rilbench.errors import UserError
 
 
-@pytest.mark.parametrize("recipe", known("recipes"))
-@pytest.mark.parametrize("student", known("students"))
-@pytest.mark.parametrize("method", METHODS)
-def test_every_shipped_combination_resolves(recipe, student, method):
-    resolved = load_recipe(recipe, student, method, ["sft.steps=3"] if method == "sft" else [])
-    assert resolved.student.name == student
-    assert resolved.teachers.names == {"both": ("72b", "78b")}.get(recipe, (recipe,))
-    rows = resolved.num_student_responses + resolved.num_teacher_responses
-    assert rows == 2 * resolved.group_size, "equal rows per update for every method"
+def test_every_shipped_combination_resolves():
+    combinations = list(itertools.product(known("recipes"), known("students"), METHODS))
+    for recipe, student, method in combinations:
+        resolved = load_recipe(recipe, student, method, ["sft.steps=3"] if method == "sft" else [])
+        assert resolved.student.name == student
+        assert resolved.teachers.names == {"both": ("72b", "78b")}.get(recipe, (recipe,))
+        responses = resolved.num_student_responses + resolved.num_teacher_responses
+        assert responses == 2 * resolved.group_size, "the same number for every method"
 
 
 def test_paper_values_are_the_defaults():
@@ -33,7 +34,7 @@ def test_paper_values_are_the_defaults():
 
 
 @pytest.mark.parametrize("name", known("hardware"))
-def test_a_hardware_profile_says_its_name_and_only_what_hardware_decides(name):
+def test_a_hardware_profile_changes_nothing_but_hardware_settings(name):
     recipe = load_recipe("both", "internvl3-1b", hardware=name)
     assert recipe.hardware.profile == name
     plain, changed = load_recipe("both", "internvl3-1b").as_dict(), recipe.as_dict()
@@ -44,12 +45,12 @@ def test_a_hardware_profile_says_its_name_and_only_what_hardware_decides(name):
     assert plain == changed, "a profile must not change the method"
 
 
-def test_hardware_is_layered_between_the_student_and_the_overrides():
+def test_a_hardware_profile_comes_after_the_student_and_before_overrides():
     assert load_recipe("both").hardware.profile == "1x8-80gb"
     assert load_recipe("both", "nano").hardware.profile == "cpu"
     on_gpus = load_recipe("both", "nano", hardware="1-gpu-80gb", overrides=["hardware.nodes=2"])
     assert (on_gpus.hardware.device, on_gpus.hardware.ranks) == ("cuda", 2)
-    assert on_gpus.hardware.offload == "between"
+    assert on_gpus.hardware.offload == "idle"
     with pytest.raises(UserError, match="hardware profile '2x8'; known: 1-gpu-80gb, 1x8-141gb"):
         load_recipe("both", hardware="2x8")
 
@@ -64,7 +65,7 @@ def test_a_student_like_another_differs_only_where_it_says():
 def test_a_recipe_and_a_student_may_be_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(
-        "like: [both, nano]\nteachers: {names: [big], models: {big: x}}\npolicy: {rate: 1.0e-3}\n"
+        "like: [both, nano]\nteachers: {names: [big], models: {big: x}}\npolicy: {lr: 1.0e-3}\n"
     )
     (tmp_path / "tall.yml").write_text("like: nano\nstudent: {name: tall, model: models/tall}\n")
     nano = load_recipe("both", "nano")
@@ -76,7 +77,7 @@ def test_a_recipe_and_a_student_may_be_files(tmp_path, monkeypatch):
     tall = load_recipe("mine.yaml", "tall.yml")
     assert (tall.student.name, tall.student.model) == ("tall", "models/tall")
     assert tall.policy.lr == nano.policy.lr, "the student's file comes later"
-    # A resolved recipe is one, too; and what it says of the hardware stands.
+    # A resolved recipe is a recipe file too, and its hardware settings are kept.
     one = load_recipe("mine.yaml", "tall.yml", overrides=["hardware.memory_gib=9"])
     (tmp_path / "resolved.yaml").write_text(one.to_yaml())
     again = load_recipe("resolved.yaml")
@@ -102,7 +103,7 @@ def test_a_student_may_be_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
         ("- a list", "holds no settings"),
         ("student: small", "student is a group"),
         ("like: nobody", "nobody is neither a student nor a recipe"),
-        ("polcy: {rate: 1.0}", "policy.lr"),
+        ("policy: {lrr: 1.0}", "policy.lr"),
         ("student: {name: nobody}", "unknown student 'nobody'; known: .*; or give a YAML file, a"),
         (None, "cannot be read"),
     ],
@@ -155,7 +156,7 @@ def test_every_key_of_the_document_is_settable():
         (["sampling.temperature=0"], "above 0"),
         (["hardware.devices=0"], "at least 1"),
         (["discriminator.pretrain_batch_size=1"], "pretrain_batch_size"),
-        (["hardware.offload=some"], "none, between, always"),
+        (["hardware.offload=some"], "none, idle, always"),
         (["hardware.offload=always"], "--hardware cpu"),
         (["hardware.device=cuda", "hardware.rollout_memory=1"], "between 0 and 1"),
         (["hardware.device=cuda", "hardware.rollout_tensor_parallel=2"], "must divide"),
@@ -217,7 +218,7 @@ def test_any_override_resolves_or_is_a_user_error(text):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "own", "saved"),
+    ("overrides", "num_samples", "num_saved"),
     [
         ([], 4, 4),
         (["method=imitation"], 4, 4),
@@ -228,9 +229,9 @@ def test_any_override_resolves_or_is_a_user_error(text):
         (["teachers.mix=each"], 4, 8),
     ],
 )
-def test_rows_of_a_question(overrides, own, saved):
+def test_responses_to_a_question(overrides, num_samples, num_saved):
     recipe = load_recipe("both", "nano", overrides=overrides)
-    assert (recipe.num_student_responses, recipe.num_teacher_responses) == (own, saved)
+    assert (recipe.num_student_responses, recipe.num_teacher_responses) == (num_samples, num_saved)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_rows_of_a_question(overrides, own, saved):
         (["sft.steps=5"], "sft+ril", "both"),
     ],
 )
-def test_labels_tell_methods_apart(overrides, method, teacher):
+def test_labels_in_tables(overrides, method, teacher):
     recipe = load_recipe("both", "nano", overrides=overrides)
     assert (recipe.method_label, recipe.teacher_label) == (method, teacher)
 
@@ -258,27 +259,38 @@ def test_saved_responses_are_all_unless_fewer_are_used():
     )
 
 
-def test_a_setting_that_came_later_makes_no_other_recipe():
-    """Runs and baselines from before it are still known by their fingerprints."""
-    recipe = load_recipe("both", "nano")
-    assert recipe.fingerprint == "7259bb9a3cabeb3d"
-    for same in ("hardware.ray_address=auto", "judge.max_missing=0.05", "hardware.profile=mine"):
-        assert load_recipe("both", "nano", None, [same]).fingerprint == recipe.fingerprint
-    large = load_recipe("both")
-    assert load_recipe("both", overrides=["hardware.offload=between"]).fingerprint == (
-        large.fingerprint
-    )
-    for other in ("collection.max_failed=0.1", "judge.max_missing=0.1"):
-        assert load_recipe("both", "nano", None, [other]).fingerprint != recipe.fingerprint
+def test_settings_for_memory_and_parallelism_do_not_change_the_fingerprint():
+    recipe = load_recipe("both")
+    for same in ("hardware.offload=idle", "hardware.ray_address=auto", "hardware.profile=mine"):
+        assert load_recipe("both", overrides=[same]).fingerprint == recipe.fingerprint
+    for other in ("collection.max_failed=0.1", "judge.max_missing=0.1", "hardware.devices=4"):
+        assert load_recipe("both", overrides=[other]).fingerprint != recipe.fingerprint
 
 
-def test_a_run_from_before_hardware_profiles_is_the_same_run(tmp_path):
-    recipe = load_recipe("both", "nano")
-    document = recipe.as_dict()
-    kept = ("device", "nodes", "devices", "memory_gib")
-    document["hardware"] = {key: document["hardware"][key] for key in kept}
-    for part in ("policy", "discriminator"):
-        del document[part]["micro_batch_tokens"]
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(document))
-    assert read_recipe(file) == recipe
+def test_the_family_is_the_fingerprint_without_the_seed():
+    one, other = (load_recipe("both", "nano", None, [f"seed={seed}"]) for seed in (1, 2))
+    assert one.fingerprint != other.fingerprint
+    assert one.family == other.family == load_recipe("both", "nano").fingerprint
+
+
+def test_an_old_name_is_refused_with_the_new_one(tmp_path):
+    """On the command line, in a recipe's file and in a student's file."""
+    file = tmp_path / "old.yaml"
+    for old, new in RENAMED.items():
+        key, _, value = old.partition("=")
+        message = f"the setting {old!r} is now {new!r}"
+        assert new.partition("=")[0] in all_keys()
+        assert value or key not in all_keys()
+        *groups, name = key.split(".")
+        settings = {name: value or 1}
+        for group in reversed(groups):
+            settings = {group: settings}
+        for recipe, student, overrides in (
+            ("both", "nano", [f"{key}={value or 1}"]),
+            (str(file), "nano", []),
+            ("both", str(file), []),
+        ):
+            file.write_text(yaml.safe_dump({"like": "nano", **settings}))
+            with pytest.raises(UserError) as raised:
+                load_recipe(recipe, student, overrides=overrides)
+            assert str(raised.value) == message

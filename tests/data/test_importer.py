@@ -13,10 +13,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rilbench.cli import app
-from rilbench.data.import_hf import Hub
-from rilbench.data.import_llava import Llava
+from rilbench.data.import_hf import HubParquet
+from rilbench.data.import_llava import LlavaJson
 from rilbench.data.importer import import_questions
-from rilbench.data.question import RefusedError
+from rilbench.data.question import InvalidQuestionError
 from rilbench.data.question_files import read_questions
 from rilbench.errors import UserError
 
@@ -78,7 +78,7 @@ MIXED = (
 def test_llava_first_turns(llava, tmp_path):
     file = write_llava(llava, *MIXED)
     report, found = import_all(
-        Llava(file, llava / "images", False, "llava"), tmp_path / "q.parquet"
+        LlavaJson(file, llava / "images", False, "llava"), tmp_path / "q.parquet"
     )
     assert [(q.id, q.question, q.answer, len(q.images), q.source) for q in found] == [
         ("1", "What?", "a cat", 1, "llava"),
@@ -87,22 +87,22 @@ def test_llava_first_turns(llava, tmp_path):
     ]
     assert (report.rows, report.questions, report.skipped, report.renamed) == (12, 3, 9, 1)
     reasons = " ".join(report.examples)
-    for words in ("entry 4: it has no picture", "entry 5: the picture 'gone.png' cannot be read"):
+    for words in ("entry 4: it has no image", "entry 5: the image 'gone.png' cannot be read"):
         assert words in reasons
     for words in (
         "leads out of",
         "truncated",
-        "take turns",
+        "do not alternate",
         "2 <image>",
         "its answer",
-        "no object",
+        "not an object",
     ):
         assert words in reasons
 
 
 def test_llava_all_turns(llava, tmp_path):
     file = write_llava(llava, *MIXED)
-    _, found = import_all(Llava(file, llava / "images", True, "llava"), tmp_path / "q.parquet")
+    _, found = import_all(LlavaJson(file, llava / "images", True, "llava"), tmp_path / "q.parquet")
     assert [(q.id, q.question, q.answer) for q in found[:2]] == [
         ("1", "What?", "a cat"),
         ("1.2", "Where?", "in"),
@@ -128,10 +128,10 @@ ENTRY = st.fixed_dictionaries(
 def test_any_entry_is_questions_or_refused(tmp_path_factory, entry, every):
     folder = tmp_path_factory.getbasetemp()
     (folder / "a.png").write_bytes(b"png")
-    format_ = Llava(folder / "none", folder, every, "s")
+    format_ = LlavaJson(folder / "none", folder, every, "s")
     try:
         found = format_.questions("entry 1", entry)
-    except RefusedError:
+    except InvalidQuestionError:
         return
     assert found
     for each in found:
@@ -155,7 +155,9 @@ def test_hub_with_columns_named(tmp_path):
     none = {"image": None, "query": "?", "label": ["b"]}
     folder = hub(tmp_path / "chart", [chart, two, {**broken, "human_or_machine": 0}, none])
     hub(folder, [chart], "data/test-00000-of-00001.parquet")
-    report, found = import_all(Hub(folder, "train", {}, False, "chartqa"), tmp_path / "q.parquet")
+    report, found = import_all(
+        HubParquet(folder, "train", {}, False, "chartqa"), tmp_path / "q.parquet"
+    )
     assert [(q.question, q.answer, q.source) for q in found] == [
         ("How many?", "3", "chartqa"),
         ("Which?", "a<OR>b", "chartqa"),
@@ -163,11 +165,13 @@ def test_hub_with_columns_named(tmp_path):
     assert found[0].id == "data/train-00000-of-00001.parquet-1"
     assert (report.skipped, report.rows) == (2, 4)
     with pytest.raises(UserError, match=r"split 'dev' \(test, train\); give another --split"):
-        Hub(folder, "dev", {}, False, "")
+        HubParquet(folder, "dev", {}, False, "")
     with pytest.raises(UserError, match="no column for answer; name it with --columns"):
-        Hub(hub(tmp_path / "x", [{"image": cell(), "question": "?"}]), "train", {}, False, "")
+        HubParquet(
+            hub(tmp_path / "x", [{"image": cell(), "question": "?"}]), "train", {}, False, ""
+        )
     with pytest.raises(UserError, match="--columns ansver"):
-        Hub(folder, "train", {"ansver": "label"}, False, "")
+        HubParquet(folder, "train", {"ansver": "label"}, False, "")
 
 
 @pytest.mark.parametrize(
@@ -176,10 +180,10 @@ def test_hub_with_columns_named(tmp_path):
 )
 def test_hub_options(tmp_path, answer, right):
     row = {"image": cell(), "question": "Which?", "options": ["cat", "cow"], "answer": answer}
-    chosen = Hub(hub(tmp_path, [row]), "train", {"options": "options"}, False, "ai2d")
+    chosen = HubParquet(hub(tmp_path, [row]), "train", {"options": "options"}, False, "ai2d")
     ((place, values),) = chosen.rows()
     if right is None:
-        with pytest.raises(RefusedError, match="not one of its options"):
+        with pytest.raises(InvalidQuestionError, match="not one of its options"):
             chosen.questions(place, values)
         return
     (found,) = chosen.questions(place, values)
@@ -189,12 +193,12 @@ def test_hub_options(tmp_path, answer, right):
 def test_hub_options_that_are_numbers(tmp_path):
     row = {"image": cell(), "question": "Which?", "options": ["2", "1", "5"], "answer": "1"}
     for options, right in ((["2", "1", "5"], "B"), (["1", "2", "5"], None), (["5", "6"], "B")):
-        chosen = Hub(
+        chosen = HubParquet(
             hub(tmp_path, [{**row, "options": options}]), "train", {"options": "options"}, False, ""
         )
         ((place, values),) = chosen.rows()
         if right is None:
-            with pytest.raises(RefusedError, match="one option and the number of another"):
+            with pytest.raises(InvalidQuestionError, match="one option and the number of another"):
                 chosen.questions(place, values)
         else:
             assert chosen.questions(place, values)[0].answer == right
@@ -203,12 +207,14 @@ def test_hub_options_that_are_numbers(tmp_path):
 def test_hub_conversations(tmp_path):
     cauldron = {"images": [cell(), cell(9)], "texts": [{"user": "Which?", "assistant": "A"}]}
     _, found = import_all(
-        Hub(hub(tmp_path / "c", [cauldron]), "train", {}, True, "cauldron"), tmp_path / "c.parquet"
+        HubParquet(hub(tmp_path / "c", [cauldron]), "train", {}, True, "cauldron"),
+        tmp_path / "c.parquet",
     )
     assert [(q.question, q.answer, len(q.images)) for q in found] == [("Which?", "A", 2)]
     onevision = {"id": "x", "image": cell(), "conversations": turns("<image>\nWhat?", "7")}
     _, found = import_all(
-        Hub(hub(tmp_path / "o", [onevision]), "train", {}, False, "o"), tmp_path / "o.parquet"
+        HubParquet(hub(tmp_path / "o", [onevision]), "train", {}, False, "o"),
+        tmp_path / "o.parquet",
     )
     assert [(q.id, q.question, q.answer) for q in found] == [("x", "What?", "7")]
 
@@ -219,7 +225,7 @@ def test_a_hub_file_that_was_cut(tmp_path):
     file = folder / "data/train-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(UserError, match="download it again"):
-        Hub(folder, "train", {}, False, "")
+        HubParquet(folder, "train", {}, False, "")
 
 
 def test_the_command(llava, tmp_path):
@@ -230,7 +236,7 @@ def test_the_command(llava, tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    words = "q.parquet: 3 questions of 12 rows, 9 skipped; 1 ids came twice and got a number"
+    words = "q.parquet: 3 questions of 12 rows, 9 skipped; 1 duplicate ids got a number"
     assert " ".join(done.stdout.split()) == words
     assert done.stderr.count("skipped entry") == 9
     none = write_llava(llava, *MIXED[3:])
@@ -256,7 +262,7 @@ def test_json_lines_without_the_bad_ones(llava, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["none.json", "--from", "llava"], "no file"),
+        (["none.json", "--from", "llava"], "not a file"),
         (["none", "--from", "hf"], "does not exist"),
         (["x.json", "--from", "coco"], "use llava, hf or jsonl"),
         (["x.json", "--from", "llava", "--turns", "last"], "first or all"),

@@ -56,10 +56,10 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('[{"a": 1}, {"b"', "no JSON at entry 2"),
+        ('[{"a": 1}, {"b"', "not JSON at entry 2"),
         ('[{"a": 1}, {"b": 2}', "ends after entry 2"),
-        ('[{"a": 1} oops]', "no JSON at entry 2"),
-        ("[" * 200_000, "no JSON at entry 1"),
+        ('[{"a": 1} oops]', "not JSON at entry 2"),
+        ("[" * 200_000, "not JSON at entry 1"),
     ],
 )
 def test_what_is_broken_is_named(tmp_path, text, words):

@@ -1,4 +1,4 @@
-"""JSON lines: the fields, the pictures, and lines that are none."""
+"""JSON lines: the fields, the images, and invalid lines."""
 
 import base64
 import json
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.data.jsonl import inside, picture_of, question_of
-from rilbench.data.question import RefusedError
+from rilbench.data.jsonl import is_inside, parse_line, to_image
+from rilbench.data.question import InvalidQuestionError
 from rilbench.data.question_files import Question, read_questions
 from rilbench.errors import UserError
 
@@ -53,10 +53,10 @@ def test_every_form_of_a_picture(folder):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("{", "no JSON"),
-        ("[1]", "no JSON object"),
-        ("[" * 100_000, "no JSON"),
-        ('{"id": "\udcff"}', "no JSON"),
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "not JSON"),
+        ('{"id": "\udcff"}', "not JSON"),
         ({"id": "1", "question": "?"}, "no 'answer'"),
         ({**GOOD, "images": []}, "lacks its image"),
         ({**GOOD, "images": None}, "lacks its image"),
@@ -65,7 +65,7 @@ def test_every_form_of_a_picture(folder):
         ({**GOOD, "answer": ["7"]}, "'answer' is a list; write a text"),
         ({**GOOD, "answer": None}, "'answer' is null"),
         ({**GOOD, "answer": True}, "true or false"),
-        ({**GOOD, "question": "\ud800"}, "no text that a file can hold"),
+        ({**GOOD, "question": "\ud800"}, "not valid text"),
         ({**GOOD, "question": "<image> <image>?"}, "2 <image> in its text and 1 images"),
         ({**GOOD, "images": ["../secret.png"]}, "leads out of"),
         ({**GOOD, "images": ["out/secret.png"]}, "leads out of"),
@@ -77,8 +77,8 @@ def test_every_form_of_a_picture(folder):
         ({**GOOD, "images": ["x" * 5000]}, "cannot be read"),
         ({**GOOD, "images": ["https://x.org/cat.png"]}, "download it"),
         ({**GOOD, "images": ["data:image/png,abc"]}, "not in base64"),
-        ({**GOOD, "images": ["data:image/png;base64,a!"]}, "no base64"),
-        ({**GOOD, "images": [7]}, "a picture is"),
+        ({**GOOD, "images": ["data:image/png;base64,a!"]}, "not valid base64"),
+        ({**GOOD, "images": [7]}, "an image is"),
     ],
 )
 def test_a_bad_line_is_one_clear_line(folder, row, words):
@@ -106,7 +106,7 @@ def outcome(read, *arguments):
     """What is read, or why it is refused."""
     try:
         return read(*arguments)
-    except RefusedError as error:
+    except InvalidQuestionError as error:
         return str(error)
 
 
@@ -123,7 +123,7 @@ FIELDS = st.fixed_dictionaries(
 @given(st.binary() | FIELDS.map(lambda row: json.dumps(row).encode()))
 def test_whatever_a_line_holds_it_is_a_question_or_refused(tmp_path_factory, line):
     folder = tmp_path_factory.getbasetemp()
-    found = outcome(question_of, line, folder, "s")
+    found = outcome(parse_line, line, folder, "s")
     assert ";" in found if isinstance(found, str) else found.id and found.images
 
 
@@ -137,11 +137,11 @@ def test_no_path_reads_outside(tmp_path_factory, parts):
         (base / "cat.png").write_bytes(b"secret")
         (folder / "cat.png").write_bytes(PICTURE)
     name = "/".join(parts)
-    found = outcome(picture_of, name, folder)
-    assert isinstance(found, str) or (found == PICTURE and inside(name, folder))
+    found = outcome(to_image, name, folder)
+    assert isinstance(found, str) or (found == PICTURE and is_inside(name, folder))
 
 
 @given(st.text(string.printable, max_size=30))
-def test_any_name_is_a_picture_or_refused(tmp_path_factory, name):
-    found = outcome(picture_of, name, tmp_path_factory.getbasetemp())
+def test_any_path_is_an_image_or_refused(tmp_path_factory, name):
+    found = outcome(to_image, name, tmp_path_factory.getbasetemp())
     assert isinstance(found, bytes) or ";" in found

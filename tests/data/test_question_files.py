@@ -19,7 +19,7 @@ def test_round_trip(tmp_path):
     assert read_questions(tmp_path / "q.parquet") == questions
 
 
-def test_pictures_go_where_the_text_says_or_first():
+def test_images_go_where_the_text_says_or_first():
     plain = Question("q", (b"x", b"y"), "Which?", "A", "")
     assert plain.marked == "<image><image>Which?"
     assert plain.parts == [b"x", b"y", "Which?"]
@@ -74,7 +74,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_pictures_of_another_type_are_refused(tmp_path):
+def test_images_of_another_type_are_refused(tmp_path):
     row = {"id": "1", "images": ["cat.png"], "question": "?", "answer": "a", "source": ""}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "q.parquet")
     with pytest.raises(UserError, match="rilbench data import"):

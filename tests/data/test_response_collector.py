@@ -59,7 +59,7 @@ def test_a_flaky_server_and_every_question_is_accounted_for(tmp_path):
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from test_collect import PLAN, QUESTIONS
+from test_response_collector import PLAN, QUESTIONS
 from rilbench.data.response_collector import ModelServer, collect
 server = ModelServer(sys.argv[1], "teacher")
 asyncio.run(collect(PLAN, QUESTIONS, Path(sys.argv[2]), server, lambda *_: None))
@@ -68,15 +68,15 @@ asyncio.run(collect(PLAN, QUESTIONS, Path(sys.argv[2]), server, lambda *_: None)
 
 def journaled(folder):
     """What is finished: whole lines of the journal, by the seed that was asked with."""
-    path = PLAN.journal(folder, PLAN.fingerprint(QUESTIONS))
+    path = PLAN.journal(folder, QUESTIONS)
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return {json.loads(line)["seed"] for line in lines}
 
 
 def kill_while_collecting(folder, kills):
-    draw = random.Random()
+    rng = random.Random()
     log = folder.parent / "child.log"
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests/support"), str(ROOT / "tests/teachers")])
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests/support"), str(ROOT / "tests/data")])
     with flaky_teacher(empty=0.05, pause=0.05) as teacher:
         command = [sys.executable, "-c", CHILD, teacher.url, str(folder)]
         finished, begun, killed = set(), 0, 0
@@ -87,10 +87,10 @@ def kill_while_collecting(folder, kills):
             while len(teacher.asked) == begun and child.poll() is None:
                 time.sleep(0.005)
             if killed < kills:
-                more = draw.randint(0, 200 // kills)
+                more = rng.randint(0, 200 // kills)
                 while len(teacher.asked) < begun + more and child.poll() is None:
                     time.sleep(0.002)
-                time.sleep(draw.uniform(0, 0.05))
+                time.sleep(rng.uniform(0, 0.05))
                 child.send_signal(signal.SIGKILL)
                 killed += 1
             child.wait()

@@ -18,7 +18,7 @@ PLAN = Plan("72b", "weights", 4, 0, Sampling(), 16, 4)
 
 
 def journal_of(folder):
-    return PLAN.journal(folder, PLAN.fingerprint(QUESTIONS))
+    return PLAN.journal(folder, QUESTIONS)
 
 
 class TeacherServer:
@@ -211,19 +211,6 @@ def test_a_collection_of_other_questions_is_refused(tmp_path):
     for questions in (other, QUESTIONS[:2]):
         with pytest.raises(UserError, match=r"with other questions \(3, of the recipe's data [23]"):
             read_collection(PLAN, questions, tmp_path)
-
-
-def test_a_collection_from_before_there_were_manifests_is_read(tmp_path):
-    import pyarrow.parquet as pq
-
-    asyncio.run(TeacherServer().collect(tmp_path))
-    old = pq.read_table(PLAN.file(tmp_path)).drop_columns(["overlong", "failure"])
-    story = PLAN.fingerprint(QUESTIONS)
-    assert story == "0706e4311b809462", "as it was computed then"
-    pq.write_table(old.replace_schema_metadata({"rilbench.story": story}), PLAN.file(tmp_path))
-    assert len(read_collection(PLAN, QUESTIONS, tmp_path)) == 12
-    with pytest.raises(UserError, match="other questions or with other settings"):
-        read_collection(PLAN, QUESTIONS[:2], tmp_path)
 
 
 def test_journal_lines_are_whole_records(tmp_path):

@@ -1,4 +1,4 @@
-"""The draw, and a real selection by the student that ships."""
+"""Sampling by score, and a real selection by the nano student."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.cli import app
 from rilbench.data.logprob_scores import Limits, Score, Scorer, batches, reference, score_all
 from rilbench.data.question_files import Question, read_questions, write_questions
-from rilbench.data.select import EASY, HARD, KEPT, NOT_DRAWN, Rule, choose
+from rilbench.data.select import EASY, HARD, KEPT, NOT_SAMPLED, Rule, choose
 from rilbench.errors import UserError
 from rilbench.judge.rules import is_right
 from rilbench.paths import locate
@@ -35,23 +35,23 @@ def fates(values, **rule):
     return choose(scores(values), Rule(**rule))
 
 
-def test_bounds_drop_the_ends_and_the_rest_is_drawn():
+def test_bounds_drop_the_ends_and_the_rest_is_counts():
     found = fates([-i / 10 for i in range(10)], keep=4, easiest=0.2, hardest=0.1)
     assert [found["q0"], found["q1"], found["q9"]] == [EASY, EASY, HARD]
     assert sorted(found.values()).count(KEPT) == 4
-    assert sorted(found.values()).count(NOT_DRAWN) == 3
+    assert sorted(found.values()).count(NOT_SAMPLED) == 3
 
 
-def test_what_surprises_more_is_drawn_more_often():
+def test_what_surprises_more_is_counts_more_often():
     values = [-0.1] * 50 + [-1.0] * 50
-    drawn = [0, 0]
+    counts = [0, 0]
     for seed in range(40):
         found = fates(values, keep=20, easiest=0, hardest=0, seed=seed)
-        drawn[0] += sum(found[f"q{i}"] == KEPT for i in range(50))
-        drawn[1] += sum(found[f"q{i}"] == KEPT for i in range(50, 100))
-    assert sum(drawn) == 800
+        counts[0] += sum(found[f"q{i}"] == KEPT for i in range(50))
+        counts[1] += sum(found[f"q{i}"] == KEPT for i in range(50, 100))
+    assert sum(counts) == 800
     # Of 20 out of 50 and 50 with weights 1 to 10, about 1 to 8: the heavy ones run short.
-    assert 6 < drawn[1] / drawn[0] < 11
+    assert 6 < counts[1] / counts[0] < 11
 
 
 @given(
@@ -129,8 +129,7 @@ def test_scores_are_the_model_s_own(scorer, prompts):
 
     found = scorer.score(prompts[:14])
     for question, score in zip(prompts[:14], found, strict=True):
-        texts = {question.id: scorer._texts(question)}
-        inputs = scorer._inputs([question], texts)
+        inputs = scorer._process([scorer._item(question)])
         with torch.inference_mode():
             logits = scorer.model(**inputs).logits[0].log_softmax(-1)
         ids = inputs["input_ids"][0].tolist()
@@ -149,9 +148,9 @@ def test_what_cannot_be_trained_on_has_its_reason(scorer, prompts):
         *("", "overlong prompt", "overlong answer", "overlong prompt"),
         *("refused", "refused", "refused", ""),
     ]
-    assert found[3].prompt_tokens > 160  # Its pictures are larger than the budget.
+    assert found[3].prompt_tokens > 160  # its images alone exceed the limit
     assert "aspect ratio" in found[4].reason
-    assert "none of JPEG" in found[5].reason
+    assert "formats JPEG" in found[5].reason
     assert found[0].logprob == pytest.approx(scorer.score([prompts[0]])[0].logprob, abs=1e-4)
 
 
@@ -184,9 +183,8 @@ def greedy(scorer, question):
     """Whether the student's own answer is right."""
     import torch
 
-    prompt = dataclasses.replace(question, answer="x")
-    text, tokens = scorer._texts(prompt)
-    inputs = scorer._inputs([question], {question.id: (text.removesuffix("x"), tokens)})
+    item = scorer._item(dataclasses.replace(question, answer="x"))
+    inputs = scorer._process([dataclasses.replace(item, text=item.text.removesuffix("x"))])
     with torch.inference_mode():
         found = scorer.model.generate(**inputs, do_sample=False, max_new_tokens=48)
     words = scorer.processor.decode(
@@ -237,7 +235,7 @@ def test_a_kill_in_the_middle_loses_nothing(prompts, tmp_path):
     assert (
         told["fates"]
         == {
-            **{"kept": 30, "not drawn": 39, "overlong answer": 1, "overlong prompt": 2},
+            **{"kept": 30, "not sampled": 39, "overlong answer": 1, "overlong prompt": 2},
             **{"refused": 3, "too easy": 19, "too hard": 9},
         }
         or sum(told["fates"].values()) == 102
@@ -245,7 +243,7 @@ def test_a_kill_in_the_middle_loses_nothing(prompts, tmp_path):
     assert set(told["refused"]) == {"wide", "broken", "mark"}
 
 
-def test_a_changed_question_is_scored_anew_and_others_are_not(
+def test_a_changed_question_is_scored_again_and_others_are_not(
     scorer, prompts, tmp_path, monkeypatch
 ):
     journal = tmp_path / "s.jsonl"
@@ -271,7 +269,7 @@ def test_scores_of_others_are_refused(scorer, prompts, tmp_path):
     ("arguments", "words"),
     [
         (["none.parquet"], "not on this machine"),
-        (["q.parquet", "--keep", "0"], "above 0"),
+        (["q.parquet", "--keep", "0"], "at least 1"),
         (["q.parquet", "--batch", "0"], "at least 1"),
         (["q.parquet", "--student", "qwen2.5-vl-3b"], "needs a GPU"),
         (["q.parquet", "--set", "data.max_response_tokens=0"], "at least 1"),

@@ -38,7 +38,7 @@ def test_which_combinations_fit(hardware):
         ("qwen2.5-vl-3b", "1-gpu-80gb", [], "teacher 72b cannot be served here"),
         ("qwen2.5-vl-3b", "1-gpu-80gb", SERVED[:1], "teacher 78b cannot be served here"),
         ("internvl3-8b", "1-gpu-80gb", ["hardware.offload=none", *SERVED], "offload=always"),
-        ("qwen2.5-vl-3b", "1-gpu-80gb", ["hardware.offload=none", *SERVED], "offload=between"),
+        ("qwen2.5-vl-3b", "1-gpu-80gb", ["hardware.offload=none", *SERVED], "offload=idle"),
         ("qwen2.5-vl-7b", "cpu", [], "take other hardware"),
         ("internvl3-1b", "1x8-80gb", ["hardware.rollout_tensor_parallel=4"], "14 attention heads"),
         ("qwen2.5-vl-7b", "1x8-80gb", ["hardware.rollout_memory=0.1"], "cannot be sampled"),

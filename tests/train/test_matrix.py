@@ -72,12 +72,12 @@ def test_verls_dataclasses_accept_the_sft_stage(hardware):
     assert config.data.use_dynamic_bsz is True
     assert config.data.max_token_len_per_gpu >= config.data.max_length
     engine = omega_conf_to_dataclass(config.engine)
-    assert engine.param_offload == (built.hardware.offload == "between")
+    assert engine.param_offload == (built.hardware.offload == "idle")
     omega_conf_to_dataclass(config.optim)
 
 
 def test_offload_reaches_verl():
-    for offload, expected in (("none", (0, 0)), ("between", (1, 0)), ("always", (0, 1))):
+    for offload, expected in (("none", (0, 0)), ("idle", (1, 0)), ("always", (0, 1))):
         built = load_recipe(
             "both", hardware="1-gpu-80gb", overrides=[f"hardware.offload={offload}"]
         )

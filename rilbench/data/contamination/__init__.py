@@ -1,1 +1,1 @@
-"""Training questions that also occur in a benchmark."""
+"""Contamination: training questions whose images or words occur in the benchmarks."""

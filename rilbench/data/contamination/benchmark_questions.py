@@ -1,4 +1,4 @@
-"""The benchmarks' questions out of VLMEvalKit's files, a few rows in memory at a time."""
+"""Read the benchmarks' questions from VLMEvalKit's files, a few rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import Dataset
 
-_ROWS = 32
+_BATCH = 32
 _COLUMNS = ("index", "image", "question", "split")
-_TURN = 1_000_000
-"""A rotation of a circular question has the index of the question and a multiple of this."""
-_SHORTEST = 65
-"""A shorter text in place of a picture is the index of a row that has it."""
+_ROTATION = 1_000_000
+"""A rotation of a circular question has the question's index plus a multiple of this."""
+_SHORTEST_IMAGE = 65
+"""A shorter text in an image's place is the index of the row that has the image."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One row of a benchmark's file that is asked."""
+class BenchmarkRow:
+    """One row of a benchmark's file."""
 
     index: str
-    """Of the question: all rotations of a circular one have the same."""
+    """Index of the question, the same for all rotations of a circular one."""
     question: str
     images: tuple[bytes, ...]
-    like: str | None = None
-    """The index of the row that has its pictures, where it has none of its own."""
+    same_images_as: str | None = None
+    """Index of the question that has this row's images."""
     unreadable: bool = False
-    """A picture of it is no base64, or it has none."""
+    """It has no image, or one that is not base64."""
 
 
-def read_benchmark(path: Path, dataset: Dataset) -> Iterator[Asked]:
-    """The rows of a dataset's split.
+def read_benchmark(path: Path, dataset: Dataset) -> Iterator[BenchmarkRow]:
+    """Yield the rows of a dataset's split.
 
     Raises:
         UserError: the file cannot be read, or has no column of indices.
@@ -50,7 +50,7 @@ def read_benchmark(path: Path, dataset: Dataset) -> Iterator[Asked]:
             dtype=str,
             keep_default_na=False,
             usecols=lambda name: name in _COLUMNS,
-            chunksize=_ROWS,
+            chunksize=_BATCH,
         )
         with chunks as parts:
             for part in parts:
@@ -58,27 +58,26 @@ def read_benchmark(path: Path, dataset: Dataset) -> Iterator[Asked]:
                     raise UserError(f"{path} has no column 'index'; is it VLMEvalKit's file?")
                 for row in part.to_dict("records"):
                     if dataset.split is None or row.get("split", dataset.split) == dataset.split:
-                        yield _asked(row, dataset)
+                        yield _parse_row(row, dataset)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read ({reason}); download it again") from error
 
 
-def _asked(row: dict[Any, Any], dataset: Dataset) -> Asked:
-    index, question = _one(row["index"], dataset), row.get("question", "")
+def _parse_row(row: dict[Any, Any], dataset: Dataset) -> BenchmarkRow:
+    index, question = _question_index(row["index"], dataset), row.get("question", "")
     image = row.get("image", "").strip()
-    if image and len(image) < _SHORTEST:
-        return Asked(index, question, (), _one(image, dataset))
+    if image and len(image) < _SHORTEST_IMAGE:
+        return BenchmarkRow(index, question, (), _question_index(image, dataset))
     try:
-        several = ast.literal_eval(image) if image.startswith("[") else [image]
-        images = tuple(base64.b64decode(each, validate=True) for each in several if each)
+        encoded = ast.literal_eval(image) if image.startswith("[") else [image]
+        images = tuple(base64.b64decode(text, validate=True) for text in encoded if text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, binascii.Error):
         images = ()
-    return Asked(index, question, images, unreadable=not images)
+    return BenchmarkRow(index, question, images, unreadable=not images)
 
 
-def _one(index: str, dataset: Dataset) -> str:
-    """The question of a row."""
+def _question_index(index: str, dataset: Dataset) -> str:
     if dataset.circular and index.isascii() and index.isdecimal():
-        return str(int(index) % _TURN)
+        return str(int(index) % _ROTATION)
     return index

@@ -1,8 +1,8 @@
-"""Which of many known pictures a picture is, or nearly is: made smaller, or saved anew.
+"""Which of many known images an image is, or nearly is: resized, or saved again.
 
-The same picture has the same file or the same pixels. A near one has nearly the same fingerprint:
-256 bits that say where the picture, reduced to 17 × 16 greys, gets brighter from left to right
-(dHash), and nearly the same greys.
+The same image has the same file or the same pixels. A near one has a similar perceptual hash, 256
+bits that say where the image, reduced to 17 × 16 greys, gets brighter from left to right (dHash),
+and similar greys.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import numpy as np
 from PIL import Image
 
 from rilbench.data.contamination.ngram_match import NEAR, SAME
-from rilbench.data.images import open_picture
+from rilbench.data.images import open_image
 
 SIDE = 16
 BITS = 24
-"""Of 256, in how many a near picture may differ."""
+"""Bits of 256 that may differ in a near image."""
 GREY = 0.15
-"""How far its greys may be off in the mean, as a share of how far they are from their own mean."""
+"""Mean difference of the greys of a near image, as a share of their mean deviation."""
 FLAT = 4.0
-"""Deviation of the greys below which a picture shows too little to be near another."""
+"""Standard deviation of the greys below which an image shows too little to be near another."""
 _BLOCK = 32
-"""Pictures that are compared with all known ones at a time."""
+"""Images that are compared with all known ones at a time."""
 _MARGIN = 2
-"""Greys that count as brighter: saving anew moves an even surface by less."""
+"""Greys that count as brighter; saving an even surface again changes it by less."""
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Print:
-    """What a picture is known by."""
+class ImageHash:
+    """The hashes of an image."""
 
     keys: tuple[bytes, bytes]
     """SHA-256 of the file and of the pixels."""
@@ -46,74 +46,75 @@ class Print:
 
     @property
     def flat(self) -> bool:
-        """It shows too little."""
+        """Whether the image shows too little to be compared."""
         return float(self.greys.std()) < FLAT
 
 
-def print_of(image: bytes) -> Print:
-    """The fingerprint of an encoded picture.
+def hash_image(image: bytes) -> ImageHash:
+    """Return the hashes of an encoded image.
 
     Raises:
-        RefusedError: it cannot be read.
+        InvalidQuestionError: it cannot be read.
     """
-    picture = open_picture(image)
+    picture = open_image(image)
     pixels = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).digest()
     small = picture.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX)
     greys = np.asarray(small, dtype=np.int16)
     bits = np.packbits(np.diff(greys, axis=1) > _MARGIN).view(np.uint64)
     flat = greys.astype(np.float32).reshape(-1)
-    return Print((hashlib.sha256(image).digest(), pixels), bits, flat - flat.mean())
+    return ImageHash((hashlib.sha256(image).digest(), pixels), bits, flat - flat.mean())
 
 
-class PrintIndex:
-    """Known pictures; `finish` before the first `match`."""
+class ImageIndex:
+    """Known images. Call `finish` before the first `match`."""
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
-        self._prints: list[Print] = []
-        self._near: Array = np.zeros(0, dtype=np.int64)
+        self._hashes: list[ImageHash] = []
+        self._comparable: Array = np.zeros(0, dtype=np.int64)
+        """Numbers of the images that are not flat; the rows of the next two."""
         self._bits: Array = np.zeros((0, 4), dtype=np.uint64)
         self._greys: Array = np.zeros((0, SIDE * (SIDE + 1)), dtype=np.float32)
 
     def __len__(self) -> int:
-        return len(self._prints)
+        return len(self._hashes)
 
     def add(self, image: bytes) -> int:
-        """The number of a picture; the same pictures have the same.
+        """Return the number of an image; the same images have the same number.
 
         Raises:
-            RefusedError: it cannot be read.
+            InvalidQuestionError: it cannot be read.
         """
         known = self._numbers.get(hashlib.sha256(image).digest())
         if known is not None:
             return known
-        found = print_of(image)
-        number = self._numbers.get(found.keys[1], len(self._prints))
-        if number == len(self._prints):
-            self._prints.append(found)
-        self._numbers.update(dict.fromkeys(found.keys, number))
+        hashes = hash_image(image)
+        number = self._numbers.get(hashes.keys[1], len(self._hashes))
+        if number == len(self._hashes):
+            self._hashes.append(hashes)
+        self._numbers.update(dict.fromkeys(hashes.keys, number))
         return number
 
     def finish(self) -> None:
-        """Put the fingerprints side by side; flat pictures are left out."""
-        kept = [number for number, each in enumerate(self._prints) if not each.flat]
+        """Stack the hashes of all images that are not flat."""
+        kept = [number for number, hashes in enumerate(self._hashes) if not hashes.flat]
         if kept:
-            self._near = np.array(kept)
-            self._bits = np.stack([self._prints[number].bits for number in kept])
-            self._greys = np.stack([self._prints[number].greys for number in kept])
+            self._comparable = np.array(kept)
+            self._bits = np.stack([self._hashes[number].bits for number in kept])
+            self._greys = np.stack([self._hashes[number].greys for number in kept])
 
-    def match(self, pictures: Sequence[Print]) -> list[dict[int, str]]:
-        """Of each picture the known ones that it is (`SAME`) or nearly is (`NEAR`)."""
-        found = [
-            {self._numbers[key]: SAME for key in each.keys if key in self._numbers}
-            for each in pictures
+    def match(self, images: Sequence[ImageHash]) -> list[dict[int, str]]:
+        """Return the known images that each image is (`SAME`) or nearly is (`NEAR`), by number."""
+        matches = [
+            {self._numbers[key]: SAME for key in image.keys if key in self._numbers}
+            for image in images
         ]
-        for start in range(0, len(pictures) if len(self._near) else 0, _BLOCK):
-            mine = np.stack([each.bits for each in pictures[start : start + _BLOCK]])
-            apart = np.bitwise_count(mine[:, None, :] ^ self._bits[None, :, :]).sum(axis=2)
-            for i, column in zip(*np.nonzero(apart <= BITS), strict=True):
-                picture, known = pictures[start + i], self._greys[column]
-                off = np.abs(picture.greys - known).mean() / np.abs(known).mean()
-                if not picture.flat and off <= GREY:
-                    found[start + i].setdefault(int(self._near[column]), NEAR)
-        return found
+        for start in range(0, len(images) if len(self._comparable) else 0, _BLOCK):
+            bits = np.stack([image.bits for image in images[start : start + _BLOCK]])
+            distance = np.bitwise_count(bits[:, None, :] ^ self._bits[None, :, :]).sum(axis=2)
+            for i, column in zip(*np.nonzero(distance <= BITS), strict=True):
+                image, known = images[start + i], self._greys[column]
+                difference = np.abs(image.greys - known).mean() / np.abs(known).mean()
+                if not image.flat and difference <= GREY:
+                    matches[start + i].setdefault(int(self._comparable[column]), NEAR)
+        return matches

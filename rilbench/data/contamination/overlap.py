@@ -1,8 +1,8 @@
-"""Which questions to train on the benchmarks ask, too: by picture, by words, or by both.
+"""Find training questions that overlap with the benchmarks: by image, by words, or by both.
 
 ChartQA and AI2D are among the paper's training sources and among its benchmarks. The benchmarks'
-questions and fingerprints stay in memory, their pictures do not, and of the questions to train on a
-few are there at a time.
+texts and hashes stay in memory, their images do not; of the training questions only a few are in
+memory at a time.
 """
 
 from __future__ import annotations
@@ -14,38 +14,39 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rilbench.data.contamination.benchmark_questions import Asked, read_benchmark
-from rilbench.data.contamination.image_hash import Print, PrintIndex, print_of
+from rilbench.data.contamination.benchmark_questions import BenchmarkRow, read_benchmark
+from rilbench.data.contamination.image_hash import ImageHash, ImageIndex, hash_image
 from rilbench.data.contamination.ngram_match import NEAR, SAME, TextIndex
-from rilbench.data.question import Question, RefusedError
+from rilbench.data.question import InvalidQuestionError, Question
 from rilbench.data.question_files import QuestionWriter
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import Suite
 
 BY = ("image", "question", "both", "any")
-"""What makes a question one that is dropped: a picture; words; both of one benchmark's question; or
-either."""
+"""The overlap for which a question is dropped: an image; words; both with one benchmark question;
+or either.
+"""
 
 _BLOCK = 64
 """Questions that are compared at a time."""
 _SHOWN = 3
-"""Hits of one question in one benchmark that the report names."""
+"""Hits of one question in one benchmark that the report lists."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A benchmark's question that a question to train on overlaps with."""
+    """A benchmark question that a training question overlaps with."""
 
     benchmark: str
     dataset: str
     index: str
     image: str = ""
-    """`SAME`, `NEAR` or nothing."""
+    """`SAME`, `NEAR` or empty."""
     question: str = ""
-    """The same of the words."""
+    """`SAME`, `NEAR` or empty."""
 
     def counts(self, by: str) -> bool:
-        """Whether it is an overlap by this one of `BY`."""
+        """Whether it is an overlap by one of `BY`."""
         return {
             "image": bool(self.image),
             "question": bool(self.question),
@@ -56,44 +57,49 @@ class Hit:
 
 @dataclass
 class Tally:
-    """What was found in one benchmark."""
+    """Counts for one benchmark."""
 
     asked: int = 0
     """Questions of the benchmark."""
     pictures: int = 0
+    """Images of the benchmark."""
     unreadable: int = 0
-    """Rows of the benchmark without a picture that can be read."""
+    """Rows of the benchmark without a readable image."""
     missing: list[str] = field(default_factory=list)
-    """Its files that are not there, and were not compared."""
+    """Files of the benchmark that do not exist and were not compared."""
     same_image: int = 0
-    """Questions to train on with a picture of the benchmark; so the next ones."""
+    """Training questions with an image of the benchmark."""
     near_image: int = 0
+    """Training questions with a near image only."""
     same_question: int = 0
     near_question: int = 0
     both: int = 0
+    """Training questions with image and words of one benchmark question."""
     met: int = 0
-    """The benchmark's questions whose picture was found among those to train on."""
+    """Questions of the benchmark whose image is in a training question."""
 
 
-class Benchmarks:
-    """A suite's questions, to compare with.
+class BenchmarkIndex:
+    """The questions of a suite, to compare training questions with.
 
     Args:
-        suite: as VLMEvalKit has it.
-        folder: with its data files.
+        suite: the suite, with VLMEvalKit's files.
+        folder: the folder with the files.
         on_file: called with the name of each file before it is read.
 
     Raises:
-        UserError: none of the files is there, or one cannot be read.
+        UserError: none of the files exists, or one cannot be read.
     """
 
     def __init__(self, suite: Suite, folder: Path, on_file: Callable[[str], None]) -> None:
-        self.texts, self.prints = TextIndex(), PrintIndex()
+        self.texts, self.images = TextIndex(), ImageIndex()
         self.tallies = {benchmark.column: Tally() for benchmark in suite.benchmarks}
         self._questions: dict[tuple[str, str, str], int] = {}
-        self._keys: list[tuple[str, str, str]] = []
+        """Number of each benchmark question (benchmark, dataset, index)."""
         self._by_text: dict[int, set[int]] = {}
-        self._by_print: dict[int, set[int]] = {}
+        """Questions with a text, by its number in ``texts``."""
+        self._by_image: dict[int, set[int]] = {}
+        """Questions with an image, by its number in ``images``."""
         for benchmark in suite.benchmarks:
             tally = self.tallies[benchmark.column]
             for dataset in benchmark.datasets:
@@ -103,58 +109,56 @@ class Benchmarks:
                     continue
                 on_file(path.name)
                 self._add(benchmark.column, dataset.name, read_benchmark(path, dataset))
-        if not self._keys:
+        if not self._questions:
             raise UserError(
                 f"{folder} has none of the benchmarks' files; give their folder with --data, or "
                 "get them with rilbench eval"
             )
+        self._keys = list(self._questions)
         self.texts.finish()
-        self.prints.finish()
+        self.images.finish()
 
-    def _add(self, column: str, dataset: str, rows: Iterable[Asked]) -> None:
-        tally = self.tallies[column]
-        shown: dict[str, set[int]] = {}
-        likes: list[tuple[int, str]] = []
+    def _add(self, benchmark: str, dataset: str, rows: Iterable[BenchmarkRow]) -> None:
+        tally = self.tallies[benchmark]
+        images_of: dict[str, set[int]] = {}
+        borrowers: list[tuple[int, str]] = []
         for row in rows:
-            key = (column, dataset, row.index)
+            key = (benchmark, dataset, row.index)
             if key not in self._questions:
-                self._questions[key] = len(self._keys)
-                self._keys.append(key)
+                self._questions[key] = len(self._questions)
                 tally.asked += 1
             number = self._questions[key]
             text = self.texts.add(row.question)
             if text is not None:
                 self._by_text.setdefault(text, set()).add(number)
-            own = self._pictures(row, tally)
-            shown.setdefault(row.index, set()).update(own)
-            likes += [(number, row.like)] if row.like is not None else []
-            for picture in own:
-                self._by_print.setdefault(picture, set()).add(number)
-        for number, index in likes:
-            for picture in shown.get(index, ()):
-                self._by_print.setdefault(picture, set()).add(number)
-        tally.pictures += len({picture for own in shown.values() for picture in own})
-
-    def _pictures(self, row: Asked, tally: Tally) -> set[int]:
-        try:
-            found = {self.prints.add(image) for image in row.images}
-        except RefusedError:
-            found = set()
-        tally.unreadable += row.unreadable or (bool(row.images) and not found)
-        return found
+            try:
+                images = {self.images.add(image) for image in row.images}
+            except InvalidQuestionError:
+                images = set()
+            tally.unreadable += row.unreadable or (bool(row.images) and not images)
+            images_of.setdefault(row.index, set()).update(images)
+            for image in images:
+                self._by_image.setdefault(image, set()).add(number)
+            if row.same_images_as is not None:
+                borrowers.append((number, row.same_images_as))
+        for number, index in borrowers:
+            for image in images_of.get(index, ()):
+                self._by_image.setdefault(image, set()).add(number)
+        tally.pictures += len(set().union(*images_of.values()))
 
     def compare(self, questions: Iterable[Question]) -> Iterator[tuple[Question, list[Hit]]]:
-        """Each question with what it overlaps; tallies are counted up."""
+        """Yield each question with its hits, and count them in ``tallies``."""
         met: set[int] = set()
         stream = iter(questions)
         while block := list(islice(stream, _BLOCK)):
-            prints = [_prints(question) for question in block]
-            matches = iter(self.prints.match([each for own in prints for each in own]))
-            for question, own in zip(block, prints, strict=True):
+            hashes = [_hash_images(question) for question in block]
+            matches = iter(self.images.match([image for group in hashes for image in group]))
+            for question, group in zip(block, hashes, strict=True):
                 images: dict[int, str] = {}
-                for picture, kind in (each for _ in own for each in next(matches).items()):
-                    for number in self._by_print.get(picture, ()):
-                        images[number] = SAME if SAME in (kind, images.get(number)) else NEAR
+                for _ in group:
+                    for image, kind in next(matches).items():
+                        for number in self._by_image.get(image, ()):
+                            images[number] = SAME if SAME in (kind, images.get(number)) else NEAR
                 texts = {
                     number: kind
                     for text, kind in self.texts.match(question.question).items()
@@ -168,85 +172,77 @@ class Benchmarks:
                 self._count(hits)
                 yield question, hits
         for number in met:
-            self.tallies[self._keys[number][0]].met += 1
+            benchmark, _, _ = self._keys[number]
+            self.tallies[benchmark].met += 1
 
     def _count(self, hits: list[Hit]) -> None:
-        for column in {hit.benchmark for hit in hits}:
-            own, tally = [hit for hit in hits if hit.benchmark == column], self.tallies[column]
-            tally.same_image += any(hit.image == SAME for hit in own)
-            tally.near_image += all(hit.image != SAME for hit in own) and any(h.image for h in own)
-            tally.same_question += any(hit.question == SAME for hit in own)
-            tally.near_question += all(hit.question != SAME for hit in own) and any(
-                hit.question for hit in own
-            )
-            tally.both += any(hit.counts("both") for hit in own)
+        for benchmark in {hit.benchmark for hit in hits}:
+            tally = self.tallies[benchmark]
+            here = [hit for hit in hits if hit.benchmark == benchmark]
+            images, questions = {hit.image for hit in here}, {hit.question for hit in here}
+            tally.same_image += SAME in images
+            tally.near_image += NEAR in images and SAME not in images
+            tally.same_question += SAME in questions
+            tally.near_question += NEAR in questions and SAME not in questions
+            tally.both += any(hit.counts("both") for hit in here)
 
 
-def _prints(question: Question) -> list[Print]:
-    """Of the pictures that can be read; a broken one overlaps with nothing."""
-    found = []
+def _hash_images(question: Question) -> list[ImageHash]:
+    """The hashes of the readable images; a broken one overlaps with nothing."""
+    hashes = []
     for image in question.images:
         try:
-            found.append(print_of(image))
-        except RefusedError:  # noqa: PERF203  Each picture for itself.
+            hashes.append(hash_image(image))
+        except InvalidQuestionError:  # noqa: PERF203
             continue
-    return found
-
-
-def told(question: Question, hits: list[Hit]) -> dict[str, Any]:
-    """A question's overlaps for the report: of each benchmark the first few, the closest first."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for hit in sorted(hits, key=lambda hit: (not hit.counts("both"), not hit.image)):
-        own = found.setdefault(hit.benchmark, [])
-        if len(own) < _SHOWN:
-            kinds = {"image": hit.image, "question": hit.question}
-            own.append({"dataset": hit.dataset, "index": hit.index, **kinds})
-    return {"id": question.id, "source": question.source, "hits": len(hits), "in": found}
+    return hashes
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What `find_overlap` found."""
+    """The result of `find_overlap`."""
 
     questions: int
+    """Training questions."""
     overlapping: int
-    """By picture, words or both."""
+    """Those with a hit of any kind."""
     dropped: int
-    """Of them those that a file was written without."""
+    """Those with a hit of the chosen kind."""
     tallies: dict[str, Tally]
+    """By benchmark."""
     rows: list[dict[str, Any]]
-    """`told` of each that overlaps."""
+    """The hits of each overlapping question, for the report."""
 
 
 def find_overlap(
     questions: Iterable[Question],
-    known: Benchmarks,
+    index: BenchmarkIndex,
     by: str,
     kept: Path | None,
     on_question: Callable[[int], None],
 ) -> Overlap:
-    """Compare all questions; with a file, write those that do not overlap.
+    """Compare all questions with the benchmarks; optionally write those without overlap.
 
     Args:
-        questions: to train on; read once.
-        known: the benchmarks.
-        by: one of `BY`, what is dropped.
-        kept: the file for the others; None for none.
+        questions: the training questions; read once.
+        index: the benchmarks.
+        by: one of `BY`, the overlap for which a question is dropped.
+        kept: the file for the other questions; None for none.
         on_question: called with the number of questions so far.
 
     Raises:
-        UserError: as of reading the questions; or nothing would be left.
+        UserError: the questions cannot be read, or none would be left.
     """
     total = dropped = 0
     rows: list[dict[str, Any]] = []
     with nullcontext() if kept is None else QuestionWriter(kept) as writer:
-        for question, hits in known.compare(questions):
+        for question, hits in index.compare(questions):
             total += 1
             on_question(total)
             drop = any(hit.counts(by) for hit in hits)
             dropped += drop
             if hits:
-                rows.append(told(question, hits))
+                rows.append(_report_row(question, hits))
             if writer is not None and not drop:
                 writer.write(question)
         if writer is not None and dropped == total:
@@ -254,4 +250,15 @@ def find_overlap(
                 f"every question overlaps with a benchmark by {by}; give another --by, or other "
                 "questions"
             )
-    return Overlap(total, len(rows), dropped, known.tallies, rows)
+    return Overlap(total, len(rows), dropped, index.tallies, rows)
+
+
+def _report_row(question: Question, hits: list[Hit]) -> dict[str, Any]:
+    """A question's first few hits in each benchmark, the closest first."""
+    shown: dict[str, list[dict[str, str]]] = {}
+    for hit in sorted(hits, key=lambda hit: (not hit.counts("both"), not hit.image)):
+        in_benchmark = shown.setdefault(hit.benchmark, [])
+        if len(in_benchmark) < _SHOWN:
+            kinds = {"image": hit.image, "question": hit.question}
+            in_benchmark.append({"dataset": hit.dataset, "index": hit.index, **kinds})
+    return {"id": question.id, "source": question.source, "hits": len(hits), "in": shown}

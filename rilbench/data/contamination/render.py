@@ -1,4 +1,4 @@
-"""What overlaps with the benchmarks, as a table and for a program."""
+"""The overlap with the benchmarks as a table, and as JSON."""
 
 from __future__ import annotations
 
@@ -7,41 +7,42 @@ from typing import Any
 
 from rich.table import Table
 
-from rilbench.data.contamination.overlap import Overlap, Tally
+from rilbench.data.contamination.overlap import Overlap
 
-_HEADS = (
-    *("benchmark", "questions", "pictures", "same image", "near image", "same question"),
-    *("near question", "both", "met"),
-)
+_COUNTS = {
+    "questions": "asked",
+    "pictures": "pictures",
+    "same image": "same_image",
+    "near image": "near_image",
+    "same question": "same_question",
+    "near question": "near_question",
+    "both": "both",
+    "met": "met",
+}
+"""Heading and field of `Tally`."""
 
 
-def overlap_table(found: Overlap) -> Table:
-    """A row for each benchmark; its numbers are of the questions to train on, but the last."""
+def overlap_table(overlap: Overlap) -> Table:
+    """Return a table with a row for each benchmark."""
     table = Table(box=None, pad_edge=False)
-    for head in _HEADS:
-        table.add_column(head, justify="left" if head == "benchmark" else "right")
-    for column, tally in found.tallies.items():
-        table.add_row(column, *_cells(tally))
+    table.add_column("benchmark")
+    for heading in _COUNTS:
+        table.add_column(heading, justify="right")
+    for benchmark, tally in overlap.tallies.items():
+        if tally.asked:
+            table.add_row(benchmark, *(f"{getattr(tally, name):,}" for name in _COUNTS.values()))
+        else:
+            table.add_row(benchmark, f"not compared: no {', '.join(tally.missing)}")
     return table
 
 
-def _cells(tally: Tally) -> list[str]:
-    if not tally.asked:
-        return [f"not compared: no {', '.join(tally.missing)}"]
-    counts = (
-        *(tally.asked, tally.pictures, tally.same_image, tally.near_image, tally.same_question),
-        *(tally.near_question, tally.both, tally.met),
-    )
-    return [f"{count:,}" for count in counts]
-
-
-def overlap_json(found: Overlap, by: str) -> dict[str, Any]:
-    """The whole report."""
+def overlap_json(overlap: Overlap, by: str) -> dict[str, Any]:
+    """Return the whole report as plain types."""
     return {
-        "questions": found.questions,
-        "overlapping": found.overlapping,
+        "questions": overlap.questions,
+        "overlapping": overlap.overlapping,
         "by": by,
-        "dropped": found.dropped,
-        "benchmarks": {column: asdict(tally) for column, tally in found.tallies.items()},
-        "rows": found.rows,
+        "dropped": overlap.dropped,
+        "benchmarks": {name: asdict(tally) for name, tally in overlap.tallies.items()},
+        "rows": overlap.rows,
     }

@@ -213,8 +213,8 @@ def engine_memory(recipe: Recipe, fsdp: str, model: str) -> dict[str, Any]:
     """Offload and packing of one trained model."""
     hardware = recipe.hardware
     return {
-        f"{fsdp}.param_offload": hardware.offload == "between",
-        f"{fsdp}.optimizer_offload": hardware.offload == "between",
+        f"{fsdp}.param_offload": hardware.offload == "idle",
+        f"{fsdp}.optimizer_offload": hardware.offload == "idle",
         f"{fsdp}.offload_policy": hardware.offload == "always",
         f"{model}.enable_gradient_checkpointing": hardware.gradient_checkpointing,
         f"{model}.use_remove_padding": hardware.remove_padding,

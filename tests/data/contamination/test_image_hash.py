@@ -1,4 +1,4 @@
-"""Pictures that are the same, saved anew, or others: photographs, charts, the laboratory's."""
+"""Images that are the same, saved again, or different: photographs, charts, nano's."""
 
 import io
 import itertools
@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from rilbench.data.contamination.image_hash import PrintIndex, print_of
+from rilbench.data.contamination.image_hash import ImageIndex, hash_image
 from rilbench.data.contamination.ngram_match import NEAR, SAME
-from rilbench.data.question import RefusedError
+from rilbench.data.question import InvalidQuestionError
 from rilbench.nano.data import benchmark_questions
 
 
@@ -49,7 +49,7 @@ def charts():
 
 
 def index_of(pictures):
-    index = PrintIndex()
+    index = ImageIndex()
     for picture in pictures:
         index.add(encode(picture))
     index.finish()
@@ -67,10 +67,10 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", ["photographs", "charts"])
-def test_a_picture_saved_anew_is_near(request, kind, change):
+def test_an_image_saved_again_is_near(request, kind, change):
     pictures = request.getfixturevalue(kind)
     index = index_of(pictures)
-    found = index.match([print_of(CHANGES[change](picture)) for picture in pictures])
+    found = index.match([hash_image(CHANGES[change](picture)) for picture in pictures])
     assert found == [{i: NEAR} for i in range(len(pictures))]
 
 
@@ -79,58 +79,58 @@ def test_the_same_file_or_pixels_are_the_same(request, kind):
     pictures = request.getfixturevalue(kind)
     index = index_of(pictures)
     for image in (encode, lambda p: encode(p, "WEBP", lossless=True)):
-        found = index.match([print_of(image(picture)) for picture in pictures])
+        found = index.match([hash_image(image(picture)) for picture in pictures])
         assert found == [{i: SAME} for i in range(len(pictures))]
     assert len(index) == len(pictures)
     assert index.add(encode(pictures[3], "BMP")) == 3
 
 
-def test_other_pictures_are_neither():
+def test_different_images_do_not_match():
     pictures = [
         picture.images[0]
         for name in ("AI2D_TEST", "ChartQA_TEST", "MMStar", "RealWorldQA")
         for picture, _ in benchmark_questions(name, "test", 20)
     ]
-    index = PrintIndex()
+    index = ImageIndex()
     for image in pictures:
         index.add(image)
     index.finish()
-    assert index.match([print_of(image) for image in pictures]) == [{i: SAME} for i in range(80)]
+    assert index.match([hash_image(image) for image in pictures]) == [{i: SAME} for i in range(80)]
 
 
-def test_even_pictures_are_near_to_nothing():
+def test_flat_images_are_near_nothing():
     greys = [Image.new("RGB", (60, 40), (shade,) * 3) for shade in (0, 128, 130, 255)]
     index = index_of(greys)
-    assert index.match([print_of(encode(greys[1].resize((30, 20))))]) == [{}]
-    assert index.match([print_of(encode(greys[1]))]) == [{1: SAME}]
+    assert index.match([hash_image(encode(greys[1].resize((30, 20))))]) == [{}]
+    assert index.match([hash_image(encode(greys[1]))]) == [{1: SAME}]
 
 
-def test_a_turned_picture_is_upright(photographs):
+def test_exif_rotation_is_applied(photographs):
     picture = photographs[0]
     turned = picture.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
     index = index_of([picture])
-    assert index.match([print_of(encode(turned, "PNG", exif=exif))]) == [{0: SAME}]
+    assert index.match([hash_image(encode(turned, "PNG", exif=exif))]) == [{0: SAME}]
 
 
-def test_what_is_no_picture_is_refused(photographs):
+def test_a_file_that_is_not_an_image_is_refused(photographs):
     cut = encode(photographs[0], "JPEG")[:-500]
     for image in (b"", b"text", cut, b"%!PS-Adobe", encode(photographs[0])[:200]):
-        with pytest.raises(RefusedError, match="get it again"):
-            print_of(image)
+        with pytest.raises(InvalidQuestionError, match="get it again"):
+            hash_image(image)
 
 
 def test_a_bomb_is_refused():
     whole = encode(Image.new("L", (10, 10)))
     size = (60_000).to_bytes(4, "big")
     bomb = whole[:16] + size + size + whole[24:]
-    with pytest.raises(RefusedError):
-        print_of(bomb)
+    with pytest.raises(InvalidQuestionError):
+        hash_image(bomb)
 
 
 def test_an_empty_index():
-    index = PrintIndex()
+    index = ImageIndex()
     index.finish()
     assert index.match([]) == []
-    assert list(itertools.chain(*index.match([print_of(encode(Image.new("L", (9, 9))))]))) == []
+    assert list(itertools.chain(*index.match([hash_image(encode(Image.new("L", (9, 9))))]))) == []

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.data.contamination.ngram_match import NEAR, SAME, SHARE, TextIndex, _runs, stem, words
+from rilbench.data.contamination.ngram_match import (
+    NEAR,
+    SAME,
+    SHARE,
+    TextIndex,
+    ngrams,
+    stem,
+    words,
+)
 
 LONG = "Which of the following continents has the largest area according to the map shown here"
 
@@ -82,7 +90,7 @@ def test_the_index_finds_what_a_search_through_all_finds(known, text):
     found = index.match(" ".join(text))
     for each in filter(None, known):
         number = index.add(" ".join(each))
-        runs = _runs(each)
-        share = len(runs & _runs(text)) / len(runs) if runs else 0
+        runs = ngrams(each)
+        share = len(runs & ngrams(text)) / len(runs) if runs else 0
         is_near = len(each) >= 8 and share >= SHARE
         assert found.get(number) == (SAME if each == text else NEAR if is_near else None)

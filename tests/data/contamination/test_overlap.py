@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rilbench.cli import app
 from rilbench.data.contamination.benchmark_questions import read_benchmark
-from rilbench.data.contamination.overlap import BY, Benchmarks, Hit, find_overlap
+from rilbench.data.contamination.overlap import BY, BenchmarkIndex, Hit, find_overlap
 from rilbench.data.question_files import Question, read_questions, write_questions
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import find_suite
@@ -86,7 +86,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def known(data):
-    return Benchmarks(SUITE, data, lambda _: None)
+    return BenchmarkIndex(SUITE, data, lambda _: None)
 
 
 def ask(name, images, question):
@@ -107,7 +107,11 @@ def test_rows_are_read_as_the_kit_reads_them(data):
         "What is the value\nof 2020?",
         'Is "a"\tlarger?',
     ]
-    assert [(row.index, row.like) for row in rows["MMB"]] == [("5", None), ("5", "5"), ("6", "5")]
+    assert [(row.index, row.same_images_as) for row in rows["MMB"]] == [
+        ("5", None),
+        ("5", "5"),
+        ("6", "5"),
+    ]
     assert [(row.index, len(row.images), row.unreadable) for row in rows["MMMU"]] == [
         ("v_1", 2, False),
         ("v_2", 0, True),
@@ -163,7 +167,7 @@ def test_what_is_dropped(known, tmp_path, by):
     assert not (tmp_path / "none.parquet").exists()
 
 
-def test_the_laboratory_shares_no_picture_but_its_questions(tmp_path, monkeypatch):
+def test_nano_shares_questions_but_no_image_with_its_benchmarks(tmp_path, monkeypatch):
     """Its prompts are asked as its benchmarks are, on scans of their own."""
     monkeypatch.chdir(tmp_path)
     arguments = [
@@ -204,7 +208,7 @@ def test_a_benchmark_s_own_questions_are_found(tmp_path):
         for q in stolen
     ]
     found = find_overlap(
-        stolen, Benchmarks(suite, folder, lambda _: None), "both", None, lambda _: None
+        stolen, BenchmarkIndex(suite, folder, lambda _: None), "both", None, lambda _: None
     )
     assert found.dropped == len(stolen) == 300
     for tally in found.tallies.values():
@@ -241,5 +245,5 @@ def test_missing_files_are_told(data, tmp_path):
     )
     assert done.exit_code == 0, done.exception
     assert "MMStar was not compared: no MMStar.tsv" in done.stderr
-    assert "MMMU: 1 rows have no readable picture" in done.stderr
+    assert "MMMU: 1 rows have no readable image" in done.stderr
     assert "not compared" in done.stdout
