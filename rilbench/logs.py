@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import TextIOWrapper
 from pathlib import Path
@@ -70,4 +70,5 @@ def log_file(path: Path) -> Iterator[None]:
     finally:
         _current_file.reset(before)
         _logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk, again
+            handler.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -31,7 +31,7 @@ from rilbench.paths import locate
 from rilbench.plan.fit import devices_to_serve
 from rilbench.processes import tree_cpu_seconds
 from rilbench.serving import is_transformers, listed_models, named_server, serve, vllm_python
-from rilbench.train.pipeline.cost import CollectionCost, CpuMeter
+from rilbench.train.pipeline.cost import CollectionCost, metered
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.pipeline.stage import Progress, note, running, skipped
 
@@ -81,52 +81,48 @@ def student_collection(run: Run, student: Checkpoint) -> list[ModelCollection]:
     recipe = run.recipe
     if not (recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps):
         return []
-    number, folder, source = (
-        recipe.collection.student_responses,
-        run.collection,
-        recipe.student.model,
-    )
+    number, source, folder = recipe.collection.student_responses, recipe.student.model, None
     if recipe.sft.steps:
         # No other run has this student, so its responses do not go into a shared collection.
-        folder, source = run.folder / "collection", "the student after SFT"
-    elif STUDENT in recipe.collection.endpoints:
-        return [_collection(run, STUDENT, source, number)]
-    plan = _plan(recipe, STUDENT, student.fingerprint, number, source)
-    return [ModelCollection(plan, student.path, folder)]
+        source, folder = "the student after SFT", run.folder / "collection"
+    return [_collection(run, STUDENT, source, number, student, folder)]
 
 
-def _collection(run: Run, name: str, source: str, number: int) -> ModelCollection:
+def _collection(
+    run: Run,
+    name: str,
+    source: str,
+    number: int,
+    checkpoint: Checkpoint | None = None,
+    folder: Path | None = None,
+) -> ModelCollection:
     """A model's responses, whether the user serves it, or it is on this machine, or neither."""
-    recipe, folder = run.recipe, run.collection
-    path = None
-    if name in recipe.collection.endpoints:
-        model, _ = _read_endpoint(name, recipe.collection.endpoints[name])
-        weights = model or source
+    recipe, path, weights = run.recipe, None, ""
+    endpoint = recipe.collection.endpoints.get(name)
+    if endpoint is not None and folder is None:
+        weights = _read_endpoint(name, endpoint)[0] or source
     else:
         try:
-            checkpoint = inspect_checkpoint(locate(source))
+            checkpoint = checkpoint or inspect_checkpoint(locate(source))
             weights, path = checkpoint.fingerprint, checkpoint.path
         except UserError:
             # A collection that was made elsewhere no longer needs its teacher.
-            file = folder / f"{name}.parquet"
+            file = run.collection / f"{name}.parquet"
             manifest = read_manifest(file) if file.exists() else {}
             if manifest.get("source") != source:
                 raise
             weights = manifest["weights"]
-    return ModelCollection(_plan(recipe, name, weights, number, source), path, folder)
-
-
-def _plan(recipe: Recipe, model: str, weights: str, responses: int, source: str) -> Plan:
-    return Plan(
-        model,
+    plan = Plan(
+        name,
         weights,
-        responses,
+        number,
         recipe.collection.seed,
         recipe.sampling,
         recipe.data.max_response_tokens,
         recipe.collection.concurrency,
         source,
     )
+    return ModelCollection(plan, path, folder or run.collection)
 
 
 def _read_endpoint(name: str, endpoint: str) -> tuple[str, str]:
@@ -201,10 +197,10 @@ def collect_all(
         if missing:
             with running("collect", progress):
                 _collect(run, missing, servers, questions, progress)
-                _check(run.recipe, collections, questions, progress)
         else:
-            _check(run.recipe, collections, questions, progress)
             skipped("collect", progress)
+        for collection in collections:
+            check_collection(run.recipe, collection, questions, progress)
 
 
 def _collect(
@@ -214,99 +210,71 @@ def _collect(
     questions: list[Question],
     progress: Progress,
 ) -> None:
-    cost = CollectionCost(missing[0].folder)
+    """Collect the responses of several models, in parallel as far as the hardware allows."""
+    hardware, cost = run.recipe.hardware, CollectionCost(missing[0].folder)
+    on_cpu = hardware.device == "cpu"
 
     def collect_model(collection: ModelCollection) -> None:
-        plan, name = collection.plan, collection.plan.model
+        plan, path, name = collection.plan, collection.path, collection.plan.model
         fingerprint = plan.fingerprint(questions)
         log.info("%s: %d responses to %d questions", name, plan.responses, len(questions))
-        with _server(
-            run, collection, servers, lambda seconds: cost.book(name, fingerprint, seconds)
-        ) as server:
-            asyncio.run(
-                collect(
-                    plan,
-                    questions,
-                    collection.folder,
-                    server,
-                    lambda done, total: progress.answers(name, done, total),
-                    max_failed=run.recipe.collection.max_failed,
+        with ExitStack() as stack:
+            if path is None:
+                log.info("%s: the user's server", name)
+                server = servers[name]
+            else:
+                log.info("%s: serving %s", name, path)
+                served = stack.enter_context(
+                    serve(
+                        path,
+                        log=run.folder / "logs" / f"serve-{name}.log",
+                        timeout=_SECONDS_TO_LOAD[hardware.device],
+                        device=hardware.device,
+                        dtype="float32" if on_cpu else "auto",
+                        vllm=None if on_cpu else vllm_python(),
+                        gpus=1 if on_cpu else devices_to_serve(path, hardware.devices),
+                    )
                 )
-            )
-        made, served = read_manifest(collection.file), collection.path is not None
-        cost.count(name, fingerprint, made["got"], made["tokens"], served=served)
+                server = ModelServer(served.base_url, served.model, served.transformers)
+                book = partial(cost.book, name, fingerprint)
+                spent = partial(tree_cpu_seconds, served.pid)
+                stack.enter_context(metered(book, spent, from_start=True))
+            on_answer = partial(progress.answers, name)
+            max_failed = run.recipe.collection.max_failed
+            folder = collection.folder
+            asyncio.run(collect(plan, questions, folder, server, on_answer, max_failed=max_failed))
+        made = read_manifest(collection.file)
+        cost.count(name, fingerprint, made["got"], made["tokens"], served=path is not None)
 
     # On a CPU one server for each core at most: each generates on one thread. On GPUs one after
     # the other, as each takes them all.
-    on_gpus = run.recipe.hardware.device == "cuda" and len(missing) > len(servers)
-    workers = 1 if on_gpus else min(len(missing), os.cpu_count() or 1)
+    one_by_one = not on_cpu and len(missing) > len(servers)
+    workers = 1 if one_by_one else min(len(missing), os.cpu_count() or 1)
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        jobs = [pool.submit(contextvars.copy_context().run, collect_model, c) for c in missing]
+        jobs = [pool.submit(copy_context().run, collect_model, each) for each in missing]
         for job in jobs:
             job.result()
 
 
-@contextmanager
-def _server(
-    run: Run,
-    collection: ModelCollection,
-    servers: dict[str, ModelServer],
-    book: Callable[[float], None],
-) -> Iterator[ModelServer]:
-    """The server of a model: the user's, or one of ours that runs during the body."""
-    name = collection.plan.model
-    if collection.path is None:
-        log.info("%s: collecting from the user's server", name)
-        yield servers[name]
-        return
-    hardware = run.recipe.hardware
-    on_cpu = hardware.device == "cpu"
-    log.info("%s: serving %s", name, collection.path)
-    served = serve(
-        collection.path,
-        log=run.folder / "logs" / f"serve-{name}.log",
-        timeout=_SECONDS_TO_LOAD[hardware.device],
-        device=hardware.device,
-        dtype="float32" if on_cpu else "auto",
-        vllm=None if on_cpu else vllm_python(),
-        gpus=1 if on_cpu else devices_to_serve(collection.path, hardware.devices),
-    )
-    with (
-        served as server,
-        CpuMeter(book, lambda: tree_cpu_seconds(server.pid), from_start=True),
-    ):
-        yield ModelServer(server.base_url, server.model, server.transformers)
-
-
-def _check(
-    recipe: Recipe,
-    collections: list[ModelCollection],
-    questions: list[Question],
-    progress: Progress,
+def check_collection(
+    recipe: Recipe, collection: ModelCollection, questions: list[Question], progress: Progress
 ) -> None:
-    """Check that every response is accounted for, also in a collection that another run made."""
-    for collection in collections:
-        responses = collection.read(questions)
-        log.info("%s: %d responses in %s", collection.plan.model, len(responses), collection.file)
-        check_failures(recipe, collection, progress)
-
-
-def check_failures(recipe: Recipe, collection: ModelCollection, progress: Progress) -> None:
-    """Tell how many responses failed.
+    """Check that every response is accounted for, also if another run collected them.
 
     Raises:
-        UserError: more than ``collection.max_failed`` of them.
+        UserError: as `read_collection`; or more than ``collection.max_failed`` of them failed.
     """
-    manifest = read_manifest(collection.file)
-    failed: dict[str, int] = manifest.get("failed", {})
+    name, responses = collection.plan.model, collection.read(questions)
+    log.info("%s: %d responses in %s", name, len(responses), collection.file)
+    failed: dict[str, int] = read_manifest(collection.file).get("failed", {})
     if not failed:
         return
     number, kinds = sum(failed.values()), ", ".join(f"{kind} {n}" for kind, n in failed.items())
-    total = manifest["got"] + number
+    total = len(responses) + number
     if number > recipe.collection.max_failed * total:
         raise UserError(
             f"{collection.file}: {number} of {total} responses failed ({kinds}), more than "
             f"collection.max_failed={recipe.collection.max_failed}; raise it, or delete the file "
             "and run again with --resume to collect it again"
         )
-    note(f"{collection.plan.model}: {number} of {total} responses failed ({kinds})", progress)
+    note(f"{name}: {number} of {total} responses failed ({kinds})", progress)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 FILE = "cost.json"
@@ -20,51 +20,39 @@ TOKENS = ("sampled_tokens", "teacher_tokens", "trained_tokens", "judge_calls")
 """Counts in each line of ``metrics.jsonl`` and of ``sft/metrics.jsonl``."""
 
 
-class CpuMeter:
-    """Books CPU seconds while its body spends them.
+@contextmanager
+def metered(
+    book: Callable[[float], None], spent: Callable[[], float], *, from_start: bool = False
+) -> Iterator[None]:
+    """Book CPU seconds while the body spends them.
 
     Args:
         book: called about every second with the seconds since the last call, in another thread.
         spent: returns the total CPU seconds so far of what is measured.
         from_start: count also what was spent before the body.
     """
+    last, stop = 0.0 if from_start else spent(), threading.Event()
 
-    def __init__(
-        self,
-        book: Callable[[float], None],
-        spent: Callable[[], float],
-        *,
-        from_start: bool = False,
-    ) -> None:
-        self._book, self._spent = book, spent
-        self._last = 0.0 if from_start else spent()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> CpuMeter:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._read()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(1.0):
-            self._read()
-
-    def _read(self) -> None:
-        now = self._spent()
+    def read() -> None:
+        nonlocal last
+        now = spent()
         # It falls when a subtree ends without being waited for, whose seconds are booked already.
-        if now > self._last:
-            self._book(now - self._last)
-        self._last = now
+        if now > last:
+            book(now - last)
+        last = now
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            read()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        read()
 
 
 class RunCost:
@@ -151,12 +139,8 @@ class CollectionCost:
     def _read(self, model: str, fingerprint: str) -> dict[str, Any]:
         costs = read_collection_cost(self.folder)
         if costs.get(model, {}).get("fingerprint") != fingerprint:
-            costs[model] = {
-                "fingerprint": fingerprint,
-                "responses": 0,
-                "tokens": 0,
-                "cpu_seconds": 0.0,
-            }
+            costs[model] = {"fingerprint": fingerprint, "responses": 0, "tokens": 0}
+            costs[model]["cpu_seconds"] = 0.0
         return costs
 
 

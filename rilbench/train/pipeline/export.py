@@ -18,13 +18,7 @@ log = logging.getLogger(__name__)
 def export(run: Run, student: Checkpoint, progress: Progress) -> Path:
     """Put the chosen step's weights in ``checkpoint/``, whole or not at all.
 
-    Args:
-        run: the run.
-        student: the student that the recipe names, before SFT.
-        progress: told of the stage.
-
-    Raises:
-        UserError: as `chosen_step`.
+    ``student`` is the one that the recipe names, before SFT.
     """
     recipe, part = run.recipe, run.folder / ".checkpoint.part"
     with running("export", progress):

@@ -39,12 +39,7 @@ _MEMORY = "perf/max_memory_allocated_gb"
 
 
 def summary(run: Run, status: str) -> RunRow:
-    """A run, finished or not, as the ledger keeps it; its ``figures`` are those of `figures`.
-
-    Args:
-        run: may be unfinished.
-        status: "running", "stopped" or "finished".
-    """
+    """A run that is "running", "stopped" or "finished", as the ledger keeps it."""
     recipe, file = run.recipe, run.folder / "recipe.yaml"
     steps = read_steps(run.folder / "metrics.jsonl")
     created = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.timezone.utc)
@@ -67,16 +62,11 @@ def summary(run: Run, status: str) -> RunRow:
 
 
 def figures(folder: Path, steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """A run's cost and speed.
+    """A run's cost and speed, from its folder and the steps of `read_steps`.
 
-    Args:
-        folder: the run's.
-        steps: as `read_steps` returns them.
-
-    Returns:
-        The values of ``cost.json`` (tokens, judge calls, CPU seconds by stage and, on a CPU, the
-        step time of `rilbench.train.pipeline.step_time`); ``steps``; ``step_seconds``, the median;
-        ``memory_gb``, the most that the trainer held.
+    The values of ``cost.json`` (tokens, judge calls, CPU seconds by stage and, on a CPU, the step
+    time of `rilbench.train.pipeline.step_time`); the number of ``steps``; their median
+    ``step_seconds``; ``memory_gb``, the most that the trainer held.
     """
     seconds = [step["seconds"] for step in steps if step.get("seconds")]
     memory = [

@@ -32,8 +32,8 @@ IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 """Model types that receive their images: verl 0.9.1 has their processor, or
 `rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
 
-TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""Trackers of verl that ``--log`` offers, and the package that each needs."""
+TRACKERS = ("tensorboard", "wandb")
+"""Trackers of verl that ``--log`` offers; each needs the package of its name."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
             devices.
     """
     recipe = run.recipe
+    log.info("preflight of %s (recipe %s)", run.folder, recipe.fingerprint)
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run)
@@ -118,8 +119,8 @@ def check_trackers(trackers: Sequence[str]) -> None:
     for name in trackers:
         if name not in TRACKERS:
             raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
-        if find_spec(TRACKERS[name]) is None:
-            raise UserError(f"--log {name} needs a package: uv pip install {TRACKERS[name]}")
+        if find_spec(name) is None:
+            raise UserError(f"--log {name} needs a package: uv pip install {name}")
 
 
 def check_judge(recipe: Recipe) -> None:
@@ -128,14 +129,15 @@ def check_judge(recipe: Recipe) -> None:
     Raises:
         UserError: with the setting that gives it.
     """
-    judge = recipe.judge
-    if not judge.url and judge.model == "rule" and recipe.hardware.nodes > 1:
+    if recipe.judge.url:
+        return
+    if recipe.judge.model != "rule":
+        raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
+    if recipe.hardware.nodes > 1:
         raise UserError(
             "judge.model=rule listens on one node only; start it for all (python -m "
             "rilbench.judge.server --host 0.0.0.0 --port 8001) and set judge.url"
         )
-    if not judge.url and judge.model != "rule":
-        raise UserError(f"judge.model={judge.model} needs its address: --set judge.url=URL")
 
 
 def probe_judge(recipe: Recipe) -> None:

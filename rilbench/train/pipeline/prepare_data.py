@@ -88,15 +88,14 @@ def pixel_limits(student: Path) -> dict[str, int]:
     """
     limits: dict[str, int] = {}
     for name in PROCESSOR_FILES:
-        path = student / name
-        if path.exists():
-            values = json.loads(path.read_text(encoding="utf-8"))
-            values = values.get("image_processor", values)
-            size = values.get("size") or {}
-            least = values.get("min_pixels") or size.get("shortest_edge")
-            most = values.get("max_pixels") or size.get("longest_edge")
-            limits |= {"min_pixels": least} if least else {}
-            limits |= {"max_pixels": most} if most else {}
+        if not (student / name).exists():
+            continue
+        values = json.loads((student / name).read_text(encoding="utf-8"))
+        values = values.get("image_processor", values)
+        size = values.get("size") or {}
+        for limit, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+            if value := values.get(limit) or size.get(edge):
+                limits[limit] = value
     return limits
 
 

@@ -15,11 +15,7 @@ from rilbench.errors import UserError
 
 
 def check_lengths(student: Path, questions: Sequence[Question], most: int) -> None:
-    """Refuse questions with longer prompts than the recipe allows.
-
-    Args:
-        student: its folder, with the processor.
-        most: tokens, ``data.max_prompt_tokens``.
+    """Check that no prompt has more than ``most`` tokens for the student in this folder.
 
     Raises:
         UserError: a prompt is too long (it says how many, and the longest), or as `prompt_lengths`.

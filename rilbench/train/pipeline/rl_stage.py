@@ -6,12 +6,12 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
 from rilbench.judge.server import rule_judge
-from rilbench.train.pipeline.collect_stage import ModelCollection
-from rilbench.train.pipeline.cost import CpuMeter, RunCost
+from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.preflight import Inputs
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import Run, forget_after, last_step, stop_reason
@@ -24,105 +24,83 @@ log = logging.getLogger(__name__)
 
 def train_policy(
     run: Run,
-    student: Checkpoint,
-    collections: list[ModelCollection],
     inputs: Inputs,
-    *,
-    session: Session | None,
-    trackers: Sequence[str],
     cost: RunCost,
     progress: Progress,
+    trackers: Sequence[str] = (),
+    session: Session | None = None,
 ) -> None:
-    """Pretrain the discriminator and train the policy, from the last saved step.
-
-    Args:
-        run: the run.
-        student: the model to start from, after SFT if there was any.
-        collections: the teachers' responses, and those of ``student`` to pretrain on.
-        inputs: the questions.
-        session: where verl is already running; None: start a process for this run alone.
-        trackers: trackers of verl to log to as well.
-        cost: gets the tokens, CPU seconds and step time.
-        progress: told of both stages and every step.
+    """Pretrain the discriminator and train the policy (after SFT if any), from the last saved step.
 
     Raises:
         UserError: too few questions, or the training stopped; what was saved is kept.
     """
     recipe, step = run.recipe, last_step(run)
-    discriminator = run.folder / "discriminator" / "done"
-    if recipe.method_spec.uses_discriminator and discriminator.exists():
+    pretrained = run.folder / "discriminator" / "done"
+    if recipe.method_spec.uses_discriminator and pretrained.exists():
         skipped("discriminator", progress)
     if step >= recipe.schedule.steps:
         cost.count_tokens()
         skipped(recipe.method, progress)
         return
-    for text in prepare_data(run, student, collections, inputs.questions, inputs.dev):
+    for text in prepare_data(run, inputs.student, inputs.collections, inputs.questions, inputs.dev):
         note(text, progress)
     forget_after(run.folder, step)
     if step:
         log.info("resuming from step %d of %d", step, recipe.schedule.steps)
 
     def book(seconds: float) -> None:
-        # Starting verl counts as the loop's, so pretraining begins with its first record.
+        # The time until the first record of the pretraining is verl's start, which counts as ril.
         begun = (run.folder / "discriminator.jsonl").exists()
-        stage = "discriminator" if begun and not discriminator.exists() else "ril"
-        cost.book(stage, seconds)
+        cost.book("discriminator" if begun and not pretrained.exists() else "ril", seconds)
 
     output = run.folder / "logs" / "trainer.log"
     with (
         running(recipe.method, progress),
         nullcontext(session) if session else Session(output, keep=False) as verl,
+        nullcontext(recipe.judge.url) if recipe.judge.url else rule_judge() as judge_url,
     ):
-        try:
-            with CpuMeter(book, verl.cpu_seconds):
-                step_time = _train(run, student, step, verl, trackers, progress)
-            cost.set_step_time(step_time)
-        finally:
-            cost.count_tokens()
-
-
-def _train(
-    run: Run,
-    student: Checkpoint,
-    step: int,
-    session: Session,
-    trackers: Sequence[str],
-    progress: Progress,
-) -> dict[str, float]:
-    """Give the trainer its job, wait for its end, and return `StepTimer.metrics`."""
-    import yaml
-
-    from rilbench.train.verl.config import agent_loop_part
-
-    recipe, folder = run.recipe, run.folder.resolve()
-    with nullcontext(recipe.judge.url) if recipe.judge.url else rule_judge() as judge_url:
-        judge_model = "" if recipe.judge.model == "rule" else recipe.judge.model
-        judge_log = folder / "judge.jsonl" if recipe.judge.url else None
-        loop = yaml.safe_dump(agent_loop_part(recipe, judge_url, judge_model, judge_log))
-        (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
-        job = {
-            "run_dir": str(folder),
-            "model": str(student.path),
-            "resume_from": str(folder / "steps" / f"global_step_{step}") if step else "",
-            "trackers": list(trackers),
-        }
-        job_file = run.folder / "data" / "job.json"
-        job_file.write_text(json.dumps(job, indent=2), encoding="utf-8")
+        job = _write_job(run, inputs.student, step, judge_url, trackers)
         device = recipe.hardware.device
-        timer = StepTimer(session.cpu_seconds, Yardstick()) if device == "cpu" else None
+        timer = StepTimer(verl.cpu_seconds, Yardstick()) if device == "cpu" else None
         try:
-            session.train(
-                job_file, device, timer.measuring(progress.line) if timer else progress.line
-            )
+            with metered(book, verl.cpu_seconds):
+                verl.train(job, device, timer.measuring(progress.line) if timer else progress.line)
         except UserError as error:
             reason = stop_reason(run)
             if reason is None:
                 raise
-            if ";" in reason:  # it names the remedy
-                raise UserError(reason) from error
-            raise UserError(
-                f"{reason}; rollouts/ has the step's responses and --resume starts from the "
-                "weights saved before it; if it occurs again, lower the learning rates in another "
-                "run"
-            ) from error
-    return timer.metrics if timer else {}
+            if ";" not in reason:  # it has no remedy yet
+                reason += (
+                    "; rollouts/ has the step's responses and --resume starts from the weights "
+                    "saved before it; if it occurs again, lower the learning rates in another run"
+                )
+            raise UserError(reason) from error
+        finally:
+            cost.count_tokens()
+        if timer:
+            cost.set_step_time(timer.metrics)
+
+
+def _write_job(
+    run: Run, student: Checkpoint, step: int, judge_url: str, trackers: Sequence[str]
+) -> Path:
+    """Write what the trainer's process reads: ``data/agent_loop.yaml`` and ``data/job.json``."""
+    import yaml
+
+    from rilbench.train.verl.config import agent_loop_part
+
+    judge, folder = run.recipe.judge, run.folder.resolve()
+    model = "" if judge.model == "rule" else judge.model
+    cache = folder / "judge.jsonl" if judge.url else None
+    loop = yaml.safe_dump(agent_loop_part(run.recipe, judge_url, model, cache))
+    (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
+    job = {
+        "run_dir": str(folder),
+        "model": str(student.path),
+        "resume_from": str(folder / "steps" / f"global_step_{step}") if step else "",
+        "trackers": list(trackers),
+    }
+    file = run.folder / "data" / "job.json"
+    file.write_text(json.dumps(job, indent=2), encoding="utf-8")
+    return file

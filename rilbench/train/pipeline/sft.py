@@ -7,13 +7,14 @@ import random
 import shutil
 import sys
 import time
+from functools import partial
 
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.data.question_files import Question
 from rilbench.errors import UserError
 from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seconds
 from rilbench.serving import log_end
-from rilbench.train.pipeline.cost import CpuMeter, RunCost
+from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.preflight import Inputs
 from rilbench.train.pipeline.prepare_data import pixel_limits, saved_responses, verl_images
 from rilbench.train.pipeline.run_folder import Run, stop_reason
@@ -116,11 +117,8 @@ def _run_verl(run: Run, student: Checkpoint, cost: RunCost, progress: Progress) 
 
     process = start_guarded(command, output, environment, keys=False)
     try:
-        with CpuMeter(
-            lambda seconds: cost.book("sft", seconds),
-            lambda: tree_cpu_seconds(process.pid),
-            from_start=True,
-        ):
+        spent = partial(tree_cpu_seconds, process.pid)
+        with metered(partial(cost.book, "sft"), spent, from_start=True):
             while process.poll() is None:
                 show_new_steps()
                 time.sleep(0.2)

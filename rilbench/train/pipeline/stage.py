@@ -35,9 +35,8 @@ def running(name: str, progress: Progress) -> Iterator[None]:
     started = time.monotonic()
     try:
         yield
-    except BaseException as error:
-        seconds = time.monotonic() - started
-        log.info("%s: stopped after %.1f s: %s: %s", name, seconds, type(error).__name__, error)
+    except BaseException:
+        log.info("%s: stopped after %.1f s", name, time.monotonic() - started)
         raise
     log.info("%s: done in %.1f s", name, time.monotonic() - started)
     progress.stage(name, "done")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,8 +45,8 @@ def train(
 
     Args:
         run: as `open_run` returns it.
-        progress: told what happens.
-        trackers: trackers of verl to log to as well.
+        progress: shows it to the user.
+        trackers: see `preflight.TRACKERS`.
         session: where verl is already running; None: start a process for this run alone.
         inputs: what `preflight` returned, for a run that it has just checked.
 
@@ -64,30 +65,22 @@ def train(
                 probe_judge(recipe)
         (run.folder / STOPPED).unlink(missing_ok=True)
         cost = RunCost(run.folder)
-        student, collections = inputs.student, inputs.collections
+        start = inputs.student
         if text := note_on_recipe(recipe):
             note(text, progress)
 
-        collect_all(run, collections, inputs.questions, progress)
+        collect_all(run, inputs.collections, inputs.questions, progress)
         if recipe.sft.steps:
             student = fine_tune(run, inputs, cost, progress)
             # The discriminator is pretrained on responses of the student that it will meet.
             after_sft = student_collection(run, student)
             collect_all(run, after_sft, inputs.questions, progress)
-            collections = [*collections, *after_sft]
-        cost.set_collected((each.folder, each.plan.model) for each in collections)
+            collections = [*inputs.collections, *after_sft]
+            inputs = replace(inputs, student=student, collections=collections)
+        cost.set_collected((each.folder, each.plan.model) for each in inputs.collections)
         if recipe.method_spec.is_rl:
-            train_policy(
-                run,
-                student,
-                collections,
-                inputs,
-                session=session,
-                trackers=trackers,
-                cost=cost,
-                progress=progress,
-            )
-        return export(run, inputs.student, progress)
+            train_policy(run, inputs, cost, progress, trackers, session)
+        return export(run, start, progress)
 
 
 def collect(run: Run, progress: Progress, inputs: Inputs | None = None) -> None:
