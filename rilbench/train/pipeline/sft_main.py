@@ -29,7 +29,7 @@ from rilbench.train.pipeline.run_folder import keep_lines
 from rilbench.train.verl.sft_config import compose_sft
 from rilbench.train.verl.workers import start_process_group  # also registers the CPU's engine
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("rilbench.train.pipeline.sft_main")  # run as __main__
 
 
 class SFTWorker(TrainingWorker):  # type: ignore[misc]
