@@ -24,6 +24,7 @@ from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.train import train
 from rilbench.errors import UserError, UserNotice
+from rilbench.logs import configure
 
 _REMEDIES = {
     errno.ENOSPC: "make room",
@@ -71,8 +72,12 @@ def _root(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Version of rilbench."),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log of what is being done, on standard error.")
+    ] = False,
 ) -> None:
     """Options of the program itself."""
+    configure(verbose=verbose)
 
 
 def main() -> None:

@@ -105,6 +105,7 @@ def evaluate(
     from rilbench.evaluate.run import evaluate_many
     from rilbench.evaluate.suite import find_suite
     from rilbench.ledger import default_db
+    from rilbench.logs import log_file
     from rilbench.paths import locate
     from rilbench.serving import vllm_python
 
@@ -133,7 +134,7 @@ def evaluate(
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
-    with EvaluationProgress() as view:
+    with log_file(work / "rilbench.log"), EvaluationProgress() as view:
         evaluations = evaluate_many([locate(name) for name in model or []], plan, view.report)
     _say_scores(evaluations)
     typer.echo(f"recorded in {plan.db}; see it with: rilbench table")

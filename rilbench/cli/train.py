@@ -13,40 +13,46 @@ from rilbench.cli.options import Db
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="72b, 78b or both: whose teachers; or a YAML file.")],
+    recipe: Annotated[str, typer.Option(help="Teachers: 72b, 78b or both; or a YAML file.")],
     student: Annotated[
         Optional[str],
         typer.Option(
-            help="The student; default qwen2.5-vl-7b. nano needs no GPU. Or a model's folder, its "
-            "hub name, or a YAML file."
+            help="Student: qwen2.5-vl-7b (default), nano (needs no GPU), a model's folder, its hub "
+            "name, or a YAML file."
         ),
     ] = None,
     method: Annotated[
         Optional[str],
-        typer.Option(help="ril, imitation, teacher-rows, dr-grpo, grpo or sft; default ril."),
+        typer.Option(help="Method: ril (default), imitation, teacher-rows, dr-grpo, grpo or sft."),
     ] = None,
     hardware: Annotated[
         Optional[str],
-        typer.Option(help="The hardware profile; default 1x8-80gb, for nano cpu."),
+        typer.Option(help="Hardware profile; default 1x8-80gb, for nano cpu."),
     ] = None,
     run: Annotated[
-        Optional[str], typer.Option("--run", help="Name of the run; default from the others.")
+        Optional[str],
+        typer.Option("--run", help="Name of the run; default: its student, recipe and method."),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs live.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="A setting, e.g. schedule.steps=100.")
+        Optional[list[str]],
+        typer.Option("--set", help="Setting, e.g. schedule.steps=100; repeatable."),
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Short for --set seed=N.")] = None,
-    steps: Annotated[Optional[int], typer.Option(help="Short for --set schedule.steps=N.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed; short for --set seed=N.")] = None,
+    steps: Annotated[
+        Optional[int], typer.Option(help="Number of steps; short for --set schedule.steps=N.")
+    ] = None,
     eval_every: Annotated[
-        Optional[int], typer.Option(help="Score the dev split every N steps (never benchmarks).")
+        Optional[int],
+        typer.Option(help="Steps between scores on the dev split (never on benchmarks)."),
     ] = None,
     log: Annotated[
-        Optional[list[str]], typer.Option(help="Also log to tensorboard or wandb; repeatable.")
+        Optional[list[str]],
+        typer.Option(help="Tracker to log to as well: tensorboard or wandb; repeatable."),
     ] = None,
     ray_address: Annotated[
         Optional[str],
-        typer.Option(help="A Ray cluster that is there, such as auto; default one of the run's."),
+        typer.Option(help="Address of an existing Ray cluster, e.g. auto; default: a local one."),
     ] = None,
     collect_only: Annotated[
         bool, typer.Option("--collect-only", help="Save the teachers' responses and stop.")
@@ -72,46 +78,35 @@ def train(
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
         return
-    from rilbench.ledger import default_db
-    from rilbench.train.pipeline import stages as stages
 
-    stages.check_trackers(log or [])
-    name = run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}"
-    if not resume and not (runs / name).exists():
-        (stages.check_inputs if collect_only else stages.check_recipe)(resolved)
-    opened = stages.open_run(runs / name, resolved, resume=resume)
+    from rich.console import Console
+
+    from rilbench.ledger import default_db
+    from rilbench.train.pipeline import stages
+    from rilbench.train.pipeline.ledger_summary import recorded
+    from rilbench.train.pipeline.preflight import check_trackers, preflight
+    from rilbench.train.pipeline.progress import TrainingProgress
+    from rilbench.train.pipeline.run_folder import Run, open_run
+
+    check_trackers(log or [])
+    folder = runs / (run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}")
+    inputs = None
+    if not resume and not folder.exists():
+        inputs = preflight(Run(folder, resolved), collect_only=collect_only)
+    opened = open_run(folder, resolved, resume=resume)
     if opened.finished:
-        typer.echo(f"{runs / name} is finished ({resolved.fingerprint}): {opened.checkpoint}")
+        typer.echo(f"{folder} is finished ({resolved.fingerprint}): {opened.checkpoint}")
         return
     if collect_only:
-        _collect(opened)
-    else:
-        _train(opened, log or [], default_db(db))
-
-
-def _collect(run: object) -> None:
-    from rich.console import Console
-
-    from rilbench.train.pipeline import stages as stages
-    from rilbench.train.pipeline.progress import TrainingProgress
-
-    assert isinstance(run, stages.Run)
-    with TrainingProgress(Console(), f"collect: → {run.folder}", 0) as view:
-        stages.collect(run, view)
-    typer.echo("collected; the same command with --resume and without --collect-only goes on")
-
-
-def _train(run: object, trackers: list[str], db: Path) -> None:
-    from rich.console import Console
-
-    from rilbench.train.pipeline import stages as stages
-    from rilbench.train.pipeline.ledger_summary import recorded
-    from rilbench.train.pipeline.progress import TrainingProgress
-
-    assert isinstance(run, stages.Run)
-    recipe = run.recipe
-    title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
-    with recorded(run, db), TrainingProgress(Console(), title, recipe.schedule.steps) as view:
-        checkpoint = stages.train(run, view, trackers)
+        with TrainingProgress(Console(), f"collect: → {folder}", 0) as progress:
+            stages.collect(opened, progress, inputs)
+        typer.echo("collected; to train, use --resume instead of --collect-only")
+        return
+    title = f"{resolved.method}: {resolved.student.name} with {resolved.teacher_label} → {folder}"
+    with (
+        recorded(opened, default_db(db)),
+        TrainingProgress(Console(), title, resolved.schedule.steps) as progress,
+    ):
+        checkpoint = stages.train(opened, progress, log or [], inputs=inputs)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

@@ -1,4 +1,4 @@
-"""Steps that a kill left half saved, and those of another number of devices."""
+"""Saved steps that are incomplete, or of another number of devices."""
 
 import dataclasses
 import shutil
@@ -17,7 +17,7 @@ def files_of(step):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_step_without_any_one_of_its_files_is_not_whole(tmp_path, ranks):
+def test_a_step_without_any_one_of_its_files_is_incomplete(tmp_path, ranks):
     step = save_step(tmp_path, 4, ranks=ranks)
     assert missing_part(step, discriminator=True) == ""
     assert ranks_of(step / "actor") == ranks

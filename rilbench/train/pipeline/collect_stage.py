@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from filelock import FileLock
 
 from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
@@ -27,37 +31,40 @@ from rilbench.paths import locate
 from rilbench.plan.fit import devices_to_serve
 from rilbench.processes import tree_cpu_seconds
 from rilbench.serving import is_transformers, listed_models, named_server, serve, vllm_python
-from rilbench.train.pipeline.cost import CollectionCost, CpuMeter
-from rilbench.train.pipeline.run_folder import Run, View
+from rilbench.train.pipeline.cost import CollectionCost, metered
+from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.stage import Progress, note, running, skipped
+
+log = logging.getLogger(__name__)
 
 STUDENT = "student"
-"""The name under which the student's own responses stand in the collection."""
+"""Name of the student's own responses in a collection."""
 
-_LOADING = 1800.0  # seconds until a teacher of 145 GB answers from a slow disk
+_SECONDS_TO_LOAD = {"cpu": 180.0, "cuda": 1800.0}  # a teacher of 145 GB from a slow disk
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Responses of one model that a run needs."""
+class ModelCollection:
+    """The responses of one model that a run needs."""
 
     plan: Plan
     path: Path | None
-    """The model's folder; None where the user serves it, or it was collected elsewhere."""
+    """The model's folder; None if the user serves it, or if it was collected elsewhere."""
     folder: Path
-    """Of the collection that holds them."""
+    """Folder of the collection."""
 
     @property
-    def there(self) -> bool:
-        """Whether it was collected, so or otherwise."""
-        return self.plan.file(self.folder).exists()
+    def file(self) -> Path:
+        """The collection's Parquet file; it exists when all responses are collected."""
+        return self.plan.file(self.folder)
 
     def read(self, questions: list[Question]) -> list[SavedResponse]:
-        """What was collected, checked."""
+        """The collected responses, checked against the plan."""
         return read_collection(self.plan, questions, self.folder)
 
 
-def teachers_wanted(run: Run) -> list[Wanted]:
-    """The teachers' responses, where the method uses them.
+def teacher_collections(run: Run) -> list[ModelCollection]:
+    """The teachers' responses that the run needs; none if its method uses no teachers.
 
     Raises:
         UserError: a teacher is missing, broken or unfit.
@@ -65,91 +72,104 @@ def teachers_wanted(run: Run) -> list[Wanted]:
     recipe = run.recipe
     if not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers):
         return []
-    number = recipe.collection.teacher_responses
-    return [
-        _teacher(recipe, name, recipe.teachers.models[name], number, run.collection)
-        for name in recipe.teachers.names
-    ]
+    number, models = recipe.collection.teacher_responses, recipe.teachers.models
+    return [_collection(run, name, models[name], number) for name in recipe.teachers.names]
 
 
-def _teacher(recipe: Recipe, name: str, source: str, number: int, folder: Path) -> Wanted:
-    endpoint = recipe.collection.endpoints.get(name)
-    if endpoint is not None:
-        model, _ = _read_endpoint(name, endpoint)
-        return Wanted(_plan(recipe, name, model or source, number, source), None, folder)
-    try:
-        checkpoint = inspect_checkpoint(locate(source))
-    except UserError:
-        # What was collected elsewhere needs its teacher no more.
-        file = folder / f"{name}.parquet"
-        manifest = read_manifest(file) if file.exists() else {}
-        if manifest.get("source") != source:
-            raise
-        return Wanted(_plan(recipe, name, manifest["weights"], number, source), None, folder)
-    return Wanted(
-        _plan(recipe, name, checkpoint.fingerprint, number, source), checkpoint.path, folder
-    )
-
-
-def student_wanted(run: Run, student: Checkpoint) -> list[Wanted]:
-    """The student's responses, where a discriminator is pre-trained on them.
-
-    A student after SFT is the run's own, so its responses do not go into a shared collection.
-    """
+def student_collection(run: Run, student: Checkpoint) -> list[ModelCollection]:
+    """The student's responses, if the run pretrains a discriminator on them."""
     recipe = run.recipe
     if not (recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps):
         return []
-    number, source = recipe.collection.student_responses, recipe.student.model
+    number, source, folder = recipe.collection.student_responses, recipe.student.model, None
     if recipe.sft.steps:
-        plan = _plan(recipe, STUDENT, student.fingerprint, number, "the student after SFT")
-        return [Wanted(plan, student.path, run.folder / "collection")]
-    endpoint = recipe.collection.endpoints.get(STUDENT)
-    if endpoint is not None:
-        return [_teacher(recipe, STUDENT, source, number, run.collection)]
-    plan = _plan(recipe, STUDENT, student.fingerprint, number, source)
-    return [Wanted(plan, student.path, run.collection)]
+        # No other run has this student, so its responses do not go into a shared collection.
+        source, folder = "the student after SFT", run.folder / "collection"
+    return [_collection(run, STUDENT, source, number, student, folder)]
 
 
-def _plan(recipe: Recipe, model: str, weights: str, responses: int, source: str) -> Plan:
-    return Plan(
-        model,
+def _collection(
+    run: Run,
+    name: str,
+    source: str,
+    number: int,
+    checkpoint: Checkpoint | None = None,
+    folder: Path | None = None,
+) -> ModelCollection:
+    """A model's responses, whether the user serves it, or it is on this machine, or neither."""
+    recipe, path, weights = run.recipe, None, ""
+    endpoint = recipe.collection.endpoints.get(name)
+    if endpoint is not None and folder is None:
+        weights = _read_endpoint(name, endpoint)[0] or source
+    else:
+        try:
+            checkpoint = checkpoint or inspect_checkpoint(locate(source))
+            weights, path = checkpoint.fingerprint, checkpoint.path
+        except UserError:
+            # A collection that was made elsewhere no longer needs its teacher.
+            file = run.collection / f"{name}.parquet"
+            manifest = read_manifest(file) if file.exists() else {}
+            if manifest.get("source") != source:
+                raise
+            weights = manifest["weights"]
+    plan = Plan(
+        name,
         weights,
-        responses,
+        number,
         recipe.collection.seed,
         recipe.sampling,
         recipe.data.max_response_tokens,
         recipe.collection.concurrency,
         source,
     )
+    return ModelCollection(plan, path, folder or run.collection)
 
 
 def _read_endpoint(name: str, endpoint: str) -> tuple[str, str]:
-    """The model that is named there, if any, and the address."""
-    found = named_server(endpoint)
-    if found is None:
+    """The model that an endpoint names (empty if it names none), and its address."""
+    server = named_server(endpoint)
+    if server is None:
         raise UserError(
             f"collection.endpoints.{name}={endpoint} is not understood; give URL or MODEL@URL, "
             "such as http://teacher:8000/v1"
         )
-    return found
+    return server
 
 
-def find_server(recipe: Recipe, wanted: Wanted) -> ModelServer:
-    """The user's server of a model, which must serve the one that the recipe names.
+def find_servers(
+    recipe: Recipe, collections: list[ModelCollection], questions: list[Question]
+) -> dict[str, ModelServer]:
+    """Check everything that would stop the collecting, before any of it is paid for.
+
+    Returns:
+        The user's servers that are needed, by the models' names.
 
     Raises:
-        UserError: it does not answer, or serves another model.
+        UserError: a collection was made with other data or settings; a model is neither on this
+            machine nor served; its server does not answer, or serves another model.
     """
-    name = wanted.plan.model
+    servers = {}
+    for collection in collections:
+        if collection.file.exists():
+            check_story(collection.plan, questions, collection.folder)
+        elif collection.path is None:
+            servers[collection.plan.model] = _find_server(recipe, collection.plan)
+    return servers
+
+
+def _find_server(recipe: Recipe, plan: Plan) -> ModelServer:
+    """The user's server of a model; it must serve the one that the recipe names."""
+    name = plan.model
     if name not in recipe.collection.endpoints:
         raise UserError(
-            f"{wanted.plan.source} is needed to collect and is not on this machine; download it, "
-            f"or serve it and set collection.endpoints.{name}=URL"
+            f"{plan.source} is needed to collect and is not on this machine; download it, or serve "
+            f"it and set collection.endpoints.{name}=URL"
         )
     named, url = _read_endpoint(name, recipe.collection.endpoints[name])
-    model, key, ours = named or wanted.plan.source, endpoint_key(), is_transformers(url)
-    remedy = f"start it, or set collection.endpoints.{name} to where it is"
-    if not (named and ours):  # transformers serve lists what is in a cache, whatever it serves
+    model, key, transformers = named or plan.source, endpoint_key(), is_transformers(url)
+    # transformers serve lists what is in a cache, whatever it serves.
+    if not (named and transformers):
+        remedy = f"start it, or set collection.endpoints.{name} to its address"
         served = listed_models(url, api_key=key, remedy=remedy)
         if model not in served:
             raise UserError(
@@ -157,121 +177,104 @@ def find_server(recipe: Recipe, wanted: Wanted) -> ModelServer:
                 f"recipe; serve that, or say that it is the same: "
                 f"collection.endpoints.{name}={served[0]}@{url}"
             )
-    return ModelServer(url, model, ours, key)
+    return ModelServer(url, model, transformers, key)
 
 
-def check_collections(
-    recipe: Recipe, wanted: list[Wanted], questions: list[Question]
-) -> dict[str, ModelServer]:
-    """Find what would stop the collecting, before any of it is paid for.
-
-    Returns:
-        The user's servers that are needed, by the models' names.
+def collect_all(
+    run: Run, collections: list[ModelCollection], questions: list[Question], progress: Progress
+) -> None:
+    """Collect what is missing of collections in one folder, and check all of it.
 
     Raises:
-        UserError: a collection was made with other data or settings, or see `find_server`.
+        UserError: as `find_servers`; or a model or its server failed, and what it answered is kept.
     """
-    for one in wanted:
-        if one.there:
-            check_story(one.plan, questions, one.folder)
-    needed = [one for one in wanted if not one.there and one.path is None]
-    return {one.plan.model: find_server(recipe, one) for one in needed}
+    if not collections:
+        return
+    (folder,) = {collection.folder for collection in collections}
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # runs may share the folder
+        servers = find_servers(run.recipe, collections, questions)
+        missing = [collection for collection in collections if not collection.file.exists()]
+        if missing:
+            with running("collect", progress):
+                _collect(run, missing, servers, questions, progress)
+        else:
+            skipped("collect", progress)
+        for collection in collections:
+            check_collection(run.recipe, collection, questions, progress)
 
 
-def collect_all(run: Run, wanted: list[Wanted], questions: list[Question], view: View) -> None:
-    """Collect what is not there yet, and check all of it."""
-    servers = check_collections(run.recipe, wanted, questions)
-    waiting = [one for one in wanted if not one.there]
-    if waiting:
-        view.stage("collect", "running")
-        costs = {one.folder: CollectionCost(one.folder) for one in waiting}
+def _collect(
+    run: Run,
+    missing: list[ModelCollection],
+    servers: dict[str, ModelServer],
+    questions: list[Question],
+    progress: Progress,
+) -> None:
+    """Collect the responses of several models, in parallel as far as the hardware allows."""
+    hardware, cost = run.recipe.hardware, CollectionCost(missing[0].folder)
+    on_cpu = hardware.device == "cpu"
 
-        def collect_it(one: Wanted) -> None:
-            server = servers.get(one.plan.model)
-            _collect_one(run, one, questions, server, costs[one.folder], view)
+    def collect_model(collection: ModelCollection) -> None:
+        plan, path, name = collection.plan, collection.path, collection.plan.model
+        fingerprint = plan.fingerprint(questions)
+        log.info("%s: %d responses to %d questions", name, plan.responses, len(questions))
+        with ExitStack() as stack:
+            if path is None:
+                log.info("%s: the user's server", name)
+                server = servers[name]
+            else:
+                log.info("%s: serving %s", name, path)
+                served = stack.enter_context(
+                    serve(
+                        path,
+                        log=run.folder / "logs" / f"serve-{name}.log",
+                        timeout=_SECONDS_TO_LOAD[hardware.device],
+                        device=hardware.device,
+                        dtype="float32" if on_cpu else "auto",
+                        vllm=None if on_cpu else vllm_python(),
+                        gpus=1 if on_cpu else devices_to_serve(path, hardware.devices),
+                    )
+                )
+                server = ModelServer(served.base_url, served.model, served.transformers)
+                book = partial(cost.book, name, fingerprint)
+                spent = partial(tree_cpu_seconds, served.pid)
+                stack.enter_context(metered(book, spent, from_start=True))
+            on_answer = partial(progress.answers, name)
+            max_failed = run.recipe.collection.max_failed
+            folder = collection.folder
+            asyncio.run(collect(plan, questions, folder, server, on_answer, max_failed=max_failed))
+        made = read_manifest(collection.file)
+        cost.count(name, fingerprint, made["got"], made["tokens"], served=path is not None)
 
-        # On a CPU one server for each core at most: each generates on one thread. On GPUs one after
-        # the other, as each takes them all.
-        on_gpus = run.recipe.hardware.device == "cuda"
-        workers = (
-            1 if on_gpus and len(waiting) > len(servers) else min(len(waiting), os.cpu_count() or 1)
-        )
-        with ThreadPoolExecutor(max_workers=workers) as pool:
-            for job in [pool.submit(collect_it, one) for one in waiting]:
-                job.result()
-    for one in wanted:
-        one.read(questions)
-        _check_failures(run.recipe, one, view)
-    view.stage("collect", "done" if waiting else "skipped")
+    # On a CPU one server for each core at most: each generates on one thread. On GPUs one after
+    # the other, as each takes them all.
+    one_by_one = not on_cpu and len(missing) > len(servers)
+    workers = 1 if one_by_one else min(len(missing), os.cpu_count() or 1)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        jobs = [pool.submit(copy_context().run, collect_model, each) for each in missing]
+        for job in jobs:
+            job.result()
 
 
-def _check_failures(recipe: Recipe, one: Wanted, view: View) -> None:
-    """Say how many responses failed, also in a collection that another run made."""
-    path = one.plan.file(one.folder)
-    manifest = read_manifest(path)
-    failed: dict[str, int] = manifest.get("failed", {})
+def check_collection(
+    recipe: Recipe, collection: ModelCollection, questions: list[Question], progress: Progress
+) -> None:
+    """Check that every response is accounted for, also if another run collected them.
+
+    Raises:
+        UserError: as `read_collection`; or more than ``collection.max_failed`` of them failed.
+    """
+    name, responses = collection.plan.model, collection.read(questions)
+    log.info("%s: %d responses in %s", name, len(responses), collection.file)
+    failed: dict[str, int] = read_manifest(collection.file).get("failed", {})
     if not failed:
         return
-    total = manifest["got"] + sum(failed.values())
-    kinds = ", ".join(f"{kind} {n}" for kind, n in failed.items())
-    if sum(failed.values()) > recipe.collection.max_failed * total:
+    number, kinds = sum(failed.values()), ", ".join(f"{kind} {n}" for kind, n in failed.items())
+    total = len(responses) + number
+    if number > recipe.collection.max_failed * total:
         raise UserError(
-            f"{path}: {sum(failed.values())} of {total} responses failed ({kinds}), more than "
+            f"{collection.file}: {number} of {total} responses failed ({kinds}), more than "
             f"collection.max_failed={recipe.collection.max_failed}; raise it, or delete the file "
-            "and run again with --resume to collect it anew"
+            "and run again with --resume to collect it again"
         )
-    view.note(f"{one.plan.model}: {sum(failed.values())} of {total} responses failed ({kinds})")
-
-
-def _collect_one(
-    run: Run,
-    one: Wanted,
-    questions: list[Question],
-    given: ModelServer | None,
-    cost: CollectionCost,
-    view: View,
-) -> None:
-    plan = one.plan
-    story = plan.fingerprint(questions)
-    with _server(run, one, given, lambda seconds: cost.book(plan.model, story, seconds)) as server:
-        asyncio.run(
-            collect(
-                plan,
-                questions,
-                one.folder,
-                server,
-                lambda done, total: view.answers(plan.model, done, total),
-                max_failed=run.recipe.collection.max_failed,
-            )
-        )
-    tokens = [row.tokens for row in one.read(questions)]
-    served = one.path is not None
-    cost.count(plan.model, story, len(tokens), sum(tokens), served=served)
-
-
-@contextmanager
-def _server(
-    run: Run, one: Wanted, given: ModelServer | None, book: Callable[[float], None]
-) -> Iterator[ModelServer]:
-    """The server of a model: the user's, else one that runs while it is needed."""
-    if given is not None:
-        yield given
-        return
-    assert one.path is not None
-    log = run.folder / "logs" / f"serve-{one.plan.model}.log"
-    hardware = run.recipe.hardware
-    on_cpu = hardware.device == "cpu"
-    served = serve(
-        one.path,
-        log=log,
-        timeout=180.0 if on_cpu else _LOADING,
-        device=hardware.device,
-        dtype="float32" if on_cpu else "auto",
-        vllm=None if on_cpu else vllm_python(),
-        gpus=1 if on_cpu else devices_to_serve(one.path, hardware.devices),
-    )
-    with (
-        served as server,
-        CpuMeter(book, lambda: tree_cpu_seconds(server.pid), from_start=True),
-    ):
-        yield ModelServer(server.base_url, server.model, server.transformers)
+    note(f"{name}: {number} of {total} responses failed ({kinds})", progress)

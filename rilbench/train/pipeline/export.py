@@ -3,64 +3,69 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
-from rilbench.train.pipeline.run_folder import Run, View, whole_steps
+from rilbench.train.pipeline.run_folder import Run, saved_steps
+from rilbench.train.pipeline.stage import Progress, running
+
+log = logging.getLogger(__name__)
 
 
-def export(run: Run, student: Checkpoint, view: View) -> Path:
+def export(run: Run, student: Checkpoint, progress: Progress) -> Path:
     """Put the chosen step's weights in ``checkpoint/``, whole or not at all.
 
-    Args:
-        run: the run.
-        student: what the recipe names, before SFT.
-        view: told of the stage.
+    ``student`` is the one that the recipe names, before SFT.
     """
-    view.stage("export", "running")
-    if run.recipe.method_spec.is_rl:
-        step, score = chosen_step(run)
-        source = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
-    else:
-        step, score = run.recipe.sft.steps, None
-        source = run.folder / "sft" / "checkpoint"
-    part = run.folder / ".checkpoint.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
-    chosen = {"step": step, "choice": run.recipe.schedule.export, "dev_accuracy": score}
-    (part / "export.json").write_text(json.dumps(chosen) + "\n", encoding="utf-8")
-    labels = Labels(
-        student=run.recipe.student.name,
-        method=run.recipe.method_label,
-        teacher=run.recipe.teacher_label,
-        run=run.folder.name,
-        start_fingerprint=student.fingerprint,
-        recipe_fingerprint=run.recipe.fingerprint,
-        family=run.recipe.family,
-        seed=run.recipe.seed,
-    )
-    write_labels(part, labels)
-    inspect_checkpoint(part)
-    shutil.rmtree(run.checkpoint, ignore_errors=True)
-    part.rename(run.checkpoint)
-    view.stage("export", "done")
+    recipe, part = run.recipe, run.folder / ".checkpoint.part"
+    with running("export", progress):
+        if recipe.method_spec.is_rl:
+            step, score = chosen_step(run)
+            source = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
+        else:
+            step, score = recipe.sft.steps, None
+            source = run.folder / "sft" / "checkpoint"
+        log.info("exporting step %d (%s, dev accuracy %s)", step, recipe.schedule.export, score)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(source, part)
+        chosen = {"step": step, "choice": recipe.schedule.export, "dev_accuracy": score}
+        (part / "export.json").write_text(json.dumps(chosen) + "\n", encoding="utf-8")
+        labels = Labels(
+            student=recipe.student.name,
+            method=recipe.method_label,
+            teacher=recipe.teacher_label,
+            run=run.folder.name,
+            start_fingerprint=student.fingerprint,
+            recipe_fingerprint=recipe.fingerprint,
+            family=recipe.family,
+            seed=recipe.seed,
+        )
+        write_labels(part, labels)
+        inspect_checkpoint(part)
+        shutil.rmtree(run.checkpoint, ignore_errors=True)
+        part.rename(run.checkpoint)
     return run.checkpoint
 
 
 def chosen_step(run: Run) -> tuple[int, float | None]:
-    """The last saved step, or the saved step with the best score on the dev split."""
+    """The step to export and its dev accuracy: the last saved step, or the best on the dev split.
+
+    Raises:
+        UserError: the best is wanted, and no saved step has a score.
+    """
     lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    scores = {m["step"]: m.get("dev_accuracy") for m in map(json.loads, lines)}
-    steps = list(whole_steps(run))
+    scores = {line["step"]: line.get("dev_accuracy") for line in map(json.loads, lines)}
+    steps = list(saved_steps(run))
     if run.recipe.schedule.export == "last":
         return steps[-1], scores.get(steps[-1])
-    scored = [step for step in steps if scores.get(step) is not None]
+    scored = [(scores[step], step) for step in steps if scores.get(step) is not None]
     if not scored:
         raise UserError(
             "no saved step was scored on the dev split; make schedule.save_every a multiple of "
             "schedule.eval_every"
         )
-    best = max(scored, key=lambda step: (scores[step], step))
-    return best, scores[best]
+    score, step = max(scored)
+    return step, score

@@ -1,4 +1,4 @@
-"""What a run's folder says, as a row of the ledger."""
+"""A run's folder as a row of the ledger."""
 
 from __future__ import annotations
 
@@ -18,32 +18,31 @@ from rilbench.train.pipeline.cost import FILE
 from rilbench.train.pipeline.run_folder import Run
 
 CURVES = (
-    *(
-        "answer_reward_student",
-        "answer_reward_teacher",
-        "similarity_reward_student",
-        "similarity_reward_teacher",
-    ),
-    *("discriminator_accuracy", "kl", "tokens_student", "tokens_teacher", "entropy"),
-    *("groups_without_signal", "warnings", "dev_accuracy", "learning_rate"),
+    "answer_reward_student",
+    "answer_reward_teacher",
+    "similarity_reward_student",
+    "similarity_reward_teacher",
+    "discriminator_accuracy",
+    "kl",
+    "tokens_student",
+    "tokens_teacher",
+    "entropy",
+    "groups_without_signal",
+    "warnings",
+    "dev_accuracy",
+    "learning_rate",
 )
-"""Figures of each step that are kept; see the documentation of ``metrics.jsonl``."""
+"""Metrics that are kept for each step; see the documentation of ``metrics.jsonl``."""
 
-_RATE = "actor/lr"
 _MEMORY = "perf/max_memory_allocated_gb"
-"""How verl's figure ends: of the device's memory, on a CPU of the policy's process."""
+"""End of verl's names for the memory in use: a device's, or on a CPU that of the policy process."""
 
 
 def summary(run: Run, status: str) -> RunRow:
-    """Return a run as the ledger keeps it; its ``figures`` are those of `figures`.
-
-    Args:
-        run: may be unfinished.
-        status: "running", "stopped" or "finished".
-    """
+    """A run that is "running", "stopped" or "finished", as the ledger keeps it."""
     recipe, file = run.recipe, run.folder / "recipe.yaml"
     steps = read_steps(run.folder / "metrics.jsonl")
-    begun = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.timezone.utc)
+    created = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.timezone.utc)
     return RunRow(
         name=run.folder.name,
         path=str(run.folder.resolve()),
@@ -53,7 +52,7 @@ def summary(run: Run, status: str) -> RunRow:
         method=recipe.method_label,
         teacher=recipe.teacher_label,
         status=status,
-        created=begun.isoformat(),
+        created=created.isoformat(),
         finished=utc_now() if status == "finished" else None,
         family=recipe.family,
         seed=recipe.seed,
@@ -63,11 +62,11 @@ def summary(run: Run, status: str) -> RunRow:
 
 
 def figures(folder: Path, steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run cost and came to.
+    """A run's cost and speed, from its folder and the steps of `read_steps`.
 
-    Tokens, judge calls and CPU seconds by stage as in ``cost.json``, and there, of a run on a CPU,
-    ``step_cpu_seconds`` and ``yardstick_seconds`` (`rilbench.train.pipeline.step_time`); ``steps``;
-    ``step_seconds``, the median step; ``memory_gb``, the most that the trainer held.
+    The values of ``cost.json`` (tokens, judge calls, CPU seconds by stage and, on a CPU, the step
+    time of `rilbench.train.pipeline.step_time`); the number of ``steps``; their median
+    ``step_seconds``; ``memory_gb``, the most that the trainer held.
     """
     seconds = [step["seconds"] for step in steps if step.get("seconds")]
     memory = [
@@ -76,9 +75,9 @@ def figures(folder: Path, steps: list[dict[str, Any]]) -> dict[str, Any]:
         for name, value in step.get("verl", {}).items()
         if name.endswith(_MEMORY) and value
     ]
-    cost = folder / FILE
-    found: dict[str, Any] = json.loads(cost.read_text("utf-8")) if cost.exists() else {}
-    return found | {
+    file = folder / FILE
+    cost: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return cost | {
         "steps": len(steps),
         "step_seconds": statistics.median(seconds) if seconds else None,
         "memory_gb": max(memory, default=None),
@@ -97,10 +96,10 @@ def record(run: Run, status: str, db: Path) -> None:
 
 @contextmanager
 def recorded(run: Run, db: Path) -> Iterator[None]:
-    """While the body trains, the ledger says so; then whether it finished or was stopped.
+    """Record a run as running while the body trains it, then as finished or stopped.
 
     Raises:
-        UserError: see `Ledger`; before the body where the ledger cannot be written.
+        UserError: see `Ledger`; before the body, if the ledger cannot be written.
     """
     record(run, "running", db)
     status = "stopped"
@@ -112,25 +111,25 @@ def recorded(run: Run, db: Path) -> Iterator[None]:
 
 
 def read_steps(metrics: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; none where there is no loop, as with SFT alone."""
+    """The lines of a ``metrics.jsonl``; empty without the file, as after SFT alone."""
     if not metrics.exists():
         return []
     lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    # While it trains, or after a kill, the last line may be half there.
+    # During training, or after a kill, the last line may be incomplete.
     steps = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{**step, "learning_rate": step.get("verl", {}).get(_RATE)} for step in steps]
+    return [{**step, "learning_rate": step.get("verl", {}).get("actor/lr")} for step in steps]
 
 
 def curves(steps: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """`CURVES` of the steps, to four digits; what no step has is left out."""
+    """`CURVES` of the steps to four digits, without those that no step has."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 4) if math.isfinite(value) else None
+        return value
+
     return {
-        name: [_short(step.get(name)) for step in steps]
+        name: [short(step.get(name)) for step in steps]
         for name in CURVES
         if any(step.get(name) is not None for step in steps)
     }
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 4) if math.isfinite(value) else None
-    return value

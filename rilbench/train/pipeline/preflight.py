@@ -1,10 +1,12 @@
-"""What would stop a run, found before its folder is made."""
+"""Preflight: everything that would stop a run, checked before its folder is made."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rilbench.api_keys import judge_key
@@ -15,78 +17,72 @@ from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.paths import locate
 from rilbench.train.pipeline.collect_stage import (
-    Wanted,
-    check_collections,
-    student_wanted,
-    teachers_wanted,
+    ModelCollection,
+    find_servers,
+    student_collection,
+    teacher_collections,
 )
 from rilbench.train.pipeline.prompt_lengths import check_lengths
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.verl.ray_devices import check_devices
 
+log = logging.getLogger(__name__)
+
 IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
-"""Model types whose images reach the model: verl 0.9.1 has their processor, or
-`rilbench.train.verl.model_families` supplies it. For others verl goes on without images."""
+"""Model types that receive their images: verl 0.9.1 has their processor, or
+`rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
 
-TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""Trackers of verl that ``--log`` offers, and the package that each needs."""
-
-
-def check_trackers(trackers: Sequence[str]) -> None:
-    """Refuse a tracker that is unknown or not installed, before anything runs.
-
-    Raises:
-        UserError: with the known ones, or the command that installs it.
-    """
-    from importlib.util import find_spec
-
-    for name in trackers:
-        if name not in TRACKERS:
-            raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
-        if find_spec(TRACKERS[name]) is None:
-            raise UserError(f"--log {name} needs a package: uv pip install {TRACKERS[name]}")
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Find what would stop a run, before its folder is made.
-
-    Raises:
-        UserError: fewer GPUs than are needed; a model or the data missing, broken or unfit; a judge
-            without an address; settings that verl cannot divide among devices.
-    """
-    from rilbench.train.verl.config import overrides
-
-    check_devices(recipe)
-    check_inputs(recipe)
-    check_judge(recipe)
-    probe_judge(recipe)
-    if recipe.method_spec.is_rl:
-        overrides(recipe, Path("runs"), "model", resume_from=None)
-
-
-def check_inputs(recipe: Recipe) -> None:
-    """The part of `check_recipe` on which collecting depends: it needs no GPU and no judge.
-
-    Raises:
-        UserError: a model or the data missing, broken or unfit, or a prompt that is too long.
-    """
-    found = read_inputs(Run(Path("runs"), recipe))
-    check_lengths(found.student.path, [*found.questions, *found.dev], recipe.data.max_prompt_tokens)
+TRACKERS = ("tensorboard", "wandb")
+"""Trackers of verl that ``--log`` offers; each needs the package of its name."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run starts from."""
+    """A run's models and data, read once."""
 
     student: Checkpoint
-    wanted: list[Wanted]
-    """Teachers' responses, and the student's where it is the one that the recipe names."""
+    """The student that the recipe names."""
+    collections: list[ModelCollection]
+    """Teachers' responses, and the student's unless SFT makes it another model first."""
     questions: list[Question]
     dev: list[Question]
+    sft_questions: list[Question]
+    """Contents of ``sft.data``."""
+
+
+def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
+    """Check everything that would stop a run, and return its inputs for the run to use.
+
+    Args:
+        run: its folder need not exist.
+        collect_only: skip what only training needs, the GPUs and the judge.
+
+    Raises:
+        UserError: fewer GPUs than needed; a model or the data missing, broken or unfit; a prompt
+            that is too long; a judge that gives no verdict; settings that verl cannot divide among
+            devices.
+    """
+    recipe = run.recipe
+    log.info("preflight of %s (recipe %s)", run.folder, recipe.fingerprint)
+    if not collect_only:
+        check_devices(recipe)
+    inputs = read_inputs(run)
+    find_servers(recipe, inputs.collections, inputs.questions)
+    check_lengths(
+        inputs.student.path, [*inputs.questions, *inputs.dev], recipe.data.max_prompt_tokens
+    )
+    if not collect_only:
+        check_judge(recipe)
+        probe_judge(recipe)
+        if recipe.method_spec.is_rl:
+            from rilbench.train.verl.config import overrides
+
+            overrides(recipe, Path("runs"), "model", resume_from=None)
+    return inputs
 
 
 def read_inputs(run: Run) -> Inputs:
-    """The recipe's models and data, checked.
+    """Read the recipe's models and data.
 
     Raises:
         UserError: one is missing, broken or unfit.
@@ -95,7 +91,7 @@ def read_inputs(run: Run) -> Inputs:
     student = inspect_checkpoint(locate(recipe.student.model))
     if student.model_type not in IMAGE_READERS:
         raise UserError(
-            f"verl 0.9.1 passes no images to {student.model_type}; take a student of one of "
+            f"verl 0.9.1 passes no images to {student.model_type}; use a student of one of "
             f"{', '.join(IMAGE_READERS)}"
         )
     questions = read_questions(locate(recipe.data.train))
@@ -105,28 +101,43 @@ def read_inputs(run: Run) -> Inputs:
             f"{len(questions)} questions are fewer than one step's "
             f"{recipe.schedule.prompts_per_step}; set schedule.prompts_per_step"
         )
-    if recipe.sft.data:
-        read_questions(locate(recipe.sft.data))
-    wanted = teachers_wanted(run)
+    sft_questions = read_questions(locate(recipe.sft.data)) if recipe.sft.data else []
+    collections = teacher_collections(run)
     if not recipe.sft.steps:
-        wanted += student_wanted(run, student)
-    check_collections(recipe, wanted, questions)
-    return Inputs(student, wanted, questions, dev)
+        collections += student_collection(run, student)
+    log.info("student %s (%s) in %s", student.fingerprint, student.model_type, student.path)
+    log.info("%d questions in %s, %d of dev", len(questions), recipe.data.train, len(dev))
+    return Inputs(student, collections, questions, dev, sft_questions)
+
+
+def check_trackers(trackers: Sequence[str]) -> None:
+    """Check that trackers are known and installed.
+
+    Raises:
+        UserError: with the known ones, or the command that installs it.
+    """
+    for name in trackers:
+        if name not in TRACKERS:
+            raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            raise UserError(f"--log {name} needs a package: uv pip install {name}")
 
 
 def check_judge(recipe: Recipe) -> None:
-    """Refuse a judge that is a model without an address, or that other nodes cannot reach.
+    """Check that the judge has an address, if it needs one.
 
     Raises:
         UserError: with the setting that gives it.
     """
-    if not recipe.judge.url and recipe.judge.model == "rule" and recipe.hardware.nodes > 1:
+    if recipe.judge.url:
+        return
+    if recipe.judge.model != "rule":
+        raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
+    if recipe.hardware.nodes > 1:
         raise UserError(
             "judge.model=rule listens on one node only; start it for all (python -m "
             "rilbench.judge.server --host 0.0.0.0 --port 8001) and set judge.url"
         )
-    if not recipe.judge.url and recipe.judge.model != "rule":
-        raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
 
 
 def probe_judge(recipe: Recipe) -> None:
@@ -150,3 +161,4 @@ def probe_judge(recipe: Recipe) -> None:
             f"the judge {verdict.judge} at {recipe.judge.url} gives no verdict ({said}); start it, "
             "or set judge.url and judge.model to one that answers"
         )
+    log.info("judge %s answers", verdict.judge)

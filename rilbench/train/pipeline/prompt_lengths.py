@@ -1,6 +1,6 @@
-"""How long the questions' prompts are for a student, pictures included, before anything is spent.
+"""Lengths of the questions' prompts, pictures included, checked before anything is spent.
 
-verl stops at such a prompt in the step that meets it, which may be hours into a run.
+At a prompt that is too long verl stops in the step that meets it, which may be hours into a run.
 """
 
 from __future__ import annotations
@@ -15,30 +15,26 @@ from rilbench.errors import UserError
 
 
 def check_lengths(student: Path, questions: Sequence[Question], most: int) -> None:
-    """Refuse questions with longer prompts than the recipe allows.
-
-    Args:
-        student: its folder, with the processor.
-        most: tokens, ``data.max_prompt_tokens``.
+    """Check that no prompt has more than ``most`` tokens for the student in this folder.
 
     Raises:
-        UserError: how many, and the longest; or a picture that cannot be read.
+        UserError: a prompt is too long (it says how many, and the longest), or as `prompt_lengths`.
     """
     lengths = prompt_lengths(student, questions)
-    long = sum(length > most for length in lengths)
-    if long:
-        longest = max(range(len(lengths)), key=lengths.__getitem__)
+    too_long = sum(length > most for length in lengths)
+    if too_long:
+        longest, question = max(zip(lengths, (q.id for q in questions), strict=True))
         raise UserError(
-            f"{long} of {len(questions)} questions are longer than data.max_prompt_tokens={most} "
-            f"with their pictures ({questions[longest].id} has {lengths[longest]} tokens); drop "
-            "them (rilbench data select), make their pictures smaller, or raise it"
+            f"{too_long} of {len(questions)} questions are longer than "
+            f"data.max_prompt_tokens={most} with their pictures ({question} has {longest} tokens); "
+            "drop them (rilbench data select), make their pictures smaller, or raise it"
         )
 
 
 def prompt_lengths(student: Path, questions: Sequence[Question]) -> list[int]:
     """Tokens of each question's prompt, pictures included, as the student's processor counts them.
 
-    Of pictures of one size the first is counted, so that forty thousand take seconds.
+    Pictures of one size have equally many tokens, so only the first of each size is processed.
 
     Raises:
         UserError: a picture cannot be read.
@@ -47,17 +43,17 @@ def prompt_lengths(student: Path, questions: Sequence[Question]) -> list[int]:
     from transformers import AutoProcessor
 
     processor: Any = AutoProcessor.from_pretrained(student)
-    mark, tokenizer = processor.image_token, processor.tokenizer
-    of_a_mark = len(tokenizer(mark)["input_ids"])
-    of_a_size: dict[tuple[int, int], int] = {}
+    tokenizer, placeholder = processor.tokenizer, processor.image_token
+    placeholder_tokens = len(tokenizer(placeholder)["input_ids"])
+    tokens_by_size: dict[tuple[int, int], int] = {}
 
-    def added(encoded: bytes) -> int:
-        """Tokens that a picture takes beyond those of its mark."""
+    def added_tokens(encoded: bytes) -> int:
+        """Tokens that a picture takes beyond those of its placeholder."""
         picture = Image.open(io.BytesIO(encoded))
-        if picture.size not in of_a_size:
-            inputs = processor(text=[mark], images=[picture.convert("RGB")])
-            of_a_size[picture.size] = len(inputs["input_ids"][0]) - of_a_mark
-        return of_a_size[picture.size]
+        if picture.size not in tokens_by_size:
+            inputs = processor(text=[placeholder], images=[picture.convert("RGB")])
+            tokens_by_size[picture.size] = len(inputs["input_ids"][0]) - placeholder_tokens
+        return tokens_by_size[picture.size]
 
     lengths = []
     for question in questions:
@@ -66,9 +62,10 @@ def prompt_lengths(student: Path, questions: Sequence[Question]) -> list[int]:
         )
         length = len(tokenizer(text)["input_ids"])
         try:
-            lengths.append(length + sum(added(image) for image in question.images))
+            lengths.append(length + sum(added_tokens(image) for image in question.images))
         except (OSError, Image.DecompressionBombError) as error:
             raise UserError(
-                f"a picture of question {question.id} cannot be read ({error}); mend or drop it"
+                f"a picture of question {question.id} cannot be read ({error}); fix it, or drop "
+                "the question"
             ) from error
     return lengths

@@ -1,9 +1,9 @@
-"""One run on disk: its folder, what is done, and what is forgotten when a step is done again.
+"""One run on disk.
 
-A run lives in one folder: ``recipe.yaml`` (resolved), ``collection/``, ``data/`` (what verl reads),
-``sft/``, ``discriminator/``, ``steps/`` (the trainer's own checkpoints), ``metrics.jsonl``,
-``cost.json``, ``rollouts/``, ``logs/`` and, when it is finished, ``checkpoint/``: an ordinary
-Hugging Face folder.
+A run's folder has ``recipe.yaml`` (resolved), ``collection/`` (saved responses), ``data/`` (what
+verl reads), ``sft/``, ``discriminator/``, ``steps/`` (the trainer's checkpoints),
+``metrics.jsonl``, ``cost.json``, ``rollouts/``, ``logs/`` and, when it is finished,
+``checkpoint/``: an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rilbench.config import Recipe, read_recipe
 from rilbench.errors import UserError
@@ -21,25 +21,9 @@ from rilbench.train.nan_guard import STOPPED
 from rilbench.train.step_checkpoint import ranks_of, steps_in
 
 
-class View(Protocol):
-    """What shows progress to a user; see `rilbench.train.pipeline.progress`."""
-
-    def stage(self, name: str, state: str) -> None:
-        """A stage starts (``running``), is ``done`` or was found done (``skipped``)."""
-
-    def answers(self, model: str, done: int, total: int) -> None:
-        """Responses collected so far."""
-
-    def note(self, text: str) -> None:
-        """What the user should know before more is spent, in one line."""
-
-    def line(self, kind: str, values: Mapping[str, Any]) -> None:
-        """A line of ``metrics.jsonl`` (``ril``), or of ``discriminator``'s or ``sft``'s file."""
-
-
 @dataclass(frozen=True)
 class Run:
-    """One run on disk."""
+    """One run on disk; before `open_run` its folder need not exist."""
 
     folder: Path
     recipe: Recipe
@@ -51,7 +35,7 @@ class Run:
 
     @property
     def collection(self) -> Path:
-        """The saved responses: the run's own folder, or one that runs share."""
+        """Folder of the saved responses: the run's, or one that several runs share."""
         shared = self.recipe.collection.folder
         return Path(shared) if shared else self.folder / "collection"
 
@@ -62,11 +46,11 @@ class Run:
 
 
 def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
-    """Create a run's folder, or open it again.
+    """Create a run's folder, or open an existing one.
 
     Raises:
-        UserError: it exists and is not finished, without ``resume``; or it belongs to another
-            recipe.
+        UserError: ``resume`` without a folder; an unfinished run without ``resume``; or the folder
+            holds a run of another recipe.
     """
     file = folder / "recipe.yaml"
     if not folder.exists():
@@ -78,16 +62,21 @@ def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
         (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         part.rename(folder)
         return Run(folder, recipe)
-    there = read_recipe(file)
-    run = Run(folder, there)
-    if there.fingerprint != recipe.fingerprint:
+    saved = read_recipe(file)
+    run = Run(folder, saved)
+    if saved.fingerprint != recipe.fingerprint:
+        old, new = _flat(saved.as_dict()), _flat(recipe.as_dict())
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        shown = [f"{key}={old.get(key)} there, {new.get(key)} asked for" for key in changed[:3]]
+        shown += [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
         raise UserError(
-            f"{folder} holds a run of another recipe ({_differences(there, recipe)}); set it as it "
-            "was, or choose another name with --run"
+            f"{folder} was started with another recipe ({'; '.join(shown)}); use the same "
+            "settings, or another --run"
         )
     if not run.finished and not resume:
         raise UserError(f"{folder} exists and is not finished; continue it with --resume")
-    if not run.finished and there != recipe:  # what does not make it another run: where Ray is
+    if not run.finished and saved != recipe:
+        # Equal fingerprints: only how it fits the hardware changed, such as where Ray is.
         part = folder / ".recipe.yaml.part"
         part.write_text(recipe.to_yaml(), encoding="utf-8")
         part.replace(file)
@@ -95,15 +84,8 @@ def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
     return run
 
 
-def _differences(there: Recipe, asked: Recipe) -> str:
-    """The first few settings that differ, as they are there and as they were asked for."""
-    old, new = _flat(there.as_dict()), _flat(asked.as_dict())
-    names = [key for key in old if old[key] != new.get(key)] + [k for k in new if k not in old]
-    shown = [f"{key}={old.get(key)} there, {new.get(key)} asked for" for key in names[:3]]
-    return "; ".join([*shown, *([f"and {len(names) - 3} more"] if len(names) > 3 else [])])
-
-
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -114,35 +96,32 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def last_step(run: Run) -> int:
-    """The last step with a whole checkpoint of the trainer; 0 when there is none.
+    """The last step with a complete checkpoint; 0 without any.
 
     Raises:
-        UserError: another number of devices wrote it than the recipe has.
+        UserError: the checkpoint was written by another number of devices than the recipe has.
     """
-    step = max(whole_steps(run), default=0)
-    if step:
-        hardware = run.recipe.hardware
-        ranks, wanted = (
-            ranks_of(whole_steps(run)[step] / "actor"),
-            hardware.nodes * hardware.devices,
+    steps = saved_steps(run)
+    if not steps:
+        return 0
+    step, folder = max(steps.items())
+    ranks, devices = ranks_of(folder / "actor"), run.recipe.hardware.ranks
+    if ranks != devices:
+        raise UserError(
+            f"step {step} of {run.folder} was saved by {ranks} devices and only as many can read "
+            f"it, not {devices}; set hardware.nodes and hardware.devices as they were, or start "
+            f"another run from its weights: student.model={folder}/actor/huggingface"
         )
-        if ranks != wanted:
-            raise UserError(
-                f"step {step} of {run.folder} was saved by {ranks} devices and only as many can "
-                f"read it, not {wanted}; set hardware.nodes and hardware.devices as they were, or "
-                f"start another run from its weights: student.model={run.folder}/steps/"
-                f"global_step_{step}/actor/huggingface"
-            )
     return step
 
 
-def whole_steps(run: Run) -> dict[int, Path]:
-    """The steps that were saved whole, discriminator included, in order."""
+def saved_steps(run: Run) -> dict[int, Path]:
+    """The folders of the steps that were saved completely, discriminator included, in order."""
     return steps_in(run.folder / "steps", discriminator=run.recipe.method_spec.uses_discriminator)
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop what was written of steps that will be done again."""
+    """Delete the records of the steps after ``step``, which will be done again."""
     for record in (folder / "rollouts").glob("step_*.jsonl"):
         if int(record.stem.rsplit("_", 1)[1]) > step:
             record.unlink()
@@ -154,7 +133,7 @@ def forget_after(folder: Path, step: int) -> None:
 
 
 def keep_lines(path: Path, step: int) -> None:
-    """Keep the lines of a JSON-lines file up to a step; a line that a kill cut short goes too."""
+    """Keep a JSON-lines file's lines up to a step, without a last line that a kill cut short."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     part = path.with_suffix(".part")
@@ -163,6 +142,6 @@ def keep_lines(path: Path, step: int) -> None:
 
 
 def stop_reason(run: Run) -> str | None:
-    """Why the trainer stopped itself, in one line; None where it did not."""
+    """The line in which the trainer says why it stopped itself; None if it did not."""
     path = run.folder / STOPPED
     return path.read_text(encoding="utf-8").strip() if path.exists() else None

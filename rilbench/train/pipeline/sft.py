@@ -1,144 +1,132 @@
-"""The SFT stage: supervised fine-tuning on saved teacher rows or on the user's data, by verl."""
+"""The SFT stage: supervised fine-tuning by verl, on saved teacher responses or the user's data."""
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
-from rilbench.data.question_files import Question, read_questions
+from rilbench.data.question_files import Question
 from rilbench.errors import UserError
-from rilbench.paths import locate
 from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seconds
 from rilbench.serving import log_end
-from rilbench.train.pipeline.collect_stage import Wanted
-from rilbench.train.pipeline.cost import CpuMeter
-from rilbench.train.pipeline.prepare_data import pictures, pixel_limits, saved_rows
-from rilbench.train.pipeline.run_folder import Run, View, stop_reason
+from rilbench.train.pipeline.cost import RunCost, metered
+from rilbench.train.pipeline.preflight import Inputs
+from rilbench.train.pipeline.prepare_data import pixel_limits, saved_responses, verl_images
+from rilbench.train.pipeline.run_folder import Run, stop_reason
+from rilbench.train.pipeline.stage import Progress, running, skipped
+from rilbench.train.pipeline.trainer_process import Tail
 from rilbench.train.seeding import seed_of
 
+log = logging.getLogger(__name__)
 
-def fine_tune(
-    run: Run,
-    student: Checkpoint,
-    wanted: list[Wanted],
-    questions: list[Question],
-    view: View,
-    watch: Callable[[], None],
-    book: Callable[[float], None],
-) -> Checkpoint:
-    """Do the stage, or find it done, and return the student after it.
 
-    Args:
-        run: the run.
-        student: where it starts.
-        wanted: the teachers' collections.
-        questions: what they answered.
-        view: told of the stage.
-        watch: called several times a second while it runs.
-        book: called with the CPU seconds that were spent since the last call.
+def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Checkpoint:
+    """Run the stage unless it was done before, and return the student after it.
 
     Raises:
-        UserError: too few rows, or the training failed; what was done is kept.
+        UserError: too few examples, or the training failed; completed steps are kept.
     """
-    done = run.folder / "sft" / "checkpoint"
+    folder = run.folder / "sft"
+    done = folder / "checkpoint"
     if done.exists():
-        view.stage("sft", "skipped")
+        skipped("sft", progress)
         return inspect_checkpoint(done)
-    view.stage("sft", "running")
-    rows = _rows(run, wanted, questions)
-    if len(rows) < run.recipe.sft.batch_size:
-        raise UserError(
-            f"{len(rows)} rows to learn are fewer than one step's {run.recipe.sft.batch_size}; "
-            f"set sft.batch_size={len(rows)} or less"
+    with running("sft", progress):
+        _write_examples(run, inputs)
+        try:
+            _run_verl(run, inputs.student, cost, progress)
+        finally:
+            cost.count_tokens()
+        part = folder / ".checkpoint.part"
+        shutil.rmtree(part, ignore_errors=True)
+        last = folder / "steps" / f"global_step_{run.recipe.sft.steps}"
+        shutil.copytree(last / "huggingface", part)
+        labels = Labels(
+            student=run.recipe.student.name,
+            method="sft",
+            teacher=run.recipe.teacher_label,
+            run=run.folder.name,
+            start_fingerprint=inputs.student.fingerprint,
         )
-    _write_rows(run, student, rows)
-    _run_verl(run, student, watch, book)
-    steps = run.folder / "sft" / "steps"
-    part = run.folder / "sft" / ".checkpoint.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(steps / f"global_step_{run.recipe.sft.steps}" / "huggingface", part)
-    labels = Labels(
-        student=run.recipe.student.name,
-        method="sft",
-        teacher=run.recipe.teacher_label,
-        run=run.folder.name,
-        start_fingerprint=student.fingerprint,
-    )
-    write_labels(part, labels)
-    part.rename(done)
-    shutil.rmtree(steps)
-    view.stage("sft", "done")
+        write_labels(part, labels)
+        part.rename(done)
+        shutil.rmtree(folder / "steps")
     return inspect_checkpoint(done)
 
 
-def _rows(run: Run, wanted: list[Wanted], questions: list[Question]) -> list[tuple[Question, str]]:
-    """Questions and what to say, in an order that the run's seed decides."""
-    if run.recipe.sft.data:
-        given = read_questions(locate(run.recipe.sft.data))
-        rows = [(question, question.answer) for question in given]
-    else:
-        saved = saved_rows(run, wanted, questions)
-        rows = [(q, row["response"]) for q in questions for row in saved[q.id]]
-    random.Random(seed_of("sft", run.recipe.seed)).shuffle(rows)
-    return rows
-
-
-def _write_rows(run: Run, student: Checkpoint, rows: list[tuple[Question, str]]) -> None:
-    """The format of verl's multi-turn SFT data set."""
+def _write_examples(run: Run, inputs: Inputs) -> None:
+    """Write ``sft/train.parquet`` in the format of verl's multi-turn SFT data set."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    limits = pixel_limits(student.path)
-    table: list[dict[str, Any]] = [
+    recipe = run.recipe
+    examples: list[tuple[Question, str]]
+    if recipe.sft.data:
+        examples = [(question, question.answer) for question in inputs.sft_questions]
+    else:
+        saved = saved_responses(run, inputs.collections, inputs.questions)
+        examples = [(q, row["response"]) for q in inputs.questions for row in saved[q.id]]
+    if len(examples) < recipe.sft.batch_size:
+        raise UserError(
+            f"{len(examples)} examples to learn are fewer than one step's {recipe.sft.batch_size}; "
+            f"set sft.batch_size={len(examples)} or less"
+        )
+    random.Random(seed_of("sft", recipe.seed)).shuffle(examples)
+    limits = pixel_limits(inputs.student.path)
+    table = [
         {
             "messages": [
-                {"role": "user", "content": q.marked},
+                {"role": "user", "content": question.marked},
                 {"role": "assistant", "content": response},
             ],
-            "images": pictures(q, limits),
+            "images": verl_images(question, limits),
         }
-        for q, response in rows
+        for question, response in examples
     ]
     path = run.folder / "sft" / "train.parquet"
     path.parent.mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(table), path)
+    log.info("%d examples, %d steps of %d", len(table), recipe.sft.steps, recipe.sft.batch_size)
 
 
-def _run_verl(
-    run: Run, student: Checkpoint, watch: Callable[[], None], book: Callable[[float], None]
-) -> None:
-    log = run.folder / "logs" / "sft.log"
-    environment = {**THREADS, "PYTHONUNBUFFERED": "1"}
+def _run_verl(run: Run, student: Checkpoint, cost: RunCost, progress: Progress) -> None:
+    """Run verl's trainer in processes of its own, from its last saved step."""
+    output = run.folder / "logs" / "sft.log"
     ranks = run.recipe.hardware.devices
+    environment = {**THREADS, "PYTHONUNBUFFERED": "1"}
     if run.recipe.hardware.device == "cpu":
         environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    if ranks == 1:  # what torchrun would say; without it the end of the log is our own error
+    if ranks == 1:  # what torchrun would set; without it the log ends with our own error
         launcher = []
         environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    module = [
-        "-m",
-        "rilbench.train.pipeline.sft_main",
-        str(run.folder.resolve()),
-        str(student.path),
-    ]
-    process = start_guarded([sys.executable, *launcher, *module], log, environment, keys=False)
+    else:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, *launcher, "-m", "rilbench.train.pipeline.sft_main"]
+    command += [str(run.folder.resolve()), str(student.path)]
+    metrics = Tail(run.folder / "sft" / "metrics.jsonl")
+
+    def show_new_steps() -> None:
+        for line in metrics.new_lines():
+            progress.line("sft", {**line, "of": run.recipe.sft.steps})
+
+    process = start_guarded(command, output, environment, keys=False)
     try:
-        with CpuMeter(book, lambda: tree_cpu_seconds(process.pid), from_start=True):
+        spent = partial(tree_cpu_seconds, process.pid)
+        with metered(partial(cost.book, "sft"), spent, from_start=True):
             while process.poll() is None:
-                watch()
+                show_new_steps()
                 time.sleep(0.2)
-        watch()
+        show_new_steps()
     finally:
         stop_group(process)
     if process.returncode:
         raise UserError(
-            f"the SFT stopped (status {process.returncode}): {stop_reason(run) or log_end(log)}; "
-            "mend the cause, then continue with --resume"
+            f"SFT stopped (status {process.returncode}): {stop_reason(run) or log_end(output)}. "
+            "Fix the cause, then re-run with --resume."
         )

@@ -1,13 +1,15 @@
 """The process that runs verl's SFT trainer: ``python -m ….pipeline.sft_main RUN MODEL``.
 
-One for each device, started by torchrun where there are several.
+One for each device; torchrun starts them if there are several.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +23,44 @@ from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import sft_loss
 
 from rilbench.config import Recipe, read_recipe
+from rilbench.logs import configure
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.pipeline.run_folder import keep_lines
 from rilbench.train.verl.sft_config import compose_sft
 from rilbench.train.verl.workers import start_process_group  # also registers the CPU's engine
 
+log = logging.getLogger("rilbench.train.pipeline.sft_main")  # run as __main__
+
 
 class SFTWorker(TrainingWorker):  # type: ignore[misc]
-    """verl's worker; it also keeps each step's figures."""
+    """verl's worker, which also records each step's metrics."""
 
     step = 0
     file: Path
     from_teachers: bool
 
     def train_batch(self, data: Any) -> Any:
-        """One update; its figures go into ``sft/metrics.jsonl``.
+        """One update; its metrics go into ``sft/metrics.jsonl``.
 
         Raises:
             NotFiniteError: the loss or the gradient is not finite; nothing was saved since.
         """
         tokens = data["loss_mask"].values().sum().to(torch.int64)
         torch.distributed.all_reduce(tokens, group=self.engine.get_data_parallel_group())
-        rate = self.engine.optimizer.param_groups[0]["lr"]  # verl reports the next step's
+        lr = self.engine.optimizer.param_groups[0]["lr"]  # verl reports the next step's
         output = super().train_batch(data)
         self.step += 1
-        metrics = tu.get(output, "metrics")
-        figures = {"loss": float(metrics["loss"]), "grad_norm": float(metrics["grad_norm"])}
-        check_finite(self.file.parents[1], f"sft, step {self.step}", figures)
+        reported = tu.get(output, "metrics")
+        metrics = {name: float(reported[name]) for name in ("loss", "grad_norm")}
+        check_finite(self.file.parents[1], f"sft, step {self.step}", metrics)
         if torch.distributed.get_rank() == 0:
-            counted = {"trained_tokens": int(tokens)}
-            counted["teacher_tokens"] = int(tokens) * self.from_teachers
-            line = {"step": self.step, **figures, "learning_rate": rate, **counted}
+            line = {
+                "step": self.step,
+                **metrics,
+                "learning_rate": lr,
+                "trained_tokens": int(tokens),
+                "teacher_tokens": int(tokens) * self.from_teachers,
+            }
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         return output
@@ -66,9 +75,10 @@ class RecordedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         if self.rank == 0 and file.exists():
             keep_lines(file, self.resume_global_step)
         self.training_client.step = self.resume_global_step
+        log.info("starting after step %d of %d", self.resume_global_step, recipe.sft.steps)
 
     def _build_engine(self) -> None:
-        """As verl's own, with our worker in the place of its."""
+        """As in verl, with our worker."""
         worker = SFTWorker(
             TrainingWorkerConfig(
                 model_type="language_model",
@@ -80,26 +90,22 @@ class RecordedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             )
         )
         worker.file, worker.from_teachers = self.file, self.recipe.sft_on_teachers
-        worker.set_loss_fn(loss_fn=_loss)
+        worker.set_loss_fn(loss_fn=partial(sft_loss, None))
         self.training_client, self.engine = worker, worker.engine
 
     def _init_engine(self) -> None:
         super()._init_engine()
-        first, last, steps = self.recipe.sft.lr, self.recipe.sft.final_lr, self.recipe.sft.steps
+        sft = self.recipe.sft
 
-        def share(step: int) -> float:
-            """Of the first rate; the last step has the final rate."""
-            return 1 + (last / first - 1) * min(1.0, step / max(1, steps - 1))
+        def factor(step: int) -> float:
+            """What the first learning rate is multiplied by; the last step has the final one."""
+            return 1 + (sft.final_lr / sft.lr - 1) * min(1.0, step / max(1, sft.steps - 1))
 
-        self.engine.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, share)
-
-
-def _loss(model_output: Any, data: Any, dp_group: Any = None) -> Any:
-    return sft_loss(None, model_output, data, dp_group)
+        self.engine.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, factor)
 
 
 def run(run_dir: Path, model: str) -> None:
-    """Do the SFT stage of a run, from its last saved step."""
+    """Run the SFT stage of a run, from its last saved step."""
     recipe = read_recipe(run_dir / "recipe.yaml")
     config = compose_sft(recipe, run_dir, model)
     auto_set_device(config)
@@ -113,4 +119,5 @@ def run(run_dir: Path, model: str) -> None:
 
 
 if __name__ == "__main__":
+    configure(verbose=True)  # into logs/sft.log
     run(Path(sys.argv[1]), sys.argv[2])

@@ -1,8 +1,8 @@
-"""How fast a run trains, as a number that two machines share.
+"""Step time on a CPU, as a number that two machines share.
 
-Seconds belong to a machine. Beside the CPU seconds of a step stand those of a fixed piece of work
-of the same kind, done on the same machine at the end of each step: their ratio says what a step
-costs, wherever it runs. CPU seconds, since those on the clock say how busy the machine was.
+Seconds belong to a machine. So at the end of each step a fixed piece of work of the same kind is
+timed too: the ratio of the two says what a step costs on any machine. Both are CPU seconds, since
+wall-clock seconds also say how busy the machine was.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_WIDTH, _ROWS, _LENGTH = 128, 32, 64
+_WIDTH, _BATCH, _LENGTH = 128, 32, 64
 
 OnLine = Callable[[str, Mapping[str, Any]], None]
-"""Told each line that the trainer records, by its kind."""
+"""Called with the kind and the values of each line that the trainer records."""
 
 
-class Pace:
-    """Measures whenever a step is finished; only on a CPU, as a GPU's work takes no CPU seconds.
+class StepTimer:
+    """Measures at the end of each step; only on a CPU, as a GPU's work takes no CPU seconds.
 
     Args:
-        spent: the CPU seconds of the trainer's processes until now.
-        measure: does the fixed piece of work and returns its CPU seconds.
+        spent: returns the CPU seconds of the trainer's processes so far.
+        yardstick: does the fixed piece of work and returns its CPU seconds.
     """
 
-    def __init__(self, spent: Callable[[], float], measure: Callable[[], float]) -> None:
-        self._spent, self._measure = spent, measure
-        self._seen: list[tuple[int, float]] = []
+    def __init__(self, spent: Callable[[], float], yardstick: Callable[[], float]) -> None:
+        self._spent, self._yardstick = spent, yardstick
+        self._steps: list[tuple[int, float]] = []
         self._yardsticks: list[float] = []
 
-    def watching(self, on_line: OnLine) -> OnLine:
-        """Pass lines on, and measure at those of the loop."""
+    def measuring(self, on_line: OnLine) -> OnLine:
+        """Return a function that measures at each step's line, then calls ``on_line``."""
 
         def line(kind: str, values: Mapping[str, Any]) -> None:
             if kind == "ril":
-                self._seen.append((int(values["step"]), self._spent()))
-                self._yardsticks.append(self._measure())
+                self._steps.append((int(values["step"]), self._spent()))
+                self._yardsticks.append(self._yardstick())
             on_line(kind, values)
 
         return line
 
     @property
-    def figures(self) -> dict[str, float]:
-        """``step_cpu_seconds`` and ``yardstick_seconds``; empty where no two steps were seen.
+    def metrics(self) -> dict[str, float]:
+        """``step_cpu_seconds`` (mean) and ``yardstick_seconds`` (median); empty below two steps.
 
-        A step's are counted from the first one's end to the last one's, so that the start of verl
-        is not in them; the yardstick's is the median.
+        The mean is from the end of the first step to the end of the last, so that starting verl is
+        not in it.
         """
-        if len(self._seen) < 2:
+        if len(self._steps) < 2:
             return {}
-        (first, before), (last, after) = self._seen[0], self._seen[-1]
+        (first, before), (last, after) = self._steps[0], self._steps[-1]
         return {
             "step_cpu_seconds": (after - before) / (last - first),
             "yardstick_seconds": statistics.median(self._yardsticks),
@@ -70,11 +70,11 @@ class Yardstick:
             self._layer = TransformerEncoderLayer(
                 _WIDTH, 4, 4 * _WIDTH, dropout=0.0, batch_first=True
             )
-            self._rows = torch.randn(_ROWS, _LENGTH, _WIDTH)
-        self()  # The first pass makes what the others find.
+            self._batch = torch.randn(_BATCH, _LENGTH, _WIDTH)
+        self()  # The first pass allocates what the others reuse.
 
     def __call__(self) -> float:
-        """Do it once; return the CPU seconds of this thread."""
+        """Do the work once and return the CPU seconds of this thread."""
         import torch
 
         threads = torch.get_num_threads()
@@ -82,7 +82,7 @@ class Yardstick:
         try:
             started = time.thread_time()
             self._layer.zero_grad()
-            self._layer(self._rows).square().mean().backward()
+            self._layer(self._batch).square().mean().backward()
             return time.thread_time() - started
         finally:
             torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Whose responses a run uses: the user's servers, collections from elsewhere, other tokenizers."""
+"""The responses that a run uses: of the user's servers, of collections made elsewhere."""
 
 import dataclasses
 import json
@@ -11,12 +11,16 @@ from rilbench.data.question_files import Question
 from rilbench.data.response_store import SavedResponse, read_manifest, write_collection
 from rilbench.errors import UserError
 from rilbench.train.pipeline.collect_stage import (
-    _check_failures,
-    check_collections,
+    check_collection,
     collect_all,
-    teachers_wanted,
+    find_servers,
+    teacher_collections,
 )
-from rilbench.train.pipeline.prepare_data import few_saved, repeats, saved_rows
+from rilbench.train.pipeline.prepare_data import (
+    note_on_recipe,
+    notes_on_responses,
+    saved_responses,
+)
 from rilbench.train.pipeline.run_folder import Run
 
 QUESTIONS = [Question(f"q{i}", (b"image",), f"{i}?", "yes", "test") for i in range(4)]
@@ -41,7 +45,7 @@ def run_of(folder, *settings, recipe="72b"):
 
 
 def teacher_at(url, folder, *settings):
-    """A run whose teacher is known by a name of the hub and stands at an address."""
+    """A run whose teacher has a hub name and is served at an address."""
     name = "teachers.models.72b=Big/Teacher-72B"
     return run_of(folder, name, f"collection.endpoints.72b={url}", *settings)
 
@@ -55,29 +59,29 @@ def test_a_server_of_another_model_is_refused_before_it_is_asked(tmp_path):
     with fake_judge(answer, ["Small/Teacher-7B"]) as server:
         run = teacher_at(server.url, tmp_path)
         with pytest.raises(UserError, match="serves Small/Teacher-7B, not Big/Teacher-72B") as told:
-            collect_all(run, teachers_wanted(run), QUESTIONS, Notes())
+            collect_all(run, teacher_collections(run), QUESTIONS, Notes())
         assert server.seen == []
         assert f"collection.endpoints.72b=Small/Teacher-7B@{server.url}" in str(told.value)
         named = teacher_at(f"Small/Teacher-7B@{server.url}", tmp_path)
-        assert set(check_collections(named.recipe, teachers_wanted(named), QUESTIONS)) == {"72b"}
+        assert set(find_servers(named.recipe, teacher_collections(named), QUESTIONS)) == {"72b"}
         other = teacher_at(f"Third@{server.url}", tmp_path)
         with pytest.raises(UserError, match="not Third"):
-            check_collections(other.recipe, teachers_wanted(other), QUESTIONS)
+            find_servers(other.recipe, teacher_collections(other), QUESTIONS)
 
 
-def test_a_server_that_is_down_and_an_address_that_is_none(tmp_path):
+def test_a_server_that_is_down_and_an_address_that_is_malformed(tmp_path):
     for address, words in (("http://127.0.0.1:9/v1", "does not list"), ("nowhere", "MODEL@URL")):
         run = teacher_at(address, tmp_path)
         with pytest.raises(UserError, match=words):
-            check_collections(run.recipe, teachers_wanted(run), QUESTIONS)
+            find_servers(run.recipe, teacher_collections(run), QUESTIONS)
 
 
-def test_a_collection_needs_its_teacher_no_more_and_serves_any_student(tmp_path, monkeypatch):
+def test_a_finished_collection_needs_no_teacher_and_fits_any_student(tmp_path, monkeypatch):
     shared = f"collection.folder={tmp_path / 'shared'}"
     monkeypatch.setenv("RILBENCH_ENDPOINT_KEY", "sk-teacher")
     with fake_judge(answer, ["x", "Big/Teacher-72B"]) as server:
         run = teacher_at(server.url, tmp_path / "a", shared)
-        collect_all(run, teachers_wanted(run), QUESTIONS, Notes())
+        collect_all(run, teacher_collections(run), QUESTIONS, Notes())
         assert len(server.seen) == 4 * 4
         assert {body["model"] for body in server.seen} == {"Big/Teacher-72B"}
         assert server.keys == {"Bearer sk-teacher"}
@@ -89,21 +93,21 @@ def test_a_collection_needs_its_teacher_no_more_and_serves_any_student(tmp_path,
     again = run_of(tmp_path / "b", "teachers.models.72b=Big/Teacher-72B", shared)
     other = dataclasses.replace(again.recipe, student=load_recipe("72b", "qwen2.5-vl-3b").student)
     for recipe in (again.recipe, other):
-        (one,) = teachers_wanted(Run(tmp_path / "b", recipe))
+        (one,) = teacher_collections(Run(tmp_path / "b", recipe))
         assert len(one.read(QUESTIONS)) == 16
     # Other settings are refused by name, before anything is asked.
     settings = ("teachers.models.72b=Big/Teacher-72B", shared, "sampling.temperature=0.5")
     hot = run_of(tmp_path / "c", *settings)
     with pytest.raises(UserError, match=r"sampling.temperature=1.0 \(asked: 0.5\)"):
-        check_collections(hot.recipe, teachers_wanted(hot), QUESTIONS)
+        find_servers(hot.recipe, teacher_collections(hot), QUESTIONS)
     unknown = run_of(tmp_path / "d", "teachers.models.72b=Third/Model", shared)
     with pytest.raises(UserError, match="not on this machine"):
-        teachers_wanted(unknown)
+        teacher_collections(unknown)
 
 
 def saved(run, failing):
-    """What a teacher said, with failures at (question, sample)."""
-    (one,) = teachers_wanted(run)
+    """A teacher's collection, with failures at (question, sample)."""
+    (one,) = teacher_collections(run)
     rows = [
         SavedResponse(q.id, "72b", i, 0, "", 0, "failed", failure="empty")
         if (q.id, i) in failing
@@ -116,24 +120,26 @@ def saved(run, failing):
     return one
 
 
-def test_too_few_responses_for_a_group_are_told_with_numbers(tmp_path):
-    assert few_saved(run_of(tmp_path).recipe) == ""
+def test_notes_count_the_questions_with_too_few_responses(tmp_path):
+    assert note_on_recipe(run_of(tmp_path).recipe) == ""
     few = run_of(tmp_path / "few", "teachers.max_responses=2").recipe
-    assert few_saved(few).startswith("a group may take 4 responses of one teacher and 2 are saved")
-    assert few_saved(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == ""
+    assert note_on_recipe(few).startswith(
+        "a group may take 4 responses of one teacher and 2 are saved"
+    )
+    assert note_on_recipe(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == ""
     run = run_of(tmp_path / "some", "collection.max_failed=0.5")
     one = saved(run, {("q1", 0), *(("q3", i) for i in range(4))})
-    found = saved_rows(run, [one], QUESTIONS)
-    assert [row["response"] for row in found["q1"]] == ["q1 1", "q1 2", "q1 3"]
-    some, none = repeats(run.recipe, found)
+    responses = saved_responses(run, [one], QUESTIONS)
+    assert [row["response"] for row in responses["q1"]] == ["q1 1", "q1 2", "q1 3"]
+    some, none = notes_on_responses(run.recipe, responses)
     assert some.startswith("1 of 4 questions have fewer responses of 72b than the 4")
     assert none == "1 of 4 questions have no response of 72b: they are left out"
     notes = Notes()
-    _check_failures(run.recipe, one, notes)
+    check_collection(run.recipe, one, QUESTIONS, notes)
     assert notes.said == ["72b: 5 of 16 responses failed (empty 5)"]
     strict = dataclasses.replace(run.recipe.collection, max_failed=0.05)
     with pytest.raises(UserError, match=r"5 of 16 responses failed \(empty 5\).*max_failed=0.05"):
-        _check_failures(dataclasses.replace(run.recipe, collection=strict), one, notes)
+        check_collection(dataclasses.replace(run.recipe, collection=strict), one, QUESTIONS, notes)
 
 
 def test_questions_without_a_response_are_left_out_of_training(tmp_path):
@@ -146,8 +152,8 @@ def test_questions_without_a_response_are_left_out_of_training(tmp_path):
     run = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.prompts_per_step=3")
     one = saved(run, {("q3", i) for i in range(4)})
     student = inspect_checkpoint(locate("nano:restyled"))
-    said = prepare_data(run, student, [one], QUESTIONS, QUESTIONS)
-    assert said == ["1 of 4 questions have no response of 72b: they are left out"]
+    notes = prepare_data(run, student, [one], QUESTIONS, QUESTIONS)
+    assert notes == ["1 of 4 questions have no response of 72b: they are left out"]
     table = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
     assert [row["extra_info"]["question_id"] for row in table] == ["q0", "q1", "q2"]
     assert len(pq.read_table(tmp_path / "data" / "dev.parquet")) == 4

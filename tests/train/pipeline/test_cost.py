@@ -1,4 +1,4 @@
-"""Costs against an independent measure: what the kernel says of a process that burned time."""
+"""Costs against an independent measure: the kernel's CPU times of processes that burned some."""
 
 import json
 import multiprocessing
@@ -11,7 +11,7 @@ import time
 import pytest
 
 from rilbench.processes import tree_cpu_seconds
-from rilbench.train.pipeline.cost import CollectionCost, CpuMeter, RunCost, read_collection_cost
+from rilbench.train.pipeline.cost import CollectionCost, RunCost, metered, read_collection_cost
 
 BURN = "import time; e = time.process_time() + {}\nwhile time.process_time() < e: pass"
 
@@ -31,7 +31,7 @@ def cost(folder):
 def test_the_meter_books_what_children_and_their_children_spend():
     booked = []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with CpuMeter(booked.append, ours):
+    with metered(booked.append, ours):
         nested = (
             f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN.format(1)!r}])"
         )
@@ -44,7 +44,7 @@ def test_the_meter_books_what_children_and_their_children_spend():
 
 def test_a_killed_tree_keeps_what_was_booked():
     booked = []
-    with CpuMeter(booked.append, ours):
+    with metered(booked.append, ours):
         child = subprocess.Popen([sys.executable, "-c", BURN.format(60)])
         while sum(booked) < 1:
             time.sleep(0.1)
@@ -55,8 +55,7 @@ def test_a_killed_tree_keeps_what_was_booked():
 
 
 def interrupted(folder):
-    meter = CpuMeter(lambda seconds: RunCost(folder).book("ril", seconds), ours)
-    with meter:
+    with metered(lambda seconds: RunCost(folder).book("ril", seconds), ours):
         burn(2)
         os._exit(9)  # as kill -9: nothing is tidied up
 
@@ -70,40 +69,40 @@ def test_a_killed_run_adds_up(tmp_path):
     assert cost(tmp_path)["cpu_seconds"]["ril"] > 2, "both attempts, each but its last second"
 
 
-def test_tokens_are_those_of_the_steps_that_stand(tmp_path):
+def test_tokens_are_those_of_the_steps_in_the_metrics(tmp_path):
     line = {"sampled_tokens": 5, "teacher_tokens": 3, "trained_tokens": 8, "judge_calls": 4}
     (tmp_path / "sft").mkdir()
     (tmp_path / "sft" / "metrics.jsonl").write_text('{"step": 1, "trained_tokens": 100}\n')
     account = RunCost(tmp_path)
     account.book("sft", 1.5)
-    for steps in (2, 3):  # counted anew each time, not on top
+    for steps in (2, 3):  # counted again each time, not added
         lines = [json.dumps({"step": s, **line}) for s in range(steps)]
         (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-        account.count()
-        found = cost(tmp_path)
-        assert (found["sampled_tokens"], found["judge_calls"]) == (5 * steps, 4 * steps)
-        assert found["trained_tokens"] == 100 + 8 * steps
-    assert found["cpu_seconds"] == {"collect": 0.0, "sft": 1.5, "discriminator": 0.0, "ril": 0.0}
+        account.count_tokens()
+        counted = cost(tmp_path)
+        assert (counted["sampled_tokens"], counted["judge_calls"]) == (5 * steps, 4 * steps)
+        assert counted["trained_tokens"] == 100 + 8 * steps
+    assert counted["cpu_seconds"] == {"collect": 0.0, "sft": 1.5, "discriminator": 0.0, "ril": 0.0}
 
 
-def test_a_collections_cost_is_taken_over_by_every_run_that_uses_it(tmp_path):
-    shared, own = tmp_path / "shared", tmp_path / "own"
+def test_every_run_that_uses_a_collection_counts_its_whole_cost(tmp_path):
+    shared, private = tmp_path / "shared", tmp_path / "private"
     account = CollectionCost(shared)
     for seconds in (1.0, 2.0):
-        account.book("72b", "a story", seconds)
-    account.count("72b", "a story", 8, 90, served=True)
-    CollectionCost(own).book("student", "another", 0.5)
+        account.book("72b", "a plan", seconds)
+    account.count("72b", "a plan", 8, 90, served=True)
+    CollectionCost(private).book("student", "another", 0.5)
     for run in (tmp_path / "one", tmp_path / "two"):
-        RunCost(run).collected([(shared, "72b"), (own, "student")])
+        RunCost(run).set_collected([(shared, "72b"), (private, "student")])
         assert cost(run)["cpu_seconds"]["collect"] == 3.5
     assert read_collection_cost(shared)["72b"]["tokens"] == 90
     account.book("72b", "other settings", 0.25)
-    assert read_collection_cost(shared)["72b"]["cpu_seconds"] == 0.25, "another story starts anew"
+    assert read_collection_cost(shared)["72b"]["cpu_seconds"] == 0.25, "another plan starts from 0"
 
 
-def test_what_is_not_known_is_said_to_be_unknown(tmp_path):
+def test_an_unknown_cost_is_null(tmp_path):
     CollectionCost(tmp_path).count("72b", "s", 8, 90, served=False)
-    RunCost(tmp_path / "run").collected([(tmp_path, "72b")])
+    RunCost(tmp_path / "run").set_collected([(tmp_path, "72b")])
     assert cost(tmp_path / "run")["cpu_seconds"]["collect"] is None
-    RunCost(tmp_path / "other").collected([(tmp_path / "nowhere", "72b")])
+    RunCost(tmp_path / "other").set_collected([(tmp_path / "nowhere", "72b")])
     assert cost(tmp_path / "other")["cpu_seconds"]["collect"] is None

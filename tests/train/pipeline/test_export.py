@@ -41,24 +41,24 @@ def test_export_of_the_best_needs_a_score(tmp_path):
 
 
 class Silent:
-    """A view that shows nothing."""
+    """Progress that shows nothing."""
 
     def stage(self, name, state):
         pass
 
 
-def test_a_checkpoint_says_which_recipe_and_seed_made_it(tmp_path):
-    """By the family the table takes the seeds of one recipe together."""
+def test_a_checkpoint_is_labelled_with_its_recipe_and_seed(tmp_path):
+    """The table groups the seeds of one recipe by their family."""
     student = inspect_checkpoint(locate("nano:restyled"))
-    found = {}
+    labels = {}
     for seed in (1, 2):
         recipe = load_recipe("both", "nano", overrides=[f"seed={seed}"])
         run = saved_run(tmp_path / str(seed), recipe, {2: None}, [2])
         step = run.folder / "steps" / "global_step_2" / "actor" / "huggingface"
         shutil.copytree(student.path, step, dirs_exist_ok=True)
-        found[seed] = inspect_checkpoint(export(run, student, Silent())).labels
-        assert found[seed].recipe_fingerprint == recipe.fingerprint
-    assert (found[1].seed, found[2].seed) == (1, 2)
-    assert found[1].family == found[2].family is not None
-    assert found[1].recipe_fingerprint != found[2].recipe_fingerprint
-    assert found[1].start_fingerprint == student.fingerprint
+        labels[seed] = inspect_checkpoint(export(run, student, Silent())).labels
+        assert labels[seed].recipe_fingerprint == recipe.fingerprint
+    assert (labels[1].seed, labels[2].seed) == (1, 2)
+    assert labels[1].family == labels[2].family is not None
+    assert labels[1].recipe_fingerprint != labels[2].recipe_fingerprint
+    assert labels[1].start_fingerprint == student.fingerprint

@@ -1,4 +1,4 @@
-"""What a run's folder says, in the ledger."""
+"""A run's folder as a row of the ledger."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Run:
 _MEMORY = "perf/max_memory_allocated_gb"
 
 
-def test_a_run_is_written_when_it_begins_and_when_it_ends(run, tmp_path):
+def test_a_run_is_recorded_at_its_start_and_at_its_end(run, tmp_path):
     db = tmp_path / "ledger.db"
     record(run, "running", db)
     record(run, "finished", db)
@@ -68,7 +68,7 @@ def test_a_run_is_written_when_it_begins_and_when_it_ends(run, tmp_path):
     assert row.curves == {"kl": [0.1] * 3, "learning_rate": [1e-4] * 3}
 
 
-def test_the_ledger_says_how_a_run_ended(run, tmp_path):
+def test_the_ledger_has_how_a_run_ended(run, tmp_path):
     db = tmp_path / "ledger.db"
 
     def status():
@@ -91,6 +91,6 @@ def test_the_ledger_says_how_a_run_ended(run, tmp_path):
 def test_seeds_of_one_recipe_are_a_family(run):
     one = load_recipe("both", "nano", overrides=["seed=8"])
     other = load_recipe("both", "nano", overrides=["seed=8", "policy.kl_coef=0.5"])
-    found = summary(run, "running")
-    assert found.family == one.family != other.family
-    assert found.recipe_fingerprint != one.fingerprint
+    row = summary(run, "running")
+    assert row.family == one.family != other.family
+    assert row.recipe_fingerprint != one.fingerprint

@@ -1,4 +1,4 @@
-"""What is refused before a run's folder is made."""
+"""The judge's part of the preflight."""
 
 import json
 
@@ -7,12 +7,17 @@ from fake_judge import fake_judge, says
 
 from rilbench.config import load_recipe
 from rilbench.errors import UserError
-from rilbench.train.pipeline.preflight import probe_judge
+from rilbench.train.pipeline.preflight import check_judge, probe_judge
 
 
 def recipe(url, *more, model="judge"):
     settings = [f"judge.url={url}", f"judge.model={model}", *more]
     return load_recipe("both", "nano", None, settings)
+
+
+def test_a_judge_by_name_needs_its_address():
+    with pytest.raises(UserError, match=r"judge\.url"):
+        check_judge(recipe("", model="Qwen/Qwen2.5-32B-Instruct"))
 
 
 def test_a_judge_that_answers_is_asked_for_one_verdict():

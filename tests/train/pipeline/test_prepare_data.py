@@ -3,8 +3,8 @@ import json
 from rilbench.config import load_recipe
 from rilbench.data.question_files import Question
 from rilbench.data.response_store import SavedResponse
-from rilbench.train.pipeline.collect_stage import STUDENT, student_wanted, teachers_wanted
-from rilbench.train.pipeline.prepare_data import pixel_limits, saved_rows
+from rilbench.train.pipeline.collect_stage import STUDENT, student_collection, teacher_collections
+from rilbench.train.pipeline.prepare_data import pixel_limits, saved_responses
 from rilbench.train.pipeline.run_folder import open_run
 
 QUESTIONS = [Question(name, (b"image",), f"{name}?", "yes", "test") for name in ("q1", "q2")]
@@ -15,7 +15,7 @@ def run_of(tmp_path, *overrides):
 
 
 class Saved:
-    """What one model said, as `Wanted` reads it."""
+    """A stand-in for `ModelCollection` with made-up responses."""
 
     def __init__(self, plan):
         self.plan = plan
@@ -28,14 +28,14 @@ class Saved:
         ]
 
 
-def test_only_the_responses_in_use_are_saved_rows(tmp_path):
+def test_only_the_first_max_responses_are_used(tmp_path):
     for use, expected in ((0, 4), (1, 1), (3, 3)):
         run = run_of(tmp_path / str(use), f"teachers.max_responses={use}")
-        wanted = [Saved(one.plan) for one in teachers_wanted(run)]
-        rows = saved_rows(run, wanted, QUESTIONS)
+        collections = [Saved(one.plan) for one in teacher_collections(run)]
+        rows = saved_responses(run, collections, QUESTIONS)
         for question in QUESTIONS:
-            mine = [row["response"] for row in rows[question.id]]
-            assert mine == [f"{t} {i}" for t in ("72b", "78b") for i in range(expected)]
+            responses = [row["response"] for row in rows[question.id]]
+            assert responses == [f"{t} {i}" for t in ("72b", "78b") for i in range(expected)]
 
 
 def test_each_method_collects_what_it_uses(tmp_path):
@@ -56,8 +56,8 @@ def test_each_method_collects_what_it_uses(tmp_path):
     }
     for i, (overrides, models) in enumerate(expected.items()):
         run = run_of(tmp_path / str(i), *overrides)
-        wanted = teachers_wanted(run) + student_wanted(run, student)
-        assert [one.plan.model for one in wanted] == models, overrides
+        collections = teacher_collections(run) + student_collection(run, student)
+        assert [one.plan.model for one in collections] == models, overrides
 
 
 def test_a_student_after_sft_is_not_collected_into_what_runs_share(tmp_path):
@@ -68,12 +68,12 @@ def test_a_student_after_sft_is_not_collected_into_what_runs_share(tmp_path):
     shared = f"collection.folder={tmp_path / 'shared'}"
     plain = run_of(tmp_path / "a", shared)
     after = run_of(tmp_path / "b", shared, "sft.steps=2")
-    assert student_wanted(plain, student)[0].folder == tmp_path / "shared"
-    assert student_wanted(after, student)[0].folder == after.folder / "collection"
-    assert teachers_wanted(after)[0].folder == tmp_path / "shared"
+    assert student_collection(plain, student)[0].folder == tmp_path / "shared"
+    assert student_collection(after, student)[0].folder == after.folder / "collection"
+    assert teacher_collections(after)[0].folder == tmp_path / "shared"
 
 
-def test_limits_of_pictures_are_the_processors_own(tmp_path):
+def test_pixel_limits_are_the_processors(tmp_path):
     forms = {
         "preprocessor_config.json": {"min_pixels": 3136, "max_pixels": 12845056},
         "processor_config.json": {"image_processor": {"size": {"shortest_edge": 784}}},

@@ -1,4 +1,4 @@
-"""The length of a prompt with its pictures, against the processor's own tokens of the whole."""
+"""Prompt lengths with pictures, against the processor's tokens of the whole prompt."""
 
 import io
 
@@ -31,7 +31,7 @@ def student(request, tmp_path):
     return ours if ours.exists() else write_student(tmp_path / request.param)
 
 
-def test_it_is_the_processors_own_length(student):
+def test_lengths_are_the_processors(student):
     from transformers import AutoProcessor
 
     questions = [*read_questions(nano_folder() / "prompts.parquet")[:8], *ODD]
@@ -53,7 +53,7 @@ def test_a_broken_picture_is_named():
         prompt_lengths(nano_folder() / "restyled", broken)
 
 
-def test_what_is_too_long_is_counted_and_the_longest_named():
+def test_too_long_prompts_are_counted_and_the_longest_is_named():
     student = nano_folder() / "restyled"
     lengths = dict(zip((q.id for q in ODD), prompt_lengths(student, ODD), strict=True))
     check_lengths(student, ODD, max(lengths.values()))

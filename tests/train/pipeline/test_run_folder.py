@@ -12,7 +12,7 @@ def recipe():
     return load_recipe("both", "nano")
 
 
-def test_a_new_run_is_there_whole(tmp_path, recipe):
+def test_a_new_run_is_created_whole(tmp_path, recipe):
     run = open_run(tmp_path / "runs" / "a", recipe, resume=False)
     assert (run.folder / "recipe.yaml").read_text() == recipe.to_yaml()
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["a"]
@@ -32,7 +32,7 @@ def test_another_recipe_is_refused_by_what_differs(tmp_path, recipe):
         open_run(tmp_path / "a", other, resume=True)
 
 
-def test_where_ray_is_may_change(tmp_path, recipe):
+def test_the_address_of_ray_may_change(tmp_path, recipe):
     open_run(tmp_path / "a", recipe, resume=False)
     moved = load_recipe("both", "nano", None, ["hardware.ray_address=auto"])
     assert open_run(tmp_path / "a", moved, resume=True).recipe == moved

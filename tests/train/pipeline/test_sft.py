@@ -15,13 +15,13 @@ from rilbench.data.question_files import read_questions, write_questions
 from rilbench.paths import locate
 
 SCRIPT = Path(sys.executable).parent / "rilbench"
-ROWS, STEPS = 8, 3
+EXAMPLES, STEPS = 8, 3
 
 
 def command(name, *more):
     settings = {
         **{"data.train": "questions.parquet", "data.dev": "questions.parquet"},
-        **{"sft.data": "questions.parquet", "sft.batch_size": ROWS, "sft.steps": STEPS},
+        **{"sft.data": "questions.parquet", "sft.batch_size": EXAMPLES, "sft.steps": STEPS},
         **{"sft.lr": 1e-3, "sft.final_lr": 1e-4, "schedule.prompts_per_step": 4},
     }
     return [
@@ -34,7 +34,7 @@ def command(name, *more):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("sft")
-    questions = read_questions(locate("nano:prompts.parquet"))[:ROWS]
+    questions = read_questions(locate("nano:prompts.parquet"))[:EXAMPLES]
     write_questions(place / "questions.parquet", questions)
     done = subprocess.run(
         command("one"), cwd=place, capture_output=True, text=True, timeout=500, check=False
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
     return place
 
 
-def figures(folder, name):
+def metrics(folder, name):
     lines = (folder / "runs" / name / "sft" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
@@ -76,7 +76,7 @@ def test_the_loss_is_the_likelihood_of_the_answers_given_the_pictures(folder):
     processor = AutoProcessor.from_pretrained(path)
     questions = read_questions(folder / "questions.parquet")
     expected, tokens = mean_loss(questions, model, processor)
-    first = figures(folder, "one")[0]
+    first = metrics(folder, "one")[0]
     assert first["loss"] == pytest.approx(expected, abs=1e-4)
     assert first["trained_tokens"] == tokens
     blank, _ = mean_loss(questions, model, processor, blank=True)
@@ -84,12 +84,12 @@ def test_the_loss_is_the_likelihood_of_the_answers_given_the_pictures(folder):
 
 
 @pytest.mark.timeout(600)
-def test_the_rate_falls_linearly_and_the_loss_with_it(folder):
-    found = figures(folder, "one")
-    assert [line["step"] for line in found] == [1, 2, 3]
-    rates = [line["learning_rate"] for line in found]
+def test_the_learning_rate_falls_linearly_and_the_loss_falls(folder):
+    lines = metrics(folder, "one")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    rates = [line["learning_rate"] for line in lines]
     assert rates == pytest.approx([1e-3, 5.5e-4, 1e-4])
-    assert found[-1]["loss"] < found[0]["loss"]
+    assert lines[-1]["loss"] < lines[0]["loss"]
 
 
 @pytest.mark.timeout(600)
@@ -101,9 +101,13 @@ def test_the_student_is_exported_with_its_label_and_its_cost(folder):
     assert (labels.method, labels.teacher) == ("sft", "none"), "the data is the user's own"
     assert labels.start_fingerprint == start.fingerprint != checkpoint.fingerprint
     cost = json.loads((run / "cost.json").read_text())
-    assert cost["trained_tokens"] == sum(line["trained_tokens"] for line in figures(folder, "one"))
+    assert cost["trained_tokens"] == sum(line["trained_tokens"] for line in metrics(folder, "one"))
     assert cost["sampled_tokens"] == cost["teacher_tokens"] == cost["judge_calls"] == 0
     assert cost["cpu_seconds"]["sft"] > 1
+    log = (run / "logs" / "rilbench.log").read_text()
+    assert "sft: done in" in log
+    assert "export: done in" in log
+    assert "starting after step 0 of 3" in (run / "logs" / "sft.log").read_text()
     assert not (run / "collection").exists()
     assert not (run / "steps").exists()
 
@@ -122,11 +126,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(folder):
     error = done.stderr.strip().splitlines()[-1]
     assert "sft, step 2: loss" in error
     assert "not finite" in error
-    assert len(figures(folder, "wild")) == 1
+    assert len(metrics(folder, "wild")) == 1
     assert not (folder / "runs" / "wild" / "checkpoint").exists()
 
 
-def test_too_few_rows_are_refused_with_the_number(folder):
+def test_too_few_examples_are_refused_with_the_number(folder):
     done = subprocess.run(
         [*command("few"), "--set", "sft.batch_size=9"],
         cwd=folder,
