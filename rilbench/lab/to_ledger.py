@@ -293,8 +293,10 @@ def _questions(benchmark: Benchmark, outcomes: Outcomes, split: str) -> _Outcome
     if split == "test":
         installed = _file_questions(benchmark.column, nano_folder() / "benchmarks")
         # The hash is made as in `rilbench.lab.run_result`.
-        if installed is not None and outcomes.questions == (
-            sha256("\n".join([installed.data_sha256, *installed.ids]))[:8]
+        if (
+            installed is not None
+            and outcomes.questions
+            == (sha256("\n".join([installed.data_sha256, *installed.ids]))[:8])
         ):
             return installed
     count = len(outcomes.values)

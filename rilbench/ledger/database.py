@@ -109,9 +109,7 @@ class Ledger:
                 {**key, **vars(score), "comparability": score.comparability}
                 for score in evaluation.scores
             )
-            self._db["samples"].insert_all(
-                {**key, **vars(sample)} for sample in evaluation.samples
-            )
+            self._db["samples"].insert_all({**key, **vars(sample)} for sample in evaluation.samples)
         return number
 
     def record_run(self, run: Run) -> None:
