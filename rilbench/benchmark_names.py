@@ -1,8 +1,6 @@
-"""The names of the paper's benchmarks, and the order in which benchmarks are shown."""
+"""The benchmarks of the paper's tables, by the names that the tables give them."""
 
-from collections.abc import Iterable
-
-COLUMNS = (
+PAPER_14 = (
     "AI2D",
     "ChartQA",
     "MathVista",
@@ -18,14 +16,9 @@ COLUMNS = (
     "SEED2+",
     "RWQA",
 )
-"""The 14 benchmarks, in the order of the paper's Tables 1 and 2."""
+"""The 14 benchmarks in the order of the paper's Tables 1 and 2.
 
-PAPER_14 = COLUMNS
-"""The same, where the paper's own tables or averages are meant."""
+Only a list of names: any other benchmark is a file in `rilbench.evaluate.benchmarks`.
+"""
 
-
-def in_order(benchmarks: Iterable[str]) -> tuple[str, ...]:
-    """Return each benchmark once: the paper's in its order, then the others by name."""
-    names = set(benchmarks)
-    others = sorted(names.difference(PAPER_14), key=lambda name: (name.lower(), name))
-    return (*(name for name in PAPER_14 if name in names), *others)
+COLUMNS = PAPER_14

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Provenance:
     """For each data set, whether its file is the published one; see `rilbench.evaluate.data`."""
     judge_reads: bool = False
     """Whether the judge also reads options where the kit's rules cannot."""
+    data_reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a data set's file is unverified, by its name; none for a verified one."""
 
 
 def to_evaluation(
@@ -90,6 +92,7 @@ def to_evaluation(
             "generation": dict(provenance.generation),
             "processor": checkpoint.around,
             "data": dict(provenance.data),
+            **({"data_reasons": dict(provenance.data_reasons)} if provenance.data_reasons else {}),
             "limit": provenance.prompts.limit,
             "prompts": provenance.prompts.style or "dataset",
             "prompts_sha256": dict(provenance.prompts.prompt_hashes),
