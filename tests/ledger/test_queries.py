@@ -103,9 +103,7 @@ def test_the_ledger_has_the_papers_ablations(ledger: Ledger) -> None:
     assert found == [(*(line[n] for n in names), float(line["score"])) for line in lines]
 
 
-def test_scores_of_one_provenance_have_one_key_in_the_file_too(
-    ledger: Ledger, tmp_path: Path
-) -> None:
+def test_scores_of_one_provenance_have_one_key_in_the_file(ledger: Ledger, tmp_path: Path) -> None:
     assert score(value=1.0).comparability == score(value=2.0).comparability
     assert score().comparability != score(kit_version="2").comparability
     with sqlite3.connect(tmp_path / "l.db") as other:
