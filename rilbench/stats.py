@@ -101,8 +101,8 @@ def question_interval(
     rng = np.random.default_rng(seed)
     totals = np.zeros(resamples)
     for values in differences.values():
-        drawn = rng.integers(0, values.size, (resamples, values.size), dtype=np.int32)
-        totals += values[drawn].mean(axis=1)
+        chosen = rng.integers(0, values.size, (resamples, values.size), dtype=np.int32)
+        totals += values[chosen].mean(axis=1)
     means = totals / len(differences)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     mean = float(np.mean([values.mean() for values in differences.values()]))
@@ -172,13 +172,13 @@ def bootstrap_average(
         raise ValueError("an average needs at least one score")
     mean = sum(tally_mean(tally) for tally in tallies) / len(tallies)
     rng = np.random.default_rng(seed)
-    drawn = np.mean([resampled(tally, rng, resamples) for tally in tallies], axis=0)
-    return quantile_interval(mean, drawn, level)
+    scores = np.mean([resampled(tally, rng, resamples) for tally in tallies], axis=0)
+    return quantile_interval(mean, scores, level)
 
 
-def quantile_interval(mean: float, drawn: Array, level: float = LEVEL) -> Interval:
+def quantile_interval(mean: float, samples: Array, level: float = LEVEL) -> Interval:
     """Return the bootstrap's percentile interval: the middle ``level`` of the samples."""
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))
 
 
@@ -225,11 +225,11 @@ def permutation_p_value(
         sizes: dict[float, int] = {}
         for value, count in counts.items():
             sizes[abs(value)] = sizes.get(abs(value), 0) + count
-        drawn = sum(
+        flipped = sum(
             size * (2.0 * rng.binomial(count, 0.5, flips) - count)
             for size, count in sorted(sizes.items())
         )
-        total += drawn / sum(counts.values())
+        total += flipped / sum(counts.values())
     # A difference that only rounding makes smaller than the observed counts as equal to it.
     as_large = int((np.abs(total / len(differences)) >= observed - 1e-12).sum())
     return (as_large + 1) / (flips + 1)
