@@ -1,8 +1,8 @@
 """Intervals and tests: over seeds (Student's t) and over questions (bootstrap, paired tests).
 
-What is called a difference is paired already: A minus B, from the same seed or on the same
-question. A tally counts the questions that had each outcome (or each difference), by stratum; the
-score is the mean of the strata's means.
+Differences are paired: A minus B, from the same seed or on the same question. A tally counts the
+questions that had each outcome (or each difference), by stratum. The score is the mean of the
+strata's means.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RESAMPLES = 4000
 BOOTSTRAP_SEED = 2510
 
 FLIPS = 10_000
-"""Draws of the permutation test; its p-value is never below 1 / (FLIPS + 1)."""
+"""Samples of the permutation test; its p-value is never below 1 / (FLIPS + 1)."""
 
 Array = NDArray[np.float64]
 Tally = Mapping[str, Mapping[float, int]]
@@ -35,12 +35,12 @@ class Interval:
     high: float
 
     def within(self, margin: float) -> bool:
-        """Whether the whole interval lies within ±margin."""
+        """Return whether the whole interval lies within ±margin."""
         return -margin < self.low and self.high < margin
 
 
 def seed_interval(differences: Sequence[float], level: float = LEVEL) -> Interval:
-    """Student's t interval of the mean of paired differences, one for each seed.
+    """Return Student's t interval of the mean of paired differences, one for each seed.
 
     One seed alone gives an interval without ends.
 
@@ -59,10 +59,10 @@ def seed_interval(differences: Sequence[float], level: float = LEVEL) -> Interva
 
 
 def seed_p_value(differences: Sequence[float], null: float = 0.0) -> float:
-    """Two-sided p-value of Student's t test that the mean paired difference is ``null``.
+    """Return the two-sided p-value of Student's t test that the mean difference is ``null``.
 
-    One seed alone says nothing: 1. Differences that are all equal leave no room for chance: 0, or
-    1 when they equal ``null``.
+    1 for a single seed, which says nothing. Differences that are all equal leave no room for
+    chance: 0, or 1 when they equal ``null``.
     """
     from scipy.special import stdtr
 
@@ -82,16 +82,16 @@ def question_interval(
     resamples: int = RESAMPLES,
     seed: int = BOOTSTRAP_SEED,
 ) -> Interval:
-    """Percentile interval of the mean over benchmarks, by a bootstrap over their questions.
+    """Return a percentile interval of the mean over benchmarks, by bootstrap over questions.
 
-    The benchmarks are strata: the questions of each are drawn anew from its own, so each keeps its
+    The benchmarks are strata: the questions of each are resampled from its own, so each keeps its
     weight of one in the mean.
 
     Args:
         differences: for each benchmark, one paired difference for each question (n,).
-        level: of the interval.
-        resamples: how often the questions are drawn.
-        seed: of the draws; equal input gives equal output.
+        level: the interval's coverage.
+        resamples: how often the questions are resampled.
+        seed: random seed; equal input gives equal output.
 
     Raises:
         ValueError: there is no benchmark, or one without questions.
@@ -101,8 +101,8 @@ def question_interval(
     rng = np.random.default_rng(seed)
     totals = np.zeros(resamples)
     for values in differences.values():
-        drawn = rng.integers(0, values.size, (resamples, values.size), dtype=np.int32)
-        totals += values[drawn].mean(axis=1)
+        chosen = rng.integers(0, values.size, (resamples, values.size), dtype=np.int32)
+        totals += values[chosen].mean(axis=1)
     means = totals / len(differences)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     mean = float(np.mean([values.mean() for values in differences.values()]))
@@ -126,30 +126,30 @@ def tally_mean(tally: Tally) -> float:
 
 
 def resampled(tally: Tally, rng: np.random.Generator, resamples: int = RESAMPLES) -> Array:
-    """Return (resamples,) scores, each stratum's questions drawn anew from its own.
+    """Return (resamples,) scores, each stratum's questions resampled from its own.
 
-    Drawing n questions with replacement gives each value a count that is multinomial, so the
-    counts are drawn at once: the bootstrap itself, at a cost that does not grow with n.
+    Resampling n questions with replacement gives the values multinomial counts, so the counts are
+    sampled at once. This is the bootstrap itself, at a cost that does not grow with n.
     """
     total = np.zeros(resamples)
-    for _, counts in sorted(tally.items()):  # Equal tallies draw alike, in whatever order.
+    for _, counts in sorted(tally.items()):  # Equal tallies are sampled alike, in any order.
         values = np.array(sorted(counts), dtype=np.float64)
-        found = np.array([counts[value] for value in sorted(counts)], dtype=np.int64)
-        n = int(found.sum())
-        total += rng.multinomial(n, found / n, size=resamples) @ values / n
+        numbers = np.array([counts[value] for value in sorted(counts)], dtype=np.int64)
+        n = int(numbers.sum())
+        total += rng.multinomial(n, numbers / n, size=resamples) @ values / n
     return total / len(tally)
 
 
 def bootstrap(
     tally: Tally, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED
 ) -> Interval:
-    """Percentile interval of a score over the questions that might have been asked.
+    """Return a percentile interval of a score over the questions that might have been asked.
 
     Args:
         tally: outcomes of one evaluation, or paired differences of two.
-        level: of the interval.
-        resamples: how often the questions are drawn.
-        seed: of the draws; equal input gives equal output.
+        level: the interval's coverage.
+        resamples: how often the questions are resampled.
+        seed: random seed; equal input gives equal output.
 
     Raises:
         ValueError: there is no stratum, or one without questions.
@@ -163,7 +163,7 @@ def bootstrap_average(
     resamples: int = RESAMPLES,
     seed: int = BOOTSTRAP_SEED,
 ) -> Interval:
-    """`bootstrap` of the plain mean of several scores, each from questions of its own.
+    """Return the `bootstrap` interval of the plain mean of several independent scores.
 
     Raises:
         ValueError: there is no score, or a stratum without questions.
@@ -172,21 +172,22 @@ def bootstrap_average(
         raise ValueError("an average needs at least one score")
     mean = sum(tally_mean(tally) for tally in tallies) / len(tallies)
     rng = np.random.default_rng(seed)
-    drawn = np.mean([resampled(tally, rng, resamples) for tally in tallies], axis=0)
-    return quantile_interval(mean, drawn, level)
+    scores = np.mean([resampled(tally, rng, resamples) for tally in tallies], axis=0)
+    return quantile_interval(mean, scores, level)
 
 
-def quantile_interval(mean: float, drawn: Array, level: float = LEVEL) -> Interval:
-    """The bootstrap's percentile interval: the middle ``level`` of what was drawn."""
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+def quantile_interval(mean: float, samples: Array, level: float = LEVEL) -> Interval:
+    """Return the bootstrap's percentile interval: the middle ``level`` of the samples."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))
 
 
 def paired_p_value(differences: Tally, seed: int = BOOTSTRAP_SEED) -> float:
-    """Two-sided p-value that neither side is better: McNemar's exact test, or by sign flips.
+    """Return the two-sided p-value of McNemar's exact test, or of sign flips.
 
-    McNemar's where each question counts alike and is right or wrong; elsewhere (graded answers,
-    several strata) the score's difference with each question's sides swapped at random.
+    The null hypothesis is that neither side is better. McNemar's test applies when each question
+    counts alike and is right or wrong. Otherwise (graded answers, several strata) each question's
+    sides are swapped at random.
 
     Raises:
         ValueError: there is no stratum, or one without questions.
@@ -200,19 +201,19 @@ def paired_p_value(differences: Tally, seed: int = BOOTSTRAP_SEED) -> float:
 
 
 def mcnemar_p_value(gained: int, lost: int) -> float:
-    """McNemar's exact test: of the questions that changed, is one half gained? 1 when none did."""
+    """Return the p-value of McNemar's exact test: half of the changed questions are gained."""
     from scipy.special import bdtr
 
-    # Of a fair coin both tails are alike: twice the smaller one.
+    # Both tails of a fair coin are alike: twice the smaller one. 1 when no question changed.
     return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def permutation_p_value(
     differences: Tally, seed: int = BOOTSTRAP_SEED, flips: int = FLIPS
 ) -> float:
-    """Sign-flip permutation test of the mean of the strata's mean differences being 0.
+    """Return the p-value of a sign-flip permutation test that the mean of strata's means is 0.
 
-    The share of random swaps (and the one observed) that give as large a difference.
+    It is the share of random swaps, the observed one included, with as large a difference.
 
     Raises:
         ValueError: there is no stratum, or one without questions.
@@ -224,18 +225,18 @@ def permutation_p_value(
         sizes: dict[float, int] = {}
         for value, count in counts.items():
             sizes[abs(value)] = sizes.get(abs(value), 0) + count
-        drawn = sum(
+        flipped = sum(
             size * (2.0 * rng.binomial(count, 0.5, flips) - count)
             for size, count in sorted(sizes.items())
         )
-        total += drawn / sum(counts.values())
-    # What rounding alone makes smaller than the observed counts as equal to it.
+        total += flipped / sum(counts.values())
+    # A difference that only rounding makes smaller than the observed counts as equal to it.
     as_large = int((np.abs(total / len(differences)) >= observed - 1e-12).sum())
     return (as_large + 1) / (flips + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given: the family-wise error of tests."""
+    """Return Holm's step-down adjusted p-values (family-wise error), in the order given."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted = [0.0] * len(p_values)
     highest = 0.0
@@ -246,7 +247,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def prediction_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Where one more run of the same kind falls with probability ``level``, by Student's t.
+    """Return where one more run falls with probability ``level``, by Student's t.
 
     Raises:
         ValueError: fewer than two values.
@@ -257,29 +258,30 @@ def prediction_interval(values: Sequence[float], level: float = LEVEL) -> Interv
 
 
 def prediction_bound(values: Sequence[float], alpha: float, least: float = 0.0) -> float:
-    """The bound below which one more draw falls with probability ``alpha``.
+    """Return the bound below which one more run falls with probability ``alpha``.
 
-    The lower end of Student's one-sided prediction interval: mean - t * sd * sqrt(1 + 1/n), exact
-    for normal draws, the uncertainty of the mean and of the deviation included.
+    This is the lower end of Student's one-sided prediction interval, mean - t * sd * sqrt(1 + 1/n).
+    It is exact for normal values and includes the uncertainty of the mean and the deviation.
 
     Args:
-        values: what was drawn.
-        alpha: the chance.
-        least: a smaller deviation than this is not believed.
+        values: the runs' values.
+        alpha: the probability.
+        least: lower limit of the standard deviation.
 
     Raises:
         ValueError: fewer than two values.
     """
     if len(values) < 2:
         raise ValueError("a prediction bound needs at least two values")
-    found = np.asarray(values, dtype=np.float64)
-    n = found.size
-    deviation = max(float(found.std(ddof=1)), least)
-    return float(found.mean()) - _t_quantile(1 - alpha, n - 1) * deviation * math.sqrt(1 + 1 / n)
+    runs = np.asarray(values, dtype=np.float64)
+    n = runs.size
+    deviation = max(float(runs.std(ddof=1)), least)
+    return float(runs.mean()) - _t_quantile(1 - alpha, n - 1) * deviation * math.sqrt(1 + 1 / n)
 
 
 def _t_quantile(probability: float, freedom: int) -> float:
-    """Of Student's t. From scipy.special, since scipy.stats takes a second to import."""
+    """Return a quantile of Student's t distribution."""
+    # Not scipy.stats, which takes a second to import.
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, probability))

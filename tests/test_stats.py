@@ -68,8 +68,8 @@ def test_few_seeds_say_little():
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_seed_intervals_cover_as_often_as_they_say(seeds):
     rng = np.random.default_rng(0)
-    draws = rng.normal(2.0, 1.5, (4000, seeds))
-    found = [seed_interval(row) for row in draws]
+    samples = rng.normal(2.0, 1.5, (4000, seeds))
+    found = [seed_interval(row) for row in samples]
     covered = np.mean([each.low <= 2.0 <= each.high for each in found])
     assert 0.94 < covered < 0.96
 
@@ -142,15 +142,15 @@ def test_holm_is_the_closed_test_of_bonferronis(p_values):
 
 def test_holm_keeps_the_family_wise_error():
     rng = np.random.default_rng(5)
-    draws = rng.normal(size=(2000, 6, 4))
-    wrong = [min(holm([seed_p_value(v) for v in family])) < 0.05 for family in draws]
+    samples = rng.normal(size=(2000, 6, 4))
+    wrong = [min(holm([seed_p_value(v) for v in family])) < 0.05 for family in samples]
     assert 0.035 < np.mean(wrong) < 0.065
 
 
 def test_a_new_draw_falls_below_the_bound_as_often_as_asked():
     rng = np.random.default_rng(6)
-    draws = rng.normal(70.0, 2.0, (6000, 7))
-    below = [row[6] < prediction_bound(row[:6], 0.05) for row in draws]
+    samples = rng.normal(70.0, 2.0, (6000, 7))
+    below = [row[6] < prediction_bound(row[:6], 0.05) for row in samples]
     assert 0.042 < np.mean(below) < 0.058
     with pytest.raises(ValueError, match="two values"):
         prediction_bound([1.0], 0.05)
@@ -167,7 +167,7 @@ def test_the_prediction_interval_against_scipys(values):
 @pytest.mark.parametrize("runs", [3, 5])
 def test_one_more_run_falls_where_it_is_predicted(runs):
     rng = np.random.default_rng(7)
-    draws = rng.normal(70.0, 2.0, (4000, runs + 1))
-    found = [(prediction_interval(row[:-1]), row[-1]) for row in draws]
+    samples = rng.normal(70.0, 2.0, (4000, runs + 1))
+    found = [(prediction_interval(row[:-1]), row[-1]) for row in samples]
     inside = np.mean([each.low <= new <= each.high for each, new in found])
     assert 0.94 < inside < 0.96

@@ -42,8 +42,9 @@ def right_or_wrong(n, seed):
     return tuple((rng.random(n) < skill).astype(np.float64) for _ in range(2))
 
 
-# Standard error of a 2.5 % quantile of B normal draws is sqrt(.025 * .975 / B) / .0584 deviations:
-# both figures are from draws, and five of their common errors is as far as chance takes them.
+# Standard error of a 2.5 % quantile of B normal samples, in deviations:
+# sqrt(.025 * .975 / B) / .0584. Both numbers come from samples, and five of their common errors is
+# as far as chance takes them.
 OURS, SCIPYS = 100_000, 30_000
 CHANCE = 5 * math.sqrt(0.025 * 0.975 * (1 / OURS + 1 / SCIPYS)) / 0.0584
 
@@ -109,7 +110,7 @@ def test_the_sign_flips_against_scipys_permutations(n, seed):
         rng=np.random.default_rng(5),
     ).pvalue
     ours = paired_p_value({"": count(np.round(first - second, 1))})
-    # scipy doubles the smaller tail, so its error is twice that of a share of draws.
+    # scipy doubles the smaller tail, so its error is twice that of a share of samples.
     assert ours == pytest.approx(theirs, abs=5 * math.sqrt(3 * ours * (1 - ours) / 10_000) + 2e-4)
 
 
@@ -132,12 +133,12 @@ def test_the_sign_flips_of_strata_against_scipys_permutations():
 
 def check_coverage(n, accuracy, seed):
     """95 % intervals hold the truth 93 to 97 times in a hundred; the test errs 5 times at most."""
-    draws = draw(n, (accuracy, accuracy), REPETITIONS, seed)
-    plain, paired = coverage(draws, (accuracy, accuracy))
+    samples = draw(n, (accuracy, accuracy), REPETITIONS, seed)
+    plain, paired = coverage(samples, (accuracy, accuracy))
     assert 0.93 < plain < 0.97, f"seed {seed}"
     assert 0.93 < paired < 0.97, f"seed {seed}"
     noise = 3 * math.sqrt(0.05 * 0.95 / REPETITIONS)
-    assert rejections(draws) <= 0.05 + noise, f"seed {seed}"
+    assert rejections(samples) <= 0.05 + noise, f"seed {seed}"
 
 
 def test_coverage_and_false_alarms_of_a_hundred_questions():
@@ -180,7 +181,7 @@ def test_the_sign_flips_err_as_often_as_they_say():
     assert 0.025 < np.mean(wrong) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1000)
 
 
-FEW = settings(max_examples=25)  # Each draws thousands of resamples, several times.
+FEW = settings(max_examples=25)  # Each takes thousands of resamples, several times.
 STRATUM = st.dictionaries(
     st.sampled_from([-1.0, -0.7, -0.1, 0.0, 0.1, 0.3, 0.5, 1.0]),
     st.integers(1, 40),

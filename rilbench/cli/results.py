@@ -1,4 +1,4 @@
-"""``rilbench table`` and ``compare``."""
+"""``rilbench table``, ``compare`` and ``show``."""
 
 from __future__ import annotations
 
@@ -16,40 +16,44 @@ from rilbench.errors import UserError
 
 def table(
     format_: Annotated[
-        str, typer.Option("--format", help="rich, markdown, latex, csv, html or json.")
+        str, typer.Option("--format", help="Format: rich, markdown, latex, csv, html or json.")
     ] = "rich",
     paper: Annotated[bool, typer.Option("--paper", help="The paper's rows only.")] = False,
     every: Annotated[
-        bool, typer.Option("--all", help="Also the other models of Tables 3 and 4.")
+        bool, typer.Option("--all", help="The other models of Tables 3 and 4, too.")
     ] = False,
     ablations: Annotated[
         bool, typer.Option("--ablations", help="The paper's Table 5 instead.")
     ] = False,
     student: Annotated[
-        Optional[list[str]], typer.Option(help="Only this student; repeatable.")
+        Optional[list[str]], typer.Option(help="Student to show; repeatable.")
     ] = None,
-    method: Annotated[
-        Optional[list[str]], typer.Option(help="Only this method; repeatable.")
-    ] = None,
+    method: Annotated[Optional[list[str]], typer.Option(help="Method to show; repeatable.")] = None,
     teacher: Annotated[
-        Optional[list[str]], typer.Option(help="Only this teacher; repeatable.")
+        Optional[list[str]], typer.Option(help="Teacher to show; repeatable.")
     ] = None,
+    benchmarks: Annotated[
+        str,
+        typer.Option(
+            help="Columns, such as AI2D,MMB; default: the paper's 14 and all others measured."
+        ),
+    ] = "",
     average_over: Annotated[
-        str, typer.Option(help="Columns of the mean, such as AI2D,MMB; default the suite's all.")
+        str, typer.Option(help="Benchmarks of the mean, such as AI2D,MMB; default: the paper's 14.")
     ] = "",
     force: Annotated[
-        bool, typer.Option("--force", help="Form the mean of scores that are not comparable, too.")
+        bool, typer.Option("--force", help="Average scores that are not comparable, too.")
     ] = False,
     seeds: Annotated[
-        bool, typer.Option("--seeds", help="A row for each seed instead of their mean.")
+        bool, typer.Option("--seeds", help="One row per seed instead of their mean.")
     ] = False,
-    out: Annotated[Optional[Path], typer.Option(help="Write it to this file.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="File to write; default: print.")] = None,
     db: Db = None,
 ) -> None:
-    """The paper's main table, and under it what was measured."""
+    """Show the paper's main table and, below it, what was measured."""
     from rilbench.evaluate.suite import suite_columns
     from rilbench.ledger import Ledger, default_db
-    from rilbench.table.build import Choice, build_table, read_columns
+    from rilbench.table.build import Choice, build_table, split_names
     from rilbench.table.render import render
 
     choice = Choice(
@@ -59,7 +63,8 @@ def table(
         students=tuple(student or ()),
         methods=tuple(method or ()),
         teachers=tuple(teacher or ()),
-        over=read_columns(average_over),
+        benchmarks=split_names(benchmarks),
+        over=split_names(average_over),
         force=force,
         each_seed=seeds,
     )
@@ -76,49 +81,58 @@ def table(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A number, or a model's folder, run, fingerprint.")],
-    second: Annotated[str, typer.Argument(help="The same; the newest evaluation of a model.")],
+    first: Annotated[
+        str, typer.Argument(help="Evaluation's number, or a model's folder, run or fingerprint.")
+    ],
+    second: Annotated[str, typer.Argument(help="The other one; the newest evaluation of a model.")],
     questions: Annotated[
         bool, typer.Option("--questions", help="List every question that differs.")
     ] = False,
-    format_: Annotated[str, typer.Option("--format", help="rich or json.")] = "rich",
+    benchmarks: Annotated[
+        str, typer.Option(help="Benchmarks, such as AI2D,MMB; default: all that both have.")
+    ] = "",
+    format_: Annotated[str, typer.Option("--format", help="Format: rich or json.")] = "rich",
     db: Db = None,
 ) -> None:
-    """How two evaluations differ, how sure that is, and which questions make the difference."""
+    """Compare two evaluations: scores, significance, and the questions that differ."""
     from rilbench.ledger import Ledger, default_db
+    from rilbench.table.build import split_names
     from rilbench.table.comparison import read_comparison
     from rilbench.table.render_comparison import as_json, show
 
-    if format_ not in ("rich", "json"):
-        raise UserError(f"--format {format_} is not known; use rich or json")
+    _require_format(format_)
     with Ledger.open_read(default_db(db)) as ledger:
-        found = read_comparison(ledger, first, second)
+        comparison = read_comparison(ledger, first, second, split_names(benchmarks))
     if format_ == "json":
-        typer.echo(as_json(found))
+        typer.echo(as_json(comparison))
         return
-    for part in show(found, questions):
+    for part in show(comparison, questions):
         print_table(part)
 
 
 def show(
     what: Annotated[
         Optional[str],
-        typer.Argument(help="A run, or an evaluation's number or model; default: list all."),
+        typer.Argument(help="Run, or an evaluation's number or model; default: list all."),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="rich or json.")] = "rich",
+    format_: Annotated[str, typer.Option("--format", help="Format: rich or json.")] = "rich",
     db: Db = None,
 ) -> None:
-    """The training runs and evaluations in the ledger; or one of them in full."""
+    """List the training runs and evaluations in the ledger, or show one of them in full."""
     from rilbench.ledger import Ledger, default_db
-    from rilbench.table import inspect_ledger as showing
+    from rilbench.table.inspect_ledger import as_json, everything, find, in_full, overview
 
-    if format_ not in ("rich", "json"):
-        raise UserError(f"--format {format_} is not known; use rich or json")
+    _require_format(format_)
     path = default_db(db)
     with Ledger.open_read(path) as ledger:
-        found = showing.everything(ledger) if what is None else [showing.find(ledger, what)]
+        records = everything(ledger) if what is None else [find(ledger, what)]
     if format_ == "json":
-        typer.echo(showing.as_json(found))
+        typer.echo(as_json(records))
         return
-    for part in showing.overview(found, path) if what is None else showing.in_full(found[0]):
+    for part in overview(records, path) if what is None else in_full(records[0]):
         print_table(part)
+
+
+def _require_format(name: str) -> None:
+    if name not in ("rich", "json"):
+        raise UserError(f"--format {name} is not known; use rich or json")

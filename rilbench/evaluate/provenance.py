@@ -1,11 +1,9 @@
-"""Turn the kit's scores into what the ledger keeps: every number with its story."""
+"""Turn the kit's scores into an evaluation of the ledger, with the provenance of every number."""
 
-import hashlib
 import json
-import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,18 @@ from rilbench.evaluate.kits.scores import KitScore, Outcome
 from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.responses import AnswerFile
-from rilbench.evaluate.suite import Benchmark, Dataset, Suite
+from rilbench.evaluate.suite import Benchmark, Suite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
-from rilbench.serving import Completion
+from rilbench.ledger.builder import (
+    BETWEEN_ROTATIONS,
+    ScoredDataset,
+    build_score,
+    joint_sha256,
+    sha256,
+)
 
 _WHERE = frozenset({"server"})
-"""Of how answers are generated, what does not change what is asked."""
-_BETWEEN_ROTATIONS = "\n---\n"
+"""Generation settings that do not change what the model is sent."""
 
 
 @dataclass(frozen=True)
@@ -31,173 +34,142 @@ class Provenance:
     prompts: PromptSet
     kit_version: str
     judge: Mapping[str, Any]
-    """Its name, and what a language model was asked; see `rilbench.evaluate.judge_session`."""
+    """Its name and, for a language model, its prompts; see `rilbench.evaluate.judge_session`."""
     generation: Mapping[str, Any]
     data: Mapping[str, str]
-    """Of each dataset: whether its file is the published one; see `rilbench.evaluate.data`."""
+    """For each data set, whether its file is the published one; see `rilbench.evaluate.data`."""
     judge_reads: bool = False
-    """The judge also reads options where the kit's rules cannot."""
+    """Whether the judge also reads options where the kit's rules cannot."""
+    data_reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a data set's file is unverified, by its name; none for a verified one."""
 
 
 def to_evaluation(
-    checkpoint: Checkpoint, story: Provenance, answers: AnswerFile, scores: Mapping[str, KitScore]
+    checkpoint: Checkpoint,
+    provenance: Provenance,
+    answers: AnswerFile,
+    scores: Mapping[str, KitScore],
 ) -> Evaluation:
-    """Return one model's evaluation for the ledger, with a sample for each scored question."""
-    groups: dict[tuple[str, str], list[Question]] = {}
-    for question in story.prompts.questions:
-        groups.setdefault((question.dataset, question.group), []).append(question)
-    samples: list[Sample] = []
-    rows: list[Score] = []
-    for benchmark in story.suite.benchmarks:
-        own = []
+    """Return one model's evaluation for the ledger, with a sample for each scored question.
+
+    Args:
+        checkpoint: the model.
+        provenance: how it was evaluated.
+        answers: its responses.
+        scores: the kit's, by data set.
+    """
+    # A circular question is scored once and has several rotations, each with a response.
+    rotations: dict[tuple[str, str], list[Question]] = {}
+    for question in provenance.prompts.questions:
+        rotations.setdefault((question.dataset, question.group), []).append(question)
+    built = []
+    for benchmark in provenance.suite.benchmarks:
+        datasets = []
         for dataset in benchmark.datasets:
-            for outcome in scores[dataset.name].outcomes:
-                questions = groups[dataset.name, outcome.question_id]
-                own.append(_sample(benchmark, dataset, questions, outcome, answers, story))
-        found = [scores[dataset.name] for dataset in benchmark.datasets]
-        rows.append(_score(benchmark, story, found, own))
-        samples += own
+            scored = scores[dataset.name]
+            samples = [
+                _sample(
+                    benchmark.column,
+                    rotations[dataset.name, outcome.question_id],
+                    outcome,
+                    answers,
+                    provenance.judge["name"],
+                )
+                for outcome in scored.outcomes
+            ]
+            datasets.append(ScoredDataset(dataset.name, scored.value, samples))
+        built.append(_score(benchmark, provenance, datasets))
     commit, dirty = code_version()
-    labels = checkpoint.labels
     return Evaluation(
+        **asdict(checkpoint.labels),
         path=str(checkpoint.path),
         fingerprint=checkpoint.fingerprint,
-        student=labels.student,
-        method=labels.method,
-        teacher=labels.teacher,
-        run=labels.run,
-        start_fingerprint=labels.start_fingerprint,
-        recipe_fingerprint=labels.recipe_fingerprint,
-        family=labels.family,
-        seed=labels.seed,
-        suite=story.suite.name,
+        suite=provenance.suite.name,
         created=utc_now(),
         commit=commit,
         dirty=dirty,
         settings={
-            "generation": dict(story.generation),
+            "generation": dict(provenance.generation),
             "processor": checkpoint.around,
-            "data": dict(story.data),
-            "limit": story.prompts.limit,
-            "prompts": story.prompts.style or "dataset",
-            "prompts_sha256": dict(story.prompts.prompt_hashes),
-            "choices_read_by": story.judge["name"] if story.judge_reads else EXACT_MATCHING,
-            "judge": dict(story.judge),
-            # Where the questions and their pictures are, for who looks at them later.
-            "questions": str(story.prompts.folder),
+            "data": dict(provenance.data),
+            **({"data_reasons": dict(provenance.data_reasons)} if provenance.data_reasons else {}),
+            "limit": provenance.prompts.limit,
+            "prompts": provenance.prompts.style or "dataset",
+            "prompts_sha256": dict(provenance.prompts.prompt_hashes),
+            "choices_read_by": (
+                provenance.judge["name"] if provenance.judge_reads else EXACT_MATCHING
+            ),
+            "judge": dict(provenance.judge),
+            # The folder of the questions and their images, so that a report can show them.
+            "questions": str(provenance.prompts.folder),
         },
-        scores=tuple(rows),
-        samples=tuple(samples),
+        scores=tuple(score for score, _ in built),
+        samples=tuple(sample for _, samples in built for sample in samples),
     )
 
 
-def _uses_judge(benchmark: Benchmark, story: Provenance) -> bool:
-    """Another judge could change the score."""
-    extracted = any(dataset.judging == "extractor" for dataset in benchmark.datasets)
-    return benchmark.judged or (story.judge_reads and extracted)
-
-
-def _state(benchmark: Benchmark, story: Provenance) -> str:
-    """Of several data files the least known decides."""
-    states = {story.data.get(dataset.name, "unknown") for dataset in benchmark.datasets}
-    return states.pop() if len(states) == 1 else "unverified"
-
-
 def _score(
-    benchmark: Benchmark,
-    story: Provenance,
-    found: Sequence[KitScore],
-    samples: Sequence[Sample],
-) -> Score:
-    """A benchmark's score: the plain mean over its datasets, None when one of them has none."""
-    kit, kit_version = story.kit_version.rsplit(" ", 1)
-    hashes = [story.prompts.data_hashes[dataset.name] for dataset in benchmark.datasets]
-    data = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-    known = [each.value for each in found if each.value is not None]
-    if story.prompts.limit is not None:
+    benchmark: Benchmark, provenance: Provenance, datasets: Sequence[ScoredDataset]
+) -> tuple[Score, tuple[Sample, ...]]:
+    names = [dataset.name for dataset in benchmark.datasets]
+    kit, kit_version = provenance.kit_version.rsplit(" ", 1)
+    prompts = provenance.prompts
+    data = joint_sha256([prompts.data_hashes[name] for name in names])
+    if prompts.limit is not None:
         # Some questions of a benchmark are another benchmark: never compare the two.
-        data = hashlib.sha256(f"{data} sample {story.prompts.limit}".encode()).hexdigest()
-    return Score(
+        data = sha256(f"{data} sample {prompts.limit}")
+    states = {provenance.data.get(name, "unknown") for name in names}
+    generation = {k: v for k, v in provenance.generation.items() if k not in _WHERE}
+    sent = [generation, [prompts.prompt_hashes[name] for name in names]]
+    # Another judge could change the score, so its name belongs to the provenance.
+    judged = benchmark.judged or (
+        provenance.judge_reads
+        and any(dataset.judging == "extractor" for dataset in benchmark.datasets)
+    )
+    return build_score(
+        datasets,
         benchmark=benchmark.column,
-        value=statistics.fmean(known) if len(known) == len(found) else None,
         kit=kit,
         kit_version=kit_version,
         dataset=benchmark.name,
         metric=benchmark.metric,
-        judge=story.judge["name"] if _uses_judge(benchmark, story) else None,
-        questions=len(samples),
-        answered=sum(
-            bool(sample.response.replace(_BETWEEN_ROTATIONS, "").strip()) for sample in samples
-        ),
-        missing=sum(each.missing for each in found),
+        judge=provenance.judge["name"] if judged else None,
         data_sha256=data,
-        truncated=sum(sample.finish_reason == "length" for sample in samples),
-        data_state=_state(benchmark, story),
-        sampled=story.prompts.limit,
-        asked=_asked(benchmark, story),
+        data_state=states.pop() if len(states) == 1 else "unverified",
+        sampled=prompts.limit,
+        asked=sha256(json.dumps(sent, sort_keys=True))[:16],
     )
-
-
-def _asked(benchmark: Benchmark, story: Provenance) -> str:
-    """What the model was sent and how it answered, wherever it was served."""
-    how = {name: value for name, value in story.generation.items() if name not in _WHERE}
-    prompts = [story.prompts.prompt_hashes[dataset.name] for dataset in benchmark.datasets]
-    return hashlib.sha256(json.dumps([how, prompts], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sample(
-    benchmark: Benchmark,
-    dataset: Dataset,
-    questions: Sequence[Question],
-    outcome: Outcome,
-    answers: AnswerFile,
-    story: Provenance,
+    column: str, rotations: Sequence[Question], outcome: Outcome, answers: AnswerFile, judge: str
 ) -> Sample:
-    """One scored question; a circular one joins its rotations.
-
-    Datasets of one benchmark number their questions alike, so that the ids then say which it is.
-    """
-    several = len(benchmark.datasets) > 1
-    completions = [answers.found[question.key] for question in questions]
-    prompts = json.dumps([question.parts for question in questions], ensure_ascii=False)
+    """Return one scored question; a circular one joins its rotations."""
+    completions = [answers.found[question.key] for question in rotations]
+    prompts = json.dumps([question.parts for question in rotations], ensure_ascii=False)
+    # The worst reason of all rotations: an error, else the length limit.
+    reasons = [completion.finish_reason for completion in completions]
+    errors = [completion.finish_reason for completion in completions if completion.failed]
+    worst = errors[0] if errors else "length" if "length" in reasons else reasons[0]
     return Sample(
-        benchmark=benchmark.column,
-        question_id=f"{dataset.name}/{outcome.question_id}" if several else outcome.question_id,
-        prompt_hash=hashlib.sha256(prompts.encode()).hexdigest()[:16],
-        response=_BETWEEN_ROTATIONS.join(completion.text for completion in completions),
+        benchmark=column,
+        question_id=outcome.question_id,
+        prompt_hash=sha256(prompts)[:16],
+        response=BETWEEN_ROTATIONS.join(completion.text for completion in completions),
         score=outcome.value,
-        gold=",".join(question.truth for question in questions),
-        judge=story.judge["name"] if outcome.judged else None,
+        gold=",".join(question.truth for question in rotations),
+        judge=judge if outcome.judged else None,
         tokens=sum(completion.completion_tokens for completion in completions),
         seconds=sum(completion.seconds for completion in completions),
-        finish_reason=_finish(completions),
+        finish_reason=worst,
         extracted=outcome.extracted,
-        stem=questions[0].stem,
-        stratum=_stratum(benchmark, dataset, outcome),
+        stem=rotations[0].stem,
+        stratum=outcome.stratum,
     )
 
 
-def _stratum(benchmark: Benchmark, dataset: Dataset, outcome: Outcome) -> str:
-    """The data set, where there are several, and the kit's own group: the mean is of their means.
-
-    Both at once would weigh otherwise than the score does; no benchmark of a suite has both.
-    """
-    if len(benchmark.datasets) > 1:
-        return f"{dataset.name}/{outcome.stratum}".rstrip("/")
-    return outcome.stratum
-
-
-def _finish(completions: Sequence[Completion]) -> str:
-    """Why the answers end: the worst of a question's rotations."""
-    reasons = [completion.finish_reason for completion in completions]
-    failed = [each.finish_reason for each in completions if each.failed]
-    if failed:
-        return failed[0]
-    return "length" if "length" in reasons else reasons[0]
-
-
 def code_version() -> tuple[str | None, bool]:
-    """Return the commit that this package runs from, and whether it was changed since.
+    """Return the commit that this package runs from, and whether the code differs from it.
 
     (None, False) when the package is installed and not run from its repository.
     """

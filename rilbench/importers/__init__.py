@@ -1,5 +1,5 @@
 """Results that VLMEvalKit and lmms-eval wrote elsewhere, read into the ledger.
 
-`folder` finds what a folder holds, `vlmevalkit` and `lmmseval` read each kit's files, `record`
-makes evaluations of them. Nothing of a kit is run, and no pickle is read.
+`folder` sorts the files, `vlmevalkit` and `lmmseval` read each kit's, and `to_ledger` makes
+evaluations of them. No code of a kit is run, and no pickle is read.
 """

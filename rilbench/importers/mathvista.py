@@ -1,8 +1,8 @@
-"""MathVista's rule for what is right, as ms-vlmeval 0.0.20 has it.
+"""MathVista's rule for a right answer, as ms-vlmeval 0.0.20 has it.
 
-Its tables keep what the judge read from an answer, but not whether that is right. What this comes
-to is compared with the kit's own total (`rilbench.importers.types.settled`), so that a kit with
-other rules is noticed.
+The kit's tables keep the answer that the judge read, but not whether it is right. The mean of this
+rule's verdicts is compared with the kit's own total (`rilbench.importers.types.settled`), so that a
+kit with another rule is noticed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _REFUSALS = (
     "Cannot determine the answer",
 )
 _LAST_WORDS = 5
-"""A letter counts as the choice among these."""
+"""A letter counts as the choice if it is among the last five words."""
 
 
 def is_right(row: Mapping[str, Any]) -> bool:
-    """Whether what was read from the answer (``res``) is the truth.
+    """Return whether the answer that the judge read (``res``) is the truth.
 
     Raises:
-        UnreadableError: a column is missing, or the choices are no list.
+        UnreadableError: a column is missing, or the choices are not a list.
     """
     try:
         read, kind = row["res"], row["question_type"]
@@ -50,14 +50,14 @@ def is_right(row: Mapping[str, Any]) -> bool:
 
 def _options(cell: Any) -> dict[str, str]:
     try:
-        found = ast.literal_eval(cell) if isinstance(cell, str) else cell
-        return {string.ascii_uppercase[i]: str(each) for i, each in enumerate(found)}
+        choices = ast.literal_eval(cell) if isinstance(cell, str) else cell
+        return {string.ascii_uppercase[i]: str(choice) for i, choice in enumerate(choices)}
     except (ValueError, SyntaxError, TypeError, IndexError, MemoryError, RecursionError) as error:
         raise UnreadableError("has choices that are no list") from error
 
 
 def chosen(answer: str, options: Mapping[str, str]) -> str | None:
-    """The option that an answer names by its letter, else by its text; "Z" for none of them."""
+    """Return the option that an answer names by its letter, else by its text; "Z" for none."""
     return _by_letter(answer, options) or _by_text(answer, options)
 
 
@@ -69,16 +69,16 @@ def _by_letter(answer: str, options: Mapping[str, str]) -> str | None:
     for mark in _MARKS:
         answer = answer.replace(mark, " ")
     words = answer.split()
-    named = [letter for letter in options if letter in words]
-    if len(named) == 1 and words.index(named[0]) > len(words) - _LAST_WORDS:
-        return named[0]
-    # The kit looks for an empty word, too, which there is none of.
-    return "Z" if not named and "Z" in words else None
+    letters = [letter for letter in options if letter in words]
+    if len(letters) == 1 and words.index(letters[0]) > len(words) - _LAST_WORDS:
+        return letters[0]
+    # The kit also looks for an empty word, which no answer has.
+    return "Z" if not letters and "Z" in words else None
 
 
 def _by_text(answer: str, options: Mapping[str, str]) -> str | None:
     answer = answer.lower()
-    if len(answer) > 2 * sum(len(each) for each in options.values()):
+    if len(answer) > 2 * sum(len(option) for option in options.values()):
         return None
-    named = [letter for letter, each in options.items() if each.lower() in answer]
-    return named[0] if len(named) == 1 else None
+    letters = [letter for letter, option in options.items() if option.lower() in answer]
+    return letters[0] if len(letters) == 1 else None

@@ -1,4 +1,4 @@
-"""A kit's tables, xlsx, csv, tsv or json, as rows of plain values."""
+"""Read a kit's tables (xlsx, csv, tsv or json) as rows of plain values."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rilbench.importers.types import UnreadableError
 
 Row = dict[str, Any]
 
-_WHERE_A_TABLE_IS = {".xlsx", ".csv", ".tsv", ".json"}
+_SUFFIXES = (".xlsx", ".csv", ".tsv", ".json")
 
 
 def is_table(file: Path) -> bool:
-    """Whether its name is that of a table."""
-    return file.suffix.lower() in _WHERE_A_TABLE_IS
+    """Return whether its name is that of a table."""
+    return file.suffix.lower() in _SUFFIXES
 
 
 def read_table(file: Path) -> list[Row]:
-    """The rows of a table; an empty cell is None.
+    """Return the rows of a table; an empty cell is None.
 
     Raises:
-        UnreadableError: it is no such table, or cut short.
+        UnreadableError: it is not a table, or cut short.
     """
     suffix = file.suffix.lower()
     try:
@@ -44,8 +44,8 @@ def read_table(file: Path) -> list[Row]:
     return rows
 
 
-def evened(rows: Iterable[Row]) -> list[Row]:
-    """The rows with the columns' names as the kit itself evens them out: small, but for options."""
+def normalised(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with lower-case column names, except options ("A"), as the kit does."""
     return [
         {key if len(key) == 1 and key.isupper() else key.lower(): v for key, v in row.items()}
         for row in rows
@@ -53,7 +53,7 @@ def evened(rows: Iterable[Row]) -> list[Row]:
 
 
 def text(value: Any) -> str:
-    """A cell as the text that the kit put there; a whole number without a point."""
+    """Return a cell as the text that the kit wrote; a whole number has no point."""
     if value is None:
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
@@ -62,7 +62,7 @@ def text(value: Any) -> str:
 
 
 def number(value: Any) -> float:
-    """A cell as a number, NaN for an empty one.
+    """Return a cell as a number, NaN for an empty one.
 
     Raises:
         UnreadableError: it is neither.
@@ -79,7 +79,7 @@ def _workbook(file: Path) -> Iterator[Row]:
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
-    # Formulas as they stand: an answer that begins with "=" was written as one.
+    # Formulas as text: an answer that begins with "=" was written as a formula.
     try:
         book = load_workbook(file, read_only=True, data_only=False)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ParseError, EOFError) as error:
@@ -103,7 +103,7 @@ def _lines(file: Path, separator: str) -> Iterator[Row]:
 
 
 def _with_header(lines: Iterable[Iterable[Any]], *, padded: bool = False) -> Iterator[Row]:
-    """Rows by the names in the first line; of a workbook the last empty cells may be left out."""
+    """Yield rows by the names in the first line; a padded row may lack its last empty cells."""
     head: list[str] | None = None
     for line in lines:
         cells = list(line)
@@ -120,7 +120,7 @@ def _with_header(lines: Iterable[Iterable[Any]], *, padded: bool = False) -> Ite
 
 
 def _records(value: Any) -> Iterator[Row]:
-    """A list of objects, as the kit writes a table; one object is one row."""
+    """Yield the rows of a list of objects; a single object is one row."""
     rows = [value] if isinstance(value, dict) else value
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UnreadableError("is no table")

@@ -1,8 +1,7 @@
-"""What a kit's result folder says of a model, in the same form for both kits."""
+"""A kit's results for a model, in the same form for both kits."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,9 +10,10 @@ from pathlib import Path
 
 from rilbench.evaluate.kits.scores import Outcome, summed_up
 from rilbench.evaluate.suite import Dataset
+from rilbench.ledger.builder import sha256
 
 UNKNOWN = "unknown"
-"""In the place of a version or a judge that the files do not name."""
+"""Replaces a version or a judge that the files do not name."""
 
 
 class UnreadableError(Exception):
@@ -21,20 +21,20 @@ class UnreadableError(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
+class ImportedQuestion:
     """One scored question.
 
     Attributes:
-        question_id: the kit's own name for it within its dataset.
+        question_id: the kit's id within the data set.
         score: 0 to 1; None without a verdict.
-        counted: what the kit counts for it, also where nobody decided.
-        response: what the model replied; of a circular question all replies.
+        counted: the kit's own value, also where nobody decided.
+        response: the model's reply; all replies to a circular question.
         gold: the ground truth.
-        judged: a judge took part.
-        extracted: what the kit read from the response, None where no file says.
-        stem: what it asks, None where no file says.
+        judged: whether a judge took part.
+        extracted: the answer that the kit read from the response, None when no file says.
+        stem: the question's text, None when no file says.
         stratum: the group whose mean counts, where the score is a mean of means.
-        prompt_hash: of what the model was sent, empty where no file says.
+        prompt_hash: hash of the prompt, empty when no file says.
     """
 
     question_id: str
@@ -51,23 +51,23 @@ class Question:
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """A dataset's score, with its questions where the files have them.
+    """A data set's score, with its questions where the files have them.
 
     Attributes:
-        dataset: of the suite.
+        dataset: the suite's data set.
         value: 0 to 100; None when no question has a verdict.
-        questions: empty where there is a total only.
-        count: how many questions were scored; 0 where no file says.
-        judge: who decided, `UNKNOWN`, or None where no judge took part.
-        kit_version: as the files say it.
-        files: those that were read.
-        asked: hash of the prompts and of how answers were drawn, `UNKNOWN` where no file says.
-        notes: what a reader should know.
+        questions: empty when there is a total only.
+        count: how many questions were scored; 0 when no file says.
+        judge: its name, `UNKNOWN`, or None when no judge took part.
+        kit_version: as the files name it, or `UNKNOWN`.
+        files: the files that were read.
+        asked: hash of the prompts and generation settings, `UNKNOWN` when no file says.
+        notes: remarks for the reader.
     """
 
     dataset: Dataset
     value: float | None
-    questions: tuple[Question, ...]
+    questions: tuple[ImportedQuestion, ...]
     count: int
     judge: str | None
     kit_version: str
@@ -78,20 +78,20 @@ class DatasetResult:
     @property
     def missing(self) -> int:
         """Questions without a verdict."""
-        return sum(each.score is None for each in self.questions)
+        return sum(question.score is None for question in self.questions)
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What one kit found of one model.
+    """One kit's results for one model.
 
     Attributes:
         kit: as in `rilbench.evaluate.suite`.
-        model: as the kit calls it.
-        folder: the model's.
-        created: when, ISO 8601 in UTC.
-        datasets: by name.
-        notes: what a reader should know.
+        model: the kit's name for it.
+        folder: the model's folder.
+        created: time of the newest file, ISO 8601 in UTC.
+        datasets: results by data set.
+        notes: remarks for the reader.
     """
 
     kit: str
@@ -104,16 +104,14 @@ class ModelResult:
     @cached_property
     def hashes(self) -> dict[Path, str]:
         """SHA-256 of every file that was read."""
-        files = {file for each in self.datasets.values() for file in each.files}
+        files = {file for result in self.datasets.values() for file in result.files}
         return {file: sha256(file) for file in sorted(files)}
 
 
 def fits(result: DatasetResult) -> bool:
-    """Whether the questions come to the total, as the kit counts them."""
-    mean, total = (
-        _mean((q.question_id, q.counted, q.stratum) for q in result.questions),
-        result.value,
-    )
+    """Return whether the questions' mean, as the kit counts them, is the kit's total."""
+    mean = _mean((q.question_id, q.counted, q.stratum) for q in result.questions)
+    total = result.value
     if mean is None or total is None:
         return False
     if math.isnan(mean) or math.isnan(total):
@@ -122,33 +120,33 @@ def fits(result: DatasetResult) -> bool:
 
 
 def settled(result: DatasetResult, why: str, judge: str | None) -> DatasetResult:
-    """The result with its questions if they come to its total, else with the total alone.
+    """Return the result with its questions if their mean is its total, else the total alone.
 
-    Verdicts that nobody gave are left out of the score, which is then the mean of the others.
+    Verdicts that nobody gave do not count: the score is then the mean over the other questions.
 
     Args:
-        result: with the kit's total and the questions as they were read.
-        why: what to say where there are none.
-        judge: who decided, as far as the total alone says.
+        result: the kit's total, and the questions as they were read.
+        why: the reason to give when there are no questions.
+        judge: the judge of the total alone.
 
     Raises:
-        UnreadableError: the total alone is no number.
+        UnreadableError: the total alone is not a number.
     """
     name = result.dataset.name
     if fits(result):
         if not result.missing:
             return result
-        known = _mean((q.question_id, q.score, q.stratum) for q in result.questions)
-        left_out = f"{name}: {result.missing} verdicts that nobody gave are left out"
-        return replace(result, value=known, notes=(*result.notes, left_out))
+        value = _mean((q.question_id, q.score, q.stratum) for q in result.questions)
+        note = f"{name}: {result.missing} verdicts that nobody gave are left out"
+        return replace(result, value=value, notes=(*result.notes, note))
     total = result.value
     if total is None or not math.isfinite(total):
         raise UnreadableError(f"{name} has a score that is no number")
     if result.questions:
         mean = _mean((q.question_id, q.counted, q.stratum) for q in result.questions)
         why = f"as {total:.4f} is not the mean of its questions, {mean or 0.0:.4f}"
-    alone = f"{name}: the total alone, {why}"
-    return replace(result, questions=(), judge=judge, notes=(*result.notes, alone))
+    note = f"{name}: the total alone, {why}"
+    return replace(result, questions=(), judge=judge, notes=(*result.notes, note))
 
 
 def _mean(values: Iterable[tuple[str, float | None, str]]) -> float | None:
@@ -164,7 +162,7 @@ class Skipped:
 
 
 @dataclass
-class Found:
+class FolderResults:
     """Everything in a folder."""
 
     models: list[ModelResult] = field(default_factory=list)
@@ -173,12 +171,3 @@ class Found:
     def skip(self, file: Path, why: str) -> None:
         """Note a file that is not read."""
         self.skipped.append(Skipped(file, why))
-
-
-def sha256(file: Path) -> str:
-    """Of a file's bytes."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """VLMEvalKit's result folders, as ms-vlmeval 0.0.20 and its predecessors write them.
 
-Of a model and a dataset there are, in ``WORK/MODEL`` or in a folder for each run within it, named
+The files of a model and a data set are in ``WORK/MODEL``, or there in one folder per run, named
 ``T20260131-120000`` or ``T20260131_G1a2b3c4d`` after the time and the kit's commit:
 
 =====================================  =============================================================
@@ -8,12 +8,12 @@ Of a model and a dataset there are, in ``WORK/MODEL`` or in a folder for each ru
 ``MODEL_DATASET_acc.csv``              the score, of choices and ChartQA
 ``MODEL_DATASET_JUDGE_result.xlsx``    choices: each question's ``hit``, and in ``log`` why
 ``MODEL_DATASET_results.xlsx``         ChartQA: each question's ``eval_match``
-``MODEL_DATASET_JUDGE.xlsx``           MathVista and MM-Vet: what the judge said of each question
+``MODEL_DATASET_JUDGE.xlsx``           MathVista and MM-Vet: the judge's reply to each question
 ``MODEL_DATASET_JUDGE_score.csv``      their score
 =====================================  =============================================================
 
-Tables may be ``tsv`` or ``json`` instead. A file is named after the judge that was to be asked:
-also where it could not be, and the kit's own rules decided. Who did stands in the questions' logs.
+Tables may be ``tsv`` or ``json`` instead. A file is named after the configured judge, even when
+that judge failed and the kit's own rules decided. The questions' logs say who decided.
 """
 
 from __future__ import annotations
@@ -21,30 +21,36 @@ from __future__ import annotations
 import datetime
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset, Suite
 from rilbench.importers.read_tables import is_table
-from rilbench.importers.types import UNKNOWN, DatasetResult, Found, ModelResult, UnreadableError
-from rilbench.importers.vlmevalkit_scores import Files, read_dataset
+from rilbench.importers.types import (
+    UNKNOWN,
+    DatasetResult,
+    FolderResults,
+    ModelResult,
+    UnreadableError,
+)
+from rilbench.importers.vlmevalkit_scores import DatasetFiles, read_dataset
 
 _RUN = re.compile(r"T\d{8}(-\d{6}|_G(?P<commit>[0-9a-fA-F]+))")
-"""How the kit calls a run's folder."""
+"""The kit's name for a run's folder."""
 _OTHER_DATA = ("NO_MASK", "V11", "Hard", "COT", "KO", "TR", "MINI", "circular")
-"""With one of these after it, a dataset's name is that of another dataset."""
+"""After a data set's name, one of these makes it the name of another data set."""
 _STATUS = "status.json"
-_CALLED = {"openai": "chatgpt-0125", "gpt4": "gpt-4-0125"}
+_SHORT_NAMES = {"openai": "chatgpt-0125", "gpt4": "gpt-4-0125"}
 """Judges that the kit has short names for."""
 
 
 @dataclass(frozen=True)
 class FileName:
-    """What a file's name says: whose it is, of which dataset, and what is in it.
+    """A file's model, data set and content, read from its name.
 
-    ``kind`` is "answers", "total", "questions" (then with the judge, empty for ChartQA), or
-    "other", a file that the kit writes but that says nothing more.
+    ``kind`` is "answers", "total", "questions" (with the judge, which is empty for ChartQA), or
+    "other", a file of the kit that says nothing more.
     """
 
     model: str
@@ -54,9 +60,10 @@ class FileName:
 
 
 def parse_name(file: Path, suite: Suite) -> FileName | None:
-    """Read a file's name; None where it is not one of the kit's for the suite's datasets."""
+    """Read a file's name; None where it is not one of the kit's for the suite's data sets."""
     stem = file.stem
-    for dataset in sorted(suite.datasets, key=lambda each: -len(each.name)):
+    # The longest name first, since one data set's name may be the beginning of another's.
+    for dataset in sorted(suite.datasets, key=lambda dataset: -len(dataset.name)):
         mark = f"_{dataset.name}"
         place = stem.rfind(mark)
         rest = stem[place + len(mark) :]
@@ -68,49 +75,50 @@ def parse_name(file: Path, suite: Suite) -> FileName | None:
 
 
 def _kind(rest: str, dataset: Dataset) -> tuple[str, str] | None:
+    """Return kind and judge from the end of a file's name."""
+
+    def judge(name: str) -> str:
+        return _SHORT_NAMES.get(name[1:], name[1:])
+
     if not rest:
         return "answers", ""
-    graded = dataset.judged
     if rest.endswith("_score_fine") or rest in ("_acc_all", "_cotpost") or "_vanilla_" in rest:
         return "other", ""
-    if graded and rest.endswith("_score"):
-        return "total", _called(rest.removesuffix("_score"))
-    if graded:
-        return "questions", _called(rest)
+    if dataset.judged and rest.endswith("_score"):
+        return "total", judge(rest.removesuffix("_score"))
+    if dataset.judged:
+        return "questions", judge(rest)
     if rest == "_acc":
         return "total", ""
     if rest == "_results" and dataset.judging == "none":
         return "questions", ""
     if rest.endswith("_result") and dataset.judging != "none":
-        return "questions", _called(rest.removesuffix("_result"))
+        return "questions", judge(rest.removesuffix("_result"))
     return None
 
 
-def _called(rest: str) -> str:
-    return _CALLED.get(rest[1:], rest[1:])
+def read(files: Iterable[Path], suite: Suite, results: FolderResults) -> set[Path]:
+    """Read the kit's files into ``results``; return which of them are the kit's.
 
-
-def read(files: Iterable[Path], suite: Suite, found: Found) -> set[Path]:
-    """Read the kit's files into ``found``; return which of them are the kit's.
-
-    Of a dataset that was scored in several runs the newest counts.
+    If a data set was scored in several runs, the newest counts.
     """
-    kits = {
+    names = {
         file: name
         for file in files
         if is_table(file) and (name := parse_name(file, suite)) is not None
     }
+    # By the model's folder and name: the files of each run.
     models: dict[tuple[Path, str], dict[Path, dict[Path, FileName]]] = {}
-    for file, name in kits.items():
+    for file, name in names.items():
         home = file.parent.parent if _RUN.fullmatch(file.parent.name) else file.parent
         runs = models.setdefault((home, name.model), {})
         runs.setdefault(file.parent, {})[file] = name
     for (home, model), runs in models.items():
-        result = _model(home, model, runs, suite, found)
+        result = _model(home, model, runs, suite, results)
         if result is not None:
-            found.models.append(result)
+            results.models.append(result)
     status = {file for file in files if file.name == _STATUS and _is_status(file)}
-    return {*kits, *status}
+    return {*names, *status}
 
 
 def _model(
@@ -118,75 +126,62 @@ def _model(
     model: str,
     runs: Mapping[Path, Mapping[Path, FileName]],
     suite: Suite,
-    found: Found,
+    results: FolderResults,
 ) -> ModelResult | None:
     datasets: dict[str, DatasetResult] = {}
     notes: list[str] = []
-    # The folder of the model has the newest, or links to it; then run by run.
+    # The model's folder has the newest files, or links to them; then the runs, newest first.
     order = sorted(runs, key=lambda run: (run == home, run.name), reverse=True)
     for dataset in suite.datasets:
-        read_from: Path | None = None
         for run in order:
-            own = [(f, n) for f, n in runs[run].items() if n.dataset == dataset]
-            if not own:
-                continue
-            if read_from is not None:
-                if any(name.kind == "total" for _, name in own) and not _same(own, datasets):
+            files = {file: name for file, name in runs[run].items() if name.dataset == dataset}
+            if dataset.name in datasets:
+                read_files = {file.resolve() for d in datasets.values() for file in d.files}
+                totals = [file for file, name in files.items() if name.kind == "total"]
+                # A total that was read already is a link to the newer one.
+                if any(file.resolve() not in read_files for file in totals):
                     notes.append(f"{dataset.name} of {run.name} is older and not imported")
-                continue
-            result = _dataset(dataset, run, own, found)
-            if result is not None:
-                datasets[dataset.name], read_from = result, run
+            elif files and (result := _dataset(dataset, files, results)) is not None:
+                datasets[dataset.name] = result
     if not datasets:
         return None
-    times = [file.stat().st_mtime for each in datasets.values() for file in each.files]
+    times = [file.stat().st_mtime for result in datasets.values() for file in result.files]
     created = datetime.datetime.fromtimestamp(max(times), datetime.timezone.utc).isoformat()
     return ModelResult(VLMEVALKIT, model, home, created, datasets, tuple(notes))
 
 
-def _same(own: Sequence[tuple[Path, FileName]], datasets: Mapping[str, DatasetResult]) -> bool:
-    """Whether the run's files are those that were read, which are then links to them."""
-    read_files = {file.resolve() for each in datasets.values() for file in each.files}
-    return all(file.resolve() in read_files for file, name in own if name.kind == "total")
-
-
 def _dataset(
-    dataset: Dataset, run: Path, own: Sequence[tuple[Path, FileName]], found: Found
+    dataset: Dataset, files: Mapping[Path, FileName], results: FolderResults
 ) -> DatasetResult | None:
-    """One dataset's result in one run's folder."""
+    """Return a data set's result in one run's folder; None, with a reason, without a total."""
 
-    def of(kind: str) -> list[Path]:
-        return sorted(file for file, name in own if name.kind == kind)
+    def of(kind: str) -> dict[Path, str]:
+        return {file: name.judge for file, name in sorted(files.items()) if name.kind == kind}
 
-    answers, totals = (
-        of("answers"),
-        {file: name.judge for file, name in own if name.kind == "total"},
-    )
-    questions = {file: name.judge for file, name in own if name.kind == "questions"}
+    answers, totals, questions = of("answers"), of("total"), of("questions")
     if not totals:
         for file in sorted([*answers, *questions]):
-            found.skip(file, "has no score beside it; let the kit finish its evaluation")
+            results.skip(file, "has no score beside it; let the kit finish its evaluation")
         return None
-    # Of a judged dataset each judge has a total; the newest evaluation counts.
+    # A judged data set has one total per judge; the newest evaluation counts.
     total = max(totals, key=lambda file: (file.stat().st_mtime, file.name))
     for other in sorted(set(totals) - {total}):
-        found.skip(other, f"is another judge's than that of {total.name}, which is newer")
+        results.skip(other, f"is another judge's than that of {total.name}, which is newer")
     if dataset.judged:
-        judge = totals[total]
-        questions = {file: name for file, name in questions.items() if name == judge}
-    files = Files(total, totals[total], tuple(answers), questions)
+        questions = {file: judge for file, judge in questions.items() if judge == totals[total]}
+    chosen = DatasetFiles(total, totals[total], tuple(answers), questions)
     try:
-        return read_dataset(dataset, files, _version(total), found)
+        return read_dataset(dataset, chosen, _version(total), results)
     except UnreadableError as error:
-        found.skip(total, str(error))
+        results.skip(total, str(error))
         return None
 
 
 def _version(file: Path) -> str:
-    """The kit's commit, as the run's folder or its status names it."""
+    """Return the kit's commit, from the name of the run's folder or from its status file."""
     run = file.resolve().parent
-    named = _RUN.fullmatch(run.name)
-    commit = named["commit"] if named else None
+    name = _RUN.fullmatch(run.name)
+    commit = name["commit"] if name else None
     if commit is None and _is_status(run / _STATUS):
         commit = json.loads((run / _STATUS).read_text(encoding="utf-8")).get("commit")
     return f"commit {commit}" if re.fullmatch(r"[0-9a-fA-F]{6,40}", str(commit)) else UNKNOWN

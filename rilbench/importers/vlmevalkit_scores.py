@@ -1,4 +1,4 @@
-"""A dataset's score and its questions, from VLMEvalKit's tables."""
+"""A data set's score and its questions, from VLMEvalKit's tables."""
 
 from __future__ import annotations
 
@@ -11,36 +11,42 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING, VLMEvalKit
-from rilbench.evaluate.prompts import Question as Asked
+from rilbench.evaluate.prompts import Question
 from rilbench.evaluate.suite import Dataset
 from rilbench.importers.mathvista import is_right
-from rilbench.importers.read_tables import Row, evened, number, read_table, text
+from rilbench.importers.read_tables import Row, normalised, number, read_table, text
 from rilbench.importers.types import (
     UNKNOWN,
     DatasetResult,
-    Found,
-    Question,
+    FolderResults,
+    ImportedQuestion,
     UnreadableError,
     fits,
     settled,
 )
+from rilbench.ledger.builder import BETWEEN_ROTATIONS
 
 _MILLION = 1_000_000
-_BETWEEN_ROTATIONS = "\n---\n"
 _RULES_ALONE = "no GPT-based answer matching"
-"""The kit's log where it had no judge, and its rules read no option."""
+"""The kit's log without a judge, when its rules read no option."""
 _GUESSED = "randomly generate one"
-"""Its log where the judge said no option, so that it drew one."""
+"""The kit's log when the judge named no option, so that the kit chose one at random."""
 _NO_VERDICT = "retries failed"
-"""Its log where a grader gave no grade, so that it wrote 0."""
+"""The kit's log when a grader gave no grade, so that the kit wrote 0."""
 _NO_ANSWER = "Failed to obtain answer"
-"""In the place of an answer, where the model gave none."""
+"""The kit's text for a question that the model did not answer."""
 
 
 @dataclass(frozen=True)
-class Files:
-    """Of one dataset in one folder: the total with its judge, the answers, and the questions'
-    tables with theirs."""
+class DatasetFiles:
+    """The files of one data set in one folder.
+
+    Attributes:
+        total: the score.
+        judge: the judge of the total.
+        answers: the model's answers.
+        questions: tables of the questions, with their judges.
+    """
 
     total: Path
     judge: str
@@ -48,32 +54,35 @@ class Files:
     questions: Mapping[Path, str]
 
 
-def read_dataset(dataset: Dataset, files: Files, version: str, found: Found) -> DatasetResult:
-    """Read a dataset's score, and its questions where they come to that score.
+def read_dataset(
+    dataset: Dataset, files: DatasetFiles, version: str, results: FolderResults
+) -> DatasetResult:
+    """Read a data set's score, and its questions when their mean is that score.
 
     Raises:
         UnreadableError: the total cannot be read.
     """
-    answers = _answers(dataset, files, found)
+    answers = _answers(dataset, files, results)
     total = _total(dataset, files.total)
     groups = {_group(row["index"], dataset) for row in answers}
     used = (files.total, *(files.answers if answers else ()))
     bare = DatasetResult(dataset, total, (), len(groups), None, version, used)
-    # Of several judges' tables the newest, as its evaluation wrote the total last.
+    # Several judges may each have a table: the newest, as its evaluation wrote the total last.
     newest = sorted(files.questions, key=lambda file: (-file.stat().st_mtime, file.name))
-    reads = [
-        read
+    candidates = [
+        result
         for file in newest
-        if (read := _read(bare, file, files.questions[file], answers, found)) is not None
+        if (result := _with_questions(bare, file, files.questions[file], answers, results))
+        is not None
     ]
-    best = next((read for read in reads if fits(read)), reads[0] if reads else bare)
+    best = next(filter(fits, candidates), candidates[0] if candidates else bare)
     why = "as its questions cannot be read" if files.questions else "as no file has its questions"
-    alone = None if dataset.judging == "none" else files.judge or UNKNOWN
-    return settled(best, why, alone)
+    judge = None if dataset.judging == "none" else files.judge or UNKNOWN
+    return settled(best, why, judge)
 
 
 def _total(dataset: Dataset, file: Path) -> float:
-    """The kit's own number on the 0-100 scale."""
+    """Return the kit's own number on the 0-100 scale."""
     records: list[dict[str, Any]] = read_table(file)
     for record in records:
         if dataset.metric in record:
@@ -90,25 +99,25 @@ def _total(dataset: Dataset, file: Path) -> float:
 # ---- tables of questions
 
 
-def _answers(dataset: Dataset, files: Files, found: Found) -> list[Row]:
-    """The rows with the model's answers; none where the file is not there or cannot be read."""
+def _answers(dataset: Dataset, files: DatasetFiles, results: FolderResults) -> list[Row]:
+    """Return the rows with the model's answers; none when there is no readable file."""
     for file in files.answers:
         try:
             rows = _rows(dataset, file)
         except UnreadableError as error:
-            found.skip(file, str(error))
+            results.skip(file, str(error))
             continue
         return sorted(rows, key=lambda row: _order(row["index"]))
     return []
 
 
 def _rows(dataset: Dataset, file: Path) -> list[Row]:
-    """The rows of the dataset's split.
+    """Return the rows of the data set's split.
 
     Raises:
-        UnreadableError: a column is missing, or an index is there twice.
+        UnreadableError: a column is missing, or an index is not unique.
     """
-    rows = evened(read_table(file))
+    rows = normalised(read_table(file))
     for column in ("index", "prediction", "answer"):
         if column not in rows[0]:
             raise UnreadableError(f"has no column {column!r}")
@@ -122,10 +131,10 @@ def _rows(dataset: Dataset, file: Path) -> list[Row]:
     return rows
 
 
-def _read(
-    bare: DatasetResult, file: Path, judge: str, answers: Sequence[Row], found: Found
+def _with_questions(
+    bare: DatasetResult, file: Path, judge: str, answers: Sequence[Row], results: FolderResults
 ) -> DatasetResult | None:
-    """The result with the questions of one table; None where it cannot be read."""
+    """Return the result with the questions of one table; None when it cannot be read."""
     dataset = bare.dataset
     try:
         rows = _rows(dataset, file)
@@ -136,25 +145,25 @@ def _read(
             raise UnreadableError("has questions that the answers beside it lack")
         verdicts = [_verdict(dataset, row) for row in rows]
     except UnreadableError as error:
-        found.skip(file, str(error))
+        results.skip(file, str(error))
         return None
     notes = bare.notes
     if judge == EXACT_MATCHING or any(verdict.rules_alone for verdict in verdicts):
         verdicts = [replace(verdict, judged=False) for verdict in verdicts]
     elif dataset.circular and any(verdict.guessed for verdict in verdicts):
-        # Of a question that came out right the log does not say that an option was drawn.
-        verdicts = [replace(each, guessed=each.guessed or each.judged) for each in verdicts]
+        # For a question that came out right, the log does not say that an option was guessed.
+        verdicts = [replace(v, guessed=v.guessed or v.judged) for v in verdicts]
         hidden = (
             "the judge failed, and the log hides lucky guesses; all that it decided is left out"
         )
         notes = (*notes, f"{dataset.name}: {hidden}")
-    questions = []
-    for row, verdict in zip(rows, verdicts, strict=True):
-        name = _group(row["index"], dataset)
-        questions.append(_question(dataset, name, row, verdict, groups[name]))
+    questions = tuple(
+        _question(dataset, row, verdict, groups[_group(row["index"], dataset)])
+        for row, verdict in zip(rows, verdicts, strict=True)
+    )
     return replace(
         bare,
-        questions=tuple(questions),
+        questions=questions,
         count=len(questions),
         judge=judge if any(verdict.judged for verdict in verdicts) else None,
         files=(*bare.files, file),
@@ -164,7 +173,7 @@ def _read(
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What the kit counted for a question, and who decided it: nobody when it is ``guessed``."""
+    """The kit's value for a question, and who decided it: nobody when it is ``guessed``."""
 
     value: float
     judged: bool = False
@@ -175,10 +184,10 @@ class _Verdict:
 
 
 def _verdict(dataset: Dataset, row: Row) -> _Verdict:
-    """What a row of a table says.
+    """Read the verdict of a table's row.
 
     Raises:
-        UnreadableError: a cell is not what it should be.
+        UnreadableError: a cell does not have the expected content.
     """
     if dataset.judging == "none":
         read = None if row.get("eval_pred") is None else text(row["eval_pred"])
@@ -192,51 +201,47 @@ def _verdict(dataset: Dataset, row: Row) -> _Verdict:
         if math.isnan(value):  # "nan" is a grade to the kit.
             return _Verdict(value, judged=True, guessed=True)
         return _Verdict(_share(value), judged=True, guessed=_NO_VERDICT in log)
+    if dataset.circular:
+        by_rules = log.startswith(("Failed in Prefetching", "Succeed During Pre-fetching"))
+    else:
+        # The kit logs the answer itself if its rules could read it, else the judge's reply.
+        # An empty answer is "nan" in its log, as in pandas.
+        answer = "nan" if row["prediction"] is None else str(row["prediction"])
+        by_rules = log.strip() == f"Match Log: {answer}.".strip()
     return _Verdict(
         _share(number(_cell(row, "hit"))),
-        judged=not _by_rules(dataset, row, log),
+        judged=not by_rules,
         guessed=_GUESSED in log,
         rules_alone=_RULES_ALONE in log,
     )
 
 
-def _by_rules(dataset: Dataset, row: Row, log: str) -> bool:
-    """Whether the kit's own rules decided a choice."""
-    if dataset.circular:
-        return log.startswith(("Failed in Prefetching", "Succeed During Pre-fetching"))
-    # The kit logs the answer itself where it could read it, and else the judge's reply.
-    return log.strip() == f"Match Log: {_as_pandas(row['prediction'])}.".strip()
-
-
-def _as_pandas(value: Any) -> str:
-    """An answer as the kit has it in its log."""
-    return "nan" if value is None else str(value)
-
-
 def _question(
-    dataset: Dataset, name: str, row: Row, verdict: _Verdict, rotations: Sequence[Row]
-) -> Question:
-    replies = [text(each["prediction"]) for each in rotations]
-    stem = Asked(dataset.name, name, name, "", None, (), question=text(row.get("question"))).stem
-    return Question(
+    dataset: Dataset, row: Row, verdict: _Verdict, rotations: Sequence[Row]
+) -> ImportedQuestion:
+    name = _group(row["index"], dataset)
+    replies = [text(rotation["prediction"]) for rotation in rotations]
+    asked = Question(dataset.name, name, name, "", None, (), question=text(row.get("question")))
+    return ImportedQuestion(
         question_id=name,
         score=None if verdict.guessed else verdict.value,
         counted=verdict.value,
-        response=_BETWEEN_ROTATIONS.join("" if _NO_ANSWER in r else r for r in replies),
-        gold=",".join(text(each["answer"]) for each in rotations),
+        response=BETWEEN_ROTATIONS.join("" if _NO_ANSWER in r else r for r in replies),
+        gold=",".join(text(rotation["answer"]) for rotation in rotations),
         judged=verdict.judged,
         extracted=verdict.extracted,
-        stem=stem or None,
+        stem=asked.stem or None,
     )
 
 
 def _group(index: Any, dataset: Dataset) -> str:
-    """The question that a row belongs to; a circular question has several rows."""
+    """Return the question that a row belongs to; a circular question has several rows."""
     name = text(index)
     return str(int(name) % _MILLION) if dataset.circular and name.isdecimal() else name
 
 
 def _order(index: Any) -> tuple[int, str]:
+    """Return a sort key: numbers first, by value."""
     name = text(index)
     return (int(name), "") if name.isdecimal() else (_MILLION**2, name)
 
@@ -254,9 +259,9 @@ def _share(value: float) -> float:
 
 
 def _best_match(cell: Any) -> float:
-    """The best of the matches with the accepted answers, a list or a list as text."""
+    """Return the best of the matches with the accepted answers, from a list or its text."""
     try:
         value = ast.literal_eval(cell) if isinstance(cell, str) else cell
-        return _share(max(float(each) for each in value))
+        return _share(max(float(match) for match in value))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise UnreadableError("has no list of matches where one should be") from error

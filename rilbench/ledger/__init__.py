@@ -1,7 +1,7 @@
-"""The ledger: every score with its story, in one SQLite file.
+"""The ledger: every score with its provenance, in one SQLite file.
 
-A score names its model, data, kit, metric and judge; its evaluation names the suite, the settings
-and the code that made it; every answer is kept.
+A score names its data, kit, metric and judge. Its evaluation names the model, the suite, the
+settings and the code commit, and keeps every response.
 """
 
 from rilbench.ledger.database import Ledger, default_db

@@ -11,27 +11,31 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rilbench.errors import UserError, UserNotice
 from rilbench.ledger.records import Evaluation, Run, Sample, Score
-from rilbench.ledger.schema import is_current, migrate, version
+from rilbench.ledger.schema import create, is_ready
 from rilbench.paths import may_write
 
-_PATIENCE = 60.0  # seconds that a writer waits for another
+_PATIENCE = 60.0
+"""Seconds that a writer waits for another."""
 _SECRETS = ("api_key", "key", "token", "password", "secret", "authorization")
+"""Endings of names whose values are never recorded."""
 _MODEL = (
-    *("fingerprint", "student", "method", "teacher", "run", "start_fingerprint"),
-    *("recipe_fingerprint", "family", "seed"),
+    "fingerprint",
+    "student",
+    "method",
+    "teacher",
+    "run",
+    "start_fingerprint",
+    "recipe_fingerprint",
+    "family",
+    "seed",
 )
+"""Fields of an evaluation that identify its row in ``models``."""
 _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "afs")
-"""File systems on which SQLite's locks and write-ahead log are not to be trusted."""
-
-_JSON = ("figures", "curves")
-"""Columns of a run that hold JSON."""
-_NOT_FIELDS = ("evaluation_id", "comparability")
-
-_Record = TypeVar("_Record", Score, Sample)
+"""File systems on which SQLite's locks and write-ahead log are not reliable."""
 
 
 def default_db(option: Path | None = None) -> Path:
@@ -40,63 +44,52 @@ def default_db(option: Path | None = None) -> Path:
 
 
 class Ledger:
-    """One SQLite file, made and brought up to date when it is opened.
+    """One SQLite file, created when it does not exist.
 
-    Write-ahead log, ``synchronous=FULL``, foreign keys; several processes may write, each waits
+    Write-ahead log, ``synchronous=FULL``, foreign keys. Several processes may write; each waits
     for the others. Use as a context manager, or call :meth:`close`.
 
     Raises:
-        UserError: (from the constructor and every method) the folder is missing, the file or
-            folder is read-only, the file is no SQLite database, another program's or a newer
-            rilbench's, or another writer holds it for a minute.
+        UserError: (from the constructor and every method) the folder does not exist, the file or
+            folder is read-only, the file is not an SQLite database, belongs to another program or
+            to another version of rilbench, or another writer holds it for a minute.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._errors(), self._opening():
+        with self._errors(), self._closed_on_error():
             _require_writable(path)
             _warn_of_network(path)
             self._open("rwc")
+            is_ready(self._connection)  # Before the file is touched: is it ours?
             self._enable_wal()
             with self._writing():
-                migrate(self._connection)
+                create(self._connection)
 
     @classmethod
     def open_read(cls, path: Path) -> Ledger:
-        """Open for reading. Where there is no file the ledger is empty, and none is made.
+        """Open for reading. A file that does not exist is an empty ledger, and is not created.
 
         Raises:
-            UserError: as for the constructor, but for what concerns writing.
+            UserError: as for the constructor, except for what concerns writing.
         """
         ledger = cls.__new__(cls)
         ledger.path = path
-        with ledger._errors(), ledger._opening():
+        with ledger._errors(), ledger._closed_on_error():
             if path.is_dir():
                 raise UserError("is a folder; give a file")
             if path.exists():
-                # A write-ahead log needs files beside it. In a folder where none can be made and
+                # A write-ahead log needs files in the same folder. If none can be made there and
                 # none is left over, nobody writes: the file may be read as it is.
                 alone = not may_write(path.parent) and not Path(f"{path}-wal").exists()
                 ledger._open("ro&immutable=1" if alone else "ro")
-                if is_current(ledger._connection):
-                    return ledger
-                if version(ledger._connection):
-                    ledger._read_older()
+                if is_ready(ledger._connection):
                     return ledger
                 ledger.close()
             ledger._open("memory")
             with ledger._writing():
-                migrate(ledger._connection)
+                create(ledger._connection)
         return ledger
-
-    def _read_older(self) -> None:
-        """Go on with a copy in memory that is brought up to date; the file stays as it is."""
-        older = self._connection
-        self._open("memory")
-        with contextlib.closing(older):
-            older.backup(self._connection)
-        with self._writing():
-            migrate(self._connection)
 
     def record(self, evaluation: Evaluation) -> int:
         """Write an evaluation with its scores and samples, all or nothing; return its id."""
@@ -111,18 +104,18 @@ class Ledger:
                 "settings": settings,
             }
             number = int(self._db["evaluations"].insert(row).last_pk)
-            own = {"evaluation_id": number}
-            scores = evaluation.scores
+            key = {"evaluation_id": number}
             self._db["scores"].insert_all(
-                {**own, **vars(each), "comparability": each.comparability} for each in scores
+                {**key, **vars(score), "comparability": score.comparability}
+                for score in evaluation.scores
             )
-            self._db["samples"].insert_all({**own, **vars(each)} for each in evaluation.samples)
+            self._db["samples"].insert_all({**key, **vars(sample)} for sample in evaluation.samples)
         return number
 
     def record_run(self, run: Run) -> None:
-        """Write a training run, or bring the row of its path up to date."""
+        """Write a training run, or update the row of its path."""
         row = dataclasses.asdict(run)
-        for name in _JSON:
+        for name in ("metrics", "curves"):
             row[name] = json.dumps(_without_secrets(row[name]), allow_nan=False)
         with self._errors(), self._writing():
             self._db["runs"].upsert(row, pk="path")
@@ -138,36 +131,46 @@ class Ledger:
             "FROM evaluations e JOIN models m ON m.id = e.model_id "
             "WHERE :suite IS NULL OR e.suite = :suite ORDER BY e.id DESC"
         )
-        found = []
+        evaluations = []
         with self._errors(), self._reading():
+            scores: dict[int, list[Score]] = {}
+            for row in self._records("SELECT * FROM scores ORDER BY rowid"):
+                del row["comparability"]  # Computed from the other fields.
+                scores.setdefault(row.pop("evaluation_id"), []).append(Score(**row))
             for row in self._records(query, {"suite": suite}):
                 del row["model_id"]
                 row["dirty"] = bool(row["dirty"])
                 row["settings"] = json.loads(row["settings"])
-                row["scores"] = tuple(self._rows("scores", Score, row["id"]))
-                found.append(Evaluation(**row))
-        return found
+                evaluations.append(Evaluation(**row, scores=tuple(scores.get(row["id"], ()))))
+        return evaluations
 
     def samples(self, evaluation_id: int) -> list[Sample]:
-        """Return an evaluation's answers in the order in which they were recorded.
+        """Return an evaluation's samples in the order in which they were recorded.
 
         Raises:
             UserError: there is no such evaluation.
         """
+        key = {"id": evaluation_id}
         with self._errors(), self._reading():
-            wanted = {"id": evaluation_id}
-            if not self._records("SELECT id FROM evaluations WHERE id = :id", wanted):
+            if not self._records("SELECT id FROM evaluations WHERE id = :id", key):
                 raise UserError(f"has no evaluation {evaluation_id}; give another number")
-            return self._rows("samples", Sample, evaluation_id)
+            rows = self._records(
+                "SELECT * FROM samples WHERE evaluation_id = :id ORDER BY rowid", key
+            )
+        for row in rows:
+            del row["evaluation_id"]
+        return [Sample(**row) for row in rows]
 
     def runs(self) -> list[Run]:
         """Return the training runs, oldest first."""
         with self._errors():
             rows = self._records("SELECT * FROM runs ORDER BY created, path")
-        return [Run(**row | {name: json.loads(row[name]) for name in _JSON}) for row in rows]
+        for row in rows:
+            row |= {name: json.loads(row[name]) for name in ("metrics", "curves")}
+        return [Run(**row) for row in rows]
 
     def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
-        """Return a query's rows as tuples; see `rilbench.ledger.queries` for what is asked."""
+        """Return a query's rows as tuples; `rilbench.ledger.queries` has the package's queries."""
         with self._errors(), self._reading():
             return self._connection.execute(query, parameters or {}).fetchall()
 
@@ -182,7 +185,7 @@ class Ledger:
         self.close()
 
     def _model(self, evaluation: Evaluation) -> int:
-        """Return the id of the evaluated model's row, made when it is new."""
+        """Return the id of the evaluated model's row, which is inserted for a new model."""
         labels = {name: getattr(evaluation, name) for name in _MODEL}
         where = " AND ".join(f"{name} IS :{name}" for name in _MODEL)
         for row in self._records(f"SELECT id FROM models WHERE {where}", labels):
@@ -191,25 +194,18 @@ class Ledger:
             return number
         return int(self._db["models"].insert({**labels, "path": evaluation.path}).last_pk)
 
-    def _rows(self, table: str, kind: type[_Record], evaluation_id: int) -> list[_Record]:
-        query = f"SELECT * FROM {table} WHERE evaluation_id = :id ORDER BY rowid"
-        rows = self._records(query, {"id": evaluation_id})
-        return [
-            kind(**{name: value for name, value in row.items() if name not in _NOT_FIELDS})
-            for row in rows
-        ]
-
     def _records(
         self, query: str, parameters: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
+        """Return a query's rows by the names of their columns."""
         cursor = self._connection.execute(query, parameters or {})
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
     @property
     def _db(self) -> Any:
-        """The same connection for writing rows as they are."""
-        # Not above: sqlite-utils imports pandas where it finds it; a reader need not wait for it.
+        """The same connection in sqlite-utils, for writing rows."""
+        # Not at the top: sqlite-utils imports an installed pandas, which a reader need not await.
         from sqlite_utils import Database
 
         return Database(self._connection, execute_plugins=False)
@@ -221,38 +217,32 @@ class Ledger:
         self._connection.execute("PRAGMA synchronous = FULL")
 
     def _enable_wal(self) -> None:
-        """Turn the write-ahead log on; SQLite does not wait by itself when two do so at once."""
+        """Turn the write-ahead log on; SQLite itself does not wait when two do so at once."""
         deadline = time.monotonic() + _PATIENCE
-        version(self._connection)  # Before the file is touched: is it ours?
-        while not self._wal_is_on(must=time.monotonic() > deadline):
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if time.monotonic() > deadline or "locked" not in str(error):
+                    raise
             time.sleep(0.05)
-
-    def _wal_is_on(self, must: bool) -> bool:
-        """Try to turn the write-ahead log on; False if another connection is in the way."""
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if must or "locked" not in str(error):
-                raise
-            return False
-        return True
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Hold a write transaction, taken at once so that it can wait for its turn."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        with self._ending():
+        """Hold a write transaction, begun at once so that it can wait for other writers."""
+        with self._transaction("BEGIN IMMEDIATE"):
             yield
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         """Hold a read transaction: several queries see one state."""
-        self._connection.execute("BEGIN")
-        with self._ending():
+        with self._transaction("BEGIN"):
             yield
 
     @contextlib.contextmanager
-    def _ending(self) -> Iterator[None]:
+    def _transaction(self, begin: str) -> Iterator[None]:
+        self._connection.execute(begin)
         try:
             yield
             self._connection.commit()
@@ -261,8 +251,8 @@ class Ledger:
             raise
 
     @contextlib.contextmanager
-    def _opening(self) -> Iterator[None]:
-        """Close what was opened if opening fails half-way."""
+    def _closed_on_error(self) -> Iterator[None]:
+        """Close the connection if opening fails half-way."""
         try:
             yield
         except BaseException:
@@ -272,13 +262,13 @@ class Ledger:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Say in one line, with the path, what SQLite or a check has found wrong."""
+        """Turn errors into a UserError of one line that begins with the path."""
         try:
             yield
         except UserError as error:
             raise UserError(f"{self.path} {error}") from error
         except sqlite3.IntegrityError:
-            raise  # A mistake of ours, such as one benchmark twice.
+            raise  # A bug of ours, such as one benchmark twice.
         except sqlite3.DatabaseError as error:
             raise UserError(f"{self.path} {_explain(str(error))}") from error
         except OSError as error:
@@ -287,16 +277,13 @@ class Ledger:
 
 
 def _explain(message: str) -> str:
-    """Put SQLite's message into words that name the remedy."""
+    """Return an SQLite message in plain words, with the remedy."""
     if "readonly" in message:
         return "is read-only; make it writable or give another --db"
-    # Bytes that are no text: the message goes on with them, so it is not repeated.
     if "malformed" in message or "Could not decode" in message:
+        # What could not be decoded is not repeated: the message would print the bytes.
         why = "database disk image is malformed" if "malformed" in message else "garbled text"
-        return (
-            f"is damaged ({why}); keep a copy, and save what can be read with: "
-            "python -m rilbench.ledger.recovery OLD NEW"
-        )
+        return f"is damaged ({why}); restore a backup or give another --db"
     if "not a database" in message:
         return f"is not an SQLite database ({message}); give another --db"
     if "locked" in message:
@@ -309,7 +296,7 @@ def _explain(message: str) -> str:
 
 
 def _require_writable(path: Path) -> None:
-    """Raise a UserError (to follow the path) if the ledger cannot be written there."""
+    """Raise a UserError (without the path) if the ledger cannot be written there."""
     if not path.parent.is_dir():
         raise UserError("is in a folder that does not exist; make the folder or give another --db")
     if path.is_dir():
@@ -321,7 +308,7 @@ def _require_writable(path: Path) -> None:
 
 
 def _warn_of_network(path: Path) -> None:
-    """Warn where several machines may have the file, since SQLite's locks do not reach so far."""
+    """Warn if several machines may share the file: SQLite's locks hold on one machine only."""
     kind = file_system(path)
     if kind.startswith(_NETWORK):
         warnings.warn(
@@ -336,20 +323,20 @@ def file_system(path: Path) -> str:
     """Return the type of the file system that holds a path, such as "ext4"; "" if unknown."""
     import psutil
 
-    there = path.absolute().resolve()
+    target = path.absolute().resolve()
     mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
-    holding = [each for each in map(str, (there, *there.parents)) if each in mounts]
-    return mounts[holding[0]] if holding else ""
+    folders = map(str, (target, *target.parents))
+    return next((mounts[folder] for folder in folders if folder in mounts), "")
 
 
 def _without_secrets(value: Any) -> Any:
     """Return JSON values without the entries whose names say that they are secret."""
     if isinstance(value, Mapping):
         return {
-            name: _without_secrets(each)
-            for name, each in value.items()
+            name: _without_secrets(entry)
+            for name, entry in value.items()
             if not str(name).lower().endswith(_SECRETS)
         }
     if isinstance(value, (list, tuple)):
-        return [_without_secrets(each) for each in value]
+        return [_without_secrets(entry) for entry in value]
     return value

@@ -1,4 +1,4 @@
-"""What the table and the comparison ask of the ledger, answered from its indexes."""
+"""The queries behind the table and the comparison, answered from the ledger's indexes."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ class PaperScore:
 
 
 def tallies(ledger: Ledger, evaluations: Iterable[int]) -> dict[tuple[int, str], Tally]:
-    """Count the outcomes of each evaluation and benchmark, those without a verdict left out.
+    """Count the outcomes of each evaluation and benchmark; those without a verdict do not count.
 
     Raises:
         UserError: see `Ledger`.
     """
-    found: dict[tuple[int, str], Tally] = {}
-    # Strings of digits only: numbers of ours, and more than SQLite takes as parameters.
-    wanted = ", ".join(str(int(number)) for number in evaluations)
+    counts: dict[tuple[int, str], Tally] = {}
+    # Put into the text, since there may be more numbers than SQLite takes as parameters.
+    numbers = ", ".join(str(int(number)) for number in evaluations)
     query = (
         "SELECT evaluation_id, benchmark, stratum, score, count(*) FROM samples "
-        f"WHERE evaluation_id IN ({wanted}) AND score IS NOT NULL GROUP BY 1, 2, 3, 4"
+        f"WHERE evaluation_id IN ({numbers}) AND score IS NOT NULL GROUP BY 1, 2, 3, 4"
     )
     for evaluation, benchmark, stratum, score, count in ledger.rows(query):
-        found.setdefault((evaluation, benchmark), {}).setdefault(stratum, {})[score] = count
-    return found
+        counts.setdefault((evaluation, benchmark), {}).setdefault(stratum, {})[score] = count
+    return counts
 
 
 def pairs(ledger: Ledger, first: int, second: int) -> list[Pair]:
-    """Return the questions that both evaluations asked, by benchmark and name.
+    """Return the questions that both evaluations asked, by benchmark and id.
 
     Raises:
         UserError: see `Ledger`.
@@ -70,50 +70,55 @@ def pairs(ledger: Ledger, first: int, second: int) -> list[Pair]:
 def compared(
     ledger: Ledger, first: int, second: int
 ) -> tuple[list[Pair], tuple[list[Sample], list[Sample]]]:
-    """Return the questions that both evaluations asked, and what differs between the two.
+    """Return the questions that both evaluations asked, and the samples that differ.
 
     Returns:
-        The pairs; and each side's samples whose outcome differs, or that the other side has not.
-        Of the answers that agree nothing but the outcome is read.
+        The pairs; and each side's samples whose outcome differs or that the other side lacks.
+        Samples that agree are not read: their outcomes are in an index, their texts are not.
 
     Raises:
         UserError: see `Ledger`.
     """
-    rows = _joined(ledger, first, second)
-    both = [Pair(*row[:5]) for row in rows if row[6] is not None]
-    apart = [row[5:] for row in rows if row[3] != row[4] or row[6] is None]
-    alone = (
+    joined = _joined(ledger, first, second)
+    only_second = ledger.rows(
         "SELECT b.rowid FROM samples b WHERE b.evaluation_id = :second AND NOT EXISTS ("
         "SELECT 1 FROM samples a WHERE a.evaluation_id = :first "
-        "AND a.benchmark = b.benchmark AND a.question_id = b.question_id)"
+        "AND a.benchmark = b.benchmark AND a.question_id = b.question_id)",
+        {"first": first, "second": second},
     )
-    others = [number for (number,) in ledger.rows(alone, {"first": first, "second": second})]
-    left = [number for number, _ in apart]
-    right = [number for _, number in apart if number is not None] + others
-    return both, (_numbered(ledger, left), _numbered(ledger, right))
+    differing = [row[5:] for row in joined if row[3] != row[4] or row[6] is None]
+    left = [rowid for rowid, _ in differing]
+    right = [rowid for _, rowid in differing if rowid is not None]
+    right += [rowid for (rowid,) in only_second]
+    both = [Pair(*row[:5]) for row in joined if row[6] is not None]
+    return both, (_samples(ledger, left), _samples(ledger, right))
 
 
 def _joined(ledger: Ledger, first: int, second: int) -> list[Any]:
-    """Both outcomes of the first's questions with both rows' numbers, None where one is missing."""
-    query = (
+    """Return the fields of `Pair` with both row ids; the second's are None where it is missing."""
+    return ledger.rows(
         "SELECT a.benchmark, a.question_id, a.stratum, a.score, b.score, a.rowid, b.rowid "
         "FROM samples a LEFT JOIN samples b ON b.evaluation_id = :second "
         "AND b.benchmark = a.benchmark AND b.question_id = a.question_id "
-        "WHERE a.evaluation_id = :first ORDER BY a.benchmark, a.question_id"
+        "WHERE a.evaluation_id = :first ORDER BY a.benchmark, a.question_id",
+        {"first": first, "second": second},
     )
-    return ledger.rows(query, {"first": first, "second": second})
 
 
-def _numbered(ledger: Ledger, numbers: list[int]) -> list[Sample]:
-    """The samples with these row numbers, as they were recorded."""
+def _samples(ledger: Ledger, rowids: list[int]) -> list[Sample]:
+    """Return the samples with these row ids, in the order in which they were recorded."""
     fields = tuple(Sample.__dataclass_fields__)
-    wanted = ", ".join(map(str, numbers))
-    query = f"SELECT {', '.join(fields)} FROM samples WHERE rowid IN ({wanted}) ORDER BY rowid"
+    numbers = ", ".join(map(str, rowids))
+    query = f"SELECT {', '.join(fields)} FROM samples WHERE rowid IN ({numbers}) ORDER BY rowid"
     return [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query)]
 
 
 def paper_scores(ledger: Ledger, file: str) -> list[PaperScore]:
-    """Return the numbers of one of the paper's files, in its order."""
+    """Return the numbers of one of the paper's files, in its order.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
     names = ", ".join(PaperScore.__dataclass_fields__)
     query = f"SELECT {names} FROM paper_scores WHERE file = :file ORDER BY line, rowid"
     return [PaperScore(*row) for row in ledger.rows(query, {"file": file})]

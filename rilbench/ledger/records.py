@@ -1,4 +1,4 @@
-"""What the ledger keeps, as plain values that check themselves."""
+"""The ledger's records: plain values that check themselves."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
-    """One benchmark's score and the story behind it.
+    """One benchmark's score with its provenance; `rilbench.ledger.builder` makes it.
 
     Attributes:
-        benchmark: the paper's column, such as "MMStar".
-        value: 0 to 100, or None when there is none.
-        kit: the evaluation kit, such as "vlmevalkit".
+        benchmark: its column in the tables, such as "MMStar".
+        value: 0 to 100, None without a score.
+        kit: the evaluation toolkit's package, such as "ms-vlmeval".
         kit_version: its version.
         dataset: the kit's name for the data.
-        metric: which of the kit's numbers this is.
+        metric: the kit's name for the number.
         judge: the judge's name, None when no judge took part.
         questions: how many the benchmark has.
-        answered: how many the model answered.
-        missing: how many have no verdict.
-        data_sha256: hash of the benchmark's file.
-        truncated: how many answers were cut off at the longest length.
-        data_state: "published", "look-alike", "unverified", or "unknown" in an older ledger.
-        sampled: of each data set only so many questions were asked; None for all.
-        asked: hash of the prompts, the pictures' limits and how the answers were drawn; empty in
-            an older ledger.
+        answered: how many of them have a response.
+        missing: how many of them have no verdict.
+        data_sha256: hash of the benchmark's data.
+        truncated: how many responses were cut at the length limit.
+        data_state: whether the data are the published ones: "published", "look-alike",
+            "unverified" or "unknown".
+        sampled: the limit on questions per data set, None when all were asked.
+        asked: hash of the prompts, the image limits and the generation settings; empty when they
+            are not known.
 
     Raises:
         ValueError: the value or a count is out of range.
@@ -52,11 +53,6 @@ class Score:
     sampled: int | None = None
     asked: str = ""
 
-    @property
-    def partial(self) -> bool:
-        """It does not stand for the whole benchmark."""
-        return self.sampled is not None or self.missing > 0
-
     def __post_init__(self) -> None:
         if self.value is not None and not 0.0 <= self.value <= 100.0:
             raise ValueError(f"{self.benchmark} scored {self.value}; scores go from 0 to 100")
@@ -67,12 +63,12 @@ class Score:
             )
 
     @property
-    def comparability(self) -> str:
-        """Equal for scores whose difference means something; see `story`."""
-        return comparability(self.story)
+    def partial(self) -> bool:
+        """Whether the score covers only a part of the benchmark."""
+        return self.sampled is not None or self.missing > 0
 
     @property
-    def story(self) -> tuple[str | None, ...]:
+    def provenance(self) -> tuple[str | None, ...]:
         """What two scores must share before their difference means anything."""
         return (
             self.kit,
@@ -84,27 +80,32 @@ class Score:
             self.asked,
         )
 
+    @property
+    def comparability(self) -> str:
+        """Twelve hex digits over the provenance: equal for scores that may be compared."""
+        return hashlib.sha256(json.dumps(self.provenance).encode()).hexdigest()[:12]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question's answer.
+    """One question with the model's response.
 
     Attributes:
-        benchmark: the paper's column.
+        benchmark: as in its `Score`.
         question_id: the benchmark's own index of the question.
-        prompt_hash: hash of what the model was sent.
-        response: what it replied.
-        score: 0 to 1, or None when there is no verdict.
+        prompt_hash: hash of the prompt.
+        response: the model's reply; the replies to all rotations of a circular question.
+        score: 0 to 1, None without a verdict.
         gold: the ground truth.
-        judge: who decided, None for a rule of the kit.
+        judge: the judge that decided, None when the kit's own rules did.
         tokens: length of the response.
-        seconds: how long it took.
-        finish_reason: "stop", "length" or what else the server said; "error: …" without an answer.
-        extracted: the answer that the kit read from the response, None where it does not say.
-        stem: what the question asks, without options and instructions, by which two kits'
-            questions are matched; None in older rows.
-        stratum: the data set and group that the question counts in, where the score is the mean of
-            several groups' means; empty where it is the plain mean of its questions.
+        seconds: time until the response was complete.
+        finish_reason: "stop", "length" or another word of the server's; "error: …" without a
+            response; `rilbench.ledger.builder.NOT_KEPT` when responses were not recorded.
+        extracted: the answer that the kit read from the response, None when it does not say.
+        stem: the question without options and instructions, which matches questions across kits.
+        stratum: the data set and group that the question counts in when the score is the mean of
+            several groups' means; empty when it is the plain mean over questions.
 
     Raises:
         ValueError: the score is out of range.
@@ -143,17 +144,18 @@ class Evaluation:
         method: label, such as "base" or "ril".
         teacher: label, such as "none" or "both".
         run: name of the training run, None for a model that was not trained here.
-        start_fingerprint: fingerprint of the model that training began from.
-        recipe_fingerprint: of the recipe that it was trained by.
-        family: of that recipe without its seed, so that seeds of one recipe share it.
-        seed: the recipe's.
-        suite: "paper" or "nano".
-        created: when, ISO 8601 in UTC (see :func:`utc_now`).
+        start_fingerprint: fingerprint of the model that training started from.
+        recipe_fingerprint: fingerprint of the training recipe.
+        family: fingerprint of the recipe without its seed, equal for all seeds of a recipe.
+        seed: the recipe's seed.
+        suite: such as "paper" or "nano".
+        created: ISO 8601 in UTC (see :func:`utc_now`).
         commit: the code's commit, None outside a repository.
         dirty: whether the code differed from that commit.
-        settings: how it was done, as JSON values. Secrets are dropped when it is recorded.
+        settings: generation, prompts, data and judge as JSON values. Secrets are dropped when the
+            evaluation is recorded.
         scores: one per benchmark.
-        samples: the answers. Empty when read back: see ``Ledger.samples``.
+        samples: one per question; empty when read back (see ``Ledger.samples``).
         id: the ledger's number, None before it is recorded.
 
     Raises:
@@ -206,9 +208,9 @@ class Run:
     Attributes:
         status: "running", "stopped" or "finished".
         family: fingerprint of the recipe without its seed.
-        figures: what the run cost and came to, as JSON values: see
+        metrics: cost and speed of the run as JSON values; see
             `rilbench.train.pipeline.ledger_summary`.
-        curves: one value for each step, by name.
+        curves: one value per step, by name.
     """
 
     name: str
@@ -223,13 +225,8 @@ class Run:
     finished: str | None = None
     family: str | None = None
     seed: int | None = None
-    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     curves: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
-
-
-def comparability(story: Iterable[str | None]) -> str:
-    """Twelve hex digits over a score's story, in `Score.story`'s order."""
-    return hashlib.sha256(json.dumps(list(story)).encode()).hexdigest()[:12]
 
 
 def utc_now() -> str:
@@ -238,16 +235,13 @@ def utc_now() -> str:
 
 
 def latest(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Keep one evaluation of each model and label, by suite and kit; the newest come first.
+    """Keep the newest evaluation of each model and label, by suite and kit; newest first.
 
-    Of several it is the newest of those with the most whole benchmarks: a quick look at a few
+    An evaluation with more whole benchmarks goes before a newer one: a quick look at a few
     questions hides no full evaluation.
     """
-    ordered = sorted(
-        evaluations, key=lambda each: (each.whole, each.moment, each.id or 0), reverse=True
-    )
-    newest: dict[tuple[str, ...], Evaluation] = {}
-    for each in ordered:
-        model = (each.fingerprint, each.student, each.method, each.teacher)
-        newest.setdefault((*model, each.suite, each.kit), each)
-    return sorted(newest.values(), key=lambda each: (each.moment, each.id or 0), reverse=True)
+    ranked = sorted(evaluations, key=lambda e: (e.whole, e.moment, e.id or 0), reverse=True)
+    kept: dict[tuple[str, ...], Evaluation] = {}
+    for e in ranked:
+        kept.setdefault((e.fingerprint, e.student, e.method, e.teacher, e.suite, e.kit), e)
+    return sorted(kept.values(), key=lambda e: (e.moment, e.id or 0), reverse=True)

@@ -1,21 +1,18 @@
-"""The ledger's tables, and how an older file becomes a newer one."""
+"""The ledger's tables, and the check that a file has them."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 
 from rilbench.errors import UserError
-from rilbench.ledger.paper import fill_paper_scores
-from rilbench.ledger.records import comparability
-
-Step = str | Callable[[sqlite3.Connection], object]
-"""A statement, or what no statement can do."""
+from rilbench.ledger.paper import insert_paper_scores
 
 APPLICATION_ID = 0x52494C42
-"""Marks a SQLite file as a ledger ("RILB")."""
+"""Marks an SQLite file as a ledger ("RILB")."""
+VERSION = 6
+"""The schema's version, raised when a table changes; a file of another version is refused."""
 
-_FIRST = (
+_STATEMENTS = (
     """
     CREATE TABLE runs (
         path TEXT PRIMARY KEY,
@@ -27,10 +24,14 @@ _FIRST = (
         teacher TEXT NOT NULL,
         status TEXT NOT NULL,
         created TEXT NOT NULL,
-        finished TEXT
+        finished TEXT,
+        family TEXT,
+        seed INTEGER,
+        metrics TEXT NOT NULL,
+        curves TEXT NOT NULL
     )
     """,
-    # A model is a content under labels: the same weights may stand under two names.
+    # One row per content and labels: the same weights may have two names.
     """
     CREATE TABLE models (
         id INTEGER PRIMARY KEY,
@@ -40,7 +41,10 @@ _FIRST = (
         method TEXT NOT NULL,
         teacher TEXT NOT NULL,
         run TEXT,
-        start_fingerprint TEXT
+        start_fingerprint TEXT,
+        recipe_fingerprint TEXT,
+        family TEXT,
+        seed INTEGER
     )
     """,
     """
@@ -68,6 +72,11 @@ _FIRST = (
         answered INTEGER NOT NULL,
         missing INTEGER NOT NULL,
         data_sha256 TEXT NOT NULL,
+        truncated INTEGER NOT NULL,
+        data_state TEXT NOT NULL,
+        sampled INTEGER,
+        asked TEXT NOT NULL,
+        comparability TEXT NOT NULL,
         PRIMARY KEY (evaluation_id, benchmark)
     )
     """,
@@ -84,49 +93,12 @@ _FIRST = (
         tokens INTEGER,
         seconds REAL,
         finish_reason TEXT,
+        extracted TEXT,
+        stem TEXT,
+        stratum TEXT NOT NULL,
         PRIMARY KEY (evaluation_id, benchmark, question_id)
     )
     """,
-    "CREATE INDEX models_by_fingerprint ON models (fingerprint)",
-    "CREATE INDEX evaluations_by_model ON evaluations (model_id, suite)",
-)
-
-_SECOND = (
-    "ALTER TABLE scores ADD COLUMN truncated INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE scores ADD COLUMN data_state TEXT NOT NULL DEFAULT 'unknown'",
-    "ALTER TABLE scores ADD COLUMN sampled INTEGER",
-    "ALTER TABLE samples ADD COLUMN extracted TEXT",
-)
-
-_THIRD = ("ALTER TABLE samples ADD COLUMN stem TEXT",)
-
-_FOURTH = ("ALTER TABLE scores ADD COLUMN asked TEXT NOT NULL DEFAULT ''",)
-
-
-def note_comparability(connection: sqlite3.Connection) -> None:
-    """Write each score's key, which SQL cannot compute."""
-    story = "kit, kit_version, dataset, metric, judge, data_sha256, asked"
-    rows = connection.execute(f"SELECT rowid, {story} FROM scores").fetchall()
-    connection.executemany(
-        "UPDATE scores SET comparability = ? WHERE rowid = ?",
-        ((comparability(values), number) for number, *values in rows),
-    )
-
-
-_FIFTH: tuple[Step, ...] = (
-    # The recipe that a model was trained by; seeds of one recipe share its family.
-    "ALTER TABLE models ADD COLUMN recipe_fingerprint TEXT",
-    "ALTER TABLE models ADD COLUMN family TEXT",
-    "ALTER TABLE models ADD COLUMN seed INTEGER",
-    "ALTER TABLE runs ADD COLUMN family TEXT",
-    "ALTER TABLE runs ADD COLUMN seed INTEGER",
-    "ALTER TABLE runs ADD COLUMN figures TEXT NOT NULL DEFAULT '{}'",
-    "ALTER TABLE runs ADD COLUMN curves TEXT NOT NULL DEFAULT '{}'",
-    "ALTER TABLE samples ADD COLUMN stratum TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE scores ADD COLUMN comparability TEXT NOT NULL DEFAULT ''",
-    note_comparability,
-    # Counts of outcomes are read from this index alone: intervals need no answer's text.
-    "CREATE INDEX samples_by_outcome ON samples (evaluation_id, benchmark, stratum, score)",
     """
     CREATE TABLE paper_scores (
         file TEXT NOT NULL,
@@ -142,7 +114,10 @@ _FIFTH: tuple[Step, ...] = (
         PRIMARY KEY (file, line, benchmark)
     )
     """,
-    fill_paper_scores,
+    "CREATE INDEX models_by_fingerprint ON models (fingerprint)",
+    "CREATE INDEX evaluations_by_model ON evaluations (model_id, suite)",
+    # Counts of outcomes are read from this index alone: intervals need no response's text.
+    "CREATE INDEX samples_by_outcome ON samples (evaluation_id, benchmark, stratum, score)",
     """
     CREATE VIEW verdicts AS
     SELECT evaluation_id, benchmark, question_id, judge, score AS verdict
@@ -157,46 +132,36 @@ _FIFTH: tuple[Step, ...] = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[Step, ...], ...] = (_FIRST, _SECOND, _THIRD, _FOURTH, _FIFTH)
-"""Steps that lead from version n to n + 1. Append only: files in the field have run these."""
 
-
-def version(connection: sqlite3.Connection) -> int:
-    """Return the file's schema version; 0 is an empty file.
+def is_ready(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file has the ledger's tables; False for an empty file.
 
     Raises:
-        UserError: the file is a newer rilbench's or another program's.
+        UserError: the file is another program's, or a ledger of another version.
     """
-    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if owner != APPLICATION_ID and (found or owner or tables):
+    if application != APPLICATION_ID and (version or application or tables):
         raise UserError("is another program's database; give another --db")
-    if found > len(MIGRATIONS):
+    if version not in (0, VERSION):
         raise UserError(
-            f"was written by a newer rilbench (schema {found}, this one knows {len(MIGRATIONS)}); "
-            "update rilbench or give another --db"
+            f"is a ledger of schema {version}, but this rilbench reads schema {VERSION}; use the "
+            "rilbench that wrote it, or give another --db and record the results again"
         )
-    return found
+    return version == VERSION
 
 
-def is_current(connection: sqlite3.Connection) -> bool:
-    """Tell whether the file has this version's schema; raises as `version` does."""
-    return version(connection) == len(MIGRATIONS)
+def create(connection: sqlite3.Connection) -> None:
+    """Create the tables and the paper's scores in an empty file; do nothing in a ledger.
 
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to the newest schema, inside the caller's transaction.
-
-    The version is recorded in the same transaction, so a kill leaves the old schema or the new.
+    The version is written in the caller's transaction, so a kill leaves no half of a schema.
     """
     assert connection.in_transaction
-    found = version(connection)
-    for steps in MIGRATIONS[found:]:
-        for step in steps:
-            if isinstance(step, str):
-                connection.execute(step)
-            else:
-                step(connection)
+    if is_ready(connection):
+        return
+    for statement in _STATEMENTS:
+        connection.execute(statement)
+    insert_paper_scores(connection)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")

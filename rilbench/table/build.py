@@ -1,32 +1,33 @@
-"""The table from a ledger: which rows, over which columns, with which notes."""
+"""Build the table from a ledger: its rows, columns and notes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
 from rilbench.ledger.queries import tallies
 from rilbench.table.footnotes import notes
 from rilbench.table.measured_rows import Settings, SuiteColumns, measured_rows
 from rilbench.table.paper_rows import PaperCells, ablation_rows, main_rows, other_rows, same_name
-from rilbench.table.types import Table, TableRow
+from rilbench.table.types import Table, TableRow, in_order
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the table is to have.
+    """The content of the table. Names may be written in any case.
 
     Attributes:
         paper: the paper's rows only.
         every: Tables 3 and 4, too.
-        ablations: Table 5 instead of the main one.
-        students: only these; none for all. So also ``methods`` and ``teachers``.
-        over: columns of the average; none for the suite's own.
-        force: average also what was made in different ways.
-        each_seed: a row for each run instead of one for the seeds of a recipe.
+        ablations: Table 5 instead of the main table.
+        students: only these; all if empty. So also ``methods`` and ``teachers``.
+        benchmarks: the columns; if empty, the paper's 14 and every other measured benchmark.
+        over: benchmarks of the average; if empty, the paper's in the row's suite.
+        force: average scores of different provenance, too.
+        each_seed: one row per run instead of one for all seeds of a recipe.
     """
 
     paper: bool = False
@@ -35,63 +36,75 @@ class Choice:
     students: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
     force: bool = False
     each_seed: bool = False
 
 
 def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> Table:
-    """Return the paper's rows and, under them, what was measured.
+    """Return the paper's rows and, below them, what was measured.
 
     Raises:
-        UserError: a label that no row has, or see `Ledger`.
+        UserError: a label that no row has, an unknown benchmark, or see `Ledger`.
     """
-    over = choice.over or COLUMNS
-    main, other = main_rows(ledger, over), other_rows(ledger, over)
-    printed = ablation_rows(ledger, over) if choice.ablations else main
-    rows = [*printed, *(other if choice.every else ())]
-    if not choice.paper and not choice.ablations:
-        evaluations = ledger.evaluations()
+    measured = not choice.paper and not choice.ablations
+    evaluations = ledger.evaluations() if measured else []
+    known = in_order([*PAPER_14, *(s.benchmark for e in evaluations for s in e.scores)])
+    over = choose_benchmarks(choice.over, known)
+    main, other = main_rows(ledger, over or PAPER_14), other_rows(ledger, over or PAPER_14)
+    rows = ablation_rows(ledger, over or PAPER_14) if choice.ablations else list(main)
+    if choice.every:
+        rows += other
+    if measured:
         settings = Settings(
             suite_columns=suite_columns,
-            tallies=tallies(ledger, [each.id or 0 for each in evaluations]),
+            tallies=tallies(ledger, [evaluation.id or 0 for evaluation in evaluations]),
             paper=PaperCells([*main, *other]),
-            over=choice.over,
+            over=over,
             force=choice.force,
             each_seed=choice.each_seed,
         )
         rows += measured_rows(evaluations, settings)
-    rows = _chosen(rows, choice)
-    return Table(tuple(rows), tuple(notes(rows)), choice.over)
-
-
-def _chosen(rows: Sequence[TableRow], choice: Choice) -> list[TableRow]:
-    kept = list(rows)
-    labels: tuple[tuple[str, tuple[str, ...], Callable[[TableRow], str]], ...] = (
-        ("student", choice.students, lambda row: row.student),
-        ("method", choice.methods, lambda row: row.method),
-        ("teacher", choice.teachers, lambda row: row.teacher),
+    rows = _with_labels(rows, choice)
+    columns = choose_benchmarks(choice.benchmarks, known) or in_order(
+        [*PAPER_14, *(benchmark for row in rows for benchmark in row.scores)]
     )
-    for name, wanted, label in labels:
-        known = {same_name(label(row)): label(row) for row in rows}
-        for each in wanted:
-            if same_name(each) not in known:
-                some = ", ".join(sorted(known.values()))
-                raise UserError(f"no row has the {name} {each!r}; there is {some}")
-        names = {same_name(each) for each in wanted}
-        kept = [row for row in kept if not names or same_name(label(row)) in names]
+    return Table(tuple(rows), tuple(notes(rows, columns)), over, columns)
+
+
+def _with_labels(rows: list[TableRow], choice: Choice) -> list[TableRow]:
+    """Return the rows with the chosen students, methods and teachers."""
+    kept = rows
+    for label, wanted in (
+        ("student", choice.students),
+        ("method", choice.methods),
+        ("teacher", choice.teachers),
+    ):
+        known = {same_name(getattr(row, label)): getattr(row, label) for row in rows}
+        for name in wanted:
+            if same_name(name) not in known:
+                choices = ", ".join(sorted(known.values()))
+                raise UserError(f"no row has the {label} {name!r}; choose from: {choices}")
+        names = set(map(same_name, wanted))
+        kept = [row for row in kept if not names or same_name(getattr(row, label)) in names]
     return kept
 
 
-def read_columns(text: str) -> tuple[str, ...]:
-    """Read ``--average-over``: columns of the table, in its order; case does not matter.
+def choose_benchmarks(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return the known benchmarks with these names, in their own order; case does not matter.
 
     Raises:
-        UserError: there is no such column.
+        UserError: a benchmark is not known.
     """
-    known = {column.lower(): column for column in COLUMNS}
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    lower = {benchmark.lower() for benchmark in known}
     for name in names:
-        if name not in known:
-            raise UserError(f"there is no column {name!r}; there is {', '.join(COLUMNS)}")
-    return tuple(column for column in COLUMNS if column.lower() in names)
+        if name.lower() not in lower:
+            raise UserError(f"no benchmark {name!r}; choose from: {', '.join(known)}")
+    wanted = {name.lower() for name in names}
+    return tuple(benchmark for benchmark in known if benchmark.lower() in wanted)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the names in an option's value, which are separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

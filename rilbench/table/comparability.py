@@ -1,4 +1,4 @@
-"""Which cells were made otherwise than the others of their row or column, and in what."""
+"""Which scores of a row or column have another provenance than the rest, and in which part."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from rilbench.table.types import Origin
 _Name = TypeVar("_Name", bound=Hashable)
 
 Parts = dict[str, str | None]
-"""How a score was made, part by part; None where the part does not apply to it."""
+"""A score's provenance, part by part; None for a part that does not apply to it."""
 
 _WHERE = frozenset({"server"})
-"""Of how answers are generated, what does not change what is asked."""
+"""Generation settings that do not change what the model is sent."""
 
 
 def within_row(origin: Origin) -> Parts:
-    """What the scores of one row should share, whatever their benchmarks."""
+    """Return what the scores of one row should share, whatever their benchmarks."""
     settings, score = origin.evaluation.settings, origin.score
     generation = settings.get("generation", {})
-    how = {name: value for name, value in generation.items() if name not in _WHERE}
+    generation = {name: value for name, value in generation.items() if name not in _WHERE}
     return {
         "kit version": score.kit_version,
-        "generation": json.dumps(how, sort_keys=True),
+        "generation": json.dumps(generation, sort_keys=True),
         "prompts": str(settings.get("prompts", "")),
         "sample": "all questions" if score.sampled is None else f"{score.sampled} questions",
         "judge": score.judge,
@@ -33,7 +33,7 @@ def within_row(origin: Origin) -> Parts:
 
 
 def within_column(origin: Origin) -> Parts:
-    """What the scores of one column should share, whatever their models."""
+    """Return what the scores of one column should share, whatever their models."""
     score = origin.score
     return {
         "kit version": score.kit_version,
@@ -47,22 +47,22 @@ def within_column(origin: Origin) -> Parts:
 
 
 def odd_ones(parts: Mapping[_Name, Sequence[Parts]]) -> dict[_Name, tuple[str, ...]]:
-    """Say of each name in what it differs from most of the others; empty where in nothing.
+    """Return for each name the parts in which it differs from the most frequent value.
 
-    Of values that are equally frequent the first counts as the usual one.
+    Of equally frequent values, the first counts as the usual one.
     """
-    usual: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for several in parts.values():
-        for each in several:
-            for part, value in each.items():
+        for provenance in several:
+            for part, value in provenance.items():
                 if value is not None:
-                    usual.setdefault(part, Counter())[value] += 1
-    common = {part: counts.most_common(1)[0][0] for part, counts in usual.items()}
+                    counts.setdefault(part, Counter())[value] += 1
+    usual = {part: values.most_common(1)[0][0] for part, values in counts.items()}
     return {
         name: tuple(
             part
-            for part in common
-            if any(each.get(part) not in (None, common[part]) for each in several)
+            for part in usual
+            if any(provenance.get(part) not in (None, usual[part]) for provenance in several)
         )
         for name, several in parts.items()
     }

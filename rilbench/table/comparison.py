@@ -1,13 +1,16 @@
-"""All that `rilbench compare` has to say of two evaluations."""
+"""Everything that `rilbench compare` says about two evaluations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.ledger.queries import compared
+from rilbench.table.build import choose_benchmarks
 from rilbench.table.paired_test import Paired, paired
 from rilbench.table.question_diff import Difference, differences, find_evaluation, matched
+from rilbench.table.types import in_order
 
 
 @dataclass(frozen=True)
@@ -20,19 +23,32 @@ class Comparison:
     questions: list[Difference]
 
 
-def read_comparison(ledger: Ledger, first: str, second: str) -> Comparison:
-    """Compare two evaluations, each named as `find_evaluation` understands.
+def read_comparison(
+    ledger: Ledger, first: str, second: str, benchmarks: Sequence[str] = ()
+) -> Comparison:
+    """Compare two evaluations.
+
+    Args:
+        ledger: holds both.
+        first: an evaluation, named as in `find_evaluation`.
+        second: another.
+        benchmarks: only these; all if empty.
 
     Raises:
-        UserError: there is no such evaluation, or the two have no question in common.
+        UserError: there is no such evaluation or benchmark, or the two have no question in common.
     """
     one, two = find_evaluation(ledger, first), find_evaluation(ledger, second)
-    numbers = one.id or 0, two.id or 0
-    if one.kit == two.kit:
-        # Of the questions on which the two agree, the answers need not be read.
-        pairing, samples = compared(ledger, *numbers)
+    ids, same_kit = (one.id or 0, two.id or 0), one.kit == two.kit
+    if same_kit:
+        # The responses to questions on which the two agree need not be read.
+        pairs, (left, right) = compared(ledger, *ids)
     else:
-        samples = ledger.samples(numbers[0]), ledger.samples(numbers[1])
-        pairing = matched(*samples, same_kit=False)
-    found = differences(*samples, same_kit=one.kit == two.kit)
-    return Comparison(one, two, paired(pairing, one, two), found)
+        left, right = ledger.samples(ids[0]), ledger.samples(ids[1])
+        pairs = matched(left, right, same_kit=False)
+    known = in_order(score.benchmark for side in (one, two) for score in side.scores)
+    if chosen := choose_benchmarks(benchmarks, known):
+        pairs = [pair for pair in pairs if pair.benchmark in chosen]
+        left = [sample for sample in left if sample.benchmark in chosen]
+        right = [sample for sample in right if sample.benchmark in chosen]
+    questions = differences(left, right, same_kit=same_kit)
+    return Comparison(one, two, paired(pairs, one, two), questions)

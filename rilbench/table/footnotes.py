@@ -1,47 +1,53 @@
-"""What a reader must know beside the numbers, a line each."""
+"""The notes below the table, one line each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rilbench.benchmark_names import COLUMNS
-from rilbench.ledger import Score
-from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableRow
+from rilbench.benchmark_names import PAPER_14
+from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableRow, in_order
 
 UNLIKE = "≠"
-"""Not compared, since the two were made in different ways."""
+"""Marks a difference that is not computed, since the provenance of the two scores differs."""
 ODD = "†"
-"""Made otherwise than the others of its row or column."""
+"""Marks a score whose provenance differs from the rest of its row or column."""
 REPRODUCED = "✓"
-"""The paper's number is one that another seed might give."""
+"""Marks a number of the paper that another seed might give."""
 
 
-def notes(rows: Sequence[TableRow]) -> list[str]:
-    """Return what weakens or explains the measured rows; none for the paper's."""
+def notes(rows: Sequence[TableRow], columns: Sequence[str] = PAPER_14) -> list[str]:
+    """Return what weakens or explains the measured rows; none for the paper's.
+
+    Args:
+        rows: the table's.
+        columns: the benchmarks shown.
+    """
     measured = [row for row in rows if row.source == "measured"]
-    found: list[str] = []
-    if any(row.suite != "paper" for row in measured):
-        found.append("The mean is over the benchmarks of the row's own suite.")
-    found += _figures(measured)
-    found += _judges(measured)
-    for row in measured:
-        found += _row_notes(row)
-    if any(row.unlike for row in rows):
-        found.append(f"{UNLIKE}: not compared, since kit, data, metric or judge differ.")
-    kits = sorted({row.kit for row in measured})
-    if len(kits) > 1:
-        found.append(f"Scores by {' and by '.join(kits)} are not comparable with each other.")
-    return found
+    return [
+        *_about_the_mean(measured, columns),
+        *_about_intervals(measured),
+        *_about_judges(measured),
+        *(note for row in measured for note in _about_row(row)),
+        *_about_comparisons(measured),
+    ]
 
 
-def _figures(rows: Sequence[TableRow]) -> Iterator[str]:
+def _about_the_mean(rows: Sequence[TableRow], columns: Sequence[str]) -> Iterator[str]:
+    if any(row.suite != "paper" for row in rows):
+        yield "The mean is over the benchmarks of the row's own suite."
+    others = [name for name in columns if name not in PAPER_14]
+    if others and any(row.over and set(row.over) <= set(PAPER_14) for row in rows):
+        yield f"The mean is over the paper's benchmarks only: {', '.join(others)} do not count."
+
+
+def _about_intervals(rows: Sequence[TableRow]) -> Iterator[str]:
     cells = [cell for row in rows for cell in row.cells.values()]
     if any(cell.questions for cell in cells):
         yield (
             "± questions: half of the 95 % interval over the questions that might have been asked "
             "(bootstrap). For two measured rows: rilbench compare."
         )
-    if any(cell.runs for cell in cells) or any(cell.paper is not None for cell in cells):
+    if any(cell.runs or cell.paper is not None for cell in cells):
         yield (
             "± runs: half of the range in which another seed's score falls with 95 % probability; "
             f"unknown below {FEWEST_SEEDS} seeds."
@@ -50,42 +56,49 @@ def _figures(rows: Sequence[TableRow]) -> Iterator[str]:
         yield f"{REPRODUCED}: reproduced: the paper's number lies within that range over seeds."
 
 
-def _judges(rows: Sequence[TableRow]) -> Iterator[str]:
-    for column in COLUMNS:
-        judges = {score.judge for row in rows for score in _scores(row, column) if score.judge}
-        if judges:
-            yield f"{column}: judged by {' and '.join(sorted(judges))}."
+def _about_judges(rows: Sequence[TableRow]) -> Iterator[str]:
+    judges: dict[str, set[str]] = {}
+    for row in rows:
+        for cell in row.cells.values():
+            for score in (origin.score for origin in cell.origins if origin.score.judge):
+                judges.setdefault(score.benchmark, set()).add(score.judge or "")
+    for benchmark in in_order(judges):
+        yield f"{benchmark}: judged by {' and '.join(sorted(judges[benchmark]))}."
 
 
-def _scores(row: TableRow, column: str) -> list[Score]:
-    return [origin.score for origin in row.cells[column].origins] if row.cells else []
-
-
-def _row_notes(row: TableRow) -> Iterator[str]:
+def _about_row(row: TableRow) -> Iterator[str]:
     name = f"{row.student} {row.method} {row.teacher}"
-    numbers = sorted({each.id for each in row.evaluations if each.id is not None})
+    benchmarks = in_order(row.scores)
     if row.seeds > 1:
-        which = ", ".join(map(str, numbers))
-        yield f"{name}: the mean of {row.seeds} seeds (evaluations {which})."
-    every = [score for column in COLUMNS for score in _scores(row, column)]
-    missing = [f"{s.benchmark} {s.missing} of {s.questions}" for s in every if s.missing]
-    cut = [f"{s.benchmark} {s.truncated} of {s.questions}" for s in every if s.truncated]
-    if missing:
-        yield f"{name}: missing verdicts: {', '.join(missing)}."
-    if cut:
-        yield f"{name}: answers cut at the longest length: {', '.join(cut)}."
-    for what, weak in (
-        ("data unverified", [s.benchmark for s in every if s.data_state == "unverified"]),
-        ("a sample of the questions only", [s.benchmark for s in every if s.sampled is not None]),
+        ids = sorted({e.id for e in row.evaluations if e.id is not None})
+        yield f"{name}: the mean of {row.seeds} seeds (evaluations {', '.join(map(str, ids))})."
+    scores = [origin.score for b in benchmarks for origin in row.cell(b).origins]
+    missing = [f"{s.benchmark} {s.missing} of {s.questions}" for s in scores if s.missing]
+    cut = [f"{s.benchmark} {s.truncated} of {s.questions}" for s in scores if s.truncated]
+    unverified = [s.benchmark for s in scores if s.data_state == "unverified"]
+    sampled = [s.benchmark for s in scores if s.sampled is not None]
+    for what, where in (
+        ("missing verdicts", missing),
+        ("answers cut at the longest length", cut),
+        ("data unverified", list(dict.fromkeys(unverified))),
+        ("a sample of the questions only", list(dict.fromkeys(sampled))),
     ):
-        if weak:
-            yield f"{name}: {what}: {', '.join(dict.fromkeys(weak))}."
-    odd = {column: row.cells[column].odd for column in COLUMNS if row.cells[column].odd}
+        if where:
+            yield f"{name}: {what}: {', '.join(where)}."
+    odd = {b: row.cell(b).odd for b in benchmarks if row.cell(b).odd}
     for parts in dict.fromkeys(odd.values()):
-        columns = [column for column, each in odd.items() if each == parts]
-        yield f"{ODD} {name}: {', '.join(columns)} made with another {' and '.join(parts)}."
+        names = [benchmark for benchmark in odd if odd[benchmark] == parts]
+        yield f"{ODD} {name}: {', '.join(names)} made with another {' and '.join(parts)}."
     if row.mixed:
         yield (
-            f"{name}: no {AVERAGE}, since {', '.join(row.mixed)} were made otherwise than the "
-            "row's other scores; --force forms it."
+            f"{name}: no {AVERAGE}, since the provenance of {', '.join(row.mixed)} differs from "
+            "the row's other scores; --force forms it."
         )
+
+
+def _about_comparisons(rows: Sequence[TableRow]) -> Iterator[str]:
+    if any(row.unlike for row in rows):
+        yield f"{UNLIKE}: not compared, since kit, data, metric or judge differ."
+    kits = sorted({row.kit for row in rows})
+    if len(kits) > 1:
+        yield f"Scores by {' and by '.join(kits)} are not comparable with each other."

@@ -12,29 +12,28 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run
-from rilbench.table.formatting import number, printable
+from rilbench.table.formatting import grid, number, printable
 from rilbench.table.question_diff import find_evaluation
-from rilbench.table.types import average
+from rilbench.table.types import average, in_order
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
-
 
 Record = Run | Evaluation
 
 
 def everything(ledger: Ledger) -> list[Record]:
-    """Every training run, then every evaluation, the newest first."""
+    """Return every training run, then every evaluation, newest first."""
     return [*ledger.runs()[::-1], *ledger.evaluations()]
 
 
-def overview(found: Sequence[Record], path: Path) -> Iterator[Table | Text]:
+def overview(records: Sequence[Record], path: Path) -> Iterator[Table | Text]:
     """Yield the runs and the evaluations of the ledger at ``path`` as lists."""
-    runs = [each for each in found if isinstance(each, Run)]
-    evaluations = [each for each in found if isinstance(each, Evaluation)]
-    if not found:
+    runs = [record for record in records if isinstance(record, Run)]
+    evaluations = [record for record in records if isinstance(record, Evaluation)]
+    if not records:
         yield Text(f"{path} is empty; rilbench train and rilbench eval write to it")
     if runs:
         yield Text("training runs", style="bold")
@@ -44,48 +43,51 @@ def overview(found: Sequence[Record], path: Path) -> Iterator[Table | Text]:
     if evaluations:
         yield Text("evaluations", style="bold")
         yield _evaluations_table(evaluations)
-
-
-def _grid(*heads: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for head in heads:
-        table.add_column(head, justify="right" if head in right else "left", overflow="fold")
-    return table
+        if any(score.benchmark not in PAPER_14 for e in evaluations for score in e.scores):
+            yield Text("mean: over the paper's benchmarks that were scored", style="dim")
 
 
 def _runs_table(runs: Sequence[Run]) -> Table:
     heads = ("run", "student", "method", "teacher", "seed", "status", "steps", "created", "path")
-    table = _grid(*heads, right=("seed", "steps"))
+    table = grid(*heads, right=("seed", "steps"))
     for run in runs:
-        steps = run.figures.get("steps")
-        cells = (
-            *(run.name, run.student, run.method, run.teacher),
-            *("" if run.seed is None else str(run.seed), run.status),
-            *("" if steps is None else str(steps), run.created[:16], run.path),
+        steps = run.metrics.get("steps")
+        _add_row(
+            table,
+            run.name,
+            run.student,
+            run.method,
+            run.teacher,
+            "" if run.seed is None else run.seed,
+            run.status,
+            "" if steps is None else steps,
+            run.created[:16],
+            run.path,
         )
-        table.add_row(*[Text(printable(cell)) for cell in cells])
     return table
 
 
 def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
     heads = ("#", "student", "method", "teacher", "suite", "kit", "scores", "mean", "created")
-    table = _grid(*heads, "path", right=("#", "scores", "mean"))
-    for each in evaluations:
-        scores = {score.benchmark: score.value for score in each.scores}
-        mean = average(scores, scores)
-        cells = (
-            *(str(each.id), each.student, each.method, each.teacher, each.suite, each.kit),
-            *(str(len(scores)), number(mean), each.created[:16], each.path),
-        )
-        table.add_row(*[Text(printable(cell)) for cell in cells])
+    table = grid(*heads, "path", right=("#", "scores", "mean"))
+    for e in evaluations:
+        scores = {score.benchmark: score.value for score in e.scores}
+        mean = average(scores, [name for name in scores if name in PAPER_14])
+        labels = (e.id, e.student, e.method, e.teacher, e.suite, e.kit)
+        _add_row(table, *labels, len(scores), number(mean), e.created[:16], e.path)
     return table
 
 
+def _add_row(table: Table, *cells: object) -> None:
+    """Add a row of plain text: labels come from a model's folder and may hold anything."""
+    table.add_row(*[Text(printable(str(cell))) for cell in cells])
+
+
 def find(ledger: Ledger, name: str) -> Record:
-    """A run by its name or path, else an evaluation as `find_evaluation` finds it.
+    """Return a run by its name or path, else an evaluation as `find_evaluation` finds it.
 
     Raises:
-        UserError: there is none, or the name stands for several.
+        UserError: there is none, or several have this name.
     """
     runs = [run for run in ledger.runs() if name.rstrip("/") in (run.name, run.path)]
     if len(runs) > 1:
@@ -94,48 +96,42 @@ def find(ledger: Ledger, name: str) -> Record:
     return runs[0] if runs else find_evaluation(ledger, name)
 
 
-def in_full(found: Record) -> Iterator[Table | Text]:
-    """Yield all that is known of one, answers and curves excepted."""
-    if isinstance(found, Run):
-        yield from _run_in_full(found)
-    else:
-        yield from _evaluation_in_full(found)
-
-
-def _run_in_full(run: Run) -> Iterator[Table | Text]:
-    hidden = ("recipe_yaml", "figures", "curves")
-    facts = {f.name: getattr(run, f.name) for f in dataclasses.fields(run) if f.name not in hidden}
-    yield _facts(facts)
-    for title, content in (("figures", run.figures), ("last step", _last(run.curves))):
-        if content:
-            yield Text(f"\n{title}", style="bold")
-            yield _facts(content)
-    yield Text("\nrecipe", style="bold")
-    yield Text(run.recipe_yaml.strip())
-
-
-def _last(curves: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    return {name: values[-1] for name, values in curves.items() if values}
-
-
-def _evaluation_in_full(each: Evaluation) -> Iterator[Table | Text]:
-    hidden = ("scores", "samples", "settings")
-    names = [field.name for field in dataclasses.fields(each) if field.name not in hidden]
-    yield _facts({name: getattr(each, name) for name in names})
+def in_full(record: Record) -> Iterator[Table | Text]:
+    """Yield everything about one record except samples, and only the end of curves."""
+    hidden = ("recipe_yaml", "metrics", "curves", "scores", "samples", "settings")
+    names = [field.name for field in dataclasses.fields(record) if field.name not in hidden]
+    yield _facts({name: getattr(record, name) for name in names})
+    if isinstance(record, Run):
+        last = {name: values[-1] for name, values in record.curves.items() if values}
+        for title, content in (("metrics", record.metrics), ("last step", last)):
+            if content:
+                yield Text(f"\n{title}", style="bold")
+                yield _facts(content)
+        yield Text("\nrecipe", style="bold")
+        yield Text(record.recipe_yaml.strip())
+        return
     yield Text("\nsettings", style="bold")
-    yield _facts(each.settings)
+    yield _facts(record.settings)
     yield Text("\nscores", style="bold")
-    heads = ("benchmark", "score", "questions", "answered", "missing", "cut", "judge", "data set")
-    table = _grid(*heads, "data", "kit", "key", right=heads[1:6])
-    order = {column: place for place, column in enumerate(COLUMNS)}
-    for score in sorted(each.scores, key=lambda s: order.get(s.benchmark, len(order))):
-        counts = (score.questions, score.answered, score.missing, score.truncated)
-        cells = (
-            *(score.benchmark, number(score.value), *map(str, counts), score.judge or ""),
-            *(score.dataset, f"{score.data_state} {score.data_sha256[:8]}"),
-            *(f"{score.kit} {score.kit_version}", score.comparability),
+    numbers = ("score", "questions", "answered", "missing", "cut")
+    heads = ("benchmark", *numbers, "judge", "data set", "data", "kit", "key")
+    table = grid(*heads, right=numbers)
+    scores = {score.benchmark: score for score in record.scores}
+    for score in (scores[name] for name in in_order(scores)):
+        _add_row(
+            table,
+            score.benchmark,
+            number(score.value),
+            score.questions,
+            score.answered,
+            score.missing,
+            score.truncated,
+            score.judge or "",
+            score.dataset,
+            f"{score.data_state} {score.data_sha256[:8]}",
+            f"{score.kit} {score.kit_version}",
+            score.comparability,
         )
-        table.add_row(*[Text(printable(cell)) for cell in cells])
     yield table
     yield Text("key: equal for scores of a benchmark that may be compared", style="dim")
 
@@ -151,25 +147,24 @@ def _facts(values: Mapping[str, Any]) -> Table:
 
 
 def _fact(value: Any) -> str:
-    """A value in a line; of a whole hash the beginning is enough to tell it by."""
+    """Return a value on one line; hashes are shortened, since their beginning identifies them."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {_fact(entry)}" for name, entry in value.items())
     if isinstance(value, float):
         value = float(f"{value:.6g}")
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _HASH.sub(lambda found: found[0][:12], text)
+    return _HASH.sub(lambda match: match[0][:12], text)
 
 
-def as_json(found: Sequence[Record]) -> str:
-    """The same for a program, without the answers."""
-    return json.dumps([_record(each) for each in found], ensure_ascii=False, indent=2)
+def as_json(records: Sequence[Record]) -> str:
+    """Return the records for a program, without the samples."""
+    return json.dumps([_record(record) for record in records], ensure_ascii=False, indent=2)
 
 
-def _record(found: Record) -> dict[str, Any]:
-    record = {"kind": type(found).__name__.lower(), **dataclasses.asdict(found)}
-    if isinstance(found, Evaluation):
-        del record["samples"]
-        keys = {score.benchmark: score.comparability for score in found.scores}
-        for score in record["scores"]:
-            score["comparability"] = keys[score["benchmark"]]
-    return record
+def _record(record: Record) -> dict[str, Any]:
+    values = {"kind": type(record).__name__.lower(), **dataclasses.asdict(record)}
+    if isinstance(record, Evaluation):
+        del values["samples"]
+        for entry, score in zip(values["scores"], record.scores, strict=True):
+            entry["comparability"] = score.comparability
+    return values

@@ -1,4 +1,4 @@
-"""Measured rows: the newest scores of each model, or of the seeds of one recipe."""
+"""Measured rows: the newest scores of each model, or of all seeds of one recipe."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger.records import Evaluation
 from rilbench.stats import Interval, prediction_interval
-from rilbench.table.comparability import odd_ones, within_column, within_row
-from rilbench.table.intervals import Draws, Tallies
+from rilbench.table.comparability import Parts, odd_ones, within_column, within_row
+from rilbench.table.intervals import ResampledScores, Tallies
 from rilbench.table.paper_rows import PaperCells
 from rilbench.table.types import (
     AVERAGE,
     FEWEST_SEEDS,
     UNTRAINED,
-    Cell,
     Origin,
+    TableCell,
     TableRow,
     average,
+    in_order,
     minus,
 )
 
 SuiteColumns = Callable[[str], Sequence[str]]
-"""Gives the columns that a suite has, by its name."""
-
-Key = tuple[str | None, ...]
+"""Returns the benchmarks of a suite, by its name."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,12 @@ class Settings:
     """How measured rows are made.
 
     Attributes:
-        suite_columns: the columns of a suite.
-        tallies: what the intervals are made from; without, there are none.
-        paper: the paper's numbers to compare with.
-        over: columns of the average; none for the suite's own.
-        force: average also what was made in different ways.
-        each_seed: a row for each run instead of one for the seeds of a recipe.
+        suite_columns: the benchmarks of a suite.
+        tallies: counts of outcomes for the intervals; without, there are no intervals.
+        paper: the paper's numbers, to compare with.
+        over: benchmarks of the average; if empty, the paper's in the row's suite.
+        force: average scores of different provenance, too.
+        each_seed: one row per run instead of one for all seeds of a recipe.
     """
 
     suite_columns: SuiteColumns
@@ -53,98 +52,138 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Model:
-    """One model on one suite by one kit: of each column the newest whole score."""
+    """One model on one suite by one kit, with the newest whole score of each benchmark."""
 
     newest: Evaluation
-    columns: Mapping[str, Origin]
-
-    @property
-    def evaluations(self) -> list[Evaluation]:
-        return [origin.evaluation for origin in self.columns.values()]
+    origins: Mapping[str, Origin]
 
 
 def measured_rows(evaluations: Iterable[Evaluation], settings: Settings) -> list[TableRow]:
-    """Return one row for each model, or the seeds of a recipe, by suite and kit.
+    """Return one row per model, or per recipe with its seeds, by suite and kit.
 
-    They go by student and suite, the untrained model first, then by method, teacher and time.
+    The rows are sorted by student and suite, the untrained model first, then by method, teacher
+    and time.
     """
     models = _models(evaluations)
-    starts = {_start_key(each.newest.fingerprint, each.newest): each for each in models}
-    groups: dict[Key, list[_Model]] = {}
+
+    def start_key(fingerprint: str | None, e: Evaluation) -> tuple[str | None, ...]:
+        return (fingerprint, e.suite, e.kit)
+
+    starts = {start_key(model.newest.fingerprint, model.newest): model for model in models}
+    groups: dict[tuple[str | None, ...], list[_Model]] = {}
     for model in models:
-        groups.setdefault(_group_key(model.newest, settings.each_seed), []).append(model)
+        e = model.newest
+        same = e.fingerprint if settings.each_seed or e.family is None else e.family
+        key = (e.student, e.method, e.teacher, e.suite, e.kit, same)
+        groups.setdefault(key, []).append(model)
 
     def order(group: list[_Model]) -> tuple[object, ...]:
-        each = group[0].newest
-        labels = (each.student, each.suite, each.method != UNTRAINED, each.method, each.teacher)
-        return (*labels, each.moment, each.id or 0)
+        e = group[0].newest
+        labels = (e.student, e.suite, e.method != UNTRAINED, e.method, e.teacher)
+        return (*labels, e.moment, e.id or 0)
 
-    rows, draws = [], Draws(settings.tallies)
-    for group in sorted(map(_by_seed, groups.values()), key=order):
+    resampled = ResampledScores(settings.tallies)
+    rows = []
+    for group in sorted(map(_one_per_seed, groups.values()), key=order):
         newest = group[0].newest
-        start = starts.get(_start_key(newest.start_fingerprint or "", newest))
-        rows.append(_row(group, start, settings, draws))
-    return _marked(rows)
-
-
-def _start_key(fingerprint: str, each: Evaluation) -> Key:
-    return (fingerprint, each.suite, each.kit)
-
-
-def _group_key(each: Evaluation, each_seed: bool) -> Key:
-    alike = each.fingerprint if each_seed or each.family is None else each.family
-    return (each.student, each.method, each.teacher, each.suite, each.kit, alike)
+        start = starts.get(start_key(newest.start_fingerprint, newest))
+        rows.append(_row(group, start, settings, resampled))
+    return _with_odd_columns(rows)
 
 
 def _models(evaluations: Iterable[Evaluation]) -> list[_Model]:
-    """Newest first. A quick look at a few questions hides no score of all."""
-    found: dict[Key, list[Evaluation]] = {}
-    for each in sorted(evaluations, key=lambda each: (each.moment, each.id or 0), reverse=True):
-        labels = (each.fingerprint, each.student, each.method, each.teacher)
-        found.setdefault((*labels, each.suite, each.kit), []).append(each)
+    """Return the evaluated models, newest first.
+
+    A newer score replaces a missing or partial one only: a quick look at a few questions hides no
+    score over all of them.
+    """
+    by_model: dict[tuple[str, ...], list[Evaluation]] = {}
+    for e in sorted(evaluations, key=lambda e: (e.moment, e.id or 0), reverse=True):
+        key = (e.fingerprint, e.student, e.method, e.teacher, e.suite, e.kit)
+        by_model.setdefault(key, []).append(e)
     models = []
-    for several in found.values():
-        columns: dict[str, Origin] = {}
-        for each in several:
-            for score in each.scores:
-                there = columns.get(score.benchmark)
+    for newest_first in by_model.values():
+        origins: dict[str, Origin] = {}
+        for e in newest_first:
+            for score in e.scores:
+                newer = origins.get(score.benchmark)
                 whole = score.value is not None and not score.partial
-                if there is None or (whole and _is_partial(there)):
-                    columns[score.benchmark] = Origin(score, each)
-        models.append(_Model(several[0], columns))
+                if newer is None or (whole and (newer.score.value is None or newer.score.partial)):
+                    origins[score.benchmark] = Origin(score, e)
+        models.append(_Model(newest_first[0], origins))
     return models
 
 
-def _is_partial(origin: Origin) -> bool:
-    return origin.score.value is None or origin.score.partial
-
-
-def _by_seed(group: list[_Model]) -> list[_Model]:
-    """One model of each seed: two runs with the same seed tell nothing of chance."""
+def _one_per_seed(group: list[_Model]) -> list[_Model]:
+    """Keep the newest model of each seed: two runs of one seed say nothing about chance."""
     if group[0].newest.family is None:
         return group
     return list({model.newest.seed: model for model in reversed(group)}.values())[::-1]
 
 
-# ---- a row
-
-
-def _row(group: list[_Model], start: _Model | None, settings: Settings, draws: Draws) -> TableRow:
+def _row(
+    group: list[_Model], start: _Model | None, settings: Settings, resampled: ResampledScores
+) -> TableRow:
     newest = group[0].newest
-    columns = settings.over or tuple(settings.suite_columns(newest.suite))
-    paper = settings.paper.of(newest.student, newest.method, newest.teacher)
-    paper = paper if newest.suite == "paper" else {}
-    odd = odd_ones(_ways(group))
-    cells = {
-        column: _cell(group, column, draws, paper.get(column), odd.get(column, ()))
-        for column in COLUMNS
+    benchmarks = in_order([*PAPER_14, *(name for model in group for name in model.origins)])
+    # A suite with other benchmarks still has the paper's mean, never one over more.
+    over = settings.over or tuple(
+        name for name in settings.suite_columns(newest.suite) if name in PAPER_14
+    )
+    paper: Mapping[str, float | None] = {}
+    if newest.suite == "paper":
+        paper = settings.paper.of(newest.student, newest.method, newest.teacher)
+    origins = {
+        name: tuple(model.origins[name] for model in group if name in model.origins)
+        for name in benchmarks
     }
-    mixed = tuple(column for column in columns if odd.get(column))
-    scores = {column: cells[column].value for column in COLUMNS}
-    allowed = settings.force or not mixed
-    mean = average(scores, columns) if allowed else None
-    cells[AVERAGE] = _average_cell(group, columns, mean, draws, average(paper, columns))
-    unlike = _unlike(group, start) if start else ()
+    odd = odd_ones({name: [within_row(o) for o in origins[name]] for name in benchmarks})
+
+    cells = {}
+    for name in benchmarks:
+        values = [o.score.value for o in origins[name] if o.score.value is not None]
+        cell = TableCell(None, origins[name], paper=paper.get(name), odd=odd[name])
+        if len(values) == len(group):  # The mean of some seeds only would be another number.
+            cell = dataclasses.replace(
+                cell,
+                value=statistics.fmean(values),
+                questions=resampled.interval([[origin] for origin in origins[name]]),
+                runs=_spread(values),
+            )
+        cells[name] = cell
+    scores = {name: cells[name].value for name in benchmarks}
+
+    mixed = () if settings.force else tuple(name for name in over if odd.get(name))
+    mean = None if mixed else average(scores, over)
+    cells[AVERAGE] = TableCell(mean, paper=average(paper, over))
+    if mean is not None:
+        seeds = [[model.origins[name] for name in over] for model in group]
+        means = [statistics.fmean(o.score.value or 0.0 for o in seed) for seed in seeds]
+        cells[AVERAGE] = dataclasses.replace(
+            cells[AVERAGE], questions=resampled.interval(seeds), runs=_spread(means)
+        )
+
+    unlike: tuple[str, ...] = ()
+    difference = None
+    if start is not None:
+        unlike = tuple(
+            name
+            for name in benchmarks
+            if name in start.origins
+            and any(
+                o.score.provenance != start.origins[name].score.provenance for o in origins[name]
+            )
+        )
+        old: dict[str, float | None] = dict.fromkeys(benchmarks)
+        old |= {n: o.score.value for n, o in start.origins.items() if n not in unlike}
+        difference = {name: minus(scores[name], old[name]) for name in benchmarks}
+        difference[AVERAGE] = minus(mean, average(old, over))
+
+    used = [
+        e
+        for model in group
+        for e in (model.newest, *(origin.evaluation for origin in model.origins.values()))
+    ]
     return TableRow(
         source="measured",
         student=newest.student,
@@ -153,46 +192,13 @@ def _row(group: list[_Model], start: _Model | None, settings: Settings, draws: D
         suite=newest.suite,
         scores=scores,
         average=mean,
+        over=over,
         cells=cells,
-        difference=_from_start(scores, mean, start, unlike, columns) if start else None,
+        difference=difference,
         unlike=unlike,
-        mixed=() if allowed else mixed,
-        evaluations=_distinct(group),
+        mixed=mixed,
+        evaluations=tuple({e.id or id(e): e for e in used}.values()),
         seeds=len(group),
-    )
-
-
-def _ways(group: list[_Model]) -> dict[str, list[dict[str, str | None]]]:
-    return {
-        column: [within_row(model.columns[column]) for model in group if column in model.columns]
-        for column in COLUMNS
-    }
-
-
-def _distinct(group: list[_Model]) -> tuple[Evaluation, ...]:
-    every = [each for model in group for each in (model.newest, *model.evaluations)]
-    return tuple({each.id or id(each): each for each in every}.values())
-
-
-def _cell(
-    group: list[_Model],
-    column: str,
-    draws: Draws,
-    paper: float | None,
-    odd: tuple[str, ...],
-) -> Cell:
-    """A column of a row; a seed that lacks it leaves it without a mean."""
-    origins = tuple(model.columns[column] for model in group if column in model.columns)
-    values = [o.score.value for o in origins if o.score.value is not None]
-    if len(values) < len(group):
-        return Cell(None, origins, paper=paper, odd=odd)
-    return Cell(
-        value=statistics.fmean(values),
-        origins=origins,
-        questions=draws.interval([[origin] for origin in origins]),
-        runs=_spread(values),
-        paper=paper,
-        odd=odd,
     )
 
 
@@ -200,62 +206,18 @@ def _spread(values: Sequence[float]) -> Interval | None:
     return prediction_interval(values) if len(values) >= FEWEST_SEEDS else None
 
 
-def _average_cell(
-    group: list[_Model],
-    columns: Sequence[str],
-    mean: float | None,
-    draws: Draws,
-    paper: float | None,
-) -> Cell:
-    if mean is None:
-        return Cell(None, paper=paper)
-    seeds = [[model.columns[column] for column in columns] for model in group]
-    means = [statistics.fmean(o.score.value or 0.0 for o in origins) for origins in seeds]
-    return Cell(mean, questions=draws.interval(seeds), runs=_spread(means), paper=paper)
-
-
-# ---- beside others
-
-
-def _unlike(group: list[_Model], start: _Model) -> tuple[str, ...]:
-    return tuple(
-        column
-        for column in COLUMNS
-        if column in start.columns
-        and any(
-            column in model.columns
-            and model.columns[column].score.story != start.columns[column].score.story
-            for model in group
-        )
-    )
-
-
-def _from_start(
-    scores: Mapping[str, float | None],
-    mean: float | None,
-    start: _Model,
-    unlike: Sequence[str],
-    columns: Sequence[str],
-) -> dict[str, float | None]:
-    old: dict[str, float | None] = dict.fromkeys(COLUMNS)
-    old |= {name: o.score.value for name, o in start.columns.items() if name not in unlike}
-    difference = {column: minus(scores[column], old[column]) for column in COLUMNS}
-    difference[AVERAGE] = minus(mean, average(old, columns))
-    return difference
-
-
-def _marked(rows: list[TableRow]) -> list[TableRow]:
-    """Say also where a cell differs from the others of its column, by suite and kit."""
-    columns: dict[tuple[str, str, str], dict[int, list[dict[str, str | None]]]] = {}
+def _with_odd_columns(rows: list[TableRow]) -> list[TableRow]:
+    """Mark also the cells that differ from the others of their column, by suite and kit."""
+    columns: dict[tuple[str, str, str], dict[int, list[Parts]]] = {}
     for number, row in enumerate(rows):
-        for column in COLUMNS:
-            if origins := row.cells[column].origins:
-                ways = [within_column(origin) for origin in origins]
-                columns.setdefault((row.suite, row.kit, column), {})[number] = ways
+        for name in row.scores:
+            if origins := row.cells[name].origins:
+                parts = [within_column(origin) for origin in origins]
+                columns.setdefault((row.suite, row.kit, name), {})[number] = parts
     cells = [dict(row.cells) for row in rows]
-    for (_, _, column), by_row in columns.items():
+    for (_, _, name), by_row in columns.items():
         for number, odd in odd_ones(by_row).items():
-            cell = cells[number][column]
+            cell = cells[number][name]
             both = tuple(dict.fromkeys((*cell.odd, *odd)))
-            cells[number][column] = dataclasses.replace(cell, odd=both)
-    return [dataclasses.replace(row, cells=own) for row, own in zip(rows, cells, strict=True)]
+            cells[number][name] = dataclasses.replace(cell, odd=both)
+    return [dataclasses.replace(row, cells=c) for row, c in zip(rows, cells, strict=True)]

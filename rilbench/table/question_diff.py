@@ -1,4 +1,4 @@
-"""Why do two scores differ? The questions whose outcomes differ, by cause."""
+"""Why two scores differ: the questions whose outcomes differ, by cause."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CAUSES = (
     "same response, other extraction",
     "same response, other verdict",
 )
-"""Why an outcome may differ. The first that applies is taken, as it explains the rest."""
+"""The possible causes; the first that applies is given, as it explains the rest."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One question whose outcome differs; None on the side that did not ask it."""
+    """One question whose outcome differs; a side is None if it did not ask the question."""
 
     benchmark: str
     question_id: str
@@ -34,7 +34,7 @@ class Difference:
 
     @property
     def change(self) -> float | None:
-        """The second score minus the first, None where either has no verdict."""
+        """The second score minus the first, None if either has no verdict."""
         if self.first is None or self.second is None:
             return None
         if self.first.score is None or self.second.score is None:
@@ -47,24 +47,24 @@ def differences(
 ) -> list[Difference]:
     """Compare two evaluations question by question, in the first one's order.
 
-    Two kits name their questions differently; those that ask the same are then matched, of several
-    that ask the same (about other pictures) the first with the first.
+    Two kits name their questions differently, so they are matched by their text. Questions with
+    the same text (about other images) are matched in their order.
     """
-    left, right = _named(first, same_kit), _named(second, same_kit)
-    found = []
+    left, right = _by_question(first, same_kit), _by_question(second, same_kit)
+    result = []
     for key in dict.fromkeys((*left, *right)):
         a, b = left.get(key), right.get(key)
         if a is None or b is None or a.score != b.score:
-            name = next(each.question_id for each in (a, b) if each is not None)
-            found.append(Difference(key[0], name, _cause(a, b), a, b))
-    return found
+            name = next(sample.question_id for sample in (a, b) if sample is not None)
+            result.append(Difference(key[0], name, _cause(a, b), a, b))
+    return result
 
 
 def matched(
     first: Iterable[Sample], second: Iterable[Sample], *, same_kit: bool = True
 ) -> list[Pair]:
     """Return the questions that both asked, matched as in `differences`."""
-    left, right = _named(first, same_kit), _named(second, same_kit)
+    left, right = _by_question(first, same_kit), _by_question(second, same_kit)
     return [
         Pair(a.benchmark, a.question_id, a.stratum, a.score, right[key].score)
         for key, a in left.items()
@@ -72,64 +72,69 @@ def matched(
     ]
 
 
-def _named(samples: Iterable[Sample], same_kit: bool) -> dict[tuple[str, ...], Sample]:
+def _by_question(samples: Iterable[Sample], same_kit: bool) -> dict[tuple[str, ...], Sample]:
     if same_kit:
         return {(s.benchmark, s.question_id): s for s in samples}
-    found: dict[tuple[str, ...], Sample] = {}
+    result: dict[tuple[str, ...], Sample] = {}
     seen: Counter[tuple[str, str]] = Counter()
     for sample in samples:
-        asked = (sample.benchmark, sample.stem or sample.question_id)
-        found[asked[0], asked[1], str(seen[asked])] = sample
-        seen[asked] += 1
-    return found
+        key = (sample.benchmark, sample.stem or sample.question_id)
+        result[key[0], key[1], str(seen[key])] = sample
+        seen[key] += 1
+    return result
 
 
 def _cause(first: Sample | None, second: Sample | None) -> str:
     if first is None or second is None:
         return CAUSES[0]
-    # Two kits never send the same prompt: it explains a response, not what is made of it.
-    responds = first.response != second.response
+    # Two kits never send the same prompt, so another prompt is no cause by itself: it explains
+    # another response only.
+    other_response = first.response != second.response
     applies = (
         first.gold != second.gold,
-        responds and first.prompt_hash != second.prompt_hash,
-        responds,
+        other_response and first.prompt_hash != second.prompt_hash,
+        other_response,
         first.extracted != second.extracted,
+        True,
     )
-    causes = (cause for cause, it in zip(CAUSES[1:], applies, strict=False) if it)
-    return next(causes, CAUSES[-1])
+    return next(cause for cause, it in zip(CAUSES[1:], applies, strict=True) if it)
 
 
 def find_evaluation(ledger: Ledger, name: str) -> Evaluation:
-    """The evaluation of a number, else the newest of a model: its folder, run or fingerprint.
+    """Return the evaluation of a number, else the newest of a model.
+
+    Args:
+        ledger: where to look.
+        name: the evaluation's number; or the model's folder, run or fingerprint.
 
     Raises:
-        UserError: there is none, or the name stands for several models.
+        UserError: there is none, or several models have this name.
     """
-    every = ledger.evaluations()
+    evaluations = ledger.evaluations()
     if name.isdecimal():
-        matching = [each for each in every if each.id == int(name)]
+        matching = [e for e in evaluations if e.id == int(name)]
     else:
         path = str(locate(name)) if name.startswith("nano:") else name.rstrip("/")
         matching = [
-            each
-            for each in every
-            if path in (each.path, each.run)
-            or each.path.endswith(f"/{path}")
-            or (len(path) >= 6 and each.fingerprint.startswith(path))
+            e
+            for e in evaluations
+            if path in (e.path, e.run)
+            or e.path.endswith(f"/{path}")
+            or (len(path) >= 6 and e.fingerprint.startswith(path))
         ]
     if not matching:
-        known = ", ".join(f"{each.id} ({each.path})" for each in every[:5]) or "none yet"
+        known = ", ".join(f"{e.id} ({e.path})" for e in evaluations[:5]) or "none yet"
         raise UserError(f"{ledger.path} has no evaluation {name!r}; the last are: {known}")
-    if len({each.fingerprint for each in matching}) > 1:
-        which = ", ".join(f"{each.id} ({each.path})" for each in matching[:5])
+    if len({e.fingerprint for e in matching}) > 1:
+        which = ", ".join(f"{e.id} ({e.path})" for e in matching[:5])
         raise UserError(f"{ledger.path} has several models called {name!r}: {which}; give a number")
     return matching[0]
 
 
-def counts(found: Sequence[Difference]) -> dict[str, dict[str, int]]:
-    """How many differ: {benchmark: {cause: number}}, in the order of the questions."""
+def counts(questions: Sequence[Difference]) -> dict[str, dict[str, int]]:
+    """Return how many differ, ``{benchmark: {cause: number}}``, in the order of the questions."""
     table: dict[str, dict[str, int]] = {}
-    for each in found:
-        row = table.setdefault(each.benchmark, dict.fromkeys(CAUSES, 0))
-        row[each.cause] += 1
+    for question in questions:
+        row = table.setdefault(question.benchmark, dict.fromkeys(CAUSES, 0))
+        row[question.cause] += 1
     return table

@@ -1,4 +1,4 @@
-"""Write the table down: for a terminal, for a document, for a program."""
+"""Write the table for a terminal, a document or a program."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.stats import Interval
-from rilbench.table.formatting import ALL, beneath, cross_check, printable, trace, values
+from rilbench.table.formatting import cross_check, evaluation_ids, lines, printable, trace
 from rilbench.table.types import AVERAGE, Table, TableRow
 
 _NAMES = ("source", "student", "method", "teacher", "suite")
@@ -22,8 +21,12 @@ _NAMES = ("source", "student", "method", "teacher", "suite")
 def render(table: Table, table_format: str, *, colour: bool = False) -> str:
     """Return the table as text, without a line feed at its end.
 
-    Nothing is cut to the width of a terminal. Colour (escape sequences) is only for "rich", and
-    for the caller to ask for when the output is a terminal.
+    Nothing is cut to the width of a terminal.
+
+    Args:
+        table: to be written.
+        table_format: one of `FORMATS`.
+        colour: whether "rich" has escape sequences; for output to a terminal.
 
     Raises:
         UserError: there is no such format.
@@ -42,87 +45,85 @@ def render(table: Table, table_format: str, *, colour: bool = False) -> str:
 
 
 def _json(table: Table) -> str:
-    rows = [_record(row) for row in table.rows]
+    rows = [_record(row, table) for row in table.rows]
     return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _record(row: TableRow) -> dict[str, Any]:
+def _record(row: TableRow, table: Table) -> dict[str, Any]:
     record = {
         **{name: getattr(row, name) for name in _NAMES},
         "suite": row.suite + cross_check(row),
-        "scores": {column: row.scores[column] for column in COLUMNS},
+        "scores": {name: row.value(name) for name in table.columns},
         "average": row.average,
     }
     if row.source == "measured":
-        numbers = dict.fromkeys(each.id for each in row.evaluations if each.id is not None)
+        columns = (*table.columns, AVERAGE)
+        changes = row.difference
         record |= {
+            "average_over": list(row.over),
             "seeds": row.seeds,
-            "evaluations": list(numbers),
-            "from_start": row.difference,
+            "evaluations": evaluation_ids(row),
+            "from_start": None if changes is None else {c: changes.get(c) for c in columns},
             "unlike": list(row.unlike),
-            "cells": {column: _cell(row, column) for column in ALL},
+            "cells": {column: _cell(row, column) for column in columns},
         }
     return record
 
 
 def _cell(row: TableRow, column: str) -> dict[str, Any]:
-    cell = row.cells[column]
+    def ends(interval: Interval | None) -> list[float] | None:
+        return None if interval is None else [interval.low, interval.high]
+
+    cell = row.cell(column)
     return {
         "evaluations": [origin.evaluation.id for origin in cell.origins],
-        "questions_95": _ends(cell.questions),
-        "runs_95": _ends(cell.runs),
+        "questions_95": ends(cell.questions),
+        "runs_95": ends(cell.runs),
         "paper": cell.paper,
         "reproduced": cell.reproduced,
         "differs_in": list(cell.odd),
     }
 
 
-def _ends(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
-
-
 def _csv(table: Table) -> str:
+    def plain(text: str) -> str:
+        """Return a label that no spreadsheet takes for a formula."""
+        text = printable(text)
+        return f"'{text}" if text[:1] in "=+-@" else text
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    mean = AVERAGE if not table.over else table.mean
-    writer.writerow([*_NAMES, "origin", *COLUMNS, mean])
+    mean = AVERAGE if table.mean == "mean" else table.mean
+    writer.writerow([*_NAMES, "origin", *table.columns, mean])
     for row in table.rows:
-        origin = row.origin or " ".join(
-            str(each.id) for each in row.evaluations if each.id is not None
-        )
-        names = [_plain(getattr(row, name)) for name in _NAMES]
+        names = [plain(getattr(row, name)) for name in _NAMES]
         names[-1] += cross_check(row)
-        numbers = ["" if v is None else f"{v:.10g}" for v in map(row.value, ALL)]
-        writer.writerow([*names, origin, *numbers])
+        origin = row.origin or " ".join(map(str, evaluation_ids(row)))
+        values = [row.value(column) for column in (*table.columns, AVERAGE)]
+        writer.writerow([*names, origin, *("" if v is None else f"{v:.10g}" for v in values)])
     return text.getvalue().removesuffix("\n")
-
-
-def _plain(text: str) -> str:
-    """A label that no spreadsheet takes for a formula."""
-    text = printable(text)
-    return f"'{text}" if text[:1] in "=+-@" else text
 
 
 # ---- for a document
 
 
 def _body(table: Table) -> Iterator[list[str]]:
-    """Rows as text, and beneath each measured one what stands behind it."""
+    """Yield the rows as text; below each measured one its differences and intervals."""
     for row in table.rows:
         names = [printable(getattr(row, name)) for name in _NAMES]
         names[-1] += cross_check(row)
         names[2] += trace(row)
         if row.origin:
             names[0] = row.origin
-        yield [*names, *values(row)]
-        for name, cells in beneath(row):
-            yield ["", "", name, "", "", *cells]
+        for line, cells in lines(row, table.columns):
+            yield [*(["", "", line, "", ""] if line else names), *cells]
 
 
 def _markdown(table: Table) -> str:
-    lines = [[*_NAMES, *COLUMNS, table.mean], ["---"] * len(_NAMES) + ["---:"] * len(ALL)]
-    lines += [[_markdown_cell(cell) for cell in cells] for cells in _body(table)]
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    head = [*_NAMES, *table.columns, table.mean]
+    rule = ["---"] * len(_NAMES) + ["---:"] * (len(table.columns) + 1)
+    rows = [head, rule, *([_markdown_cell(cell) for cell in cells] for cells in _body(table))]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     notes = "\n".join(f"- {_markdown_cell(note)}" for note in table.notes)
     return f"{text}\n\n{notes}" if notes else text
 
@@ -136,26 +137,33 @@ def _markdown_cell(text: str) -> str:
 
 
 def _latex(table: Table) -> str:
-    """A booktabs table; the document needs ``\\usepackage{booktabs,textcomp}``."""
-    head = ["Student", "Method", "Teacher", *COLUMNS, table.mean]
-    lines = [rf"\begin{{tabular}}{{lll{'r' * len(ALL)}}}", r"\toprule"]
-    lines += [" & ".join(map(_latex_cell, head)) + r" \\", r"\midrule"]
+    """Return a booktabs table; the document needs ``\\usepackage{booktabs,textcomp}``."""
+    head = ["Student", "Method", "Teacher", *table.columns, table.mean]
+    text = [rf"\begin{{tabular}}{{lll{'r' * (len(table.columns) + 1)}}}", r"\toprule"]
+    text += [" & ".join(map(_latex_cell, head)) + r" \\", r"\midrule"]
     before = None
     for cells in _body(table):
         names, numbers = cells[: len(_NAMES)], cells[len(_NAMES) :]
         if names[1] and before not in (None, names[1]):
-            lines.append(r"\addlinespace")
+            text.append(r"\addlinespace")
         before = names[1] or before
-        lines.append(" & ".join(map(_latex_cell, [*names[1:4], *numbers])) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {printable(note)}" for note in table.notes)])
+        text.append(" & ".join(map(_latex_cell, [*names[1:4], *numbers])) + r" \\")
+    text += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*text, *(f"% {printable(note)}" for note in table.notes)])
 
 
 _LATEX = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"±": r"$\pm$", "≠": r"$\neq$", "†": r"$^\dagger$"},
-    **{"✓": r"$\checkmark$", "<": r"\textless{}", ">": r"\textgreater{}", "…": r"\ldots{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "≠": r"$\neq$",
+    "†": r"$^\dagger$",
+    "✓": r"$\checkmark$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "…": r"\ldots{}",
 }
 
 
@@ -164,12 +172,12 @@ def _latex_cell(text: str) -> str:
 
 
 def _html(table: Table) -> str:
-    """A table element with a list of notes, for a page of the reader's."""
+    """Return a table element and a list of notes, to be put into a page."""
 
     def line(cells: list[str], kind: str) -> str:
         return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
 
-    head = line([*_NAMES, *COLUMNS, table.mean], "th")
+    head = line([*_NAMES, *table.columns, table.mean], "th")
     body = "\n".join(line(cells, "td") for cells in _body(table))
     notes = "\n".join(f"<li>{html.escape(printable(note))}</li>" for note in table.notes)
     text = f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"

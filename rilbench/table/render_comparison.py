@@ -12,114 +12,118 @@ from rich.text import Text
 
 from rilbench.ledger import Evaluation, Sample
 from rilbench.table.comparison import Comparison
-from rilbench.table.formatting import printable, signed
+from rilbench.table.formatting import grid, printable, signed
 from rilbench.table.paired_test import Paired
 from rilbench.table.question_diff import CAUSES, Difference, counts
 from rilbench.table.types import AVERAGE
 
 _LONGEST = 60
-"""Characters of a response in a line."""
+"""Characters of a response on one line."""
 
 
-def show(found: Comparison, questions: bool) -> Iterator[Table | Text]:
-    """Yield what is to be printed; the single questions only where they are asked for."""
-    for word, each in (("first", found.first), ("second", found.second)):
-        yield Text(printable(f"{word}: {_name(each)} by {each.kit}, {each.path}"))
+def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
+    """Yield the parts to print; the single questions only if they are asked for."""
+    benchmarks = comparison.benchmarks
+
+    def name(e: Evaluation) -> str:
+        return f"{e.id} {e.student} {e.method} {e.teacher} by {e.kit}, {e.path}"
+
+    yield Text(printable(f"first: {name(comparison.first)}"))
+    yield Text(printable(f"second: {name(comparison.second)}"))
     yield Text()
-    yield benchmarks_table(found.benchmarks)
-    for parts in dict.fromkeys(each.unlike for each in found.benchmarks if each.unlike):
-        names = [each.benchmark for each in found.benchmarks if each.unlike == parts]
-        differ = ", ".join(name for name in names if name != AVERAGE)
-        if differ:
-            yield Text(f"not made alike: {differ} differ in {' and '.join(parts)}", style="yellow")
+    yield benchmarks_table(benchmarks)
+    for parts in dict.fromkeys(b.unlike for b in benchmarks if b.unlike):
+        names = [b.benchmark for b in benchmarks if b.unlike == parts and b.benchmark != AVERAGE]
+        if names:
+            text = f"other provenance: {', '.join(names)} differ in {' and '.join(parts)}"
+            yield Text(text, style="yellow")
+    if benchmarks[-1].over and len(benchmarks[-1].over) < len(benchmarks) - 1:
+        text = f"mean: over the paper's benchmarks only, {', '.join(benchmarks[-1].over)}"
+        yield Text(text, style="dim")
     yield Text(
         "p: McNemar's exact test, or sign flips for graded answers; by Holm over the benchmarks.",
         style="dim",
     )
     yield Text()
-    if not found.questions:
+    if not comparison.questions:
         yield Text("no question has another outcome")
         return
     yield Text("questions with another outcome, by cause", style="bold")
-    yield causes_table(found.questions)
+    yield causes_table(comparison.questions)
     if questions:
         yield Text()
-        yield questions_table(found.questions)
+        yield questions_table(comparison.questions)
 
 
-def _name(each: Evaluation) -> str:
-    return f"{each.id} {each.student} {each.method} {each.teacher}"
-
-
-def _grid(*heads: str, left: Sequence[str] = ("benchmark",)) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for head in heads:
-        table.add_column(head, justify="left" if head in left else "right")
-    return table
-
-
-def benchmarks_table(found: Sequence[Paired]) -> Table:
-    """The difference of each benchmark with its interval and test."""
-    heads = ("benchmark", "n", "first", "second", "change", "95 %", "p", "gained", "lost")
-    left = ("benchmark", "the second is")
-    table = _grid(*heads, "the second is", left=left)
+def benchmarks_table(benchmarks: Sequence[Paired]) -> Table:
+    """Return the difference of each benchmark with its interval and test."""
+    numbers = ("n", "first", "second", "change", "95 %", "p", "gained", "lost")
+    table = grid("benchmark", *numbers, "the second is", right=numbers)
     for column in table.columns:
         column.no_wrap = True
-    for each in found:
-        interval = f"{signed(each.difference.low)} to {signed(each.difference.high)}"
-        name = "mean" if each.benchmark == AVERAGE else each.benchmark
-        scores = (f"{each.first:.1f}", f"{each.second:.1f}", signed(each.difference.mean))
-        p = "" if each.adjusted is None else _p(each.adjusted)
-        changes = (str(each.gained), str(each.lost), each.verdict)
-        table.add_row(name, str(each.questions), *scores, interval, p, *changes)
+    for b in benchmarks:
+        p = "" if b.adjusted is None else f"{b.adjusted:.3f}"
+        table.add_row(
+            "mean" if b.benchmark == AVERAGE else b.benchmark,
+            str(b.questions),
+            f"{b.first:.1f}",
+            f"{b.second:.1f}",
+            signed(b.difference.mean),
+            f"{signed(b.difference.low)} to {signed(b.difference.high)}",
+            "<0.001" if b.adjusted is not None and b.adjusted < 0.001 else p,
+            str(b.gained),
+            str(b.lost),
+            b.verdict,
+        )
     return table
 
 
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def causes_table(found: Sequence[Difference]) -> Table:
-    """For each benchmark: how many questions differ, by cause."""
-    present = [cause for cause in CAUSES if any(each.cause == cause for each in found)]
-    table = _grid("benchmark", *present)
-    for benchmark, row in counts(found).items():
+def causes_table(questions: Sequence[Difference]) -> Table:
+    """Return for each benchmark how many questions differ, by cause."""
+    present = [cause for cause in CAUSES if any(q.cause == cause for q in questions)]
+    table = grid("benchmark", *present, right=present)
+    for benchmark, row in counts(questions).items():
         table.add_row(benchmark, *[str(row[cause]) for cause in present])
     return table
 
 
-def questions_table(found: Sequence[Difference]) -> Table:
-    """One line for each question, cause by cause."""
-    heads = ("cause", "benchmark", "question", "gold", "first", "second")
-    table = _grid(*heads, left=heads)
-    for each in sorted(found, key=lambda each: CAUSES.index(each.cause)):
-        sample = each.first or each.second
+def questions_table(questions: Sequence[Difference]) -> Table:
+    """Return one line for each question, sorted by cause."""
+    table = grid("cause", "benchmark", "question", "gold", "first", "second")
+    for question in sorted(questions, key=lambda question: CAUSES.index(question.cause)):
+        sample = question.first or question.second
         assert sample is not None
-        cells = (each.cause, each.benchmark, each.question_id, sample.gold or "")
-        table.add_row(*[Text(c) for c in (*cells, _side(each.first), _side(each.second))])
+        table.add_row(
+            question.cause,
+            Text(question.benchmark),
+            Text(question.question_id),
+            Text(sample.gold or ""),
+            Text(_outcome(question.first)),
+            Text(_outcome(question.second)),
+        )
     return table
 
 
-def _side(sample: Sample | None) -> str:
-    """Score, what the kit read, and the response on one line."""
+def _outcome(sample: Sample | None) -> str:
+    """Return score, extracted answer and response on one line."""
     if sample is None:
         return "not asked"
     score = "no verdict" if sample.score is None else f"{sample.score:g}"
-    read = "" if sample.extracted is None else f" [{sample.extracted}]"
+    extracted = "" if sample.extracted is None else f" [{sample.extracted}]"
     response = printable(sample.response)
     short = response if len(response) <= _LONGEST else response[: _LONGEST - 1] + "…"
-    return f"{score}{read} {short}"
+    return f"{score}{extracted} {short}"
 
 
-def as_json(found: Comparison) -> str:
-    """All that is known of the benchmarks and of each question that differs."""
-    sides = {"first": found.first, "second": found.second}
+def as_json(comparison: Comparison) -> str:
+    """Return everything about the benchmarks and about each question that differs."""
     names = ("id", "path", "student", "method", "teacher", "suite", "kit")
     record: dict[str, Any] = {
-        side: {name: getattr(each, name) for name in names} for side, each in sides.items()
+        side: {name: getattr(evaluation, name) for name in names}
+        for side, evaluation in (("first", comparison.first), ("second", comparison.second))
     }
     record["benchmarks"] = [
-        {**dataclasses.asdict(each), "verdict": each.verdict} for each in found.benchmarks
+        {**dataclasses.asdict(b), "verdict": b.verdict} for b in comparison.benchmarks
     ]
-    record["questions"] = [dataclasses.asdict(each) for each in found.questions]
+    record["questions"] = [dataclasses.asdict(question) for question in comparison.questions]
     return json.dumps(record, ensure_ascii=False, indent=2)

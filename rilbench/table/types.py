@@ -1,4 +1,4 @@
-"""What a row of the table is, and what stands behind each of its numbers."""
+"""The table's rows and cells, and where each of their numbers comes from."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger.records import Evaluation, Score
 from rilbench.stats import Interval
 
 UNTRAINED = "base"
-"""The method of a model as it was before training."""
+"""The method of a model before training."""
 AVERAGE = "average"
-"""Stands among the columns for their mean."""
+"""The name of the mean among the columns."""
 FEWEST_SEEDS = 3
-"""Runs from which a spread is told; below it is unknown."""
+"""Seeds below which the run-to-run spread is unknown."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A score and the evaluation that it is from."""
+    """A score and its evaluation."""
 
     score: Score
     evaluation: Evaluation
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One measured number, in points; of several seeds their mean.
+class TableCell:
+    """One measured number, in points; the mean of several seeds.
 
     Attributes:
-        value: 0 to 100; None where there is none.
-        origins: one for each seed; none for the average, which is of its row's cells.
+        value: 0 to 100; None without a score.
+        origins: one per seed; none for the average, which comes from the row's cells.
         questions: the 95 % interval over the questions that might have been asked.
         runs: where another seed's score falls with 95 % probability; None below three seeds.
         paper: the paper's number for the same student, method and teacher.
-        odd: in what it differs from the others of its row, and of its column.
+        odd: in which parts of its provenance it differs from the rest of its row or column.
     """
 
     value: float | None
@@ -48,12 +49,12 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """From the paper's number."""
+        """The difference from the paper's number."""
         return minus(self.value, self.paper)
 
     @property
     def reproduced(self) -> bool | None:
-        """The paper's number is one that another seed might give; None where that is unknown.
+        """Whether another seed might give the paper's number; None when that is unknown.
 
         Only the run-to-run spread can say so: the interval over questions is about other
         questions, and the paper's were these.
@@ -68,24 +69,25 @@ class TableRow:
     """One model, or the seeds of one recipe, on one suite by one kit.
 
     Attributes:
-        source: where the numbers are from.
+        source: where the numbers come from.
         student: label.
         method: label; "base" is the untrained model.
         teacher: label.
-        suite: "paper" or "nano".
-        scores: 0 to 100 for each of :data:`rilbench.benchmark_names.COLUMNS`, None where there is
-            none.
-        average: plain mean over the suite's columns, or those that were asked for; None when one
-            is missing, or when they may not be averaged.
+        suite: such as "paper" or "nano".
+        scores: 0 to 100 by benchmark, None without a score: the paper's 14 and every other
+            benchmark that was measured.
+        average: plain mean over ``over``; None when a score is missing or when the scores may not
+            be averaged.
+        over: the benchmarks of the average.
         origin: the paper's table, such as "Table 2"; empty for a measured row.
-        cells: of a measured row, what stands behind each column and `AVERAGE`.
-        difference: in points from the row's own starting point, for each column and `AVERAGE`;
-            None where there is nothing to compare, and as a whole without a starting point.
-        unlike: columns that both rows have but that were made in different ways (kit, data,
-            metric or judge), so that they are not compared.
-        mixed: columns that differ from the row's others in how they were made, so that no average
-            is formed.
-        evaluations: what was measured, the newest first; none for a paper row.
+        cells: the cells of a measured row, by benchmark and `AVERAGE`.
+        difference: in points from the row's starting point, by benchmark and `AVERAGE`; None for
+            what cannot be compared, and None as a whole without a starting point.
+        unlike: benchmarks whose provenance differs from the starting point's, so that they are
+            not compared.
+        mixed: benchmarks whose provenance differs from the rest of the row, so that no average is
+            formed.
+        evaluations: the row's evaluations, newest first; none for a paper row.
         seeds: how many runs the row is the mean of.
     """
 
@@ -96,8 +98,9 @@ class TableRow:
     suite: str
     scores: Mapping[str, float | None]
     average: float | None
+    over: tuple[str, ...] = PAPER_14
     origin: str = ""
-    cells: Mapping[str, Cell] = field(default_factory=dict)
+    cells: Mapping[str, TableCell] = field(default_factory=dict)
     difference: Mapping[str, float | None] | None = None
     unlike: tuple[str, ...] = ()
     mixed: tuple[str, ...] = ()
@@ -111,41 +114,56 @@ class TableRow:
 
     @property
     def kit(self) -> str:
-        """Which kit scored it; empty for a paper row."""
+        """The kit that scored it; empty for a paper row."""
         return self.evaluations[0].kit if self.evaluations else ""
 
     def value(self, column: str) -> float | None:
-        """A column's number, or the average's."""
-        return self.average if column == AVERAGE else self.scores[column]
+        """Return a benchmark's number, or the average."""
+        return self.average if column == AVERAGE else self.scores.get(column)
+
+    def cell(self, column: str) -> TableCell:
+        """Return a measured row's cell; an empty one for a benchmark that the row lacks."""
+        return self.cells.get(column, TableCell(None))
 
 
 @dataclass(frozen=True)
 class Table:
-    """What is to be written down.
+    """A table to be written.
 
     Attributes:
         rows: in their order.
-        notes: what a reader must know, a line each.
-        over: the columns that the average is formed over, where they were asked for.
+        notes: what a reader must know, one line each.
+        over: the benchmarks of ``--average-over``; empty for the paper's.
+        columns: the benchmarks shown.
     """
 
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
+    columns: tuple[str, ...] = PAPER_14
 
     @property
     def mean(self) -> str:
-        """The heading of the averages."""
-        return f"mean of {', '.join(self.over)}" if self.over else "mean"
+        """The heading of the averages, which says so when they are not over the columns shown."""
+        if self.over:
+            return f"mean of {', '.join(self.over)}"
+        return "mean" if self.columns == PAPER_14 else f"mean of {len(PAPER_14)}"
 
 
-def average(scores: Mapping[str, float | None], columns: Iterable[str]) -> float | None:
-    """Return the plain mean over ``columns``; None when one is missing or there is none."""
-    values = [scores.get(column) for column in columns]
+def average(scores: Mapping[str, float | None], benchmarks: Iterable[str]) -> float | None:
+    """Return the plain mean over benchmarks; None when one is missing or there is none."""
+    values = [scores.get(benchmark) for benchmark in benchmarks]
     present = [value for value in values if value is not None]
     return statistics.fmean(present) if present and len(present) == len(values) else None
 
 
 def minus(now: float | None, before: float | None) -> float | None:
-    """A difference, where there are both."""
+    """Return the difference; None when either is missing."""
     return None if now is None or before is None else now - before
+
+
+def in_order(benchmarks: Iterable[str]) -> tuple[str, ...]:
+    """Return each benchmark once: the paper's in its order, then the others by name."""
+    names = set(benchmarks)
+    others = sorted(names.difference(PAPER_14), key=lambda name: (name.lower(), name))
+    return (*(name for name in PAPER_14 if name in names), *others)

@@ -43,11 +43,11 @@ def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
             finish = "length" if number == 1 else "stop"
             answers.append((dataset, question), Completion(text, finish, 5, number, 0.5))
         judge = {"name": "judge-7b"}
-        story = Provenance(small, prompts, "ms-vlmeval 0.0.20", judge, {"server": "x"}, {})
-        return to_evaluation(MODEL, story, answers, scores)
+        provenance = Provenance(small, prompts, "ms-vlmeval 0.0.20", judge, {"server": "x"}, {})
+        return to_evaluation(MODEL, provenance, answers, scores)
 
 
-def test_rows_carry_their_story(data: Path, tmp_path: Path) -> None:
+def test_scores_carry_their_provenance(data: Path, tmp_path: Path) -> None:
     found = record(data, tmp_path, None)
     assert (found.student, found.method, found.teacher, found.run) == ("s", "ril", "72b", "r")
     assert (found.recipe_fingerprint, found.family, found.seed) == ("recipe", "family", 7)
@@ -67,11 +67,11 @@ def test_rows_carry_their_story(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_benchmark_is_never_taken_for_the_whole(data: Path, tmp_path: Path) -> None:
-    stories = {
-        tuple(score.story for score in record(data, tmp_path / str(limit), limit).scores)
+    provenances = {
+        tuple(score.provenance for score in record(data, tmp_path / str(limit), limit).scores)
         for limit in (None, 1, 2)
     }
-    assert len(stories) == 3
+    assert len(provenances) == 3
 
 
 def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) -> None:
@@ -90,11 +90,11 @@ def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) 
     with open_answers(one_file(tmp_path / "answers.jsonl")) as answers:
         for key in keys:
             answers.append(key, Completion("A", "stop", 5, 1, 0.5))
-        story = Provenance(small, prompts, "ms-vlmeval 0.0.20", {"name": "judge-7b"}, {}, {})
+        provenance = Provenance(small, prompts, "ms-vlmeval 0.0.20", {"name": "judge-7b"}, {}, {})
         scores = {"MMMU_Pro_10c": three, "MMMU_Pro_V": one}
-        found = to_evaluation(MODEL, story, answers, scores)
+        found = to_evaluation(MODEL, provenance, answers, scores)
         without = to_evaluation(
-            MODEL, story, answers, {**scores, "MMMU_Pro_V": KitScore(None, (), 1, 1.0)}
+            MODEL, provenance, answers, {**scores, "MMMU_Pro_V": KitScore(None, (), 1, 1.0)}
         )
     (score,) = found.scores
     assert (score.value, score.questions, score.judge) == (50.0, 4, None)

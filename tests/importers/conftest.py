@@ -39,7 +39,7 @@ def judge() -> Iterator[FakeJudge]:
 
 @pytest.fixture(scope="session")
 def tsv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files of the look-alikes, smaller than the laboratory's."""
+    """Synthetic stand-ins, smaller than those of the nano sandbox."""
     folder = tmp_path_factory.mktemp("tsv")
     write_benchmarks(folder, "dev", QUESTIONS)
     return folder

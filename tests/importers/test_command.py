@@ -13,7 +13,7 @@ ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows" / "headline" / "n
 
 @pytest.fixture
 def rows(tmp_path):
-    """Some rows of the laboratory, one of them of dev, and one broken."""
+    """Some run results of the nano sandbox, one of them of dev, and two that cannot be read."""
     folder = tmp_path / "rows"
     folder.mkdir()
     for name in ("untrained-0", "ril-both-11", "ril-both-12"):
@@ -31,12 +31,12 @@ def evaluations(db):
         return ledger.evaluations(), ledger.runs()
 
 
-def test_rows_of_the_laboratory(tmp_path, rows):
+def test_run_results_of_the_nano_sandbox(tmp_path, rows):
     first = run("import", "rows", "--db", "l.db", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert first.stderr.count("is no row of the laboratory") == 2
-    assert "1 rows of dev are left out; --split dev is theirs" in first.stdout
-    assert "3 rows of the laboratory's test: 3 evaluations are new" in first.stdout
+    assert first.stderr.count("is not a run result") == 2
+    assert "1 dev results are left out; use --split dev" in first.stdout
+    assert "3 test results of the nano sandbox: 3 evaluations are new" in first.stdout
     found, runs = evaluations(tmp_path / "l.db")
     assert len({each.family for each in found if each.seed is not None}) == 1
     assert len(found) == 3
@@ -45,7 +45,7 @@ def test_rows_of_the_laboratory(tmp_path, rows):
     assert "0 evaluations are new" in again.stdout
     assert evaluations(tmp_path / "l.db") == (found, runs)
     dev = run("import", "rows", "--split", "dev", "--db", "l.db", cwd=tmp_path)
-    assert "1 rows of the laboratory's dev: 1 evaluations are new" in dev.stdout
+    assert "1 dev results of the nano sandbox: 1 evaluations are new" in dev.stdout
     table = run("table", "--db", "l.db", cwd=tmp_path)
     assert "nano-dev" in table.stdout
     assert "ril both" in table.stdout

@@ -4,7 +4,7 @@ import math
 import pandas as pd
 import pytest
 
-from rilbench.importers.read_tables import evened, is_table, number, read_table, text
+from rilbench.importers.read_tables import is_table, normalised, number, read_table, text
 from rilbench.importers.types import UnreadableError
 
 ROWS = [
@@ -37,7 +37,7 @@ def test_a_table_says_the_same_in_every_format(tmp_path, name):
     ]
     assert rows[1]["A"] is None
     assert [number(row["hit"]) for row in rows] == [1, 0.5]
-    assert list(evened(rows)[0]) == ["index", "A", "answer", "hit"]
+    assert list(normalised(rows)[0]) == ["index", "A", "answer", "hit"]
 
 
 def test_an_empty_cell_is_no_number_and_a_word_neither():

@@ -6,8 +6,14 @@ import pytest
 
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite, suite_columns
-from rilbench.importers.to_ledger import Labels, plain, record, to_evaluation
-from rilbench.importers.types import DatasetResult, ModelResult, Question, UnreadableError, settled
+from rilbench.importers.to_ledger import ImportLabels, plain, record, to_evaluation
+from rilbench.importers.types import (
+    DatasetResult,
+    ImportedQuestion,
+    ModelResult,
+    UnreadableError,
+    settled,
+)
 from rilbench.ledger import Ledger
 from rilbench.table.measured_rows import Settings, measured_rows
 
@@ -22,7 +28,7 @@ def dataset(name, suite=PAPER):
 
 def question(number, score, counted=None, **more):
     counted = (score or 0.0) if counted is None else counted
-    return Question(str(number), score, counted, "A", "B", **more)
+    return ImportedQuestion(str(number), score, counted, "A", "B", **more)
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def model(tmp_path):
 
 
 def test_a_score_says_what_it_does_not_know(model):
-    evaluation, notes = to_evaluation(model(MMStar=[1.0, 0.0]), PAPER, Labels())
+    evaluation, notes = to_evaluation(model(MMStar=[1.0, 0.0]), PAPER, ImportLabels())
     (score,) = evaluation.scores
     assert (score.kit, score.kit_version, score.judge) == ("ms-vlmeval", "unknown", None)
     assert (score.data_state, score.asked) == ("unverified", "unknown")
@@ -62,7 +68,7 @@ def test_a_score_says_what_it_does_not_know(model):
 
 def test_the_same_questions_are_comparable_and_others_are_not(model):
     first, second, third = (
-        to_evaluation(model(VLMEVALKIT, name, MMStar=scores), PAPER, Labels())[0].scores[0]
+        to_evaluation(model(VLMEVALKIT, name, MMStar=scores), PAPER, ImportLabels())[0].scores[0]
         for name, scores in (("a", [1.0, 0.0]), ("b", [0.0, 0.0]), ("a", [1.0, 0.0, 1.0]))
     )
     assert first.comparability == second.comparability != third.comparability
@@ -70,14 +76,15 @@ def test_the_same_questions_are_comparable_and_others_are_not(model):
 
 def test_a_total_alone_is_like_no_other(model):
     one, two = (
-        to_evaluation(model(MMStar=value), PAPER, Labels())[0].scores[0] for value in (50.0, 51.0)
+        to_evaluation(model(MMStar=value), PAPER, ImportLabels())[0].scores[0]
+        for value in (50.0, 51.0)
     )
     assert one.comparability != two.comparability
     assert (one.value, one.questions, one.answered, one.partial) == (50, 0, 0, False)
 
 
 def test_a_missing_verdict_is_not_counted(model):
-    evaluation, _ = to_evaluation(model(MMStar=[1.0, None, 0.0, 1.0]), PAPER, Labels())
+    evaluation, _ = to_evaluation(model(MMStar=[1.0, None, 0.0, 1.0]), PAPER, ImportLabels())
     (score,) = evaluation.scores
     assert score.value == pytest.approx(200 / 3)
     assert score.missing == 1
@@ -85,10 +92,10 @@ def test_a_missing_verdict_is_not_counted(model):
 
 
 def test_a_column_of_two_datasets_needs_both(model):
-    half, notes = to_evaluation(model(MMMU_Pro_V=[1.0]), PAPER, Labels())
+    half, notes = to_evaluation(model(MMMU_Pro_V=[1.0]), PAPER, ImportLabels())
     assert half.scores == ()
     assert notes == ("MMMU-Pro lacks MMMU_Pro_10c and is not imported",)
-    both, _ = to_evaluation(model(MMMU_Pro_V=[1.0], MMMU_Pro_10c=[0.0, 0.0]), PAPER, Labels())
+    both, _ = to_evaluation(model(MMMU_Pro_V=[1.0], MMMU_Pro_10c=[0.0, 0.0]), PAPER, ImportLabels())
     assert both.scores[0].value == 50  # the mean of the two, whatever their sizes
     assert {(each.question_id, each.stratum) for each in both.samples} == {
         ("MMMU_Pro_10c/0", "MMMU_Pro_10c"),
@@ -97,11 +104,11 @@ def test_a_column_of_two_datasets_needs_both(model):
     }
 
 
-def test_what_is_there_is_not_written_again(model, tmp_path):
+def test_an_import_is_not_written_twice(model, tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
 
         def new(*models, labels=None, **more):
-            labels = labels or Labels()
+            labels = labels or ImportLabels()
             before = len(ledger.evaluations())
             done = record(models, PAPER, labels, ledger, **more)
             return [each.known for each in done], len(ledger.evaluations()) - before
@@ -113,7 +120,7 @@ def test_what_is_there_is_not_written_again(model, tmp_path):
         moved = dataclasses.replace(first, created="2027-01-01T00:00:00+00:00")
         assert new(moved) == ([True], 0)
         assert new(model(MMStar=[1.0, 0.0], BLINK=[1.0])) == ([False], 1)
-        assert new(first, labels=Labels("s", "ril", "both")) == ([False], 1)
+        assert new(first, labels=ImportLabels("s", "ril", "both")) == ([False], 1)
         assert new(model(LMMSEVAL, mmstar=[1.0])) == ([False], 1)
         assert new(model(MMMU_Pro_V=[1.0])) == ([False], 0)  # no whole column: nothing to write
         rows = measured_rows(ledger.evaluations(), Settings(suite_columns))
@@ -123,18 +130,18 @@ def test_what_is_there_is_not_written_again(model, tmp_path):
 
 def test_both_kits_of_a_model_have_one_fingerprint(model):
     found = [
-        to_evaluation(each, PAPER, Labels())[0].fingerprint
+        to_evaluation(each, PAPER, ImportLabels())[0].fingerprint
         for each in (model(MMStar=[1.0]), model(LMMSEVAL, mmstar=[1.0]))
     ]
     assert found[0] == found[1]
     assert (
-        to_evaluation(model(VLMEVALKIT, "b", MMStar=[1.0]), PAPER, Labels())[0].fingerprint
+        to_evaluation(model(VLMEVALKIT, "b", MMStar=[1.0]), PAPER, ImportLabels())[0].fingerprint
         != (found[0])
     )
 
 
-def test_look_alikes_have_no_published_number(model):
-    evaluation, notes = to_evaluation(model(MMStar=[1.0, 0.0]), NANO, Labels())
+def test_synthetic_stand_ins_have_no_published_number(model):
+    evaluation, notes = to_evaluation(model(MMStar=[1.0, 0.0]), NANO, ImportLabels())
     assert (evaluation.suite, evaluation.scores[0].sampled, notes) == ("nano", None, ())
 
 
@@ -144,13 +151,13 @@ def test_one_name_is_for_one_model(model, tmp_path):
         Ledger(tmp_path / "l.db") as ledger,
         pytest.raises(UserError, match="there is a, b; give one model's folder"),
     ):
-        record(both, PAPER, Labels("s"), ledger)
+        record(both, PAPER, ImportLabels("s"), ledger)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[0m", "\0"])
 def test_labels_are_plain(name):
     with pytest.raises(UserError, match="control characters; give a plain name"):
-        Labels(student=name)
+        ImportLabels(student=name)
 
 
 def test_a_models_name_is_one_line():

@@ -87,7 +87,7 @@ def test_questions_are_kept_as_they_were(vlmevalkit, answers, tsv):
         csv.field_size_limit(2**31 - 1)
         golds = {row["index"]: row["answer"] for row in csv.DictReader(stream, delimiter="\t")}
     assert {q.question_id: q.gold for q in datasets["MMStar"].questions} == golds
-    # The kit writes MMBench's answers anew, and "=0" is lost.
+    # The kit rewrites MMBench's answers, and "=0" is lost.
     second = datasets["MMBench_DEV_EN"].questions[1]
     rotations = [f"{int(second.question_id) + turn * 1_000_000}" for turn in range(2)]
     own = answers["MMBench_DEV_EN"]

@@ -7,8 +7,9 @@ import pytest
 from rilbench.evaluate.suite import suite_columns
 from rilbench.lab.experiment import Job, RunSpec
 from rilbench.lab.run_result import Outcomes, read_row
-from rilbench.lab.to_ledger import NOT_KEPT, family, labels, record_rows, to_evaluation, to_run
+from rilbench.lab.to_ledger import family, labels, record_rows, to_evaluation, to_run
 from rilbench.ledger import Ledger
+from rilbench.ledger.builder import NOT_KEPT
 from rilbench.table.measured_rows import Settings, measured_rows
 
 ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
@@ -46,7 +47,7 @@ def test_a_row_is_recorded_once(tmp_path, make_row):
         assert {s.benchmark for s in each.scores if s.judge == "j"} == {
             *("MathVista", "MM-Vet", "MM-Vet-v2")
         }
-    assert run.figures["judge_calls"] == row.cost.judge_calls
+    assert run.metrics["judge_calls"] == row.cost.judge_calls
     assert run.curves == row.curves
     assert run.status == "finished"
 
@@ -57,7 +58,7 @@ def test_a_failed_row_is_a_run_without_an_evaluation(tmp_path, make_row, failed_
         assert ledger.evaluations() == []
         (run,) = ledger.runs()
     assert run.status == "stopped"
-    assert run.figures["failure"] == {"step": 7, "message": "the loss is NaN"}
+    assert run.metrics["failure"] == {"step": 7, "message": "the loss is NaN"}
 
 
 def test_a_model_that_is_not_trained_is_no_run(tmp_path, make_row):
@@ -151,7 +152,7 @@ def test_a_run_says_what_is_kept_of_its_recipe():
     run = to_run(committed("headline/nano/ril-both-11"))
     assert "policy.kl_coef: 0.1" in run.recipe_yaml
     assert run.created == run.finished == "2026-11-22T20:28:07Z"
-    assert set(run.figures["cpu_seconds"]) == {"collect", "sft", "discriminator", "ril"}
+    assert set(run.metrics["cpu_seconds"]) == {"collect", "sft", "discriminator", "ril"}
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The ledger as a file: what goes in comes out, and what is wrong with a place is said."""
+"""The ledger as a file: it returns what was recorded, and explains what is wrong with a path."""
 
 import dataclasses
 import os
@@ -83,7 +83,7 @@ RUN = Run(
 )
 
 
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+def test_records_are_returned_as_they_were_recorded(tmp_path: Path) -> None:
     path = tmp_path / "ledger ?#%.db"
     with Ledger(path) as ledger:
         number = ledger.record(EVALUATION)
@@ -123,7 +123,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
 
 @settings(max_examples=25)
 @given(NAMES, NAMES, NAMES, NAMES)
-def test_any_name_goes_in_and_comes_out(
+def test_any_name_is_returned_as_it_was_recorded(
     shared: Ledger, name: str, path: str, label: str, answer: str
 ) -> None:
     score = dataclasses.replace(SCORES[0], benchmark=name, dataset=path, judge=label, metric=answer)
@@ -166,7 +166,7 @@ def test_newest_first_and_one_row_per_model(tmp_path: Path) -> None:
         assert ledger._db["models"].count == 2
 
 
-def test_runs_are_kept_and_brought_up_to_date(tmp_path: Path) -> None:
+def test_runs_are_recorded_and_updated(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.db") as ledger:
         ledger.record_run(RUN)
         done = dataclasses.replace(RUN, status="finished", finished="2026-01-02T04:00:00+00:00")
@@ -296,12 +296,20 @@ def _not_sqlite(folder: Path) -> Path:
     return folder / "text.db"
 
 
-def _newer(folder: Path) -> Path:
+def _other_version(folder: Path) -> Path:
     path = folder / "l.db"
     Ledger(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 999")
+        connection.execute("PRAGMA user_version = 5")
     connection.close()
+    return path
+
+
+def _damaged(folder: Path) -> Path:
+    path = folder / "l.db"
+    Ledger(path).close()
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"\xff" * 3000 + content[3100:])
     return path
 
 
@@ -324,7 +332,8 @@ def _stranger(folder: Path) -> Path:
         (lambda folder: _not_sqlite(folder) / "l.db", "does not exist"),
         (lambda folder: folder, "is a folder"),
         (_not_sqlite, "is not an SQLite database"),
-        (_newer, "newer rilbench"),
+        (_other_version, "is a ledger of schema 5, but this rilbench reads schema 6; use the "),
+        (_damaged, "is damaged .*; restore a backup or give another --db"),
         (_stranger, "another program"),
     ],
 )
@@ -349,7 +358,9 @@ def test_the_systems_refusal_is_put_into_words(monkeypatch: pytest.MonkeyPatch) 
         Ledger(Path("/proc/self/rilbench.db"))
 
 
-@pytest.mark.parametrize("place", [_not_sqlite, _newer, _stranger, lambda folder: folder])
+@pytest.mark.parametrize(
+    "place", [_not_sqlite, _other_version, _damaged, _stranger, lambda folder: folder]
+)
 def test_reading_says_the_same(tmp_path: Path, place: Callable[[Path], Path]) -> None:
     with pytest.raises(UserError):
         Ledger.open_read(place(tmp_path))

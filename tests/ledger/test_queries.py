@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.paper import ABLATIONS, LARGE, MAIN, OPEN
 from rilbench.ledger.queries import Pair, compared, pairs, paper_scores, tallies
 from rilbench.resources import resource
 
 
-def score(benchmark: str = "BLINK", value: float = 50.0, **story: str) -> Score:
+def score(benchmark: str = "BLINK", value: float = 50.0, **provenance: str) -> Score:
     known = {"kit": "vlmevalkit", "kit_version": "1", "dataset": benchmark, "metric": "Overall"}
     counts = {"questions": 2, "answered": 2, "missing": 0}
-    return Score(benchmark=benchmark, value=value, data_sha256="0", **known | story, **counts)
+    return Score(benchmark=benchmark, value=value, data_sha256="0", **known | provenance, **counts)
 
 
 def evaluation(outcomes: dict[str, float | None], strata: dict[str, str]) -> Evaluation:
@@ -83,7 +83,7 @@ def test_the_ledger_has_the_papers_tables_cell_by_cell(ledger: Ledger, file: str
     with resource(f"results/paper/{file}.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.DictReader(stream))
     found = paper_scores(ledger, file)
-    assert len(found) == len(lines) * len(COLUMNS)
+    assert len(found) == len(lines) * len(PAPER_14)
     for row in found:
         line = lines[row.line]
         text = line[row.benchmark]
@@ -103,7 +103,7 @@ def test_the_ledger_has_the_papers_ablations(ledger: Ledger) -> None:
     assert found == [(*(line[n] for n in names), float(line["score"])) for line in lines]
 
 
-def test_scores_with_one_story_have_one_key_in_the_file_too(ledger: Ledger, tmp_path: Path) -> None:
+def test_scores_of_one_provenance_have_one_key_in_the_file(ledger: Ledger, tmp_path: Path) -> None:
     assert score(value=1.0).comparability == score(value=2.0).comparability
     assert score().comparability != score(kit_version="2").comparability
     with sqlite3.connect(tmp_path / "l.db") as other:

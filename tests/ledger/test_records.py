@@ -67,14 +67,16 @@ def test_both_spellings_of_utc_and_now() -> None:
     assert dataclasses.replace(EVALUATION, created=utc_now()).moment > EVALUATION.moment
 
 
-def test_the_story_is_all_but_value_and_counts() -> None:
-    assert dataclasses.replace(SCORE, value=1.0, answered=1, missing=0).story == SCORE.story
+def test_the_provenance_is_all_but_value_and_counts() -> None:
+    assert (
+        dataclasses.replace(SCORE, value=1.0, answered=1, missing=0).provenance == SCORE.provenance
+    )
     others = dict.fromkeys(
         ("kit", "kit_version", "dataset", "metric", "judge", "data_sha256", "asked"), "other"
     )
     for name, value in others.items():
         changed = dataclasses.replace(SCORE, **{name: value})  # type: ignore[arg-type]
-        assert changed.story != SCORE.story
+        assert changed.provenance != SCORE.provenance
 
 
 def test_latest_is_by_time_then_by_number() -> None:
@@ -99,5 +101,5 @@ def test_a_quick_look_hides_no_full_evaluation() -> None:
 
     full, sample, without = at(1), at(2, sampled=3), at(3, value=None)
     assert latest([full, sample, without]) == [full]
-    assert latest([sample, without]) == [without], "of two that say as little, the newest"
+    assert latest([sample, without]) == [without], "the newest of two partial ones"
     assert latest([full, at(4)]) == [at(4)]

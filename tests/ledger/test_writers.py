@@ -21,10 +21,10 @@ from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score
 path, name, times, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 created = "2026-01-02T03:04:05+00:00"
 labels = {"student": name, "method": "m", "teacher": "t", "created": created}
-story = {"kit": "k", "kit_version": "1", "dataset": "d", "metric": "m", "data_sha256": "s"}
+provenance = {"kit": "k", "kit_version": "1", "dataset": "d", "metric": "m", "data_sha256": "s"}
 sizes = {"MMStar": rows, "MM-Vet": rows // 4}
 scores = tuple(Score(benchmark=benchmark, value=1.0, questions=size, answered=size, missing=0,
-                     **story) for benchmark, size in sizes.items())
+                     **provenance) for benchmark, size in sizes.items())
 samples = tuple(Sample(benchmark=benchmark, question_id=str(i), prompt_hash="h", score=i % 2,
                        response="r" * 50) for benchmark, size in sizes.items() for i in range(size))
 evaluation = Evaluation(path="/m", fingerprint="f", suite="nano", scores=scores, samples=samples,

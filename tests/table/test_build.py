@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Score, utc_now
-from rilbench.table.build import Choice, build_table, read_columns
+from rilbench.table.build import Choice, build_table, split_names
 
 
 def columns(_: str) -> tuple[str, ...]:
-    return COLUMNS
+    return PAPER_14
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
             missing=0,
             data_sha256="d",
         )
-        for name in COLUMNS
+        for name in PAPER_14
     )
     with Ledger(tmp_path / "l.db") as opened:
         opened.record(
@@ -74,9 +74,9 @@ def test_only_what_was_asked_for(ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (Choice(students=("gpt",)), "no row has the student 'gpt'; there is .*InternVL3-1B"),
-        (Choice(methods=("ppo",)), "the method 'ppo'; there is .*GRPO"),
-        (Choice(teachers=("7b",)), "the teacher '7b'; there is .*both"),
+        (Choice(students=("gpt",)), "no row has the student 'gpt'; choose from: .*InternVL3-1B"),
+        (Choice(methods=("ppo",)), "the method 'ppo'; choose from: .*GRPO"),
+        (Choice(teachers=("7b",)), "the teacher '7b'; choose from: .*both"),
     ],
 )
 def test_a_label_that_no_row_has_is_refused(ledger: Ledger, choice: Choice, words: str) -> None:
@@ -85,11 +85,11 @@ def test_a_label_that_no_row_has_is_refused(ledger: Ledger, choice: Choice, word
 
 
 def test_another_mean_is_over_the_columns_named(ledger: Ledger) -> None:
-    table = build_table(ledger, Choice(over=read_columns("mmb, AI2D")), columns)
+    table = build_table(ledger, Choice(over=split_names("mmb, AI2D")), columns)
     assert table.over == ("AI2D", "MMB")
     first = table.rows[0]
     assert first.average == pytest.approx((first.scores["AI2D"] + first.scores["MMB"]) / 2)  # type: ignore[operator]
     assert table.rows[-1].average == pytest.approx(80.0)
-    assert read_columns("") == ()
-    with pytest.raises(UserError, match="no column 'mmx'"):
-        read_columns("MMX")
+    assert split_names(" , ") == ()
+    with pytest.raises(UserError, match=r"no benchmark 'MMX'; choose from: AI2D, .*RWQA"):
+        build_table(ledger, Choice(over=("MMX",)), columns)

@@ -34,7 +34,7 @@ def evaluation(outcomes: Mapping[str, list[float | None]], **more: object) -> Ev
     scores = []
     for name, values in outcomes.items():
         known = [v for v in values if v is not None]
-        story = {"kit": "vlmevalkit", "kit_version": "1", "metric": "m", "data_sha256": "d"}
+        provenance = {"kit": "vlmevalkit", "kit_version": "1", "metric": "m", "data_sha256": "d"}
         counts = {"questions": len(values), "answered": len(values)}
         scores.append(
             Score(
@@ -42,7 +42,7 @@ def evaluation(outcomes: Mapping[str, list[float | None]], **more: object) -> Ev
                 value=100 * sum(known) / len(known),
                 dataset=name,
                 missing=len(values) - len(known),
-                **story,
+                **provenance,
                 **counts,
             )
         )
@@ -109,14 +109,14 @@ def test_nothing_in_common_is_said(ledger: Ledger) -> None:
         read_comparison(ledger, "1", "3")
 
 
-def test_what_was_made_otherwise_is_said(ledger: Ledger) -> None:
+def test_another_provenance_is_said(ledger: Ledger) -> None:
     other = evaluation(SECOND, fingerprint="x")
     changed = tuple(dataclasses.replace(s, judge="j") for s in other.scores)
     ledger.record(dataclasses.replace(other, scores=changed))
     found = read_comparison(ledger, "1", "3")
     assert {each.unlike for each in found.benchmarks} == {("judge",)}
-    assert "not made alike: AI2D, MMStar differ in judge" in text(found)
-    assert "not made alike" not in text(read_comparison(ledger, "1", "2"))
+    assert "other provenance: AI2D, MMStar differ in judge" in text(found)
+    assert "other provenance" not in text(read_comparison(ledger, "1", "2"))
 
 
 def text(found: object, questions: bool = False) -> str:

@@ -17,7 +17,7 @@ RUN = Run(
     **{"name": "first", "path": "/runs/first", "recipe_fingerprint": "r" * 16},
     **{"recipe_yaml": "seed: 3\n", "student": "nano", "method": "ril", "teacher": "both"},
     **{"status": "finished", "created": utc_now(), "seed": 3},  # type: ignore[arg-type]
-    figures={"steps": 30, "step_seconds": 2.5},
+    metrics={"steps": 30, "step_seconds": 2.5},
     curves={"kl": [0.1, 0.2]},
 )
 SCORE = Score(
@@ -82,7 +82,7 @@ def test_an_evaluation_in_full(db: Path) -> None:
     assert "secret" not in shown
 
 
-def test_json_has_the_story_and_no_answers(db: Path) -> None:
+def test_json_has_the_provenance_and_no_responses(db: Path) -> None:
     with Ledger.open_read(db) as ledger:
         run, evaluation = json.loads(as_json(everything(ledger)))
     assert (run["kind"], run["curves"]) == ("run", {"kl": [0.1, 0.2]})

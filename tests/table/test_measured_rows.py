@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger import Evaluation, Score
 from rilbench.table import measured_rows as measured
 from rilbench.table.measured_rows import Settings, SuiteColumns
@@ -18,7 +18,7 @@ NANO = ["MMStar", "MMB", "ChartQA", "MM-Vet"]
 
 
 def columns(suite: str) -> Sequence[str]:
-    return NANO if suite == "nano" else COLUMNS
+    return NANO if suite == "nano" else PAPER_14
 
 
 def evaluation(
@@ -65,7 +65,7 @@ def names(rows: Sequence[TableRow]) -> list[tuple[str, str, str]]:
 def test_scores_average_and_difference() -> None:
     base, ril = measured_rows([RIL, BASE], columns)
     assert (base.source, base.suite, base.difference) == ("measured", "nano", None)
-    assert list(base.scores) == list(COLUMNS)
+    assert list(base.scores) == list(PAPER_14)
     assert {name: value for name, value in base.scores.items() if value is not None} == BEFORE
     assert (base.average, ril.average) == (40.0, 65.0)
     assert ril.difference is not None
@@ -90,8 +90,8 @@ def test_a_missing_score_leaves_no_average_and_no_difference() -> None:
 
 
 def test_the_paper_suite_needs_all_14() -> None:
-    full = evaluation("p", "base", dict.fromkeys(COLUMNS, 50.0), suite="paper")
-    part = evaluation("q", "base", dict.fromkeys(COLUMNS[1:], 50.0), 1, suite="paper")
+    full = evaluation("p", "base", dict.fromkeys(PAPER_14, 50.0), suite="paper")
+    part = evaluation("q", "base", dict.fromkeys(PAPER_14[1:], 50.0), 1, suite="paper")
     assert [row.average for row in measured_rows([full, part], columns)] == [50.0, None]
 
 
@@ -114,7 +114,7 @@ def test_a_start_in_another_suite_or_unknown_is_no_start() -> None:
 @pytest.mark.parametrize(
     "change", [{"judge": "another"}, {"data_sha256": "e"}, {"kit_version": "9"}, {"metric": "acc"}]
 )
-def test_scores_made_in_different_ways_are_not_compared(change: dict[str, str]) -> None:
+def test_scores_of_different_provenance_are_not_compared(change: dict[str, str]) -> None:
     first, *others = RIL.scores
     changed = dataclasses.replace(first, **change)  # type: ignore[arg-type]
     _, row = measured_rows([BASE, dataclasses.replace(RIL, scores=(changed, *others))], columns)
@@ -198,7 +198,7 @@ def test_a_quick_look_hides_no_whole_score() -> None:
     assert row.scores["MMStar"] == 60.0
 
 
-def test_no_average_is_formed_of_what_was_made_in_different_ways() -> None:
+def test_no_average_is_formed_of_scores_of_different_provenance() -> None:
     first, *others = RIL.scores
     changed = dataclasses.replace(first, kit_version="9")
     odd = dataclasses.replace(RIL, scores=(changed, *others))
@@ -223,7 +223,7 @@ def test_a_cell_that_differs_from_its_column_is_marked() -> None:
 
 
 def paper_cells(value: float) -> PaperCells:
-    scores = dict.fromkeys(COLUMNS, value)
+    scores = dict.fromkeys(PAPER_14, value)
     return PaperCells([TableRow("paper", "A-1", "RIL", "both", "paper", scores, value)])
 
 
@@ -246,7 +246,7 @@ def test_reproduced_is_what_another_seed_might_give(
     assert cell.reproduced is reproduced
 
 
-def test_look_alikes_are_not_compared_with_the_paper() -> None:
+def test_synthetic_stand_ins_are_not_compared_with_the_paper() -> None:
     (row,) = measured_rows([seed(1, 60.0, student="a-1")], columns, paper=paper_cells(60.0))
     assert row.cells["MMStar"].paper is None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger import Ledger
 from rilbench.resources import resource
 from rilbench.table.paper_rows import PaperCells, ablation_rows, main_rows, other_rows, same_name
@@ -31,12 +31,12 @@ def text(value: float | None) -> str:
 
 def test_the_main_table_cell_by_cell(ledger: Ledger) -> None:
     header, *expected = lines("main_table")
-    assert header == ["student", "method", "teacher", "source", *COLUMNS]
+    assert header == ["student", "method", "teacher", "source", *PAPER_14]
     rows = main_rows(ledger)
     assert len(rows) == len(expected) == 30
     for row, line in zip(rows, expected, strict=True):
         assert [row.student, row.method, row.teacher, row.origin] == line[:4]
-        assert [text(row.scores[column]) for column in COLUMNS] == line[4:]
+        assert [text(row.scores[column]) for column in PAPER_14] == line[4:]
         assert (row.source, row.suite, row.difference) == ("paper", "paper", None)
         assert row.average == pytest.approx(statistics.fmean(map(float, line[4:])))
 
@@ -47,7 +47,7 @@ def test_tables_3_and_4_cell_by_cell(ledger: Ledger) -> None:
     assert len(rows) == len(expected)
     for row, line in zip(rows, expected, strict=True):
         assert [row.student, row.origin] == line[:2]
-        assert [text(row.scores[column]) for column in COLUMNS] == line[2:]
+        assert [text(row.scores[column]) for column in PAPER_14] == line[2:]
         whole = all(line[2:])
         assert (row.average is not None) == whole
 
@@ -57,7 +57,7 @@ def test_the_ablations_cell_by_cell(ledger: Ledger) -> None:
     found = [
         (row.origin, row.student, row.method, column, text(row.scores[column]))
         for row in ablation_rows(ledger)
-        for column in COLUMNS
+        for column in PAPER_14
         if row.scores[column] is not None
     ]
     assert sorted(found) == sorted(expected)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Score
 from rilbench.resources import resource
@@ -79,7 +79,7 @@ def test_json_is_exactly_what_was_promised() -> None:
     for row in listed:
         names = ["source", "student", "method", "teacher", "suite", "scores", "average"]
         assert list(row)[: len(names)] == names
-        assert list(row["scores"]) == list(COLUMNS)
+        assert list(row["scores"]) == list(PAPER_14)
     nano = dict(zip(NANO, (63.4, 49.96, 100.0, 9.96), strict=True))
     assert {name: listed[31][name] for name in list(listed[0])} == {
         "source": "measured",
@@ -87,7 +87,7 @@ def test_json_is_exactly_what_was_promised() -> None:
         "method": "RIL",
         "teacher": "both",
         "suite": "nano",
-        "scores": {**dict.fromkeys(COLUMNS), **nano},
+        "scores": {**dict.fromkeys(PAPER_14), **nano},
         "average": pytest.approx(55.83),
     }
     holed = json.loads(render(rows(evaluation("base", (1.0, 2.0, None, 3.0))), "json"))[-1]
@@ -101,7 +101,7 @@ def test_the_papers_table_again_from_json() -> None:
     listed = json.loads(render(paper_rows(), "json"))
     for row, line in zip(listed, lines, strict=True):
         assert {name: f"{value:.1f}" for name, value in row["scores"].items()} == {
-            name: line[name] for name in COLUMNS
+            name: line[name] for name in PAPER_14
         }
 
 
@@ -113,7 +113,7 @@ def test_markdown_is_a_table() -> None:
     table, notes = render(rows(BASE, RIL), "markdown").split("\n\n")
     lines = [_cells(line) for line in table.splitlines()]
     assert {len(line) for line in lines} == {5 + 14 + 1}
-    assert lines[0] == ["source", "student", "method", "teacher", "suite", *COLUMNS, "mean"]
+    assert lines[0] == ["source", "student", "method", "teacher", "suite", *PAPER_14, "mean"]
     assert all(re.fullmatch("---:?", cell) for cell in lines[1])
     assert len(lines) == 2 + 32 + 1
     assert lines[2][:7] == ["Tables 1, 2", "Qwen2.5-VL-7B", "base", "none", "paper", "83.9", "87.3"]
@@ -132,7 +132,7 @@ def test_the_papers_table_again_in_the_terminal() -> None:
     text = render(paper_rows(), "rich")
     found = [line.split() for line in text.splitlines() if line.startswith("  ")]
     numbers = [cells[-15:-1] for cells in found if re.fullmatch(r"\d+\.\d", cells[-1])]
-    assert numbers == [[line[name] for name in COLUMNS] for line in lines]
+    assert numbers == [[line[name] for name in PAPER_14] for line in lines]
     students = [line for line in text.splitlines() if line in {line["student"] for line in lines}]
     assert students == list(dict.fromkeys(line["student"] for line in lines))
 
@@ -222,7 +222,7 @@ def test_csv_is_the_papers_own_file_again() -> None:
         assert (row["student"], row["method"], row["origin"]) == (
             *(line["student"], line["method"], line["source"]),
         )
-        assert [float(row[name]) for name in COLUMNS] == [float(line[name]) for name in COLUMNS]
+        assert [float(row[name]) for name in PAPER_14] == [float(line[name]) for name in PAPER_14]
 
 
 @pytest.mark.parametrize("student", ["=1+1", "@x", 'a"b', "a,b", "a\nb"])

@@ -56,7 +56,7 @@ def summary(run: Run, status: str) -> RunRow:
         finished=utc_now() if status == "finished" else None,
         family=recipe.family,
         seed=recipe.seed,
-        figures=figures(run.folder, steps),
+        metrics=figures(run.folder, steps),
         curves=curves(steps),
     )
 

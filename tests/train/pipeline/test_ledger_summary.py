@@ -61,10 +61,10 @@ def test_a_run_is_recorded_at_its_start_and_at_its_end(run, tmp_path):
         (row,) = ledger.runs()
     assert (row.name, row.status, row.seed) == ("first", "finished", 7)
     assert row.finished is not None
-    assert row.figures["steps"] == 3
-    assert row.figures["step_seconds"] == 4.0
-    assert row.figures["memory_gb"] == 2.5
-    assert row.figures["sampled_tokens"] == 5
+    assert row.metrics["steps"] == 3
+    assert row.metrics["step_seconds"] == 4.0
+    assert row.metrics["memory_gb"] == 2.5
+    assert row.metrics["sampled_tokens"] == 5
     assert row.curves == {"kl": [0.1] * 3, "learning_rate": [1e-4] * 3}
 
 
