@@ -26,7 +26,8 @@ from rilbench.errors import UserError
 from rilbench.evaluate.suite import NANO_DEV, Benchmark, Dataset, suite
 from rilbench.importers.types import Skipped
 from rilbench.lab.experiment import STUDENT
-from rilbench.lab.run_result import FIGURES, Outcomes, Row, read_row
+from rilbench.lab.run_result import METRICS, Outcomes, read_result
+from rilbench.lab.run_result import RunResult as Row
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
 from rilbench.paths import nano_folder
 
@@ -66,7 +67,7 @@ def find_rows(files: Iterable[Path], split: str) -> FoundRows:
             continue
         found.files.add(file)
         try:
-            row = read_row(file)
+            row = read_result(file)
             _check(row)
         except (UserError, TypeError, AttributeError) as error:
             found.skipped.append(Skipped(file, f"is no row of the laboratory: {error}"))
@@ -175,7 +176,7 @@ def to_run(row: Row) -> Run:
     """The run that made a row; its time is the one at which the row was begun to be written."""
     student, method, teacher = labels(row)
     cost = dataclasses.asdict(row.cost)
-    figures = {**cost, "steps": row.steps, **dict.fromkeys(FIGURES), **row.figures}
+    figures = {**cost, "steps": row.steps, **dict.fromkeys(METRICS), **row.metrics}
     if row.failure is not None:
         figures["failure"] = dataclasses.asdict(row.failure)
     kept = ("experiment", "student", "name", "seed", "recipe", "method", "steps", "settings")
@@ -305,7 +306,7 @@ def _questions(benchmark: Benchmark, outcomes: Outcomes, split: str) -> _Questio
 
 
 def _row_hash_of(questions: _Questions) -> str:
-    """As `rilbench.lab.run_result.outcomes` makes it."""
+    """As `rilbench.lab.run_result.outcomes_by_benchmark` makes it."""
     return _sha256("\n".join([questions.data_sha256, *questions.ids]))[:8]
 
 
