@@ -106,7 +106,7 @@ def test_the_papers_numbers_are_its_tables():
     assert paper_differences(claim("RIL beats SFT on the same teacher responses")) == {}
 
 
-def test_a_number_of_the_paper_stands_wherever_its_tables_have_one():
+def test_every_claim_of_the_paper_has_its_number():
     for each in CLAIMS:
         if each.paper is not None:
             assert paper_differences(each), each.text

@@ -123,7 +123,7 @@ def test_bad_input_is_refused_with_its_line(tmp_path, old, new, line, message):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "- 1"])
-def test_what_is_no_experiment_is_refused(tmp_path, text):
+def test_a_file_without_an_experiment_is_refused(tmp_path, text):
     with pytest.raises(UserError, match=r"small.yaml:1: "):
         read(tmp_path, text)
 

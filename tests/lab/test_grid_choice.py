@@ -61,12 +61,12 @@ def test_the_best_mean_over_seeds_wins(grid, make_result):
     assert len(chosen["cells"]) == 4
 
 
-def test_of_equal_cells_the_smaller_rate_then_the_larger_beta(grid, make_result):
+def test_ties_go_to_the_smaller_lr_then_the_larger_kl_coef(grid, make_result):
     chosen = choose(grid, results(grid, make_result, everywhere(50.0)))["nano"]["ril"]
     assert chosen["settings"] == {"policy.lr": 1e-4, "policy.kl_coef": 0.01}
 
 
-def test_nothing_is_chosen_before_all_cells_and_seeds_are_there(grid, make_result):
+def test_nothing_is_chosen_before_all_cells_and_seeds_have_finished(grid, make_result):
     means = everywhere(50.0)
     del means[(2e-4, 0.01, 2)]
     assert choose(grid, results(grid, make_result, means)) == {}

@@ -12,7 +12,7 @@ BENCHMARKS = suite_columns(SUITE)
 LOST = -5.0  # points of the mean over the 14, on dev
 
 
-def test_runs_that_lost_are_told_from_runs_that_did_not():
+def test_warnings_separate_runs_that_lost_from_the_others():
     results = read_results(RUNS, "grid")
     start = {
         result.student: result.mean(BENCHMARKS) for result in results if result.name == "untrained"

@@ -118,7 +118,7 @@ def test_the_check_leaves_its_result_in_the_work_folder(lab, make_result):
     assert not (lab.paths.runs / "gate" / "nano" / f"ril-{gates.CHECK_SEED}.json").exists()
 
 
-def test_what_cannot_be_checked_is_refused(lab, make_result, failed_result):
+def test_a_run_that_cannot_be_checked_is_refused(lab, make_result, failed_result):
     with pytest.raises(UserError, match="is not there"):
         lab.check(result(make_result, gates.CHECK_SEED))
     lab.update()
@@ -153,7 +153,7 @@ def test_the_committed_baseline_is_sharp_and_quiet(stored, tmp_path):
     assert (tmp_path / "again.json").read_bytes() == COMMITTED.read_bytes()
 
 
-def test_the_committed_baseline_is_of_the_results_that_are_there(stored, tmp_path):
+def test_the_committed_baseline_is_of_the_committed_results(stored, tmp_path):
     (entry,) = [each for each in stored["entries"] if each["suite"] == "nano-dev"]
     results = read_results(ROOT / LabPaths().runs, "gate")
     assert entry["seeds"] == [each.seed for each in results]

@@ -27,7 +27,7 @@ def test_a_result_is_small(tmp_path, make_result):
     assert write_result(make_result(JOB, {}), tmp_path).stat().st_size < 12_000
 
 
-def test_no_number_that_json_lacks(tmp_path, make_result):
+def test_nan_is_not_written(tmp_path, make_result):
     result = dataclasses.replace(make_result(JOB, {}), curves={"kl": [float("nan")]})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_result(result, tmp_path)
@@ -35,7 +35,7 @@ def test_no_number_that_json_lacks(tmp_path, make_result):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"outcomes": {}, "cost": {"x": 1}}'])
-def test_what_is_no_result_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_result_is_refused(tmp_path, text):
     path = tmp_path / "r.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"r\.json is not a run result"):

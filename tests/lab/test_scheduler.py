@@ -136,7 +136,7 @@ def test_time_is_up(tmp_path, paths, workers):
     assert workers.opened == [], "no session is started for nothing"
 
 
-def test_an_error_ends_neither_the_other_jobs_nor_is_it_hidden(tmp_path, paths, workers):
+def test_an_error_is_reported_after_the_other_jobs_are_done(tmp_path, paths, workers):
     experiment, view = load(tmp_path, SMALL), Recorder()
     workers.trouble = {"nano/ril-2": UserError("the server went; start it again")}
     with pytest.raises(UserError, match="1 of small stopped: nano/ril-2: the server went"):
@@ -149,7 +149,7 @@ def test_an_error_ends_neither_the_other_jobs_nor_is_it_hidden(tmp_path, paths, 
     assert len(workers.seen) == 8
 
 
-def test_a_worker_in_which_nothing_works_stops(tmp_path, paths, workers):
+def test_a_worker_stops_after_consecutive_failures(tmp_path, paths, workers):
     experiment = load(tmp_path, SMALL)
     workers.trouble = {job.label: UserError("no") for job in experiment.jobs()}
     with pytest.raises(UserError, match="2 of small stopped"):

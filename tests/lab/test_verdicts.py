@@ -26,7 +26,7 @@ def find(found, text, student="nano"):
     return next(f for f in found if f.claim.text == text and f.student == student)
 
 
-def test_no_results_no_verdicts():
+def test_without_results_no_claim_has_a_verdict():
     found = judge_claims(HEADLINE, [])
     assert {each.verdict for each in found} == {ClaimVerdict.NOT_RUN}
     assert {each.text for each in found} == {"not run yet"}
@@ -60,7 +60,7 @@ def test_an_untrained_model_is_compared_with_every_seed(make_result):
     assert each.pairs == 5
 
 
-def test_no_verdict_before_all_seeds_are_there(make_result):
+def test_no_verdict_before_all_seeds_have_finished(make_result):
     found = judge_claims(HEADLINE, results(make_result, keep=lambda job: job.seed in (0, 11, 12)))
     each = find(found, "RIL beats Dr.GRPO with 2G student responses")
     assert each.verdict is ClaimVerdict.NOT_DECIDED

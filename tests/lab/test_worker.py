@@ -91,7 +91,7 @@ def evaluation(*scores):
     )  # fmt: skip
 
 
-def test_what_an_evaluation_gives():
+def test_an_evaluation_gives_scores_judge_kit_and_outcomes():
     found = evaluated(evaluation(score("AI2D", 51.23456), score("MM-Vet", 60.0, "rule-2")))
     assert found["scores"] == {"AI2D": 51.2346, "MM-Vet": 60.0}
     assert found["judge"] == "rule-2"

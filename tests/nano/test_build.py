@@ -11,7 +11,7 @@ from rilbench.nano.data import BENCHMARK_FILES
 from rilbench.paths import nano_folder
 
 
-def test_what_ships_is_complete_and_small():
+def test_the_shipped_models_are_complete_and_small():
     manifest = json.loads((nano_folder() / "manifest.json").read_text())
     for name in SHIPPED:
         checkpoint = inspect_checkpoint(nano_folder() / name)
@@ -28,7 +28,7 @@ def test_what_ships_is_complete_and_small():
         assert (nano_folder() / "benchmarks" / f"{name}.tsv").exists()
 
 
-def test_what_ships_was_made_by_this_code():
+def test_the_shipped_models_were_built_by_this_code():
     manifest = json.loads((nano_folder() / "manifest.json").read_text())
     configs = {name: asdict(config) for name, (_, config) in MODELS.items()}
     expected = json.loads(json.dumps(configs))
@@ -49,7 +49,7 @@ def test_the_small_models_differ_as_the_experiments_need():
     assert 0.05 <= models["independent"]["worked_share_of_samples"] <= 0.20
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="choose another --out"):
         build(tmp_path, lambda *_: None)
@@ -70,7 +70,7 @@ def test_the_path_of_a_build(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_rebuild_scores_like_what_ships(tmp_path):
+def test_a_rebuild_scores_like_the_shipped_models(tmp_path):
     build(tmp_path / "lab", lambda *_: None)
     shipped, rebuilt = (
         json.loads((folder / "manifest.json").read_text())["models"]

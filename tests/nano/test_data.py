@@ -81,7 +81,7 @@ def test_pictures_show_their_glyphs_and_come_from_their_pool(benchmark):
             assert np.asarray(image).std() > 20
 
 
-def test_the_question_follows_the_picture_and_not_the_other_way_round():
+def test_misreading_changes_the_answer_and_not_the_picture():
     """Misreading changes the teachers' answer to most questions."""
     changed = 0
     for seed in range(100):

@@ -35,7 +35,7 @@ def test_an_opening_never_gives_a_digit_away(questions):
         assert not any(c.isdigit() for c in " ".join(question.worked.split(" ")[:3]))
 
 
-def test_a_model_goes_on_from_the_opening():
+def test_a_model_continues_the_opening():
     from rilbench.nano.model import load
     from rilbench.paths import nano_folder
 

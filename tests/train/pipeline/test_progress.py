@@ -32,7 +32,7 @@ def test_piped_output_has_a_line_for_each_step_with_every_metric():
     assert "\x1b" not in out.getvalue()
 
 
-def test_the_live_picture_shows_the_same(monkeypatch):
+def test_the_live_display_shows_the_same(monkeypatch):
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
     progress = TrainingProgress(console, "a [bold]run[/bold]", 10)
     progress.stage("collect", "running")
@@ -68,7 +68,7 @@ def test_a_warning_is_shown_once_when_it_first_appears():
     assert "warning at step 5: collapse" in lines[1]
 
 
-def test_the_live_picture_keeps_warnings_in_sight():
+def test_the_live_display_keeps_warnings_visible():
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
     progress = TrainingProgress(console, "a run", 10)
     progress.line("ril", {**STEP, "warnings": ["saturation"]})
