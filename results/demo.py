@@ -1,7 +1,7 @@
-"""`make demo` in a fresh clone: how long, how much memory, which scores.
+"""Measures `make demo` in a fresh clone: seconds, peak memory and scores.
 
-``make results-demo`` writes ``results/nano/demo.json``. The clone has no environment and no caches
-of the project's own (kit environments go into it as well); uv's download cache is the machine's.
+``make results-demo`` writes ``results/nano/demo.json``. The clone has no environment and no caches;
+kit environments go into it as well. Only uv's download cache is the machine's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OUT = Path(__file__).parent / "nano" / "demo.json"
 
 
 class PeakMemory:
-    """The machine's largest use of memory above what it was, sampled twice a second, in GiB."""
+    """Peak increase of the machine's memory in use, sampled twice a second."""
 
     def __init__(self) -> None:
         self.start = psutil.virtual_memory().available
@@ -37,7 +37,7 @@ class PeakMemory:
             self.least = min(self.least, psutil.virtual_memory().available)
 
     def gib(self) -> float:
-        """Stop watching and return the peak."""
+        """Stop watching and return the peak in GiB."""
         self.done.set()
         self.thread.join()
         return round((self.start - self.least) / 2**30, 2)

@@ -1,7 +1,7 @@
 """The tables in Markdown that follow from other files here: ``make results-tables``.
 
-``paper/tables.md`` has the paper's numbers, ``nano/table.md`` the laboratory's headline as
-``rilbench table`` shows it. A test writes them anew and compares.
+``paper/tables.md`` has the paper's numbers, ``nano/table.md`` the nano sandbox's headline as
+``rilbench table`` shows it. A test writes them again and compares.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ _STUDENTS = ("nano", "nano-independent", "nano-72b", "nano-78b")
 
 def write(results: Path) -> None:
     """Write both files below ``results``."""
-    rows = find_rows(sorted((RESULTS / "nano" / "rows" / "headline").rglob("*.json")), "test")
+    files = sorted((RESULTS / "nano" / "runs" / "headline").rglob("*.json"))
+    runs = find_rows(files, "test").rows
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "l.db") as ledger:
-        record_rows(rows.rows, ledger)
+        record_rows(runs, ledger)
         paper = [
             ("The paper's tables", _HEAD),
             ("Tables 1 to 4", _markdown(ledger, Choice(paper=True, every=True))),
             ("Table 5", _markdown(ledger, Choice(ablations=True))),
         ]
         measured = [
-            ("The laboratory's headline", f"{_HEAD}\nMeans over seeds, on the test questions."),
+            ("The nano sandbox's headline", f"{_HEAD}\nMeans over seeds, on the test questions."),
             ("Scores", _markdown(ledger, Choice(students=_STUDENTS))),
         ]
     _save(results / "paper" / "tables.md", paper)

@@ -14,7 +14,7 @@ from rilbench.cli import app
 from rilbench.config import all_keys
 from rilbench.data.question_files import read_questions
 from rilbench.evaluate.suite import SUITES
-from rilbench.lab.run_result import read_row
+from rilbench.lab.run_result import read_result
 from rilbench.lab.to_ledger import record_rows
 from rilbench.ledger import Ledger
 from rilbench.table.paper_rows import main_rows
@@ -22,7 +22,7 @@ from rilbench.table.render import FORMATS, render
 from rilbench.table.types import Table
 
 ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "results" / "nano" / "rows"
+ROWS = ROOT / "results" / "nano" / "runs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
@@ -198,7 +198,7 @@ def test_results_are_described():
     text = DOCUMENTS["results/README.md"]
     files = [path for path in (ROOT / "results").rglob("*.*") if path.suffix in (".csv", ".json")]
     found = [path.relative_to(ROOT / "results") for path in files]
-    rows = Path("nano/rows")  # described as a folder
+    rows = Path("nano/runs")  # described as a folder
     assert f"`{rows}/`" in text
     assert {str(p) for p in found if rows not in p.parents and str(p) not in text} == set()
 
@@ -253,7 +253,7 @@ def test_the_json_example_is_what_the_table_prints():
 def test_the_queries_of_the_ledger_work(tmp_path):
     """On a real ledger: of the laboratory's rows."""
     (example,) = code_blocks(README, "sql")
-    rows = [read_row(path) for path in sorted(ROWS.glob("*/nano/*-11.json"))]
+    rows = [read_result(path) for path in sorted(ROWS.glob("*/nano/*-11.json"))]
     with Ledger(tmp_path / "l.db") as ledger:
         record_rows(rows, ledger)
         queries = [each for each in example.split(";") if each.strip()]

@@ -11,50 +11,50 @@ from rilbench.errors import UserError
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
-nano_app = typer.Typer(help="The laboratory: small models and benchmarks.", no_args_is_help=True)
-lab_app = typer.Typer(help="The laboratory's experiments (docs/lab.md).", no_args_is_help=True)
+nano_app = typer.Typer(help="Small models and synthetic benchmarks.", no_args_is_help=True)
+lab_app = typer.Typer(help="Experiments on the small models (docs/lab.md).", no_args_is_help=True)
 
 
 @nano_app.command(name="build")
 def nano_build(
-    out: Annotated[Path, typer.Option(help="Where to put models and data.")] = Path("nano"),
+    out: Annotated[Path, typer.Option(help="Folder for the models and data.")] = Path("nano"),
 ) -> None:
-    """Build the laboratory from its seeds: models, questions, benchmarks (about 20 minutes)."""
+    """Build the small models, questions and benchmarks from their seeds (about 20 minutes)."""
     from rilbench.nano.build import build
-    from rilbench.nano.progress import BuildView
+    from rilbench.nano.progress import BuildProgress
 
-    with BuildView() as view:
-        build(out, view.report)
+    with BuildProgress() as progress:
+        build(out, progress.report)
     typer.echo(f"built in {out}; use it with: export RILBENCH_NANO={out.resolve()}")
 
 
 @lab_app.command(name="run")
 def lab_run(
     file: Annotated[
-        str, typer.Argument(help="An experiment file, or grid, headline, ablations, longer.")
+        str, typer.Argument(help="Experiment file, or grid, headline, ablations, longer.")
     ],
-    lanes: Annotated[int, typer.Option(help="Runs at a time; each takes one core.")] = 2,
+    workers: Annotated[int, typer.Option(help="Number of parallel runs, one core each.")] = 2,
     minutes: Annotated[
-        Optional[float], typer.Option(help="Start no run after so many minutes.")
+        Optional[float], typer.Option(help="Minutes after which no further run starts.")
     ] = None,
 ) -> None:
-    """Run an experiment, or what is left of it; finished runs stand in results/nano/rows."""
+    """Run an experiment, or the rest of it; results of finished runs are in results/nano/runs."""
     from rilbench.lab.experiment import read_experiment
-    from rilbench.lab.progress import LabView
+    from rilbench.lab.progress import LabProgress
     from rilbench.lab.scheduler import run_experiment
     from rilbench.resources import resource
 
     path = Path(file)
     if not path.suffix and not path.exists():
         path = resource("recipes/lab") / f"{file}.yaml"
-    with LabView(lanes=lanes) as view:
-        outcome = run_experiment(read_experiment(path), view, lanes=lanes, minutes=minutes)
-    typer.echo(f"{outcome.before + outcome.done} runs are finished, {outcome.left} are left")
+    with LabProgress() as progress:
+        jobs = run_experiment(read_experiment(path), progress, workers=workers, minutes=minutes)
+    typer.echo(f"{jobs.before + jobs.done} runs are finished, {jobs.left} are left")
 
 
 @lab_app.command(name="report")
 def lab_report() -> None:
-    """Write results/nano/README.md and its figures from the rows."""
+    """Write results/nano/README.md and its plots from the run results."""
     from rilbench.lab.report import write_report
 
     typer.echo(f"written: {write_report()}")
@@ -63,38 +63,36 @@ def lab_report() -> None:
 @lab_app.command(name="styles")
 def lab_styles() -> None:
     """Measure what the teachers' style is worth to each model before training; for the report."""
-    from rilbench.lab.lab_paths import Places
+    from rilbench.lab.lab_paths import LabPaths
     from rilbench.lab.style_probe import measure_styles
 
-    typer.echo(f"written: {measure_styles(Places(), typer.echo)}")
+    typer.echo(f"written: {measure_styles(LabPaths(), typer.echo)}")
 
 
 @lab_app.command(name="gate")
 def lab_gate(
     update: Annotated[
-        bool, typer.Option("--update", help="Calibrate the bounds anew, from several runs.")
+        bool, typer.Option("--update", help="Calibration of new bounds, from several runs.")
     ] = False,
     reason: Annotated[
-        Optional[str], typer.Option(help="Why they are calibrated; kept in the file.")
+        Optional[str], typer.Option(help="Reason for the calibration; kept in the file.")
     ] = None,
-    junit: Annotated[
-        Optional[Path], typer.Option(help="Write the verdicts here, as JUnit XML.")
-    ] = None,
+    junit: Annotated[Optional[Path], typer.Option(help="JUnit XML file for the verdicts.")] = None,
 ) -> None:
     """Check one short run of RIL against its bounds in results/baseline.json; exit 1 if worse."""
     from rilbench.cli.check import say_update, show
-    from rilbench.lab.lab_paths import Places
-    from rilbench.lab.progress import LabView
+    from rilbench.lab.lab_paths import LabPaths
+    from rilbench.lab.progress import LabProgress
     from rilbench.lab.regression_gate import run_gate, update_gate
 
     if update != (reason is not None):
-        raise UserError("bounds are written with a reason: --update --reason TEXT, both or none")
-    with LabView() as view:
+        raise UserError("--update needs a reason, and only --update takes one: --reason TEXT")
+    with LabProgress() as progress:
         if update:
-            done = update_gate(view, reason or "")
+            done = update_gate(progress, reason or "")
         else:
-            verdicts = run_gate(view)
+            verdicts = run_gate(progress)
     if update:
-        say_update(done, Places().baseline)
+        say_update(done, LabPaths().baseline)
     else:
         show(verdicts, junit)

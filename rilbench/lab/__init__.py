@@ -1,1 +1,1 @@
-"""The laboratory: experiments from a file, their rows, and what the rows say about the paper."""
+"""Experiments from a file, their run results, and what they say about the paper's claims."""

@@ -1,4 +1,4 @@
-"""An experiment file: which runs, students, seeds and questions (the format: `docs/lab.md`)."""
+"""An experiment file: its runs, students, seeds and questions (the format: `docs/lab.md`)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 
 import yaml
 
-from rilbench.benchmark_names import COLUMNS
 from rilbench.config import METHODS, Recipe, all_keys, known, load_recipe
 from rilbench.errors import UserError
+from rilbench.evaluate.suite import suite_columns
 from rilbench.lab.yaml_with_lines import LineReader, Scalar
 
+SUITE = "nano"
+"""The suite whose benchmarks the lab evaluates."""
 SPLITS = ("dev", "test")
-STUDENT = "student"
-"""The value of ``model`` that stands for the untrained student."""
-
-_TOP = (
-    *("name", "students", "seeds", "split", "benchmarks", "steps", "set", "runs", "order"),
-    "not_run",
-)
 ORDERS = ("seeds", "runs")
-_RUN = ("name", "part", "recipe", "method", "model", "set", "grid", "tuned_by")
-_OURS = ("recipe", "method", "seed", "student.", "schedule.steps", "collection.folder")
-"""Settings that the file gives elsewhere, or that the laboratory gives itself."""
+STUDENT = "student"
+"""The value of ``model`` for the untrained student."""
+
+_REQUIRED = ("name", "students", "seeds", "split", "steps", "runs")
+_OPTIONAL = ("benchmarks", "set", "order", "not_run")
+_RUN_KEYS = ("name", "part", "recipe", "method", "model", "set", "grid", "tuned_by")
+_GIVEN_ELSEWHERE = ("recipe", "method", "seed", "student.", "schedule.steps", "collection.folder")
+"""Settings that other keys of the file give, or the lab itself."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9.=-]*")
 
 Settings = Mapping[str, Scalar]
@@ -35,11 +35,15 @@ Settings = Mapping[str, Scalar]
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One line of a table: a method with its settings, or a model that is not trained.
+    """One run of an experiment: a method with its settings, or a model that is not trained.
 
-    ``cell`` holds the settings of one cell of a grid, which are also in ``settings``; the cells of
-    a grid share ``entry``. ``tuned_by`` names the entries of grids whose chosen cells this run
-    takes over.
+    Attributes:
+        name: of the run; cells of a grid have their settings in it.
+        entry: the name in the file, which the cells of a grid share.
+        part: the part of the method that an ablation changes.
+        settings: settings that differ from the recipe's, those of ``cell`` included.
+        cell: the settings of one cell of a grid.
+        tuned_by: entries of grids whose chosen cells this run takes over.
     """
 
     name: str
@@ -55,7 +59,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one student with one seed: what becomes one row."""
+    """One run of one student with one seed; it becomes one run result."""
 
     experiment: str
     student: str
@@ -67,15 +71,15 @@ class Job:
 
     @property
     def label(self) -> str:
-        """How the job is called in messages and folders."""
+        """``STUDENT/NAME-SEED``, for messages."""
         return f"{self.student}/{self.spec.name}-{self.seed}"
 
     def settings(self, tuned: Settings) -> dict[str, Scalar]:
-        """Every setting that differs from the recipe's, those of the chosen cells included."""
+        """Return the settings that differ from the recipe's; ``tuned`` is what grids chose."""
         return {**tuned, **self.spec.settings}
 
     def recipe(self, tuned: Settings, collection: Path) -> Recipe:
-        """The resolved recipe.
+        """Return the resolved recipe.
 
         Raises:
             UserError: settings that do not fit together.
@@ -104,21 +108,22 @@ class Experiment:
     not_run: Mapping[str, str] = field(default_factory=dict)
 
     def jobs(self) -> list[Job]:
-        """Every job, in an order in which a part of them says something.
+        """Return every job, in an order in which a part of them is already useful.
 
-        By ``seeds``, all runs of a seed come before the next seed's, so that a part is balanced; by
-        ``runs``, all seeds of a run come before the next run's, so that the first have an interval.
-        A model that is not trained does not depend on a seed: it is there once, with seed 0.
+        With order ``seeds``, all runs of a seed come before the next seed, so that a part is
+        balanced. With order ``runs``, all seeds of a run come before the next run, so that the
+        first runs have an interval. A model that is not trained depends on no seed and has one job
+        with seed 0.
         """
         jobs = [
-            (at, self._job(student, 0 if run.model else seed, run))
+            (position, self._job(student, 0 if run.model else seed, run))
             for seed in self.seeds
             for student in self.students
-            for at, run in enumerate(self.runs)
+            for position, run in enumerate(self.runs)
             if not run.model or seed == self.seeds[0]
         ]
         if self.order == "runs":
-            jobs.sort(key=lambda found: found[0])
+            jobs.sort(key=lambda pair: pair[0])
         return [job for _, job in jobs]
 
     def _job(self, student: str, seed: int, run: RunSpec) -> Job:
@@ -135,32 +140,39 @@ def read_experiment(path: Path) -> Experiment:
 
 
 class _Parser:
-    """One pass over the file's nodes."""
+    """Reads the file's nodes in one pass."""
 
     def __init__(self, path: Path) -> None:
         self.read = LineReader(path)
+        self.all_benchmarks = tuple(suite_columns(SUITE))
 
     def experiment(self) -> Experiment:
         root = self.read.root()
-        top = self.read.mapping(root, "an experiment", _TOP)
-        for key in ("name", "students", "seeds", "split", "steps", "runs"):
+        top = self.read.mapping(root, "an experiment", (*_REQUIRED, *_OPTIONAL))
+        for key in _REQUIRED:
             if key not in top:
                 self.read.fail(root, f"an experiment needs {key!r}")
-        students = self._students(top["students"][1])
-        shared = self._settings(top["set"][1]) if "set" in top else {}
+        students = self._list(top["students"], "student", known("students"))
+        seed_nodes = self.read.sequence(top["seeds"], "seeds")
+        seeds = [self.read.integer(node, "a seed", 0) for node in seed_nodes]
+        self._refuse_twice(seed_nodes, seeds, "seed")
+        shared = self._settings(top["set"]) if "set" in top else {}
+        reasons = self.read.mapping(top["not_run"], "not_run") if "not_run" in top else {}
         return Experiment(
-            name=self._name(top["name"][1], "name"),
+            name=self._name(top["name"], "name"),
             students=students,
-            seeds=self._seeds(top["seeds"][1]),
-            split=self._choice(top["split"][1], "split", SPLITS),
-            benchmarks=self._benchmarks(top["benchmarks"][1]) if "benchmarks" in top else COLUMNS,
-            steps=self.read.integer(top["steps"][1], "steps", 1),
-            runs=tuple(self._runs(top["runs"][1], shared, students)),
-            order=self._choice(top["order"][1], "order", ORDERS) if "order" in top else "seeds",
-            not_run=self._not_run(top["not_run"][1]) if "not_run" in top else {},
+            seeds=tuple(seeds),
+            split=self._choice(top["split"], "split", SPLITS),
+            benchmarks=self._benchmarks(top.get("benchmarks")),
+            steps=self.read.integer(top["steps"], "steps", 1),
+            runs=tuple(self._runs(top["runs"], shared, students)),
+            order=self._choice(top["order"], "order", ORDERS) if "order" in top else "seeds",
+            not_run={
+                name: self.read.text(why, f"the reason for {name}") for name, why in reasons.items()
+            },
         )
 
-    # ---- the top
+    # ---- values
 
     def _name(self, node: yaml.Node, what: str) -> str:
         name = self.read.text(node, what)
@@ -174,135 +186,118 @@ class _Parser:
             self.read.fail(node, f"unknown {what} {value!r}; known: {', '.join(allowed)}")
         return value
 
-    def _unique(self, nodes: Sequence[yaml.Node], values: Sequence[object], what: str) -> None:
+    def _list(self, node: yaml.Node, what: str, allowed: Sequence[str]) -> tuple[str, ...]:
+        nodes = self.read.sequence(node, f"{what}s")
+        names = tuple(self._choice(item, what, allowed) for item in nodes)
+        self._refuse_twice(nodes, names, what)
+        return names
+
+    def _refuse_twice(
+        self, nodes: Sequence[yaml.Node], values: Sequence[object], what: str
+    ) -> None:
         for i, value in enumerate(values):
             if value in values[:i]:
-                self.read.fail(nodes[i], f"{what} {value} stands twice")
+                self.read.fail(nodes[i], f"{what} {value} is given twice")
 
-    def _students(self, node: yaml.Node) -> tuple[str, ...]:
-        nodes = self.read.sequence(node, "students")
-        names = [self._choice(n, "student", known("students")) for n in nodes]
-        self._unique(nodes, names, "student")
-        return tuple(names)
-
-    def _seeds(self, node: yaml.Node) -> tuple[int, ...]:
-        nodes = self.read.sequence(node, "seeds")
-        seeds = [self.read.integer(n, "a seed", 0) for n in nodes]
-        self._unique(nodes, seeds, "seed")
-        return tuple(seeds)
-
-    def _benchmarks(self, node: yaml.Node) -> tuple[str, ...]:
-        if isinstance(node, yaml.ScalarNode) and node.value == "all":
-            return COLUMNS
-        nodes = self.read.sequence(node, "benchmarks")
-        names = [self._choice(n, "benchmark", COLUMNS) for n in nodes]
-        self._unique(nodes, names, "benchmark")
-        return tuple(column for column in COLUMNS if column in names)
-
-    def _not_run(self, node: yaml.Node) -> dict[str, str]:
-        found = self.read.mapping(node, "not_run")
-        return {
-            name: self.read.text(why, f"the reason for {name}") for name, (_, why) in found.items()
-        }
+    def _benchmarks(self, node: yaml.Node | None) -> tuple[str, ...]:
+        """Return the benchmarks in the order of the suite."""
+        if node is None or (isinstance(node, yaml.ScalarNode) and node.value == "all"):
+            return self.all_benchmarks
+        names = self._list(node, "benchmark", self.all_benchmarks)
+        return tuple(benchmark for benchmark in self.all_benchmarks if benchmark in names)
 
     # ---- settings
 
-    def _key(self, node: yaml.Node) -> str:
-        key = self.read.text(node, "a setting")
+    def _settings(self, node: yaml.Node) -> dict[str, Scalar]:
+        settings = {}
+        for key, (key_node, value) in self.read.items(node, "set").items():
+            self._check_key(key_node, key)
+            settings[key] = self.read.scalar(value, key)
+        return settings
+
+    def _check_key(self, node: yaml.Node, key: str) -> None:
         if key not in all_keys():
             near = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.0)
             self.read.fail(node, f"there is no setting {key!r}; the nearest is {near[0]!r}")
-        if key.startswith(_OURS):
+        if key.startswith(_GIVEN_ELSEWHERE):
             self.read.fail(node, f"{key} is given by the experiment itself, not by its settings")
-        return key
-
-    def _settings(self, node: yaml.Node) -> dict[str, Scalar]:
-        pairs = self.read.mapping(node, "set").values()
-        return {self._key(k): self.read.scalar(v, str(k.value)) for k, v in pairs}
 
     def _cells(self, node: yaml.Node) -> list[dict[str, Scalar]]:
-        axes = self.read.mapping(node, "grid")
+        """Return the settings of every cell of a grid."""
+        axes = []
+        for key, (key_node, values) in self.read.items(node, "grid").items():
+            self._check_key(key_node, key)
+            nodes = self.read.sequence(values, f"the grid of {key}")
+            axis = [self.read.scalar(item, key) for item in nodes]
+            self._refuse_twice(nodes, axis, key)
+            axes.append([(key, value) for value in axis])
         if not axes:
             self.read.fail(node, "the grid is empty; give it a setting with its values")
-        values = []
-        for key_node, value_node in axes.values():
-            key = self._key(key_node)
-            nodes = self.read.sequence(value_node, f"the grid of {key}")
-            axis = [self.read.scalar(n, key) for n in nodes]
-            self._unique(nodes, axis, f"{key}")
-            values.append([(key, value) for value in axis])
-        return [dict(cell) for cell in itertools.product(*values)]
+        return [dict(cell) for cell in itertools.product(*axes)]
 
     # ---- runs
 
     def _runs(self, node: yaml.Node, shared: Settings, students: Sequence[str]) -> list[RunSpec]:
-        names: dict[str, yaml.Node] = {}
+        lines: dict[str, int] = {}
         runs: list[RunSpec] = []
         for run_node in self.read.sequence(node, "runs"):
-            parts = self.read.mapping(run_node, "a run", _RUN)
-            if "name" not in parts:
+            keys = self.read.mapping(run_node, "a run", _RUN_KEYS)
+            if "name" not in keys:
                 self.read.fail(run_node, "a run needs a name")
-            name_node = parts["name"][1]
-            name = self._name(name_node, "the name of a run")
-            if name in names:
-                first = names[name].start_mark.line + 1
-                self.read.fail(name_node, f"the name {name!r} is taken by the run of line {first}")
-            names[name] = name_node
-            runs += self._cells_of(run_node, name, parts, shared, students)
+            name = self._name(keys["name"], "the name of a run")
+            if name in lines:
+                message = f"the name {name!r} is taken by the run of line {lines[name]}"
+                self.read.fail(keys["name"], message)
+            lines[name] = keys["name"].start_mark.line + 1
+            specs = self._specs(run_node, name, keys, shared)
+            for spec, student in itertools.product(specs, students):
+                self._check_recipe(run_node, spec, student)
+            runs += specs
         return runs
 
-    def _cells_of(
-        self,
-        node: yaml.Node,
-        name: str,
-        parts: Mapping[str, tuple[yaml.Node, yaml.Node]],
-        shared: Settings,
-        students: Sequence[str],
+    def _specs(
+        self, node: yaml.Node, name: str, keys: Mapping[str, yaml.Node], shared: Settings
     ) -> list[RunSpec]:
-        """One run, or one for each cell of its grid."""
-        nodes = {key: value for key, (_, value) in parts.items()}
-        if ("model" in nodes) == ("method" in nodes):
+        """Return one run, or one for each cell of its grid."""
+        if ("model" in keys) == ("method" in keys):
             self.read.fail(node, f"{name} needs either a method to train or a model to evaluate")
-        recipe = (
-            self._choice(nodes["recipe"], "recipe", known("recipes"))
-            if "recipe" in nodes
-            else "both"
-        )
-        method = (
-            self._choice(nodes["method"], "method", tuple(METHODS)) if "method" in nodes else ""
-        )
-        model = self.read.text(nodes["model"], "model") if "model" in nodes else ""
-        if model and {"set", "grid", "tuned_by"} & set(nodes):
+        if "model" in keys and {"set", "grid", "tuned_by"} & set(keys):
             self.read.fail(node, f"{name} is not trained, so it has no settings")
-        settings = {**shared, **(self._settings(nodes["set"]) if "set" in nodes else {})}
-        cells = self._cells(nodes["grid"]) if "grid" in nodes else [{}]
-        specs = [
+        recipe, method, model, part = "both", "", "", ""
+        tuned_by: tuple[str, ...] = ()
+        settings = {} if "model" in keys else dict(shared)
+        if "recipe" in keys:
+            recipe = self._choice(keys["recipe"], "recipe", known("recipes"))
+        if "method" in keys:
+            method = self._choice(keys["method"], "method", tuple(METHODS))
+        if "model" in keys:
+            model = self.read.text(keys["model"], "model")
+        if "part" in keys:
+            part = self.read.text(keys["part"], "part")
+        if "set" in keys:
+            settings |= self._settings(keys["set"])
+        if "tuned_by" in keys:
+            one = isinstance(keys["tuned_by"], yaml.ScalarNode)
+            nodes = [keys["tuned_by"]] if one else self.read.sequence(keys["tuned_by"], "tuned_by")
+            tuned_by = tuple(self._name(item, "tuned_by") for item in nodes)
+        return [
             RunSpec(
                 name=name + "".join(f"+{k.rsplit('.', 1)[1]}={v}" for k, v in cell.items()),
                 entry=name,
-                part=self.read.text(nodes["part"], "part") if "part" in nodes else "",
+                part=part,
                 recipe=recipe,
                 method=method,
                 model=model,
-                settings={} if model else {**settings, **cell},
+                settings={**settings, **cell},
                 cell=cell,
-                tuned_by=self._tuned_by(nodes["tuned_by"]) if "tuned_by" in nodes else (),
+                tuned_by=tuned_by,
             )
-            for cell in cells
+            for cell in (self._cells(keys["grid"]) if "grid" in keys else [{}])
         ]
-        for spec, student in itertools.product(specs, students):
-            self._check(node, spec, student)
-        return specs
 
-    def _tuned_by(self, node: yaml.Node) -> tuple[str, ...]:
-        nodes = (
-            [node] if isinstance(node, yaml.ScalarNode) else self.read.sequence(node, "tuned_by")
-        )
-        return tuple(self._name(n, "tuned_by") for n in nodes)
-
-    def _check(self, node: yaml.Node, spec: RunSpec, student: str) -> None:
-        """Find what the recipe refuses now, and not hours later."""
-        job = Job("", student, 0, "dev", COLUMNS, 1, spec)
+    def _check_recipe(self, node: yaml.Node, spec: RunSpec, student: str) -> None:
+        """Resolve the recipe now, so that a wrong setting does not show hours later."""
+        job = Job("", student, 0, "dev", self.all_benchmarks, 1, spec)
         try:
             recipe = job.recipe({}, Path("collection"))
         except UserError as error:

@@ -1,4 +1,4 @@
-"""The choice of rate and beta: for each student and method the grid's best cell on dev."""
+"""The choice of learning rate and β: for each student and method the grid's best cell on dev."""
 
 from __future__ import annotations
 
@@ -11,42 +11,37 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.lab.experiment import Experiment, RunSpec, Settings
-from rilbench.lab.run_result import Row
+from rilbench.lab.run_result import RunResult
 
 Tuned = dict[str, dict[str, dict[str, Any]]]
 """student → entry of the grid → ``settings``, ``mean`` (of the chosen cell), ``cells`` (means)."""
 
 
-def choose(experiment: Experiment, rows: Iterable[Row]) -> Tuned:
+def choose(experiment: Experiment, results: Iterable[RunResult]) -> Tuned:
     """Choose for every student and entry whose cells have all finished, with all seeds.
 
-    The best mean over the seeds wins; of equal ones the smaller rate, then the larger beta. A
-    failed run counts as the lowest score of all.
+    The best mean over the seeds wins; among equal ones the smaller learning rate, then the larger
+    β. A failed run counts as the lowest score of all.
     """
-    found = {(row.student, row.name, row.seed): row for row in rows}
-    tuned: Tuned = {}
-    for student in experiment.students:
-        for entry, specs in _grids(experiment).items():
-            runs = [
-                [found.get((student, s.name, seed)) for seed in experiment.seeds] for s in specs
-            ]
-            done = [[row for row in cell if row is not None] for cell in runs]
-            if all(len(cell) == len(experiment.seeds) for cell in done):
-                means = [_mean(cell, experiment.benchmarks) for cell in done]
-                tuned.setdefault(student, {})[entry] = _best(specs, means)
-    return tuned
-
-
-def _grids(experiment: Experiment) -> dict[str, list[RunSpec]]:
+    by_job = {(result.student, result.name, result.seed): result for result in results}
     grids: dict[str, list[RunSpec]] = {}
     for spec in experiment.runs:
         if spec.cell:
             grids.setdefault(spec.entry, []).append(spec)
-    return grids
+    tuned: Tuned = {}
+    for student in experiment.students:
+        for entry, specs in grids.items():
+            jobs = [[(student, spec.name, seed) for seed in experiment.seeds] for spec in specs]
+            if all(job in by_job for cell in jobs for job in cell):
+                means = [
+                    _mean([by_job[job] for job in cell], experiment.benchmarks) for cell in jobs
+                ]
+                tuned.setdefault(student, {})[entry] = _best(specs, means)
+    return tuned
 
 
-def _mean(rows: Sequence[Row], columns: Sequence[str]) -> float:
-    means = [row.mean(columns) for row in rows]
+def _mean(results: Sequence[RunResult], benchmarks: Sequence[str]) -> float:
+    means = [result.mean(benchmarks) for result in results]
     known = [mean for mean in means if mean is not None]
     return statistics.fmean(known) if len(known) == len(means) else -math.inf
 
@@ -54,9 +49,9 @@ def _mean(rows: Sequence[Row], columns: Sequence[str]) -> float:
 def _best(specs: Sequence[RunSpec], means: Sequence[float]) -> dict[str, Any]:
     def preference(i: int) -> tuple[float, float, float]:
         cell = specs[i].cell
-        rate = sum(float(v) for k, v in cell.items() if k.endswith(".rate"))
-        beta = sum(float(v) for k, v in cell.items() if k.endswith(".beta"))
-        return (-round(means[i], 6), rate, -beta)
+        lr = sum(float(v) for k, v in cell.items() if k.endswith(".lr"))
+        kl_coef = sum(float(v) for k, v in cell.items() if k.endswith(".kl_coef"))
+        return (-round(means[i], 6), lr, -kl_coef)
 
     best = min(range(len(specs)), key=preference)
     rounded = [None if math.isinf(mean) else round(mean, 2) for mean in means]
@@ -68,7 +63,7 @@ def _best(specs: Sequence[RunSpec], means: Sequence[float]) -> dict[str, Any]:
 
 
 def write_tuned(tuned: Tuned, path: Path) -> None:
-    """Write the choice, whole or not at all."""
+    """Write the choice atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(tuned, indent=2) + "\n", encoding="utf-8")
@@ -76,7 +71,7 @@ def write_tuned(tuned: Tuned, path: Path) -> None:
 
 
 def read_tuned(path: Path) -> Tuned:
-    """Read the choice; nothing is chosen when the file is not there.
+    """Read the choice; empty when the file does not exist.
 
     Raises:
         UserError: the file cannot be read.
@@ -91,7 +86,7 @@ def read_tuned(path: Path) -> Tuned:
 
 
 def settings_for(spec: RunSpec, student: str, tuned: Mapping[str, Any]) -> Settings | None:
-    """The chosen settings that a run takes over; None while a grid that it needs is unfinished."""
+    """Return the chosen settings that a run takes over; None while a grid is unfinished."""
     settings: dict[str, Any] = {}
     for entry in spec.tuned_by:
         chosen = tuned.get(student, {}).get(entry)

@@ -1,4 +1,4 @@
-"""Where the laboratory reads and writes."""
+"""Where the lab reads and writes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from rilbench.check.baseline import FILE
 
 
 @dataclass(frozen=True)
-class Places:
-    """``results`` is committed; ``work`` is not and may be deleted when all rows are there.
+class LabPaths:
+    """Folders and files of the lab.
 
-    ``baseline`` has the gate's bounds, beside those of other models.
+    Attributes:
+        results: the committed results.
+        work: run folders and collections; may be deleted once all results are written.
+        baseline: the gate's file, shared with other models.
     """
 
     results: Path = Path("results/nano")
@@ -20,9 +23,9 @@ class Places:
     baseline: Path = FILE
 
     @property
-    def rows(self) -> Path:
-        """One JSON file for each finished run."""
-        return self.results / "rows"
+    def runs(self) -> Path:
+        """Folder with one JSON file for each finished run."""
+        return self.results / "runs"
 
     @property
     def tuned(self) -> Path:
@@ -36,13 +39,13 @@ class Places:
 
     @property
     def figures(self) -> Path:
-        """PNG and SVG files."""
+        """Folder with the report's plots, as PNG and SVG."""
         return self.results / "figures"
 
-    def run(self, experiment: str, student: str, name: str, seed: int) -> Path:
-        """The run folder of one job."""
+    def run_folder(self, experiment: str, student: str, name: str, seed: int) -> Path:
+        """Folder in which one job trains."""
         return self.work / "runs" / experiment / student / f"{name}-{seed}"
 
     def collection(self, student: str) -> Path:
-        """The saved responses that all runs of a student share."""
+        """Saved responses that all runs of a student share."""
         return self.work / "collections" / student

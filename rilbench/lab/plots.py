@@ -1,16 +1,16 @@
-"""Figures of the report: PNG and SVG, the same bytes from the same rows."""
+"""Plots of the report as PNG and SVG; equal run results give equal bytes."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rilbench.lab.experiment import Experiment
-from rilbench.lab.report_tables import paired
-from rilbench.lab.run_result import Row
-from rilbench.lab.verdicts import Group, by_name
+from rilbench.lab.report_tables import finished, paired_differences
+from rilbench.lab.run_result import RunResult
+from rilbench.lab.verdicts import ResultsByName, by_name
 from rilbench.stats import Interval, seed_interval
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ COLOURS = {
 """Okabe and Ito's colours, which most colour-blind readers can tell apart."""
 
 _CURVES = ("ril-both", "imitation", "teacher-rows", "dr-grpo-8")
+_WITH_DISCRIMINATOR = ("ril-both", "imitation")
 _BARS = ("untrained", "dr-grpo-8", "sft", "ril-both", "teacher-72b")
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "rilbench",
@@ -45,53 +46,46 @@ _STYLE: dict[Any, Any] = {
     "figure.dpi": 100,
 }
 
-
-def draw_all(
-    headline: tuple[Experiment, Sequence[Row]],
-    ablations: tuple[Experiment, Sequence[Row]],
-    folder: Path | None,
-) -> dict[str, str]:
-    """Draw every figure that the rows allow, and return its title by the stem of its files.
-
-    Nothing is written, and matplotlib not needed, when ``folder`` is None.
-    """
-    if folder is None:
-        return _draw(headline, ablations, None)
-    from matplotlib import rc_context
-
-    with rc_context(_STYLE):
-        return _draw(headline, ablations, folder)
+Results = tuple[Experiment, Sequence[RunResult]]
 
 
-def _draw(
-    headline: tuple[Experiment, Sequence[Row]],
-    ablations: tuple[Experiment, Sequence[Row]],
-    folder: Path | None,
-) -> dict[str, str]:
+def plot_titles(headline: Results, ablations: Results) -> dict[str, str]:
+    """Return the title of every plot that the results allow, by the stem of its files."""
     titles: dict[str, str] = {}
-    experiment, rows = headline
+    experiment, results = headline
     for student in experiment.students:
-        group = by_name(rows, student)
-        if any(row.curves for name in _CURVES for row in group.get(name, {}).values()):
+        grouped = by_name(results, student)
+        if any(run.curves for name in _CURVES for run in grouped.get(name, {}).values()):
             titles[f"rewards-{student}"] = f"Rewards over steps, {student}"
-            if folder:
-                _save(_rewards(group), folder, f"rewards-{student}")
-        if sum(bool(_finished(group, name)) for name in _BARS) > 1:
-            titles[f"benchmarks-{student}"] = f"The 14 benchmarks, {student}"
-            if folder:
-                _save(_benchmarks(group, experiment.benchmarks), folder, f"benchmarks-{student}")
-    experiment, rows = ablations
+        if sum(bool(finished(grouped, name)) for name in _BARS) > 1:
+            count = len(experiment.benchmarks)
+            titles[f"benchmarks-{student}"] = f"The {count} benchmarks, {student}"
+    experiment, results = ablations
     for student in experiment.students:
-        bars = _differences(experiment, by_name(rows, student))
-        if bars:
+        if _differences(experiment, by_name(results, student)):
             titles[f"ablations-{student}"] = f"Ablations, {student}"
-            if folder:
-                _save(_ablations(bars), folder, f"ablations-{student}")
     return titles
 
 
-def _finished(group: Group, name: str) -> list[Row]:
-    return [row for row in group.get(name, {}).values() if not row.failure]
+def draw_plots(headline: Results, ablations: Results, folder: Path) -> None:
+    """Draw every plot of `plot_titles` into a folder."""
+    from matplotlib import rc_context
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with rc_context(_STYLE):
+        for stem in plot_titles(headline, ablations):
+            kind, _, student = stem.partition("-")
+            experiment, results = ablations if kind == "ablations" else headline
+            grouped = by_name(results, student)
+            if kind == "rewards":
+                figure = _rewards(grouped)
+            elif kind == "benchmarks":
+                figure = _benchmarks(grouped, experiment.benchmarks)
+            else:
+                figure = _ablations(_differences(experiment, grouped))
+            # No dates and no versions, so that equal results give equal files.
+            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None, "Creator": None})
+            figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
@@ -103,23 +97,17 @@ def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figur
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure: Figure, folder: Path, name: str) -> None:
-    """Write both formats without dates or versions, so that equal rows give equal files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-
-
 # ---- rewards over steps
 
 
-def _rewards(group: Group) -> Figure:
+def _rewards(grouped: ResultsByName) -> Figure:
     figure, ((left, right),) = _figure(8, 3.2, 1, 2)
     for name in _CURVES:
-        _curve(left, group, name, "answer_reward_student")
-        _curve(right, group, name, "similarity_reward_student")
-    left.set_title("answer reward of the student's rows")
-    right.set_title("similarity reward of the student's rows")
+        _curve(left, grouped, name, "answer_reward_student")
+        if name in _WITH_DISCRIMINATOR:
+            _curve(right, grouped, name, "similarity_reward_student")
+    left.set_title("answer reward of the student's responses")
+    right.set_title("similarity reward of the student's responses")
     for axes in (left, right):
         axes.set_xlabel("step")
         axes.set_ylim(0, 1)
@@ -129,76 +117,74 @@ def _rewards(group: Group) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, group: Group, name: str, what: str) -> None:
+def _curve(axes: Axes, grouped: ResultsByName, name: str, metric: str) -> None:
     """Mean over seeds, with the band from the lowest to the highest."""
-    curves = [row.curves[what] for row in _finished(group, name) if what in row.curves]
+    curves = [run.curves[metric] for run in finished(grouped, name) if metric in run.curves]
     steps = min((len(curve) for curve in curves), default=0)
-    found = [[c[i] for c in curves if c[i] is not None] for i in range(steps)]
-    if not steps or not all(found):
+    values = [[c[i] for c in curves if c[i] is not None] for i in range(steps)]
+    if not steps or not all(values):
         return
-    if name != "ril-both" and name != "imitation" and what.startswith("similarity"):
-        return  # without a discriminator there is no such reward
     xs = range(1, steps + 1)
-    axes.plot(xs, [statistics.fmean(v) for v in found], color=COLOURS[name], label=name)
-    low, high = [min(v) for v in found], [max(v) for v in found]
+    axes.plot(xs, [statistics.fmean(v) for v in values], color=COLOURS[name], label=name)
+    low, high = [min(v) for v in values], [max(v) for v in values]
     axes.fill_between(xs, low, high, color=COLOURS[name], alpha=0.15, linewidth=0)
 
 
 # ---- benchmarks
 
 
-def _benchmarks(group: Group, columns: Sequence[str]) -> Figure:
-    names = [name for name in _BARS if _finished(group, name)]
-    half = (len(columns) + 1) // 2
+def _benchmarks(grouped: ResultsByName, benchmarks: Sequence[str]) -> Figure:
+    runs = {name: finished(grouped, name) for name in _BARS if finished(grouped, name)}
+    half = (len(benchmarks) + 1) // 2
     figure, axes = _figure(8, 5, 2, 1)
-    for (part,), chosen in zip(axes, (columns[:half], columns[half:]), strict=True):
-        width = 0.85 / len(names)
-        for i, name in enumerate(names):
-            found = [seed_interval([r.scores[c] for r in _finished(group, name)]) for c in chosen]
-            at = [x + (i - (len(names) - 1) / 2) * width for x in range(len(chosen))]
-            values = [each.mean for each in found]
+    width = 0.85 / len(runs)
+    for (part,), chosen in zip(axes, (benchmarks[:half], benchmarks[half:]), strict=True):
+        for i, (name, results) in enumerate(runs.items()):
+            bars = [seed_interval([run.scores[b] for run in results]) for b in chosen]
+            at = [x + (i - (len(runs) - 1) / 2) * width for x in range(len(chosen))]
+            values = [bar.mean for bar in bars]
             part.bar(at, values, width, color=COLOURS[name], label=name)
-            part.errorbar(at, values, _half(found), fmt="none", ecolor="#333333", elinewidth=0.8)
+            errors = _half_lengths(bars)
+            part.errorbar(at, values, errors, fmt="none", ecolor="#333333", elinewidth=0.8)
         part.set_xticks(range(len(chosen)), chosen)
         part.set_xlim(-0.6, half - 0.4)
         part.set_ylim(0, 100)
         part.set_ylabel("score")
     handles = axes[0][0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=len(names))
+    figure.legend(*handles, loc="outside lower center", ncols=len(runs))
     return figure
 
 
-def _half(found: Sequence[Interval]) -> list[float]:
-    """Half the interval's length; 0 where one seed alone leaves it open."""
-    lengths = [each.high - each.low for each in found]
+def _half_lengths(intervals: Sequence[Interval]) -> list[float]:
+    """Half of each interval's length; 0 where a single seed leaves it open."""
+    lengths = [interval.high - interval.low for interval in intervals]
     return [length / 2 if length < 1000 else 0.0 for length in lengths]
 
 
 # ---- ablations
 
-_Bar = tuple[str, str, Interval]
 
-
-def _differences(experiment: Experiment, group: Group) -> list[_Bar]:
-    """Part, run, and its difference from the full run."""
-    reference = group.get(experiment.runs[0].name, {})
-    bars = []
+def _differences(experiment: Experiment, grouped: ResultsByName) -> dict[str, Interval]:
+    """Return each run's difference from the full run."""
+    full = grouped.get(experiment.runs[0].name, {})
+    differences = {}
     for spec in experiment.runs[1:]:
-        gaps = paired(_finished(group, spec.name), reference, experiment.benchmarks)
+        gaps = paired_differences(finished(grouped, spec.name), full, experiment.benchmarks)
         if gaps:
-            bars.append((spec.part, spec.name, seed_interval(gaps)))
-    return bars
+            differences[spec.name] = seed_interval(gaps)
+    return differences
 
 
-def _ablations(bars: Sequence[_Bar]) -> Figure:
+def _ablations(differences: Mapping[str, Interval]) -> Figure:
+    bars = list(differences.values())
     figure, ((axes,),) = _figure(8, 1.2 + 0.28 * len(bars), 1, 1)
     at = list(range(len(bars)))
-    values = [each.mean for _, _, each in bars]
+    values = [bar.mean for bar in bars]
     colours = [COLOURS["ril-both"] if value >= 0 else COLOURS["dr-grpo-8"] for value in values]
     axes.barh(at, values, color=colours)
-    half = _half([each for _, _, each in bars])
-    axes.errorbar(values, at, xerr=half, fmt="none", ecolor="#333333", elinewidth=0.8)
-    axes.set_yticks(at, [name for _, name, _ in bars])
+    errors = _half_lengths(bars)
+    axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8)
+    axes.set_yticks(at, list(differences))
     axes.invert_yaxis()
     axes.axvline(0, color="#333333", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)

@@ -1,6 +1,6 @@
-"""The laboratory's own run for the gate of continuous integration: a short one of RIL, on dev.
+"""The lab's own run for the regression gate of continuous integration: short RIL on dev.
 
-Its rows go into a ledger, and `rilbench.check` does the rest, as for any other model: runs of
+Its results go into a ledger, and `rilbench.check` does the rest as for any other model: runs of
 several seeds become an entry of the baseline, and one more run is compared with it.
 """
 
@@ -17,97 +17,101 @@ from rilbench.check.update import Update, update_baseline
 from rilbench.errors import UserError
 from rilbench.evaluate.provenance import code_version
 from rilbench.lab.experiment import Experiment, read_experiment
-from rilbench.lab.lab_paths import Places
-from rilbench.lab.run_result import Row, read_rows
-from rilbench.lab.scheduler import OpenLane, View, run_experiment
+from rilbench.lab.lab_paths import LabPaths
+from rilbench.lab.run_result import RunResult, read_results
+from rilbench.lab.scheduler import Listener, OpenWorker, run_experiment
 from rilbench.lab.to_ledger import record_rows, to_evaluation
 from rilbench.ledger import Ledger
 from rilbench.resources import resource
 
 CHECK_SEED = 40
-"""Not one of those that calibrate."""
+"""The seed of a check; the calibration uses others."""
 
 
 def _experiment() -> Experiment:
     return read_experiment(resource("recipes/lab/gate.yaml"))
 
 
-def _own(places: Places) -> Places:
-    """With a work folder of the gate's: it collects fewer responses than the experiments."""
-    return dataclasses.replace(places, work=places.work / "gate")
+def gate_paths(paths: LabPaths | None) -> LabPaths:
+    """Return paths with the gate's work folder: it collects fewer responses than experiments."""
+    paths = paths or LabPaths()
+    return dataclasses.replace(paths, work=paths.work / "gate")
 
 
-def _ledger(path: Path, rows: list[Row]) -> Path:
-    """Write a ledger of these rows alone."""
+def _write_ledger(path: Path, results: list[RunResult]) -> Path:
+    """Write a new ledger of these results alone."""
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         file.unlink(missing_ok=True)
     with Ledger(path) as ledger:
-        record_rows(rows, ledger)
+        record_rows(results, ledger)
     return path
 
 
 def update_gate(
-    view: View,
+    listener: Listener,
     reason: str,
-    places: Places | None = None,
-    lanes: int = 2,
-    open_lane: OpenLane | None = None,
+    paths: LabPaths | None = None,
+    workers: int = 2,
+    open_worker: OpenWorker | None = None,
 ) -> Update:
     """Finish the calibration's runs and write their entry of the baseline.
 
     Raises:
         UserError: a run stopped or failed.
     """
-    places = _own(places or Places())
+    paths = gate_paths(paths)
     experiment = _experiment()
-    run_experiment(experiment, view, places, lanes, open_lane=open_lane)
-    rows = read_rows(places.rows, experiment.name)
-    for row in rows:
-        if row.failure:
-            raise UserError(f"{row.file(places.rows)} has failed ({row.failure.message}); mend it")
-    if len(rows) < MIN_SEEDS:
-        raise UserError(f"{len(rows)} runs are too few for the gate; finish the seeds of gate.yaml")
-    with Ledger.open_read(_ledger(places.work / "calibration.db", rows)) as ledger:
-        return update_baseline(ledger, places.baseline, reason, code_version())
+    run_experiment(experiment, listener, paths, workers, open_worker=open_worker)
+    results = read_results(paths.runs, experiment.name)
+    for result in results:
+        if result.failure:
+            raise UserError(f"{result.file(paths.runs)} has failed: {result.failure.message}")
+    if len(results) < MIN_SEEDS:
+        raise UserError(
+            f"{len(results)} runs are too few for the gate; finish the seeds of gate.yaml"
+        )
+    with Ledger.open_read(_write_ledger(paths.work / "calibration.db", results)) as ledger:
+        return update_baseline(ledger, paths.baseline, reason, code_version())
 
 
 def run_gate(
-    view: View, places: Places | None = None, open_lane: OpenLane | None = None
+    listener: Listener, paths: LabPaths | None = None, open_worker: OpenWorker | None = None
 ) -> list[Verdict]:
-    """Do one run with a seed that the calibration has not seen, and compare it.
+    """Do one run with a seed that the calibration has not used, and compare it.
 
-    Its row goes to the work folder, and from there into ``checked.db`` beside it; what an earlier
-    check left there is deleted first.
+    Its result goes to the work folder and into ``checked.db`` there; those of an earlier check are
+    deleted first.
 
     Raises:
-        UserError: the baseline is not there or has no entry of this run, or the run failed.
+        UserError: the baseline is missing or has no entry of this run, or the run failed.
     """
-    places = _own(places or Places())
-    baseline = read_baseline(places.baseline)
+    paths = gate_paths(paths)
+    baseline = read_baseline(paths.baseline)
     experiment = dataclasses.replace(_experiment(), seeds=(CHECK_SEED,))
     (job,) = experiment.jobs()
-    there = Places(results=places.work / "checked", work=places.work)
-    shutil.rmtree(there.results, ignore_errors=True)
-    shutil.rmtree(there.run(job.experiment, job.student, job.spec.name, job.seed), True)
-    run_experiment(experiment, view, there, lanes=1, open_lane=open_lane)
-    (row,) = read_rows(there.rows, experiment.name)
-    return check_row(row, baseline, places)
+    here = LabPaths(results=paths.work / "checked", work=paths.work)
+    shutil.rmtree(here.results, ignore_errors=True)
+    folder = here.run_folder(job.experiment, job.student, job.spec.name, job.seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    run_experiment(experiment, listener, here, workers=1, open_worker=open_worker)
+    (result,) = read_results(here.runs, experiment.name)
+    return check_result(result, baseline, paths)
 
 
-def check_row(row: Row, baseline: Baseline, places: Places) -> list[Verdict]:
-    """Compare a finished run with its entry.
+def check_result(result: RunResult, baseline: Baseline, paths: LabPaths) -> list[Verdict]:
+    """Compare a finished run with its entry of the baseline.
 
     Raises:
-        UserError: it failed, or there is no such entry.
+        UserError: the run failed, or the baseline has no such entry.
     """
-    if row.failure:
-        raise UserError(f"the run failed: {row.failure.message}")
-    evaluation = to_evaluation(row)
+    if result.failure:
+        raise UserError(f"the run failed: {result.failure.message}")
+    evaluation = to_evaluation(result)
     labels = [entry.label for entry in baseline.entries if entry.matches(evaluation)]
     if not labels:
         raise UserError(
-            f"{places.baseline} has no entry of this run; calibrate it: "
+            f"{paths.baseline} has no entry of this run; calibrate it: "
             'rilbench lab gate --update --reason "..."'
         )
-    with Ledger.open_read(_ledger(places.work / "checked.db", [row])) as ledger:
+    with Ledger.open_read(_write_ledger(paths.work / "checked.db", [result])) as ledger:
         return check_ledger(ledger, baseline, labels)

@@ -1,4 +1,4 @@
-"""`results/nano/README.md` and its figures, from the committed rows and nothing else."""
+"""Writes `results/nano/README.md` and its plots from the committed run results alone."""
 
 from __future__ import annotations
 
@@ -9,210 +9,203 @@ from pathlib import Path
 from rilbench.lab import report_tables as tables
 from rilbench.lab.claims import CLAIMS
 from rilbench.lab.experiment import Experiment, read_experiment
-from rilbench.lab.grid_choice import Tuned, read_tuned
-from rilbench.lab.lab_paths import Places
-from rilbench.lab.plots import draw_all
-from rilbench.lab.run_result import Row, read_rows, row_file
-from rilbench.lab.style_probe import Styles, read_styles
-from rilbench.lab.verdicts import Finding, findings
+from rilbench.lab.grid_choice import read_tuned
+from rilbench.lab.lab_paths import LabPaths
+from rilbench.lab.plots import draw_plots, plot_titles
+from rilbench.lab.run_result import RunResult, read_results, result_file
+from rilbench.lab.style_probe import read_styles
+from rilbench.lab.verdicts import ClaimResult, judge_claims
 from rilbench.resources import resource
 
 EXPERIMENTS = ("grid", "headline", "longer", "ablations")
 """The experiments of the report, in the order in which they run."""
 
 _INTRODUCTION = """\
-# The paper claims, the laboratory finds
+# Paper claims vs. nano sandbox results
 
-Written by `rilbench lab report` from the files in `rows/`; do not edit. The rules were fixed before
+Written by `rilbench lab report` from the files in `runs/`; do not edit. The rules were fixed before
 the first run on test: [docs/protocol.md](../../docs/protocol.md). How to run it again:
 [docs/lab.md](../../docs/lab.md). A verdict here is about the method on models of a million
-parameters and look-alike benchmarks; it says nothing about the paper's own numbers.
+parameters and synthetic benchmarks. It says nothing about the paper's own numbers.
 """
 
 _READING = """\
-Differences are in points of the mean over the 14 benchmarks. "In the paper" is the same difference
-between rows of its tables, over its students and the benchmarks that both rows have. A cost ratio
-is that of the better run (as claimed) to the other's, everything before the loop included. What the
-paper does not claim stands here because its readers ask; then the verdict is "holds" or "does not
+Differences are in points of the mean over the {count} benchmarks. "In the paper" is the same
+difference between rows of its tables, over its students and the benchmarks that both rows have. A
+cost ratio divides the better run (as claimed) by the other, everything before the loop included.
+Claims that are not in the paper are questions of its readers; their verdict is "holds" or "does not
 hold". A verdict on one student holds for that student only.
 """
 
 
 @dataclass(frozen=True)
-class _Material:
-    """Everything that a report is made of."""
+class _ReportData:
+    """The experiments with their results, by name."""
 
     experiments: Mapping[str, Experiment]
-    rows: Mapping[str, Sequence[Row]]
-    tuned: Tuned
-    styles: Styles
-    places: Places
+    results: Mapping[str, Sequence[RunResult]]
+    paths: LabPaths
 
-    def pair(self, name: str) -> tuple[Experiment, Sequence[Row]]:
-        return self.experiments[name], self.rows[name]
+    def pair(self, name: str) -> tuple[Experiment, Sequence[RunResult]]:
+        return self.experiments[name], self.results[name]
 
-    def findings(self, name: str) -> list[Finding]:
-        """Claim by claim, the students of each beside each other."""
-        found = findings(*self.pair(name))
-        return sorted(found, key=lambda each: CLAIMS.index(each.claim))
+    def claims(self, name: str) -> list[ClaimResult]:
+        """Claim by claim, the students next to each other."""
+        judged = judge_claims(*self.pair(name))
+        return sorted(judged, key=lambda result: CLAIMS.index(result.claim))
 
 
-def write_report(places: Places | None = None) -> Path:
-    """Write the README and the figures anew; figures that the rows no longer allow are removed.
+def write_report(paths: LabPaths | None = None) -> Path:
+    """Write the README and the plots, and remove plots that the results no longer allow.
 
     Raises:
-        UserError: a row cannot be read, or rows that are compared do not fit.
+        UserError: a result cannot be read, or compared runs were asked different questions.
     """
-    places = places or Places()
-    found = _material(places)
-    for old in [*places.figures.glob("*.png"), *places.figures.glob("*.svg")]:
+    paths = paths or LabPaths()
+    data = _read(paths)
+    for old in [*paths.figures.glob("*.png"), *paths.figures.glob("*.svg")]:
         old.unlink()
-    draw_all(found.pair("headline"), found.pair("ablations"), places.figures)
-    readme = places.results / "README.md"
-    readme.parent.mkdir(parents=True, exist_ok=True)
-    readme.write_text(_render(found), encoding="utf-8")
+    draw_plots(data.pair("headline"), data.pair("ablations"), paths.figures)
+    readme = paths.results / "README.md"
+    readme.write_text(_render(data), encoding="utf-8")
     return readme
 
 
-def render(places: Places | None = None) -> str:
-    """The README as `write_report` would write it."""
-    return _render(_material(places or Places()))
+def render(paths: LabPaths | None = None) -> str:
+    """Return the README as `write_report` would write it."""
+    return _render(_read(paths or LabPaths()))
 
 
-def _material(places: Places) -> _Material:
-    experiments = {
-        name: read_experiment(resource(f"recipes/lab/{name}.yaml")) for name in EXPERIMENTS
-    }
-    rows = {name: read_rows(places.rows, name) for name in EXPERIMENTS}
-    return _Material(
-        experiments, rows, read_tuned(places.tuned), read_styles(places.styles), places
+def _read(paths: LabPaths) -> _ReportData:
+    return _ReportData(
+        {name: read_experiment(resource(f"recipes/lab/{name}.yaml")) for name in EXPERIMENTS},
+        {name: read_results(paths.runs, name) for name in EXPERIMENTS},
+        paths,
     )
 
 
-def _render(found: _Material) -> str:
-    titles = draw_all(found.pair("headline"), found.pair("ablations"), None)
-    parts = [
-        _INTRODUCTION,
-        *_claims(found),
-        *_figures(titles),
-        *_scores(found),
-        "## Teachers\n",
-        "The RIL prompts are answered by sampling and judged by the judge of the loop, over the "
-        "saved responses that the runs with that teacher alone drew; test is answered greedily and "
-        "scored by the kit.\n",
-        tables.teachers_table(*found.pair("headline")) + "\n",
-        *_ablations(found),
-        *_investigation(found),
-        *_health(found),
-        "## The grid's choice\n",
-        "On dev questions and a dev seed; the headline's seeds and questions had no part in it.\n",
-        tables.grid_table(found.tuned) + "\n",
-        "## Runs that failed\n",
-        tables.failures_table([row for rows in found.rows.values() for row in rows]) + "\n",
-        *_missing(found),
-    ]
-    return "\n".join(parts)
+def _render(data: _ReportData) -> str:
+    every_result = [result for results in data.results.values() for result in results]
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            *_claims(data),
+            *_plots(data),
+            *_scores(data),
+            *_ablations(data),
+            *_investigation(data),
+            *_health(data),
+            "## The grid's choice\n",
+            "On dev questions and a dev seed; the headline uses other seeds and questions.\n",
+            tables.grid_table(read_tuned(data.paths.tuned)) + "\n",
+            "## Runs that failed\n",
+            tables.failures_table(every_result) + "\n",
+            *_missing(data),
+        ]
+    )
 
 
-def _claims(found: _Material) -> list[str]:
-    headline, ablations = found.findings("headline"), found.findings("ablations")
-    four = ", ".join(found.experiments["ablations"].benchmarks)
+def _claims(data: _ReportData) -> list[str]:
+    ablations = data.experiments["ablations"].benchmarks
     return [
-        "## The comparison with reinforcement learning, SFT and the teachers\n",
-        tables.claims_table(headline) + "\n",
-        _READING,
-        "## Its parts (Table 5 and what it leaves open)\n",
-        tables.claims_table(ablations) + "\n",
-        f"Here the mean is over the paper's own four benchmarks of Tables 5c to 5f: {four}.\n",
+        "## RIL compared with reinforcement learning, SFT and the teachers\n",
+        tables.claims_table(data.claims("headline")) + "\n",
+        _READING.format(count=len(data.experiments["headline"].benchmarks)),
+        "## Parts of the method (Table 5, and what the paper leaves open)\n",
+        tables.claims_table(data.claims("ablations")) + "\n",
+        f"Here the mean is over the paper's own benchmarks of Tables 5c to 5f: "
+        f"{', '.join(ablations)}.\n",
     ]
 
 
-def _figures(titles: Mapping[str, str]) -> list[str]:
+def _plots(data: _ReportData) -> list[str]:
+    titles = plot_titles(data.pair("headline"), data.pair("ablations"))
     if not titles:
-        return ["## Figures\n", "Not run yet.\n"]
-    shown = [f"![{title}](figures/{name}.png)\n" for name, title in titles.items()]
+        return ["## Plots\n", "Not run yet.\n"]
     return [
-        "## Figures\n",
-        "Lines are means over seeds, bands go from the lowest to the highest seed; bars have 95 % "
-        "intervals over seeds. Each is there as SVG, too.\n",
-        *shown,
+        "## Plots\n",
+        "Lines are means over seeds, and bands go from the lowest to the highest seed. Bars have "
+        "95 % intervals over seeds. Each plot is also there as SVG.\n",
+        *[f"![{title}](figures/{name}.png)\n" for name, title in titles.items()],
     ]
 
 
-def _scores(found: _Material) -> list[str]:
-    experiment, rows = found.pair("headline")
+def _scores(data: _ReportData) -> list[str]:
+    experiment, results = data.pair("headline")
     parts = ["## Scores and costs\n"]
     for student in experiment.students:
-        parts += [f"### {student}\n", tables.scores_table(experiment, rows, student) + "\n"]
-    parts.append(
-        "`-4` and `-8`: own rows of a question, G and 2G. Mean: ± half the 95 % interval over "
-        "seeds. Costs are of one run; the shared collection is counted in full for every run that "
-        "needs it, evaluation is not counted.\n"
-    )
-    return parts
+        table = tables.scores_table(experiment, results, student)
+        parts += [f"### {student}\n", table + "\n"]
+    return [
+        *parts,
+        "`-4` and `-8`: student responses for each question, G and 2G. Mean: ± half the 95 % "
+        "interval over seeds. Costs are those of one run. The shared collection is counted in full "
+        "for every run that needs it; evaluation is not counted.\n",
+        "## Teachers\n",
+        "RIL prompts: sampled answers, judged by the judge of the loop, over the saved responses "
+        "that the runs with that teacher alone used. Test: greedy answers, scored by the kit.\n",
+        tables.teachers_table(experiment, results) + "\n",
+    ]
 
 
-def _ablations(found: _Material) -> list[str]:
-    experiment, rows = found.pair("ablations")
+def _ablations(data: _ReportData) -> list[str]:
+    experiment, results = data.pair("ablations")
     parts = ["## Ablations: scores and costs\n"]
     for student in experiment.students:
-        parts += [f"### {student}\n", tables.ablations_table(experiment, rows, student) + "\n"]
+        table = tables.ablations_table(experiment, results, student)
+        parts += [f"### {student}\n", table + "\n"]
     return parts
 
 
-def _investigation(found: _Material) -> list[str]:
-    experiment, rows = found.pair("longer")
+def _investigation(data: _ReportData) -> list[str]:
+    experiment, results = data.pair("longer")
     parts = [
         "## Why: longer runs, and what the style is worth\n",
-        "What these two tables say is in [docs/findings.md](../../docs/findings.md). They are no "
-        "part of the protocol, and on dev.\n",
-        f"Answer reward of the student's own rows over {experiment.steps} steps, one seed; the "
-        f"headline has {found.experiments['headline'].steps} steps.\n",
+        "[docs/findings.md](../../docs/findings.md) discusses these two tables. They are on dev "
+        "and not a part of the protocol.\n",
+        f"Answer reward of the student's responses over {experiment.steps} steps, one seed; the "
+        f"headline has {data.experiments['headline'].steps} steps.\n",
     ]
     for student in experiment.students:
-        parts += [f"### Longer, {student}\n", tables.longer_table(experiment, rows, student) + "\n"]
-    parts += [
+        table = tables.longer_table(experiment, results, student)
+        parts += [f"### Longer, {student}\n", table + "\n"]
+    return [
+        *parts,
         "### The style\n",
-        "Before any training, sampled at temperature 1, in %. Opened: the model goes on from the "
-        "first three words of the worked answer. Digits: those that the answer's first sentence "
-        "names as the picture has them; chance is 10.\n",
-        tables.styles_table(found.styles) + "\n",
+        "Before any training, sampled at temperature 1, in %. Opened: the model continues the "
+        "first three words of the worked answer. Digits: share of the digits in the answer's first "
+        "sentence that are those of the picture; chance is 10.\n",
+        tables.styles_table(read_styles(data.paths.styles)) + "\n",
     ]
-    return parts
 
 
-def _health(found: _Material) -> list[str]:
+def _health(data: _ReportData) -> list[str]:
     parts = [
-        "## Health of the game\n",
+        "## Health of training\n",
         "Means of the first three and the last three steps, over seeds.\n",
-    ]
-    parts += [
         "### The warnings on dev\n",
-        "The grid's runs: how their score on dev changed from the untrained student's when "
-        "`rilbench train` warned in any step, and when it did not. The thresholds come from these "
-        "runs (`rilbench/train/health.py`).\n",
-        tables.warnings_table(*found.pair("grid")) + "\n",
+        "The grid's runs: change of their score on dev from the untrained student's, for runs in "
+        "which `rilbench train` warned in any step, and for the others. The thresholds come from "
+        "these runs (`rilbench/train/health.py`).\n",
+        tables.warnings_table(*data.pair("grid")) + "\n",
     ]
     for name in ("headline", "ablations"):
-        experiment, rows = found.pair(name)
+        experiment, results = data.pair(name)
         for student in experiment.students:
-            parts += [
-                f"### {name}, {student}\n",
-                tables.health_table(experiment, rows, student) + "\n",
-            ]
+            table = tables.health_table(experiment, results, student)
+            parts += [f"### {name}, {student}\n", table + "\n"]
     return parts
 
 
-def _missing(found: _Material) -> list[str]:
+def _missing(data: _ReportData) -> list[str]:
     lines = []
-    for name, experiment in found.experiments.items():
+    for name, experiment in data.experiments.items():
         jobs = experiment.jobs()
-        missing = [
-            job
-            for job in jobs
-            if not row_file(found.places.rows, name, job.student, job.spec.name, job.seed).exists()
+        files = [
+            result_file(data.paths.runs, name, job.student, job.spec.name, job.seed) for job in jobs
         ]
+        missing = sum(not file.exists() for file in files)
         if missing:
-            lines.append(f"- {name}: {len(missing)} of {len(jobs)} runs are missing")
+            lines.append(f"- {name}: {missing} of {len(jobs)} runs are missing")
         lines += [f"- {what}: {why}" for what, why in experiment.not_run.items()]
     return ["## Not run\n", "\n".join(lines) + "\n"]

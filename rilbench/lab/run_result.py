@@ -1,4 +1,4 @@
-"""A finished run as one small JSON file: what every table and figure is made from."""
+"""The result of a finished run as one small JSON file; every table and plot is made from these."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.ledger import Sample
 
-FIGURES = ("step_seconds", "step_cpu_seconds", "yardstick_seconds", "memory_gb")
-"""What a step took and held: see `rilbench.train.pipeline.ledger_summary.figures`."""
+METRICS = ("step_seconds", "step_cpu_seconds", "yardstick_seconds", "memory_gb")
+"""Time and memory of a step: see `rilbench.train.pipeline.ledger_summary.figures`."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Every question's outcome (0 to 1) of one benchmark, in the order of the questions' names.
+    """Every question's outcome (0 to 1) of one benchmark, sorted by question id.
 
-    ``questions`` is a hash of those names and of the benchmark's data: two lists may be compared
-    when it is equal.
+    ``questions`` is a hash of the ids and of the benchmark's data. Two lists may be compared when
+    it is equal.
     """
 
     questions: str
@@ -32,16 +32,16 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """What a run cost, evaluation excluded; the shared collection is counted in full.
 
     Attributes:
         sampled_tokens: tokens that the student sampled in the loop.
-        teacher_tokens: tokens of saved teacher rows that were used, each time that they were.
+        teacher_tokens: tokens of the saved teacher responses, counted each time they were used.
         trained_tokens: response tokens in the policy's or SFT's loss, times passes.
         judge_calls: verdicts asked for.
         collected_tokens: tokens of all saved responses that the run needs: the teachers', and the
-            student's own that the discriminator is pre-trained on.
+            student's for the discriminator's pre-training.
         cpu_seconds: user and system time by stage; ``collect`` is that of the collection.
     """
 
@@ -59,20 +59,24 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A run that stopped for good: at which step, and why."""
+class RunFailure:
+    """A run that stopped for good: the step, and the reason."""
 
     step: int
     message: str
 
 
 @dataclass(frozen=True)
-class Row:
-    """One run of one student with one seed, and everything that a reader may ask about it.
+class RunResult:
+    """The result of one run of one student with one seed.
 
-    ``settings`` are those that differ from the recipe's; ``scores`` go from 0 to 100; ``curves``
-    has one value for each step; ``figures`` are `FIGURES`, as far as they were measured. A failed
-    run has no scores.
+    Attributes:
+        model: the evaluated model of a run that trains nothing, else "".
+        settings: settings that differ from the recipe's.
+        scores: scores by benchmark, 0 to 100; empty for a failed run.
+        outcomes: outcomes of the questions by benchmark.
+        curves: one value for each step, by metric.
+        metrics: `METRICS`, as far as they were measured.
     """
 
     experiment: str
@@ -95,92 +99,95 @@ class Row:
     created: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
-    cost: Cost = field(default_factory=Cost)
+    cost: RunCost = field(default_factory=RunCost)
     curves: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    figures: Mapping[str, float] = field(default_factory=dict)
-    failure: Failure | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: RunFailure | None = None
 
-    def mean(self, columns: Iterable[str]) -> float | None:
+    def mean(self, benchmarks: Iterable[str]) -> float | None:
         """Plain mean over benchmarks; None when the run failed or one is missing."""
-        values = [self.scores.get(column) for column in columns]
+        values = [self.scores.get(benchmark) for benchmark in benchmarks]
         present = [value for value in values if value is not None]
         return statistics.fmean(present) if present and len(present) == len(values) else None
 
-    def file(self, rows: Path) -> Path:
-        """Where the row stands under the folder of all rows."""
-        return row_file(rows, self.experiment, self.student, self.name, self.seed)
+    def file(self, runs: Path) -> Path:
+        """The file of this result in the folder of all results."""
+        return result_file(runs, self.experiment, self.student, self.name, self.seed)
 
 
-def row_file(rows: Path, experiment: str, student: str, name: str, seed: int) -> Path:
-    """``ROWS/EXPERIMENT/STUDENT/NAME-SEED.json``."""
-    return rows / experiment / student / f"{name}-{seed}.json"
+def result_file(runs: Path, experiment: str, student: str, name: str, seed: int) -> Path:
+    """``RUNS/EXPERIMENT/STUDENT/NAME-SEED.json``."""
+    return runs / experiment / student / f"{name}-{seed}.json"
 
 
-def outcomes(samples: Iterable[Sample], data: Mapping[str, str]) -> dict[str, Outcomes]:
-    """Outcomes by column; a question without a verdict is an error of the evaluation.
+def outcomes_by_benchmark(
+    samples: Iterable[Sample], data: Mapping[str, str]
+) -> dict[str, Outcomes]:
+    """Return the outcomes of an evaluation's questions.
 
     Args:
-        samples: of one evaluation.
-        data: hash of each column's data.
+        samples: the samples of one evaluation.
+        data: hash of each benchmark's data.
 
     Raises:
         UserError: a question has no verdict, so the run cannot be compared.
     """
-    by_column: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for sample in samples:
         if sample.score is None:
             raise UserError(
                 f"question {sample.question_id} of {sample.benchmark} has no verdict; "
                 "evaluate the run again"
             )
-        by_column.setdefault(sample.benchmark, {})[sample.question_id] = sample.score
-    found = {}
-    for column, scores in by_column.items():
-        names = sorted(scores)
-        digest = hashlib.sha256("\n".join([data[column], *names]).encode()).hexdigest()[:8]
-        found[column] = Outcomes(digest, tuple(round(scores[name], 4) for name in names))
-    return found
+        scores.setdefault(sample.benchmark, {})[sample.question_id] = sample.score
+    outcomes = {}
+    for benchmark, by_question in scores.items():
+        ids = sorted(by_question)
+        digest = hashlib.sha256("\n".join([data[benchmark], *ids]).encode()).hexdigest()[:8]
+        values = tuple(round(by_question[question], 4) for question in ids)
+        outcomes[benchmark] = Outcomes(digest, values)
+    return outcomes
 
 
-def write_row(row: Row, rows: Path) -> Path:
-    """Write a row whole or not at all, durable before it is there."""
-    path = row.file(rows)
+def write_result(result: RunResult, runs: Path) -> Path:
+    """Write a result atomically and durably, and return its file."""
+    path = result.file(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
-        file.write(_dump(dataclasses.asdict(row)))
+        file.write(_to_json(dataclasses.asdict(result)))
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
     return path
 
 
-def read_row(path: Path) -> Row:
-    """Read a row back.
+def read_result(path: Path) -> RunResult:
+    """Read a result.
 
     Raises:
-        UserError: the file is not a row.
+        UserError: the file is not a run result.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values["outcomes"] = {
-            column: Outcomes(found["questions"], tuple(found["values"]))
-            for column, found in values["outcomes"].items()
+            benchmark: Outcomes(stored["questions"], tuple(stored["values"]))
+            for benchmark, stored in values["outcomes"].items()
         }
-        values["cost"] = Cost(**values["cost"])
-        values["failure"] = Failure(**values["failure"]) if values["failure"] else None
-        return Row(**values)
+        values["cost"] = RunCost(**values["cost"])
+        values["failure"] = RunFailure(**values["failure"]) if values["failure"] else None
+        return RunResult(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a row ({error}); delete it and run it again") from error
+        raise UserError(f"{path} is not a run result ({error}); delete it and run again") from error
 
 
-def read_rows(rows: Path, experiment: str) -> list[Row]:
-    """All rows of an experiment, by student, name and seed."""
-    found = [read_row(path) for path in (rows / experiment).glob("*/*.json")]
-    return sorted(found, key=lambda row: (row.student, row.name, row.seed))
+def read_results(runs: Path, experiment: str) -> list[RunResult]:
+    """Read all results of an experiment, sorted by student, name and seed."""
+    results = [read_result(path) for path in (runs / experiment).glob("*/*.json")]
+    return sorted(results, key=lambda result: (result.student, result.name, result.seed))
 
 
-def _dump(values: Mapping[str, Any]) -> str:
+def _to_json(values: Mapping[str, Any]) -> str:
     """JSON with a line for each value of the first two levels: small, and readable in a diff."""
 
     def text(value: Any) -> str:

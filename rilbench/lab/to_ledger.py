@@ -25,7 +25,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.suite import NANO_DEV, Benchmark, Dataset, suite
 from rilbench.importers.types import Skipped
 from rilbench.lab.experiment import STUDENT
-from rilbench.lab.run_result import FIGURES, Outcomes, Row, read_row
+from rilbench.lab.run_result import METRICS, Outcomes, RunResult, read_result
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
 from rilbench.ledger.builder import NOT_KEPT, ScoredDataset, build_score, joint_sha256, sha256
 from rilbench.paths import nano_folder
@@ -52,7 +52,7 @@ class FoundRows:
         skipped: those that cannot be read.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[RunResult] = field(default_factory=list)
     files: set[Path] = field(default_factory=set)
     left_out: int = 0
     skipped: list[Skipped] = field(default_factory=list)
@@ -72,7 +72,7 @@ def find_rows(files: Iterable[Path], split: str) -> FoundRows:
             continue
         found.files.add(file)
         try:
-            row = read_row(file)
+            row = read_result(file)
             _check(row)
         except (UserError, TypeError, AttributeError) as error:
             found.skipped.append(Skipped(file, f"is not a run result: {error}"))
@@ -92,7 +92,7 @@ def _begins_like_a_result(file: Path) -> bool:
         return False
 
 
-def _check(row: Row) -> None:
+def _check(row: RunResult) -> None:
     """Raise a UserError if the ledger cannot take a result that could be read."""
     if row.split not in SUITES or not (row.model or row.method in METHODS):
         raise UserError("its split or method is not known")
@@ -103,7 +103,7 @@ def _check(row: Row) -> None:
         to_evaluation(row)
 
 
-def record_rows(rows: Iterable[Row], ledger: Ledger) -> int:
+def record_rows(rows: Iterable[RunResult], ledger: Ledger) -> int:
     """Write the results that the ledger lacks; return the number of new evaluations.
 
     A result becomes one evaluation and, if it trained a model, one `Run`. A failed result has no
@@ -130,23 +130,23 @@ def record_rows(rows: Iterable[Row], ledger: Ledger) -> int:
     return new
 
 
-def row_hash(row: Row) -> str:
+def row_hash(row: RunResult) -> str:
     """Return the SHA-256 of a result's whole content."""
     return sha256(json.dumps(dataclasses.asdict(row), sort_keys=True))
 
 
-def family(row: Row) -> str:
+def family(row: RunResult) -> str:
     """Return sixteen hex digits that results share when only their seeds differ."""
     shared = (row.experiment, row.student, row.name, row.recipe, row.method, row.steps)
     return sha256(json.dumps([*shared, dict(row.settings)], sort_keys=True))[:16]
 
 
-def run_name(row: Row) -> str:
+def run_name(row: RunResult) -> str:
     """Return ``EXPERIMENT/STUDENT/NAME-SEED``, which no other result has."""
     return f"{row.experiment}/{row.student}/{row.name}-{row.seed}"
 
 
-def labels(row: Row) -> tuple[str, str, str]:
+def labels(row: RunResult) -> tuple[str, str, str]:
     """Return student, method and teacher, as checkpoints of `rilbench train` carry them.
 
     The result's name says more than its method, so it replaces the method, without the teachers
@@ -166,14 +166,14 @@ def labels(row: Row) -> tuple[str, str, str]:
     return row.student, f"{method} {name}", teacher
 
 
-def to_run(row: Row) -> Run:
+def to_run(row: RunResult) -> Run:
     """Return the training run of a result; its time is the one at which the result was written."""
     student, method, teacher = labels(row)
     metrics = {
         **dataclasses.asdict(row.cost),
         "steps": row.steps,
-        **dict.fromkeys(FIGURES),
-        **row.figures,
+        **dict.fromkeys(METRICS),
+        **row.metrics,
     }
     if row.failure is not None:
         metrics["failure"] = dataclasses.asdict(row.failure)
@@ -198,7 +198,7 @@ def to_run(row: Row) -> Run:
     )
 
 
-def to_evaluation(row: Row) -> Evaluation:
+def to_evaluation(row: RunResult) -> Evaluation:
     """Return the evaluation in a result, with a sample for each outcome."""
     student, method, teacher = labels(row)
     built = [_score(b, row) for b in suite("nano") if b.column in row.scores]
@@ -232,7 +232,7 @@ def to_evaluation(row: Row) -> Evaluation:
     )
 
 
-def _score(benchmark: Benchmark, row: Row) -> tuple[Score, tuple[Sample, ...]]:
+def _score(benchmark: Benchmark, row: RunResult) -> tuple[Score, tuple[Sample, ...]]:
     column = benchmark.column
     kit, _, version = row.kit.rpartition(" ")
     judge = row.judge or "unknown" if benchmark.judged else None

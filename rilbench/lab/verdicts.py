@@ -1,4 +1,4 @@
-"""What the rows say about each claim: paired differences, intervals, cost, verdict."""
+"""What the run results say about each claim: paired differences, intervals, cost, verdict."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rilbench.errors import UserError
-from rilbench.lab.claims import CLAIMS, MARGIN, Claim, Verdict, verdict, words
+from rilbench.lab.claims import CLAIMS, MARGIN, Claim, ClaimVerdict, decide, verdict_text
 from rilbench.lab.experiment import Experiment
-from rilbench.lab.run_result import Row
+from rilbench.lab.run_result import RunResult
 from rilbench.stats import (
     Array,
     Interval,
@@ -21,25 +21,23 @@ from rilbench.stats import (
     seed_p_value,
 )
 
-Group = Mapping[str, Mapping[int, Row]]
-"""Rows of one student in one experiment: name → seed → row."""
+ResultsByName = Mapping[str, Mapping[int, RunResult]]
+"""Results of one student in one experiment: name of the run → seed → result."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One claim on one student.
+class ClaimResult:
+    """The verdict on one claim for one student, with the numbers behind it.
 
     Attributes:
-        claim, student: what on whom.
-        pairs: seeds of which both runs finished.
-        failed: seeds of which one run failed.
-        planned: seeds of the experiment.
+        pairs: number of seeds for which both runs finished.
+        failed: number of seeds for which a run failed.
+        planned: number of seeds of the experiment.
         seeds: interval over seeds; None without pairs.
         questions: interval over questions; None without pairs.
         p_value: of the test over seeds, adjusted by Holm.
-        seconds, tokens: CPU seconds and sampled tokens of ``better`` per those of ``worse``; None
-            where ``worse`` cost nothing.
-        verdict: by the rule.
+        seconds, tokens: CPU seconds and sampled tokens of ``better`` divided by those of
+            ``worse``; None where ``worse`` cost nothing.
     """
 
     claim: Claim
@@ -52,124 +50,128 @@ class Finding:
     p_value: float = 1.0
     seconds: float | None = None
     tokens: float | None = None
-    verdict: Verdict = Verdict.NOT_RUN
+    verdict: ClaimVerdict = ClaimVerdict.NOT_RUN
 
     @property
-    def words(self) -> str:
-        """The verdict as it is printed, with its reason where it needs one."""
-        said = words(self.claim, self.verdict)
+    def text(self) -> str:
+        """The printed verdict, with its reason where it needs one."""
+        text = verdict_text(self.claim, self.verdict)
         if self.pairs and self.pairs + self.failed < self.planned:
-            return f"{said} ({self.pairs} of {self.planned} seeds so far)"
+            return f"{text} ({self.pairs} of {self.planned} seeds so far)"
         if self.failed:
-            said += f" ({self.failed} of {self.planned} seeds failed)"
-        if self.verdict is Verdict.NOT_REPRODUCED and self.seeds and self.questions:
+            text += f" ({self.failed} of {self.planned} seeds failed)"
+        if self.verdict is ClaimVerdict.NOT_REPRODUCED and self.seeds and self.questions:
             same = self.seeds.within(MARGIN) and self.questions.within(MARGIN)
-            said += f" (within ±{MARGIN:g})" if same else " (the opposite)"
-        return said
+            text += f" (within ±{MARGIN:g})" if same else " (the opposite)"
+        return text
 
 
-def by_name(rows: Iterable[Row], student: str) -> dict[str, dict[int, Row]]:
-    """A student's rows by name and seed."""
-    found: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        if row.student == student:
-            found.setdefault(row.name, {})[row.seed] = row
-    return found
+def by_name(results: Iterable[RunResult], student: str) -> dict[str, dict[int, RunResult]]:
+    """Return a student's results by name of the run and seed."""
+    grouped: dict[str, dict[int, RunResult]] = {}
+    for result in results:
+        if result.student == student:
+            grouped.setdefault(result.name, {})[result.seed] = result
+    return grouped
 
 
-def findings(experiment: Experiment, rows: Sequence[Row]) -> list[Finding]:
-    """Every claim that the experiment decides, student by student.
+def judge_claims(experiment: Experiment, results: Sequence[RunResult]) -> list[ClaimResult]:
+    """Return the verdict on every claim that the experiment decides, for each student.
 
     The claims about one part of an experiment (the headline has one part) on one student are a
-    family for Holm; those without a full set of seeds count in it with a p-value of 1.
+    family for Holm. Claims without all seeds count in it with a p-value of 1.
 
     Raises:
-        UserError: two rows that are compared were asked different questions.
+        UserError: two compared runs were asked different questions.
     """
     claims = [claim for claim in CLAIMS if claim.experiment == experiment.name]
-    found = []
+    judged = []
     for student in experiment.students:
-        group = by_name(rows, student)
-        families: dict[str, list[Finding]] = {}
+        grouped = by_name(results, student)
+        families: dict[str, list[ClaimResult]] = {}
         for claim in claims:
-            compared = _compare(claim, student, experiment, group)
-            families.setdefault(_part(claim, experiment), []).append(compared)
+            compared = _compare(claim, student, experiment, grouped)
+            # The part that is changed: of the two runs, not the experiment's first.
+            changed = claim.worse if claim.better == experiment.runs[0].name else claim.better
+            part = next((spec.part for spec in experiment.runs if spec.name == changed), "")
+            families.setdefault(part, []).append(compared)
         for family in families.values():
-            adjusted = holm([each.p_value for each in family])
-            found += [_judged(each, p) for each, p in zip(family, adjusted, strict=True)]
-    return found
+            adjusted = holm([compared.p_value for compared in family])
+            judged += [
+                _with_verdict(compared, p) for compared, p in zip(family, adjusted, strict=True)
+            ]
+    return judged
 
 
-def _part(claim: Claim, experiment: Experiment) -> str:
-    """The part of the run that is changed: of the two, not the experiment's first."""
-    changed = claim.worse if claim.better == experiment.runs[0].name else claim.better
-    return next((spec.part for spec in experiment.runs if spec.name == changed), "")
+def _with_verdict(compared: ClaimResult, p_value: float) -> ClaimResult:
+    if compared.seeds is None or compared.questions is None:
+        state = ClaimVerdict.NOT_DECIDED if compared.failed else ClaimVerdict.NOT_RUN
+        return replace(compared, p_value=1.0, verdict=state)
+    complete = compared.pairs + compared.failed == compared.planned
+    # One failed seed leaves a verdict, two do not.
+    if not complete or compared.pairs < max(2, compared.planned - 1):
+        return replace(compared, p_value=1.0, verdict=ClaimVerdict.NOT_DECIDED)
+    verdict = decide(compared.claim, compared.seeds, compared.questions, p_value)
+    return replace(compared, p_value=p_value, verdict=verdict)
 
 
-def _judged(found: Finding, p_value: float) -> Finding:
-    complete = found.pairs + found.failed == found.planned
-    decidable = complete and found.pairs >= max(2, found.planned - 1)
-    if found.seeds is None or found.questions is None:
-        state = Verdict.NOT_DECIDED if found.failed else Verdict.NOT_RUN
-        return replace(found, p_value=1.0, verdict=state)
-    if not decidable:
-        return replace(found, p_value=1.0, verdict=Verdict.NOT_DECIDED)
-    judged = verdict(found.claim, found.seeds, found.questions, p_value)
-    return replace(found, p_value=p_value, verdict=judged)
+def _compare(
+    claim: Claim, student: str, experiment: Experiment, grouped: ResultsByName
+) -> ClaimResult:
+    """Compare the two runs of a claim; the p-value is not adjusted yet."""
 
+    def result(name: str, seed: int) -> RunResult | None:
+        """The result of a seed; a model that is not trained has one result for all seeds."""
+        results = grouped.get(name, {})
+        only = results.get(0)
+        return only if only is not None and only.model else results.get(seed)
 
-def _compare(claim: Claim, student: str, experiment: Experiment, group: Group) -> Finding:
-    """The differences of one claim; the p-value is not adjusted yet."""
-    columns = experiment.benchmarks
-    pairs: list[tuple[Row, Row]] = []
+    benchmarks = experiment.benchmarks
+    pairs: list[tuple[RunResult, RunResult]] = []
     failed = 0
     for seed in experiment.seeds:
-        better, worse = (_row(group, name, seed) for name in (claim.better, claim.worse))
+        better, worse = result(claim.better, seed), result(claim.worse, seed)
         if better is None or worse is None:
             continue
         if better.failure or worse.failure:
             failed += 1
         else:
             pairs.append((better, worse))
-    found = Finding(claim, student, len(pairs), failed, len(experiment.seeds))
+    compared = ClaimResult(claim, student, len(pairs), failed, len(experiment.seeds))
     if not pairs:
-        return found
-    differences = [_mean(better, columns) - _mean(worse, columns) for better, worse in pairs]
+        return compared
+    differences = [_mean(better, benchmarks) - _mean(worse, benchmarks) for better, worse in pairs]
     complete = len(pairs) + failed == len(experiment.seeds)
     return replace(
-        found,
+        compared,
         seeds=seed_interval(differences),
-        questions=question_interval(_by_question(pairs, columns)),
+        questions=question_interval(_question_differences(pairs, benchmarks)),
         p_value=seed_p_value(differences, -MARGIN if claim.reaches else 0.0) if complete else 1.0,
         seconds=_ratio([(b.cost.seconds, w.cost.seconds) for b, w in pairs]),
         tokens=_ratio([(b.cost.sampled_tokens, w.cost.sampled_tokens) for b, w in pairs]),
     )
 
 
-def _row(group: Group, name: str, seed: int) -> Row | None:
-    """The row of a seed; a model that is not trained has one row for all seeds."""
-    rows = group.get(name, {})
-    only = rows.get(0)
-    return only if only is not None and only.model else rows.get(seed)
-
-
-def _mean(row: Row, columns: Sequence[str]) -> float:
-    mean = row.mean(columns)
+def _mean(result: RunResult, benchmarks: Sequence[str]) -> float:
+    mean = result.mean(benchmarks)
     if mean is None:
-        raise UserError(f"{row.student}/{row.name}-{row.seed} lacks a benchmark; run it again")
+        name = f"{result.student}/{result.name}-{result.seed}"
+        raise UserError(f"{name} lacks a benchmark; run it again")
     return mean
 
 
-def _by_question(pairs: Sequence[tuple[Row, Row]], columns: Sequence[str]) -> dict[str, Array]:
-    """For each benchmark, each question's difference in points, averaged over seeds."""
-    found = {}
-    for column in columns:
-        both = [(better.outcomes[column], worse.outcomes[column]) for better, worse in pairs]
-        if len({each.questions for pair in both for each in pair}) > 1:
-            raise UserError(f"rows were asked different questions of {column}; run them again")
+def _question_differences(
+    pairs: Sequence[tuple[RunResult, RunResult]], benchmarks: Sequence[str]
+) -> dict[str, Array]:
+    """Return each question's difference in points, averaged over seeds, by benchmark."""
+    differences = {}
+    for benchmark in benchmarks:
+        both = [(better.outcomes[benchmark], worse.outcomes[benchmark]) for better, worse in pairs]
+        if len({outcomes.questions for pair in both for outcomes in pair}) > 1:
+            raise UserError(f"runs were asked different questions of {benchmark}; run them again")
         values = [np.asarray(b.values) - np.asarray(w.values) for b, w in both]
-        found[column] = 100.0 * np.mean(values, axis=0)
-    return found
+        differences[benchmark] = 100.0 * np.mean(values, axis=0)
+    return differences
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> float | None:

@@ -1,4 +1,4 @@
-"""Read YAML so that every complaint names the line at fault."""
+"""Reads YAML so that every error names the line at fault."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ class LineReader:
         try:
             node = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be read ({error.strerror}); is it there?"
-            ) from error
+            raise UserError(f"{self.path} cannot be read ({error.strerror})") from error
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise UserError(f"{self.path}:{line}: this is not YAML: {error.problem}") from error
@@ -37,24 +35,30 @@ class LineReader:
         """Refuse the file because of this node."""
         raise UserError(f"{self.path}:{node.start_mark.line + 1}: {message}")
 
-    def mapping(
+    def items(
         self, node: yaml.Node, what: str, known: tuple[str, ...] | None = None
     ) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Keys with the nodes of key and value; no key twice, none that is not ``known``."""
+        """Return key → nodes of key and value; refuse a repeated key and one not in ``known``."""
         if not isinstance(node, yaml.MappingNode):
             self.fail(node, f"{what} must be a mapping of names to values")
-        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        items: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
-            if key in found:
-                self.fail(key_node, f"{key!r} stands twice in {what}")
+            if key in items:
+                self.fail(key_node, f"{key!r} is given twice in {what}")
             if known is not None and key not in known:
                 self.fail(key_node, f"{what} has no {key!r}; it may have {', '.join(known)}")
-            found[key] = (key_node, value_node)
-        return found
+            items[key] = (key_node, value_node)
+        return items
+
+    def mapping(
+        self, node: yaml.Node, what: str, known: tuple[str, ...] | None = None
+    ) -> dict[str, yaml.Node]:
+        """Return key → node of the value; see `items`."""
+        return {key: value for key, (_, value) in self.items(node, what, known).items()}
 
     def sequence(self, node: yaml.Node, what: str) -> list[yaml.Node]:
-        """The items of a list that must not be empty."""
+        """Return the items of a list that must not be empty."""
         if not isinstance(node, yaml.SequenceNode):
             self.fail(node, f"{what} must be a list")
         if not node.value:
@@ -62,7 +66,7 @@ class LineReader:
         return list(node.value)
 
     def scalar(self, node: yaml.Node, what: str) -> Scalar:
-        """A single value; ``1e-4``, which YAML 1.1 reads as text, is a number."""
+        """Return a single value; ``1e-4``, which YAML 1.1 reads as text, is a number."""
         if not isinstance(node, yaml.ScalarNode):
             self.fail(node, f"{what} must be a single value")
         value = yaml.SafeLoader("").construct_object(node)
@@ -76,13 +80,13 @@ class LineReader:
         return value
 
     def text(self, node: yaml.Node, what: str) -> str:
-        """A text as it is written, numbers too (a teacher may be called ``72``)."""
+        """Return a text as it is written, numbers too (a teacher may be called ``72``)."""
         if not isinstance(node, yaml.ScalarNode) or not node.value:
             self.fail(node, f"{what} must be a text")
         return str(node.value)
 
     def integer(self, node: yaml.Node, what: str, least: int) -> int:
-        """A whole number that is at least ``least``."""
+        """Return a whole number that is at least ``least``."""
         value = self.scalar(node, what)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             self.fail(node, f"{what} must be a whole number, {least} or more")

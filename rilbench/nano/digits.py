@@ -1,4 +1,4 @@
-"""Real handwritten digits, split into disjoint pools by what they are used for.
+"""Real handwritten digits, split into disjoint pools by purpose.
 
 The digits are the 1,797 scans that scikit-learn carries (UCI, 43 writers, 8 × 8 pixels).
 """
@@ -22,14 +22,14 @@ POOL_SIZES: Mapping[str, int] = {
     "dev": 150,
     "test": 297,
 }
-"""How many scans each purpose owns. No scan serves two purposes."""
+"""Number of scans of each purpose. No scan serves two purposes."""
 
 _SPLIT_SEED = 20251022
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The scans of one purpose: ``index`` (N,) into scikit-learn's data set, by their digit."""
+    """The scans of one purpose: ``index`` (N,) into scikit-learn's data set."""
 
     name: str
     index: NDArray[np.int64]

@@ -1,12 +1,12 @@
-"""The stand-in model in InternVL3's layout: transformers' own classes, about 0.9M parameters.
+"""The small model in InternVL3's layout: transformers' own classes, about 0.9M parameters.
 
-A tile is one cell of a picture, so that InternVL's tiling cuts a picture into its cells: each is
-one token after pixel shuffle, and a picture of several has one more for its thumbnail.
+A tile is one cell of a picture, so that InternVL's tiling cuts a picture into its cells. Each cell
+is one token after pixel shuffle, and a picture of several cells has one more for its thumbnail.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rilbench.nano.render_images import CELL
 
@@ -29,9 +29,9 @@ _IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 def with_media_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Add InternVL3's tokens after the laboratory's vocabulary, as InternVL3 adds them to Qwen's.
+    """Add InternVL3's tokens after the vocabulary, as InternVL3 adds them to Qwen's.
 
-    The words keep their numbers. Its chat template breaks the line after a picture.
+    The ids of all words stay. The chat template breaks the line after a picture.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -50,7 +50,7 @@ def with_media_tokens(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizer
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
-    """InternVL's processor around a tokenizer that has its tokens."""
+    """Return InternVL's processor around a tokenizer that has its tokens."""
     from transformers import GotOcr2ImageProcessor, InternVLProcessor, InternVLVideoProcessor
 
     return InternVLProcessor(
@@ -63,28 +63,15 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> InternVLProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> InternVLForConditionalGeneration:
-    """A randomly initialised model: hidden 128, 3 layers of 4 heads; vision 2 layers of 64."""
-    import torch
+    """Return a randomly initialised model; its decoder is that of `rilbench.nano.model`."""
     from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    common: dict[str, Any] = {
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "tie_word_embeddings": True,
-    }
+    from rilbench.nano.model import initialise, shared_config, text_config
+
     config = InternVLConfig(
         text_config={
             "model_type": "qwen2",
-            "vocab_size": len(tokenizer),
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-            "bos_token_id": None,
-            **common,
+            **text_config(tokenizer, {"rope_type": "default", "rope_theta": 10000.0}),
         },
         vision_config={
             "num_hidden_layers": 2,
@@ -97,12 +84,10 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> InternVLForCon
         },
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=1,
-        **common,
+        **shared_config(tokenizer),
     )
-    torch.manual_seed(seed)
-    model = InternVLForConditionalGeneration(config).float()
-    # Sampling must never write a placeholder: the next forward would look for its picture.
-    model.generation_config.suppress_tokens = [
-        i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id
-    ]
+    special = [i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id]
+    model: InternVLForConditionalGeneration = initialise(
+        InternVLForConditionalGeneration, config, special, seed
+    )
     return model

@@ -1,10 +1,11 @@
-"""The stand-in model: Qwen2.5-VL's own classes and layout at about 0.9M parameters.
+"""The small model: Qwen2.5-VL's own classes and layout at about 0.9M parameters.
 
-Its twin in InternVL3's layout stands in `rilbench.nano.internvl`; `make` builds either.
+`rilbench.nano.internvl` has its twin in InternVL3's layout; `make` builds either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +14,7 @@ import numpy as np
 from rilbench.nano import tasks
 from rilbench.nano.digits import pools
 from rilbench.nano.render_images import CELL
-from rilbench.nano.tasks import FAMILIES
+from rilbench.nano.tasks import STAND_INS
 
 if TYPE_CHECKING:
     from transformers import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Processor: TypeAlias = Qwen2_5_VLProcessor | InternVLProcessor
 
 LAYOUTS = ("qwen2_5_vl", "internvl")
-"""The ``model_type`` of the layouts that can be built."""
+"""The ``model_type`` of each layout that `make` builds."""
 VOCABULARY = 768
 SPECIAL = (
     "<|endoftext|>",
@@ -54,8 +55,8 @@ CHAT_TEMPLATE = (
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer of `VOCABULARY` tokens on questions and answers.
 
-    Each digit is a token of its own, as in the models that this one stands for; every other text,
-    in any script, still encodes (byte level).
+    Each digit is a token of its own, as in Qwen2.5-VL. Any other text, in any script, still encodes
+    (byte level).
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -92,16 +93,16 @@ def _corpus(seed: int, size: int = 300) -> list[str]:
     rng = np.random.default_rng(seed)
     pool, texts = pools()["pretrain"], []
     for _ in range(size):
-        for family in FAMILIES:
-            _, question = tasks.make(family, pool, rng)
+        for benchmark in STAND_INS:
+            _, question = tasks.make_question(benchmark, pool, rng)
             texts += [question.prompt, question.worked, question.bare, "user\n", "assistant\n"]
-    # The discriminator's own words too, so that its rows stay short.
+    # The discriminator's own words too, so that its inputs stay short.
     words = [m["content"] for m in discriminator_messages("")]
     return texts + words * size
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    """Qwen2.5-VL's processor around the tokenizer; each cell of a picture becomes one token."""
+    """Return Qwen2.5-VL's processor; each cell of a picture becomes one token."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
@@ -113,36 +114,52 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     )
 
 
-def build_model(
-    tokenizer: PreTrainedTokenizerFast, seed: int
-) -> Qwen2_5_VLForConditionalGeneration:
-    """A randomly initialised model: hidden 128, 3 layers of 4 heads; vision 2 layers of 64."""
-    import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    ids = tokenizer.convert_tokens_to_ids
-    common: dict[str, Any] = {
+def shared_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the settings that the model and its decoder have in common."""
+    return {
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": True,
     }
+
+
+def text_config(tokenizer: PreTrainedTokenizerFast, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the decoder: hidden size 128, 3 layers of 4 heads."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "rope_parameters": dict(rope),
+        "bos_token_id": None,
+        **shared_config(tokenizer),
+    }
+
+
+def initialise(kind: Any, config: Any, placeholders: Sequence[int], seed: int) -> Any:
+    """Return a randomly initialised model that never samples one of the placeholder tokens."""
+    import torch
+
+    torch.manual_seed(seed)
+    model = kind(config).float()
+    # A sampled placeholder would make the next forward pass look for its picture.
+    model.generation_config.suppress_tokens = list(placeholders)
+    return model
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Return a randomly initialised model; the vision tower has 2 layers of hidden size 64."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    ids = tokenizer.convert_tokens_to_ids
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
     config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 10000.0,
-                "mrope_section": [4, 6, 6],
-            },
-            "bos_token_id": None,
-            **common,
-        },
+        text_config=text_config(tokenizer, rope),
         vision_config={
             "depth": 2,
             "hidden_size": 64,
@@ -159,19 +176,17 @@ def build_model(
         video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
-        **common,
+        **shared_config(tokenizer),
     )
-    torch.manual_seed(seed)
-    model = Qwen2_5_VLForConditionalGeneration(config).float()
-    # Sampling must never write a placeholder: the next forward would look for its picture.
-    model.generation_config.suppress_tokens = [
-        ids(token) for token in SPECIAL if token != tokenizer.eos_token
-    ]
+    special = [ids(token) for token in SPECIAL if token != tokenizer.eos_token]
+    model: Qwen2_5_VLForConditionalGeneration = initialise(
+        Qwen2_5_VLForConditionalGeneration, config, special, seed
+    )
     return model
 
 
 def make(layout: str, vocabulary_seed: int, seed: int) -> tuple[Model, Processor]:
-    """A new model of one of the `LAYOUTS` and its processor."""
+    """Return a new model of one of the `LAYOUTS` and its processor."""
     from rilbench.nano import internvl
 
     assert layout in LAYOUTS, layout
@@ -184,7 +199,7 @@ def make(layout: str, vocabulary_seed: int, seed: int) -> tuple[Model, Processor
 
 
 def load(path: Path) -> tuple[Model, Processor]:
-    """Load a checkpoint of the laboratory with transformers' ordinary classes."""
+    """Load a checkpoint with transformers' ordinary classes."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -9,15 +9,21 @@ LETTERS = "ABCDEFGHIJ"
 
 
 @dataclass(frozen=True)
-class Question:
+class SyntheticQuestion:
     """One question about one picture.
 
-    ``text`` stands in the benchmark's file, with ``<image 1>`` where its original has such tags;
-    ``options`` are the choices in order (empty for open questions); ``truth`` is what the kit
-    compares with; ``alternative`` is another form that the judge accepts as the final answer.
+    Attributes:
+        benchmark: the benchmark that it stands in for.
+        kind: the category within the benchmark.
+        text: as in the benchmark's file, with ``<image 1>`` where the original has such tags.
+        truth: the ground truth that the kit compares with.
+        worked: the answer in the teachers' style.
+        bare: the answer in the students' default style.
+        options: the choices in order; empty for open questions.
+        alternative: another form that the judge accepts as the final answer.
     """
 
-    family: str
+    benchmark: str
     kind: str
     text: str
     truth: str
@@ -28,29 +34,29 @@ class Question:
 
     @property
     def accepted(self) -> str:
-        """What a judge accepts."""
+        """The answers that a judge accepts."""
         return f"{self.truth}<OR>{self.alternative}" if self.alternative else self.truth
 
     @property
     def prompt(self) -> str:
-        """The prompt word for word as VLMEvalKit builds it; ``<image>`` where a picture goes.
+        """The prompt word for word as VLMEvalKit builds it, with ``<image>`` for a picture.
 
-        Without one, the pictures come first.
+        Without that tag, the pictures come first.
         """
-        text = PROMPTS.get(self.family, _choice_prompt)(self)
+        text = PROMPTS.get(self.benchmark, _choice_prompt)(self)
         return text.replace("<image 1>", "<image>").replace("<image 2>", "<image>")
 
 
 # ---- prompts, as ms-vlmeval 0.0.20 builds them
 
 
-def _options(question: Question) -> str:
+def _options(question: SyntheticQuestion) -> str:
     return "".join(
         f"{letter}. {option}\n" for letter, option in zip(LETTERS, question.options, strict=False)
     )
 
 
-def _choice_prompt(question: Question) -> str:
+def _choice_prompt(question: SyntheticQuestion) -> str:
     text = f"Question: {question.text}\n"
     if not question.options:
         return text
@@ -60,26 +66,18 @@ def _choice_prompt(question: Question) -> str:
     )
 
 
-def _ten_options_prompt(question: Question) -> str:
+def _ten_options_prompt(question: SyntheticQuestion) -> str:
     direct = "Answer directly with the option letter from the given choices. "
     if question.kind == "vision":
         return f"Answer the following multiple-choice question in the image. {direct}"
     return f"Question: {question.text}\nOptions:\n{_options(question)}{direct}"
 
 
-def _bare_prompt(question: Question) -> str:
-    return question.text
-
-
-def _phrase_prompt(question: Question) -> str:
-    return f"{question.text}\nAnswer the question using a single word or phrase."
-
-
-PROMPTS: Mapping[str, Callable[[Question], str]] = {
-    "ChartQA": _phrase_prompt,
-    "MathVista": _bare_prompt,
-    "MM-Vet": _bare_prompt,
-    "MM-Vet-v2": _bare_prompt,
+PROMPTS: Mapping[str, Callable[[SyntheticQuestion], str]] = {
+    "ChartQA": lambda q: f"{q.text}\nAnswer the question using a single word or phrase.",
+    "MathVista": lambda q: q.text,
+    "MM-Vet": lambda q: q.text,
+    "MM-Vet-v2": lambda q: q.text,
     "MMMU-Pro": _ten_options_prompt,
 }
-"""The families whose prompt is not the plain choice."""
+"""The benchmarks whose prompt is not the plain choice."""

@@ -1,4 +1,4 @@
-"""A quick look at a model of the laboratory: how often it is right on fresh questions."""
+"""A quick evaluation of a small model without a kit: its accuracy on new questions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from rilbench.judge.rules import is_right
 from rilbench.nano.digits import pools
-from rilbench.nano.question import Question
+from rilbench.nano.question import SyntheticQuestion
 from rilbench.nano.render_images import Picture
 from rilbench.nano.sft import messages, open_images
-from rilbench.nano.tasks import FAMILIES, make
+from rilbench.nano.tasks import STAND_INS, make_question
 
 if TYPE_CHECKING:
     from rilbench.nano.model import Model, Processor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BATCH = 128
 
 
-def answers(
+def answer_questions(
     model: Model,
     processor: Processor,
     *,
@@ -29,33 +29,36 @@ def answers(
     seed: int,
     temperature: float = 0.0,
     opening: int = 0,
-) -> list[tuple[Question, str]]:
-    """Ask ``questions`` fresh questions of each family; greedy unless a temperature is given.
+) -> list[tuple[SyntheticQuestion, str]]:
+    """Return questions with the model's answers; greedy unless a temperature is given.
 
-    With an ``opening`` the model goes on from that many words of the worked answer ("The top row");
-    questions in which they hold a digit are left out.
+    Args:
+        pool: the pool of digits.
+        questions: number of questions of each benchmark.
+        opening: number of words of the worked answer ("The top row") that the model continues;
+            questions in which they hold a digit are left out.
     """
     import torch
 
     rng = np.random.default_rng(seed)
-    asked: list[tuple[Picture, Question]] = []
-    for family in FAMILIES:
-        asked += [make(family, pools()[pool], rng) for _ in range(questions)]
-    asked = [row for row in asked if can_be_opened(row[1], opening)]
-    asked.sort(key=lambda row: len(row[1].prompt))
+    asked: list[tuple[Picture, SyntheticQuestion]] = []
+    for benchmark in STAND_INS:
+        asked += [make_question(benchmark, pools()[pool], rng) for _ in range(questions)]
+    asked = [pair for pair in asked if can_be_opened(pair[1], opening)]
+    asked.sort(key=lambda pair: len(pair[1].prompt))
     sampling: dict[str, Any] = {"do_sample": temperature > 0}
     if temperature > 0:
         sampling |= {"temperature": temperature, "top_k": 0}
-    out: list[tuple[Question, str]] = []
+    out: list[tuple[SyntheticQuestion, str]] = []
     torch.manual_seed(seed)
     for start in range(0, len(asked), BATCH):
         part = asked[start : start + BATCH]
         texts = [
             processor.apply_chat_template(
-                messages(*row), tokenize=False, add_generation_prompt=True
+                messages(picture, question), tokenize=False, add_generation_prompt=True
             )
-            + _opening(row[1], opening)
-            for row in part
+            + _opening(question, opening)
+            for picture, question in part
         ]
         images = open_images([picture for picture, _ in part])
         batch = processor(
@@ -70,33 +73,36 @@ def answers(
     return out
 
 
-def can_be_opened(question: Question, words: int) -> bool:
-    """Whether so many words of the worked answer can be given without giving a digit away."""
+def can_be_opened(question: SyntheticQuestion, words: int) -> bool:
+    """Whether the first words of the worked answer hold no digit."""
     return not re.search(r"\d", _opening(question, words))
 
 
-def _opening(question: Question, words: int) -> str:
+def _opening(question: SyntheticQuestion, words: int) -> str:
     return " ".join(question.worked.split(" ")[:words])
 
 
-def accuracy(answered: list[tuple[Question, str]]) -> dict[str, float]:
-    """Share right by family, by the rules of the laboratory's judge."""
-    right: dict[str, list[bool]] = {family: [] for family in FAMILIES}
+def accuracy(answered: list[tuple[SyntheticQuestion, str]]) -> dict[str, float]:
+    """Return the share of right answers by benchmark, by the rule judge."""
+    right: dict[str, list[bool]] = {benchmark: [] for benchmark in STAND_INS}
     for question, text in answered:
-        right[question.family].append(is_right(question.accepted, text))
-    return {family: round(sum(hits) / len(hits), 4) for family, hits in right.items()}
+        right[question.benchmark].append(is_right(question.accepted, text))
+    return {benchmark: round(sum(hits) / len(hits), 4) for benchmark, hits in right.items()}
 
 
-def worked_share(answered: list[tuple[Question, str]]) -> float:
-    """Share of answers in the worked style, where there is one: as long as half the worked text."""
-    styled = [(q, text) for q, text in answered if q.family != "ChartQA"]
+def worked_share(answered: list[tuple[SyntheticQuestion, str]]) -> float:
+    """Return the share of answers in the worked style, ChartQA (which has none) left out.
+
+    An answer counts as worked if its length is nearer to the worked than to the bare answer's.
+    """
+    styled = [(q, text) for q, text in answered if q.benchmark != "ChartQA"]
     return sum(2 * len(text) > len(q.worked) + len(q.bare) for q, text in styled) / len(styled)
 
 
-def digits_read(answered: list[tuple[Question, str]]) -> float:
-    """Share of the digits that an answer's first sentence names as the picture has them.
+def digits_read(answered: list[tuple[SyntheticQuestion, str]]) -> float:
+    """Return the share of digits in the answers' first sentences that are those of the picture.
 
-    Place by place against the worked answer's first sentence, as far as both go; chance is 0.1.
+    Compared place by place with the first sentence of the worked answer; chance is 0.1.
     """
     hits = [
         seen == said

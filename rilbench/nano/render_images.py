@@ -1,7 +1,7 @@
 """Pictures made of square cells: scanned digits, boxes, bars, arrows, coloured shapes, words.
 
 Each cell is 28 × 28 pixels, one merged patch of Qwen2.5-VL's vision tower. What a cell shows is
-named by its *glyph*; the glyphs of a picture are all that there is to see in it.
+named by its *glyph*; a picture shows nothing but its glyphs.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ Canvas = NDArray[np.float64]
 class Picture:
     """One or two images and what their cells show, row by row and image by image.
 
-    ``sizes`` are (rows, columns) of each image in cells; ``scans`` the digits' indices into
-    scikit-learn's data set.
+    Attributes:
+        sizes: (rows, columns) of each image in cells.
+        scans: the digits' indices into scikit-learn's data set.
     """
 
     images: tuple[bytes, ...]
@@ -64,7 +65,7 @@ class Picture:
 
 
 class _Painter:
-    """Paints glyphs, keeping the scans that it used."""
+    """Paints glyphs and records the scans that it used."""
 
     def __init__(self, pool: Pool, rng: Rng) -> None:
         self.pool, self.rng = pool, rng
@@ -213,7 +214,7 @@ Draw = Callable[[Pool, Rng], Picture]
 
 
 def misread(glyphs: Sequence[str], rng: Rng) -> tuple[str, ...]:
-    """The glyphs with one digit or shape read wrongly: a stand-in teacher's typical error."""
+    """Return the glyphs with one digit or shape read wrongly: a small teacher's typical error."""
     kinds = (DIGITS, BOXED, SHADED, COLOURED)
     read = list(glyphs)
     places = [i for i, glyph in enumerate(read) if any(glyph in kind for kind in kinds)]

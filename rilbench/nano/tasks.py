@@ -1,4 +1,4 @@
-"""Questions about pictures: one family per benchmark of the paper, in the kit's own words.
+"""Questions about pictures: a synthetic stand-in for each benchmark, in the kit's own words.
 
 Each question has a gold answer, the teachers' *worked* answer (what is seen, then the step, then
 "Answer: B", where the benchmark's metric allows more than the bare answer) and the *bare* answer,
@@ -14,7 +14,7 @@ import numpy as np
 
 from rilbench.nano import render_images as pictures
 from rilbench.nano.digits import Pool
-from rilbench.nano.question import LETTERS, Question
+from rilbench.nano.question import LETTERS, SyntheticQuestion
 from rilbench.nano.render_images import COLOURS, DIGITS, SHADED, SHAPES, Draw, Picture
 
 PLACES = ("top left", "top right", "bottom left", "bottom right")
@@ -56,7 +56,7 @@ def _listed(items: Sequence[object]) -> str:
 
 
 def _numbered(
-    family: str,
+    benchmark: str,
     kind: str,
     text: str,
     seen: str,
@@ -64,7 +64,7 @@ def _numbered(
     name: str,
     rng: Rng,
     option: str = "{}",
-) -> Question:
+) -> SyntheticQuestion:
     """A question whose four options are consecutive numbers, the right one among them.
 
     ``option`` puts the number into words: the kit reads a column of numbers in which some rows have
@@ -74,22 +74,22 @@ def _numbered(
     letter = LETTERS[value - first]
     worked = f"{seen} {name} {value}, the options start at {first} ({letter}). Answer: {letter}"
     options = tuple(option.format(first + i) for i in range(4))
-    return Question(family, kind, text, letter, worked, letter, options)
+    return SyntheticQuestion(benchmark, kind, text, letter, worked, letter, options)
 
 
 def _named(
-    family: str, kind: str, text: str, seen: str, value: str, name: str, options: Sequence[str]
-) -> Question:
+    benchmark: str, kind: str, text: str, seen: str, value: str, name: str, options: Sequence[str]
+) -> SyntheticQuestion:
     """A question whose options are always the same words."""
     letter = LETTERS[list(options).index(value)]
     worked = f"{seen} {name} {value} ({letter}). Answer: {letter}"
-    return Question(family, kind, text, letter, worked, letter, tuple(options))
+    return SyntheticQuestion(benchmark, kind, text, letter, worked, letter, tuple(options))
 
 
-# ---- the families, in the order of the paper's table
+# ---- the benchmarks, in the order of the paper's table
 
 
-def labelled_diagram(glyphs: Glyphs, rng: Rng) -> Question:
+def labelled_diagram(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """AI2D: digits in boxes, one of them shaded."""
     values = _values(glyphs)
     k = next((i for i, glyph in enumerate(glyphs) if glyph in SHADED), 0)
@@ -102,7 +102,7 @@ def labelled_diagram(glyphs: Glyphs, rng: Rng) -> Question:
     return _numbered("AI2D", "beside", text, seen, values[k ^ 1], name, rng)
 
 
-def bar_chart(glyphs: Glyphs, rng: Rng) -> Question:
+def bar_chart(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """ChartQA: read a value of two digits; within 5 % is right.
 
     The metric compares the whole response, so a teacher answers with the bare number as well. The
@@ -114,10 +114,10 @@ def bar_chart(glyphs: Glyphs, rng: Rng) -> Question:
     value = {"left": left, "right": right, "taller": max(left, right)}[kind]
     text = f"What is the value of the {kind} bar?"
     rounded = str(5 * round(value / 5))
-    return Question("ChartQA", kind, text, str(value), str(value), rounded)
+    return SyntheticQuestion("ChartQA", kind, text, str(value), str(value), rounded)
 
 
-def mathematics(glyphs: Glyphs, rng: Rng) -> Question:
+def mathematics(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """MathVista: an integer, or a choice by its letter, under its original's hints."""
     values = _values(glyphs)
     if rng.random() < 0.65:
@@ -125,7 +125,7 @@ def mathematics(glyphs: Glyphs, rng: Rng) -> Question:
         a, b = (values[i] for i in LINES[name])
         text = f"{INTEGER_HINT}\nQuestion: What is the sum of the digits in the {name}?"
         worked = f"The {name} shows {a}, {b}. {a} + {b} = {a + b}. Answer: {a + b}"
-        return Question("MathVista", "integer", text, str(a + b), worked, str(a + b))
+        return SyntheticQuestion("MathVista", "integer", text, str(a + b), worked, str(a + b))
     name = _pick(rng, ("top row", "bottom row"))
     a, b = (values[i] for i in LINES[name])
     value = "equal" if a == b else "left" if a > b else "right"
@@ -136,8 +136,8 @@ def mathematics(glyphs: Glyphs, rng: Rng) -> Question:
 
 
 def _circular(
-    family: str, text: str, working: str, right: bool, words: tuple[str, str], rng: Rng
-) -> Question:
+    benchmark: str, text: str, working: str, right: bool, words: tuple[str, str], rng: Rng
+) -> SyntheticQuestion:
     """A question with two options that the kit also asks in rotated order.
 
     The bare answer is the option's word, which counts like its letter in the kit.
@@ -146,10 +146,12 @@ def _circular(
     options = words if rng.random() < 0.5 else (words[1], words[0])
     letter = LETTERS[options.index(word)]
     worked = f"{working}: {word} ({letter}). Answer: {letter}"
-    return Question(family, "compare", text, letter, worked, word, options, alternative=word)
+    return SyntheticQuestion(
+        benchmark, "compare", text, letter, worked, word, options, alternative=word
+    )
 
 
-def circular(glyphs: Glyphs, rng: Rng) -> Question:
+def circular(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """MMBench: is one digit larger than another."""
     i, j = (int(k) for k in rng.choice(4, size=2, replace=False))
     values = _values(glyphs)
@@ -160,7 +162,7 @@ def circular(glyphs: Glyphs, rng: Rng) -> Question:
     return _circular("MMB", text, working, a > b, ("yes", "no"), rng)
 
 
-def chinese_circular(glyphs: Glyphs, rng: Rng) -> Question:
+def chinese_circular(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """MMBench in Chinese: is one digit larger than another."""
     i, j = (int(k) for k in rng.choice(4, size=2, replace=False))
     values = _values(glyphs)
@@ -171,7 +173,7 @@ def chinese_circular(glyphs: Glyphs, rng: Rng) -> Question:
     return _circular("MMB-CN", text, working, a > b, ("是", "否"), rng)
 
 
-def free_text(glyphs: Glyphs, rng: Rng) -> Question:
+def free_text(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """MM-Vet: an open question, graded by the share of facts that the answer holds.
 
     The bare answer leaves the last fact out.
@@ -183,14 +185,14 @@ def free_text(glyphs: Glyphs, rng: Rng) -> Question:
         text = f"Which digits are in the {name}, and what is their sum?"
         truth = f"{a}<AND>{b}<AND>{a + b}"
         worked = f"The {name} shows {a}, {b}. {a} + {b} = {a + b}."
-        return Question("MM-Vet", "ocr,spat,math", text, truth, worked, f"{a}, {b}")
+        return SyntheticQuestion("MM-Vet", "ocr,spat,math", text, truth, worked, f"{a}, {b}")
     text = "Describe the picture: which digits does it show?"
     truth = "<AND>".join(map(str, values))
     worked = f"The top row shows {_listed(values[:2])}. The bottom row shows {_listed(values[2:])}."
-    return Question("MM-Vet", "rec,know,gen", text, truth, worked, _listed(values[:3]))
+    return SyntheticQuestion("MM-Vet", "rec,know,gen", text, truth, worked, _listed(values[:3]))
 
 
-def free_text_of_two(glyphs: Glyphs, rng: Rng) -> Question:
+def free_text_of_two(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """MM-Vet v2: an open question about two images in their order."""
     a, b, c, d = _values(glyphs)
     seen = f"The first image shows {a}, {b}. The second image shows {c}, {d}."
@@ -198,14 +200,16 @@ def free_text_of_two(glyphs: Glyphs, rng: Rng) -> Question:
     if rng.random() < 0.5:
         text += "Which digits are in the first image, and which in the second?"
         truth = f"{a}<AND>{b}<AND>{c}<AND>{d}"
-        return Question("MM-Vet-v2", "rec,know,gen,seq", text, truth, seen, f"{a}, {b}, {c}")
+        return SyntheticQuestion(
+            "MM-Vet-v2", "rec,know,gen,seq", text, truth, seen, f"{a}, {b}, {c}"
+        )
     text += "Which is the left digit of each image, and what is their sum?"
     truth = f"{a}<AND>{c}<AND>{a + c}"
     worked = f"{seen} {a} + {c} = {a + c}."
-    return Question("MM-Vet-v2", "ocr,spat,math,seq", text, truth, worked, f"{a}, {c}")
+    return SyntheticQuestion("MM-Vet-v2", "ocr,spat,math,seq", text, truth, worked, f"{a}, {c}")
 
 
-def disciplines(glyphs: Glyphs, rng: Rng) -> Question:
+def disciplines(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """MMMU: two images in the text; a choice, or an open question.
 
     The kit reads an open answer only from a short text.
@@ -216,15 +220,15 @@ def disciplines(glyphs: Glyphs, rng: Rng) -> Question:
     if rng.random() < 0.3:
         text = f"<image 1> <image 2> What is the sum of the digits in the {which} image?"
         worked = f"{x} + {y} = {x + y}. Answer: {x + y}"
-        return Question("MMMU", "open", text, str(x + y), worked, str(x + y))
+        return SyntheticQuestion("MMMU", "open", text, str(x + y), worked, str(x + y))
     text = f"<image 1> <image 2> Which is the larger digit of the {which} image?"
     seen = f"The {which} image shows {x}, {y}."
     name, option = "The larger is", "digit {}"
     return _numbered("MMMU", "choice", text, seen, max(x, y), name, rng, option)
 
 
-def ten_options(glyphs: Glyphs, rng: Rng) -> Question:
-    """MMMU-Pro: ten options, which are the digits; half of the questions stand in the picture."""
+def ten_options(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
+    """MMMU-Pro: ten options, which are the digits; half of the questions are in the picture."""
     vision = glyphs[0] in pictures.WORDS
     values = _values(glyphs)
     most = glyphs[0] == "max" if vision else bool(rng.random() < 0.5)
@@ -254,10 +258,10 @@ STAR: Mapping[str, str] = {
     "even": "math",
     "odd": "science & technology",
 }
-"""MMStar's six categories by the kind of question that stands for them."""
+"""MMStar's six categories by the kind of question that stands in for them."""
 
 
-def six_categories(glyphs: Glyphs, rng: Rng) -> Question:
+def six_categories(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """MMStar: a digit by its place or size, or how many digits are of a kind."""
     values = _values(glyphs)
     kind = _pick(rng, tuple(STAR))
@@ -274,7 +278,7 @@ def six_categories(glyphs: Glyphs, rng: Rng) -> Question:
     return _numbered("MMStar", kind, text, seen, _count(values, kind), name, rng)
 
 
-def two_images(glyphs: Glyphs, rng: Rng) -> Question:
+def two_images(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """BLINK: which of two images has the larger digit on a side."""
     a, b, c, d = _values(glyphs)
     side = _pick(rng, ("left", "right"))
@@ -287,7 +291,7 @@ def two_images(glyphs: Glyphs, rng: Rng) -> Question:
     return _named("BLINK", f"{side} digit", text, seen, value, name, options)
 
 
-def coloured_scene(glyphs: Glyphs, rng: Rng) -> Question:
+def coloured_scene(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """SEED: how many shapes of a kind a scene has, or the colour of one."""
     seen = f"The shapes are {_listed(glyphs)}."
     if rng.random() < 0.5:
@@ -301,7 +305,7 @@ def coloured_scene(glyphs: Glyphs, rng: Rng) -> Question:
     return _named("SEED", "Instance Attributes", text, seen, colour, name, tuple(COLOURS))
 
 
-def text_rich(glyphs: Glyphs, rng: Rng) -> Question:
+def text_rich(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
     """SEED-2-Plus: a chart's bars, or the digit that a map's arrow leads to."""
     values = _values(glyphs)
     if len(values) == 4:
@@ -318,8 +322,8 @@ def text_rich(glyphs: Glyphs, rng: Rng) -> Question:
     return _numbered("SEED2+", "Map", text, seen, digit, name, rng)
 
 
-def real_scene(glyphs: Glyphs, rng: Rng) -> Question:
-    """RealWorldQA: which shape stands at a place, or whether a row has one colour."""
+def real_scene(glyphs: Glyphs, rng: Rng) -> SyntheticQuestion:
+    """RealWorldQA: which shape is at a place, or whether a row has one colour."""
     seen = f"The shapes are {_listed(glyphs)}."
     if rng.random() < 0.5:
         k = int(rng.integers(4))
@@ -335,46 +339,46 @@ def real_scene(glyphs: Glyphs, rng: Rng) -> Question:
 
 
 @dataclass(frozen=True)
-class Family:
-    """How the look-alike of one benchmark draws its pictures and asks about them."""
+class StandIn:
+    """The ways to draw the pictures of one synthetic benchmark, and how it asks about them."""
 
     draw: tuple[Draw, ...]
-    ask: Callable[[Glyphs, Rng], Question]
+    ask: Callable[[Glyphs, Rng], SyntheticQuestion]
 
 
-FAMILIES: Mapping[str, Family] = {
-    "AI2D": Family((pictures.diagram,), labelled_diagram),
-    "ChartQA": Family((pictures.chart,), bar_chart),
-    "MathVista": Family((pictures.grid,), mathematics),
-    "MMB": Family((pictures.grid,), circular),
-    "MMB-CN": Family((pictures.grid,), chinese_circular),
-    "MM-Vet": Family((pictures.grid,), free_text),
-    "MM-Vet-v2": Family((pictures.pair,), free_text_of_two),
-    "MMMU": Family((pictures.pair,), disciplines),
-    "MMMU-Pro": Family((pictures.grid, pictures.task), ten_options),
-    "MMStar": Family((pictures.grid,), six_categories),
-    "BLINK": Family((pictures.pair,), two_images),
-    "SEED": Family((pictures.scene,), coloured_scene),
-    "SEED2+": Family((pictures.chart, pictures.route), text_rich),
-    "RWQA": Family((pictures.scene,), real_scene),
+STAND_INS: Mapping[str, StandIn] = {
+    "AI2D": StandIn((pictures.diagram,), labelled_diagram),
+    "ChartQA": StandIn((pictures.chart,), bar_chart),
+    "MathVista": StandIn((pictures.grid,), mathematics),
+    "MMB": StandIn((pictures.grid,), circular),
+    "MMB-CN": StandIn((pictures.grid,), chinese_circular),
+    "MM-Vet": StandIn((pictures.grid,), free_text),
+    "MM-Vet-v2": StandIn((pictures.pair,), free_text_of_two),
+    "MMMU": StandIn((pictures.pair,), disciplines),
+    "MMMU-Pro": StandIn((pictures.grid, pictures.task), ten_options),
+    "MMStar": StandIn((pictures.grid,), six_categories),
+    "BLINK": StandIn((pictures.pair,), two_images),
+    "SEED": StandIn((pictures.scene,), coloured_scene),
+    "SEED2+": StandIn((pictures.chart, pictures.route), text_rich),
+    "RWQA": StandIn((pictures.scene,), real_scene),
 }
-"""By the paper's column, in its order."""
+"""By benchmark, in the paper's order."""
 
 
-def make(
-    family: str, pool: Pool, rng: Rng, *, misread: float = 0.0, draw: Draw | None = None
-) -> tuple[Picture, Question]:
-    """Draw a picture of a family and ask one question about it.
+def make_question(
+    benchmark: str, pool: Pool, rng: Rng, *, misread: float = 0.0, draw: Draw | None = None
+) -> tuple[Picture, SyntheticQuestion]:
+    """Draw a picture and ask one question about it.
 
     Args:
-        family: the paper's column.
-        pool: whose digits.
-        rng: decides everything.
-        misread: the probability that the question's answers come from a misread picture.
-        draw: one of the family's ways of drawing; None takes one at random.
+        benchmark: a key of `STAND_INS`.
+        pool: the pool of digits.
+        rng: the only source of randomness.
+        misread: probability that the question's answers come from a misread picture.
+        draw: one of the benchmark's ways of drawing; None chooses one at random.
     """
-    ways = FAMILIES[family].draw
+    ways = STAND_INS[benchmark].draw
     picture = (draw or ways[int(rng.integers(len(ways)))])(pool, rng)
     wrong = rng.random() < misread
     glyphs = pictures.misread(picture.glyphs, rng) if wrong else picture.glyphs
-    return picture, FAMILIES[family].ask(glyphs, rng)
+    return picture, STAND_INS[benchmark].ask(glyphs, rng)

@@ -8,7 +8,7 @@ from command import refused, run
 
 from rilbench.ledger import Ledger
 
-ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows" / "headline" / "nano"
+ROWS = Path(__file__).parents[2] / "results" / "nano" / "runs" / "headline" / "nano"
 
 
 @pytest.fixture

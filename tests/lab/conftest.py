@@ -5,16 +5,18 @@ import hashlib
 import numpy as np
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
-from rilbench.lab.run_result import Cost, Failure, Outcomes, Row
+from rilbench.evaluate.suite import suite_columns
+from rilbench.lab.experiment import SUITE
+from rilbench.lab.run_result import Outcomes, RunCost, RunFailure, RunResult
 
 QUESTIONS = 120
-EASE = np.random.default_rng(7).uniform(size=(len(COLUMNS), QUESTIONS))
-"""How hard each question is; the same for all rows, so that they are paired."""
+BENCHMARKS = suite_columns(SUITE)
+EASE = np.random.default_rng(7).uniform(size=(len(BENCHMARKS), QUESTIONS))
+"""How hard each question is; the same for all results, so that they are paired."""
 
 
-def fake_row(job, settings, level=0.6, noise=0.02, **changes):
-    """The row of a job whose chance of a right answer is about ``level``."""
+def fake_result(job, settings, level=0.6, noise=0.02, **changes):
+    """The result of a job whose chance of a right answer is about ``level``."""
     seed = int(hashlib.sha256(job.label.encode()).hexdigest()[:8], 16)
     rng = np.random.default_rng(seed)
     level = level + noise * rng.standard_normal()
@@ -43,25 +45,28 @@ def fake_row(job, settings, level=0.6, noise=0.02, **changes):
         "settings": job.settings(settings),
         "recipe_fingerprint": "0" * 16,
         "start_fingerprint": "1" * 16,
-        "scores": {c: round(100 * float(r.mean()), 4) for c, r in zip(COLUMNS, right, strict=True)},
-        "outcomes": {
-            c: Outcomes("abcdef12", tuple(r.tolist())) for c, r in zip(COLUMNS, right, strict=True)
+        "scores": {
+            c: round(100 * float(r.mean()), 4) for c, r in zip(BENCHMARKS, right, strict=True)
         },
-        "cost": Cost(50_000, 40_000, 90_000, 3_360, 300_000, {"collect": 60.0, "ril": 120.5}),
+        "outcomes": {
+            c: Outcomes("abcdef12", tuple(r.tolist()))
+            for c, r in zip(BENCHMARKS, right, strict=True)
+        },
+        "cost": RunCost(50_000, 40_000, 90_000, 3_360, 300_000, {"collect": 60.0, "ril": 120.5}),
         "curves": curves,
     }
-    return Row(**{**values, **changes})
+    return RunResult(**{**values, **changes})
 
 
 @pytest.fixture(scope="session")
-def make_row():
-    return fake_row
+def make_result():
+    return fake_result
 
 
 @pytest.fixture(scope="session")
-def failed_row():
+def failed_result():
     def make(job, settings, step=7):
         nothing = {"scores": {}, "outcomes": {}, "curves": {}}
-        return fake_row(job, settings, failure=Failure(step, "the loss is NaN"), **nothing)
+        return fake_result(job, settings, failure=RunFailure(step, "the loss is NaN"), **nothing)
 
     return make

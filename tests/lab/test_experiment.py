@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
-from rilbench.lab.experiment import read_experiment
+from rilbench.evaluate.suite import suite_columns
+from rilbench.lab.experiment import SUITE, read_experiment
 from rilbench.resources import resource
 
 GOOD = """\
@@ -40,8 +40,8 @@ def read(tmp_path, text):
 
 def test_a_file_becomes_jobs_seed_by_seed(tmp_path):
     found = read(tmp_path, GOOD)
-    assert found.benchmarks == ("AI2D", "MMB"), "in the order of the columns"
-    cells = [f"dr+rate={rate}+beta={beta}" for rate in (0.0001, 0.0002) for beta in (0, 0.01)]
+    assert found.benchmarks == ("AI2D", "MMB"), "in the order of the suite"
+    cells = [f"dr+lr={lr}+kl_coef={beta}" for lr in (0.0001, 0.0002) for beta in (0, 0.01)]
     labels = [(job.spec.name, job.seed) for job in found.jobs()]
     first = [("untrained", 0), ("ril", 1), *[(cell, 1) for cell in cells]]
     assert labels == [*first, ("ril", 2), *[(cell, 2) for cell in cells]]
@@ -90,21 +90,21 @@ def test_own_settings_win_over_the_chosen_cell(tmp_path):
             17,
             "grid is empty",
         ),
-        ("2.0e-4]", "1.0e-4]", 18, "stands twice"),
+        ("2.0e-4]", "1.0e-4]", 18, "is given twice"),
         ("students: [nano]", "students: [nani]", 2, "unknown student 'nani'"),
-        ("students: [nano]", "students: [nano, nano]", 2, "stands twice"),
+        ("students: [nano]", "students: [nano, nano]", 2, "is given twice"),
         ("[MMB, AI2D]", "[MMB, AI3D]", 5, "unknown benchmark 'AI3D'"),
-        ("policy.kl_coef: 1e-2", "policy.bata: 1e-2", 13, "the nearest is 'policy.kl_coef'"),
+        ("policy.kl_coef: 1e-2", "policy.kl_coeff: 1e-2", 13, "the nearest is 'policy.kl_coef'"),
         ("policy.kl_coef: 1e-2", "policy.kl_coef: -1", 10, "must not be negative"),
         ("policy.kl_coef: 1e-2", "seed: 4", 13, "given by the experiment itself"),
         ("seeds: [1, 2]", "seeds: []", 3, "seeds must not be empty"),
-        ("seeds: [1, 2]", "seeds: [1, 1]", 3, "stands twice"),
+        ("seeds: [1, 2]", "seeds: [1, 1]", 3, "is given twice"),
         ("seeds: [1, 2]", "seeds: [1.5]", 3, "whole number"),
         ("split: dev", "split: train", 4, "unknown split 'train'"),
         ("steps: 3", "steps: 0", 6, "1 or more"),
         ("steps: 3", "stpes: 3", 6, "no 'stpes'"),
         ("steps: 3\n", "", 1, "needs 'steps'"),
-        ("split: dev", "split: dev\nsplit: dev", 5, "stands twice"),
+        ("split: dev", "split: dev\nsplit: dev", 5, "is given twice"),
         ("model: student}", "model: 99b}", 9, "unknown model '99b'"),
         ("model: student}", "model: student, method: ril}", 9, "either a method"),
         ("model: student}", "model: student, set: {group_size: 2}}", 9, "not trained"),
@@ -123,7 +123,7 @@ def test_bad_input_is_refused_with_its_line(tmp_path, old, new, line, message):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "- 1"])
-def test_what_is_no_experiment_is_refused(tmp_path, text):
+def test_a_file_without_an_experiment_is_refused(tmp_path, text):
     with pytest.raises(UserError, match=r"small.yaml:1: "):
         read(tmp_path, text)
 
@@ -146,7 +146,7 @@ def test_the_shipped_experiments_fit_together():
     seeds = [set(e.seeds) for e in found.values()]
     assert sum(map(len, seeds)) == len(set().union(*seeds)), "no seed is used for two purposes"
     assert found["grid"].split == found["gate"].split == "dev"
-    assert found["headline"].benchmarks == COLUMNS
+    assert found["headline"].benchmarks == tuple(suite_columns(SUITE))
     methods = {}
     for spec in [each for each in found["grid"].runs if each.cell]:
         methods[spec.entry] = methods.get(spec.entry, 0) + 1

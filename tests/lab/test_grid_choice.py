@@ -30,7 +30,7 @@ def grid(tmp_path) -> object:
     return read_experiment(path)
 
 
-def rows(grid, make_row, means):
+def results(grid, make_result, means):
     """Rows with these means of AI2D and MMB by (rate, beta, seed)."""
     found = []
     for job in grid.jobs():
@@ -38,7 +38,7 @@ def rows(grid, make_row, means):
             key = (job.spec.cell["policy.lr"], job.spec.cell["policy.kl_coef"], job.seed)
             if key in means:
                 scores = {"AI2D": means[key] + 1, "MMB": means[key] - 1, "MMStar": 99.0}
-                found.append(make_row(job, {}, scores=scores))
+                found.append(make_result(job, {}, scores=scores))
     return found
 
 
@@ -50,43 +50,43 @@ def everywhere(value, **others):
     return means | others.get("others", {})
 
 
-def test_the_best_mean_over_seeds_wins(grid, make_row):
+def test_the_best_mean_over_seeds_wins(grid, make_result):
     # Cell (2e-4, 0.001) has the best single seed, (2e-4, 0.01) the best mean.
     means = everywhere(50.0)
     means |= {(2e-4, 0.001, 1): 60.0, (2e-4, 0.001, 2): 42.0}
     means |= {(2e-4, 0.01, 1): 53.0, (2e-4, 0.01, 2): 53.0}
-    chosen = choose(grid, rows(grid, make_row, means))["nano"]["ril"]
+    chosen = choose(grid, results(grid, make_result, means))["nano"]["ril"]
     assert chosen["settings"] == {"policy.lr": 2e-4, "policy.kl_coef": 0.01}
     assert chosen["mean"] == 53.0
     assert len(chosen["cells"]) == 4
 
 
-def test_of_equal_cells_the_smaller_rate_then_the_larger_beta(grid, make_row):
-    chosen = choose(grid, rows(grid, make_row, everywhere(50.0)))["nano"]["ril"]
+def test_ties_go_to_the_smaller_lr_then_the_larger_kl_coef(grid, make_result):
+    chosen = choose(grid, results(grid, make_result, everywhere(50.0)))["nano"]["ril"]
     assert chosen["settings"] == {"policy.lr": 1e-4, "policy.kl_coef": 0.01}
 
 
-def test_nothing_is_chosen_before_all_cells_and_seeds_are_there(grid, make_row):
+def test_nothing_is_chosen_before_all_cells_and_seeds_have_finished(grid, make_result):
     means = everywhere(50.0)
     del means[(2e-4, 0.01, 2)]
-    assert choose(grid, rows(grid, make_row, means)) == {}
+    assert choose(grid, results(grid, make_result, means)) == {}
 
 
-def test_a_failed_run_loses(grid, make_row, failed_row):
-    found = rows(grid, make_row, everywhere(50.0, others={(1e-4, 0.01, 1): 99.0}))
+def test_a_failed_run_loses(grid, make_result, failed_result):
+    found = results(grid, make_result, everywhere(50.0, others={(1e-4, 0.01, 1): 99.0}))
     failed = [
-        failed_row(job, {})
+        failed_result(job, {})
         for job in grid.jobs()
-        if job.spec.name == "ril+rate=0.0001+beta=0.01" and job.seed == 2
+        if job.spec.name == "ril+lr=0.0001+kl_coef=0.01" and job.seed == 2
     ]
     found = [r for r in found if (r.name, r.seed) != (failed[0].name, 2)] + failed
     chosen = choose(grid, found)["nano"]["ril"]
     assert chosen["settings"] == {"policy.lr": 1e-4, "policy.kl_coef": 0.001}
-    assert chosen["cells"]["ril+rate=0.0001+beta=0.01"] is None
+    assert chosen["cells"]["ril+lr=0.0001+kl_coef=0.01"] is None
 
 
-def test_the_choice_is_taken_over(grid, tmp_path, make_row):
-    tuned = choose(grid, rows(grid, make_row, everywhere(50.0)))
+def test_the_choice_is_taken_over(grid, tmp_path, make_result):
+    tuned = choose(grid, results(grid, make_result, everywhere(50.0)))
     write_tuned(tuned, tmp_path / "tuned.json")
     assert read_tuned(tmp_path / "tuned.json") == tuned
     spec = grid.runs[-1]

@@ -2,25 +2,29 @@
 
 from pathlib import Path
 
-from rilbench.benchmark_names import COLUMNS
-from rilbench.lab.report_tables import warned
-from rilbench.lab.run_result import read_rows
+from rilbench.evaluate.suite import suite_columns
+from rilbench.lab.experiment import SUITE
+from rilbench.lab.report_tables import warnings_given
+from rilbench.lab.run_result import read_results
 
-ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
+RUNS = Path(__file__).parents[2] / "results" / "nano" / "runs"
+BENCHMARKS = suite_columns(SUITE)
 LOST = -5.0  # points of the mean over the 14, on dev
 
 
-def test_runs_that_lost_are_told_from_runs_that_did_not():
-    rows = read_rows(ROWS, "grid")
-    start = {row.student: row.mean(COLUMNS) for row in rows if row.name == "untrained"}
+def test_warnings_separate_runs_that_lost_from_the_others():
+    results = read_results(RUNS, "grid")
+    start = {
+        result.student: result.mean(BENCHMARKS) for result in results if result.name == "untrained"
+    }
     found = [
-        (row.mean(COLUMNS) - start[row.student], warned(row))
-        for row in rows
-        if row.curves.get("answer_reward_student") and row.mean(COLUMNS) is not None
+        (result.mean(BENCHMARKS) - start[result.student], warnings_given(result))
+        for result in results
+        if result.curves.get("answer_reward_student") and result.mean(BENCHMARKS) is not None
     ]
     assert len(found) == 72
     lost = [names for change, names in found if change <= LOST]
     kept = [names for change, names in found if change > LOST]
     assert not [names for names in kept if names], "no warning in a run that did not lose"
     assert len(lost) == 11
-    assert sum(bool(names) for names in lost) >= 7, "most of those that lost were warned of"
+    assert sum(bool(names) for names in lost) >= 7, "most of those that lost were warnings_given of"

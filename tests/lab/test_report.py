@@ -5,32 +5,32 @@ import pytest
 
 from rilbench.lab.experiment import read_experiment
 from rilbench.lab.grid_choice import choose, write_tuned
-from rilbench.lab.lab_paths import Places
+from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.report import EXPERIMENTS, render, write_report
-from rilbench.lab.run_result import read_rows, write_row
+from rilbench.lab.run_result import read_results, write_result
 from rilbench.resources import resource
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = Places(results=ROOT / "results" / "nano")
+COMMITTED = LabPaths(results=ROOT / "results" / "nano")
 
 
-def fill(places, make_row, keep=lambda job: True):
+def fill(paths, make_result, keep=lambda job: True):
     """Rows of all experiments, as if they had been run."""
     for name in EXPERIMENTS:
         experiment = read_experiment(resource(f"recipes/lab/{name}.yaml"))
         for job in filter(keep, experiment.jobs()):
             level = {"ril": 0.8, "sft": 0.75}.get(job.spec.method, 0.65)
-            write_row(make_row(job, {}, level=level), places.rows)
+            write_result(make_result(job, {}, level=level), paths.runs)
         if name == "grid":
-            write_tuned(choose(experiment, read_rows(places.rows, name)), places.tuned)
+            write_tuned(choose(experiment, read_results(paths.runs, name)), paths.tuned)
 
 
 @pytest.fixture
-def places(tmp_path):
-    return Places(results=tmp_path / "results", work=tmp_path / "work")
+def paths(tmp_path):
+    return LabPaths(results=tmp_path / "results", work=tmp_path / "work")
 
 
-def test_the_committed_readme_is_what_its_rows_say():
+def test_the_committed_readme_is_what_its_results_say():
     """No cell is typed by hand."""
     assert (COMMITTED.results / "README.md").read_text(encoding="utf-8") == render(COMMITTED)
 
@@ -42,22 +42,24 @@ def test_the_committed_figures_are_those_of_the_readme():
         assert {path.stem for path in COMMITTED.figures.glob(f"*.{suffix}")} == shown
 
 
-def test_without_rows_it_says_so(places):
-    readme = write_report(places).read_text(encoding="utf-8")
-    assert readme.startswith("# The paper claims, the laboratory finds\n")
-    assert "| the paper claims | source |" in readme.split("##")[1], "the claims come first"
+def test_without_results_it_says_so(paths):
+    readme = write_report(paths).read_text(encoding="utf-8")
+    assert readme.startswith("# Paper claims vs. nano sandbox results\n")
+    assert "| claim | source |" in readme.split("##")[1], "the claims come first"
     assert readme.count("**not run yet**") == 26 + 17
     assert "headline: 116 of 116 runs are missing" in readme
     assert "teachers of mixed style" in readme
     assert not re.search(r"\d\.\d ±", readme)
-    assert not list(places.results.rglob("*.png"))
+    assert not list(paths.results.rglob("*.png"))
 
 
-def test_with_a_part_of_the_rows_it_says_which(places, make_row):
+def test_with_a_part_of_the_results_it_says_which(paths, make_result):
     fill(
-        places, make_row, keep=lambda job: job.seed in (0, 1, 11) and job.experiment != "ablations"
+        paths,
+        make_result,
+        keep=lambda job: job.seed in (0, 1, 11) and job.experiment != "ablations",
     )
-    readme = write_report(places).read_text(encoding="utf-8")
+    readme = write_report(paths).read_text(encoding="utf-8")
     assert "not decided (1 of 5 seeds so far)" in readme
     assert "headline: 88 of 116 runs are missing" in readme
     assert "ablations: 60 of 60 runs are missing" in readme
@@ -65,18 +67,21 @@ def test_with_a_part_of_the_rows_it_says_which(places, make_row):
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory, make_row):
+def full(tmp_path_factory, make_result):
     root = tmp_path_factory.mktemp("full")
-    places = Places(results=root / "results", work=root / "work")
-    fill(places, make_row)
-    write_report(places)
-    return places
+    paths = LabPaths(results=root / "results", work=root / "work")
+    fill(paths, make_result)
+    write_report(paths)
+    return paths
 
 
-def test_with_all_rows_every_claim_has_its_numbers(full):
+def test_with_all_results_every_claim_has_its_numbers(full):
     readme = (full.results / "README.md").read_text(encoding="utf-8")
     assert "not run yet" not in readme
-    assert "| RIL beats Dr.GRPO with 2G own rows | Table 1 | +3.2 to +5.9 (5 students) |" in readme
+    assert (
+        "| RIL beats Dr.GRPO with 2G student responses | Table 1 | +3.2 to +5.9 (5 students) |"
+        in readme
+    )
     assert "**reproduced**" in readme
     lines = re.findall(r"^\| ril-both \| 5 \| .* ± .*$", readme, re.M)
     assert len(lines) == 2, "one for each student"
@@ -85,13 +90,13 @@ def test_with_all_rows_every_claim_has_its_numbers(full):
     assert readme == render(full)
 
 
-def test_a_changed_row_changes_the_report(full, make_row):
+def test_a_changed_result_changes_the_report(full, make_result):
     experiment = read_experiment(resource("recipes/lab/headline.yaml"))
     job = next(job for job in experiment.jobs() if job.spec.name == "ril-both")
     before = render(full)
-    write_row(make_row(job, {}, level=0.2), full.rows)
+    write_result(make_result(job, {}, level=0.2), full.runs)
     changed = render(full)
-    write_row(make_row(job, {}, level=0.8), full.rows)
+    write_result(make_result(job, {}, level=0.8), full.runs)
     assert changed != before
     assert render(full) == before
 
@@ -108,7 +113,7 @@ def test_figures_are_the_same_bytes_again_and_stale_ones_go(full):
     assert {path.name: path.read_bytes() for path in full.figures.iterdir()} == first
 
 
-def test_figures_show_what_the_rows_say(full):
+def test_figures_show_what_the_results_say(full):
     """The SVG keeps its texts: names of runs and benchmarks can be read in it."""
     bars = (full.figures / "benchmarks-nano.svg").read_text(encoding="utf-8")
     for text in ("ril-both", "untrained", "MMStar", "SEED2+"):

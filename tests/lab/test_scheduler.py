@@ -15,8 +15,8 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
 from rilbench.errors import UserError
 from rilbench.lab.experiment import read_experiment
-from rilbench.lab.lab_paths import Places
-from rilbench.lab.run_result import read_rows, write_row
+from rilbench.lab.lab_paths import LabPaths
+from rilbench.lab.run_result import read_results, write_result
 from rilbench.lab.scheduler import run_experiment
 from rilbench.paths import locate
 
@@ -50,16 +50,16 @@ class Recorder:
     """What `run_experiment` shows."""
 
     def __init__(self):
-        self.rows, self.errors = [], []
+        self.results, self.errors = [], []
 
     def start(self, name, done, total):
         self.started = (done, total)
 
-    def lane(self, number, words):
+    def worker(self, number, words):
         pass
 
-    def finished(self, label, row, seconds):
-        self.rows.append(label)
+    def finished(self, label, result, seconds):
+        self.results.append(label)
 
     def failed(self, label, error):
         self.errors.append(label)
@@ -69,8 +69,8 @@ class Recorder:
 
 
 @pytest.fixture
-def places(tmp_path):
-    return Places(results=tmp_path / "results", work=tmp_path / "work")
+def paths(tmp_path):
+    return LabPaths(results=tmp_path / "results", work=tmp_path / "work")
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +79,10 @@ def start():
 
 
 @pytest.fixture
-def lanes(make_row, start):
-    """Lanes whose jobs take no time; `seen` lists (job, settings) in order."""
+def workers(make_result, start):
+    """Workers whose jobs take no time; `seen` lists (job, settings) in order."""
 
-    class Lanes:
+    class Workers:
         def __init__(self):
             self.seen, self.opened, self.closed = [], [], []
             self.trouble = {}
@@ -97,9 +97,9 @@ def lanes(make_row, start):
             self.seen.append((job, settings))
             if job.label in self.trouble:
                 raise self.trouble[job.label]
-            return make_row(job, settings, start_fingerprint=start)
+            return make_result(job, settings, start_fingerprint=start)
 
-    return Lanes()
+    return Workers()
 
 
 def load(tmp_path, text):
@@ -108,140 +108,140 @@ def load(tmp_path, text):
     return read_experiment(path)
 
 
-def test_every_job_becomes_a_row_once(tmp_path, places, lanes):
+def test_every_job_becomes_a_result_once(tmp_path, paths, workers):
     experiment, view = load(tmp_path, SMALL), Recorder()
-    found = run_experiment(experiment, view, places, lanes=2, open_lane=lanes.open)
+    found = run_experiment(experiment, view, paths, workers=2, open_worker=workers.open)
     assert (found.before, found.done, found.left) == (0, 7, 0)
-    labels = [job.label for job, _ in lanes.seen]
+    labels = [job.label for job, _ in workers.seen]
     assert sorted(labels) == sorted(job.label for job in experiment.jobs())
-    assert len(read_rows(places.rows, "small")) == 7
-    assert sorted(lanes.opened) == sorted(lanes.closed)
-    again = run_experiment(experiment, Recorder(), places, lanes=2, open_lane=lanes.open)
+    assert len(read_results(paths.runs, "small")) == 7
+    assert sorted(workers.opened) == sorted(workers.closed)
+    again = run_experiment(experiment, Recorder(), paths, workers=2, open_worker=workers.open)
     assert (again.before, again.done, again.left) == (7, 0, 0)
-    assert len(lanes.seen) == 7, "nothing finished is repeated"
+    assert len(workers.seen) == 7, "nothing finished is repeated"
     assert view.started == (0, 7)
 
 
-def test_one_lane_keeps_the_order_of_the_file(tmp_path, places, lanes):
+def test_one_worker_keeps_the_order_of_the_file(tmp_path, paths, workers):
     experiment = load(tmp_path, SMALL)
-    run_experiment(experiment, Recorder(), places, lanes=1, open_lane=lanes.open)
-    assert [job for job, _ in lanes.seen] == experiment.jobs()
-    assert lanes.opened == [1]
+    run_experiment(experiment, Recorder(), paths, workers=1, open_worker=workers.open)
+    assert [job for job, _ in workers.seen] == experiment.jobs()
+    assert workers.opened == [1]
 
 
-def test_time_is_up(tmp_path, places, lanes):
+def test_time_is_up(tmp_path, paths, workers):
     experiment = load(tmp_path, SMALL)
-    found = run_experiment(experiment, Recorder(), places, 2, minutes=0, open_lane=lanes.open)
+    found = run_experiment(experiment, Recorder(), paths, 2, minutes=0, open_worker=workers.open)
     assert (found.done, found.left) == (0, 7)
-    assert lanes.opened == [], "no session is started for nothing"
+    assert workers.opened == [], "no session is started for nothing"
 
 
-def test_an_error_ends_neither_the_other_jobs_nor_is_it_hidden(tmp_path, places, lanes):
+def test_an_error_is_reported_after_the_other_jobs_are_done(tmp_path, paths, workers):
     experiment, view = load(tmp_path, SMALL), Recorder()
-    lanes.trouble = {"nano/ril-2": UserError("the server went; start it again")}
+    workers.trouble = {"nano/ril-2": UserError("the server went; start it again")}
     with pytest.raises(UserError, match="1 of small stopped: nano/ril-2: the server went"):
-        run_experiment(experiment, view, places, lanes=2, open_lane=lanes.open)
+        run_experiment(experiment, view, paths, workers=2, open_worker=workers.open)
     assert view.errors == ["nano/ril-2"]
-    assert len(read_rows(places.rows, "small")) == 6
-    lanes.trouble = {}
-    run_experiment(experiment, view, places, lanes=2, open_lane=lanes.open)
-    assert [job.label for job, _ in lanes.seen].count("nano/ril-2") == 2
-    assert len(lanes.seen) == 8
+    assert len(read_results(paths.runs, "small")) == 6
+    workers.trouble = {}
+    run_experiment(experiment, view, paths, workers=2, open_worker=workers.open)
+    assert [job.label for job, _ in workers.seen].count("nano/ril-2") == 2
+    assert len(workers.seen) == 8
 
 
-def test_a_lane_in_which_nothing_works_stops(tmp_path, places, lanes):
+def test_a_worker_stops_after_consecutive_failures(tmp_path, paths, workers):
     experiment = load(tmp_path, SMALL)
-    lanes.trouble = {job.label: UserError("no") for job in experiment.jobs()}
+    workers.trouble = {job.label: UserError("no") for job in experiment.jobs()}
     with pytest.raises(UserError, match="2 of small stopped"):
-        run_experiment(experiment, Recorder(), places, lanes=1, open_lane=lanes.open)
+        run_experiment(experiment, Recorder(), paths, workers=1, open_worker=workers.open)
 
 
-def test_a_bug_is_raised(tmp_path, places, lanes):
-    lanes.trouble = {"nano/ril-1": ZeroDivisionError("bug")}
+def test_a_bug_is_raised(tmp_path, paths, workers):
+    workers.trouble = {"nano/ril-1": ZeroDivisionError("bug")}
     with pytest.raises(ZeroDivisionError):
-        run_experiment(load(tmp_path, SMALL), Recorder(), places, 2, open_lane=lanes.open)
-    assert sorted(lanes.opened) == [1, 2]
+        run_experiment(load(tmp_path, SMALL), Recorder(), paths, 2, open_worker=workers.open)
+    assert sorted(workers.opened) == [1, 2]
 
 
-def test_a_failed_run_is_a_row_and_not_tried_again(tmp_path, places, start, failed_row):
+def test_a_failed_run_is_a_result_and_not_tried_again(tmp_path, paths, start, failed_result):
     calls = []
 
     @contextmanager
-    def open_lane(number):
+    def open_worker(number):
         def work(job, settings, report):
             calls.append(job.label)
-            row = failed_row(job, settings)
-            return type(row)(**{**vars(row), "start_fingerprint": start})
+            result = failed_result(job, settings)
+            return type(result)(**{**vars(result), "start_fingerprint": start})
 
         yield work
 
     experiment = load(tmp_path, SMALL)
-    run_experiment(experiment, Recorder(), places, open_lane=open_lane)
-    run_experiment(experiment, Recorder(), places, open_lane=open_lane)
+    run_experiment(experiment, Recorder(), paths, open_worker=open_worker)
+    run_experiment(experiment, Recorder(), paths, open_worker=open_worker)
     assert len(calls) == 7
-    assert {row.failure.step for row in read_rows(places.rows, "small")} == {7}
+    assert {result.failure.step for result in read_results(paths.runs, "small")} == {7}
 
 
-def test_a_grid_is_chosen_before_the_run_that_needs_it(tmp_path, places, lanes):
+def test_a_grid_is_chosen_before_the_run_that_needs_it(tmp_path, paths, workers):
     experiment = load(tmp_path, GRID)
-    run_experiment(experiment, Recorder(), places, lanes=2, open_lane=lanes.open)
-    assert lanes.seen[-1][0].spec.name == "after", "though it is the first in the file"
-    tuned = json.loads(places.tuned.read_text())
-    assert lanes.seen[-1][1] == tuned["nano"]["ril"]["settings"]
-    (row,) = [row for row in read_rows(places.rows, "grid") if row.name == "after"]
-    assert row.settings == tuned["nano"]["ril"]["settings"]
+    run_experiment(experiment, Recorder(), paths, workers=2, open_worker=workers.open)
+    assert workers.seen[-1][0].spec.name == "after", "though it is the first in the file"
+    tuned = json.loads(paths.tuned.read_text())
+    assert workers.seen[-1][1] == tuned["nano"]["ril"]["settings"]
+    (result,) = [result for result in read_results(paths.runs, "grid") if result.name == "after"]
+    assert result.settings == tuned["nano"]["ril"]["settings"]
 
 
-def test_a_grid_that_cannot_finish_leaves_what_needs_it(tmp_path, places, lanes):
-    lanes.trouble = {"nano/ril+rate=0.0002-1": UserError("no")}
+def test_a_grid_that_cannot_finish_leaves_what_needs_it(tmp_path, paths, workers):
+    workers.trouble = {"nano/ril+lr=0.0002-1": UserError("no")}
     experiment = load(tmp_path, GRID)
     with pytest.raises(UserError, match="1 of grid stopped"):
-        run_experiment(experiment, Recorder(), places, lanes=2, open_lane=lanes.open)
-    assert "after" not in [job.spec.name for job, _ in lanes.seen]
+        run_experiment(experiment, Recorder(), paths, workers=2, open_worker=workers.open)
+    assert "after" not in [job.spec.name for job, _ in workers.seen]
 
 
-def test_an_unfinished_grid_is_refused(tmp_path, places, lanes):
+def test_an_unfinished_grid_is_refused(tmp_path, paths, workers):
     text = SMALL.replace("method: ril}", "method: ril, tuned_by: ril}")
     with pytest.raises(UserError, match=r"untuned, the grid of ril \(nano\) is not finished"):
-        run_experiment(load(tmp_path, text), Recorder(), places, open_lane=lanes.open)
-    assert lanes.seen == []
+        run_experiment(load(tmp_path, text), Recorder(), paths, open_worker=workers.open)
+    assert workers.seen == []
 
 
-def test_a_row_of_other_settings_is_refused(tmp_path, places, lanes):
-    run_experiment(load(tmp_path, SMALL), Recorder(), places, open_lane=lanes.open)
+def test_a_result_of_other_settings_is_refused(tmp_path, paths, workers):
+    run_experiment(load(tmp_path, SMALL), Recorder(), paths, open_worker=workers.open)
     for old, new in (("0.1", "0.2"), ("steps: 2", "steps: 3"), ("split: dev", "split: test")):
         changed = load(tmp_path, SMALL.replace(old, new))
         with pytest.raises(UserError, match="other settings"):
-            run_experiment(changed, Recorder(), places, open_lane=lanes.open)
+            run_experiment(changed, Recorder(), paths, open_worker=workers.open)
 
 
-def test_a_row_of_another_student_is_refused(tmp_path, places, lanes, make_row):
+def test_a_result_of_another_student_is_refused(tmp_path, paths, workers, make_result):
     experiment = load(tmp_path, SMALL)
-    write_row(make_row(experiment.jobs()[1], {}, start_fingerprint="f" * 16), places.rows)
-    with pytest.raises(UserError, match="another nano than the one that is here"):
-        run_experiment(experiment, Recorder(), places, open_lane=lanes.open)
+    write_result(make_result(experiment.jobs()[1], {}, start_fingerprint="f" * 16), paths.runs)
+    with pytest.raises(UserError, match="another nano than the present one"):
+        run_experiment(experiment, Recorder(), paths, open_worker=workers.open)
 
 
-def test_two_laboratories_do_not_share_a_folder(tmp_path, places, lanes):
+def test_two_labs_do_not_share_a_folder(tmp_path, paths, workers):
     experiment, inside, leave = load(tmp_path, SMALL), threading.Event(), threading.Event()
 
     @contextmanager
     def slow(number):
         inside.set()
         leave.wait(30)
-        with lanes.open(number) as work:
+        with workers.open(number) as work:
             yield work
 
     first = threading.Thread(
-        target=run_experiment, args=(experiment, Recorder(), places), kwargs={"open_lane": slow}
+        target=run_experiment, args=(experiment, Recorder(), paths), kwargs={"open_worker": slow}
     )
     first.start()
     inside.wait(30)
-    with pytest.raises(UserError, match="another laboratory"):
-        run_experiment(experiment, Recorder(), places, open_lane=lanes.open)
+    with pytest.raises(UserError, match="another lab"):
+        run_experiment(experiment, Recorder(), paths, open_worker=workers.open)
     leave.set()
     first.join()
-    assert len(lanes.seen) == 7
+    assert len(workers.seen) == 7
 
 
 KILLED = """
@@ -249,30 +249,30 @@ import sys, time
 from contextlib import contextmanager
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from conftest import fake_row
+from conftest import fake_result
 from rilbench.lab.experiment import read_experiment
-from rilbench.lab.lab_paths import Places
+from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.scheduler import run_experiment
-from rilbench.lab.progress import LabView
+from rilbench.lab.progress import LabProgress
 
 root = Path({root!r})
 
 @contextmanager
-def open_lane(number):
+def open_worker(number):
     def work(job, settings, report):
         with (root / "calls").open("a") as file:
             file.write(job.label + "\\n")
         time.sleep(0.2)
-        return fake_row(job, settings, start_fingerprint={start!r})
+        return fake_result(job, settings, start_fingerprint={start!r})
     yield work
 
-with LabView() as view:
-    places = Places(results=root / "results", work=root / "work")
-    run_experiment(read_experiment(root / "e.yaml"), view, places, open_lane=open_lane)
+with LabProgress() as view:
+    paths = LabPaths(results=root / "results", work=root / "work")
+    run_experiment(read_experiment(root / "e.yaml"), view, paths, open_worker=open_worker)
 """
 
 
-def test_a_killed_laboratory_loses_and_repeats_nothing(tmp_path, places, start):
+def test_a_killed_lab_loses_and_repeats_nothing(tmp_path, paths, start):
     experiment = load(tmp_path, SMALL.replace("[1, 2, 3]", "[1, 2, 3, 4, 5, 6]"))
     code = KILLED.format(tests=str(TESTS), root=str(tmp_path), start=start)
     command = [sys.executable, "-c", textwrap.dedent(code)]
@@ -280,17 +280,17 @@ def test_a_killed_laboratory_loses_and_repeats_nothing(tmp_path, places, start):
     for kills in range(3):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while len(list(places.rows.rglob("*.json"))) < 3 * (kills + 1):
+        while len(list(paths.runs.rglob("*.json"))) < 3 * (kills + 1):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        for path in places.rows.rglob("*.json"):
+        for path in paths.runs.rglob("*.json"):
             assert finished.setdefault(str(path), path.stat().st_mtime_ns) == (
                 path.stat().st_mtime_ns
-            ), "a finished row was written again"
+            ), "a finished result was written again"
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=60)
-    assert len(read_rows(places.rows, "small")) == len(experiment.jobs()) == 13
+    assert len(read_results(paths.runs, "small")) == len(experiment.jobs()) == 13
     calls = (tmp_path / "calls").read_text().splitlines()
     assert len(calls) <= 13 + 2 * 3, "only what ran when it was killed was done again"

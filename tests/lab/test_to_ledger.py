@@ -6,35 +6,35 @@ import pytest
 
 from rilbench.evaluate.suite import suite_columns
 from rilbench.lab.experiment import Job, RunSpec
-from rilbench.lab.run_result import Outcomes, read_row
-from rilbench.lab.to_ledger import family, labels, record_rows, to_evaluation, to_run
+from rilbench.lab.run_result import Outcomes, read_result
+from rilbench.lab.to_ledger import family, labels, record_results, to_evaluation, to_run
 from rilbench.ledger import Ledger
 from rilbench.ledger.builder import NOT_KEPT
 from rilbench.table.measured_rows import Settings, measured_rows
 
-ROWS = Path(__file__).parents[2] / "results" / "nano" / "rows"
+ROWS = Path(__file__).parents[2] / "results" / "nano" / "runs"
 SPEC = RunSpec("ril-both", "ril-both", method="ril")
 JOB = Job("e", "nano", 3, "test", ("AI2D", "MMB"), 5, SPEC)
 
 
 def committed(name):
-    return read_row(ROWS / f"{name}.json")
+    return read_result(ROWS / f"{name}.json")
 
 
-def test_seeds_of_one_run_share_a_family(make_row):
-    row = make_row(JOB, {"policy.lr": 2e-4})
+def test_seeds_of_one_run_share_a_family(make_result):
+    row = make_result(JOB, {"policy.lr": 2e-4})
     seed = dataclasses.replace(row, seed=4)
     assert family(row) == family(seed)
     others = [{"steps": 6}, {"name": "x"}, {"settings": {"policy.lr": 1e-4}}, {"recipe": "72b"}]
     assert family(row) not in {family(dataclasses.replace(row, **each)) for each in others}
 
 
-def test_a_row_is_recorded_once(tmp_path, make_row):
-    row = make_row(JOB, {}, created="2026-01-01T00:00:00Z", kit="ms-vlmeval 0.0.20", judge="j")
+def test_a_row_is_recorded_once(tmp_path, make_result):
+    row = make_result(JOB, {}, created="2026-01-01T00:00:00Z", kit="ms-vlmeval 0.0.20", judge="j")
     with Ledger(tmp_path / "l.db") as ledger:
-        assert [record_rows([row], ledger), record_rows([row, row], ledger)] == [1, 0]
+        assert [record_results([row], ledger), record_results([row, row], ledger)] == [1, 0]
         again = dataclasses.replace(row, commit="later")
-        assert record_rows([row, again], ledger) == 1
+        assert record_results([row, again], ledger) == 1
         evaluations = ledger.evaluations()
         (run,) = ledger.runs()
         samples = ledger.samples(evaluations[0].id)
@@ -52,20 +52,20 @@ def test_a_row_is_recorded_once(tmp_path, make_row):
     assert run.status == "finished"
 
 
-def test_a_failed_row_is_a_run_without_an_evaluation(tmp_path, make_row, failed_row):
+def test_a_failed_row_is_a_run_without_an_evaluation(tmp_path, make_result, failed_result):
     with Ledger(tmp_path / "l.db") as ledger:
-        assert record_rows([failed_row(JOB, {})], ledger) == 0
+        assert record_results([failed_result(JOB, {})], ledger) == 0
         assert ledger.evaluations() == []
         (run,) = ledger.runs()
     assert run.status == "stopped"
     assert run.metrics["failure"] == {"step": 7, "message": "the loss is NaN"}
 
 
-def test_a_model_that_is_not_trained_is_no_run(tmp_path, make_row):
+def test_a_model_that_is_not_trained_is_no_run(tmp_path, make_result):
     spec = RunSpec("untrained", "untrained", model="student")
-    row = make_row(dataclasses.replace(JOB, spec=spec), {})
+    row = make_result(dataclasses.replace(JOB, spec=spec), {})
     with Ledger(tmp_path / "l.db") as ledger:
-        assert record_rows([row], ledger) == 1
+        assert record_results([row], ledger) == 1
         (found,) = ledger.evaluations()
         assert ledger.runs() == []
     assert (found.student, found.method, found.teacher) == ("nano", "base", "none")
@@ -82,18 +82,18 @@ def test_a_model_that_is_not_trained_is_no_run(tmp_path, make_row):
         ("sft", "sft", "both", {"sft.steps": 30}, ("sft", "both")),
         ("sft-dr-grpo", "dr-grpo", "both", {"sft.steps": 30}, ("sft+dr-grpo", "both")),
         ("beta=0.1", "ril", "both", {}, ("ril beta=0.1", "both")),
-        ("own-rows", "dr-grpo", "both", {}, ("dr-grpo own-rows", "none")),
+        ("student-only", "dr-grpo", "both", {}, ("dr-grpo student-only", "none")),
         ("teacher-rows", "teacher-rows", "both", {}, ("teacher-rows", "both")),
     ],
 )
-def test_labels_are_those_of_checkpoints(make_row, name, method, recipe, settings, expected):
+def test_labels_are_those_of_checkpoints(make_result, name, method, recipe, settings, expected):
     changes = {"name": name, "method": method, "recipe": recipe, "settings": settings}
-    row = dataclasses.replace(make_row(JOB, {}), **changes)
+    row = dataclasses.replace(make_result(JOB, {}), **changes)
     assert labels(row) == ("nano", *expected)
 
 
-def test_a_teacher_has_its_own_name(make_row):
-    row = dataclasses.replace(make_row(JOB, {}), name="teacher-72b", method="", model="72b")
+def test_a_teacher_has_its_own_name(make_result):
+    row = dataclasses.replace(make_result(JOB, {}), name="teacher-72b", method="", model="72b")
     assert labels(row) == ("nano-72b", "base", "none")
 
 
@@ -109,7 +109,7 @@ def test_test_rows_know_their_questions():
     assert {each.data_state for each in found.scores} == {"look-alike"}
 
 
-def test_other_questions_are_numbered_and_never_compared(make_row):
+def test_other_questions_are_numbered_and_never_compared(make_result):
     row = committed("headline/nano/ril-both-11")
     changed = {column: Outcomes("ffffffff", each.values) for column, each in row.outcomes.items()}
     found = to_evaluation(dataclasses.replace(row, outcomes=changed))
@@ -122,7 +122,7 @@ def test_dev_is_never_beside_test(tmp_path):
     rows = [committed(f"{name}/nano/untrained-0") for name in ("headline", "longer")]
     rows += [committed("headline/nano/ril-both-11"), committed("longer/nano/ril-both-51")]
     with Ledger(tmp_path / "l.db") as ledger:
-        assert record_rows(rows, ledger) == 4
+        assert record_results(rows, ledger) == 4
         table = measured_rows(ledger.evaluations(), Settings(suite_columns))
     assert sorted((row.suite, row.method) for row in table) == [
         *(("nano", "base"), ("nano", "ril"), ("nano-dev", "base"), ("nano-dev", "ril"))
@@ -157,10 +157,10 @@ def test_a_run_says_what_is_kept_of_its_recipe():
 
 @pytest.mark.slow
 def test_every_committed_row_fits(tmp_path):
-    rows = [read_row(path) for path in sorted(ROWS.glob("*/*/*.json"))]
+    rows = [read_result(path) for path in sorted(ROWS.glob("*/*/*.json"))]
     with Ledger(tmp_path / "l.db") as ledger:
-        assert record_rows(rows, ledger) == sum(row.failure is None for row in rows)
-        assert record_rows(rows, ledger) == 0
+        assert record_results(rows, ledger) == sum(row.failure is None for row in rows)
+        assert record_results(rows, ledger) == 0
         headline = [each for each in ledger.evaluations("nano") if "headline" in (each.run or "")]
     families = {each.family for each in headline}
     assert all(sum(each.family == one for each in headline) == 5 for one in families)

@@ -5,9 +5,9 @@ import pytest
 
 from rilbench.config import load_recipe
 from rilbench.errors import UserError
-from rilbench.lab import worker as lanes
-from rilbench.lab.lab_paths import Places
-from rilbench.lab.worker import Lane, evaluated, not_finite
+from rilbench.lab import worker as workers
+from rilbench.lab.lab_paths import LabPaths
+from rilbench.lab.worker import Worker, evaluated, not_finite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
 from rilbench.train.nan_guard import NotFiniteError, check_finite
 
@@ -23,15 +23,15 @@ def write(path, lines):
 @pytest.fixture
 def measured(tmp_path):
     """A run and a collection that have written down their cost."""
-    places = Places(work=tmp_path)
+    paths = LabPaths(work=tmp_path)
     own = {
         **{"sampled_tokens": 10, "teacher_tokens": 20, "trained_tokens": 30, "judge_calls": 40},
         "cpu_seconds": {"collect": 7.0, "sft": 0.0, "discriminator": 5.5, "ril": 60.04},
     }
     write(tmp_path / "run" / "cost.json", [own])
     saved = {name: {"tokens": n} for name, n in (("72b", 100), ("78b", 200), ("student", 400))}
-    write(places.collection("nano") / "cost.json", [saved])
-    return places
+    write(paths.collection("nano") / "cost.json", [saved])
+    return paths
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_method_pays_for_the_responses_that_it_needs(
     tmp_path, measured, recipe, method, settings, collected
 ):
     resolved = load_recipe(recipe, "nano", method, settings)
-    found = lanes.cost(tmp_path / "run", resolved, measured)
+    found = workers.run_cost(tmp_path / "run", resolved, measured)
     assert found.collected_tokens == collected
     assert (found.sampled_tokens, found.judge_calls) == (10, 40)
     assert found.seconds == pytest.approx(72.5)
@@ -59,9 +59,9 @@ def test_an_unknown_cost_is_not_nothing(tmp_path, measured):
     resolved = load_recipe("both", "nano", "ril")
     (measured.collection("nano") / "cost.json").write_text("{}")
     with pytest.raises(UserError, match="does not say what it cost"):
-        lanes.cost(tmp_path / "run", resolved, measured)
+        workers.run_cost(tmp_path / "run", resolved, measured)
     with pytest.raises(UserError, match="cannot be read"):
-        lanes.cost(tmp_path / "other", resolved, measured)
+        workers.run_cost(tmp_path / "other", resolved, measured)
 
 
 def test_a_run_that_stopped_itself_is_known_by_its_step(tmp_path):
@@ -91,7 +91,7 @@ def evaluation(*scores):
     )  # fmt: skip
 
 
-def test_what_an_evaluation_gives():
+def test_an_evaluation_gives_scores_judge_kit_and_outcomes():
     found = evaluated(evaluation(score("AI2D", 51.23456), score("MM-Vet", 60.0, "rule-2")))
     assert found["scores"] == {"AI2D": 51.2346, "MM-Vet": 60.0}
     assert found["judge"] == "rule-2"
@@ -102,14 +102,14 @@ def test_what_an_evaluation_gives():
 
 
 def test_sessions_start_one_after_another(tmp_path):
-    """The second lane's first run waits until the first lane's takes steps, and no longer."""
+    """The second worker's first run waits until the first worker's takes steps, and no longer."""
     lock = threading.Lock()
-    one, two = (Lane(n, Places(work=tmp_path), None, None, lock) for n in (1, 2))
+    one, two = (Worker(n, LabPaths(work=tmp_path), None, None, lock) for n in (1, 2))
     with one._first_start(SFT):
         assert not lock.locked(), "the session starts with the first run that has a loop"
     with one._first_start(LOOP) as started:
         assert lock.locked()
-        view = lanes._LaneView(10, lambda words: None, started)
+        view = workers._WorkerProgress(10, lambda words: None, started)
         view.stage("sft", "running")
         view.line("sft", {"step": 1, "of": 5})
         assert lock.locked(), "SFT does not mean that the session is up"
@@ -119,24 +119,24 @@ def test_sessions_start_one_after_another(tmp_path):
             assert lock.locked()
             other()
     with one._first_start(LOOP) as started:
-        assert not lock.locked(), "only a lane's first run waits"
+        assert not lock.locked(), "only a worker's first run waits"
         started()
 
 
 def test_a_start_that_fails_lets_the_others_go_on(tmp_path):
     lock = threading.Lock()
-    lane = Lane(1, Places(work=tmp_path), None, None, lock)
-    with pytest.raises(UserError), lane._first_start(LOOP):
+    worker = Worker(1, LabPaths(work=tmp_path), None, None, lock)
+    with pytest.raises(UserError), worker._first_start(LOOP):
         raise UserError("no")
     assert not lock.locked()
 
 
 def test_dev_questions_are_written_once_and_are_not_the_test_questions(tmp_path):
-    places = Places(work=tmp_path)
-    folder = lanes.benchmark_files("dev", places)
+    paths = LabPaths(work=tmp_path)
+    folder = workers.benchmark_files("dev", paths)
     files = sorted(path.name for path in folder.glob("*.tsv"))
     assert "MMStar.tsv" in files
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert lanes.benchmark_files("dev", places) == folder
+    assert workers.benchmark_files("dev", paths) == folder
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
-    assert lanes.benchmark_files("test", places) != folder
+    assert workers.benchmark_files("test", paths) != folder

@@ -6,12 +6,12 @@ import pytest
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.data.question_files import read_questions
 from rilbench.errors import UserError
-from rilbench.nano.build import COURSES, SHIPPED, build
+from rilbench.nano.build import MODELS, SHIPPED, build
 from rilbench.nano.data import BENCHMARK_FILES
 from rilbench.paths import nano_folder
 
 
-def test_what_ships_is_complete_and_small():
+def test_the_shipped_models_are_complete_and_small():
     manifest = json.loads((nano_folder() / "manifest.json").read_text())
     for name in SHIPPED:
         checkpoint = inspect_checkpoint(nano_folder() / name)
@@ -28,14 +28,14 @@ def test_what_ships_is_complete_and_small():
         assert (nano_folder() / "benchmarks" / f"{name}.tsv").exists()
 
 
-def test_what_ships_was_made_by_this_code():
+def test_the_shipped_models_were_built_by_this_code():
     manifest = json.loads((nano_folder() / "manifest.json").read_text())
-    courses = {name: asdict(course) for name, (_, course) in COURSES.items()}
-    told = {name: json.loads(json.dumps(course)) for name, course in courses.items()}
-    assert {name: model["course"] for name, model in manifest["models"].items()} == told
+    configs = {name: asdict(config) for name, (_, config) in MODELS.items()}
+    expected = json.loads(json.dumps(configs))
+    assert {name: model["config"] for name, model in manifest["models"].items()} == expected
 
 
-def test_the_stand_ins_are_what_the_laboratory_needs():
+def test_the_small_models_differ_as_the_experiments_need():
     models = json.loads((nano_folder() / "manifest.json").read_text())["models"]
     mean = {name: sum(m["dev_accuracy"].values()) / 14 for name, m in models.items()}
     assert min(mean["72b"], mean["78b"]) > mean["restyled"] + 0.1
@@ -49,7 +49,7 @@ def test_the_stand_ins_are_what_the_laboratory_needs():
     assert 0.05 <= models["independent"]["worked_share_of_samples"] <= 0.20
 
 
-def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="choose another --out"):
         build(tmp_path, lambda *_: None)
@@ -61,7 +61,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
 def test_the_path_of_a_build(tmp_path):
     seen = []
     build(tmp_path / "lab", lambda *event: seen.append(event), scale=0.003)
-    assert {what.split(" ")[0] for what, _, _ in seen} >= set(COURSES)
+    assert {what.split(" ")[0] for what, _, _ in seen} >= set(MODELS)
     assert all(done <= total for _, done, total in seen)
     for name in SHIPPED:
         inspect_checkpoint(tmp_path / "lab" / name)
@@ -70,7 +70,7 @@ def test_the_path_of_a_build(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_rebuild_scores_like_what_ships(tmp_path):
+def test_a_rebuild_scores_like_the_shipped_models(tmp_path):
     build(tmp_path / "lab", lambda *_: None)
     shipped, rebuilt = (
         json.loads((folder / "manifest.json").read_text())["models"]

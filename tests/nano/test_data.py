@@ -18,7 +18,7 @@ from rilbench.nano.data import (
 from rilbench.nano.digits import POOL_SIZES, pools, scans
 from rilbench.nano.question import LETTERS
 from rilbench.nano.render_images import GLYPHS
-from rilbench.nano.tasks import FAMILIES, make
+from rilbench.nano.tasks import STAND_INS, make_question
 
 PICTURES = 60
 
@@ -36,11 +36,11 @@ def test_every_digit_can_be_drawn_from_every_pool():
         assert set(labels[pool.index]) == set(range(10))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_worked_answer_is_right_and_the_judge_agrees(family):
+@pytest.mark.parametrize("benchmark", STAND_INS)
+def test_the_worked_answer_is_right_and_the_judge_agrees(benchmark):
     rng = np.random.default_rng(1)
     for _ in range(PICTURES):
-        _, question = make(family, pools()["dev"], rng)
+        _, question = make_question(benchmark, pools()["dev"], rng)
         assert is_right(question.accepted, question.worked), question
         if question.options:
             assert len(set(question.options)) == len(question.options)
@@ -50,26 +50,26 @@ def test_the_worked_answer_is_right_and_the_judge_agrees(family):
             assert {w for w in words if w in letters} == {question.truth}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_bare_answer_is_shorter(family):
+@pytest.mark.parametrize("benchmark", STAND_INS)
+def test_the_bare_answer_is_shorter(benchmark):
     rng = np.random.default_rng(2)
     right = 0
     for _ in range(PICTURES):
-        _, question = make(family, pools()["dev"], rng)
-        assert family == "ChartQA" or len(question.bare) < len(question.worked)
+        _, question = make_question(benchmark, pools()["dev"], rng)
+        assert benchmark == "ChartQA" or len(question.bare) < len(question.worked)
         right += is_right(question.accepted, question.bare)
-    if family == "ChartQA":
+    if benchmark == "ChartQA":
         assert PICTURES / 2 < right < PICTURES, "rounding to fives is mostly within 5 %"
-    elif family in ("MM-Vet", "MM-Vet-v2"):
+    elif benchmark in ("MM-Vet", "MM-Vet-v2"):
         assert right < PICTURES / 2, "the bare answer holds only a part of the facts"
     else:
         assert right == PICTURES
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_pictures_show_their_glyphs_and_come_from_their_pool(family):
+@pytest.mark.parametrize("benchmark", STAND_INS)
+def test_pictures_show_their_glyphs_and_come_from_their_pool(benchmark):
     rng = np.random.default_rng(3)
-    for draw in FAMILIES[family].draw:
+    for draw in STAND_INS[benchmark].draw:
         picture = draw(pools()["test"], rng)
         assert set(picture.scans) <= set(pools()["test"].index.tolist())
         labels = scans()[1]
@@ -81,12 +81,12 @@ def test_pictures_show_their_glyphs_and_come_from_their_pool(family):
             assert np.asarray(image).std() > 20
 
 
-def test_the_question_follows_the_picture_and_not_the_other_way_round():
+def test_misreading_changes_the_answer_and_not_the_picture():
     """Misreading changes the teachers' answer to most questions."""
     changed = 0
     for seed in range(100):
         right, wrong = (
-            make("MM-Vet", pools()["dev"], np.random.default_rng(seed), misread=share)
+            make_question("MM-Vet", pools()["dev"], np.random.default_rng(seed), misread=share)
             for share in (0.0, 1.0)
         )
         assert right[0] == wrong[0], "the same picture"
@@ -97,7 +97,7 @@ def test_the_question_follows_the_picture_and_not_the_other_way_round():
 def test_training_questions_are_the_same_every_time():
     first, second = (training_questions("prompts", 3, 5) for _ in range(2))
     assert first == second
-    assert len(first) == 3 * len(FAMILIES)
+    assert len(first) == 3 * len(STAND_INS)
     assert len({q.id for q in first}) == len(first)
     for question in first:
         assert question.question.count("<image>") in (0, len(question.images))

@@ -1,4 +1,4 @@
-"""The laboratory's questions as the real kit asks and scores them."""
+"""The synthetic questions as the real kit asks and scores them."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ KIT = find_kit("vlmevalkit")
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory):
-    """The kit, with the laboratory's files already read."""
+    """The kit, with the synthetic files already read."""
     folder = tmp_path_factory.mktemp("kit")
     write_benchmarks(folder / "data", "dev", QUESTIONS)
     datasets = find_suite("nano").datasets

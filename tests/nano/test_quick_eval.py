@@ -2,14 +2,18 @@ import numpy as np
 import pytest
 
 from rilbench.nano.digits import pools
-from rilbench.nano.quick_eval import answers, can_be_opened, digits_read, worked_share
-from rilbench.nano.tasks import FAMILIES, make
+from rilbench.nano.quick_eval import answer_questions, can_be_opened, digits_read, worked_share
+from rilbench.nano.tasks import STAND_INS, make_question
 
 
 @pytest.fixture(scope="module")
 def questions():
     rng = np.random.default_rng(3)
-    return [make(family, pools()["dev"], rng)[1] for family in FAMILIES for _ in range(5)]
+    return [
+        make_question(benchmark, pools()["dev"], rng)[1]
+        for benchmark in STAND_INS
+        for _ in range(5)
+    ]
 
 
 def test_the_gold_answers_read_every_digit_and_a_shifted_one_none(questions):
@@ -31,11 +35,11 @@ def test_an_opening_never_gives_a_digit_away(questions):
         assert not any(c.isdigit() for c in " ".join(question.worked.split(" ")[:3]))
 
 
-def test_a_model_goes_on_from_the_opening():
+def test_a_model_continues_the_opening():
     from rilbench.nano.model import load
     from rilbench.paths import nano_folder
 
-    found = answers(
+    found = answer_questions(
         *load(nano_folder() / "72b"), pool="dev", questions=1, seed=1, temperature=1.0, opening=3
     )
     assert found

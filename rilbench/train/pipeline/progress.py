@@ -1,126 +1,99 @@
-"""What a training run looks like in a terminal: a live table, or plain lines when piped."""
+"""Progress of a training run: a live table, or plain lines when piped."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from rilbench.config import METHODS
+from rilbench.progress import LiveDisplay
 from rilbench.train.health import MEANING
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _MARK = {"running": ("▸", "cyan"), "done": ("✓", "green"), "skipped": ("✓", "dim")}
-_ROWS_SHOWN = 12
+_STEPS_SHOWN = 12
 
 
-class TrainingProgress:
-    """Shows stages, collected answers and the figures of each step.
-
-    On a terminal one live picture; otherwise a line for each event, so that logs stay readable.
-    Calls may come from several threads.
-    """
+class TrainingProgress(LiveDisplay):
+    """Shows stages, collected responses and the metrics of each step."""
 
     def __init__(self, console: Console, title: str, steps: int) -> None:
-        self.console, self.title, self.steps = console, title, steps
+        super().__init__(console)
+        self.title, self.steps = title, steps
         self.stages: dict[str, str] = {}
         self.collected: dict[str, tuple[int, int]] = {}
         self.pretraining: Mapping[str, Any] = {}
-        self.supervised: Mapping[str, Any] = {}
-        self.rows: list[Mapping[str, Any]] = []
+        self.sft: Mapping[str, Any] = {}
+        self.steps_done: list[Mapping[str, Any]] = []
         self.warned: dict[str, str] = {}
         self.notes: list[str] = []
         self.started = time.monotonic()
-        self.step_started = self.started
-        self._lock = threading.Lock()
-        self._live = Live(
-            get_renderable=self._picture,
-            console=console,
-            refresh_per_second=4,
-            transient=False,
-        )
 
-    def __enter__(self) -> TrainingProgress:
-        if self.console.is_terminal:
-            self._live.start()
-        else:
-            self.console.print(self.title, highlight=False)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.console.is_terminal:
-            self._live.stop()
+    def __enter__(self) -> Self:
+        self.say(self.title)
+        return super().__enter__()
 
     # ---- what happens
 
     def stage(self, name: str, state: str) -> None:
         """A stage starts, ends, or is found done."""
-        with self._lock:
+        with self.lock:
             self.stages[name] = state
         word = {"running": "…", "done": "done", "skipped": "done before"}[state]
-        self._say(f"{name}: {word}")
+        self.say(f"{name}: {word}")
 
     def answers(self, model: str, done: int, total: int) -> None:
         """Responses collected so far from one model."""
-        with self._lock:
+        with self.lock:
             self.collected[model] = (done, total)
         if done == total or (done and done % max(1, total // 4) == 0):
-            self._say(f"  {model}: {done} of {total} responses")
+            self.say(f"  {model}: {done} of {total} responses")
 
     def note(self, text: str) -> None:
-        """What the user should know before more is spent."""
-        with self._lock:
+        """A note for the user before the run goes on."""
+        with self.lock:
             self.notes.append(text)
-        self._say(f"note: {text}")
+        self.say(f"note: {text}")
 
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
-        """The figures of one step."""
-        with self._lock:
+        """The metrics of one step of the loop (``ril``), of ``discriminator`` or of ``sft``."""
+        done = values["step"] == values.get("of")
+        with self.lock:
             if kind == "discriminator":
-                self.stages["discriminator"] = "running"
+                self.stages["discriminator"] = "done" if done else "running"
                 self.pretraining = values
-                if values["step"] == values["of"]:
-                    self.stages["discriminator"] = "done"
             elif kind == "sft":
-                self.supervised = values
+                self.sft = values
             else:
-                self.rows.append(values)
+                self.steps_done.append(values)
         if kind == "discriminator":
-            if values["step"] == values["of"]:
-                self._say(f"discriminator: done, loss {values['discriminator_loss']:.3f}")
+            if done:
+                self.say(f"discriminator: done, loss {values['discriminator_loss']:.3f}")
         elif kind == "sft":
-            if values["step"] % max(1, values["of"] // 10) == 0 or values["step"] == values["of"]:
-                self._say(f"  sft {values['step']}/{values['of']}  loss {values['loss']:.3f}")
+            if done or values["step"] % max(1, values["of"] // 10) == 0:
+                self.say(f"  sft {values['step']}/{values['of']}  loss {values['loss']:.3f}")
         else:
-            self._say("  " + "  ".join(f"{n} {v}" for n, v in self._cells(values)))
+            self.say("  " + "  ".join(f"{n} {v}" for n, v in self._cells(values)))
             self._warn(values)
 
     # ---- how it is shown
-
-    def _say(self, text: str) -> None:
-        if not self.console.is_terminal:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _warn(self, values: Mapping[str, Any]) -> None:
         """A line for each warning when it first appears."""
         for name in values.get("warnings", ()):
             if name not in self.warned:
                 text = f"warning at step {values['step']}: {name}: {MEANING[name]}"
-                with self._lock:
+                with self.lock:
                     self.warned[name] = text
-                self._say(f"  {text}")
+                self.say(f"  {text}")
 
     def _cells(self, m: Mapping[str, Any]) -> list[tuple[str, str]]:
         """The columns of a step: what a reader of the paper looks for first."""
@@ -129,11 +102,11 @@ class TrainingProgress:
             values = [m.get(f"{name}_student"), m.get(f"{name}_teacher")]
             return "/".join("-" if v is None else f"{v:.2f}" for v in values)
 
-        cells = [("step", f"{m['step']}/{self.steps}"), ("answer", pair("answer"))]
+        cells = [("step", f"{m['step']}/{self.steps}"), ("answer", pair("answer_reward"))]
         if "discriminator_accuracy" in m:
-            cells.append(("similar", pair("similarity")))
+            cells.append(("similar", pair("similarity_reward")))
             cells.append(("D acc", f"{m['discriminator_accuracy']:.2f}"))
-        if any(row.get("missing_verdicts") for row in self.rows):
+        if any(row.get("missing_verdicts") for row in self.steps_done):
             cells.append(("no verdict", str(m.get("missing_verdicts", 0))))
         cells += [
             ("KL", f"{m['kl']:.3f}"),
@@ -146,12 +119,13 @@ class TrainingProgress:
         return cells
 
     def _left(self, m: Mapping[str, Any]) -> str:
-        recent = [row["seconds"] for row in self.rows[-10:]] or [m["seconds"]]
+        recent = [row["seconds"] for row in self.steps_done[-10:]] or [m["seconds"]]
         seconds = (self.steps - m["step"]) * sum(recent) / len(recent)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
-    def _picture(self) -> RenderableType:
-        with self._lock:
+    def render(self) -> RenderableType:
+        """Return the live display."""
+        with self.lock:
             parts: list[RenderableType] = [Text(self.title, style="bold")]
             elapsed = time.monotonic() - self.started
             stages = Text()
@@ -166,10 +140,10 @@ class TrainingProgress:
             if self.stages.get("discriminator") == "running":
                 p = self.pretraining
                 parts.append(self._bar("discriminator", int(p["step"]), int(p["of"])))
-            if self.stages.get("sft") == "running" and self.supervised:
-                s = self.supervised
+            if self.stages.get("sft") == "running" and self.sft:
+                s = self.sft
                 parts.append(self._bar(f"loss {s['loss']:.3f}", int(s["step"]), int(s["of"])))
-            if self.rows:
+            if self.steps_done:
                 parts.append(self._step_table())
                 parts += [Text(line, style="yellow") for line in self.warned.values()]
             elif any(name in self.stages for name in METHODS):
@@ -185,7 +159,7 @@ class TrainingProgress:
 
     def _step_table(self) -> RenderableType:
         table = Table(box=None, padding=(0, 2), header_style="dim")
-        shown = self.rows[-_ROWS_SHOWN:]
+        shown = self.steps_done[-_STEPS_SHOWN:]
         for name, _ in self._cells(shown[-1]):
             table.add_column(name, justify="right")
         for row in shown:

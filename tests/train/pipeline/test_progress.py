@@ -19,12 +19,12 @@ STEP = {
 SHOWN = ("3/10", "0.50/0.90", "0.25/0.75", "0.80", "0.123", "12.3", "2.0", "0:14", "0.61")
 
 
-def test_piped_output_has_a_line_for_each_step_with_every_figure():
+def test_piped_output_has_a_line_for_each_step_with_every_metric():
     out = io.StringIO()
-    with TrainingProgress(Console(file=out, width=60), "a run", 10) as view:
-        view.stage("collect", "skipped")
-        view.stage("ril", "running")
-        view.line("ril", STEP)
+    with TrainingProgress(Console(file=out, width=60), "a run", 10) as progress:
+        progress.stage("collect", "skipped")
+        progress.stage("ril", "running")
+        progress.line("ril", STEP)
     lines = out.getvalue().splitlines()
     assert any("collect: done before" in line for line in lines)
     step = next(line for line in lines if "step 3/10" in line)
@@ -32,17 +32,17 @@ def test_piped_output_has_a_line_for_each_step_with_every_figure():
     assert "\x1b" not in out.getvalue()
 
 
-def test_the_live_picture_shows_the_same(monkeypatch):
+def test_the_live_display_shows_the_same(monkeypatch):
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
-    view = TrainingProgress(console, "a [bold]run[/bold]", 10)
-    view.stage("collect", "running")
-    view.answers("72b", 5, 20)
-    console.print(view._picture())
+    progress = TrainingProgress(console, "a [bold]run[/bold]", 10)
+    progress.stage("collect", "running")
+    progress.answers("72b", 5, 20)
+    console.print(progress.render())
     assert "5/20" in console.export_text()
-    view.stage("collect", "done")
-    view.stage("ril", "running")
-    view.line("ril", STEP)
-    console.print(view._picture())
+    progress.stage("collect", "done")
+    progress.stage("ril", "running")
+    progress.line("ril", STEP)
+    console.print(progress.render())
     text = console.export_text()
     assert all(word in text for word in SHOWN)
     assert "a [bold]run[/bold]" in text, "names are shown as they are"
@@ -50,35 +50,35 @@ def test_the_live_picture_shows_the_same(monkeypatch):
 
 def test_a_baseline_has_no_discriminator_columns():
     out = io.StringIO()
-    own = {k: v for k, v in STEP.items() if "teacher" not in k and "discriminator" not in k}
-    with TrainingProgress(Console(file=out, width=60), "a run", 10) as view:
-        view.line("ril", own)
+    metrics = {k: v for k, v in STEP.items() if "teacher" not in k and "discriminator" not in k}
+    with TrainingProgress(Console(file=out, width=60), "a run", 10) as progress:
+        progress.line("ril", metrics)
     assert "0.50/-" in out.getvalue()
     assert "D acc" not in out.getvalue()
 
 
 def test_a_warning_is_shown_once_when_it_first_appears():
     out = io.StringIO()
-    with TrainingProgress(Console(file=out, width=200), "a run", 10) as view:
+    with TrainingProgress(Console(file=out, width=200), "a run", 10) as progress:
         for step, names in ((3, []), (4, ["no-signal"]), (5, ["no-signal", "collapse"])):
-            view.line("ril", {**STEP, "step": step, "warnings": names})
+            progress.line("ril", {**STEP, "step": step, "warnings": names})
     lines = [line for line in out.getvalue().splitlines() if "warning" in line]
     assert len(lines) == 2
     assert "warning at step 4: no-signal" in lines[0]
     assert "warning at step 5: collapse" in lines[1]
 
 
-def test_the_live_picture_keeps_warnings_in_sight():
+def test_the_live_display_keeps_warnings_visible():
     console = Console(file=io.StringIO(), width=110, force_terminal=True, record=True)
-    view = TrainingProgress(console, "a run", 10)
-    view.line("ril", {**STEP, "warnings": ["saturation"]})
-    console.print(view._picture())
+    progress = TrainingProgress(console, "a run", 10)
+    progress.line("ril", {**STEP, "warnings": ["saturation"]})
+    console.print(progress.render())
     assert "saturation" in console.export_text()
 
 
 def test_sft_shows_its_loss():
     out = io.StringIO()
-    with TrainingProgress(Console(file=out, width=80), "a run", 10) as view:
-        view.stage("sft", "running")
-        view.line("sft", {"step": 2, "of": 4, "loss": 0.123})
+    with TrainingProgress(Console(file=out, width=80), "a run", 10) as progress:
+        progress.stage("sft", "running")
+        progress.line("sft", {"step": 2, "of": 4, "loss": 0.123})
     assert "sft 2/4  loss 0.123" in out.getvalue()
