@@ -76,7 +76,7 @@ def lab(tmp_path, make_row, calibration):
             by_seed[gates.CHECK_SEED] = made
             with LabView() as view:
                 found = gates.run_gate(view, places, self.open_lane)
-            return {each.cell: each.state for each in found if not each.open}
+            return {each.metric: each.state for each in found if not each.open}
 
     return Lab()
 
@@ -155,9 +155,9 @@ def test_the_committed_baseline_is_of_the_rows_that_are_there(stored, tmp_path):
     (entry,) = [each for each in stored["entries"] if each["suite"] == "nano-dev"]
     rows = read_rows(ROOT / Places().rows, "gate")
     assert entry["seeds"] == [each.seed for each in rows]
-    for cell in entry["cells"]:
-        if cell["name"] in rows[0].scores:
-            assert cell["values"] == [each.scores[cell["name"]] for each in rows]
+    for metric in entry["metrics"]:
+        if metric["name"] in rows[0].scores:
+            assert metric["values"] == [each.scores[metric["name"]] for each in rows]
 
 
 @pytest.mark.slow  # Minutes; on every commit .github/workflows/check.yml runs it as the command.
