@@ -97,7 +97,7 @@ def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -
 
 def with_runs(evaluations: Iterable[Evaluation], runs: Iterable[Run]) -> list[Measured]:
     """Pair each evaluation with the run of its model's name and recipe, the newest if several."""
-    by_name = {
+    by_name: dict[tuple[str, str | None], Run] = {
         (run.name, run.recipe_fingerprint): run for run in sorted(runs, key=lambda run: run.created)
     }
     return [Measured(e, by_name.get((e.run or "", e.recipe_fingerprint))) for e in evaluations]

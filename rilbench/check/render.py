@@ -86,7 +86,7 @@ def _markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~#&@!])", r"\\\1", " ".join(printable(text).split()))
 
 
-def annotations(verdicts: Sequence[Verdict]) -> list[str]:
+def error_annotations(verdicts: Sequence[Verdict]) -> list[str]:
     """Return an ``::error`` command for each metric that closes the gate."""
 
     def escape(text: str) -> str:

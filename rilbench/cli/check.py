@@ -105,7 +105,7 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
     """
     from rilbench.check.compare import problems
     from rilbench.check.junit import write_junit
-    from rilbench.check.render import annotations, append_job_summary, as_json, verdict_table
+    from rilbench.check.render import append_job_summary, as_json, error_annotations, verdict_table
 
     if junit is not None:
         write_junit(verdicts, junit)
@@ -120,7 +120,7 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
             # The verdict counts more than where it is shown.
             typer.echo(f"note: no job summary, {summary}: {error.strerror}", err=True)
         # On standard error, which GitHub reads as well: --format json stays JSON.
-        for line in annotations(verdicts):
+        for line in error_annotations(verdicts):
             typer.echo(line, err=True)
     if lines := problems(verdicts):
         closed = sum(not verdict.open for verdict in verdicts)

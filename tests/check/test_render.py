@@ -1,7 +1,7 @@
 """The verdicts in a job summary and as annotations, whatever the labels hold."""
 
 from rilbench.check.compare import Verdict
-from rilbench.check.render import annotations, append_job_summary
+from rilbench.check.render import append_job_summary, error_annotations
 
 HOSTILE = "a|b\n<img src=x>`c`[d](e) @you\x1b[31m"
 VERDICTS = [
@@ -42,7 +42,7 @@ def test_hostile_text_stays_in_its_table_cell(tmp_path):
 
 
 def test_one_annotation_for_each_metric_that_closes_the_gate():
-    first, second = annotations(VERDICTS)
+    first, second = error_annotations(VERDICTS)
     assert first == "::error title=rilbench check%3A mean failed::nano/ril: 50 is below 60"
     assert "\n" not in second
     assert "\r" not in second
