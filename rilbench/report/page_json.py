@@ -10,7 +10,7 @@ from rilbench.ledger import Sample
 from rilbench.report.escaping import clean, label, packed
 from rilbench.report.pictures import Pictures, PictureSource, numbers
 from rilbench.report.questions import AnsweredQuestion, QuestionSet, by_need
-from rilbench.report.rollout_groups import Group, GroupRow, Step
+from rilbench.report.rollout_groups import GroupResponse, RecordedStep, RolloutGroup
 
 BUDGET = 5_500_000
 """Characters for all texts together, compressed."""
@@ -26,7 +26,7 @@ class RunSteps:
     """The recorded steps of one run."""
 
     run: str
-    steps: tuple[Step, ...]
+    steps: tuple[RecordedStep, ...]
 
 
 @dataclass(frozen=True)
@@ -133,20 +133,28 @@ def _run(run: RunSteps, pictures: Pictures, longest: int) -> dict[str, Any]:
     }
 
 
-def _group(group: Group, pictures: Pictures, longest: int) -> list[Any]:
+def _group(group: RolloutGroup, pictures: Pictures, longest: int) -> list[Any]:
     return [
         label(group.question_id),
         _cut(group.text.replace("<image>", "").strip(), longest),
         _cut(group.gold, longest),
         label(group.data_set),
         numbers(pictures, group.pictures),
-        [_row(row, longest) for row in group.rows],
+        [_response(response, longest) for response in group.responses],
     ]
 
 
-def _row(row: GroupRow, longest: int) -> list[Any]:
-    figures = (row.answer, row.similarity, row.discriminator, row.advantage)
-    return [label(row.source), _cut(row.response, longest), *figures, row.tokens]
+def _response(response: GroupResponse, longest: int) -> list[Any]:
+    """Return source, text, answer and similarity reward, discriminator, advantage, tokens."""
+    return [
+        label(response.source),
+        _cut(response.response, longest),
+        response.answer,
+        response.similarity,
+        response.discriminator,
+        response.advantage,
+        response.tokens,
+    ]
 
 
 def _cut(text: str, longest: int) -> str:
