@@ -1,4 +1,4 @@
-"""What this machine has, asked without importing torch."""
+"""The GPUs of this machine, without importing torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Gpu:
 
 
 def gpus(timeout: float = 30.0) -> list[Gpu]:
-    """The GPUs that the NVIDIA driver lists and ``CUDA_VISIBLE_DEVICES`` leaves; none without it.
+    """Return the GPUs that the NVIDIA driver lists and ``CUDA_VISIBLE_DEVICES`` allows.
 
     Args:
-        timeout: seconds for a driver that hangs.
+        timeout: seconds to wait for a driver that hangs.
     """
     tool = shutil.which("nvidia-smi")
     if tool is None:
@@ -33,21 +33,21 @@ def gpus(timeout: float = 30.0) -> list[Gpu]:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return []
-    found = [_gpu(line) for line in listed.stdout.splitlines() if line.count(",") >= 2]
     if listed.returncode != 0:
         return []
+    devices = []
+    for line in listed.stdout.splitlines():
+        if line.count(",") >= 2:
+            name, memory, driver = (part.strip() for part in line.rsplit(",", 2))
+            gib = float(memory) / 1024 if memory.isdecimal() else 0.0
+            devices.append(Gpu(name, gib, driver))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return found
-    # By number or by name (GPU-…): how many there are is what matters here.
-    return found[: len([each for each in visible.split(",") if each.strip() not in ("", "-1")])]
-
-
-def _gpu(line: str) -> Gpu:
-    name, memory, driver = (part.strip() for part in line.rsplit(",", 2))
-    return Gpu(name, float(memory) / 1024 if memory.isdecimal() else 0.0, driver)
+        return devices
+    # By number or by name (GPU-…): only their count matters here.
+    return devices[: len([name for name in visible.split(",") if name.strip() not in ("", "-1")])]
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU."""
+    """Whether this machine has a GPU."""
     return bool(gpus())

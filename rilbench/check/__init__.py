@@ -1,6 +1,6 @@
-"""The gate of continuous integration: is a model what such models have always been?
+"""The regression gate: does each model still score within its baseline bounds?
 
-A baseline file has, for each kind of model, one cell for each benchmark, their mean, and what its
-training came to; each cell has a bound. `rilbench.check.thresholds` says how the bounds are made
-and what they are worth, `rilbench.check.compare` holds a ledger against them.
+A baseline file has, for each kind of model, one metric for each benchmark, their mean, and the
+metrics of its training; each metric has a bound. `rilbench.check.thresholds` derives the bounds and
+says what they are worth, `rilbench.check.compare` compares a ledger with them.
 """

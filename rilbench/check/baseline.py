@@ -1,4 +1,4 @@
-"""The baseline file: for each kind of model its cells, their bounds, and why they were written."""
+"""The baseline file: for each kind of model its metrics, their bounds, and why they changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rilbench.check.metrics import MEAN, Cell
+from rilbench.check.metrics import MEAN, Metric
 from rilbench.check.thresholds import (
     ALPHA,
     DROP,
@@ -34,15 +34,14 @@ COMMAND = "rilbench check --update"
 class Entry:
     """One kind of model.
 
-    With seeds it is a family: any model that was trained by its recipe, whatever the seed. Without,
-    it is the model of these labels and, if it was trained, of this recipe and seed.
+    With seeds it is a family: any model trained by its recipe, whatever the seed. Without, it is
+    the model of these labels and, if it was trained, of this recipe and seed.
 
     Attributes:
-        seeds: of the calibration; empty for a model that was evaluated once.
-        seed: of a trained model that is no family.
-        commits: of the code that calibrated it.
-        not_measured: cells of the training that too few runs of the calibration have, and in how
-            many of them.
+        seeds: seeds of the calibration; empty for a model that was evaluated once.
+        seed: seed of a trained model that is no family.
+        commits: commits of the code that calibrated it.
+        not_measured: training metrics that too few calibration runs have, and how many have them.
     """
 
     suite: str
@@ -52,7 +51,7 @@ class Entry:
     teacher: str
     family: str | None
     seed: int | None
-    cells: tuple[Cell, ...]
+    metrics: tuple[Metric, ...]
     seeds: tuple[int, ...] = ()
     commits: tuple[str, ...] = ()
     not_measured: Mapping[str, int] = field(default_factory=dict)
@@ -65,18 +64,18 @@ class Entry:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of its models, and where they were evaluated."""
+        """The suite and kit, and the labels of its models."""
         return (self.suite, self.kit, self.student, self.method, self.teacher)
 
     @property
-    def columns(self) -> list[str]:
-        """Its benchmarks."""
-        return [cell.name for cell in self.cells if cell.questions]
+    def benchmarks(self) -> list[str]:
+        """The names of its benchmarks."""
+        return [metric.name for metric in self.metrics if metric.questions]
 
     @property
     def single(self) -> bool:
-        """Calibrated by one evaluation."""
-        return not seeded(self.cells)
+        """It was calibrated by one evaluation."""
+        return not seeded(self.metrics)
 
     @property
     def is_family(self) -> bool:
@@ -88,17 +87,16 @@ class Entry:
         """Equal for entries about the same models."""
         return (*self.labels, self.family, self.seed)
 
-    def matches(self, evaluation: Evaluation, *, anywhere: bool = False) -> bool:
-        """Whether it is about this model; ``anywhere``: evaluated on any suite by any kit."""
-        model = (evaluation.student, evaluation.method, evaluation.teacher)
-        where = anywhere or self.labels[:2] == (evaluation.suite, evaluation.kit)
-        seed = self.seed is None or self.seed == evaluation.seed
-        return where and self.labels[2:] == model and self.family == evaluation.family and seed
+    def matches(self, evaluation: Evaluation) -> bool:
+        """Whether it is about this evaluation's model, suite and kit."""
+        e = evaluation
+        labels = (e.suite, e.kit, e.student, e.method, e.teacher)
+        return (self.labels, self.family) == (labels, e.family) and self.seed in (None, e.seed)
 
 
 @dataclass(frozen=True)
-class Reason:
-    """Why the file was written, when, from which code, and which entries changed by it."""
+class Change:
+    """Why the file was written, when, from which code, and which entries changed."""
 
     date: str
     commit: str | None
@@ -109,30 +107,36 @@ class Reason:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The whole file. The bounds follow from the cells of all entries together."""
+    """The whole file. The bounds follow from the metrics of all entries together."""
 
     entries: tuple[Entry, ...]
-    history: tuple[Reason, ...] = ()
+    history: tuple[Change, ...] = ()
 
-    def levels(self) -> list[dict[str, float]]:
-        """Each cell's chance of a false alarm, for each entry."""
-        return levels([entry.cells for entry in self.entries])
+    def levels(self) -> dict[str, dict[str, float]]:
+        """Return each metric's chance of a false alarm, by entry label."""
+        alphas = levels([entry.metrics for entry in self.entries])
+        return dict(zip((entry.label for entry in self.entries), alphas, strict=True))
 
-    def bounds(self) -> list[dict[str, Bound]]:
-        """Each cell's bound, for each entry."""
-        return [
-            {cell.name: bound(cell, entry.cells, alphas[cell.name]) for cell in entry.cells}
-            for entry, alphas in zip(self.entries, self.levels(), strict=True)
-        ]
+    def bounds(self) -> dict[str, dict[str, Bound]]:
+        """Return each metric's bound, by entry label."""
+        alphas = self.levels()
+        return {
+            entry.label: {
+                metric.name: bound(metric, entry.metrics, alphas[entry.label][metric.name])
+                for metric in entry.metrics
+            }
+            for entry in self.entries
+        }
 
 
 # ---- the file
 
 
 def write_baseline(baseline: Baseline, path: Path) -> None:
-    """Write it with its bounds and what they are worth, whole or not at all."""
-    models = [entry.cells for entry in baseline.entries]
-    found = {
+    """Write the file with its bounds and what they are worth, whole or not at all."""
+    models = [entry.metrics for entry in baseline.entries]
+    alphas, bounds = baseline.levels(), baseline.bounds()
+    document = {
         "format": FORMAT,
         "command": COMMAND,
         "alpha": ALPHA,
@@ -140,69 +144,67 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
         "repetitions": REPETITIONS,
         "false_alarm": round(false_alarms(models), 4),
         "false_alarm_heavy_tails": round(false_alarms(models, heavy=True), 4),
-        "history": [dataclasses.asdict(each) for each in baseline.history],
+        "history": [dataclasses.asdict(change) for change in baseline.history],
         "entries": [
-            _entry(entry, alphas, bounds)
-            for entry, alphas, bounds in zip(
-                baseline.entries, baseline.levels(), baseline.bounds(), strict=True
-            )
+            _entry_document(entry, alphas[entry.label], bounds[entry.label])
+            for entry in baseline.entries
         ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(path)
 
 
-def _entry(
+def _entry_document(
     entry: Entry, alphas: Mapping[str, float], bounds: Mapping[str, Bound]
 ) -> dict[str, Any]:
-    found = dataclasses.asdict(entry) | {"label": entry.label}
-    if any(cell.name == MEAN for cell in entry.cells):
-        found["power"] = round(power(entry.cells, alphas), 4)
+    document = {"label": entry.label, **dataclasses.asdict(entry)}
+    if MEAN in alphas:
+        document["power"] = round(power(entry.metrics, alphas), 4)
         if not entry.single:
-            found["power_wide"] = round(power(entry.cells, alphas, wide=True), 4)
-    found["cells"] = [_cell(cell, bounds[cell.name]) for cell in entry.cells]
-    return {"label": found.pop("label"), **found}
-
-
-def _cell(cell: Cell, limit: Bound) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": cell.name,
-        "at_most" if cell.lower_is_better else "at_least": limit.value,
-        "finds": limit.finds,
-        "values": list(cell.values),
-    }
-    if cell.questions:
-        found |= {"questions": cell.questions, "story": dict(cell.story)}
-    return found
+            document["power_wide"] = round(power(entry.metrics, alphas, wide=True), 4)
+    document["metrics"] = metrics = []
+    for metric in entry.metrics:
+        limit = bounds[metric.name]
+        values: dict[str, Any] = {
+            "name": metric.name,
+            "at_most" if metric.lower_is_better else "at_least": limit.value,
+            "finds": limit.finds,
+            "values": list(metric.values),
+        }
+        if metric.questions:
+            values |= {"questions": metric.questions, "provenance": dict(metric.provenance)}
+        metrics.append(values)
+    return document
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Read the file back; its bounds are computed anew from its cells.
+    """Read the file; its bounds are computed again from its metrics.
 
     Raises:
-        UserError: it is not there, of a newer rilbench, or no such file.
+        UserError: it is missing, damaged, empty, or from a newer rilbench.
     """
-    remedy = f'restore it, or write it anew: {COMMAND} --reason "..."'
+    remedy = f'restore it, or write it again: {COMMAND} --reason "..."'
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f'{path} is not there; write it from a ledger: {COMMAND} --reason "..."'
+            f'{path} does not exist; write it from a ledger: {COMMAND} --reason "..."'
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
-    version = found.get("format") if isinstance(found, dict) else None
+    version = document.get("format") if isinstance(document, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise UserError(
             f"{path} was written by a newer rilbench (format {version}, this one knows {FORMAT}); "
             "update rilbench"
         )
     try:
-        entries = tuple(_read_entry(each) for each in found["entries"])
+        entries = tuple(_read_entry(values) for values in document["entries"])
         history = tuple(
-            Reason(**{**each, "entries": tuple(each["entries"])}) for each in found["history"]
+            Change(**{**values, "entries": tuple(values["entries"])})
+            for values in document["history"]
         )
         baseline = Baseline(entries, history)
         baseline.bounds()
@@ -213,28 +215,25 @@ def read_baseline(path: Path) -> Baseline:
     return baseline
 
 
-_TUPLES = ("seeds", "commits")
-_SHOWN = ("label", "power", "power_wide")
-"""For a reader; they follow from the rest."""
-
-
-def _read_entry(found: Mapping[str, Any]) -> Entry:
-    values = {name: value for name, value in found.items() if name not in _SHOWN}
-    values |= {name: tuple(values[name]) for name in _TUPLES}
-    values["cells"] = tuple(
-        Cell(
-            each["name"],
-            tuple(float(value) for value in each["values"]),
-            each.get("questions", 0),
-            each.get("story", {}),
+def _read_entry(document: Mapping[str, Any]) -> Entry:
+    # These are there for a reader; they follow from the rest.
+    derived = ("label", "power", "power_wide")
+    values = {name: value for name, value in document.items() if name not in derived}
+    values["metrics"] = tuple(
+        Metric(
+            metric["name"],
+            tuple(float(value) for value in metric["values"]),
+            metric.get("questions", 0),
+            metric.get("provenance", {}),
         )
-        for each in found["cells"]
+        for metric in document["metrics"]
     )
+    values |= {name: tuple(values[name]) for name in ("seeds", "commits")}
     return Entry(**values)
 
 
 def merged(old: Sequence[Entry], new: Sequence[Entry]) -> tuple[Entry, ...]:
-    """The old entries, those that ``new`` has replaced, and the others of ``new``; by label.
+    """Return the entries of both, sorted by label; a new entry replaces an old one of its key.
 
     A family replaces the entries of its seeds.
     """

@@ -1,38 +1,38 @@
-"""A ledger against a baseline: one verdict for each cell."""
+"""Compare a ledger with a baseline: one verdict for each metric."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 from rilbench.check.baseline import Baseline, Entry
-from rilbench.check.metrics import LOWER_IS_BETTER, MEAN, TRAINING, Cell, Measured, story
+from rilbench.check.metrics import LOWER_IS_BETTER, MEAN, TRAINING, Measured, provenance
 from rilbench.check.thresholds import Bound
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run, Score, latest
 
 State = Literal["passed", "failed", "not measured", "not comparable", "skipped"]
 OPEN: frozenset[State] = frozenset({"passed", "skipped"})
-"""All other states close the gate: what is not measured has not passed."""
+"""All other states close the gate: what was not measured has not passed."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one cell.
+    """The verdict on one metric.
 
     Attributes:
-        entry: the entry's label.
-        cell: its name.
+        entry: the label of its baseline entry.
+        metric: its name.
         state: passed, failed, or why there is no comparison.
-        value: what was measured.
+        value: the measured value.
         limit: the bound.
-        usual: the calibration's mean.
-        why: in words, for all but what passed.
+        usual: the mean of the calibration.
+        why: the reason in words; empty if it passed.
     """
 
     entry: str
-    cell: str
+    metric: str
     state: State
     value: float | None
     limit: float
@@ -41,25 +41,17 @@ class Verdict:
 
     @property
     def open(self) -> bool:
-        """It does not close the gate."""
+        """It leaves the gate open."""
         return self.state in OPEN
 
     @property
     def lower_is_better(self) -> bool:
         """The limit is an upper one."""
-        return self.cell in LOWER_IS_BETTER
+        return self.metric in LOWER_IS_BETTER
 
 
-class _Labelled(Protocol):
-    @property
-    def label(self) -> str: ...
-
-
-_Any = TypeVar("_Any", bound=_Labelled)
-
-
-def chosen(entries: Sequence[_Any], only: Sequence[str]) -> list[_Any]:
-    """The entries whose labels have any of these parts; all where there are none.
+def select_entries(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
+    """Return the entries whose label contains one of the parts ``only``; all if there are none.
 
     Raises:
         UserError: a part is in no label.
@@ -67,33 +59,34 @@ def chosen(entries: Sequence[_Any], only: Sequence[str]) -> list[_Any]:
     labels = [entry.label for entry in entries]
     for part in only:
         if not any(part in label for label in labels):
-            raise UserError(f"no entry is called {part!r}; there is {', '.join(labels) or 'none'}")
-    return [each for each in entries if not only or any(part in each.label for part in only)]
+            known = ", ".join(labels) or "none"
+            raise UserError(f"no entry is called {part!r}; choose from: {known}")
+    return [e for e in entries if not only or any(part in e.label for part in only)]
 
 
 def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -> list[Verdict]:
-    """Compare the newest evaluation of each entry's models; no answer of a question is read.
+    """Compare the newest evaluation of each entry's models. No response is read.
 
     Args:
-        ledger: with evaluations and runs.
-        baseline: what they are compared with.
-        only: parts of labels of entries; none for all.
+        ledger: evaluations and runs.
+        baseline: the bounds.
+        only: parts of the labels of the entries to compare; none for all.
 
     Raises:
-        UserError: the ledger has no evaluation, or none on any of the entries' suites.
+        UserError: the ledger has no evaluation, or none on a suite of the entries.
     """
-    entries = chosen(baseline.entries, only)
+    entries = select_entries(baseline.entries, only)
     evaluations = latest(ledger.evaluations())
     if not evaluations:
         raise UserError(f"{ledger.path} has no evaluation to check; first: rilbench eval")
-    suites = {each.suite for each in evaluations}
+    suites = {evaluation.suite for evaluation in evaluations}
     wanted = sorted({entry.suite for entry in entries})
     if not suites & set(wanted):
         raise UserError(
             f"the baseline is for the suite {', '.join(wanted)}, {ledger.path} has evaluations of "
             f"{', '.join(sorted(suites))} alone; give another --baseline or another --db"
         )
-    bounds = dict(zip((e.label for e in baseline.entries), baseline.bounds(), strict=True))
+    bounds = baseline.bounds()
     measured = with_runs(evaluations, ledger.runs())
     verdicts = []
     for entry in entries:
@@ -103,17 +96,11 @@ def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -
 
 
 def with_runs(evaluations: Iterable[Evaluation], runs: Iterable[Run]) -> list[Measured]:
-    """Each evaluation with the run that trained its model: of that name, by that recipe.
-
-    Of several runs it is the one that was begun last.
-    """
-    by_name: dict[tuple[str, str | None], Run] = {}
-    for run in sorted(runs, key=lambda run: run.created):
-        by_name[run.name, run.recipe_fingerprint] = run
-    return [
-        Measured(each, by_name.get((each.run or "", each.recipe_fingerprint)))
-        for each in evaluations
-    ]
+    """Pair each evaluation with the run of its model's name and recipe, the newest if several."""
+    by_name: dict[tuple[str, str | None], Run] = {
+        (run.name, run.recipe_fingerprint): run for run in sorted(runs, key=lambda run: run.created)
+    }
+    return [Measured(e, by_name.get((e.run or "", e.recipe_fingerprint))) for e in evaluations]
 
 
 def check_entry(
@@ -126,78 +113,71 @@ def check_entry(
     """Compare one evaluation with an entry.
 
     Args:
-        entry: of its model.
-        bounds: of the entry's cells.
-        measured: None where the ledger has none.
-        scores_alone: what a run that the ledger does not have came to is skipped, not missed.
+        entry: the baseline of the model.
+        bounds: the entry's bounds, by metric.
+        measured: the evaluation; None if the ledger has none.
+        scores_alone: skip the training metrics if the ledger does not have the run.
     """
-    unlike_cells = _unlike(entry, measured)
+    differences = _differences(entry, measured) if measured is not None else {}
     verdicts = []
-    for cell in entry.cells:
-        limit, value = bounds[cell.name].value, None
+    for metric in entry.metrics:
+        limit, usual, value = bounds[metric.name].value, metric.usual, None
         state: State = "not measured"
         why = "the ledger has no evaluation of this model"
         if measured is not None:
-            value = measured.value(cell.name, entry.columns)
-            if cell.name in unlike_cells:
-                state, why = "not comparable", unlike_cells[cell.name]
-            elif value is not None:
-                state, why = _judge(cell, limit, value)
-            elif scores_alone and cell.name in TRAINING and measured.run is None:
-                state, why = "skipped", _lack(cell, entry, measured)
+            value = measured.value(metric.name, entry.benchmarks)
+            if metric.name in differences:
+                state, why = "not comparable", differences[metric.name]
+            elif value is None:
+                if scores_alone and metric.name in TRAINING and measured.run is None:
+                    state = "skipped"
+                if metric.name not in TRAINING:
+                    needed = entry.benchmarks if metric.name == MEAN else [metric.name]
+                    why = measured.missing_score(needed)
+                elif measured.run is None:
+                    why = "its training run is not in this ledger"
+                else:
+                    why = "its training run did not measure it"
+            elif metric.lower_is_better and value > limit:
+                state = "failed"
+                why = f"{value:.3f} is above {limit:.3f}, {value / usual:.2f} of the usual"
+            elif not metric.lower_is_better and value < limit:
+                state, why = "failed", f"{value:.3f} is below {limit:.3f}, usual is {usual:.3f}"
             else:
-                why = _lack(cell, entry, measured)
-        verdicts.append(Verdict(entry.label, cell.name, state, value, limit, cell.usual, why))
+                state, why = "passed", ""
+        verdicts.append(Verdict(entry.label, metric.name, state, value, limit, usual, why))
     return verdicts
 
 
-def _judge(cell: Cell, limit: float, value: float) -> tuple[State, str]:
-    if cell.lower_is_better and value > limit:
-        return "failed", f"{value:.3f} is above {limit:.3f}, {value / cell.usual:.2f} of the usual"
-    if not cell.lower_is_better and value < limit:
-        return "failed", f"{value:.3f} is below {limit:.3f}, usual is {cell.usual:.3f}"
-    return "passed", ""
+def _differences(entry: Entry, measured: Measured) -> dict[str, str]:
+    """Return, by metric, how the provenance of a score differs from the baseline's."""
+    differences = {}
+    for metric in entry.metrics:
+        score = measured.scores.get(metric.name)
+        if score is not None and (parts := differing_parts(metric.provenance, score)):
+            now = provenance(score)
+            words = (f"{part} {now[part]!r}, not {metric.provenance.get(part)!r}" for part in parts)
+            differences[metric.name] = f"another {'; '.join(words)}"
+    if differences:
+        differences[MEAN] = f"as {', '.join(differences)}"
+    return differences
 
 
-def _lack(cell: Cell, entry: Entry, measured: Measured) -> str:
-    if cell.name not in TRAINING:
-        return measured.lacks(entry.columns if cell.name == MEAN else [cell.name])
-    if measured.run is None:
-        return "its training run is not in this ledger"
-    return "its training run did not measure it"
-
-
-def _unlike(entry: Entry, measured: Measured | None) -> dict[str, str]:
-    """Cells whose scores were made otherwise than the baseline's, and what of it is other."""
-    if measured is None:
-        return {}
-    found = {}
-    for cell in entry.cells:
-        score = measured.scores.get(cell.name)
-        if score is not None and (parts := unlike(cell.story, score)):
-            now = story(score)
-            words = (f"{part} {now[part]!r}, not {cell.story.get(part)!r}" for part in parts)
-            found[cell.name] = f"another {'; '.join(words)}"
-    if found:
-        found[MEAN] = f"as {', '.join(found)}"
-    return found
-
-
-def unlike(before: Mapping[str, str | None], score: Score) -> list[str]:
-    """The parts of a score's story that differ from another's."""
-    return [name for name, value in story(score).items() if before.get(name) != value]
+def differing_parts(before: Mapping[str, str | None], score: Score) -> list[str]:
+    """Return the names of the parts in which a score's provenance differs from ``before``."""
+    return [name for name, value in provenance(score).items() if before.get(name) != value]
 
 
 def problems(verdicts: Iterable[Verdict]) -> list[str]:
-    """In one line each, what closes the gate; many cells that were not measured are one."""
-    found = []
-    lost: dict[tuple[str, str], list[str]] = {}
-    for each in verdicts:
-        if each.state == "not measured":
-            lost.setdefault((each.entry, each.why), []).append(each.cell)
-        elif not each.open:
-            found.append(f"{each.entry}: {each.cell} {each.state}: {each.why}")
-    for (entry, why), cells in lost.items():
-        names = ", ".join(cells) if len(cells) <= 4 else f"{len(cells)} cells"
-        found.append(f"{entry}: {names} not measured: {why}")
-    return found
+    """Return one line for each reason that closes the gate; unmeasured metrics share a line."""
+    lines = []
+    unmeasured: dict[tuple[str, str], list[str]] = {}
+    for verdict in verdicts:
+        if verdict.state == "not measured":
+            unmeasured.setdefault((verdict.entry, verdict.why), []).append(verdict.metric)
+        elif not verdict.open:
+            lines.append(f"{verdict.entry}: {verdict.metric} {verdict.state}: {verdict.why}")
+    for (entry, why), metrics in unmeasured.items():
+        names = ", ".join(metrics) if len(metrics) <= 4 else f"{len(metrics)} metrics"
+        lines.append(f"{entry}: {names} not measured: {why}")
+    return lines

@@ -1,4 +1,4 @@
-"""The verdicts as a JUnit file, which continuous integration shows: a cell is a test."""
+"""The verdicts as a JUnit file for continuous integration: each metric is a test."""
 
 from __future__ import annotations
 
@@ -16,11 +16,22 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
     """Write a test suite for each entry, whole or not at all."""
     root = ET.Element("testsuites", {"name": "rilbench check", **_counts(verdicts)})
-    for label in dict.fromkeys(each.entry for each in verdicts):
-        own = [each for each in verdicts if each.entry == label]
-        suite = ET.SubElement(root, "testsuite", {"name": _clean(label), **_counts(own)})
-        for each in own:
-            _case(suite, each)
+    for label in dict.fromkeys(verdict.entry for verdict in verdicts):
+        group = [verdict for verdict in verdicts if verdict.entry == label]
+        suite = ET.SubElement(root, "testsuite", {"name": _clean(label), **_counts(group)})
+        for verdict in group:
+            name = _clean(verdict.metric)
+            case = ET.SubElement(suite, "testcase", classname=_clean(label), name=name, time="0")
+            side = "at most" if verdict.lower_is_better else "at least"
+            value = "-" if verdict.value is None else f"{verdict.value:.4f}"
+            text = f"measured {value}, {side} {verdict.limit:.4f}, usual {verdict.usual:.4f}"
+            why = _clean(verdict.why)
+            if not verdict.open:
+                ET.SubElement(case, "failure", type=verdict.state, message=why).text = text
+                continue
+            if verdict.state == "skipped":
+                ET.SubElement(case, "skipped", message=why)
+            ET.SubElement(case, "system-out").text = text
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     ET.indent(root)
@@ -28,28 +39,12 @@ def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
     part.replace(path)
 
 
-def _case(suite: ET.Element, verdict: Verdict) -> None:
-    case = ET.SubElement(
-        suite, "testcase", classname=_clean(verdict.entry), name=_clean(verdict.cell), time="0"
-    )
-    side = "at most" if verdict.lower_is_better else "at least"
-    value = "-" if verdict.value is None else f"{verdict.value:.4f}"
-    figures = f"measured {value}, {side} {verdict.limit:.4f}, usual {verdict.usual:.4f}"
-    if verdict.state == "skipped":
-        ET.SubElement(case, "skipped", message=_clean(verdict.why))
-    elif not verdict.open:
-        failure = ET.SubElement(case, "failure", type=verdict.state, message=_clean(verdict.why))
-        failure.text = figures
-        return
-    ET.SubElement(case, "system-out").text = figures
-
-
 def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:
     return {
         "tests": str(len(verdicts)),
-        "failures": str(sum(not each.open for each in verdicts)),
+        "failures": str(sum(not verdict.open for verdict in verdicts)),
         "errors": "0",
-        "skipped": str(sum(each.state == "skipped" for each in verdicts)),
+        "skipped": str(sum(verdict.state == "skipped" for verdict in verdicts)),
         "time": "0",
     }
 

@@ -1,4 +1,4 @@
-"""What is compared: the cells of one kind of model, and what an evaluation says of each."""
+"""The metrics of one kind of model that are compared: benchmarks, their mean, and its training."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from dataclasses import dataclass, field
 from rilbench.ledger.records import Evaluation, Run, Score
 
 MEAN = "mean"
-"""Of all benchmarks that the evaluation has."""
+"""The mean of all benchmarks in the evaluation."""
 ACCURACY, ANSWER = "discriminator_accuracy", "answer_reward_student"
 """Mean over all steps; mean over the last third of the steps."""
 TIME, MEMORY = "step_time", "memory"
-"""CPU seconds of a step over those of a fixed piece of work, which two machines share; GB."""
+"""A step's CPU seconds over those of a fixed piece of work, so that machines compare; GB."""
 TRAINING = (ACCURACY, ANSWER, TIME, MEMORY)
-"""What a training run says beside the scores."""
+"""The metrics of a training run."""
 LOWER_IS_BETTER = frozenset({TIME, MEMORY})
-STORY = ("kit", "kit_version", "dataset", "metric", "judge", "data_sha256", "asked")
-"""The names of `Score.story`'s parts."""
+PROVENANCE = ("kit", "kit_version", "dataset", "metric", "judge", "data_sha256", "asked")
+"""Names for the values of a score's provenance, in the ledger's order."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One figure of the calibration.
+class Metric:
+    """One metric of the calibration.
 
     Attributes:
-        name: the benchmark's column, `MEAN`, or one of `TRAINING`.
-        values: one for each seed; one alone for a model without seeds.
-        questions: of the benchmark, 0 for others.
-        story: how the score was made (`STORY`); empty for others.
+        name: a benchmark, `MEAN`, or one of `TRAINING`.
+        values: one for each seed, or a single one for a model without seeds.
+        questions: number of the benchmark's questions; 0 for other metrics.
+        provenance: how a benchmark's score was made (`PROVENANCE`); empty for other metrics.
     """
 
     name: str
     values: tuple[float, ...]
     questions: int = 0
-    story: Mapping[str, str | None] = field(default_factory=dict)
+    provenance: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def lower_is_better(self) -> bool:
-        """Its bound is an upper one."""
+        """The bound is an upper one."""
         return self.name in LOWER_IS_BETTER
 
     @property
@@ -51,19 +51,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """An evaluation with the training run behind its model, as far as the ledger has it."""
+    """An evaluation, and the training run of its model if the ledger has it."""
 
     evaluation: Evaluation
     run: Run | None = None
 
     @property
     def scores(self) -> dict[str, Score]:
-        """By benchmark."""
+        """The scores by benchmark."""
         return {score.benchmark: score for score in self.evaluation.scores}
 
-    def lacks(self, columns: Iterable[str]) -> str:
-        """Of benchmarks: which has no whole score, and why; empty where all have."""
-        for name in columns:
+    def missing_score(self, benchmarks: Iterable[str]) -> str:
+        """Say which of the benchmarks lacks a complete score, and why; empty if none does."""
+        for name in benchmarks:
             score = self.scores.get(name)
             if score is None or score.value is None:
                 return f"{name} has no score"
@@ -71,37 +71,41 @@ class Measured:
                 return f"{name} lacks the verdicts of {score.missing} of {score.questions}"
         return ""
 
-    def value(self, cell: str, columns: Sequence[str]) -> float | None:
-        """Of a cell of a model whose benchmarks are ``columns``; None where it was not measured."""
-        if cell == MEAN:
-            found = [self.value(name, columns) for name in columns]
-            known = [value for value in found if value is not None]
-            return statistics.fmean(known) if known and len(known) == len(found) else None
-        if cell in TRAINING:
-            return None if self.run is None else training_figures(self.run).get(cell)
-        return None if self.lacks([cell]) else self.scores[cell].value
+    def value(self, name: str, benchmarks: Sequence[str]) -> float | None:
+        """Return the value of a metric; None if it was not measured.
+
+        Args:
+            name: the metric.
+            benchmarks: the benchmarks that the mean is over.
+        """
+        if name == MEAN:
+            values = [self.value(benchmark, benchmarks) for benchmark in benchmarks]
+            known = [value for value in values if value is not None]
+            return statistics.fmean(known) if known and len(known) == len(values) else None
+        if name in TRAINING:
+            return None if self.run is None else training_metrics(self.run).get(name)
+        return None if self.missing_score([name]) else self.scores[name].value
 
 
-def story(score: Score) -> dict[str, str | None]:
-    """A score's story by the names of its parts."""
-    return dict(zip(STORY, score.story, strict=True))
+def provenance(score: Score) -> dict[str, str | None]:
+    """Return a score's provenance by the names in `PROVENANCE`."""
+    return dict(zip(PROVENANCE, score.story, strict=True))
 
 
-def training_figures(run: Run) -> dict[str, float]:
-    """The cells of `TRAINING` that a run measured."""
-    found: dict[str, float] = {}
-    accuracy, answer = (_numbers(run, name) for name in (ACCURACY, ANSWER))
-    if accuracy:
-        found[ACCURACY] = statistics.fmean(accuracy)
-    if answer:
-        found[ANSWER] = statistics.fmean(answer[-math.ceil(len(answer) / 3) :])
-    step, yardstick = (run.figures.get(f"{name}_seconds") for name in ("step_cpu", "yardstick"))
+def training_metrics(run: Run) -> dict[str, float]:
+    """Return those metrics of `TRAINING` that a run measured."""
+
+    def curve(name: str) -> list[float]:
+        return [float(value) for value in run.curves.get(name, ()) if value is not None]
+
+    metrics: dict[str, float] = {}
+    if accuracy := curve(ACCURACY):
+        metrics[ACCURACY] = statistics.fmean(accuracy)
+    if answer := curve(ANSWER):
+        metrics[ANSWER] = statistics.fmean(answer[-math.ceil(len(answer) / 3) :])
+    step, yardstick = run.figures.get("step_cpu_seconds"), run.figures.get("yardstick_seconds")
     if step and yardstick:
-        found[TIME] = step / yardstick
+        metrics[TIME] = step / yardstick
     if run.figures.get("memory_gb"):
-        found[MEMORY] = float(run.figures["memory_gb"])
-    return found
-
-
-def _numbers(run: Run, name: str) -> list[float]:
-    return [float(value) for value in run.curves.get(name, ()) if value is not None]
+        metrics[MEMORY] = float(run.figures["memory_gb"])
+    return metrics

@@ -1,11 +1,12 @@
-"""Bounds of cells, and what they are worth.
+"""Bounds of metrics, and what they are worth.
 
 The chance that a clean run of all models in the file fails anywhere is `ALPHA`, split over the
-models and their cells (Bonferroni). A bound of a model with seeds is the end of Student's
-prediction interval for one more seed, so that it allows for the few that it is made from. A model
-that was evaluated once has no spread between seeds: decoding is greedy, and the same questions give
-the same answers but for numerics. Its bound allows for far more: that another sample of as many
-questions was asked, before and now.
+models and their metrics (Bonferroni).
+
+With seeds, a bound is the end of Student's prediction interval for one more seed, which allows for
+the small number of seeds. Without, there is no spread between seeds: decoding is greedy, and the
+same questions give the same responses up to rounding. The bound then allows for far more: that
+another sample of as many questions was asked, before and now.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from rilbench.check.metrics import MEAN, MEMORY, TIME, TRAINING, Cell
+from rilbench.check.metrics import MEAN, MEMORY, TIME, TRAINING, Metric
 from rilbench.stats import prediction_bound
 
 ALPHA = 0.009
-"""Chance that a clean run fails any of the cells.
+"""Chance that a clean run fails any of the metrics.
 
-Less than the 1 % that is promised, so that the simulation's own noise does not break the promise.
+Less than the promised 1 %, so that the simulation's own noise does not break the promise.
 """
 MEAN_SHARE, TRAINING_SHARE, BENCHMARK_SHARE = 0.7, 0.2, 0.1
-"""Parts of what a model gets of `ALPHA`; cells of one kind share theirs equally.
+"""Parts of a model's share of `ALPHA`; metrics of one kind divide theirs equally.
 
-The mean has the most, as the promise of power is about it. One benchmark of fifty questions varies
-so much from seed to seed that its cell finds a collapse and no more, whatever it is given.
+The mean has the most, because the promise of power is about it. One benchmark of fifty questions
+varies so much between seeds that its metric finds only a collapse, whatever share it gets.
 """
 SINGLE_WEIGHT = 0.1
-"""What a model without seeds gets of `ALPHA`, for each 1 of one with seeds.
+"""Weight in `ALPHA` of a model without seeds; one with seeds weighs 1.
 
 A normal quantile hardly grows when its chance becomes smaller; Student's, of a few seeds, does.
 """
@@ -46,14 +47,14 @@ REPETITIONS = 20_000
 _SIMULATION_SEED = 14
 
 Array = NDArray[np.float64]
-Cells = Sequence[Cell]
+Metrics = Sequence[Metric]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The worst value that a cell may have, and the smallest change for the worse that is found.
+    """The worst value that a metric may have, and the smallest deterioration that is found.
 
-    ``finds`` is a distance from the usual value, found with a power of `POWER`; None where that is
+    ``finds`` is a distance from the usual value, found with a power of `POWER`; None if it is
     further than a score can fall.
     """
 
@@ -61,157 +62,156 @@ class Bound:
     finds: float | None
 
 
-def seeded(cells: Cells) -> bool:
-    """Whether a model's cells come from seeds."""
-    return max(len(cell.values) for cell in cells) >= MIN_SEEDS
+def seeded(metrics: Metrics) -> bool:
+    """Whether a model's metrics come from seeds."""
+    return max(len(metric.values) for metric in metrics) >= MIN_SEEDS
 
 
-def levels(models: Sequence[Cells]) -> list[dict[str, float]]:
-    """Each cell's part of `ALPHA`, for each model of the file."""
-    weights = [1.0 if seeded(cells) else SINGLE_WEIGHT for cells in models]
-    return [
-        _split([cell.name for cell in cells], ALPHA * weight / sum(weights))
-        for cells, weight in zip(models, weights, strict=True)
-    ]
+def levels(models: Sequence[Metrics]) -> list[dict[str, float]]:
+    """Return each metric's part of `ALPHA` by name, for each model of the file."""
 
-
-def _split(names: Sequence[str], alpha: float) -> dict[str, float]:
     def share(name: str) -> float:
         if name == MEAN:
             return MEAN_SHARE
         return TRAINING_SHARE if name in TRAINING else BENCHMARK_SHARE
 
-    kinds = [share(name) for name in names]
-    total = sum(set(kinds))
-    return {
-        name: alpha * kind / total / kinds.count(kind)
-        for name, kind in zip(names, kinds, strict=True)
-    }
+    weights = [1.0 if seeded(metrics) else SINGLE_WEIGHT for metrics in models]
+    alphas = []
+    for metrics, weight in zip(models, weights, strict=True):
+        alpha = ALPHA * weight / sum(weights)
+        shares = [share(metric.name) for metric in metrics]
+        total = sum(set(shares))
+        alphas.append(
+            {
+                metric.name: alpha * part / total / shares.count(part)
+                for metric, part in zip(metrics, shares, strict=True)
+            }
+        )
+    return alphas
 
 
-def bound(cell: Cell, cells: Cells, alpha: float) -> Bound:
-    """The bound of a cell among its model's; it is rounded away from the usual value."""
-    sign = -1.0 if cell.lower_is_better else 1.0
-    if len(cell.values) >= MIN_SEEDS:
-        least = least_deviation(cell)
-        value = prediction_bound([sign * v for v in cell.values], alpha, least)
-        finds = _finds(cell, alpha, least)
+def bound(metric: Metric, metrics: Metrics, alpha: float) -> Bound:
+    """Return the bound of a metric among its model's, rounded away from the usual value."""
+    sign = -1.0 if metric.lower_is_better else 1.0
+    if len(metric.values) >= MIN_SEEDS:
+        least = least_deviation(metric)
+        value = prediction_bound([sign * v for v in metric.values], alpha, least)
+        finds = _detectable(metric, alpha, least)
     else:
-        error = math.sqrt(2) * error_of(cell, cells)
+        error = math.sqrt(2) * error_of(metric, metrics)
         reach = float(stats.norm.isf(alpha)) * error
-        value = cell.usual - reach
+        value = metric.usual - reach
         finds = reach + float(stats.norm.ppf(POWER)) * error
-    if cell.name not in TRAINING:
-        return Bound(max(0.0, _outwards(sign, value)), _reachable(finds, cell))
-    return Bound(_outwards(sign, value), round(finds, 4))
+    limit = sign * math.floor(value * 10_000) / 10_000
+    finds = round(finds, 4)
+    if metric.name in TRAINING:
+        return Bound(limit, finds)
+    return Bound(max(0.0, limit), finds if finds <= metric.usual else None)
 
 
-def _reachable(distance: float, cell: Cell) -> float | None:
-    return round(distance, 4) if distance <= cell.usual else None
-
-
-def _outwards(sign: float, value: float) -> float:
-    return sign * math.floor(value * 10_000) / 10_000
-
-
-def least_deviation(cell: Cell) -> float:
-    """A smaller spread than this between a few seeds is chance.
+def least_deviation(metric: Metric) -> float:
+    """Return the deviation below which the agreement of a few seeds is chance.
 
     One question of a benchmark (for the mean, nothing: it has many), one percent of time and
     memory, half a percent of a share.
     """
-    if cell.questions:
-        return 100.0 / cell.questions
-    if cell.name in (TIME, MEMORY):
-        return 0.01 * cell.usual
-    return 0.005 if cell.name in TRAINING else 0.0
+    if metric.questions:
+        return 100.0 / metric.questions
+    if metric.name in (TIME, MEMORY):
+        return 0.01 * metric.usual
+    return 0.005 if metric.name in TRAINING else 0.0
 
 
-def error_of(cell: Cell, cells: Cells) -> float:
-    """Standard error, in points, of a score that was measured once, from its questions.
+def error_of(metric: Metric, metrics: Metrics) -> float:
+    """Return the standard error, in points, of a score that was measured once, over questions.
 
-    An outcome between 0 and 1 varies at most as much as one that is 0 or 1. One right and one wrong
-    answer are added, so that a full score is not taken for certain. The mean's is that of the
-    plain mean over the benchmarks.
+    An outcome between 0 and 1 varies at most as much as one that is 0 or 1. The mean's error is
+    that of the plain mean over the benchmarks.
     """
-    if cell.name == MEAN:
-        parts = [error_of(each, cells) for each in cells if each.questions]
+    if metric.name == MEAN:
+        parts = [error_of(benchmark, metrics) for benchmark in metrics if benchmark.questions]
         return math.sqrt(sum(part**2 for part in parts)) / len(parts)
-    share = _share(cell)
-    return 100 * math.sqrt(share * (1 - share) / cell.questions)
+    share = _share(metric)
+    return 100 * math.sqrt(share * (1 - share) / metric.questions)
 
 
-def _share(cell: Cell) -> float:
-    return (cell.usual / 100 * cell.questions + 1) / (cell.questions + 2)
+def _share(metric: Metric) -> float:
+    """Return the share of right answers, with one right and one wrong answer added.
+
+    Without them a full score would be taken for certain.
+    """
+    return (metric.usual / 100 * metric.questions + 1) / (metric.questions + 2)
 
 
-def _finds(cell: Cell, alpha: float, least: float) -> float:
-    """The change whose chance to be found is `POWER`: Student's t is then not central."""
-    n = len(cell.values)
-    deviation = max(statistics.stdev(cell.values), least)
+def _detectable(metric: Metric, alpha: float, least: float) -> float:
+    """Return the change that is found with a chance of `POWER`, by the noncentral t."""
+    n = len(metric.values)
+    deviation = max(statistics.stdev(metric.values), least)
     quantile = float(stats.t.isf(alpha, n - 1))
 
-    def lacks(distance: float) -> float:
+    def excess(distance: float) -> float:
         return float(stats.nct.sf(quantile, n - 1, distance)) - POWER
 
-    return float(optimize.brentq(lacks, 0.0, 20 * quantile)) * deviation * math.sqrt(1 + 1 / n)
+    return float(optimize.brentq(excess, 0.0, 20 * quantile)) * deviation * math.sqrt(1 + 1 / n)
 
 
 # ---- what the bounds are worth
 
 
 def false_alarms(
-    models: Sequence[Cells], repetitions: int = REPETITIONS, *, heavy: bool = False
+    models: Sequence[Metrics], repetitions: int = REPETITIONS, *, heavy: bool = False
 ) -> float:
-    """Share of clean runs of all models that fail anywhere, calibration and run drawn anew.
+    """Return the share of clean runs of all models that fail anywhere, by simulation.
 
-    Seeds' draws have the calibration's means and deviations; cells are independent, which gives the
-    most false alarms for their levels. Of a model without seeds the outcome of every question is
-    drawn anew on both sides, which is more than ever happens.
+    Calibration and run are both sampled again. Seeds are sampled with the calibration's means and
+    deviations; metrics are independent, which gives the most false alarms for their levels. For a
+    model without seeds every question's outcome is sampled on both sides, which is more than ever
+    happens.
 
     Args:
-        models: the cells of each.
-        repetitions: how many.
-        heavy: seeds' draws of Student's t with 5 degrees of freedom, for tails that are not normal.
+        models: the metrics of each.
+        repetitions: number of simulated runs.
+        heavy: sample seeds from Student's t with 5 degrees of freedom, for tails that are not
+            normal.
     """
     rng = np.random.default_rng(_SIMULATION_SEED)
     failed = np.zeros(repetitions, dtype=bool)
-    for cells, alphas in zip(models, levels(models), strict=True):
-        if seeded(cells):
-            for cell in cells:
-                failed |= _seeds_fail(cell, alphas[cell.name], failed.size, rng, heavy=heavy)
+    for metrics, alphas in zip(models, levels(models), strict=True):
+        if seeded(metrics):
+            for metric in metrics:
+                failed |= _seeds_fail(metric, alphas[metric.name], failed.size, rng, heavy=heavy)
         else:
-            failed |= _single_fails(cells, alphas, failed.size, rng)
+            failed |= _single_fails(metrics, alphas, failed.size, rng)
     return float(failed.mean())
 
 
 def power(
-    cells: Cells, alphas: Mapping[str, float], *, wide: bool = False, repetitions: int = REPETITIONS
+    metrics: Metrics,
+    alphas: Mapping[str, float],
+    *,
+    wide: bool = False,
+    repetitions: int = REPETITIONS,
 ) -> float:
-    """Chance that a mean lower by `DROP` is found by the mean's cell alone.
+    """Return the chance that the mean's bound alone finds a mean lower by `DROP`.
 
     Args:
-        cells: of the model.
+        metrics: the model's.
         alphas: from `levels`.
         wide: with the deviation between seeds at the upper end of its 95 % interval.
-        repetitions: how many draws.
+        repetitions: number of simulated runs.
     """
     rng = np.random.default_rng(_SIMULATION_SEED)
-    if not seeded(cells):
-        return float(_single_fails(cells, alphas, repetitions, rng, DROP, only=MEAN).mean())
-    mean = next(cell for cell in cells if cell.name == MEAN)
-    factor = _spread(len(mean.values)) if wide else 1.0
+    if not seeded(metrics):
+        return float(_single_fails(metrics, alphas, repetitions, rng, DROP, only=MEAN).mean())
+    mean = next(metric for metric in metrics if metric.name == MEAN)
+    freedom = len(mean.values) - 1
+    factor = math.sqrt(freedom / float(stats.chi2.ppf(0.025, freedom))) if wide else 1.0
     fails = _seeds_fail(mean, alphas[MEAN], repetitions, rng, factor=factor, drop=DROP)
     return float(fails.mean())
 
 
-def _spread(seeds: int) -> float:
-    """How many times larger the deviation may be than measured, at the end of its 95 % interval."""
-    return math.sqrt((seeds - 1) / float(stats.chi2.ppf(0.025, seeds - 1)))
-
-
 def _seeds_fail(
-    cell: Cell,
+    metric: Metric,
     alpha: float,
     repetitions: int,
     rng: np.random.Generator,
@@ -220,12 +220,12 @@ def _seeds_fail(
     drop: float = 0.0,
     heavy: bool = False,
 ) -> NDArray[np.bool_]:
-    """Whether one more seed, worse by ``drop``, falls beyond the bound of the others (R,)."""
-    n, least = len(cell.values), least_deviation(cell)
+    """Return (R,) whether one more seed, worse by ``drop``, is beyond the bound of the others."""
+    n, least = len(metric.values), least_deviation(metric)
     shape = (repetitions, n + 1)
-    draws = rng.standard_t(5, shape) / math.sqrt(5 / 3) if heavy else rng.standard_normal(shape)
-    draws *= factor * max(statistics.stdev(cell.values), least)
-    seen, new = draws[:, :n], draws[:, n] - drop
+    seeds = rng.standard_t(5, shape) / math.sqrt(5 / 3) if heavy else rng.standard_normal(shape)
+    seeds *= factor * max(statistics.stdev(metric.values), least)
+    seen, new = seeds[:, :n], seeds[:, n] - drop
     deviation = np.maximum(seen.std(axis=1, ddof=1), least)
     reach = float(stats.t.isf(alpha, n - 1)) * deviation * math.sqrt(1 + 1 / n)
     fails: NDArray[np.bool_] = new < seen.mean(axis=1) - reach
@@ -233,34 +233,34 @@ def _seeds_fail(
 
 
 def _single_fails(
-    cells: Cells,
+    metrics: Metrics,
     alphas: Mapping[str, float],
     repetitions: int,
     rng: np.random.Generator,
     drop: float = 0.0,
     only: str = "",
 ) -> NDArray[np.bool_]:
-    """Whether an evaluation of other questions, worse by ``drop`` points, fails any cell (R,)."""
+    """Return (R,) whether an evaluation on other questions, worse by ``drop``, fails any metric."""
+
+    def reach(alpha: float, variance: Array) -> Array:
+        distance: Array = float(stats.norm.isf(alpha)) * np.sqrt(2 * variance)
+        return distance
+
     failed = np.zeros(repetitions, dtype=bool)
     before, now, variance = [], [], []
-    for cell in cells:
-        if not cell.questions:
+    for metric in metrics:
+        if not metric.questions:
             continue
-        n, share = cell.questions, _share(cell)
+        n, share = metric.questions, _share(metric)
         worse = max(share - drop / 100, 0.0)
         old, new = (100 * rng.binomial(n, p, repetitions) / n for p in (share, worse))
         smooth = (old / 100 * n + 1) / (n + 2)
         before.append(old)
         now.append(new)
         variance.append(1e4 * smooth * (1 - smooth) / n)
-        if only in ("", cell.name):
-            failed |= new < old - _reach(alphas[cell.name], variance[-1])
+        if only in ("", metric.name):
+            failed |= new < old - reach(alphas[metric.name], variance[-1])
     if MEAN in alphas and only in ("", MEAN):
         total = np.sum(variance, axis=0) / len(variance) ** 2
-        failed |= np.mean(now, axis=0) < np.mean(before, axis=0) - _reach(alphas[MEAN], total)
+        failed |= np.mean(now, axis=0) < np.mean(before, axis=0) - reach(alphas[MEAN], total)
     return failed
-
-
-def _reach(alpha: float, variance: Array) -> Array:
-    reach: Array = float(stats.norm.isf(alpha)) * np.sqrt(2 * variance)
-    return reach

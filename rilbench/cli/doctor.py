@@ -13,36 +13,36 @@ _SIGNS = {"ok": "✓", "missing": "·", "wrong": "✗"}
 
 def doctor(
     recipe: Annotated[
-        Optional[str], typer.Option(help="Also check what this recipe needs: 72b, 78b or both.")
+        Optional[str], typer.Option(help="Recipe to check too: 72b, 78b or both.")
     ] = None,
-    student: Annotated[Optional[str], typer.Option(help="The recipe's student.")] = None,
+    student: Annotated[Optional[str], typer.Option(help="Student of the recipe.")] = None,
     set_: Annotated[
-        Optional[list[str]], typer.Option("--set", help="A setting of the recipe; repeatable.")
+        Optional[list[str]], typer.Option("--set", help="Setting of the recipe; repeatable.")
     ] = None,
     judge: Annotated[
-        Optional[str], typer.Option(help="[MODEL@]URL of a judge that must answer.")
+        Optional[str], typer.Option(help="Judge that must answer, as [MODEL@]URL.")
     ] = None,
     endpoint: Annotated[
         Optional[list[str]],
-        typer.Option(help="[MODEL@]URL of a server that must answer; repeatable."),
+        typer.Option(help="Server that must answer, as [MODEL@]URL; repeatable."),
     ] = None,
     format_: Annotated[
-        Literal["rich", "json"], typer.Option("--format", help="rich or json.")
+        Literal["rich", "json"], typer.Option("--format", help="Output format: rich or json.")
     ] = "rich",
 ) -> None:
-    """Check this machine: what is there, what is missing, and what is wrong with its remedy."""
+    """Check this machine: what is installed, what is missing, what is wrong, and the remedy."""
     from rilbench.doctor import examine
 
-    found = examine(recipe, student, set_ or [], judge, endpoint or [])
+    results = examine(recipe, student, set_ or [], judge, endpoint or [])
     if format_ == "json":
         import dataclasses
         import json
 
-        typer.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+        typer.echo(json.dumps([dataclasses.asdict(result) for result in results], indent=2))
     else:
-        width = max(len(each.name) for each in found)
-        for each in found:
-            remedy = f"; {each.remedy}" if each.remedy else ""
-            typer.echo(f"{_SIGNS[each.state]} {each.name:<{width}}  {each.found}{remedy}")
-    if any(each.state == "wrong" for each in found):
+        width = max(len(result.name) for result in results)
+        for result in results:
+            remedy = f"; {result.remedy}" if result.remedy else ""
+            typer.echo(f"{_SIGNS[result.state]} {result.name:<{width}}  {result.found}{remedy}")
+    if any(result.state == "wrong" for result in results):
         raise typer.Exit(1)

@@ -20,19 +20,19 @@ def report(
             metavar="RUN...", help="Training runs, numbers of evaluations, or models; side by side."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path(
         "report.html"
     ),
     teacher: Annotated[
         Optional[list[str]],
-        typer.Option(help="A model whose answers stand beside; default the recipe's teachers."),
+        typer.Option(help="Model to show too, repeatable; default: the recipe's teachers."),
     ] = None,
     pictures: Annotated[
-        float, typer.Option(help="Megabytes for pictures, which are scaled down to fit.")
+        float, typer.Option(help="Megabytes for pictures, which are scaled to fit.")
     ] = 12.0,
     db: Db = None,
 ) -> None:
-    """One page for a browser: scores, curves, and every question with its answers."""
+    """Write an HTML page: scores, curves, and every question with its responses."""
     from rilbench.ledger import Ledger, default_db
     from rilbench.report.page import check_place, write_report
     from rilbench.report.report_data import gather
@@ -44,6 +44,6 @@ def report(
     if db is not None and not path.exists():
         raise UserError(f"{path} does not exist; rilbench eval writes it")
     with Ledger.open_read(path) as ledger:
-        gathered = gather(ledger, runs, teacher or [])
-    size = write_report(gathered, out, int(pictures * 1e6))
+        data = gather(ledger, runs, teacher or [])
+    size = write_report(data, out, int(pictures * 1e6))
     typer.echo(f"written: {out} ({size / 1e6:.1f} MB)")

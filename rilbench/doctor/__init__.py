@@ -1,6 +1,6 @@
-"""What is there, what is missing, and what is wrong on this machine: ``rilbench doctor``."""
+"""Check this machine for what rilbench needs: ``rilbench doctor``."""
 
+from rilbench.doctor.check_result import CheckResult
 from rilbench.doctor.checks import examine
-from rilbench.doctor.finding import Finding
 
-__all__ = ["Finding", "examine"]
+__all__ = ["CheckResult", "examine"]

@@ -1,4 +1,4 @@
-"""All of it, and what a recipe needs beside."""
+"""All checks of the machine, and of what a recipe needs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from functools import partial
 
 from rilbench.api_keys import endpoint_key, judge_key
 from rilbench.config import Recipe, load_recipe
-from rilbench.doctor import machine
-from rilbench.doctor import servers as reach
-from rilbench.doctor.finding import Finding, tried
+from rilbench.doctor import machine, servers
+from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
 from rilbench.paths import locate
 
@@ -20,39 +19,43 @@ def examine(
     settings: Sequence[str],
     judge: str | None,
     endpoints: Sequence[str],
-) -> list[Finding]:
-    """Look at everything once.
+) -> list[CheckResult]:
+    """Run all checks.
 
     Args:
-        recipe: one whose needs are looked at too; None for the machine alone.
-        student: the recipe's.
-        settings: the recipe's, as ``key=value``.
+        recipe: a recipe to check too; None for the machine alone.
+        student: the recipe's student.
+        settings: the recipe's settings, as ``key=value``.
         judge: ``[MODEL@]URL`` of a judge that must answer.
-        endpoints: the same of servers.
+        endpoints: ``[MODEL@]URL`` of servers that must answer.
 
     Raises:
-        UserError: there is no such recipe, student or setting; or they are given without a recipe.
+        UserError: an unknown recipe, student or setting, or one without a recipe.
     """
     if recipe is None and (student or settings):
         raise UserError("--student and --set belong to a recipe; give --recipe too")
     wanted = load_recipe(recipe, student, None, settings) if recipe else None
-    found = [
+    results = [
         *machine.python_and_packages(),
         *machine.devices(),
         *machine.kits(),
         *machine.disks(),
-        reach.hub(),
-        *reach.keys(),
+        servers.hub(),
+        *servers.keys(),
     ]
     remedy = "start it, or give another"
     if judge:
-        found.append(reach.server("judge", judge, judge_key(), remedy))
-    found += [reach.server("endpoint", each, endpoint_key(), remedy) for each in endpoints]
-    return [*found, *(_needs(wanted) if wanted else [])]
+        results.append(servers.server("judge", judge, judge_key(), remedy))
+    results += [servers.server("endpoint", url, endpoint_key(), remedy) for url in endpoints]
+    return [*results, *(_check_recipe(wanted) if wanted else [])]
 
 
-def _needs(recipe: Recipe) -> Iterator[Finding]:
-    """What a run of the recipe starts from, without reading models' weights."""
+def _locate(place: str) -> str:
+    return str(locate(place))
+
+
+def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
+    """Check the inputs of a run, without reading models' weights."""
     from rilbench.train.verl.ray_devices import check_devices
 
     def devices() -> str:
@@ -60,9 +63,15 @@ def _needs(recipe: Recipe) -> Iterator[Finding]:
         hardware = recipe.hardware
         if hardware.device == "cpu" and not hardware.ray_address:
             return "a CPU is enough"
-        return f"{hardware.nodes} nodes of {hardware.devices} GPUs are there"
+        return f"{hardware.nodes} nodes of {hardware.devices} GPUs are available"
 
-    yield tried("recipe: devices", devices)
+    def own_judge() -> str:
+        from rilbench.train.pipeline.preflight import check_judge
+
+        check_judge(recipe)
+        return "the project's own rules"
+
+    yield attempt("recipe: devices", devices)
     places = {
         "student.model": recipe.student.model,
         "data.train": recipe.data.train,
@@ -76,27 +85,16 @@ def _needs(recipe: Recipe) -> Iterator[Finding]:
     served = recipe.collection.endpoints
     places |= {f"teachers.models.{n}": model for n, model in used.items() if n not in served}
     for name, place in places.items():
-        yield tried(f"recipe: {name}", partial(_found, place))
+        yield attempt(f"recipe: {name}", partial(_locate, place))
     for name, model in used.items():
         if name in served:
             option = served[name] if "@" in served[name] else f"{model}@{served[name]}"
             remedy = f"start it, or set collection.endpoints.{name}=MODEL@URL"
-            yield reach.server(f"recipe: {name}", option, endpoint_key(), remedy)
+            yield servers.server(f"recipe: {name}", option, endpoint_key(), remedy)
     if recipe.method_spec.is_rl:
         if recipe.judge.url:
             model = "" if recipe.judge.model == "rule" else f"{recipe.judge.model}@"
             remedy = "start it, or set judge.url and judge.model"
-            yield reach.server("recipe: judge", model + recipe.judge.url, judge_key(), remedy)
+            yield servers.server("recipe: judge", model + recipe.judge.url, judge_key(), remedy)
         else:
-            yield tried("recipe: judge", partial(_own_judge, recipe))
-
-
-def _found(place: str) -> str:
-    return str(locate(place))
-
-
-def _own_judge(recipe: Recipe) -> str:
-    from rilbench.train.pipeline.preflight import check_judge
-
-    check_judge(recipe)
-    return "the project's own rules"
+            yield attempt("recipe: judge", own_judge)

@@ -1,4 +1,4 @@
-"""Python, its packages, GPUs and disks. torch is only imported in a process of its own."""
+"""Check Python, packages, GPUs, kits and disks. torch is only imported in a subprocess."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rilbench.devices import gpus
-from rilbench.doctor.finding import Finding, State
+from rilbench.doctor.check_result import CheckResult, State
 from rilbench.evaluate.data import data_folder
 from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite
@@ -22,54 +22,55 @@ _PACKAGES = ("torch", "torchvision", "transformers", "verl", "ray")
 _CUDA = (
     "import json, torch; c = torch.cuda; print(json.dumps([torch.version.cuda, c.device_count()]))"
 )
-_LEAST_GIB = 2.0  # of a place that anything is written to
-_KIT_GIB = 8.0  # what a kit's environment takes while it is made
+_LEAST_GIB = 2.0  # free, for every folder that is written to
+_KIT_GIB = 8.0  # free, to install a kit's environment
 _GIB = 1024**3
 
 
-def python_and_packages() -> Iterator[Finding]:
-    """Python and what training stands on, against the versions that rilbench was installed for."""
+def python_and_packages() -> Iterator[CheckResult]:
+    """Check Python and the packages of training against the versions that rilbench requires."""
     version = ".".join(map(str, sys.version_info[:3]))
     if (3, 10) <= sys.version_info[:2] < (3, 13):
-        yield Finding("Python", "ok", version)
+        yield CheckResult("Python", "ok", version)
     else:
-        yield Finding("Python", "wrong", version, "use 3.10, 3.11 or 3.12")
+        yield CheckResult("Python", "wrong", version, "use 3.10, 3.11 or 3.12")
     for name in _PACKAGES:
         yield _package(name)
     try:
-        yield Finding("vllm", "ok", importlib.metadata.version("vllm"))
+        yield CheckResult("vllm", "ok", importlib.metadata.version("vllm"))
     except importlib.metadata.PackageNotFoundError:
         remedy = "on GPUs: make setup-gpu"
-        yield Finding("vllm", "missing", "not installed; needed to train on GPUs", remedy)
+        yield CheckResult("vllm", "missing", "not installed; needed to train on GPUs", remedy)
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> CheckResult:
     from packaging.requirements import Requirement
 
     try:
-        found = importlib.metadata.version(name)
+        version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "wrong", "not installed", "make setup, or uv pip install -e .")
-    wanted = [Requirement(line) for line in importlib.metadata.requires("rilbench") or []]
-    for each in wanted:
-        if each.name.lower() == name and not each.specifier.contains(found, prereleases=True):
-            return Finding(name, "wrong", f"{found}, not {each.specifier}", "make setup")
-    return Finding(name, "ok", found)
+        return CheckResult(name, "wrong", "not installed", "make setup, or uv pip install -e .")
+    for line in importlib.metadata.requires("rilbench") or []:
+        required = Requirement(line)
+        allowed = required.specifier
+        if required.name.lower() == name and not allowed.contains(version, prereleases=True):
+            return CheckResult(name, "wrong", f"{version}, not {allowed}", "make setup")
+    return CheckResult(name, "ok", version)
 
 
-def devices() -> Iterator[Finding]:
-    """The GPUs that the driver lists, and whether torch can use them."""
-    found = gpus()
-    if not found:
+def devices() -> Iterator[CheckResult]:
+    """Check which GPUs the driver lists, and whether torch can use them."""
+    listed = gpus()
+    if not listed:
         text = "none that nvidia-smi lists; the nano students need none"
-        yield Finding("GPUs", "missing", text, "the paper's students need 8: docs/cluster.md")
+        yield CheckResult("GPUs", "missing", text, "the paper's students need 8: docs/cluster.md")
         return
-    kinds = dict.fromkeys(f"{each.name} {each.memory_gib:.0f} GiB" for each in found)
-    yield Finding("GPUs", "ok", f"{len(found)}: {', '.join(kinds)}; driver {found[0].driver}")
-    yield _cuda(len(found))
+    kinds = dict.fromkeys(f"{gpu.name} {gpu.memory_gib:.0f} GiB" for gpu in listed)
+    yield CheckResult("GPUs", "ok", f"{len(listed)}: {', '.join(kinds)}; driver {listed[0].driver}")
+    yield _cuda(len(listed))
 
 
-def _cuda(number: int) -> Finding:
+def _cuda(number: int) -> CheckResult:
     remedy = "install the torch build for your CUDA, or a newer driver"
     try:
         done = subprocess.run(
@@ -77,49 +78,53 @@ def _cuda(number: int) -> Finding:
         )
         cuda, usable = json.loads(done.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired:
-        return Finding("CUDA", "wrong", "torch did not answer within 120 s", remedy)
+        return CheckResult("CUDA", "wrong", "torch did not answer within 120 s", remedy)
     except (ValueError, LookupError):
         why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:200]
-        return Finding("CUDA", "wrong", f"torch does not start ({why})", "make setup")
+        return CheckResult("CUDA", "wrong", f"torch does not start ({why})", "make setup")
     if cuda is None:
-        return Finding("CUDA", "wrong", "torch was built without it", remedy)
+        return CheckResult("CUDA", "wrong", "torch was built without it", remedy)
     state: State = "ok" if usable == number else "wrong"
     text = f"{cuda}; torch can use {usable} of {number} GPUs"
-    return Finding("CUDA", state, text, "" if state == "ok" else remedy)
+    return CheckResult("CUDA", state, text, "" if state == "ok" else remedy)
 
 
-def kits() -> Iterator[Finding]:
-    """The evaluation kits' environments."""
+def kits() -> Iterator[CheckResult]:
+    """Check the environments of the evaluation toolkits."""
     for kit in (VLMEVALKIT, LMMSEVAL):
         home = kits_folder() / environment_name(kit, resource(f"requirements/{kit}.lock"))
         if is_complete(home):
-            yield Finding(kit, "ok", str(home))
+            yield CheckResult(kit, "ok", str(home))
         else:
-            remedy = f"the first evaluation makes it, or rilbench kits install {kit}"
-            yield Finding(kit, "missing", "its environment is not made", remedy)
+            remedy = f"the first evaluation installs it, or rilbench kits install {kit}"
+            yield CheckResult(kit, "missing", "its environment is not installed", remedy)
 
 
-def disks() -> Iterator[Finding]:
-    """Room, and the right to write, where runs and kits go; and the data's place."""
-    made = [find.state == "ok" for find in kits()]
+def disks() -> Iterator[CheckResult]:
+    """Check free space and write access for runs, kits and data."""
+    installed = all(kit.state == "ok" for kit in kits())
     yield _disk("disk for runs", Path("runs"), _LEAST_GIB)
-    yield _disk("disk for kits", kits_folder(), _LEAST_GIB if all(made) else _KIT_GIB)
+    yield _disk("disk for kits", kits_folder(), _LEAST_GIB if installed else _KIT_GIB)
     data = data_folder(find_suite("paper"))
     yield _disk("disk for data", data, _LEAST_GIB)
     if not data.is_dir():
         remedy = "rilbench eval --suite paper downloads what it can"
-        yield Finding("data of the paper's suite", "missing", f"{data} is not there", remedy)
+        yield CheckResult("data of the paper's suite", "missing", f"{data} does not exist", remedy)
     else:
-        yield Finding("data of the paper's suite", "ok", f"{data}: see rilbench data check")
+        yield CheckResult("data of the paper's suite", "ok", f"{data}: see rilbench data check")
 
 
-def _disk(name: str, place: Path, least: float) -> Finding:
-    there = place.absolute()
-    while not there.exists():
-        there = there.parent
-    if not os.access(there, os.W_OK):
-        return Finding(name, "wrong", f"{there} cannot be written to", "see to its rights")
-    free = shutil.disk_usage(there).free / _GIB
+def _disk(name: str, place: Path, least: float) -> CheckResult:
+    folder = place.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return CheckResult(
+            name, "wrong", f"{folder} cannot be written to", "change its permissions"
+        )
+    free = shutil.disk_usage(folder).free / _GIB
     if free < least:
-        return Finding(name, "wrong", f"{free:.1f} GiB free at {there}", f"make {least:g} GiB free")
-    return Finding(name, "ok", f"{free:.0f} GiB free at {there}")
+        return CheckResult(
+            name, "wrong", f"{free:.1f} GiB free at {folder}", f"make {least:g} GiB free"
+        )
+    return CheckResult(name, "ok", f"{free:.0f} GiB free at {folder}")

@@ -1,4 +1,4 @@
-"""Servers and keys: the hub, judges and endpoints, and whether a key is set. None is ever shown."""
+"""Check the hub, judges, endpoints, and whether keys are set. No key is ever shown."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import urllib.request
 from collections.abc import Iterator
 
 from rilbench.api_keys import ENDPOINT_KEY, JUDGE_KEY, NO_KEY, endpoint_key, judge_key
-from rilbench.doctor.finding import Finding, tried
+from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
 from rilbench.serving import is_transformers, listed_models, named_server
 
 HUB_VARIABLE = "HF_ENDPOINT"
-"""The hub's own variable, for a mirror."""
+"""Environment variable of the hub, for a mirror."""
 
 
-def hub(timeout: float = 10.0) -> Finding:
-    """Whether models could be downloaded; a machine without that is no wrong one."""
+def hub(timeout: float = 10.0) -> CheckResult:
+    """Check whether models can be downloaded; a machine without network is not wrong."""
     url = os.environ.get(HUB_VARIABLE) or "https://huggingface.co"
     try:
         request = urllib.request.Request(f"{url.rstrip('/')}/api/models?limit=1", method="GET")
@@ -26,31 +26,33 @@ def hub(timeout: float = 10.0) -> Finding:
     except (OSError, ValueError, http.client.HTTPException) as error:
         why = " ".join(f"{error}".split())[:150] or type(error).__name__
         remedy = "download models and data elsewhere and give their folders"
-        return Finding("hub", "missing", f"{url} is not reached ({why})", remedy)
-    return Finding("hub", "ok", f"{url} answers")
+        return CheckResult("hub", "missing", f"{url} is not reached ({why})", remedy)
+    return CheckResult("hub", "ok", f"{url} answers")
 
 
-def keys() -> Iterator[Finding]:
-    """Which keys are set."""
+def keys() -> Iterator[CheckResult]:
+    """Check which keys are set."""
     for name, key in ((JUDGE_KEY, judge_key()), (ENDPOINT_KEY, endpoint_key())):
         if key == NO_KEY:
-            yield Finding(name, "missing", "not set", "only a server that asks for a key needs it")
+            yield CheckResult(
+                name, "missing", "not set", "only a server that asks for a key needs it"
+            )
         else:
-            yield Finding(name, "ok", "set")
+            yield CheckResult(name, "ok", "set")
 
 
-def server(name: str, option: str, key: str, remedy: str) -> Finding:
-    """Whether a server lists its models, and the one that is named among them."""
+def server(name: str, option: str, key: str, remedy: str) -> CheckResult:
+    """Check whether a server lists its models, and among them the one that is named."""
 
     def check() -> str:
-        found = named_server(option)
-        if found is None:
+        named = named_server(option)
+        if named is None:
             raise UserError(f"{option} is not understood; give URL or MODEL@URL")
-        model, url = found
+        model, url = named
         served = listed_models(url, api_key=key, remedy=remedy)
         # transformers serve lists what is in a cache, whatever it serves.
         if model and model not in served and not is_transformers(url):
             raise UserError(f"{url} serves {', '.join(served[:5])}, not {model}; {remedy}")
         return f"{url} serves {model or ', '.join(served[:5])}"
 
-    return tried(name, check)
+    return attempt(name, check)

@@ -1,7 +1,7 @@
-"""A model's shape from its ``config.json``, and its parameter counts, which are exact.
+"""A model's shape from its ``config.json``, with exact parameter counts.
 
-``recipes/models/NAME.json`` keeps what the arithmetic needs of the paper's students, teachers and
-judge; a model of your own is read from its folder.
+``recipes/models/NAME.json`` has the needed fields for the paper's students, teachers and judge; any
+other model is read from its folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rilbench.paths import locate
 from rilbench.resources import resource
 
 LAYOUTS = ("qwen2_5_vl", "internvl", "qwen2")
-"""Values of ``model_type`` whose parameters are counted here."""
+"""Supported values of ``model_type``."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Architecture:
     vocabulary: int
     tied: bool
     vision: Tower | None
-    vision_parameters: int  # the tower with all that is around its layers, and the projector
-    patches_per_token: int  # that the vision tower sees for one token of the text model
+    vision_parameters: int  # the whole tower and the projector
+    patches_per_token: int  # of the vision tower, for one token of the text model
 
     @property
     def head_size(self) -> int:
@@ -69,12 +69,12 @@ class Architecture:
 
     @property
     def head(self) -> int:
-        """Parameters of the language head that are its own: none where it is tied."""
+        """Parameters of the language head; none if it is tied."""
         return 0 if self.tied else self.embedding
 
     @property
     def parameters(self) -> int:
-        """All parameters, tied ones once."""
+        """All parameters; tied ones count once."""
         return self.decoder + self.head + self.vision_parameters
 
     @property
@@ -83,7 +83,7 @@ class Architecture:
         return self.decoder + self.text.hidden
 
     def splits(self, devices: int) -> bool:
-        """Whether vLLM can divide it among so many: heads and MLPs must come out even.
+        """Whether vLLM can divide it among so many devices: heads and MLPs must divide evenly.
 
         InternViT's heads are left out, since vLLM pads them.
         """
@@ -100,10 +100,14 @@ class Architecture:
 
 
 def find_architecture(model: str, name: str = "") -> Architecture:
-    """The architecture of a model: of its folder, else of the tree by hub name or by ours.
+    """Return a model's architecture, from its folder or else from ``recipes/models``.
+
+    Args:
+        model: a folder or a hub name.
+        name: the student's name in the recipes, if it is one.
 
     Raises:
-        UserError: it is neither, or its layout is not one of `LAYOUTS`.
+        UserError: there is no config.json, or its layout is not one of `LAYOUTS`.
     """
     file = locate_config(model)
     if file is None:
@@ -122,7 +126,7 @@ def find_architecture(model: str, name: str = "") -> Architecture:
 
 
 def locate_config(model: str) -> Path | None:
-    """A model's own ``config.json``; None where its folder is not on this machine."""
+    """Return a model's ``config.json``; None if its folder is not on this machine."""
     try:
         file = locate(model) / "config.json"
     except UserError:
@@ -131,7 +135,7 @@ def locate_config(model: str) -> Path | None:
 
 
 def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
-    """The architecture of a ``config.json``.
+    """Return the architecture of a ``config.json``.
 
     Raises:
         UserError: its layout is not one of `LAYOUTS`, or a field is missing.
@@ -139,7 +143,7 @@ def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
     layout = config.get("model_type")
     if layout not in LAYOUTS:
         raise UserError(
-            f"{name} is a {layout}, whose parameters are not counted here; plan a student of "
+            f"{name} is a {layout}, whose parameters cannot be counted; plan a student of "
             f"{', '.join(LAYOUTS)}"
         )
     try:

@@ -1,4 +1,4 @@
-"""What the plan cannot know, each with a default that ``--assume KEY=VALUE`` replaces."""
+"""Assumptions of a plan, each with a default that ``--assume KEY=VALUE`` replaces."""
 
 from __future__ import annotations
 
@@ -10,43 +10,45 @@ from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 
 DEVICES = {80: ("A100-80GB", 312.0, 2039.0), 141: ("H200-141GB", 989.0, 4800.0)}
-"""By GiB of memory: what it is taken for, dense bf16 TFLOP/s, GB/s of its memory (data sheets)."""
+"""By GiB of memory: name, dense bf16 TFLOP/s, GB/s of memory (data sheets)."""
 CPU = ("a CPU of few cores", 0.1, 20.0)
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Numbers that stand behind times, GPU-hours and disk; printed with every plan."""
+    """The assumptions behind times, GPU-hours and disk; printed with every plan."""
 
     questions: int = 40_000  # App C
-    prompt_tokens: int = 1024  # mean of a prompt, images included; unstated in the paper
-    image_tokens: int = 768  # mean, of them
-    response_tokens: int = 512  # mean of a response; unstated in the paper
+    prompt_tokens: int = 1024  # mean, images included; not in the paper
+    image_tokens: int = 768  # mean, part of the prompt
+    response_tokens: int = 512  # mean; not in the paper
     mfu: float = 0.35  # share of tflops that forward and backward reach
     decode_efficiency: float = 0.5  # share of bandwidth that sampling reaches
     tflops: float = 0.0  # of a device, dense bf16; 0: by its memory
     bandwidth: float = 0.0  # GB/s of a device's memory; 0: by its memory
-    reserved_gib: float = 4.0  # of a GPU: CUDA, NCCL, fragments, what a sleeping vLLM keeps
+    reserved_gib: float = 4.0  # of a GPU: CUDA, NCCL, fragments, a sleeping vLLM
     bytes_per_token: float = 4.0  # of text, on disk
 
     @property
     def lines(self) -> list[str]:
-        """``key=value`` of each, as ``--assume`` takes them."""
+        """The assumptions as ``key=value``, as ``--assume`` takes them."""
         return [f"{key}={value:g}" for key, value in dataclasses.asdict(self).items()]
 
 
 def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
-    """The defaults, cut to the recipe's limits and its device, then ``key=value``.
+    """Return the defaults, limited to the recipe's lengths and device, then ``key=value``.
 
     Raises:
-        UserError: an unknown key, or a value that is no number above 0.
+        UserError: an unknown key, or a value that is not a number above 0.
     """
     known = {field.name: field.type for field in dataclasses.fields(Assumptions)}
     given: dict[str, float] = {}
     for text in wanted:
         key, _, value = text.partition("=")
         if key not in known:
-            raise UserError(f"--assume {text}: there is no {key!r}; known: {', '.join(known)}")
+            raise UserError(
+                f"--assume {text}: unknown key {key!r}; choose from: {', '.join(known)}"
+            )
         try:
             given[key] = int(value) if known[key] == "int" else float(value)
         except ValueError as error:
@@ -72,7 +74,7 @@ def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
 
 
 def device(recipe: Recipe) -> tuple[str, float, float]:
-    """What a device is taken for: its name, TFLOP/s, GB/s."""
+    """Return the name, TFLOP/s and GB/s that are assumed of a recipe's device."""
     if recipe.hardware.device == "cpu":
         return CPU
     nearest = min(DEVICES, key=lambda gib: abs(gib - recipe.hardware.memory_gib))

@@ -1,4 +1,4 @@
-"""What cannot work for certain, by the models' shapes alone; each with the setting that helps."""
+"""Refuse what certainly cannot work, by the models' shapes, with the setting that helps."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.memory import GIB, GRADIENT, MOMENTS, WEIGHT
 
 SERVED_SHARE = 0.9
-"""Of a device's memory, vLLM's default for a server."""
+"""Share of a device's memory that a vLLM server takes by default."""
 
 
 def check_fit(recipe: Recipe) -> None:
     """Refuse a run that cannot fit, before anything is loaded.
 
-    A student whose layout is not known here is not refused: verl will tell.
+    A student of an unknown layout is not refused: verl decides.
 
     Raises:
-        UserError: the first thing that does not fit, with the setting that would help.
+        UserError: the first refusal, with the setting that would help.
     """
     try:
         student = find_architecture(recipe.student.model, recipe.student.name)
     except UserError:
         return
-    found = refusals(recipe, student)
-    if found:
-        raise UserError(found[0])
+    if lines := refusals(recipe, student):
+        raise UserError(lines[0])
 
 
 def refusals(recipe: Recipe, student: Architecture) -> list[str]:
-    """All that cannot fit, one line each."""
+    """Return a line for each thing that cannot fit."""
     checks = [_frozen(recipe, student), _states(recipe, student)]
     if recipe.hardware.device == "cuda":
         checks += [*_rollout(recipe, student), *_teachers(recipe)]
@@ -49,7 +48,7 @@ def _frozen(recipe: Recipe, student: Architecture) -> str:
 
 
 def needed_states(recipe: Recipe, student: Architecture, offload: str) -> float:
-    """Bytes on one device that weights, gradients and AdamW's moments need at the least."""
+    """Return the least bytes of weights, gradients and AdamW's moments on one device."""
     if offload == "always":
         return 0.0
     policy = (WEIGHT + GRADIENT + MOMENTS) * student.parameters
@@ -108,7 +107,7 @@ def _rollout(recipe: Recipe, student: Architecture) -> list[str]:
     need = (2 * student.parameters + student.kv_bytes * recipe.max_sequence_tokens) / parallel
     if need > share:
         found.append(
-            f"{student.name} cannot be sampled: its weights and one of the longest rows are "
+            f"{student.name} cannot be sampled: its weights and one of the longest sequences are "
             f"{need / GIB:.0f} GiB, and hardware.rollout_memory={hardware.rollout_memory} is "
             f"{share / GIB:.0f} GiB; raise it, or hardware.rollout_tensor_parallel"
         )
@@ -116,7 +115,7 @@ def _rollout(recipe: Recipe, student: Architecture) -> list[str]:
 
 
 def serving_devices(model: Architecture, memory_gib: int) -> int:
-    """Devices that one server of a model takes: the smallest power of 2 that leaves room."""
+    """Return the devices of one server: the smallest power of 2 that leaves room."""
     devices = 1
     while 2 * model.parameters > 0.8 * SERVED_SHARE * memory_gib * GIB * devices:
         devices *= 2
@@ -124,12 +123,12 @@ def serving_devices(model: Architecture, memory_gib: int) -> int:
 
 
 def devices_of_server(model: Architecture, devices: int) -> int:
-    """The most of so many devices among which vLLM can divide a model evenly."""
+    """Return the most of so many devices among which vLLM can divide a model evenly."""
     return max(n for n in range(1, devices + 1) if devices % n == 0 and model.splits(n))
 
 
 def devices_to_serve(path: Path, devices: int) -> int:
-    """As `devices_of_server`, for a model's folder; all where its layout is not known here."""
+    """Return `devices_of_server` for a model's folder; all devices if its layout is unknown."""
     try:
         return devices_of_server(find_architecture(str(path)), devices)
     except UserError:
@@ -137,7 +136,7 @@ def devices_to_serve(path: Path, devices: int) -> int:
 
 
 def _teachers(recipe: Recipe) -> list[str]:
-    """Teachers without an address are served on the devices of one node."""
+    """Check the teachers without an address, which are served on the devices of one node."""
     if not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers):
         return []
     hardware, found = recipe.hardware, []
@@ -160,7 +159,7 @@ def _teachers(recipe: Recipe) -> list[str]:
 
 
 def would_help(recipe: Recipe, student: Architecture) -> list[Recipe]:
-    """Recipes like this one in which a device holds less, cheapest first."""
+    """Return variants of a recipe in which a device holds less, cheapest first."""
     hardware, policy = recipe.hardware, recipe.policy
     found = []
     if policy.micro_batch_tokens > recipe.max_sequence_tokens:

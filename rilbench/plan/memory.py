@@ -1,4 +1,4 @@
-"""Memory of one device, by part and by phase of a step; the machine's memory; in bytes.
+"""Memory in bytes: of one device by part and phase of a step, and of the machine.
 
 verl trains with float32 weights, gradients and two float32 moments of AdamW, sharded over all
 devices (FSDP2), and computes in bf16 on GPUs and in float32 on a CPU. Policy, discriminator and the
@@ -17,14 +17,14 @@ GIB = 2**30
 WEIGHT, GRADIENT, MOMENTS = 4, 4, 8
 """Bytes for one trained parameter, in float32."""
 ENTROPY_PIECE = 2048
-"""Tokens for which verl computes the entropy at once, in float32, on GPUs."""
+"""Tokens of one chunk of verl's entropy, computed in float32 on GPUs."""
 DISCRIMINATOR_WORDS = 64
-"""About what the discriminator's prompt adds to a response, in tokens."""
+"""Tokens that the discriminator's prompt adds to a response, about."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One trained model on one device: what it holds, and what an update adds."""
+    """Memory of one trained model on one device, and what an update adds."""
 
     weights: float
     gradients: float
@@ -48,7 +48,7 @@ class Trained:
 
     @property
     def waiting(self) -> float:
-        """Bytes while something else is at work, where nothing is offloaded."""
+        """Bytes while another phase runs and nothing is offloaded."""
         return self.weights + self.optimiser
 
 
@@ -57,14 +57,14 @@ class Rollout:
     """The sampling engine on one device."""
 
     weights: float
-    kv_cache: float  # what is left of its share
-    row_bytes: float  # of the KV cache, for one of the longest rows
-    rows_wanted: int  # rows of a step that one copy of the engine samples
+    kv_cache: float  # the rest of its share
+    sequence_bytes: float  # of the KV cache, for one of the longest sequences
+    sequences_wanted: int  # per step and copy of the engine
 
     @property
-    def rows_at_once(self) -> int:
-        """Longest rows that the cache holds."""
-        return max(0, int(self.kv_cache // self.row_bytes))
+    def sequences_at_once(self) -> int:
+        """Longest sequences that the cache holds."""
+        return max(0, int(self.kv_cache // self.sequence_bytes))
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,12 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """Bytes of the phase that needs most."""
+        """Bytes of the phase that needs the most."""
         return max(self.phases.values())
 
 
 def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Memory:
-    """Memory of a run, by part and phase."""
+    """Return the memory of a run, by part and phase."""
     policy = _policy(recipe, student, assumed)
     discriminator = (
         _discriminator(recipe, student) if recipe.method_spec.uses_discriminator else None
@@ -95,9 +95,9 @@ def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> 
     layer = student.text.layer_parameters
     reference = _compute_bytes(recipe) * 2.0 * layer if recipe.policy.kl_coef > 0 else 0.0
     reserved = assumed.reserved_gib * GIB
-    between = recipe.hardware.offload != "none"
-    waits_policy = 0.0 if between else policy.waiting
-    waits_d = 0.0 if between or discriminator is None else discriminator.waiting
+    offloaded = recipe.hardware.offload != "none"
+    waits_policy = 0.0 if offloaded else policy.waiting
+    waits_d = 0.0 if offloaded or discriminator is None else discriminator.waiting
     phases: dict[str, float] = {}
     if recipe.method_spec.is_rl:
         phases["sampling"] = rollout.weights + rollout.kv_cache + waits_policy + waits_d + reserved
@@ -113,28 +113,28 @@ def _compute_bytes(recipe: Recipe) -> int:
 
 
 def states(parameters: int, recipe: Recipe) -> tuple[float, float, float]:
-    """Bytes of weights, gradients and moments of a trained model on one device."""
+    """Return the bytes of weights, gradients and moments of a trained model on one device."""
     if recipe.hardware.offload == "always":
         return 0.0, 0.0, 0.0
     share = parameters / recipe.hardware.ranks
     return WEIGHT * share, GRADIENT * share, MOMENTS * share
 
 
-def rows_at_once(micro_batch_size: int, micro_batch_tokens: int, longest: int, rows: int) -> int:
-    """Tokens of a micro-batch at most: of whole longest rows, or of so many tokens."""
-    return micro_batch_tokens or min(micro_batch_size, rows) * longest
+def _micro_batch_tokens(size: int, tokens: int, longest: int, batch: int) -> int:
+    """Return the most tokens of a micro-batch, which is limited by tokens or by responses."""
+    return tokens or min(size, batch) * longest
 
 
 def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trained:
     compute = _compute_bytes(recipe)
-    rows = max(1, recipe.responses_per_step // recipe.hardware.ranks // recipe.policy.mini_batches)
+    batch = max(1, recipe.responses_per_step // recipe.hardware.ranks // recipe.policy.mini_batches)
     if not recipe.method_spec.is_rl:
-        rows = max(1, recipe.sft.batch_size // recipe.hardware.devices)
-    tokens = rows_at_once(
+        batch = max(1, recipe.sft.batch_size // recipe.hardware.devices)
+    tokens = _micro_batch_tokens(
         recipe.policy.micro_batch_size,
         recipe.policy.micro_batch_tokens,
         recipe.max_sequence_tokens,
-        rows,
+        batch,
     )
     images = tokens * assumed.image_tokens / (assumed.prompt_tokens + assumed.response_tokens)
     packed = recipe.hardware.remove_padding
@@ -157,9 +157,11 @@ def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trai
 def _discriminator(recipe: Recipe, student: Architecture) -> Trained:
     compute = _compute_bytes(recipe)
     longest = recipe.data.max_response_tokens + DISCRIMINATOR_WORDS
-    rows = max(1, recipe.responses_per_step // recipe.hardware.ranks)
+    batch = max(1, recipe.responses_per_step // recipe.hardware.ranks)
     settings = recipe.discriminator
-    tokens = rows_at_once(settings.micro_batch_size, settings.micro_batch_tokens, longest, rows)
+    tokens = _micro_batch_tokens(
+        settings.micro_batch_size, settings.micro_batch_tokens, longest, batch
+    )
     repeat = not recipe.hardware.remove_padding
     full = text_activations(student, tokens, compute, repeat_kv=repeat)
     kept = text_activations(student, tokens, compute, repeat_kv=repeat, checkpoint=True)
@@ -176,7 +178,7 @@ def _discriminator(recipe: Recipe, student: Architecture) -> Trained:
 
 
 def _gathered(student: Architecture, root: int, compute: int) -> float:
-    """What FSDP2 holds whole: the outermost parameters, two layers, and a layer's gradients."""
+    """Return what FSDP2 holds unsharded: the root's parameters, two layers, a layer's gradients."""
     layer = student.text.layer_parameters
     return compute * (root + 2.0 * layer) + (compute + GRADIENT) * layer
 
@@ -184,15 +186,18 @@ def _gathered(student: Architecture, root: int, compute: int) -> float:
 def layer_activations(
     tower: Tower, kv_width: int, tokens: float, compute: int, rope: int = 0
 ) -> float:
-    """Bytes that autograd keeps of one layer.
+    """Return the bytes that autograd keeps of one layer.
 
-    Two RMSNorms keep their input in float32, the normed values and the result; attention keeps
-    queries, keys, values, its output twice (as it is and in a row's order) and a float32 for each
-    head; a gated MLP keeps gate, SiLU, up and product, another one its first result and GELU's.
+    Two RMSNorms keep their input in float32, the normed values and the result. Attention keeps
+    queries, keys, values, its output twice (before and after the transpose) and a float32 for each
+    head. A gated MLP keeps gate, SiLU, up and product; an ungated one its first result and GELU's.
 
     Args:
-        kv_width: of the keys as attention reads them.
-        rope: width of cosines and sines that this layer keeps for itself.
+        tower: the stack that the layer belongs to.
+        kv_width: width of the keys as attention reads them.
+        tokens: tokens of the micro-batch.
+        compute: bytes of a number in the forward.
+        rope: width of the cosines and sines that this layer keeps.
     """
     h, wide = tower.hidden, (4 if tower.gated else 2) * tower.intermediate
     norms = 2 * (4 + 2 * compute) * h
@@ -208,11 +213,14 @@ def text_activations(
     repeat_kv: bool = False,
     checkpoint: bool = False,
 ) -> float:
-    """Bytes that a forward of the text model keeps for the backward, without the logits.
+    """Return the bytes that a forward of the text model keeps for the backward, without logits.
 
     Args:
+        model: its shape.
+        tokens: tokens of the micro-batch.
+        compute: bytes of a number in the forward.
         repeat_kv: keys and values are repeated for each query head, as with a padding mask.
-        checkpoint: only the layers' inputs are kept, and one layer at a time is computed again.
+        checkpoint: keep only the layers' inputs, and recompute one layer at a time.
     """
     text = model.text
     kv_width = text.hidden if repeat_kv else model.kv_width
@@ -227,7 +235,7 @@ def text_activations(
 def vision_activations(
     model: Architecture, image_tokens: float, compute: int, *, checkpoint: bool = False
 ) -> float:
-    """Bytes that a forward of the vision tower and its projector keeps for the backward."""
+    """Return the bytes that vision tower and projector keep for the backward."""
     if model.vision is None:
         return 0.0
     tower, patches = model.vision, image_tokens * model.patches_per_token
@@ -240,7 +248,7 @@ def vision_activations(
 
 
 def logits_bytes(model: Architecture, tokens: float, compute: int, *, pieces: bool) -> float:
-    """Bytes of the logits and of their gradient; on GPUs also of one piece for the entropy."""
+    """Return the bytes of the logits and their gradient, with ``pieces`` also an entropy chunk."""
     both = 2.0 * compute * tokens * model.vocabulary
     piece = 2.0 * 4 * min(tokens, ENTROPY_PIECE) * model.vocabulary if pieces else 0.0
     return both + piece
@@ -252,21 +260,21 @@ def _rollout(recipe: Recipe, student: Architecture) -> Rollout:
     copies = hardware.ranks // parallel
     wanted = -(-recipe.schedule.prompts_per_step * recipe.num_student_responses // copies)
     compute = _compute_bytes(recipe)
-    row = student.kv_bytes * compute / 2 * recipe.max_sequence_tokens / parallel
+    longest = student.kv_bytes * compute / 2 * recipe.max_sequence_tokens / parallel
     weights = compute * student.parameters / parallel
-    if hardware.device == "cpu":  # nothing is reserved: the cache is as large as the rows
-        return Rollout(weights, wanted * row, row, wanted)
+    if hardware.device == "cpu":  # nothing is reserved: the cache grows with the sequences
+        return Rollout(weights, wanted * longest, longest, wanted)
     share = hardware.rollout_memory * hardware.memory_gib * GIB
-    return Rollout(weights, max(0.0, share - weights), row, wanted)
+    return Rollout(weights, max(0.0, share - weights), longest, wanted)
 
 
-def _host(recipe: Recipe, student: Architecture, imitates: bool) -> float:
-    """Memory of one machine: the reference, and what is offloaded."""
+def _host(recipe: Recipe, student: Architecture, has_discriminator: bool) -> float:
+    """Return the memory of one machine: the reference, and what is offloaded."""
     share = recipe.hardware.devices / recipe.hardware.ranks
     bytes_ = (
         WEIGHT * student.parameters if recipe.method_spec.is_rl and recipe.policy.kl_coef > 0 else 0
     )
     if recipe.hardware.offload != "none":
-        each = WEIGHT + MOMENTS + (GRADIENT if recipe.hardware.offload == "always" else 0)
-        bytes_ += each * (student.parameters + (student.discriminator if imitates else 0))
+        state = WEIGHT + MOMENTS + (GRADIENT if recipe.hardware.offload == "always" else 0)
+        bytes_ += state * (student.parameters + (student.discriminator if has_discriminator else 0))
     return bytes_ * share

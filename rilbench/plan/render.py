@@ -1,4 +1,4 @@
-"""A plan as tables of rich's."""
+"""A plan as Rich tables."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rilbench.plan.assumptions import device
-from rilbench.plan.memory import GIB, Trained
-from rilbench.plan.run_plan import Plan
+from rilbench.plan.memory import GIB
+from rilbench.plan.run_plan import RunPlan
 
 
-def plan_view(plan: Plan) -> RenderableType:
-    """Everything that the plan says, warnings last."""
+def plan_view(plan: RunPlan) -> RenderableType:
+    """Return the whole plan, warnings last."""
     recipe, hardware = plan.recipe, plan.recipe.hardware
     what = "CPU" if hardware.device == "cpu" else f"GPU of {hardware.memory_gib} GiB"
     title = (
@@ -40,16 +40,12 @@ def _gib(number: float) -> str:
     return f"{number / GIB:.1f}" if number >= GIB / 10 else f"{number / GIB:.2g}"
 
 
-def _memory(plan: Plan) -> Table:
+def _memory(plan: RunPlan) -> Table:
     memory, student = plan.memory, plan.student
     table = _table("Memory of one device (GiB)", "part", "policy", "discriminator")
-    sizes = [f"{student.parameters:,}", f"{student.discriminator:,}"]
-    rows: list[tuple[str, list[str]]] = [("parameters (exact)", sizes)]
-    trained = [memory.policy, memory.discriminator]
-
-    def each(pick: str) -> list[str]:
-        return ["-" if one is None else _gib(getattr(one, pick)) for one in trained]
-
+    discriminator = memory.discriminator
+    size = "-" if discriminator is None else f"{student.discriminator:,}"
+    table.add_row("parameters (exact)", f"{student.parameters:,}", size)
     names = {
         "weights": "weights",
         "gradients": "gradients",
@@ -60,18 +56,15 @@ def _memory(plan: Plan) -> Table:
         "logits": "logits",
         "at_work": "during its update",
     }
-    assert set(names) - {"at_work"} <= set(Trained.__dataclass_fields__)
-    rows += [(label, each(pick)) for pick, label in names.items()]
-    for label, cells in rows:
-        table.add_row(
-            label, *(cells if plan.recipe.method_spec.uses_discriminator else [cells[0], "-"])
-        )
+    for field, name in names.items():
+        size = "-" if discriminator is None else _gib(getattr(discriminator, field))
+        table.add_row(name, _gib(getattr(memory.policy, field)), size)
     rollout = memory.rollout
     if plan.step is not None:
-        at_once = f"{rollout.rows_at_once} longest rows"
+        at_once = f"{rollout.sequences_at_once} longest sequences"
         table.add_row("rollout: weights", _gib(rollout.weights), "")
         table.add_row("rollout: KV cache", _gib(rollout.kv_cache), at_once)
-        table.add_row("reference (its weights wait outside)", _gib(memory.reference), "")
+        table.add_row("reference (weights in the machine's memory)", _gib(memory.reference), "")
     table.add_row("reserved", _gib(memory.reserved), "")
     for phase, need in memory.phases.items():
         table.add_row(f"total: {phase}", _gib(need), "", style="bold")
@@ -79,7 +72,7 @@ def _memory(plan: Plan) -> Table:
     return table
 
 
-def _step(plan: Plan) -> Table:
+def _step(plan: RunPlan) -> Table:
     step = plan.step
     assert step is not None
     table = _table("One step", "part", "PFLOP", "seconds")
@@ -87,17 +80,17 @@ def _step(plan: Plan) -> Table:
         flops = step.flops.get(name)
         table.add_row(name, "" if flops is None else f"{flops / 1e15:.3g}", f"{seconds:.3g}")
     table.add_row("total", "", f"{step.total_seconds:.3g}", style="bold")
-    table.add_row("rows", "", f"{step.rows:,}")
+    table.add_row("responses", "", f"{step.responses:,}")
     table.add_row("tokens sampled", "", f"{step.sampled_tokens:,.0f}")
     table.add_row("tokens of teachers", "", f"{step.teacher_tokens:,.0f}")
     table.add_row("tokens trained on, prompts included", "", f"{step.trained_tokens:,.0f}")
     speed = f"{step.decode_tokens_per_second:,.0f}"
-    table.add_row("tokens sampled by a device in a second", "", speed)
+    table.add_row("tokens sampled per device and second", "", speed)
     return table
 
 
-def _stages(plan: Plan) -> Table:
-    table = _table("The run", "what", "number")
+def _stages(plan: RunPlan) -> Table:
+    table = _table("The run", "quantity", "number")
     for stage, hours in plan.gpu_hours.items():
         table.add_row(f"GPU-hours: {stage}", f"{hours:,.3g}" if hours < 10 else f"{hours:,.0f}")
     total = sum(plan.gpu_hours.values())

@@ -1,4 +1,4 @@
-"""The whole plan of a run: one document of plain numbers, its warnings and refusals."""
+"""The whole plan of a run: plain numbers, warnings and refusals."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
 from rilbench.plan.compute_cost import (
-    Step,
+    StepCost,
     collect_hours,
-    discriminator_row,
+    discriminator_flops,
     plan_step,
-    row_flops,
+    response_flops,
     training_factor,
 )
 from rilbench.plan.fit import refusals, would_help
 from rilbench.plan.memory import GIB, MOMENTS, WEIGHT, Memory, plan_memory
 
 FULL = 0.92
-"""Share of a device beyond which a plan warns: fragments take some of the rest."""
+"""Share of a device beyond which a plan warns, because of fragmentation."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run would need."""
+class RunPlan:
+    """The needs of a run."""
 
     recipe: Recipe
     assumed: Assumptions
     student: Architecture
     memory: Memory
-    step: Step | None  # None: the method ends after SFT
+    step: StepCost | None  # None: the method ends after SFT
     gpu_hours: dict[str, float]
     responses: dict[str, int]  # to collect, by model
     judge_calls: int
@@ -42,7 +42,7 @@ class Plan:
     refused: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types only; bytes, seconds and counts."""
+        """Return plain types: bytes, seconds and counts."""
         recipe, memory = self.recipe, self.memory
         return {
             "recipe": recipe.recipe,
@@ -71,18 +71,17 @@ class Plan:
         }
 
 
-def make_plan(recipe: Recipe, assumed: Assumptions) -> Plan:
-    """Plan a run.
+def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
+    """RunPlan a run.
 
     Raises:
-        UserError: the student's configuration is neither kept in the tree nor in its folder.
+        UserError: the student's config.json is neither in its folder nor in the tree.
     """
     student = find_architecture(recipe.student.model, recipe.student.name)
     memory = plan_memory(recipe, student, assumed)
     step = plan_step(recipe, student, memory.rollout, assumed) if recipe.method_spec.is_rl else None
     responses = _responses(recipe, assumed)
-    refused = refusals(recipe, student)
-    return Plan(
+    return RunPlan(
         recipe=recipe,
         assumed=assumed,
         student=student,
@@ -95,25 +94,25 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> Plan:
         else 0,
         disk=_disk(recipe, student, responses, assumed),
         warnings=_warnings(recipe, student, memory, assumed),
-        refused=refused,
+        refused=refusals(recipe, student),
     )
 
 
 def _responses(recipe: Recipe, assumed: Assumptions) -> dict[str, int]:
-    """Responses to collect of each model."""
-    found: dict[str, int] = {}
+    """Return the number of responses to collect, by model."""
+    counts: dict[str, int] = {}
     if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
         for name in recipe.teachers.names:
-            found[name] = assumed.questions * recipe.collection.teacher_responses
+            counts[name] = assumed.questions * recipe.collection.teacher_responses
     if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
-        found["student"] = assumed.questions * recipe.collection.student_responses
-    return found
+        counts["student"] = assumed.questions * recipe.collection.student_responses
+    return counts
 
 
 def _gpu_hours(
-    recipe: Recipe, student: Architecture, step: Step | None, assumed: Assumptions
+    recipe: Recipe, student: Architecture, step: StepCost | None, assumed: Assumptions
 ) -> dict[str, float]:
-    """GPU-hours by stage; of the served models on GPUs like the recipe's."""
+    """Return the GPU-hours by stage; served models use GPUs like the recipe's."""
     hours: dict[str, float] = {}
     for name, count in _responses(recipe, assumed).items():
         try:
@@ -122,16 +121,17 @@ def _gpu_hours(
             )
         except UserError:
             continue  # a teacher of the user's own behind an address
-        each = count // assumed.questions
-        hours[f"collect: {name}"] = collect_hours(recipe, model, each, assumed)[0]
+        hours[f"collect: {name}"] = collect_hours(
+            recipe, model, count // assumed.questions, assumed
+        )
     one_device = assumed.tflops * 1e12 * assumed.mfu * 3600
     factor = training_factor(recipe)
     if recipe.sft.steps:
-        rows = recipe.sft.steps * recipe.sft.batch_size
-        hours["sft"] = rows * row_flops(student, assumed) * factor / one_device
+        responses = recipe.sft.steps * recipe.sft.batch_size
+        hours["sft"] = responses * response_flops(student, assumed) * factor / one_device
     if recipe.method_spec.uses_discriminator:
-        rows = recipe.discriminator.pretrain_steps * recipe.discriminator.pretrain_batch_size
-        flops = rows * discriminator_row(recipe, student, assumed) * factor
+        responses = recipe.discriminator.pretrain_steps * recipe.discriminator.pretrain_batch_size
+        flops = responses * discriminator_flops(recipe, student, assumed) * factor
         hours["discriminator"] = flops / one_device
     if step is not None:
         seconds = recipe.schedule.steps * step.total_seconds
@@ -142,7 +142,7 @@ def _gpu_hours(
 def _disk(
     recipe: Recipe, student: Architecture, responses: dict[str, int], assumed: Assumptions
 ) -> dict[str, float]:
-    """Bytes: the collection's text, the saved steps (and one that is being written), the export."""
+    """Return the bytes on disk: collected text, saved steps and one being written, the export."""
     tokens = sum(responses.values()) * assumed.response_tokens
     disk: dict[str, float] = {"collection": tokens * assumed.bytes_per_token}
     export = float(WEIGHT * student.parameters)
@@ -163,28 +163,28 @@ def _disk(
 def _warnings(
     recipe: Recipe, student: Architecture, memory: Memory, assumed: Assumptions
 ) -> list[str]:
-    """What will probably not fit or be slow, and the setting that would help."""
-    room, found = recipe.hardware.memory_gib * GIB, []
+    """Say what will probably not fit or be slow, and which setting would help."""
+    room, warnings = recipe.hardware.memory_gib * GIB, []
     if memory.peak > FULL * room:
         phase = max(memory.phases, key=lambda name: memory.phases[name])
-        found.append(
+        warnings.append(
             f"{phase} needs about {memory.peak / GIB:.0f} of {recipe.hardware.memory_gib} GiB; "
             f"{_helps(recipe, student, assumed, phase)}"
         )
     rollout = memory.rollout
-    if recipe.method_spec.is_rl and 0 < rollout.rows_at_once < rollout.rows_wanted:
-        found.append(
-            f"the cache holds {rollout.rows_at_once} of the longest rows at once, of "
-            f"{rollout.rows_wanted} to sample: the others may have to wait; raise "
+    if recipe.method_spec.is_rl and 0 < rollout.sequences_at_once < rollout.sequences_wanted:
+        warnings.append(
+            f"the cache holds {rollout.sequences_at_once} of the longest sequences at once, of "
+            f"{rollout.sequences_wanted} to sample: the others may have to wait; raise "
             "hardware.rollout_memory"
         )
     if not recipe.judge.url and recipe.judge.model != "rule" and recipe.method_spec.is_rl:
-        found.append(f"the judge, {recipe.judge.model}, needs an address: --set judge.url=URL")
-    return found
+        warnings.append(f"the judge, {recipe.judge.model}, needs an address: --set judge.url=URL")
+    return warnings
 
 
 def _helps(recipe: Recipe, student: Architecture, assumed: Assumptions, phase: str) -> str:
-    """The first setting with which it fits."""
+    """Return the first setting with which it fits."""
     room = FULL * recipe.hardware.memory_gib * GIB
     for other in would_help(recipe, student):
         if plan_memory(other, student, assumed).peak <= room:

@@ -1,7 +1,7 @@
-"""The charts: Vega-Lite specifications by Altair, in the page's own colours.
+"""The charts: Vega-Lite specifications made with Altair, in the page's colours.
 
-Colours are the page's CSS variables, so that light and dark need no second drawing. Names come from
-labels, which are hostile: they stand in the data and in titles, never in a field or an expression.
+Colours are the page's CSS variables, so one specification serves light and dark. Names come from
+labels, which are hostile: they are put into data and titles, never into a field or an expression.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rilbench.benchmark_names import COLUMNS
 from rilbench.ledger import Run
 from rilbench.report.escaping import label
-from rilbench.report.scores import ScoreRow
+from rilbench.report.scores import MEAN, ScoreRow, score_columns
 
 _MOST_POINTS = 1500
-"""Of a longer curve every n-th step is drawn."""
+"""A longer curve is thinned to every n-th step."""
 
 _FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', sans-serif"
 
 _TICK = "format(datum.value, datum.value && abs(datum.value) < 0.001 ? '~e' : '~g')"
-"""How a number stands on an axis: 0.002, but 2e-4."""
+"""The format of an axis' numbers: 0.002, but 2e-4."""
 
 _ROLE_COLOURS = {
     "before": "var(--before)",
@@ -40,9 +39,9 @@ class Chart:
 
     Attributes:
         name: its heading.
-        note: the figure that a reader looks for first, or what it means.
-        summary: the chart in words, for who cannot see it.
-        spec: Vega-Lite's.
+        note: the value that a reader looks for first, or its meaning.
+        summary: the chart in words, for screen readers.
+        spec: the Vega-Lite specification.
     """
 
     name: str
@@ -52,8 +51,8 @@ class Chart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
-    """One line of a legend."""
+class LegendEntry:
+    """One entry of a legend."""
 
     label: str
     colour: str
@@ -62,7 +61,17 @@ class Key:
 
 @dataclass(frozen=True)
 class _Curve:
-    """A figure of the runs: its heading, the names of the student's and the teachers' values."""
+    """A metric over the steps of a run.
+
+    Attributes:
+        name: its heading.
+        student: the name of the student's values in the run's curves.
+        teacher: the name of the teachers' values; empty if there are none.
+        note: its meaning.
+        top: the end of the axis; None for the data's.
+        at: where a horizontal line marks chance level.
+        digits: number format.
+    """
 
     name: str
     student: str
@@ -87,7 +96,7 @@ _CURVES = (
 
 
 def curve_charts(runs: Sequence[Run]) -> list[Chart]:
-    """One chart for each figure that a run has; several runs share a chart."""
+    """Return one chart for each metric that a run has; several runs share a chart."""
     charts = []
     for curve in _CURVES:
         series = _series(curve, runs)
@@ -96,44 +105,41 @@ def curve_charts(runs: Sequence[Run]) -> list[Chart]:
     return charts
 
 
-def curve_keys(runs: Sequence[Run]) -> list[Key]:
-    """The legend of `curve_charts`."""
+def curve_legend(runs: Sequence[Run]) -> list[LegendEntry]:
+    """Return the legend of `curve_charts`."""
     if len(runs) == 1:
         return [
-            Key(label="student", colour=_RUN_COLOURS[0]),
-            Key(label="teachers", colour="var(--teacher)", dashed=True),
+            LegendEntry(label="student", colour=_RUN_COLOURS[0]),
+            LegendEntry(label="teachers", colour="var(--teacher)", dashed=True),
         ]
-    keys = [Key(label=label(run.name), colour=_colour(n)) for n, run in enumerate(runs)]
-    return [*keys, Key(label="their teachers", colour="var(--soft)", dashed=True)]
-
-
-@dataclass(frozen=True)
-class _Line:
-    label: str
-    colour: str
-    dashed: bool
+    return [
+        *(LegendEntry(label=label(run.name), colour=_colour(n)) for n, run in enumerate(runs)),
+        LegendEntry(label="their teachers", colour="var(--soft)", dashed=True),
+    ]
 
 
 def _colour(number: int) -> str:
     return _RUN_COLOURS[number % len(_RUN_COLOURS)]
 
 
-def _series(curve: _Curve, runs: Sequence[Run]) -> dict[_Line, list[tuple[int, float]]]:
-    found = {}
+def _series(curve: _Curve, runs: Sequence[Run]) -> dict[LegendEntry, list[tuple[int, float]]]:
+    """Return the points (step, value) of each line of a chart."""
+    series = {}
     for number, run in enumerate(runs):
         name = f"{label(run.name)} " if len(runs) > 1 else ""
         sides = [("student" if curve.teacher else "", curve.student, False)]
         if curve.teacher:
             sides.append(("teachers", curve.teacher, True))
         for side, values, dashed in sides:
-            own = "var(--teacher)" if dashed and len(runs) == 1 else _colour(number)
-            line = _Line((name + side).strip() or "value", own, dashed)
-            found[line] = _points(run.curves.get(values, ()))
-    return found
+            colour = "var(--teacher)" if dashed and len(runs) == 1 else _colour(number)
+            text = (name + side).strip() or "value"
+            line = LegendEntry(label=text, colour=colour, dashed=dashed)
+            series[line] = _points(run.curves.get(values, ()))
+    return series
 
 
 def _points(values: Sequence[Any]) -> list[tuple[int, float]]:
-    """(step, value) of the steps that have one; steps count from 1."""
+    """Return (step, value) for the steps that have a value; steps count from 1."""
     points = [
         (step, float(value))
         for step, value in enumerate(values, start=1)
@@ -143,7 +149,7 @@ def _points(values: Sequence[Any]) -> list[tuple[int, float]]:
     return points[::every]
 
 
-def _curve_chart(curve: _Curve, series: Mapping[_Line, list[tuple[int, float]]]) -> Chart:
+def _curve_chart(curve: _Curve, series: Mapping[LegendEntry, list[tuple[int, float]]]) -> Chart:
     last = {line.label: points[-1][1] for line, points in series.items() if points}
     words = ", ".join(f"{name} {format(value, curve.digits)}" for name, value in last.items())
     shown = words.removeprefix("value ")
@@ -158,7 +164,7 @@ def _curve_chart(curve: _Curve, series: Mapping[_Line, list[tuple[int, float]]])
 
 
 def _curve_spec(
-    curve: _Curve, series: Mapping[_Line, list[tuple[int, float]]]
+    curve: _Curve, series: Mapping[LegendEntry, list[tuple[int, float]]]
 ) -> Mapping[str, Any]:
     import altair as alt
 
@@ -169,13 +175,26 @@ def _curve_spec(
         for key, points in zip(keys, series.values(), strict=True)
         for step, value in points
     ]
-    base = alt.Chart(alt.InlineData(values=rows)).encode(x=_steps_axis(rows))
+    steps = alt.X(
+        "step:Q",
+        title=None,
+        axis=alt.Axis(grid=False, tickCount=5, format="d"),
+        scale=alt.Scale(domain=[0, max(row["step"] for row in rows)], nice=False),
+    )
+    top = [0.0, curve.top] if curve.top is not None else alt.Undefined
+    values = alt.Y(
+        "value:Q",
+        title=None,
+        scale=alt.Scale(domain=top, nice=curve.top is None, zero=True),
+        axis=alt.Axis(tickCount=4, labelExpr=_TICK),
+    )
+    base = alt.Chart(alt.InlineData(values=rows)).encode(x=steps)
     colour = alt.Scale(domain=keys, range=[line.colour for line in lines])
     dash = alt.Scale(domain=keys, range=[[4, 3] if line.dashed else [1, 0] for line in lines])
     # A curve of a few values, such as dev accuracy, is lost without its points.
     few = len(rows) <= 12 * len(lines)
     drawn = base.mark_line(strokeWidth=1.8, point={"size": 22} if few else False).encode(
-        y=_value_axis(curve),
+        y=values,
         color=alt.Color("key:N", scale=colour, legend=None),
         strokeDash=alt.StrokeDash("key:N", scale=dash, legend=None),
     )
@@ -188,51 +207,44 @@ def _curve_spec(
     return _finished(alt.layer(*layers), height=150)
 
 
-def _steps_axis(rows: Sequence[Mapping[str, Any]]) -> Any:
-    import altair as alt
-
-    axis = alt.Axis(grid=False, tickCount=5, format="d")
-    scale = alt.Scale(domain=[0, max(row["step"] for row in rows)], nice=False)
-    return alt.X("step:Q", title=None, axis=axis, scale=scale)
-
-
-def _value_axis(curve: _Curve) -> Any:
-    import altair as alt
-
-    top = [0.0, curve.top] if curve.top is not None else alt.Undefined
-    scale = alt.Scale(domain=top, nice=curve.top is None, zero=True)
-    return alt.Y("value:Q", title=None, scale=scale, axis=alt.Axis(tickCount=4, labelExpr=_TICK))
-
-
-def _pointer(base: Any, curve: _Curve, lines: Mapping[str, _Line]) -> Any:
-    """The upright line at the step that is pointed at, which says all values there."""
+def _pointer(base: Any, curve: _Curve, lines: Mapping[str, LegendEntry]) -> Any:
+    """Return the vertical line at the pointer's step, whose tooltip has all values there."""
     import altair as alt
 
     near = alt.selection_point(
         fields=["step"], nearest=True, on="pointermove", clear="pointerout", empty=False
     )
-    told = [alt.Tooltip("step:Q", title="step", format="d")]
-    told += [
+    tooltip = [alt.Tooltip("step:Q", title="step", format="d")]
+    tooltip += [
         alt.Tooltip(f"{key}:Q", title=line.label, format=curve.digits)
         for key, line in lines.items()
     ]
     return (
         base.transform_pivot("key", value="value", groupby=["step"], op="max")
         .mark_rule(color="var(--soft)")
-        .encode(opacity=alt.condition(near, alt.value(0.5), alt.value(0)), tooltip=told)
+        .encode(opacity=alt.condition(near, alt.value(0.5), alt.value(0)), tooltip=tooltip)
         .add_params(near)
     )
 
 
 def bar_charts(rows: Sequence[ScoreRow], paper: Sequence[ScoreRow]) -> list[Chart]:
-    """One chart for each benchmark: a bar for each row, with its interval, and the paper's."""
+    """Return one chart for each measured benchmark.
+
+    Args:
+        rows: measured rows, a bar each, with its interval.
+        paper: rows of the paper to compare with.
+    """
     charts = []
-    for column in COLUMNS:
-        found = [_bar(row, column) for row in (*rows, *paper)]
-        values = [bar for bar in found if bar is not None]
+    for column in score_columns(rows):
+        bars = [_bar(row, column) for row in (*rows, *paper)] if column != MEAN else []
+        values = [bar for bar in bars if bar is not None]
         if not any(value["role"] for value in values):
             continue
-        words = "; ".join(_in_words(value) for value in values)
+        words = "; ".join(
+            f"{bar['label']} {bar['text']}"
+            + (f" ({bar['low']:.1f} to {bar['high']:.1f})" if bar["low"] is not None else "")
+            for bar in values
+        )
         charts.append(
             Chart(name=column, note="", summary=f"{column}: {words}", spec=_bar_spec(values))
         )
@@ -240,24 +252,19 @@ def bar_charts(rows: Sequence[ScoreRow], paper: Sequence[ScoreRow]) -> list[Char
 
 
 def _bar(row: ScoreRow, column: str) -> dict[str, Any] | None:
-    cell = row.cells[column]
+    cell = row.cell(column)
     if cell.value is None:
         return None
-    known = cell.low is not None and cell.high is not None
+    high = None if cell.high is None else round(cell.high, 2)
     return {
         "label": row.label if row.role else f"paper {row.label}",
         "role": row.role,
         "value": round(cell.value, 2),
-        "low": round(cell.low, 2) if cell.low is not None else None,
-        "high": round(cell.high, 2) if cell.high is not None else None,
-        "end": round(cell.high, 2) if known and cell.high is not None else round(cell.value, 2),
+        "low": None if cell.low is None else round(cell.low, 2),
+        "high": high,
+        "end": round(cell.value, 2) if high is None else high,
         "text": f"{cell.value:.1f}",
     }
-
-
-def _in_words(bar: Mapping[str, Any]) -> str:
-    interval = f" ({bar['low']:.1f} to {bar['high']:.1f})" if bar["low"] is not None else ""
-    return f"{bar['label']} {bar['text']}{interval}"
 
 
 def _bar_spec(values: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -275,7 +282,7 @@ def _bar_spec(values: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         legend=None,
         scale=alt.Scale(domain=list(_ROLE_COLOURS), range=list(_ROLE_COLOURS.values())),
     )
-    told = [
+    tooltip = [
         alt.Tooltip("label:N", title="model"),
         alt.Tooltip("value:Q", title="score", format=".1f"),
         alt.Tooltip("low:Q", title="95 % from", format=".1f"),
@@ -283,7 +290,7 @@ def _bar_spec(values: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     ]
     axis = alt.Axis(values=[0, 50, 100], title=None, grid=True)
     bar = base.mark_bar(cornerRadiusEnd=2).encode(
-        x=alt.X("value:Q", scale=scale, axis=axis), color=colour, tooltip=told
+        x=alt.X("value:Q", scale=scale, axis=axis), color=colour, tooltip=tooltip
     )
     rule = base.mark_rule(color="var(--ink)", strokeWidth=1.2, opacity=0.75).encode(
         x="low:Q", x2="high:Q"
@@ -295,7 +302,7 @@ def _bar_spec(values: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def _finished(chart: Any, height: int) -> Mapping[str, Any]:
-    """The specification with the page's look, as wide as its place."""
+    """Return a chart's specification with the page's look, as wide as its container."""
     spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict()
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec["config"] = {
@@ -318,12 +325,12 @@ def _finished(chart: Any, height: int) -> Mapping[str, Any]:
 
 @functools.cache
 def javascript() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one module, which sets ``vegaEmbed``. Takes seconds."""
+    """Return Vega, Vega-Lite and Vega-Embed as one module that sets ``vegaEmbed``; slow."""
     import vl_convert
 
-    # A module that a script adds says by itself that it has run: browsers send it no event.
-    says = "window.vegaEmbed = vegaEmbed; window.dispatchEvent(new Event('vega'));"
-    found = str(vl_convert.javascript_bundle(says))
-    assert "</script" not in found.lower()
-    assert "<!--" not in found
-    return found
+    # Browsers send no event when a module that a script added has run: it sends its own.
+    code = "window.vegaEmbed = vegaEmbed; window.dispatchEvent(new Event('vega'));"
+    bundle = str(vl_convert.javascript_bundle(code))
+    assert "</script" not in bundle.lower()
+    assert "<!--" not in bundle
+    return bundle

@@ -1,4 +1,4 @@
-"""Hostile text: what a model, a data file or a label says, made fit for a page."""
+"""Make hostile text fit for a page: responses, data files, labels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import re
 from typing import Any
 
 NOTHING = "\u2013"
-"""Stands where there is no value."""
+"""Shown for a missing value."""
 MINUS = "\u2212"
 
-# All controls but tab and line feed, and the marks that turn the direction of what follows.
+# All controls but tab and line feed, and the marks that change the direction of text.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -22,23 +22,23 @@ def clean(text: str) -> str:
     Line feeds and tabs stay. A lone surrogate, which no file can hold, becomes "?".
     """
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n")
-    return _HIDDEN.sub(lambda found: _visible(found[0]), text)
+
+    def visible(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        if code < 0x20:
+            return chr(0x2400 + code)  # Unicode's pictures of control characters.
+        return "\u2421" if code == 0x7F else f"\u27e8U+{code:04X}\u27e9"
+
+    return _HIDDEN.sub(visible, text)
 
 
 def label(text: str) -> str:
-    """The same for a name: on one line."""
+    """Return a name, cleaned and on one line."""
     return " ".join(clean(text).split())
 
 
-def _visible(mark: str) -> str:
-    code = ord(mark)
-    if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's pictures of control characters.
-    return "\u2421" if code == 0x7F else f"\u27e8U+{code:04X}\u27e9"
-
-
 def script_json(value: Any) -> str:
-    """JSON that may stand inside a script element: no text in it can end the element.
+    """Return JSON for a script element: no text in it can end the element.
 
     ``<``, ``>`` and ``&`` are written as escapes, which JSON reads as the same characters.
     """
@@ -49,7 +49,7 @@ def script_json(value: Any) -> str:
 
 
 def packed(value: Any) -> str:
-    """JSON, compressed, in base64: a third of the size, for what is too much to stand as text."""
+    """Return compressed JSON in base64, a third of the size of the text."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # Without a time stamp: the same content is the same page.
+    # Without a time stamp: the same content gives the same page.
     return base64.b64encode(gzip.compress(text.encode("utf-8"), 6, mtime=0)).decode("ascii")

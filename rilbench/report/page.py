@@ -1,4 +1,4 @@
-"""The page: templates, styles and scripts put together, and written whole or not at all."""
+"""Assemble the page from templates, styles and scripts, and write it whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,33 +8,29 @@ import os
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from rilbench import __version__
-from rilbench.benchmark_names import COLUMNS
 from rilbench.errors import UserError
 from rilbench.paths import may_write
-from rilbench.report import page_json as payloads
-from rilbench.report import pictures
-from rilbench.report.charts import Chart, javascript
+from rilbench.report import page_json, pictures
+from rilbench.report.charts import javascript
 from rilbench.report.escaping import MINUS, NOTHING, script_json
-from rilbench.report.page_json import Payload, make_payload
-from rilbench.report.report_data import Report
-from rilbench.report.scores import MEAN, Cell, ScoreRow
+from rilbench.report.report_data import ReportData
+from rilbench.report.scores import MEAN, ScoreCell, ScoreRow
 
 _LONGEST_NAME = 200
-"""Bytes; file systems take 255, and the part that is written first has a longer name."""
+"""Bytes; file systems take 255, and the temporary file has a longer name."""
 
 _TEMPLATES = files("rilbench.report") / "templates"
 _SCRIPTS = ("items.js", "charts.js", "table.js", "questions.js", "groups.js", "main.js")
-"""In the order in which they stand on the page."""
+"""In the page's order."""
 
 
 def check_place(out: Path) -> None:
-    """Refuse a place that no page can be written to, before anything is gathered.
+    """Refuse a path that no page can be written to, before anything is gathered.
 
     Raises:
-        UserError: the folder is missing or read-only, or the file is something else's.
+        UserError: the folder is missing or read-only, or the file is not an HTML file.
     """
     if "\0" in str(out) or len(os.fsencode(out.name)) > _LONGEST_NAME:
         raise UserError(f"{str(out)[:80]!r} is not a file name; give another -o")
@@ -48,13 +44,13 @@ def check_place(out: Path) -> None:
         raise UserError(f"{out} cannot be written; make it writable or give another -o")
 
 
-def write_report(report: Report, out: Path, picture_budget: int = pictures.BUDGET) -> int:
-    """Write the page and return its size in bytes. What stood there is replaced whole.
+def write_report(report: ReportData, out: Path, picture_budget: int = pictures.BUDGET) -> int:
+    """Write the page and return its size in bytes. An existing file is replaced whole.
 
     Args:
-        report: what it shows.
+        report: what the page shows.
         out: the file.
-        picture_budget: bytes that all pictures may take.
+        picture_budget: bytes for all pictures together.
 
     Raises:
         UserError: see `check_place`.
@@ -71,14 +67,14 @@ def write_report(report: Report, out: Path, picture_budget: int = pictures.BUDGE
     return len(text)
 
 
-def render(report: Report, picture_budget: int = pictures.BUDGET) -> str:
-    """Return the page as text. The same report is the same page."""
-    from jinja2 import Environment, StrictUndefined, select_autoescape
+def render(report: ReportData, picture_budget: int = pictures.BUDGET) -> str:
+    """Return the page as text. The same report gives the same page."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup
 
-    packed = make_payload(report.sets, report.steps, picture_budget, payloads.BUDGET)
+    packed = page_json.make_payload(report.sets, report.steps, picture_budget, page_json.BUDGET)
     environment = Environment(
-        loader=_loader(),
+        loader=FunctionLoader(_text),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -88,39 +84,30 @@ def render(report: Report, picture_budget: int = pictures.BUDGET) -> str:
         "points": _points,
         "signed": _signed,
         "tone": _tone,
-        "told": _told,
+        "tooltip": _tooltip,
         "grouped": _grouped,
     }
-    theme, own = _text("theme.js"), "\n".join(_text(name) for name in _SCRIPTS)
-    charts = javascript() if _charts(report) else ""
-    shown = environment.get_template("page.html.j2").render(
+    theme, script = _text("theme.js"), "\n".join(_text(name) for name in _SCRIPTS)
+    # In the order of their places on the page.
+    charts = [*(chart for bars in report.bars for chart in bars.charts), *report.curves]
+    library = javascript() if charts else ""
+    page = environment.get_template("page.html.j2").render(
         report=report,
-        columns=[*COLUMNS, MEAN],
+        columns=report.columns,
         mean=MEAN,
         version=__version__,
-        # Markup says that a text is safe as it stands: ours, or escaped for its place.
+        # Markup marks text that is not escaped again: ours, or escaped for its place.
         style=Markup(_text("style.css")),
-        charts_script=Markup(charts),
+        charts_script=Markup(library),
         theme_script=Markup(theme),
-        script=Markup(own),
-        policy=_policy([theme, own, charts]),
-        specs=Markup(script_json([chart.spec for chart in _charts(report)])),
+        script=Markup(script),
+        policy=_policy([theme, script, library]),
+        specs=Markup(script_json([chart.spec for chart in charts])),
         pictures=Markup(script_json(packed.pictures.urls)),
         payload=packed.text,
         notes=_notes(report, packed),
     )
-    return str(shown)
-
-
-def _charts(report: Report) -> list[Chart]:
-    """All charts, in the order in which the page has their places."""
-    return [*(chart for bars in report.bars for chart in bars.charts), *report.curves]
-
-
-def _loader() -> Any:
-    from jinja2 import FunctionLoader
-
-    return FunctionLoader(_text)
+    return str(page)
 
 
 def _text(name: str) -> str:
@@ -128,12 +115,12 @@ def _text(name: str) -> str:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """What a browser may do with the page: run its own scripts, by their hashes, and no network."""
+    """Return the content security policy: only the page's own scripts by hash, and no network."""
     hashes = [hashlib.sha256(script.encode("utf-8")).digest() for script in scripts if script]
-    own = " ".join(f"'sha256-{base64.b64encode(found).decode('ascii')}'" for found in hashes)
+    allowed = " ".join(f"'sha256-{base64.b64encode(h).decode('ascii')}'" for h in hashes)
     rules = {
         "default-src": "'none'",
-        "script-src": own,
+        "script-src": allowed,
         "style-src": "'unsafe-inline'",
         "img-src": "data:",
         "base-uri": "'none'",
@@ -142,33 +129,33 @@ def _policy(scripts: Sequence[str]) -> str:
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
-def _notes(report: Report, packed: Payload) -> list[str]:
-    """What the page lacks, so that nobody looks for it."""
-    notes = [f"{own.title}: {own.note}." for own in report.sets if own.note]
+def _notes(report: ReportData, packed: page_json.Payload) -> list[str]:
+    """Say what the page lacks, so that nobody looks for it."""
+    notes = [f"{questions.title}: {questions.note}." for questions in report.sets if questions.note]
     if packed.pictures.full:
         notes.append(
-            "Pictures are scaled down to fit the page, and some are left out: first of all those "
-            "of questions that every model answers alike."
+            "Pictures are scaled down to fit the page, and some are left out, starting with "
+            "questions on which all models have the same outcome."
         )
     cut = any(
         answer is not None and len(answer.response) > packed.longest
-        for own in report.sets
-        for question in own.questions
+        for questions in report.sets
+        for question in questions.questions
         for answer in question.answers
     )
     if cut:
         notes.append(
-            f"Answers are cut at {packed.longest:,} characters; the ledger has them in full."
+            f"Responses are cut at {packed.longest:,} characters; the ledger has them in full."
         )
     return notes
 
 
 def _grouped(rows: Iterable[ScoreRow]) -> list[tuple[str, list[ScoreRow]]]:
-    """Rows by their group, in their own order (which jinja's groupby would lose)."""
-    found: dict[str, list[ScoreRow]] = {}
+    """Return rows by group, both in order of appearance, which jinja's groupby would lose."""
+    groups: dict[str, list[ScoreRow]] = {}
     for row in rows:
-        found.setdefault(row.group, []).append(row)
-    return list(found.items())
+        groups.setdefault(row.group, []).append(row)
+    return list(groups.items())
 
 
 def _points(value: float | None) -> str:
@@ -187,7 +174,6 @@ def _tone(value: float | None) -> str:
     return "gain" if rounded > 0 else "loss" if rounded < 0 else "same"
 
 
-def _told(cell: Cell) -> str:
-    """What a cell says when it is pointed at."""
+def _tooltip(cell: ScoreCell) -> str:
     interval = "" if cell.low is None else f"95 % interval {cell.low:.1f} to {cell.high:.1f}"
     return "; ".join(part for part in (interval, cell.note) if part)

@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
-Source = Path | bytes
+PictureSource = Path | bytes
 """An image file, or its content."""
 
 BUDGET = 12_000_000
-"""Characters that all pictures may take on the page."""
+"""Characters for all pictures together."""
 
 _LARGEST, _SMALLEST = 768, 160
-"""Longest edge in pixels that a picture is scaled down to, when there is room and when not."""
+"""Longest edge in pixels after scaling, with ample room and with little."""
 _PER_PIXEL = 0.08
-"""Characters that a pixel of a photograph takes, about, at `_QUALITY`."""
+"""Characters for a pixel of a photograph at `_QUALITY`, about."""
 _QUALITY = 60
 _LEAST_ROOM = 3000
-"""Bytes that a picture may have before it loses quality, however many there are."""
+"""Bytes that every picture may have without loss of quality, however many there are."""
 _EXACT = 2000
-"""Up to so many bytes a picture is kept without loss."""
+"""Bytes up to which a small picture is kept without loss."""
 _SMALL = 128 * 128
-"""Up to so many pixels a picture has no room for losses: it gets a better quality."""
+"""Pixels up to which a picture gets a better quality."""
 
 LEFT_OUT = "left out: the page's pictures have used up their room"
 UNREADABLE = "the picture cannot be read"
@@ -42,7 +42,7 @@ class Pictures:
     """The page's pictures.
 
     Args:
-        expected: about how many there will be, by which they are scaled.
+        expected: about how many there will be; decides the scale.
         budget: characters for all of them together.
     """
 
@@ -52,29 +52,26 @@ class Pictures:
     """``data:`` addresses, by number."""
     used: int = 0
     full: bool = False
-    """One did not fit: no further one is tried."""
+    """One did not fit: no other is tried."""
     _by_content: dict[str, int | str] = field(default_factory=dict)
     _by_path: dict[Path, int | str] = field(default_factory=dict)
 
     @property
     def edge(self) -> int:
-        """The longest edge in pixels that leaves room for as many as are expected."""
+        """The longest edge in pixels that leaves room for the expected number."""
         pixels = self.budget / max(self.expected, 1) / _PER_PIXEL
         return min(_LARGEST, max(_SMALLEST, int(math.sqrt(pixels))))
 
-    def add(self, source: Source) -> int | str:
-        """The number of a picture, or why it is not on the page."""
+    def add(self, source: PictureSource) -> int | str:
+        """Return the number of a picture, or why it is not on the page."""
         if isinstance(source, Path):
             if source not in self._by_path:
-                self._by_path[source] = self._add_file(source)
+                try:
+                    self._by_path[source] = self._add_content(source.read_bytes())
+                except OSError:
+                    self._by_path[source] = UNREADABLE
             return self._by_path[source]
         return self._add_content(source)
-
-    def _add_file(self, path: Path) -> int | str:
-        try:
-            return self._add_content(path.read_bytes())
-        except OSError:
-            return UNREADABLE
 
     def _add_content(self, content: bytes) -> int | str:
         name = hashlib.sha256(content).hexdigest()
@@ -98,10 +95,14 @@ class Pictures:
 
 
 def scaled(content: bytes, edge: int, room: int = _LEAST_ROOM) -> bytes | None:
-    """A picture as WebP, its longest edge at most ``edge`` pixels; None if it cannot be read.
+    """Return a picture as WebP; None if it cannot be read.
 
-    One that would take much more than ``room`` bytes loses quality. Nothing of the file but its
-    pixels is kept: no place, no author.
+    Only the pixels are kept: no location, no author.
+
+    Args:
+        content: an image file.
+        edge: the longest edge in pixels.
+        room: bytes beyond which the picture loses quality.
     """
     from PIL import Image, ImageOps
 
@@ -120,8 +121,8 @@ def scaled(content: bytes, edge: int, room: int = _LEAST_ROOM) -> bytes | None:
     exact = _webp(image, lossless=True) if small else b""
     if exact and len(exact) <= _EXACT:
         return exact
-    found = _webp(image, quality=_QUALITY + 20 if small else _QUALITY)
-    return found if len(found) <= max(room, _LEAST_ROOM) else _webp(image, quality=_QUALITY // 2)
+    webp = _webp(image, quality=_QUALITY + 20 if small else _QUALITY)
+    return webp if len(webp) <= max(room, _LEAST_ROOM) else _webp(image, quality=_QUALITY // 2)
 
 
 def _webp(image: Image.Image, **options: Any) -> bytes:
@@ -130,6 +131,6 @@ def _webp(image: Image.Image, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def numbers(pictures: Pictures, sources: Iterable[Source]) -> Sequence[int | str]:
-    """`Pictures.add` for each."""
+def numbers(pictures: Pictures, sources: Iterable[PictureSource]) -> Sequence[int | str]:
+    """Apply `Pictures.add` to each source."""
     return [pictures.add(source) for source in sources]

@@ -1,4 +1,4 @@
-"""The browser's questions: what was asked, and what each model answered."""
+"""The browser's questions: what was asked, and what each model responded."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rilbench.benchmark_names import COLUMNS
 from rilbench.evaluate.suite import SUITES
 from rilbench.ledger import Evaluation, Ledger, Sample
-from rilbench.report.scores import model_label, suite_label
+from rilbench.report.scores import benchmark_rank, model_label, suite_label
 from rilbench.report.selection import ROLES, Subject
 
-Key = tuple[str, str]
+QuestionKey = tuple[str, str]
 """Benchmark and question id, as a sample has them."""
 
-GONE = "the questions' folder is gone, so that their pictures and full text are not there"
+GONE = "the questions' folder is gone, so their pictures and full texts are missing"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
-    """One model's answers. ``run`` is the number of the subject that brought it."""
+class ModelColumn:
+    """One model's responses. ``run`` is the number of the subject that the model belongs to."""
 
     evaluation: Evaluation
     role: str
@@ -33,8 +31,8 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a question shows: its text and its picture files, of a circular one the first turn."""
+class QuestionContent:
+    """A question's text and picture files; for a circular question those of its first turn."""
 
     text: str
     pictures: tuple[Path, ...] = ()
@@ -42,19 +40,19 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """One question with every model's answer, None where it was not asked."""
+class AnsweredQuestion:
+    """One question with every model's sample; None if the model was not asked."""
 
-    key: Key
-    asked: Asked
+    key: QuestionKey
+    content: QuestionContent
     stem: str
     gold: str
     answers: tuple[Sample | None, ...]
 
     @property
     def changed(self) -> bool:
-        """Some models' outcomes differ."""
-        return len({None if each is None else each.score for each in self.answers}) > 1
+        """The models' outcomes differ."""
+        return len({None if sample is None else sample.score for sample in self.answers}) > 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,142 +61,128 @@ class QuestionSet:
 
     Attributes:
         title: the suite and the kit.
-        columns: whose answers there are, in the order of `ROLES`.
+        columns: the models, in the order of `ROLES`.
         questions: benchmark by benchmark.
-        note: why there is no picture, or nothing.
+        note: why there are no pictures; empty if there are.
     """
 
     title: str
-    columns: tuple[Column, ...]
-    questions: tuple[Question, ...]
+    columns: tuple[ModelColumn, ...]
+    questions: tuple[AnsweredQuestion, ...]
     note: str = ""
 
 
-@dataclass
-class _Texts:
-    """What is known of the questions of a folder of prompts."""
-
-    asked: dict[Key, Asked] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, folder: Path, suite: str) -> _Texts:
-        """Read a folder of prompts as far as it can be read."""
-        texts = cls()
-        names = _columns_of(suite)
-        try:
-            with (folder / "questions.jsonl").open(encoding="utf-8") as lines:
-                for line in lines:
-                    texts._take(json.loads(line), names, folder)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            # Somebody else's file, or half of one: what was read before is good.
-            pass
-        return texts
-
-    def _take(
-        self, row: Mapping[str, Any], names: Mapping[str, tuple[str, bool]], folder: Path
-    ) -> None:
-        if row["dataset"] not in names:
-            return
-        column, several = names[row["dataset"]]
-        key = (column, f"{row['dataset']}/{row['group']}" if several else str(row["group"]))
-        first = self.asked.get(key)
-        if first is not None:
-            self.asked[key] = Asked(first.text, first.pictures, first.turns + 1)
-            return
-        parts = row["parts"]
-        text = "\n".join(str(part["text"]) for part in parts if part["type"] == "text")
-        files = [folder / str(part["path"]) for part in parts if part["type"] == "image"]
-        inside = tuple(file for file in files if _is_within(file, folder))
-        self.asked[key] = Asked(text or str(row.get("question", "")), inside)
-
-
-def _is_within(file: Path, folder: Path) -> bool:
-    """A prompt names pictures of its own folder, and no other file of this machine."""
-    return "\0" not in str(file) and file.resolve().is_relative_to(folder.resolve())
-
-
-def _columns_of(suite: str) -> dict[str, tuple[str, bool]]:
-    """{data set: (benchmark, whether it has several)}; no two kits have a name in common."""
-    if suite not in SUITES:
-        return {}
-    return {
-        dataset.name: (benchmark.column, len(datasets) > 1)
-        for benchmark in SUITES[suite].benchmarks
-        for datasets in benchmark.by_kit.values()
-        for dataset in datasets
-    }
-
-
 def question_sets(ledger: Ledger, subjects: Sequence[Subject]) -> list[QuestionSet]:
-    """Gather the questions of all evaluations, those of one suite and kit side by side."""
-    columns: dict[tuple[str, str], dict[int, Column]] = {}
+    """Gather the questions of all evaluations, one set for each suite and kit."""
+    columns: dict[tuple[str, str], dict[int, ModelColumn]] = {}
     for run, subject in enumerate(subjects):
-        for role, each in subject.evaluations:
-            name = model_label(each, several=len(subjects) > 1)
-            column = Column(evaluation=each, role=role, label=name, run=run)
-            columns.setdefault((each.suite, each.kit), {}).setdefault(each.id or 0, column)
-    found = [_question_set(ledger, list(own.values())) for own in columns.values()]
-    return [each for each in found if each.questions]
+        for role, evaluation in subject.evaluations:
+            name = model_label(evaluation, several=len(subjects) > 1)
+            column = ModelColumn(evaluation=evaluation, role=role, label=name, run=run)
+            group = columns.setdefault((evaluation.suite, evaluation.kit), {})
+            group.setdefault(evaluation.id or 0, column)
+    sets = [_question_set(ledger, list(group.values())) for group in columns.values()]
+    return [questions for questions in sets if questions.questions]
 
 
-def _question_set(ledger: Ledger, columns: list[Column]) -> QuestionSet:
-    columns = sorted(columns, key=lambda each: (each.run, ROLES.index(each.role)))
-    answers: dict[Key, list[Sample | None]] = {}
+def _question_set(ledger: Ledger, columns: list[ModelColumn]) -> QuestionSet:
+    columns = sorted(columns, key=lambda column: (column.run, ROLES.index(column.role)))
+    answers: dict[QuestionKey, list[Sample | None]] = {}
     for number, column in enumerate(columns):
         for sample in ledger.samples(column.evaluation.id or 0):
             key = (sample.benchmark, sample.question_id)
             answers.setdefault(key, [None] * len(columns))[number] = sample
-    first = columns[0].evaluation
-    texts = _texts(columns, first.suite)
-    questions = [_question(key, texts, answers[key]) for key in sorted(answers, key=_place)]
+    # The first model's prompts count, the reported one before its teachers': theirs may differ.
+    ordered = sorted(columns, key=lambda column: (column.role != "after", column.run))
+    benchmarks = _benchmarks_of_datasets([column.evaluation for column in columns])
+    contents: dict[QuestionKey, QuestionContent] = {}
+    for folder in dict.fromkeys(column.evaluation.settings.get("questions") for column in ordered):
+        if isinstance(folder, str) and folder and "\0" not in folder:
+            contents = _read_contents(Path(folder), benchmarks) | contents
+    questions = []
+    # The sort is stable: within a benchmark, questions stay in the order of the ledger.
+    for key in sorted(answers, key=lambda key: benchmark_rank(key[0])):
+        samples = [sample for sample in answers[key] if sample is not None]
+        stem = next((sample.stem for sample in samples if sample.stem), "")
+        gold = next((sample.gold for sample in samples if sample.gold is not None), "")
+        content = contents.get(key, QuestionContent(stem))
+        questions.append(
+            AnsweredQuestion(
+                key=key,
+                content=content if content.text else dataclasses.replace(content, text=stem),
+                stem=stem,
+                gold=gold,
+                answers=tuple(answers[key]),
+            )
+        )
     return QuestionSet(
-        title=suite_label(first),
+        title=suite_label(columns[0].evaluation),
         columns=tuple(columns),
         questions=tuple(questions),
-        note="" if texts.asked else GONE,
+        note="" if contents else GONE,
     )
 
 
-def _place(key: Key) -> int:
-    """Benchmarks in the paper's order; within one, as they were recorded (the sort is stable)."""
-    return COLUMNS.index(key[0]) if key[0] in COLUMNS else len(COLUMNS)
+def _read_contents(
+    folder: Path, benchmarks: Mapping[str, tuple[str, bool]]
+) -> dict[QuestionKey, QuestionContent]:
+    """Read a folder of prompts, as far as it exists and can be read."""
+    contents: dict[QuestionKey, QuestionContent] = {}
+    try:
+        with (folder / "questions.jsonl").open(encoding="utf-8") as lines:
+            for line in lines:
+                row = json.loads(line)
+                dataset, group = row["dataset"], str(row["group"])
+                if dataset not in benchmarks:
+                    continue
+                benchmark, several = benchmarks[dataset]
+                key = (benchmark, f"{dataset}/{group}" if several else group)
+                if key in contents:
+                    turns = contents[key].turns + 1
+                    contents[key] = dataclasses.replace(contents[key], turns=turns)
+                    continue
+                parts = row["parts"]
+                text = "\n".join(str(part["text"]) for part in parts if part["type"] == "text")
+                files = [folder / str(part["path"]) for part in parts if part["type"] == "image"]
+                # Only pictures of the folder are read, and no other file of this machine.
+                inside = [
+                    file
+                    for file in files
+                    if "\0" not in str(file) and file.resolve().is_relative_to(folder.resolve())
+                ]
+                contents[key] = QuestionContent(text or str(row.get("question", "")), tuple(inside))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        # Somebody else's file, or half of one: what was read before is good.
+        pass
+    return contents
 
 
-def _texts(columns: Iterable[Column], suite: str) -> _Texts:
-    """The questions as the first model was asked them whose folder is still there.
+def _benchmarks_of_datasets(evaluations: Sequence[Evaluation]) -> dict[str, tuple[str, bool]]:
+    """Return {data set: (benchmark, whether the benchmark has several data sets)}.
 
-    What is reported comes first: its prompts may be others than its teachers'.
+    Args:
+        evaluations: of one suite.
     """
-    ordered = sorted(columns, key=lambda each: (each.role != "after", each.run))
-    folders = dict.fromkeys(each.evaluation.settings.get("questions") for each in ordered)
-    texts = _Texts()
-    for folder in folders:
-        if isinstance(folder, str) and folder and "\0" not in folder:
-            texts.asked = _Texts.read(Path(folder), suite).asked | texts.asked
-    return texts
+    # The scores also have the benchmarks that are in no suite.
+    benchmarks = {
+        score.dataset: (score.benchmark, False) for e in evaluations for score in e.scores
+    }
+    suite = evaluations[0].suite
+    if suite in SUITES:
+        for benchmark in SUITES[suite].benchmarks:
+            for datasets in benchmark.by_kit.values():
+                for dataset in datasets:
+                    benchmarks[dataset.name] = (benchmark.column, len(datasets) > 1)
+    return benchmarks
 
 
-def _question(key: Key, texts: _Texts, answers: list[Sample | None]) -> Question:
-    there = [each for each in answers if each is not None]
-    stem = next((each.stem for each in there if each.stem), "")
-    gold = next((each.gold for each in there if each.gold is not None), "")
-    asked = texts.asked.get(key, Asked(stem))
-    return Question(
-        key=key,
-        asked=asked if asked.text else dataclasses.replace(asked, text=stem),
-        stem=stem,
-        gold=gold,
-        answers=tuple(answers),
-    )
+def by_need(questions: Iterable[AnsweredQuestion]) -> list[AnsweredQuestion]:
+    """Sort questions by their need of a picture, for as long as the page has room.
 
-
-def by_need(questions: Iterable[Question]) -> list[Question]:
-    """The order in which questions get their pictures while there is room.
-
-    Those with different outcomes first; then from all benchmarks alike.
+    Those with different outcomes come first; then all benchmarks alike, by a hash.
     """
 
-    def order(question: Question) -> tuple[bool, str]:
+    def order(question: AnsweredQuestion) -> tuple[bool, str]:
         return not question.changed, hashlib.sha256("/".join(question.key).encode()).hexdigest()
 
     return sorted(questions, key=order)

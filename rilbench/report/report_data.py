@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from rilbench.benchmark_names import COLUMNS
 from rilbench.ledger import Evaluation, Ledger, Run
-from rilbench.report.charts import Chart, Key, bar_charts, curve_charts, curve_keys
+from rilbench.report.charts import Chart, LegendEntry, bar_charts, curve_charts, curve_legend
 from rilbench.report.escaping import MINUS, NOTHING, clean, label
-from rilbench.report.page_json import Steps
+from rilbench.report.page_json import RunSteps
 from rilbench.report.questions import QuestionSet, question_sets
 from rilbench.report.rollout_groups import training_steps
 from rilbench.report.scores import (
     MEAN,
     ScoreRow,
+    benchmark_rank,
     model_label,
     paired_tests,
+    score_columns,
     score_rows,
     score_rows_of_paper,
     suite_label,
@@ -28,7 +28,7 @@ from rilbench.table.paper_rows import same_name
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """One figure of the summary; ``tone`` is "gain", "loss" or nothing."""
+    """One number of the summary; ``tone`` is "gain", "loss" or empty."""
 
     label: str
     value: str
@@ -37,16 +37,16 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bars:
-    """The bars of one suite and kit."""
+class BarCharts:
+    """The bar charts of one suite and kit."""
 
     group: str
     charts: Sequence[Chart]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where one evaluation's numbers come from: names and values, and the settings in full."""
+class EvaluationDetails:
+    """The provenance of one evaluation: names and values, and a line for each benchmark."""
 
     title: str
     role: str
@@ -55,8 +55,8 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One training run's recipe, and what the run warned of."""
+class RunDetails:
+    """One training run's recipe and warnings."""
 
     name: str
     lines: Sequence[tuple[str, str]]
@@ -65,53 +65,61 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """All that the page shows. Texts are clean, but not escaped: see `rilbench.report.escaping`."""
+class ReportData:
+    """Everything on the page. Texts are clean, but not escaped: see `rilbench.report.escaping`."""
 
     title: str
     subtitle: str
     facts: Sequence[Fact]
+    columns: Sequence[str]
+    """The columns of the score table."""
     rows: Sequence[ScoreRow]
     paper: Sequence[ScoreRow]
     near: str
-    """The paper's student that the measured ones stand beside."""
+    """The paper's student that the measured ones are compared with."""
     published: bool
-    """Every measured row is of the published benchmarks."""
-    bars: Sequence[Bars]
+    """Every measured row is on the published benchmarks."""
+    bars: Sequence[BarCharts]
     curves: Sequence[Chart]
-    keys: Sequence[Key]
-    recipes: Sequence[Recipe]
-    sources: Sequence[Source]
+    legend: Sequence[LegendEntry]
+    recipes: Sequence[RunDetails]
+    sources: Sequence[EvaluationDetails]
     sets: Sequence[QuestionSet] = field(repr=False)
-    steps: Sequence[Steps] = field(repr=False)
+    steps: Sequence[RunSteps] = field(repr=False)
 
 
-def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -> Report:
+def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -> ReportData:
     """Gather a report; see `find_subjects` for its arguments.
 
     Raises:
-        UserError: a name stands for nothing, or for several runs or models.
+        UserError: a name matches nothing, or several runs or models.
     """
     subjects = find_subjects(ledger, names, teachers)
     rows, paper = score_rows(ledger, subjects), score_rows_of_paper(ledger)
-    near = _near(subjects, paper)
-    runs = [each.run for each in subjects if each.run is not None]
-    sets = question_sets(ledger, subjects)
-    return Report(
-        title=label(", ".join(each.name for each in subjects)),
+    near = _nearest_student(subjects, paper)
+    runs = [subject.run for subject in subjects if subject.run is not None]
+    steps = []
+    for subject in subjects:
+        if subject.run is not None and subject.folder is not None:
+            recorded = training_steps(subject.folder, subject.run.recipe_yaml)
+            if recorded:
+                steps.append(RunSteps(run=subject.run.name, steps=tuple(recorded)))
+    return ReportData(
+        title=label(", ".join(subject.name for subject in subjects)),
         subtitle=_subtitle(subjects),
         facts=_facts(ledger, subjects, rows),
+        columns=score_columns(rows),
         rows=rows,
         paper=paper,
         near=near,
         published=all(e.suite == "paper" for s in subjects for _, e in s.evaluations),
         bars=_bars(rows, [row for row in paper if row.group == near], subjects),
         curves=curve_charts(runs),
-        keys=curve_keys(runs),
-        recipes=[_recipe(run) for run in runs],
+        legend=curve_legend(runs),
+        recipes=[_run_details(run) for run in runs],
         sources=_sources(subjects),
-        sets=sets,
-        steps=_steps(subjects),
+        sets=question_sets(ledger, subjects),
+        steps=steps,
     )
 
 
@@ -127,41 +135,40 @@ def _subtitle(subjects: Sequence[Subject]) -> str:
     return label(", ".join(parts))
 
 
-def _near(subjects: Sequence[Subject], paper: Sequence[ScoreRow]) -> str:
-    """The paper's student of the same name; else the first, which the paper puts first as well."""
+def _nearest_student(subjects: Sequence[Subject], paper: Sequence[ScoreRow]) -> str:
+    """Return the paper's student of the same name, else its first, as in the paper."""
     students = list(dict.fromkeys(row.group for row in paper))
-    own = {same_name(each.student) for subject in subjects for each in subject.after}
-    own |= {same_name(subject.run.student) for subject in subjects if subject.run}
-    return next((student for student in students if same_name(student) in own), students[0])
+    measured = {same_name(e.student) for subject in subjects for e in subject.after}
+    measured |= {same_name(subject.run.student) for subject in subjects if subject.run}
+    return next((name for name in students if same_name(name) in measured), students[0])
 
 
 def _bars(
     rows: Sequence[ScoreRow], paper: Sequence[ScoreRow], subjects: Sequence[Subject]
-) -> list[Bars]:
-    """The paper's untrained student, and its RIL with the same teachers, stand beside."""
-    teachers = {each.teacher for subject in subjects for each in subject.after}
+) -> list[BarCharts]:
+    """Return the bar charts, with the paper's untrained student and its RIL by these teachers."""
+    teachers = {evaluation.teacher for subject in subjects for evaluation in subject.after}
     teachers |= {subject.run.teacher for subject in subjects if subject.run}
     wanted = [row for row in paper if row.label == "base"]
     wanted += [row for row in paper if row.label in {f"RIL {teacher}" for teacher in teachers}]
-    groups = dict.fromkeys(row.group for row in rows)
     return [
-        Bars(group=group, charts=bar_charts([r for r in rows if r.group == group], wanted))
-        for group in groups
+        BarCharts(group=group, charts=bar_charts([r for r in rows if r.group == group], wanted))
+        for group in dict.fromkeys(row.group for row in rows)
     ]
 
 
 def _facts(ledger: Ledger, subjects: Sequence[Subject], rows: Sequence[ScoreRow]) -> list[Fact]:
     after = [row for row in rows if row.role == "after"]
     if len(subjects) > 1:
-        found = [_average(row, row.label) for row in after]
-        return [each for each in found if each is not None][:8]
-    facts = [_average(row, "Mean score") for row in after[:1]]
+        facts = [_mean_score(row, row.label) for row in after]
+        return [fact for fact in facts if fact is not None][:8]
+    facts = [_mean_score(row, "Mean score") for row in after[:1]]
     facts += _change(ledger, subjects[0])
     run = subjects[0].run
-    return [each for each in (*facts, *(_effort(run) if run else ())) if each is not None]
+    return [fact for fact in (*facts, *(_effort(run) if run else ())) if fact is not None]
 
 
-def _average(row: ScoreRow, name: str) -> Fact | None:
+def _mean_score(row: ScoreRow, name: str) -> Fact | None:
     cell = row.cells[MEAN]
     if cell.value is None:
         return None
@@ -175,12 +182,10 @@ def _signed(value: float) -> str:
 
 
 def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
-    """What training changed, by the paired comparison of the first evaluation with its start."""
-    if not subject.before:
-        return []
-    after = subject.after[0]
-    same = [e for e in subject.before if (e.suite, e.kit) == (after.suite, after.kit)]
-    tests = paired_tests(ledger, same[0], after) if same else {}
+    """Return the change by training, from the paired test of the first evaluation and its start."""
+    after = subject.after[0] if subject.after else None
+    starts = [e for e in subject.before if after and (e.suite, e.kit) == (after.suite, after.kit)]
+    tests = paired_tests(ledger, starts[0], after) if starts and after else {}
     if not tests:
         return []
     mean = tests.get(MEAN) or next(iter(tests.values()))
@@ -195,66 +200,68 @@ def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
 
 
 def _effort(run: Run) -> list[Fact]:
-    figures: Mapping[str, Any] = run.figures
+    summary = run.figures
     facts = []
-    if figures.get("steps"):
-        seconds = figures.get("step_seconds")
+    if summary.get("steps"):
+        seconds = summary.get("step_seconds")
         note = f"{seconds:.1f} s each, the median" if seconds else ""
-        facts.append(Fact(label="Steps", value=f"{figures['steps']:,}", note=note))
-    if figures.get("trained_tokens"):
-        calls = figures.get("judge_calls")
+        facts.append(Fact(label="Steps", value=f"{summary['steps']:,}", note=note))
+    if summary.get("trained_tokens"):
+        calls = summary.get("judge_calls")
         note = f"{calls:,} judge calls" if calls else ""
-        tokens = f"{figures['trained_tokens']:,}"
+        tokens = f"{summary['trained_tokens']:,}"
         facts.append(Fact(label="Tokens trained on", value=tokens, note=note))
     return facts
 
 
-def _recipe(run: Run) -> Recipe:
+def _run_details(run: Run) -> RunDetails:
+    memory = run.figures.get("memory_gb")
     values = {
         "status": run.status,
         "folder": run.path,
-        "begun": run.created,
+        "started": run.created,
         "finished": run.finished,
         "recipe": run.recipe_fingerprint,
         "family": run.family,
-        "peak memory": f"{run.figures['memory_gb']:.1f} GB" if run.figures.get("memory_gb") else "",
+        "peak memory": f"{memory:.1f} GB" if memory else "",
     }
-    warned = [
+    warnings = [
         f"step {step}: {clean(str(text))}"
-        for step, found in enumerate(run.curves.get("warnings", ()), start=1)
-        for text in (found if isinstance(found, list) else [])
+        for step, texts in enumerate(run.curves.get("warnings", ()), start=1)
+        for text in (texts if isinstance(texts, list) else [])
     ]
-    lines = [(name, label(str(value))) for name, value in values.items() if value]
-    return Recipe(
-        name=label(run.name), lines=lines, yaml=clean(run.recipe_yaml), warnings=warned[:20]
+    return RunDetails(
+        name=label(run.name),
+        lines=[(name, label(str(value))) for name, value in values.items() if value],
+        yaml=clean(run.recipe_yaml),
+        warnings=warnings[:20],
     )
 
 
-def _sources(subjects: Sequence[Subject]) -> list[Source]:
+def _sources(subjects: Sequence[Subject]) -> list[EvaluationDetails]:
     seen: dict[int, tuple[str, Evaluation]] = {}
     for subject in subjects:
-        for role, each in subject.evaluations:
-            seen.setdefault(each.id or 0, (role, each))
-    return [_source(role, each) for role, each in seen.values()]
+        for role, evaluation in subject.evaluations:
+            seen.setdefault(evaluation.id or 0, (role, evaluation))
+    return [_evaluation_details(role, evaluation) for role, evaluation in seen.values()]
 
 
-def _source(role: str, each: Evaluation) -> Source:
-    generation = each.settings.get("generation")
-    how = generation if isinstance(generation, Mapping) else {}
+def _evaluation_details(role: str, evaluation: Evaluation) -> EvaluationDetails:
+    settings = evaluation.settings.get("generation")
+    generation = settings if isinstance(settings, Mapping) else {}
+    code = (evaluation.commit or "")[:12] + (", changed since" if evaluation.dirty else "")
+    limit = generation.get("max_tokens")
     values = {
-        "model": each.path,
-        "fingerprint": each.fingerprint,
-        "trained from": each.start_fingerprint,
-        "asked": suite_label(each),
-        "on": each.created[:19].replace("T", " ") + " UTC",
-        "code": f"{each.commit[:12]}{', changed since' if each.dirty else ''}"
-        if each.commit
-        else None,
-        "served by": how.get("server"),
-        "longest answer": f"{how['max_tokens']} tokens" if how.get("max_tokens") else None,
-        "temperature": how.get("temperature"),
+        "model": evaluation.path,
+        "fingerprint": evaluation.fingerprint,
+        "trained from": evaluation.start_fingerprint,
+        "asked": suite_label(evaluation),
+        "on": evaluation.created[:19].replace("T", " ") + " UTC",
+        "code": code if evaluation.commit else None,
+        "served by": generation.get("server"),
+        "longest response": f"{limit} tokens" if limit else None,
+        "temperature": generation.get("temperature"),
     }
-    lines = [(name, label(str(value))) for name, value in values.items() if value is not None]
     data = [
         (
             label(score.benchmark),
@@ -266,21 +273,11 @@ def _source(role: str, each: Evaluation) -> Source:
             label(score.data_state),
             label(score.data_sha256[:12]),
         )
-        for score in sorted(each.scores, key=lambda score: _place(score.benchmark))
+        for score in sorted(evaluation.scores, key=lambda score: benchmark_rank(score.benchmark))
     ]
-    title = f"{model_label(each)} · evaluation {each.id}"
-    return Source(title=title, role=role, lines=lines, data=data)
-
-
-def _place(benchmark: str) -> int:
-    return COLUMNS.index(benchmark) if benchmark in COLUMNS else len(COLUMNS)
-
-
-def _steps(subjects: Sequence[Subject]) -> list[Steps]:
-    found = []
-    for subject in subjects:
-        if subject.run is not None and subject.folder is not None:
-            steps = training_steps(subject.folder, subject.run.recipe_yaml)
-            if steps:
-                found.append(Steps(run=subject.run.name, steps=tuple(steps)))
-    return found
+    return EvaluationDetails(
+        title=f"{model_label(evaluation)} · evaluation {evaluation.id}",
+        role=role,
+        lines=[(name, label(str(value))) for name, value in values.items() if value is not None],
+        data=data,
+    )

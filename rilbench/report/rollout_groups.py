@@ -1,4 +1,4 @@
-"""The training groups: rows of one question, as the first and the last recorded step saw them."""
+"""The training groups: all responses to a question in the first and the last recorded step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rilbench.errors import UserError
 from rilbench.report.selection import read_yaml
 
 MOST_GROUPS = 200
-"""Of a step, so many groups are shown."""
+"""Groups shown for a step."""
 
 _COLUMNS = ("images", "prompt", "reward_model", "extra_info")
 """Of ``data/train.parquet``; see `rilbench.train.pipeline.prepare_data`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupRow:
+class GroupResponse:
     """One response of a group, as in ``rollouts/step_N.jsonl``; None where nothing was measured.
 
     Attributes:
@@ -42,35 +42,35 @@ class GroupRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """All rows of one question in one step; without the training data it has an id alone."""
+class RolloutGroup:
+    """All responses to one question in one step; without the training data only its id is known."""
 
     question_id: str
     text: str
     gold: str
     data_set: str
     pictures: tuple[bytes, ...]
-    rows: tuple[GroupRow, ...]
+    responses: tuple[GroupResponse, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """One recorded step; ``left_out`` groups are not shown."""
+class RecordedStep:
+    """One recorded step; ``left_out`` is the number of groups that are not shown."""
 
     number: int
-    groups: tuple[Group, ...]
+    groups: tuple[RolloutGroup, ...]
     left_out: int = 0
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _TrainingQuestion:
     text: str
     gold: str
     data_set: str
     pictures: tuple[bytes, ...]
 
 
-def training_steps(folder: Path, recipe_yaml: str) -> list[Step]:
+def training_steps(folder: Path, recipe_yaml: str) -> list[RecordedStep]:
     """The first and the last step that a run's folder has a record of; none where it has none."""
     files = {}
     for path in (folder / "rollouts").glob("step_*.jsonl"):
@@ -84,8 +84,8 @@ def training_steps(folder: Path, recipe_yaml: str) -> list[Step]:
     return [_step(number, groups, asked) for number, groups in found.items() if groups]
 
 
-def _read_rows(path: Path) -> dict[str, list[GroupRow]]:
-    groups: dict[str, list[GroupRow]] = {}
+def _read_rows(path: Path) -> dict[str, list[GroupResponse]]:
+    groups: dict[str, list[GroupResponse]] = {}
     # While it trains, or after a kill, the last line may be half there.
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         found = _whole(line)
@@ -94,7 +94,7 @@ def _read_rows(path: Path) -> dict[str, list[GroupRow]]:
     return groups
 
 
-def _whole(line: str) -> tuple[str, GroupRow] | None:
+def _whole(line: str) -> tuple[str, GroupResponse] | None:
     """A row and its question; None of a line that is not whole."""
     try:
         row = json.loads(line)
@@ -103,13 +103,13 @@ def _whole(line: str) -> tuple[str, GroupRow] | None:
         return None
 
 
-def _row(row: Mapping[str, Any]) -> GroupRow:
+def _row(row: Mapping[str, Any]) -> GroupResponse:
     def number(name: str) -> float | None:
         value = row.get(name)
         return float(value) if isinstance(value, (int, float)) else None
 
     tokens = row.get("tokens")
-    return GroupRow(
+    return GroupResponse(
         source=str(row["source"]),
         response=str(row["response"]),
         answer=number("answer"),
@@ -120,19 +120,21 @@ def _row(row: Mapping[str, Any]) -> GroupRow:
     )
 
 
-def _step(number: int, groups: Mapping[str, list[GroupRow]], asked: Mapping[str, _Asked]) -> Step:
+def _step(
+    number: int, groups: Mapping[str, list[GroupResponse]], asked: Mapping[str, _TrainingQuestion]
+) -> RecordedStep:
     shown = list(groups)[:MOST_GROUPS]
-    nothing = _Asked("", "", "", ())
-    return Step(
+    nothing = _TrainingQuestion("", "", "", ())
+    return RecordedStep(
         number=number,
         groups=tuple(
-            Group(
+            RolloutGroup(
                 question_id=name,
                 text=asked.get(name, nothing).text,
                 gold=asked.get(name, nothing).gold,
                 data_set=asked.get(name, nothing).data_set,
                 pictures=asked.get(name, nothing).pictures,
-                rows=tuple(sorted(groups[name], key=lambda row: row.source != "student")),
+                responses=tuple(sorted(groups[name], key=lambda row: row.source != "student")),
             )
             for name in shown
         ),
@@ -140,16 +142,16 @@ def _step(number: int, groups: Mapping[str, list[GroupRow]], asked: Mapping[str,
     )
 
 
-def _questions(folder: Path, recipe_yaml: str, wanted: set[str]) -> dict[str, _Asked]:
+def _questions(folder: Path, recipe_yaml: str, wanted: set[str]) -> dict[str, _TrainingQuestion]:
     """The questions' texts and pictures: from the run's folder, else from the recipe's data."""
     return _from_run(folder / "data" / "train.parquet", wanted) or _from_recipe(recipe_yaml, wanted)
 
 
-def _from_run(path: Path, wanted: set[str]) -> dict[str, _Asked]:
+def _from_run(path: Path, wanted: set[str]) -> dict[str, _TrainingQuestion]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found: dict[str, _Asked] = {}
+    found: dict[str, _TrainingQuestion] = {}
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(256, columns=[*_COLUMNS, "data_source"]):
@@ -159,11 +161,13 @@ def _from_run(path: Path, wanted: set[str]) -> dict[str, _Asked]:
     return found
 
 
-def _take(rows: Iterable[Mapping[str, Any]], wanted: set[str], found: dict[str, _Asked]) -> None:
+def _take(
+    rows: Iterable[Mapping[str, Any]], wanted: set[str], found: dict[str, _TrainingQuestion]
+) -> None:
     for row in rows:
         name = str(row["extra_info"]["question_id"])
         if name in wanted:
-            found[name] = _Asked(
+            found[name] = _TrainingQuestion(
                 text=str(row["prompt"][-1]["content"]),
                 gold=str(row["reward_model"]["ground_truth"]),
                 data_set=str(row["data_source"]),
@@ -171,7 +175,7 @@ def _take(rows: Iterable[Mapping[str, Any]], wanted: set[str], found: dict[str, 
             )
 
 
-def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _Asked]:
+def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _TrainingQuestion]:
     from rilbench.data.question_files import read_questions
     from rilbench.paths import locate
 
@@ -181,7 +185,7 @@ def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _Asked]:
     except (UserError, LookupError):
         return {}
     return {
-        each.id: _Asked(each.question, each.answer, each.source, each.images)
+        each.id: _TrainingQuestion(each.question, each.answer, each.source, each.images)
         for each in questions
         if each.id in wanted
     }

@@ -19,12 +19,12 @@ def test_it_is_read_as_it_was_written(baseline):
     assert [reason.reason for reason in found.history] == ["nine seeds"]
 
 
-def test_it_says_what_the_bounds_are_worth(baseline):
+def test_it_records_false_alarms_and_power(baseline):
     stored = json.loads(baseline.read_text())
     assert stored["false_alarm"] <= 0.01
     (entry,) = stored["entries"]
     assert entry["power"] >= max(0.9, entry["power_wide"])
-    upper = {cell["name"] for cell in entry["cells"] if "at_most" in cell}
+    upper = {metric["name"] for metric in entry["metrics"] if "at_most" in metric}
     assert upper == {"step_time", "memory"}
 
 
@@ -39,7 +39,7 @@ def test_it_says_what_the_bounds_are_worth(baseline):
         (lambda text: '{"format": 1, "entries": [], "history": []}', "no entry"),
     ],
 )
-def test_a_file_that_is_none_is_refused(baseline, damage, words):
+def test_a_damaged_file_is_refused(baseline, damage, words):
     baseline.write_text(damage(baseline.read_text()))
     with pytest.raises(UserError, match=words) as found:
         read_baseline(baseline)
@@ -47,6 +47,6 @@ def test_a_file_that_is_none_is_refused(baseline, damage, words):
     assert "\n" not in str(found.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="--update"):
         read_baseline(tmp_path / "none.json")

@@ -1,6 +1,7 @@
 """`rilbench check` as a user and a CI job meet it: real processes, exit status, files."""
 
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ET
 
@@ -37,11 +38,11 @@ def test_a_clean_run_exits_with_0(checked):
     folder = checked()
     done = run(*CHECK, "--junit", "check.xml", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "the gate is open: 8 cells" in done.stdout
+    assert "passed: 8 metrics are within" in done.stdout
     assert ET.parse(folder / "check.xml").getroot().get("failures") == "0"
 
 
-def test_a_regression_exits_with_1_and_is_named_everywhere(checked):
+def test_a_regression_exits_with_1_and_is_named_in_every_output(checked):
     folder = checked({**VALUES, "MMStar": 40.0}, step=9.0)
     done = run(*CHECK, "--junit", "check.xml", cwd=folder)
     refused(done, "MMStar failed: 40.000 is below", "step_time failed", "of the usual")
@@ -52,11 +53,33 @@ def test_a_regression_exits_with_1_and_is_named_everywhere(checked):
         if case.find("failure") is not None
     }
     assert {"MMStar", "step_time"} <= failed <= {"MMStar", "step_time", "mean"}
-    cells = json.loads(run(*CHECK, "--format", "json", cwd=folder).stdout)
-    assert {each["cell"] for each in cells if not each["open"]} == failed
+    metrics = json.loads(run(*CHECK, "--format", "json", cwd=folder).stdout)
+    assert {each["metric"] for each in metrics if not each["open"]} == failed
 
 
-def test_what_cannot_be_checked_is_one_line(checked, tmp_path):
+def test_github_actions_gets_a_job_summary_and_annotations(checked):
+    folder = checked({**VALUES, "MMStar": 40.0})
+    plain = run(*CHECK, cwd=folder)
+    summary = folder / "summary.md"
+    summary.write_text("of an earlier step\n")
+    done = run(*CHECK, cwd=folder, GITHUB_STEP_SUMMARY=str(summary))
+    assert (done.returncode, done.stdout) == (1, plain.stdout)
+    text = summary.read_text()
+    assert text.startswith("of an earlier step\n### rilbench check: failed\n")
+    rows = [line for line in text.splitlines() if line.startswith(("| ✅", "| ❌"))]
+    assert len(rows) == 8
+    assert any(re.match(r"\| ❌ \| MMStar \| 40\.000 \| ≥ [\d.]+ \|", row) for row in rows)
+    annotated = [line for line in done.stderr.splitlines() if line.startswith("::error ")]
+    assert len(annotated) == len([row for row in rows if "❌" in row])
+    assert "::error title=rilbench check%3A MMStar failed::nano/ms-vlmeval/nano/ril" in annotated[0]
+    assert "::error" not in plain.stdout + plain.stderr
+
+    as_json = run(*CHECK, "--format", "json", cwd=folder, GITHUB_STEP_SUMMARY=str(folder))
+    assert len(json.loads(as_json.stdout)) == 8
+    assert "note: no job summary" in as_json.stderr
+
+
+def test_errors_are_one_line(checked, tmp_path):
     folder = checked()
     refused(run("check", "--baseline", "none.json", cwd=folder), "--update --reason")
     refused(run(*CHECK[:3], "--db", "none.db", cwd=folder), "does not exist")
@@ -87,7 +110,7 @@ def test_a_checkpoint_is_evaluated_and_compared(tmp_path):
     model = ("check", "--baseline", "b.json", "--db", "new.db", "--model")
     same = run(*model, "nano:restyled", cwd=tmp_path)
     assert same.returncode == 0, same.stderr
-    assert "1 cells are within" in same.stdout
+    assert "passed: 1 metrics are within" in same.stdout
 
     bad = tmp_path / "bad"
     shutil.copytree(good, bad)
@@ -96,7 +119,7 @@ def test_a_checkpoint_is_evaluated_and_compared(tmp_path):
     worse = run(*model, str(bad), cwd=tmp_path)
     assert worse.returncode == 1
     last = worse.stderr.splitlines()[-1]  # after the evaluation's progress
-    assert "the gate is closed by 1 of 1 cells" in last
+    assert "1 of 1 metrics did not pass" in last
     assert "MMStar failed: 0.000 is below" in last
     (bad / LABELS_FILE).unlink()
     refused(run(*model, str(bad), cwd=tmp_path), "no entry for bad base none", "--update")
@@ -115,7 +138,6 @@ def _silence(weights):
 
 
 def test_the_workflow_is_whole_and_its_commands_parse():
-    import re
     import shlex
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The JUnit file: a test for each cell, failures by name, whatever the labels hold."""
+"""The JUnit file: a test for each metric, failures by name, whatever the labels hold."""
 
 import xml.etree.ElementTree as ET
 

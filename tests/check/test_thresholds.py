@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rilbench.check import thresholds as bounds
-from rilbench.check.metrics import MEAN, MEMORY, TIME, TRAINING, Cell
+from rilbench.check.metrics import MEAN, MEMORY, TIME, TRAINING, Metric
 from rilbench.check.thresholds import (
     ALPHA,
     DROP,
@@ -29,38 +29,38 @@ NAMES = st.sampled_from(["MMB", MEAN, *TRAINING])
 CHANCES = st.floats(1e-6, 0.01)
 
 
-def cell(name, values):
-    return Cell(name, tuple(values), questions=0 if name in (MEAN, *TRAINING) else 50)
+def metric(name, values):
+    return Metric(name, tuple(values), questions=0 if name in (MEAN, *TRAINING) else 50)
 
 
 def family(n=9, deviation=2.0, seed=1, questions=50):
     rng = np.random.default_rng(seed)
-    draws = rng.normal(size=(6, n))
+    noise = rng.normal(size=(6, n))
     return [
-        Cell("MMB", tuple(70 + 2 * deviation * draws[0]), questions),
-        Cell("MMStar", tuple(60 + 2 * deviation * draws[1]), questions),
-        Cell(MEAN, tuple(65 + deviation * draws[2])),
-        Cell("discriminator_accuracy", tuple(0.7 + 0.02 * draws[3])),
-        Cell(TIME, tuple(90 + 2 * draws[4])),
-        Cell(MEMORY, tuple(1.5 + 0.02 * draws[5])),
+        Metric("MMB", tuple(70 + 2 * deviation * noise[0]), questions),
+        Metric("MMStar", tuple(60 + 2 * deviation * noise[1]), questions),
+        Metric(MEAN, tuple(65 + deviation * noise[2])),
+        Metric("discriminator_accuracy", tuple(0.7 + 0.02 * noise[3])),
+        Metric(TIME, tuple(90 + 2 * noise[4])),
+        Metric(MEMORY, tuple(1.5 + 0.02 * noise[5])),
     ]
 
 
 def single(value=70.0, questions=100, benchmarks=14):
-    cells = [Cell(f"b{number}", (value,), questions) for number in range(benchmarks)]
-    return [*cells, Cell(MEAN, (value,))]
+    metrics = [Metric(f"b{number}", (value,), questions) for number in range(benchmarks)]
+    return [*metrics, Metric(MEAN, (value,))]
 
 
 @given(NAMES, FEW, CHANCES)
 def test_a_run_equal_to_the_calibration_passes(name, values, alpha):
-    found = cell(name, values)
+    found = metric(name, values)
     limit = bound(found, [found], alpha).value
     assert limit >= found.usual if found.lower_is_better else limit <= found.usual
 
 
 @given(st.floats(0, 100), st.integers(1, 3000), CHANCES)
 def test_a_single_evaluation_passes_when_it_is_repeated(value, questions, alpha):
-    found = Cell("MMB", (value,), questions)
+    found = Metric("MMB", (value,), questions)
     limit = bound(found, [found], alpha)
     assert 0.0 <= limit.value <= value
     assert limit.finds is None or limit.finds > value - limit.value - 1e-3
@@ -68,14 +68,14 @@ def test_a_single_evaluation_passes_when_it_is_repeated(value, questions, alpha)
 
 @given(NAMES, FEW, CHANCES, st.floats(1.1, 10))
 def test_a_smaller_chance_gives_a_wider_bound(name, values, alpha, factor):
-    found = cell(name, values)
+    found = metric(name, values)
     near, far = (bound(found, [found], chance).value for chance in (alpha, alpha / factor))
     assert far >= near if found.lower_is_better else far <= near
 
 
 @given(NAMES, FEW, CHANCES, st.floats(1.1, 10))
 def test_a_larger_spread_gives_a_wider_bound(name, values, alpha, factor):
-    found = cell(name, values)
+    found = metric(name, values)
     middle = found.usual
     wide = dataclasses.replace(found, values=tuple(middle + factor * (v - middle) for v in values))
     near, far = (bound(each, [each], alpha).value for each in (found, wide))
@@ -83,10 +83,10 @@ def test_a_larger_spread_gives_a_wider_bound(name, values, alpha, factor):
 
 
 @given(FEW, CHANCES)
-def test_an_upper_bound_is_a_lower_one_turned_over(values, alpha):
+def test_an_upper_bound_mirrors_a_lower_one(values, alpha):
     assume(statistics.stdev(values) > 1)
-    upper = bound(cell(TIME, values), [], alpha).value
-    lower = bound(cell("answer_reward_student", [-v for v in values]), [], alpha).value
+    upper = bound(metric(TIME, values), [], alpha).value
+    lower = bound(metric("answer_reward_student", [-v for v in values]), [], alpha).value
     assert upper == pytest.approx(-lower, abs=1e-3)
 
 
@@ -100,38 +100,38 @@ def _student_t_quantile(level, freedom):
 
 
 def test_bounds_of_seeds_are_prediction_intervals():
-    cells = family()
-    (alphas,) = levels([cells])
-    mean = cells[2]
+    metrics = family()
+    (alphas,) = levels([metrics])
+    mean = metrics[2]
     n, values = len(mean.values), np.array(mean.values)
     quantile = _student_t_quantile(1 - alphas[MEAN], n - 1)
     expected = values.mean() - quantile * values.std(ddof=1) * np.sqrt(1 + 1 / n)
-    assert bound(mean, cells, alphas[MEAN]).value == pytest.approx(expected, abs=1e-3)
+    assert bound(mean, metrics, alphas[MEAN]).value == pytest.approx(expected, abs=1e-3)
 
 
-def test_bounds_of_one_evaluation_allow_for_other_questions_on_both_sides():
-    cells = single(80.0, 400)
+def test_a_single_evaluations_bound_allows_for_other_questions_on_both_sides():
+    metrics = single(80.0, 400)
     error = 100 * math.sqrt(0.8 * 0.2 / 400)
-    assert error_of(cells[0], cells) == pytest.approx(error, rel=0.01)
-    assert error_of(cells[-1], cells) == pytest.approx(error / math.sqrt(14), rel=0.01)
-    limit = bound(cells[0], cells, 0.001)
+    assert error_of(metrics[0], metrics) == pytest.approx(error, rel=0.01)
+    assert error_of(metrics[-1], metrics) == pytest.approx(error / math.sqrt(14), rel=0.01)
+    limit = bound(metrics[0], metrics, 0.001)
     assert limit.value == pytest.approx(80 - stats.norm.isf(0.001) * math.sqrt(2) * error, rel=0.01)
-    assert error_of(Cell("MMB", (100.0,), 50), []) > 0
+    assert error_of(Metric("MMB", (100.0,), 50), []) > 0
 
 
-def test_seeds_that_agree_by_chance_do_not_make_a_bound_of_no_width():
+def test_seeds_that_agree_by_chance_still_give_a_bound_of_some_width():
     for name, slack in (("MMB", 2.0), (TIME, 0.7), ("answer_reward_student", 0.005)):
-        found = cell(name, [70.0] * 9)
+        found = metric(name, [70.0] * 9)
         assert abs(bound(found, [found], 0.001).value - 70.0) > slack
 
 
 @given(st.lists(st.sampled_from(["family", "single"]), min_size=1, max_size=5))
-def test_the_chances_of_all_cells_add_up(kinds):
+def test_the_levels_of_all_metrics_add_up_to_alpha(kinds):
     models = [family() if kind == "family" else single() for kind in kinds]
     found = levels(models)
     assert sum(sum(each.values()) for each in found) == pytest.approx(ALPHA)
-    for cells, alphas in zip(models, found, strict=True):
-        assert alphas.keys() == {each.name for each in cells}
+    for metrics, alphas in zip(models, found, strict=True):
+        assert alphas.keys() == {each.name for each in metrics}
         assert max(alphas, key=lambda name: alphas[name]) == MEAN
 
 
@@ -139,26 +139,28 @@ def test_the_chances_of_all_cells_add_up(kinds):
 def test_a_clean_run_fails_at_most_once_in_a_hundred(seed):
     models = [family(seed=seed), single(), family(n=5, seed=seed + 10)]
     assert false_alarms(models) <= 0.01
-    # Independent cells, so that the chances nearly add up; those of one evaluation count less.
+    # Independent metrics, so that the chances nearly add up; those of one evaluation count less.
     of_families = [sum(each.values()) for each in levels(models)]
     assert false_alarms(models) == pytest.approx(of_families[0] + of_families[2], abs=0.003)
 
 
-def test_the_simulation_sees_a_gate_that_is_too_tight(monkeypatch):
+def test_the_simulation_finds_a_gate_that_is_too_tight(monkeypatch):
     monkeypatch.setattr(bounds, "ALPHA", 0.2)
     assert false_alarms([family()], 4000) > 0.1
     assert false_alarms([single()], 4000) > 0.05
 
 
-def test_what_is_said_to_be_found_is_found():
-    cells = family(deviation=1.5)
-    (alphas,) = levels([cells])
-    assert power(cells, alphas) > POWER
-    assert power(cells, alphas, wide=True) < power(cells, alphas)
+def test_power_agrees_with_the_simulation():
+    metrics = family(deviation=1.5)
+    (alphas,) = levels([metrics])
+    assert power(metrics, alphas) > POWER
+    assert power(metrics, alphas, wide=True) < power(metrics, alphas)
     wider = family(deviation=8.0)
     assert power(wider, levels([wider])[0]) < 0.5
-    finds = bound(cells[2], cells, alphas[MEAN]).finds
-    fails = bounds._seeds_fail(cells[2], alphas[MEAN], 20_000, np.random.default_rng(1), drop=finds)
+    finds = bound(metrics[2], metrics, alphas[MEAN]).finds
+    fails = bounds._seeds_fail(
+        metrics[2], alphas[MEAN], 20_000, np.random.default_rng(1), drop=finds
+    )
     assert fails.mean() == pytest.approx(POWER, abs=0.01)
     one = single(questions=100)
     assert power(one, levels([one])[0]) > POWER

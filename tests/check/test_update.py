@@ -31,15 +31,15 @@ def update(tmp_path, fill):
 
 def test_seeds_of_a_family_are_one_entry(update):
     (entry,) = update(seeds()).baseline.entries
-    assert [cell.name for cell in entry.cells] == [*BENCHMARKS, "mean", *TRAINING]
-    assert all(len(cell.values) == 9 for cell in entry.cells)
+    assert [metric.name for metric in entry.metrics] == [*BENCHMARKS, "mean", *TRAINING]
+    assert all(len(metric.values) == 9 for metric in entry.metrics)
     assert entry.not_measured == {}
 
 
-def test_fewer_than_five_seeds_are_each_a_model(update):
+def test_fewer_than_five_seeds_are_separate_entries(update):
     found = update(seeds(3)).baseline.entries
     assert [entry.seed for entry in found] == [1, 2, 3]
-    assert {cell.name for entry in found for cell in entry.cells} == {*BENCHMARKS, "mean"}
+    assert {metric.name for entry in found for metric in entry.metrics} == {*BENCHMARKS, "mean"}
     assert found[0].label.endswith("@ffffffff#1")
 
 
@@ -54,7 +54,7 @@ def test_a_family_replaces_its_seeds_and_is_not_undone_by_a_few_of_them(update):
     assert update.path.read_bytes() == before
 
 
-def test_what_few_runs_have_measured_gets_no_bound(update):
+def test_a_metric_of_few_runs_gets_no_bound(update):
     pairs = [
         (each, dataclasses.replace(run, figures={}) if each.seed > 3 else run)
         for each, run in seeds()
@@ -70,7 +70,7 @@ def test_an_untrained_model_is_an_entry_by_its_newest_evaluation(update):
     (entry,) = update([(older, None), (evaluation(VALUES, minute=5), None)]).baseline.entries
     assert entry.single
     assert entry.label == "nano/ms-vlmeval/nano/base/none"
-    assert [cell.values for cell in entry.cells] == [(70.0,)] * 4
+    assert [metric.values for metric in entry.metrics] == [(70.0,)] * 4
 
 
 def test_entries_of_other_models_are_kept_and_share_the_chance(update):
@@ -83,9 +83,9 @@ def test_entries_of_other_models_are_kept_and_share_the_chance(update):
     assert both["history"][1]["commit"] == "c" * 40
     assert len(both["entries"]) == 2
     assert both["false_alarm"] <= 0.01
-    bound = {each["label"]: each["cells"][3]["at_least"] for each in both["entries"]}
+    bound = {each["label"]: each["metrics"][3]["at_least"] for each in both["entries"]}
     (family,) = alone["entries"]
-    assert bound[family["label"]] < family["cells"][3]["at_least"]
+    assert bound[family["label"]] < family["metrics"][3]["at_least"]
 
 
 def test_nothing_new_leaves_the_file_as_it_is(update):
@@ -103,7 +103,7 @@ def test_only_some_entries(update):
         update(pairs, only=["grpo"])
 
 
-def test_scores_that_cannot_be_compared_are_no_seeds_of_one_entry(update):
+def test_incomparable_scores_are_left_out_of_a_family(update):
     pairs = list(seeds())
     first, run = pairs[0]
     other = tuple(dataclasses.replace(each, judge="another") for each in first.scores)
@@ -115,13 +115,13 @@ def test_scores_that_cannot_be_compared_are_no_seeds_of_one_entry(update):
 
 
 @pytest.mark.parametrize("change", [{"missing": 3}, {"value": None}, {"sampled": 20}])
-def test_partial_scores_are_no_baseline(update, change):
+def test_partial_scores_are_refused(update, change):
     scores = (score("MMB", 70.0), dataclasses.replace(score("MMStar", 70.0), **change))
     with pytest.raises(UserError, match=r"partial: MMStar"):
         update([(evaluation({}, scores=scores), None)])
 
 
-def test_a_ledger_without_evaluations_and_a_reason_of_nothing(update):
+def test_an_empty_ledger_or_an_empty_reason_is_refused(update):
     with pytest.raises(UserError, match="no evaluation that could be a baseline"):
         update([])
     with pytest.raises(UserError, match="without a reason"):
@@ -136,7 +136,7 @@ def test_a_damaged_file_is_not_written_over(update):
     assert update.path.read_text() == "{"
 
 
-def test_too_wide_bounds_are_said(update):
+def test_bounds_that_are_too_wide_are_noted(update):
     pairs = [
         (
             dataclasses.replace(

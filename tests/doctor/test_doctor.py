@@ -10,7 +10,7 @@ from fake_judge import fake_judge, says
 
 from rilbench.doctor import machine
 from rilbench.doctor import servers as reach
-from rilbench.doctor.finding import tried
+from rilbench.doctor.check_result import attempt
 from rilbench.errors import UserError
 
 
@@ -51,7 +51,7 @@ def test_servers_and_keys(tmp_path):
     assert "sk-" not in done.stdout + done.stderr + failed.stdout + failed.stderr
 
 
-def test_what_a_recipe_needs(tmp_path):
+def test_the_inputs_of_a_recipe(tmp_path):
     nano = ("--recipe", "both", "--student", "nano")
     done, found = doctor(tmp_path, *nano)
     assert done.returncode == 0, done.stdout
@@ -134,14 +134,14 @@ def test_a_full_or_closed_disk_is_wrong(tmp_path, monkeypatch):
     assert "cannot be written" in machine._disk("d", tmp_path, 0.0).found
 
 
-def test_an_error_is_cut_at_its_remedy():
+def test_an_error_is_split_at_its_remedy():
     def fail():
         raise UserError("it is so; do this; or that")
 
-    found = tried("x", fail)
+    found = attempt("x", fail)
     assert (found.state, found.found, found.remedy) == ("wrong", "it is so", "do this; or that")
 
 
 @pytest.mark.parametrize("option", ["nowhere", "m@"])
-def test_an_address_that_is_none(option):
+def test_a_malformed_address_is_refused(option):
     assert "MODEL@URL" in reach.server("judge", option, "none", "x").remedy

@@ -30,7 +30,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from rilbench.errors import UserError
-from rilbench.plan.compute_cost import discriminator_row, row_flops
+from rilbench.plan.compute_cost import discriminator_flops, response_flops
 from rilbench.plan.memory import GIB, Trained
 from rilbench.ril.discriminator import discriminator_loss
 from rilbench.ril.policy import policy_loss
@@ -197,7 +197,7 @@ def one(size: Size, device: str, peak: float | None, memory: float) -> dict[str,
         return speed(measured, shape[0] * shape[1], shape[0] * forward, peak)
 
     student = shard(build_student(size, device))
-    forward = row_flops(architecture, size.assumed)
+    forward = response_flops(architecture, size.assumed)
     found["policy"] = part(student, policy_update, size.policy_rows, forward)
     found["policy"]["planned_gib"] = planned(plan.policy, step=step)
     del student
@@ -205,7 +205,7 @@ def one(size: Size, device: str, peak: float | None, memory: float) -> dict[str,
     if device == "cuda":
         torch.cuda.empty_cache()
     judge = shard(Discriminator(build_student(size, device).get_decoder()).to(device))
-    forward = discriminator_row(size.recipe, architecture, size.assumed)
+    forward = discriminator_flops(size.recipe, architecture, size.assumed)
     found["discriminator"] = part(judge, discriminator_update, size.discriminator_rows, forward)
     found["discriminator"]["planned_gib"] = planned(plan.discriminator, step=step)
     return found

@@ -76,7 +76,7 @@ def lab(tmp_path, make_result, calibration):
             by_seed[gates.CHECK_SEED] = made
             with LabProgress() as view:
                 found = gates.run_gate(view, paths, self.open_worker)
-            return {each.cell: each.state for each in found if not each.open}
+            return {each.metric: each.state for each in found if not each.open}
 
     return Lab()
 
@@ -157,9 +157,9 @@ def test_the_committed_baseline_is_of_the_committed_results(stored, tmp_path):
     (entry,) = [each for each in stored["entries"] if each["suite"] == "nano-dev"]
     results = read_results(ROOT / LabPaths().runs, "gate")
     assert entry["seeds"] == [each.seed for each in results]
-    for cell in entry["cells"]:
-        if cell["name"] in results[0].scores:
-            assert cell["values"] == [each.scores[cell["name"]] for each in results]
+    for metric in entry["metrics"]:
+        if metric["name"] in results[0].scores:
+            assert metric["values"] == [each.scores[metric["name"]] for each in results]
 
 
 @pytest.mark.slow  # Minutes; on every commit .github/workflows/check.yml runs it as the command.

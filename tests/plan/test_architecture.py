@@ -57,7 +57,7 @@ def test_counts_are_those_of_transformers(name):
 
 
 @pytest.mark.parametrize("name", NANO)
-def test_the_laboratorys_models(name):
+def test_nano_models(name):
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(nano_folder() / name)
@@ -76,7 +76,7 @@ def test_every_student_teacher_and_judge_is_kept():
             find_architecture(recipe.judge.model)
 
 
-def test_a_model_of_ones_own_is_read_from_its_folder_and_before_the_recipes_name(tmp_path):
+def test_a_models_folder_wins_over_the_recipes_name(tmp_path):
     config = KEPT["internvl3-1b"]["config"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert find_architecture(str(tmp_path), "qwen2.5-vl-7b").parameters == 938_193_024
@@ -91,7 +91,7 @@ def test_a_model_of_ones_own_is_read_from_its_folder_and_before_the_recipes_name
         ({}, "None"),
     ],
 )
-def test_what_cannot_be_counted_is_said(config, words, tmp_path):
+def test_an_unsupported_model_is_refused(config, words, tmp_path):
     with pytest.raises(UserError, match=words):
         read_architecture(config, "mine")
     (tmp_path / "config.json").write_text("{")

@@ -60,7 +60,7 @@ def test_every_combination_is_planned_and_dry_run_in_seconds(hardware):
             assert all("GiB;" not in warning for warning in document["warnings"])
 
 
-def test_the_table_says_all_parts():
+def test_the_table_has_all_parts():
     text = plan("--student", "qwen2.5-vl-7b")
     for words in (
         *("8,292,166,656", "weights", "gradients", "optimiser", "without checkpointing", "logits"),
@@ -90,11 +90,11 @@ def test_it_imports_nothing_heavy(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_counts_are_the_recipes():
+def test_counts_follow_the_recipe():
     document = planned("--recipe", "both", "--set", "schedule.steps=100")
     assert document["judge_calls"] == 100 * 288
     assert document["responses"] == dict.fromkeys(("72b", "78b", "student"), 40_000 * 16)
-    assert document["step"]["rows"] == 288
+    assert document["step"]["responses"] == 288
     assert document["step"]["sampled_tokens"] == 144 * 512
     alone = planned("--method", "dr-grpo")
     assert alone["responses"] == {}

@@ -86,7 +86,7 @@ def test_nano_fits_and_an_unknown_layout_is_left_to_verl(tmp_path):
     check_fit(load_recipe("both", overrides=[f"student.model={tmp_path}"]))
 
 
-def test_all_that_is_wrong_is_listed():
+def test_all_refusals_are_listed():
     recipe = load_recipe("both", "internvl3-8b", hardware="1-gpu-80gb")
     found = refusals(recipe, find_architecture(recipe.student.model))
     assert [line.split()[0] for line in found] == ["internvl3-8b", "teacher", "teacher"]

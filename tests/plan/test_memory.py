@@ -1,4 +1,4 @@
-"""The plan's memory against what torch holds, on the laboratory's student and its own questions.
+"""The plan's memory against what torch holds, on the nano student and its own questions.
 
 Weights, gradients and AdamW's moments are exact. What autograd keeps of a forward is counted from
 the tensors that it saves; the plan has to be within 10 % of that, part by part.

@@ -213,9 +213,9 @@ def test_a_long_list_is_shown_by_pages(tab: Tab) -> None:
 def test_the_papers_rows_and_the_intervals_can_be_chosen(tab: Tab) -> None:
     shown = tab.page.locator("tbody.paper:visible")
     assert shown.count() == 1
-    tab.page.select_option("#beside", label="all five students")
+    tab.page.select_option("#compare", label="all five students")
     assert shown.count() == 5
-    tab.page.select_option("#beside", label="no rows")
+    tab.page.select_option("#compare", label="nothing")
     assert shown.count() == 0
     interval = tab.page.locator(".scores .i:visible")
     assert interval.count() == 0

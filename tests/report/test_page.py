@@ -135,7 +135,7 @@ def test_a_run_that_was_not_evaluated_has_its_curves_and_says_so(place: Place) -
     with Ledger(place.db) as ledger:
         ledger.record_run(run(place.folder / "second"))
     text = page(place, "second")
-    assert "No evaluation of it is in the ledger yet" in text
+    assert "The ledger has no evaluation of it yet" in text
     assert "Answer reward" in text
     assert 'id="questions"' not in text
 

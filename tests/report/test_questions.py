@@ -12,7 +12,7 @@ from report_place import HOSTILE, Place, evaluation, outcomes, png, sample
 
 from rilbench.ledger import Ledger
 from rilbench.report import page_json as payload
-from rilbench.report.page_json import Steps, make_payload
+from rilbench.report.page_json import RunSteps, make_payload
 from rilbench.report.pictures import LEFT_OUT, UNREADABLE, Pictures, scaled
 from rilbench.report.questions import GONE, QuestionSet, by_need, question_sets
 from rilbench.report.selection import find_subjects
@@ -23,7 +23,7 @@ def sets(place: Place, *names: str) -> list[QuestionSet]:
         return question_sets(ledger, find_subjects(ledger, names))
 
 
-def unpacked(sets: list[QuestionSet], steps: tuple[Steps, ...] = (), **budget: int) -> Any:
+def unpacked(sets: list[QuestionSet], steps: tuple[RunSteps, ...] = (), **budget: int) -> Any:
     made = make_payload(
         sets, steps, budget.get("pictures", 10**6), budget.get("texts", payload.BUDGET)
     )
@@ -38,8 +38,8 @@ def test_each_question_has_its_text_picture_gold_and_all_answers(place: Place) -
         *(("MMStar", "1"), ("MMStar", "2"), ("MMStar", "3"), ("BLINK", "1"))
     ]
     first = found.questions[0]
-    assert first.asked.text == "Which is 1 of MMStar?\nA. this\nB. that"
-    assert [file.name for file in first.asked.pictures] == ["MMStar-1.png"]
+    assert first.content.text == "Which is 1 of MMStar?\nA. this\nB. that"
+    assert [file.name for file in first.content.pictures] == ["MMStar-1.png"]
     assert [None if a is None else a.score for a in first.answers] == [0.0, 1.0, 1.0, 1.0]
     assert first.gold == "A"
     assert found.note == ""
@@ -54,7 +54,7 @@ def test_questions_of_several_suites_stand_apart_and_a_question_may_not_have_bee
     assert [len(each.questions) for each in found] == [7, 2]
     only = next(each for each in found[0].questions if each.key[1] == "77")
     assert [each is None for each in only.answers] == [True, True, True, True, False]
-    assert only.asked.text == "Which is 77?"
+    assert only.content.text == "Which is 77?"
     assert found[1].note == GONE
 
 
@@ -70,10 +70,10 @@ def test_rotations_count_and_pictures_outside_of_the_folder_are_not_read(place: 
         file.write('{"dataset": "MMStar", "gro')
     alone = {"fingerprint": "alone1", "settings": {"questions": str(folder)}}
     place.add(evaluation([sample("MMStar", "9")], **alone))
-    assert sets(place, "2")[0].questions[0].asked.turns == 2
+    assert sets(place, "2")[0].questions[0].content.turns == 2
     (question,) = sets(place, "6")[0].questions
-    assert question.asked.pictures == ()
-    assert question.asked.text == "Which is 9?"
+    assert question.content.pictures == ()
+    assert question.content.text == "Which is 9?"
 
 
 @pytest.mark.parametrize("settings", [{}, {"questions": "/gone"}, {"questions": 3}])
@@ -81,7 +81,7 @@ def test_without_the_folder_the_stem_is_shown(place: Place, settings: dict[str, 
     place.add(evaluation(outcomes({}), fingerprint="alone1", settings=settings))
     (found,) = sets(place, "6")
     assert found.note == GONE
-    assert found.questions[0].asked.text == "Which is 1?"
+    assert found.questions[0].content.text == "Which is 1?"
 
 
 def test_what_the_page_gets(place: Place) -> None:

@@ -8,12 +8,13 @@ from report_place import HOSTILE, Place, evaluation, outcomes, run, sample, scor
 
 from rilbench.benchmark_names import COLUMNS
 from rilbench.ledger import Ledger
-from rilbench.report.charts import bar_charts, curve_charts, curve_keys
-from rilbench.report.report_data import Report, gather
+from rilbench.report.charts import bar_charts, curve_charts, curve_legend
+from rilbench.report.page import render
+from rilbench.report.report_data import ReportData, gather
 from rilbench.report.scores import MEAN, score_rows_of_paper
 
 
-def report(place: Place, *names: str) -> Report:
+def report(place: Place, *names: str) -> ReportData:
     with Ledger.open_read(place.db) as ledger:
         return gather(ledger, names)
 
@@ -66,6 +67,23 @@ def test_scores_of_another_kind_are_not_compared_and_say_so(place: Place) -> Non
     assert row.cells["MMStar"].note.startswith("not compared with its start")
 
 
+def test_a_benchmark_that_the_paper_does_not_have_is_shown(place: Place) -> None:
+    names = ("OwnBench", "MMStar")
+    samples = [sample(name, str(i), score=float(i % 2)) for name in names for i in range(10)]
+    scores = tuple(score(name, samples) for name in names)
+    place.add(evaluation(samples, scores=scores, fingerprint="own111"))
+    found = report(place, "6", "first")
+    assert found.columns == [*COLUMNS, "OwnBench", MEAN]
+    with_it = next(row for row in found.rows if "OwnBench" in row.cells)
+    assert with_it.cells["OwnBench"].value == 50.0
+    assert all(row.cell("OwnBench").value is None for row in found.paper)
+    assert [chart.name for chart in found.bars[0].charts] == ["MMStar", "BLINK", "OwnBench"]
+    assert found.sources[0].data[1][0] == "OwnBench"
+    assert {question.key[0] for question in found.sets[0].questions} >= set(names)
+    page = render(found)
+    assert '<th scope="col" class="">OwnBench</th>' in page
+
+
 def test_two_models_of_one_label_are_told_apart(place: Place) -> None:
     found = report(place, "1", "2")
     assert len(found.rows) == 4
@@ -107,7 +125,7 @@ def test_several_runs_share_a_chart_and_hostile_names_stay_out_of_expressions() 
     runs = [run(Path("/r/a")), run(Path("/r/b"), name=f"b.c[0]'\"{HOSTILE}")]
     charts = curve_charts(runs)
     assert charts[0].note.count("student") == 2
-    assert len(curve_keys(runs)) == 3
+    assert len(curve_legend(runs)) == 3
     layers = charts[0].spec["layer"]
     told = layers[-1]["encoding"]["tooltip"]
     assert [each["field"] for each in told] == ["step", "s0", "s1", "s2", "s3"]

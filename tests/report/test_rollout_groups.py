@@ -15,10 +15,10 @@ def test_the_first_and_the_last_step_with_the_student_first(place: Place) -> Non
     found = training_steps(place.run, RECIPE)
     assert [step.number for step in found] == [1, 10]
     (group,) = found[1].groups
-    assert [row.source for row in group.rows] == ["student", "72b"]
-    assert (group.rows[0].response, group.rows[1].response) == ("at 10", HOSTILE)
-    assert group.rows[0].discriminator == 0.75
-    assert group.rows[1].answer is None
+    assert [row.source for row in group.responses] == ["student", "72b"]
+    assert (group.responses[0].response, group.responses[1].response) == ("at 10", HOSTILE)
+    assert group.responses[0].discriminator == 0.75
+    assert group.responses[1].answer is None
     assert (group.text, group.pictures) == ("", ())
 
 

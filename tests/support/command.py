@@ -14,7 +14,13 @@ def run(*arguments, cwd, **environment):
         cwd=cwd,
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", **environment},
+        env={
+            **os.environ,
+            "COLUMNS": "100",
+            "NO_COLOR": "1",
+            "GITHUB_STEP_SUMMARY": "",
+            **environment,
+        },
         timeout=120,
         check=False,
     )

@@ -73,13 +73,13 @@ def seeds(count=9):
     """Evaluations and runs of a family, with the spread that seeds have."""
     rng = np.random.default_rng(3)
     for seed in range(1, count + 1):
-        draws = rng.normal(size=7)
-        values = {n: 70 + 2 * d for n, d in zip(BENCHMARKS, draws[:3], strict=True)}
+        noise = rng.normal(size=7)
+        values = {n: 70 + 2 * d for n, d in zip(BENCHMARKS, noise[:3], strict=True)}
         yield (
             evaluation(values, seed=seed, minute=seed),
             training_run(
                 seed,
-                *(0.7 + 0.02 * draws[3], 0.6 + 0.02 * draws[4]),
-                *(5 + 0.1 * draws[5], 1.5 + 0.01 * draws[6]),
+                *(0.7 + 0.02 * noise[3], 0.6 + 0.02 * noise[4]),
+                *(5 + 0.1 * noise[5], 1.5 + 0.01 * noise[6]),
             ),
         )

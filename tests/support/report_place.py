@@ -102,7 +102,7 @@ def write_prompts(folder: Path) -> Path:
 
 
 def write_rows(folder: Path) -> None:
-    rows = folder / "rows"
+    rows = folder / "rollouts"
     rows.mkdir(parents=True)
     for step in (1, 2, 10):
         row = {"question": "q1", "answer": 1.0, "similarity": 0.0, "discriminator": 0.75}

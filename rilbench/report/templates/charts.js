@@ -1,5 +1,5 @@
 "use strict";
-// A chart is drawn when it comes near the window, so that many cost nothing at the start.
+// A chart is drawn when it comes near the window, so that many charts do not delay the start.
 function drawCharts() {
   const specs = JSON.parse(byId("specs").textContent);
   const draw = (place) => {
@@ -19,7 +19,7 @@ function drawCharts() {
   document.documentElement.dataset.charts = "ready";
 }
 
-// The charts' library is run when the questions are there: reading it takes longer than they do.
+// The library of the charts runs after the questions are shown: it takes longer than they do.
 function startCharts() {
   const library = byId("vega").textContent;
   if (!library) return;

@@ -1,5 +1,5 @@
 "use strict";
-// All text reaches the page through textContent: whatever a response says, it is shown, never run.
+// Text reaches the page through textContent only: whatever a response says, it is shown, never run.
 function make(tag, attributes, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -21,8 +21,8 @@ function fill(select, options, chosen) {
   );
 }
 
-// Search while somebody types, but not at every key; at once when the field is left, so that the
-// list does not change under the next key.
+// Search 120 ms after the last key, and at once when the field is left, so that the list does not
+// change later.
 function searches(input, act) {
   let timer = 0;
   const now = () => {
@@ -37,7 +37,7 @@ function searches(input, act) {
   input.addEventListener("blur", now);
 }
 
-// Pictures are the most of the page and stand last: it opens before they are read.
+// Pictures are most of the page and come last: the page opens before they are read.
 let pictureUrls = null;
 function showPicture(image, number) {
   if (document.readyState === "loading") {
@@ -89,7 +89,7 @@ function chip(name, score) {
   return make("span", { class: `chip ${tone}`, title: `${name} ${words}`.trim(), text });
 }
 
-// A list of which one page is in the document at a time.
+// A list that shows one page at a time.
 class Pages {
   constructor(list, pager, build, size = 50) {
     Object.assign(this, { list, pager, build, size, items: [], page: 0 });

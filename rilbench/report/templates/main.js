@@ -8,7 +8,7 @@ async function unpack() {
 }
 
 async function start() {
-  byId("beside").addEventListener("change", showPaper);
+  byId("compare").addEventListener("change", showPaper);
   byId("intervals").addEventListener("change", showIntervals);
   showPaper();
   showIntervals();

@@ -93,8 +93,8 @@ class Questions {
     }
     const wanted = this.segments(before < 0 ? ALONE : OUTCOMES, numbers);
     const shown = within.filter((each) => {
-      const own = outcomes.get(each);
-      return wanted === "all" || own === wanted || (wanted === "changed" && (own === "gained" || own === "lost"));
+      const outcome = outcomes.get(each);
+      return wanted === "all" || outcome === wanted || (wanted === "changed" && (outcome === "gained" || outcome === "lost"));
     });
     byId("question-status").textContent =
       `${count(shown.length)} of ${count(this.set.questions.length)} questions`;
@@ -131,13 +131,13 @@ class Questions {
       thumbnail(pictures),
       make("span", null,
         make("span", { class: "meta" }, make("b", { text: benchmarks[benchmark] }), ` ${id}${turned}`),
-        make("span", { class: "asked", text: stem || text || "(the question’s text is not there)" })),
+        make("span", { class: "asked", text: stem || text || "(the question’s text is missing)" })),
       make("span", { class: "chips" }, ...columns.map((each, index) => chip(this.short(each), answers[index]?.[0]))),
     ];
     const detail = () => [
-      shots(pictures, note ? "The picture is not there: the questions’ folder is gone." : "No picture."),
+      shots(pictures, note ? "The picture is missing: the questions’ folder is gone." : "No picture."),
       make("dl", { class: "pair" },
-        make("dt", { text: "question" }), make("dd", null, make("p", { class: "said", text: text || "not there" })),
+        make("dt", { text: "question" }), make("dd", null, make("p", { class: "said", text: text || "missing" })),
         make("dt", { text: "gold" }), make("dd", null, make("p", { class: "said gold", text: gold || "–" }))),
       make("div", { class: "answers" }, ...columns.map((each, index) => this.answer(each, answers[index]))),
     ];
@@ -157,7 +157,7 @@ class Questions {
       judge !== null && `judged by ${judge}`,
       tokens !== null && `${count(tokens)} tokens`,
       ending !== null && `ended: ${ending}`,
-      gold !== null && `its own gold: ${gold}`,
+      gold !== null && `gold for this model: ${gold}`,
     ];
     card.append(
       make("p", { class: "said", text: response || "(an empty response)" }),

@@ -1,6 +1,6 @@
 "use strict";
 function showPaper() {
-  const wanted = byId("beside").value;
+  const wanted = byId("compare").value;
   for (const body of document.querySelectorAll("tbody.paper")) {
     body.classList.toggle("shown", wanted === "*" || body.dataset.student === wanted);
   }
