@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from rilbench.evaluate.suite import suite_columns
-from rilbench.lab.to_ledger import find_rows, record_rows
+from rilbench.lab.to_ledger import find_results, record_results
 from rilbench.ledger import Ledger
 from rilbench.table.build import Choice, build_table
 from rilbench.table.render import render
@@ -24,9 +24,9 @@ _STUDENTS = ("nano", "nano-independent", "nano-72b", "nano-78b")
 def write(results: Path) -> None:
     """Write both files below ``results``."""
     files = sorted((RESULTS / "nano" / "runs" / "headline").rglob("*.json"))
-    runs = find_rows(files, "test").rows
+    runs = find_results(files, "test").rows
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "l.db") as ledger:
-        record_rows(runs, ledger)
+        record_results(runs, ledger)
         paper = [
             ("The paper's tables", _HEAD),
             ("Tables 1 to 4", _markdown(ledger, Choice(paper=True, every=True))),

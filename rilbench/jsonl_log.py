@@ -14,7 +14,7 @@ from typing import Any
 from rilbench.errors import UserError
 
 
-def read_journal(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a journal, none where there is no file.
 
     A last line without its end is left out: another process is writing it, or was killed at it.
@@ -43,7 +43,7 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return row
 
 
-def append_journal(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write lines through to the disk at once, all or none. The folder must exist.
 
     Raises:

@@ -15,7 +15,7 @@ from rilbench.config import all_keys
 from rilbench.data.question_files import read_questions
 from rilbench.evaluate.suite import SUITES
 from rilbench.lab.run_result import read_result
-from rilbench.lab.to_ledger import record_rows
+from rilbench.lab.to_ledger import record_results
 from rilbench.ledger import Ledger
 from rilbench.table.paper_rows import main_rows
 from rilbench.table.render import FORMATS, render
@@ -255,7 +255,7 @@ def test_the_queries_of_the_ledger_work(tmp_path):
     (example,) = code_blocks(README, "sql")
     rows = [read_result(path) for path in sorted(ROWS.glob("*/nano/*-11.json"))]
     with Ledger(tmp_path / "l.db") as ledger:
-        record_rows(rows, ledger)
+        record_results(rows, ledger)
         queries = [each for each in example.split(";") if each.strip()]
         assert len(queries) == 3
         for query in queries:

@@ -12,7 +12,7 @@ from one_file import one_file
 
 from rilbench.errors import UserError
 from rilbench.evaluate.responses import open_answers
-from rilbench.jsonl_log import append_journal, read_journal
+from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.serving import Completion
 
 ROW = {"key": "a", "text": "é\u2028\n" * 20}
@@ -22,22 +22,22 @@ DONE = Completion("an answer", "stop", 12, 3, 0.25)
 @pytest.mark.parametrize("spare", [0, 1, 100])
 def test_a_full_disk_is_named_and_leaves_no_half_line(tmp_path: Path, spare: int) -> None:
     path = tmp_path / "j"
-    append_journal(path, [ROW])
+    append_jsonl(path, [ROW])
     before = path.read_bytes()
     with (
         room(len(before) + spare),
         pytest.raises(UserError, match=r"/j cannot be written \(File too large\); make room"),
     ):
-        append_journal(path, [ROW])
+        append_jsonl(path, [ROW])
     assert path.read_bytes() == before
-    append_journal(path, [ROW])
-    assert read_journal(path) == [ROW, ROW]
+    append_jsonl(path, [ROW])
+    assert read_jsonl(path) == [ROW, ROW]
 
 
 def test_a_full_device_is_named(tmp_path: Path) -> None:
     (tmp_path / "j").symlink_to("/dev/full")
     with pytest.raises(UserError, match="No space left on device"):
-        append_journal(tmp_path / "j", [ROW])
+        append_jsonl(tmp_path / "j", [ROW])
 
 
 def test_answers_go_on_after_a_full_disk(tmp_path: Path) -> None:
@@ -56,16 +56,16 @@ def test_answers_go_on_after_a_full_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [b'{"key": "b", "mo', b"3", b"\x00\x00", b"\xff"])
 def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "j"
-    append_journal(path, [ROW])
+    append_jsonl(path, [ROW])
     with path.open("ab") as file:
         file.write(line + b"\n")
-    append_journal(path, [ROW])
+    append_jsonl(path, [ROW])
     with pytest.raises(UserError, match=r"line 2 of .*/j is damaged; remove it"):
-        read_journal(path)
+        read_jsonl(path)
 
 
 def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
-    append_journal(tmp_path / "answers.jsonl", [ROW])
+    append_jsonl(tmp_path / "answers.jsonl", [ROW])
     with (
         pytest.raises(UserError, match="holds no answers"),
         open_answers(one_file(tmp_path / "answers.jsonl")),
@@ -75,29 +75,29 @@ def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
 
 def test_reading_cuts_nothing_that_another_process_is_writing(tmp_path: Path) -> None:
     path = tmp_path / "j"
-    append_journal(path, [ROW])
+    append_jsonl(path, [ROW])
     with path.open("ab", buffering=0) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         other.write(b'{"key": ')
-        assert read_journal(path) == [ROW]
-        waiting = threading.Thread(target=append_journal, args=(path, [{"key": "c"}]))
+        assert read_jsonl(path) == [ROW]
+        waiting = threading.Thread(target=append_jsonl, args=(path, [{"key": "c"}]))
         waiting.start()
         waiting.join(0.2)
         assert waiting.is_alive(), "it waits for the other's line"
         other.write(b'"b"}\n')
         fcntl.flock(other, fcntl.LOCK_UN)
     waiting.join()
-    assert [row["key"] for row in read_journal(path)] == ["a", "b", "c"]
+    assert [row["key"] for row in read_jsonl(path)] == ["a", "b", "c"]
 
 
 def test_two_processes_share_a_journal(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from rilbench.jsonl_log import *\n"
         "for number in range(100):\n"
-        "    append_journal(Path('j'), [{'key': sys.argv[1] + str(number), 'text': 'x' * 500}])\n"
-        "    read_journal(Path('j'))\n"
+        "    append_jsonl(Path('j'), [{'key': sys.argv[1] + str(number), 'text': 'x' * 500}])\n"
+        "    read_jsonl(Path('j'))\n"
     )
     others = [subprocess.Popen([sys.executable, "-c", code, name], cwd=tmp_path) for name in "ab"]
     assert [other.wait() for other in others] == [0, 0]
     expected = {f"{name}{number}" for name in "ab" for number in range(100)}
-    assert {row["key"] for row in read_journal(tmp_path / "j")} == expected
+    assert {row["key"] for row in read_jsonl(tmp_path / "j")} == expected

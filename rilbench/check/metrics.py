@@ -89,7 +89,7 @@ class Measured:
 
 def provenance(score: Score) -> dict[str, str | None]:
     """Return a score's provenance by the names in `PROVENANCE`."""
-    return dict(zip(PROVENANCE, score.story, strict=True))
+    return dict(zip(PROVENANCE, score.provenance, strict=True))
 
 
 def training_metrics(run: Run) -> dict[str, float]:
@@ -103,9 +103,9 @@ def training_metrics(run: Run) -> dict[str, float]:
         metrics[ACCURACY] = statistics.fmean(accuracy)
     if answer := curve(ANSWER):
         metrics[ANSWER] = statistics.fmean(answer[-math.ceil(len(answer) / 3) :])
-    step, yardstick = run.figures.get("step_cpu_seconds"), run.figures.get("yardstick_seconds")
+    step, yardstick = run.metrics.get("step_cpu_seconds"), run.metrics.get("yardstick_seconds")
     if step and yardstick:
         metrics[TIME] = step / yardstick
-    if run.figures.get("memory_gb"):
-        metrics[MEMORY] = float(run.figures["memory_gb"])
+    if run.metrics.get("memory_gb"):
+        metrics[MEMORY] = float(run.metrics["memory_gb"])
     return metrics

@@ -43,12 +43,12 @@ def import_(
     from rilbench.evaluate.suite import find_suite
     from rilbench.importers.folder import files_below, read_folder
     from rilbench.importers.to_ledger import ImportLabels, record
-    from rilbench.lab.to_ledger import find_rows, record_rows
+    from rilbench.lab.to_ledger import find_results, record_results
     from rilbench.ledger import Ledger, default_db
 
     chosen, labels = find_suite(suite), ImportLabels(student, method, teacher)
     path, files = default_db(db), files_below(folder)
-    sandbox = find_rows(files, split)
+    sandbox = find_results(files, split)
     kits = read_folder(files, chosen, sandbox.files)
     for skipped in sorted([*kits.skipped, *sandbox.skipped], key=lambda skipped: skipped.file):
         file = skipped.file
@@ -61,7 +61,7 @@ def import_(
         raise UserError(f"{folder} {_NOTHING}")
     with Ledger.open_read(path) if dry_run else Ledger(path) as ledger:
         done = record(kits.models, chosen, labels, ledger, write=not dry_run)
-        new = 0 if dry_run else record_rows(sandbox.rows, ledger)
+        new = 0 if dry_run else record_results(sandbox.rows, ledger)
     _show(done)
     if not sandbox.rows and not any(imported.evaluation.scores for imported in done):
         raise UserError(f"{folder} {_NOTHING}")

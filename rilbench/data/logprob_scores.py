@@ -19,7 +19,7 @@ from rilbench.data.images import open_image
 from rilbench.data.question import Question
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel
-from rilbench.jsonl_log import append_journal, read_journal
+from rilbench.jsonl_log import append_jsonl, read_jsonl
 
 if TYPE_CHECKING:
     from rilbench.checkpoint import Checkpoint
@@ -243,7 +243,7 @@ def score_all(
         UserError: the journal is of another student or of other limits.
     """
     head = {"student": scorer.name, **asdict(scorer.limits)}
-    lines = read_journal(journal)
+    lines = read_jsonl(journal)
     if lines and lines[0] != head:
         raise UserError(
             f"{journal} has the scores of another student or of other limits; delete it, or give "
@@ -251,7 +251,7 @@ def score_all(
         )
     if not lines:
         journal.parent.mkdir(parents=True, exist_ok=True)
-        append_journal(journal, [head])
+        append_jsonl(journal, [head])
     try:
         known = {score.key: score for score in (Score(**line) for line in lines[1:])}
     except TypeError as error:
@@ -261,7 +261,7 @@ def score_all(
         keys = {question.id: key_of(question) for question in batch}
         if not known.keys() >= set(keys.values()):
             new = [score for score in scorer.score(batch) if score.key not in known]
-            append_journal(journal, [asdict(score) for score in new])
+            append_jsonl(journal, [asdict(score) for score in new])
             known.update({score.key: score for score in new})
         scores.update({id_: known[key] for id_, key in keys.items()})
         on_score(len(scores))

@@ -24,7 +24,7 @@ from rilbench.data.response_store import (
     write_collection,
 )
 from rilbench.errors import UserError
-from rilbench.jsonl_log import append_journal, read_journal
+from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.serving import ChatClient, Completion, Sampling, image_part, text_part
 
 TRIES = 3
@@ -124,7 +124,7 @@ async def collect(
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = plan.journal(folder, questions)
-    saved = [SavedResponse(**line) for line in read_journal(journal)]
+    saved = [SavedResponse(**line) for line in read_jsonl(journal)]
     responses = {(r.question_id, r.sample): r for r in saved}
     wanted = [(q.id, i) for q in questions for i in range(plan.responses)]
     on_answer(len(responses), len(wanted))
@@ -141,7 +141,7 @@ async def collect(
         async for key, completion in client.complete_all(queue, keep_refused=True):
             response = _saved_response(plan, key, queue.seed(key), completion)
             if not response.failure:
-                append_journal(journal, [asdict(response)])
+                append_jsonl(journal, [asdict(response)])
             elif queue.retry(key):
                 continue
             else:

@@ -163,7 +163,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_story(plan: Plan, questions: Sequence[Question], folder: Path) -> None:
+def check_collection_settings(plan: Plan, questions: Sequence[Question], folder: Path) -> None:
     """Check, from its metadata alone, that a collection is the one that the plan describes.
 
     Raises:
@@ -201,7 +201,7 @@ def read_collection(plan: Plan, questions: Sequence[Question], folder: Path) -> 
     import pyarrow.parquet as pq
 
     path = plan.file(folder)
-    check_story(plan, questions, folder)
+    check_collection_settings(plan, questions, folder)
     try:
         responses = [SavedResponse(**row) for row in pq.read_table(path).to_pylist()]
     except (OSError, TypeError, pa.ArrowException) as error:

@@ -15,7 +15,7 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.prompts import Key, PromptSet, Question
-from rilbench.jsonl_log import append_journal, read_journal
+from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.serving import ChatClient, Completion, RefusedError, Sampling, failure
 
 _REFUSED = 8
@@ -38,7 +38,7 @@ class AnswerFile:
             self._load(path)
 
     def _load(self, path: Path) -> None:
-        rows = read_journal(path)
+        rows = read_jsonl(path)
         try:
             for row in rows:
                 key = row.pop("dataset"), row.pop("question_id")
@@ -62,7 +62,7 @@ class AnswerFile:
             row = {"dataset": dataset, "question_id": question, **asdict(completion)}
             rows.setdefault(self.paths[dataset], []).append(row)
         for path, own in rows.items():
-            append_journal(path, own)
+            append_jsonl(path, own)
         self.found.update(completions)
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:

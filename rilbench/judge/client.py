@@ -19,7 +19,7 @@ import aiohttp
 
 from rilbench.api_keys import NO_KEY, without_key
 from rilbench.errors import UserError
-from rilbench.jsonl_log import append_journal, read_journal
+from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.prompt import judge_messages, parse_verdict
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
@@ -185,7 +185,7 @@ class JudgeClient:
             self._verdicts[key] = verdict
             if self._cache is not None:
                 line = {"key": key, "judge": judge, "value": verdict.value}
-                append_journal(self._cache, [line])
+                append_jsonl(self._cache, [line])
         return verdict
 
     async def _only_model(self) -> str:
@@ -249,7 +249,7 @@ def _kept(cache: Path) -> dict[str, Verdict]:
     """The verdicts in a file, by what was asked."""
     return {
         row["key"]: Verdict(int(row["value"]), str(row["judge"]), False, "kept from before")
-        for row in read_journal(cache)
+        for row in read_jsonl(cache)
     }
 
 

@@ -29,7 +29,7 @@ from aiohttp import web
 
 from rilbench.api_keys import JUDGE_KEY, NO_KEY, without_key
 from rilbench.errors import UserError
-from rilbench.jsonl_log import append_journal, read_journal
+from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.serving.endpoints import checked, proxy_for, read_body
 
 _TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
@@ -304,14 +304,14 @@ class JudgeProxy:
     # ---- the cache
 
     def _load(self) -> None:
-        for row in read_journal(self.cache):
+        for row in read_jsonl(self.cache):
             if not row.keys() >= {"key", "model", "reply"}:
                 raise UserError(f"{self.cache} holds no judge's replies; move it away")
             self._replies[row.pop("key")] = row
 
     def _keep(self, key: str, reply: dict[str, Any]) -> None:
         self.cache.parent.mkdir(parents=True, exist_ok=True)
-        append_journal(self.cache, [{"key": key, **reply}])
+        append_jsonl(self.cache, [{"key": key, **reply}])
         self._replies[key] = reply
 
 

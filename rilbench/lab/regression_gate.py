@@ -20,7 +20,7 @@ from rilbench.lab.experiment import Experiment, read_experiment
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.run_result import RunResult, read_results
 from rilbench.lab.scheduler import Listener, OpenWorker, run_experiment
-from rilbench.lab.to_ledger import record_rows, to_evaluation
+from rilbench.lab.to_ledger import record_results, to_evaluation
 from rilbench.ledger import Ledger
 from rilbench.resources import resource
 
@@ -43,7 +43,7 @@ def _write_ledger(path: Path, results: list[RunResult]) -> Path:
     for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
         file.unlink(missing_ok=True)
     with Ledger(path) as ledger:
-        record_rows(results, ledger)
+        record_results(results, ledger)
     return path
 
 

@@ -42,7 +42,7 @@ _RECIPE = """\
 
 
 @dataclass
-class FoundRows:
+class FoundResults:
     """The run results among some files.
 
     Attributes:
@@ -58,7 +58,7 @@ class FoundRows:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def find_rows(files: Iterable[Path], split: str) -> FoundRows:
+def find_results(files: Iterable[Path], split: str) -> FoundResults:
     """Read the run results among files of any kind.
 
     Raises:
@@ -66,7 +66,7 @@ def find_rows(files: Iterable[Path], split: str) -> FoundRows:
     """
     if split not in SUITES:
         raise UserError(f"--split {split} is not known; use {' or '.join(SUITES)}")
-    found = FoundRows()
+    found = FoundResults()
     for file in files:
         if file.suffix != ".json" or not _begins_like_a_result(file):
             continue
@@ -103,7 +103,7 @@ def _check(row: RunResult) -> None:
         to_evaluation(row)
 
 
-def record_rows(rows: Iterable[RunResult], ledger: Ledger) -> int:
+def record_results(rows: Iterable[RunResult], ledger: Ledger) -> int:
     """Write the results that the ledger lacks; return the number of new evaluations.
 
     A result becomes one evaluation and, if it trained a model, one `Run`. A failed result has no
@@ -123,14 +123,14 @@ def record_rows(rows: Iterable[RunResult], ledger: Ledger) -> int:
         # The run first: after a kill in between, the result still counts as new.
         if not row.model:
             ledger.record_run(to_run(row))
-        if row.failure is None and row_hash(row) not in known:
-            known.add(row_hash(row))
+        if row.failure is None and result_hash(row) not in known:
+            known.add(result_hash(row))
             ledger.record(to_evaluation(row))
             new += 1
     return new
 
 
-def row_hash(row: RunResult) -> str:
+def result_hash(row: RunResult) -> str:
     """Return the SHA-256 of a result's whole content."""
     return sha256(json.dumps(dataclasses.asdict(row), sort_keys=True))
 
@@ -205,7 +205,7 @@ def to_evaluation(row: RunResult) -> Evaluation:
     trained = not row.model
     return Evaluation(
         path=f"lab:{run_name(row)}",
-        fingerprint=row.model_fingerprint or f"row-{row_hash(row)[:12]}",
+        fingerprint=row.model_fingerprint or f"row-{result_hash(row)[:12]}",
         student=student,
         method=method,
         teacher=teacher,
@@ -222,7 +222,7 @@ def to_evaluation(row: RunResult) -> Evaluation:
             "imported": {
                 "from": "rilbench lab",
                 "row": run_name(row),
-                "sha256": row_hash(row),
+                "sha256": result_hash(row),
                 "split": row.split,
                 "not_kept": ["responses", "prompts", "generation"],
             }

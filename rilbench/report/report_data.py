@@ -200,7 +200,7 @@ def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
 
 
 def _effort(run: Run) -> list[Fact]:
-    summary = run.figures
+    summary = run.metrics
     facts = []
     if summary.get("steps"):
         seconds = summary.get("step_seconds")
@@ -215,7 +215,7 @@ def _effort(run: Run) -> list[Fact]:
 
 
 def _run_details(run: Run) -> RunDetails:
-    memory = run.figures.get("memory_gb")
+    memory = run.metrics.get("memory_gb")
     values = {
         "status": run.status,
         "folder": run.path,

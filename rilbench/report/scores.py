@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rilbench.benchmark_names import COLUMNS as PAPER_14
+from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import SUITES
 from rilbench.ledger import Evaluation, Ledger

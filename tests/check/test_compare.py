@@ -69,7 +69,7 @@ def test_a_better_model_passes(check):
 
 def test_a_slower_machine_passes(check):
     figures = {"step_cpu_seconds": 15.0, "yardstick_seconds": 0.15, "memory_gb": 1.5}
-    assert check((new(), training_run(40, figures=figures))) == {}
+    assert check((new(), training_run(40, metrics=figures))) == {}
 
 
 def test_the_newest_evaluation_counts(check):
@@ -83,7 +83,7 @@ def test_the_newest_evaluation_counts(check):
 def test_an_unmeasured_metric_does_not_pass(check):
     assert check((new(), None)) == dict.fromkeys(TRAINING, "not measured")
     assert "not in this ledger" in "; ".join(problems(check.verdicts))
-    run = training_run(40, figures={}, curves={})
+    run = training_run(40, metrics={}, curves={})
     assert check((new(), run)) == dict.fromkeys(TRAINING, "not measured")
     assert "did not measure" in "; ".join(problems(check.verdicts))
 

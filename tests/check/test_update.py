@@ -56,7 +56,7 @@ def test_a_family_replaces_its_seeds_and_is_not_undone_by_a_few_of_them(update):
 
 def test_a_metric_of_few_runs_gets_no_bound(update):
     pairs = [
-        (each, dataclasses.replace(run, figures={}) if each.seed > 3 else run)
+        (each, dataclasses.replace(run, metrics={}) if each.seed > 3 else run)
         for each, run in seeds()
     ]
     done = update(pairs)

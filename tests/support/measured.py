@@ -60,7 +60,7 @@ def training_run(seed, accuracy=0.7, answer=0.6, step=5.0, memory=1.5, **changes
         created="2026-01-02T03:00:00+00:00",
         family="f" * 16,
         seed=seed,
-        figures=figures,
+        metrics=figures,
         curves={
             "discriminator_accuracy": [accuracy] * 6,
             "answer_reward_student": [0.1] * 4 + [answer] * 2,

@@ -22,7 +22,7 @@ from rilbench.data.response_collector import ModelServer, collect
 from rilbench.data.response_store import (
     Plan,
     SavedResponse,
-    check_story,
+    check_collection_settings,
     read_collection,
     read_manifest,
 )
@@ -151,7 +151,7 @@ def find_servers(
     servers = {}
     for collection in collections:
         if collection.file.exists():
-            check_story(collection.plan, questions, collection.folder)
+            check_collection_settings(collection.plan, questions, collection.folder)
         elif collection.path is None:
             servers[collection.plan.model] = _find_server(recipe, collection.plan)
     return servers
