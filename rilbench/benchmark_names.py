@@ -1,6 +1,6 @@
-"""The columns of the paper's tables."""
+"""The benchmarks of the paper's tables, by the names that the tables give them."""
 
-COLUMNS = (
+PAPER_14 = (
     "AI2D",
     "ChartQA",
     "MathVista",
@@ -16,4 +16,9 @@ COLUMNS = (
     "SEED2+",
     "RWQA",
 )
-"""The 14 benchmarks, in the order of the paper's Tables 1 and 2."""
+"""The 14 benchmarks in the order of the paper's Tables 1 and 2.
+
+Only a list of names: any other benchmark is a file in `rilbench.evaluate.benchmarks`.
+"""
+
+COLUMNS = PAPER_14

@@ -30,9 +30,14 @@ def evaluate(
         str, typer.Option(help="vlmevalkit; or lmms-eval, the cross-check.")
     ] = "vlmevalkit",
     benchmarks: Annotated[
-        str, typer.Option(help="Only these columns, such as MMStar,BLINK; default all 14.")
+        str,
+        typer.Option(
+            help="Benchmarks, such as MMStar,BLINK, or paths of TOML files; default the suite's 14."
+        ),
     ] = "",
-    list_: Annotated[bool, typer.Option("--list", help="Show the suite's benchmarks.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List of benchmarks; nothing is evaluated.")
+    ] = False,
     data: Data = None,
     db: Db = None,
     work: Annotated[
@@ -86,10 +91,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score checkpoints with an evaluation kit, in an environment of its own."""
+    chosen = tuple(benchmarks.split(",")) if benchmarks else ()
     if list_:
         from rilbench.evaluate.cli_tables import suite_table
 
-        print_table(suite_table(suite, kit))
+        print_table(suite_table(suite, kit, chosen))
         return
     if not model and not endpoint and not dry_run:
         raise UserError(
@@ -117,7 +123,7 @@ def evaluate(
         kit=kit,
         judge=read_judge(judge),
         endpoint=endpoint,
-        benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
+        benchmarks=chosen,
         limit=limit,
         max_tokens=_max_tokens(max_tokens),
         concurrency=concurrency,

@@ -1,10 +1,12 @@
 """What there is to evaluate with, as tables: benchmarks, data files, kits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
+from rilbench.evaluate.benchmark import Benchmark, known_benchmarks
 from rilbench.evaluate.cost_estimate import Estimate, cost, estimate
 from rilbench.evaluate.data import check_data, data_folder
 from rilbench.evaluate.judge_session import Judge
@@ -18,29 +20,47 @@ PACKAGES = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
 _JUDGES = {"none": "no", "extractor": "may read", "grader": "decides"}
 
 
-def suite_table(name: str, kit: str = VLMEVALKIT) -> Table:
-    """Every benchmark of a suite as a kit has it: one row each.
+def suite_table(name: str, kit: str = VLMEVALKIT, only: Sequence[str] = ()) -> Table:
+    """Return a table of a suite's benchmarks as a kit has them, one row each.
+
+    Args:
+        name: of the suite. Below its benchmarks come the other known ones.
+        kit: whose data sets are shown.
+        only: names of the only benchmarks to show, or paths of TOML files; empty for all.
 
     Raises:
-        UserError: there is no such suite or kit.
+        UserError: there is no such suite, kit or benchmark.
     """
     suite = find_suite(name).by(kit)
     heads = ("benchmark", kit, "version", "split", "questions", "score", "judge", "data")
     table = _table(*heads)
-    for benchmark in suite.benchmarks:
-        questions = "\n".join(f"{d.questions:,}" for d in benchmark.datasets)
-        places = [d.hub or f"{d.name}.tsv" for d in benchmark.datasets]
-        table.add_row(
-            benchmark.column,
-            "\n".join(d.name for d in benchmark.datasets),
-            "\n".join(d.version for d in benchmark.datasets),
-            "\n".join(d.split or "" for d in benchmark.datasets),
-            questions if suite.published else "",
-            f"{benchmark.datasets[0].metric}, 0-{benchmark.datasets[0].scale}",
-            _JUDGES[benchmark.datasets[0].judging],
-            "\n".join(places),
-        )
+    for benchmark in suite.pick(only).benchmarks if only else suite.benchmarks:
+        _add_benchmark(table, benchmark, suite.published)
+    others = [b for column, b in known_benchmarks().items() if column not in suite.columns]
+    if others and not only:
+        table.add_section()
+        for benchmark in others:
+            if kit in benchmark.by_kit:
+                _add_benchmark(table, replace(benchmark, kit=kit), published=True)
+            else:
+                table.add_row(benchmark.column, f"only {', '.join(benchmark.by_kit)}")
+        table.caption = "the last section: evaluated only when named, --suite paper --benchmarks"
+        table.caption_justify = "left"
     return table
+
+
+def _add_benchmark(table: Table, benchmark: Benchmark, published: bool) -> None:
+    datasets = benchmark.datasets
+    table.add_row(
+        benchmark.column,
+        "\n".join(d.name for d in datasets),
+        "\n".join(d.version for d in datasets),
+        "\n".join(d.split or "" for d in datasets),
+        "\n".join(f"{d.questions:,}" for d in datasets) if published else "",
+        f"{datasets[0].metric}, 0-{datasets[0].scale}",
+        _JUDGES[datasets[0].judging],
+        "\n".join(d.hub or f"{d.name}.tsv" for d in datasets),
+    )
 
 
 def data_table(name: str, chosen: Path | None, kit: str = VLMEVALKIT) -> tuple[Table, int]:

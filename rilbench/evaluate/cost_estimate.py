@@ -13,8 +13,6 @@ from rilbench.evaluate.suite import Benchmark, Suite
 
 _CHARACTERS = 4
 """In a token of English text, about."""
-_JUDGE_PROMPT = {"MathVista": 600, "MM-Vet": 800, "MM-Vet-v2": 800}
-"""Tokens of a kit's prompt to a grader without question and answer, about."""
 _EXTRACTION = 300
 """Of its prompt to a judge that reads an option."""
 _ANSWER = 200
@@ -54,7 +52,7 @@ def estimate(suite: Suite, questions: Sequence[Question], judge: Judge) -> list[
         names = {dataset.name for dataset in benchmark.datasets}
         own = [q for q in questions if q.dataset in names and q.problem is None]
         certain, possible = _calls(benchmark, len(own), judge)
-        prompt = _JUDGE_PROMPT.get(benchmark.column, _EXTRACTION)
+        prompt = max(dataset.judge_prompt_tokens for dataset in benchmark.datasets)
         found.append(
             Estimate(
                 column=benchmark.column,

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from vlmeval import tools
 from vlmeval.dataset import DATASET_CLASSES, build_dataset
 from vlmeval.dataset.image_base import ImageBaseDataset
-from vlmeval.dataset.image_mcq import MMMUDataset
-from vlmeval.dataset.image_vqa import MMVet
+from vlmeval.dataset.image_mcq import CustomMCQDataset, MMMUDataset
+from vlmeval.dataset.image_vqa import CustomVQADataset, ImageVQADataset, MMVet
 from vlmeval.smp import file
 
 if TYPE_CHECKING:
@@ -102,7 +102,22 @@ def checked(name: str, table: Any) -> Any:
     return table
 
 
+def checked_own_file(read: Any) -> Any:
+    """The reader of a data set that the kit does not know, whose rows it then finds checked."""
+    return lambda dataset, name: checked(name, read(dataset, name))
+
+
+def without_options(dataset: Any, name: str) -> Any:
+    """Refuse a data set that the kit does not know and cannot score."""
+    raise JobError(
+        f"{name}.tsv has no columns 'A' and 'B', and VLMEvalKit does not know {name}; of data sets "
+        "that it does not know it scores multiple choice only"
+    )
+
+
 ImageBaseDataset.prepare_tsv = checked_file
+CustomMCQDataset.load_data = checked_own_file(CustomMCQDataset.load_data)
+CustomVQADataset.load_data = without_options
 tools.localize_df, file.decode_img_omni = checked_large_file, written
 
 
@@ -154,6 +169,8 @@ def open_dataset(folder: Path, name: str) -> Any:
             kind.DATASET_MD5 = {}
     try:
         dataset = build_dataset(name)
+        if dataset is None:
+            raise JobError(f"{name}.tsv has no column 'question'; make the data again")
     except JobError:
         raise
     except Exception as error:  # Whatever a file can make of the kit's code.
@@ -170,6 +187,16 @@ def open_dataset(folder: Path, name: str) -> Any:
         # The kit keys its results by index and would count one of them for both.
         raise JobError(f"{name}.tsv has index {twice.iloc[0]} twice; make the data again")
     return dataset
+
+
+def refuse_unscored(dataset: Any, spec: dict[str, Any]) -> None:
+    """Raise, before anything is asked, where the worker could not read the kit's result."""
+    short_answers = isinstance(dataset, ImageVQADataset)
+    if spec["judging"] != "grader" and not dataset.TYPE.startswith("MCQ") and not short_answers:
+        raise JobError(
+            f"{spec['name']}: its type {dataset.TYPE} in VLMEvalKit is not supported, only "
+            "multiple choice and short answers scored by rules; try lmms-eval"
+        )
 
 
 def asked_rows(table: Any, spec: dict[str, Any]) -> Any:

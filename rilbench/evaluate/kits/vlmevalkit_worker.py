@@ -51,10 +51,11 @@ if TYPE_CHECKING:
         asked_rows,
         open_dataset,
         readable,
+        refuse_unscored,
     )
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, shuffled, why, work
 else:
-    from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable
+    from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable, refuse_unscored
     from worker_common import UNREADABLE, JobError, shuffled, why, work
 
 PREDICTIONS = "answers.pkl"
@@ -112,6 +113,7 @@ def write_prompts(job: dict[str, Any]) -> None:
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as sink:
         for spec in job["datasets"]:
             dataset = open_dataset(folder, spec["name"])
+            refuse_unscored(dataset, spec)
             build = builder(dataset, job["style"])
             rows = asked_rows(dataset.data, spec)
             groups = [group_of(index, spec["circular"]) for index in rows["index"]]
