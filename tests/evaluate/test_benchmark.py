@@ -84,15 +84,16 @@ def test_a_wrong_field_is_named_with_its_remedy(
 def test_a_file_without_data_sets_or_with_a_taken_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no data set; add a section \[\[vlmevalkit\]\]"):
         read_benchmark(write(tmp_path, 'name = "A"'))
+    lmms = OCR.replace('"OCR"', '"OCR"\nstand_in = true').replace("vlmevalkit", "lmms-eval")
+    file = write(tmp_path, lmms)
     with pytest.raises(UserError, match=r"stand-ins are VLMEvalKit's files; add"):
-        lmms = OCR.replace('"OCR"', '"OCR"\nstand_in = true').replace("vlmevalkit", "lmms-eval")
-        read_benchmark(write(tmp_path, lmms))
+        read_benchmark(file)
     with pytest.raises(UserError, match=r"'mmstar' is defined twice, by .*mine\.toml; rename one"):
         read_own_benchmark(write(tmp_path, OCR.replace("OCR", "mmstar")))
     with pytest.raises(UserError, match=r"other\.toml cannot be read .*; check its path"):
         read_own_benchmark(tmp_path / "other.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
-    with pytest.raises(UserError, match="is not valid TOML .*utf-8"):
+    with pytest.raises(UserError, match=r"is not valid TOML .*utf-8"):
         read_benchmark(tmp_path / "latin.toml")
 
 

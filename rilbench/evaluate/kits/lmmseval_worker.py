@@ -124,6 +124,11 @@ def evaluate(
     """
     from tenacity import RetryError
 
+    if spec["name"] not in task_manager().all_tasks:
+        raise JobError(
+            f"lmms-eval has no task {spec['name']}; it asks its own tasks only, so use VLMEvalKit "
+            "for a data set that it does not know"
+        )
     tasks: dict[str, Any] = {}
     place = job.get("out") or job["folder"]
     named = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))

@@ -60,7 +60,8 @@ write_pictures, write_picture = tools.localize_df, file.decode_img_omni
 
 def checked_file(dataset: Any, url: str, file_md5: str | None = None) -> Any:
     """A data file as the kit reads it, with nothing that it would drop or fail on later."""
-    return checked(dataset.dataset_name, read_file(dataset, url, file_md5))
+    options = OPTIONS if dataset.TYPE.startswith("MCQ") else ()
+    return checked(dataset.dataset_name, read_file(dataset, url, file_md5), options)
 
 
 def checked_large_file(table: Any, name: str, *rest: Any, **settings: Any) -> Any:
@@ -79,8 +80,8 @@ def written(job: tuple[str, Any, Any]) -> Any:
         return [str(Path(root) / str(path))]
 
 
-def checked(name: str, table: Any) -> Any:
-    """The table of a data file.
+def checked(name: str, table: Any, options: tuple[str, ...] = ()) -> Any:
+    """The table of a data file, which has these columns, unless `NEEDED` says which.
 
     Raises:
         JobError: it lacks a column, or names a place outside of its folder.
@@ -88,7 +89,7 @@ def checked(name: str, table: Any) -> Any:
     # The question of the vision file stands in the picture.
     own = () if name == "MMMU_Pro_V" else ("question",)
     picture = () if "image_path" in table else ("image",)
-    for column in ("index", "answer", *own, *picture, *NEEDED.get(name, OPTIONS)):
+    for column in ("index", "answer", *own, *picture, *NEEDED.get(name, options)):
         if column not in table:
             raise JobError(f"{name}.tsv has no column {column!r}; make the data again")
     for index in table["index"]:

@@ -43,6 +43,7 @@ from vlmeval.dataset import DATASET_CLASSES, prefetch_answer
 from vlmeval.dataset.image_vqa import MMVet
 from vlmeval.dataset.utils import mmvet, multiple_choice
 from vlmeval.dataset.utils.mathvista import post_check
+from vlmeval.dataset.utils.vqa_eval import hit_calculate
 from vlmeval.smp import download_file, load, md5
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def score_dataset(
         return records, judged_outcomes(spec["name"])
     if dataset.TYPE.startswith("MCQ"):
         return records, choice_outcomes(table, spec, reads)
-    return records, match_outcomes()
+    return records, match_outcomes(spec["name"])
 
 
 def judged_outcomes(name: str) -> list[dict[str, Any]]:
@@ -304,13 +305,13 @@ def choice_outcomes(answers: Any, spec: dict[str, Any], reads: bool) -> list[dic
     return outcomes
 
 
-def match_outcomes() -> list[dict[str, Any]]:
-    """Outcomes of a comparison with one or several accepted answers: the best match counts."""
-    table = load("answers_results.tsv")
-    return [
-        outcome(row["index"], float(max(ast.literal_eval(row["eval_match"]))), row["eval_pred"])
-        for _, row in table.iterrows()
-    ]
+def match_outcomes(name: str) -> list[dict[str, Any]]:
+    """Outcomes of a comparison with one or several accepted answers, by the kit's rule for them."""
+    outcomes = []
+    for _, row in load("answers_results.tsv").iterrows():
+        (value,) = hit_calculate([{"match": ast.literal_eval(row["eval_match"])}], name)
+        outcomes.append(outcome(row["index"], float(value), row["eval_pred"]))
+    return outcomes
 
 
 def outcome(
