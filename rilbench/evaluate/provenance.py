@@ -5,7 +5,7 @@ import json
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,6 @@ class Provenance:
     """Of each dataset: whether its file is the published one; see `rilbench.evaluate.data`."""
     judge_reads: bool = False
     """The judge also reads options where the kit's rules cannot."""
-    data_reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why a data set's file is unverified, by its name; none for a verified one."""
 
 
 def to_evaluation(
@@ -80,7 +78,6 @@ def to_evaluation(
             "generation": dict(story.generation),
             "processor": checkpoint.around,
             "data": dict(story.data),
-            **({"data_reasons": dict(story.data_reasons)} if story.data_reasons else {}),
             "limit": story.prompts.limit,
             "prompts": story.prompts.style or "dataset",
             "prompts_sha256": dict(story.prompts.prompt_hashes),

@@ -133,9 +133,11 @@ def evaluate_many(
                 generation=run.generation,
                 data={name: file.state for name, file in files.items()},
                 judge_reads=not plan.judge.exact,
-                data_reasons={name: file.reason for name, file in files.items() if file.reason},
             )
             evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
+            if reasons := {name: file.reason for name, file in files.items() if file.reason}:
+                settings = {**evaluation.settings, "data_reasons": reasons}
+                evaluation = replace(evaluation, settings=settings)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
             evaluations.append(evaluation)
