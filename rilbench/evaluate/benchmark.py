@@ -258,7 +258,7 @@ def _dataset(where: str, kit: str, section: Any) -> Dataset:
     judging = section.get("judging", "none")
     if judging not in get_args(Judging):
         known = ", ".join(get_args(Judging))
-        raise UserError(f"{where}: unknown judging {judging!r}; choose from: {known}")
+        raise UserError(f"{where}: unknown judging {judging!r}; choose from {known}")
     if kit == VLMEVALKIT and judging == "grader" and name not in _VLMEVALKIT_GRADED:
         raise UserError(
             f"{where}: with {kit} a judge can grade only {', '.join(_VLMEVALKIT_GRADED)}; "

@@ -69,10 +69,10 @@ class EvalOptions:
     def __post_init__(self) -> None:
         if self.prompt not in (DATASET_PROMPTS, MODEL_PROMPTS):
             raise UserError(
-                f"unknown --prompt {self.prompt!r}; choose from: {DATASET_PROMPTS}, {MODEL_PROMPTS}"
+                f"unknown --prompt {self.prompt!r}; choose from {DATASET_PROMPTS}, {MODEL_PROMPTS}"
             )
         if self.engine not in ("server", "batch"):
-            raise UserError(f"unknown --engine {self.engine!r}; choose from: server, batch")
+            raise UserError(f"unknown --engine {self.engine!r}; choose from server, batch")
         if self.engine == "batch" and self.endpoint is not None:
             raise UserError("the engine batch needs no server; leave out --endpoint")
         for option, value in {

@@ -62,7 +62,7 @@ class Suite:
             UserError: there is no such kit, or it cannot score a benchmark.
         """
         if kit not in KITS:
-            raise UserError(f"unknown kit {kit!r}; choose from: {', '.join(KITS)}")
+            raise UserError(f"unknown kit {kit!r}; choose from {', '.join(KITS)}")
         scored = tuple(_scored_by(kit, benchmark) for benchmark in self.benchmarks)
         return replace(self, kit=kit, benchmarks=scored)
 
@@ -87,9 +87,7 @@ class Suite:
                 benchmark = by_lower_case[name.lower()]
             else:
                 what = f"unknown benchmark {name!r}" if name else "no benchmark named"
-                raise UserError(
-                    f"{what}; choose from: {', '.join(everything)}; or give a TOML file"
-                )
+                raise UserError(f"{what}; choose from {', '.join(everything)}; or give a TOML file")
             self._refuse_without_data(benchmark)
             picked[benchmark.column] = _scored_by(self.kit, benchmark)
         own = [picked.pop(name) for name in self.columns if name in picked]
@@ -140,7 +138,7 @@ def find_suite(name: str) -> Suite:
         UserError: there is none of that name.
     """
     if name not in SUITES:
-        raise UserError(f"unknown suite {name!r}; choose from: {', '.join(SUITES)}")
+        raise UserError(f"unknown suite {name!r}; choose from {', '.join(SUITES)}")
     return SUITES[name]
 
 

@@ -64,7 +64,7 @@ def test_a_file_becomes_a_benchmark(tmp_path: Path) -> None:
         ('"TextVQA_VAL"', '"../TextVQA_VAL"', "is empty or a path"),
         ('["set", "val"]', '["set"]', "only must be a list of two texts"),
         ("rounding = 1", "rounding = [1]", "rounding must be a number"),
-        ('judging = "none"', 'judging = "human"', "unknown judging 'human'; choose from: none"),
+        ('judging = "none"', 'judging = "human"', "unknown judging 'human'; choose from none"),
         ('judging = "none"', 'judging = "grader"', "with vlmevalkit a judge can grade only Math"),
         ("[[vlmevalkit]]", "[vlmevalkit]", r"vlmevalkit must be \[\[sections\]\]"),
         ('name = "OCR"', "name = OCR", "is not valid TOML .*line 2.*; correct it"),
