@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command import refused, run
 
-from rilbench.benchmark_names import COLUMNS
-from rilbench.cli.eval import _say_scores
+from rilbench.benchmark_names import PAPER_14
+from rilbench.cli.eval import _print_scores
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 
 
@@ -29,7 +29,7 @@ def test_the_list_of_benchmarks(tmp_path: Path, kit: str, row: str) -> None:
     found = lines(
         run("eval", "--list", "--suite", "paper", "--kit", kit, cwd=tmp_path, COLUMNS="160")
     )
-    assert all(any(line.startswith(column) for line in found) for column in COLUMNS)
+    assert all(any(line.startswith(column) for line in found) for column in PAPER_14)
     assert any(re.match(row, line) for line in found), found
 
 
@@ -53,7 +53,7 @@ def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) ->
     refused(run("eval", "--dry-run", "--price", "1,10", cwd=tmp_path), "give --judge MODEL@URL")
 
 
-def test_what_data_there_are(tmp_path: Path) -> None:
+def test_the_states_of_data_files(tmp_path: Path) -> None:
     done = run("data", "check", "--suite", "nano", cwd=tmp_path)
     assert sum("look-alike" in line for line in lines(done)) == 15
     (tmp_path / "MMStar.tsv").write_text("index\n")
@@ -61,6 +61,7 @@ def test_what_data_there_are(tmp_path: Path) -> None:
     refused(done, "14 are missing")
     assert "MMStar.tsv" in done.stdout
     assert "unverified" in done.stdout
+    assert "expected e1ecd2140806c1b1bbf54b43372efb9e" in done.stdout
     done = run("data", "check", "--kit", "lmms-eval", "--data", ".", cwd=tmp_path)
     refused(done, "15 are missing")
     assert "Lin-Chen/MMStar" in done.stdout
@@ -92,27 +93,27 @@ def test_why_two_scores_differ(tmp_path: Path) -> None:
     refused(run("compare", "1", "3", cwd=tmp_path), "no evaluation '3'")
 
 
-def test_answers_that_were_cut_are_said_beside_the_scores(
+def test_truncated_responses_are_printed_after_the_scores(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole = evaluation("m", "It is B.", 1.0)
     cut = replace(whole, scores=(replace(whole.scores[0], questions=7, truncated=3),))
-    _say_scores([whole, cut])
+    _print_scores([whole, cut])
     said = capsys.readouterr()
     assert said.out == "m base none: MMStar 100.0\n" * 2
-    assert said.err == "cut at the longest length: MMStar 3 of 7\n"
+    assert said.err == "truncated responses: MMStar 3 of 7\n"
 
 
 @pytest.mark.parametrize(
     ("finish", "judge", "why"),
     [
         ("stop", {}, "the judge's replies hold none; another judge may give one"),
-        ("stop", {"trouble": "HTTP 500"}, "the judge: HTTP 500; the same command asks again"),
-        ("error: it is cut", {}, "no answer: it is cut; the same command asks again"),
+        ("stop", {"trouble": "HTTP 500"}, "the judge: HTTP 500; run the same command again"),
+        ("error: it is cut", {}, "no response: it is cut; run the same command again"),
         (
             "error: it is cut",
             {"trouble": "HTTP 500"},
-            "the judge: HTTP 500, no answer: it is cut; the same command asks again",
+            "the judge: HTTP 500, no response: it is cut; run the same command again",
         ),
     ],
 )
@@ -123,7 +124,7 @@ def test_why_verdicts_are_missing(
     sample = replace(whole.samples[0], score=None, finish_reason=finish)
     score = replace(whole.scores[0], missing=1)
     settings = {"judge": {"name": "j", **judge}}
-    _say_scores([replace(whole, samples=(sample,), scores=(score,), settings=settings)])
+    _print_scores([replace(whole, samples=(sample,), scores=(score,), settings=settings)])
     assert capsys.readouterr().err.startswith(f"missing verdicts: MMStar 1 of 1; {why}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional, cast
 
 import typer
 
@@ -11,91 +11,100 @@ from rilbench.cli.options import Data, Db, print_table
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
+    from rilbench.evaluate.options import EvalOptions
     from rilbench.ledger import Evaluation
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
-kits_app = typer.Typer(help="The evaluation kits' environments.", no_args_is_help=True)
+kits_app = typer.Typer(help="Environments of the evaluation toolkits.", no_args_is_help=True)
 
 
 def evaluate(
     model: Annotated[
         Optional[list[str]],
-        typer.Option(help="A checkpoint folder, or nano:restyled; repeatable."),
+        typer.Option(help="Checkpoint folder, or nano:restyled; repeatable."),
     ] = None,
     suite: Annotated[
-        str, typer.Option(help="paper: the published sets; nano: the laboratory's look-alikes.")
+        str, typer.Option(help="Data: paper, published sets; or nano, their synthetic stand-ins.")
     ] = "nano",
     kit: Annotated[
-        str, typer.Option(help="vlmevalkit; or lmms-eval, the cross-check.")
+        str, typer.Option(help="Evaluation toolkit: vlmevalkit; or lmms-eval, the cross-check.")
     ] = "vlmevalkit",
     benchmarks: Annotated[
-        str, typer.Option(help="Only these columns, such as MMStar,BLINK; default all 14.")
+        str,
+        typer.Option(
+            help="Benchmarks, such as MMStar,BLINK, or paths of TOML files; default the suite's 14."
+        ),
     ] = "",
-    list_: Annotated[bool, typer.Option("--list", help="Show the suite's benchmarks.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List of benchmarks; nothing is evaluated.")
+    ] = False,
     data: Data = None,
     db: Db = None,
     work: Annotated[
-        Path, typer.Option(help="Folder for answers and the kit's own results.")
+        Path, typer.Option(help="Folder for responses and the toolkit's results.")
     ] = Path("runs/eval"),
     resume: Annotated[
-        bool, typer.Option("--resume/--fresh", help="Go on from the answers there; or ask anew.")
+        bool, typer.Option("--resume/--fresh", help="Use of existing responses, or ask all again.")
     ] = True,
     judge: Annotated[
         Optional[str],
-        typer.Option(help="MODEL@URL, its key in $RILBENCH_JUDGE_KEY; or exact, the default."),
+        typer.Option(help="Judge: MODEL@URL, its key in $RILBENCH_JUDGE_KEY; or exact (default)."),
     ] = None,
     endpoint: Annotated[
         Optional[str],
         typer.Option(
-            help="[MODEL@]URL of a server that serves the model; --model is then optional."
+            help="Server that already serves the model, [MODEL@]URL; --model is then optional."
         ),
     ] = None,
     concurrency: Annotated[
         Optional[int], typer.Option(help="Requests in flight; default 32 with --endpoint, else 4.")
     ] = None,
     limit: Annotated[
-        Optional[int], typer.Option(help="Questions per benchmark: always the same sample.")
+        Optional[int], typer.Option(help="Questions per data set, always the same sample.")
     ] = None,
     max_tokens: Annotated[
         str,
         typer.Option(
-            help="The longest answer in tokens; kit: vlmevalkit 2048, lmms-eval each task's."
+            help="Longest response in tokens; kit: vlmevalkit 2048, lmms-eval each task's."
         ),
     ] = "kit",
     prompt: Annotated[
-        str, typer.Option(help="dataset: each benchmark's own; model: the kit's for this model.")
+        str, typer.Option(help="Prompts: dataset, each data set's; model, the kit's for the model.")
     ] = "dataset",
     min_pixels: Annotated[
-        Optional[int], typer.Option(help="Smaller pictures are enlarged before they are sent.")
+        Optional[int], typer.Option(help="Pixels to which smaller images are enlarged.")
     ] = None,
     max_pixels: Annotated[
-        Optional[int], typer.Option(help="Larger pictures are reduced before they are sent.")
+        Optional[int], typer.Option(help="Pixels to which larger images are reduced.")
     ] = None,
     engine: Annotated[
         str,
         typer.Option(
-            help="server: vLLM on a GPU, else transformers serve; or batch: in this process."
+            help="Engine: server, vLLM on a GPU, else transformers; or batch, in this process."
         ),
     ] = "server",
     dry_run: Annotated[
-        bool, typer.Option(help="Show what would be asked, and stop; no model is needed.")
+        bool, typer.Option(help="Preview of what would be asked; no model is needed.")
     ] = False,
     price: Annotated[
-        Optional[str], typer.Option(help="What a million tokens of the judge cost: IN,OUT.")
+        Optional[str], typer.Option(help="Prices of a million tokens of the judge: IN,OUT.")
     ] = None,
 ) -> None:
-    """Score checkpoints with an evaluation kit, in an environment of its own."""
+    """Score checkpoints with an evaluation toolkit, which runs in an environment of its own."""
+    chosen = tuple(benchmarks.split(",")) if benchmarks else ()
     if list_:
         from rilbench.evaluate.cli_tables import suite_table
 
-        print_table(suite_table(suite, kit))
+        print_table(suite_table(suite, kit, chosen))
         return
     if not model and not endpoint and not dry_run:
         raise UserError(
-            "name the model with --model, a checkpoint's folder or nano:restyled; or its server "
+            "no model named; give a checkpoint folder or nano:restyled with --model, or its server "
             "with --endpoint"
         )
+    if max_tokens != "kit" and not max_tokens.isdecimal():
+        raise UserError(f"unknown --max-tokens {max_tokens!r}; give kit or a number")
     from rilbench.devices import has_gpu
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.image_resize import Pixels
@@ -110,7 +119,7 @@ def evaluate(
     from rilbench.serving import vllm_python
 
     gpu = has_gpu()
-    plan = EvalOptions(
+    options = EvalOptions(
         suite=suite,
         data=data_folder(find_suite(suite).by(kit), data),
         work=work,
@@ -118,104 +127,94 @@ def evaluate(
         kit=kit,
         judge=read_judge(judge),
         endpoint=endpoint,
-        benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
+        benchmarks=chosen,
         limit=limit,
-        max_tokens=_max_tokens(max_tokens),
+        max_tokens=None if max_tokens == "kit" else int(max_tokens),
         concurrency=concurrency,
         fresh=not resume,
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
         device="cuda" if gpu else "cpu",
         vllm=vllm_python() if gpu else None,
-        engine=_engine(engine),
+        engine=cast('Literal["server", "batch"]', engine),  # Which EvalOptions checks.
     )
     if dry_run:
-        _dry_run(plan, price)
+        _dry_run(options, price)
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
-    with log_file(work / "rilbench.log"), EvaluationProgress() as view:
-        evaluations = evaluate_many([locate(name) for name in model or []], plan, view.report)
-    _say_scores(evaluations)
-    typer.echo(f"recorded in {plan.db}; see it with: rilbench table")
+    with log_file(work / "rilbench.log"), EvaluationProgress() as progress:
+        evaluations = evaluate_many(
+            [locate(name) for name in model or []], options, progress.report
+        )
+    _print_scores(evaluations)
+    typer.echo(f"recorded in {options.db}; see it with: rilbench table")
 
 
-def _say_scores(evaluations: list[Evaluation]) -> None:
+def _dry_run(options: EvalOptions, price: str | None) -> None:
+    from rilbench.evaluate.cli_tables import estimate_table
+    from rilbench.evaluate.cost_estimate import read_price
+    from rilbench.evaluate.progress import EvaluationProgress
+    from rilbench.evaluate.run import preview
+
+    prices = read_price(price) if price is not None else None
+    if prices is not None and options.judge.exact:
+        raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
+    with EvaluationProgress() as progress:
+        questions = preview(options, progress.report)
+    print_table(estimate_table(options.chosen(), questions, options.judge, prices))
+
+
+def _print_scores(evaluations: list[Evaluation]) -> None:
+    """Print the scores, and on stderr what a reader has to know about them."""
     for evaluation in evaluations:
         scores = "  ".join(
             f"{s.benchmark} {'-' if s.value is None else format(s.value, '.1f')}"
             for s in evaluation.scores
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+        for dataset, reason in evaluation.settings.get("data_reasons", {}).items():
+            typer.echo(f"data unverified: {dataset}: {reason}", err=True)
         cut = [
             f"{s.benchmark} {s.truncated} of {s.questions}"
             for s in evaluation.scores
             if s.truncated
         ]
         if cut:
-            typer.echo(f"cut at the longest length: {', '.join(cut)}", err=True)
+            typer.echo(f"truncated responses: {', '.join(cut)}", err=True)
         lost = [
             f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
         ]
         if lost:
-            typer.echo(f"missing verdicts: {', '.join(lost)}; {_why_lost(evaluation)}", err=True)
+            reasons = _why_missing(evaluation)
+            typer.echo(f"missing verdicts: {', '.join(lost)}; {reasons}", err=True)
 
 
-def _why_lost(evaluation: Evaluation) -> str:
-    """Why verdicts are missing, each reason by its first case, and what helps."""
+def _why_missing(evaluation: Evaluation) -> str:
+    """Return why verdicts are missing, the first case of each reason, and the remedy."""
     ends = [s.finish_reason or "" for s in evaluation.samples if s.score is None]
-    reasons = [end.removeprefix("error: ") for end in ends if end.startswith("error: ")]
+    failures = [end.removeprefix("error: ") for end in ends if end.startswith("error: ")]
     trouble = evaluation.settings["judge"].get("trouble")
-    found = [f"the judge: {trouble}"] if trouble else []
-    found += [f"no answer: {reasons[0]}"] if reasons else []
-    if not found:  # Its replies are kept, and would be the same.
+    reasons = [f"the judge: {trouble}"] if trouble else []
+    reasons += [f"no response: {failures[0]}"] if failures else []
+    if not reasons:  # The judge's replies are cached and would be the same.
         return "the judge's replies hold none; another judge may give one"
-    return f"{', '.join(found)}; the same command asks again what can be asked"
-
-
-def _dry_run(plan: object, price: str | None) -> None:
-    from rilbench.evaluate.cli_tables import estimate_table
-    from rilbench.evaluate.cost_estimate import read_price
-    from rilbench.evaluate.options import EvalOptions
-    from rilbench.evaluate.progress import EvaluationProgress
-    from rilbench.evaluate.run import preview
-
-    assert isinstance(plan, EvalOptions)
-    prices = read_price(price) if price is not None else None
-    if prices is not None and plan.judge.exact:
-        raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
-    with EvaluationProgress() as view:
-        questions = preview(plan, view.report)
-    print_table(estimate_table(plan.chosen(), questions, plan.judge, prices))
-
-
-def _max_tokens(text: str) -> int | None:
-    if text == "kit":
-        return None
-    if not text.isdecimal():
-        raise UserError(f"--max-tokens {text} is not known; use kit or a number")
-    return int(text)
-
-
-def _engine(name: str) -> Literal["server", "batch"]:
-    if name == "batch":
-        return "batch"
-    if name != "server":
-        raise UserError(f"--engine {name} is not known; use server or batch")
-    return "server"
+    return f"{', '.join(reasons)}; run the same command again to ask what is missing"
 
 
 @kits_app.command(name="list")
 def kits_list() -> None:
-    """Show the kits, their versions, and whether their environments are made."""
+    """Show the toolkits, their versions and their environments."""
     from rilbench.evaluate.cli_tables import kits_table
 
     print_table(kits_table())
 
 
 @kits_app.command(name="install")
-def kits_install(kit: Annotated[str, typer.Argument(help="Its name.")] = "vlmevalkit") -> None:
-    """Make a kit's environment now; else it is made when first needed."""
+def kits_install(
+    kit: Annotated[str, typer.Argument(help="Toolkit: vlmevalkit or lmms-eval.")] = "vlmevalkit",
+) -> None:
+    """Make a toolkit's environment now instead of at its first use."""
     from rilbench.evaluate.kits import find_kit
     from rilbench.evaluate.kits.environment import ensure_environment
 
@@ -225,7 +224,7 @@ def kits_install(kit: Annotated[str, typer.Argument(help="Its name.")] = "vlmeva
 
 @kits_app.command(name="path")
 def kits_path() -> None:
-    """Print the folder that holds the kits' environments; it may be deleted."""
+    """Print the folder of the toolkits' environments; it may be deleted."""
     from rilbench.evaluate.kits.environment import kits_folder
 
     typer.echo(kits_folder())

@@ -1,6 +1,6 @@
-"""Answer a suite's questions in batches, in this process: no server, many questions at a time.
+"""The engine ``batch``: generate responses in this process, many questions per forward pass.
 
-``transformers serve`` generates one answer at a time; here a batch shares each forward pass.
+``transformers serve`` generates one response at a time, which is slow for a small model on a CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.serving import Completion, Sampling, failure
 
 if TYPE_CHECKING:
@@ -23,34 +23,33 @@ if TYPE_CHECKING:
 
 _LOADING = threading.Lock()
 _REFUSALS = (ValueError, LookupError, OSError, StopIteration)
-"""What a processor raises of a question that it cannot take: a picture of 8000 to 1, say, a file
-that is none, or the mark of a picture in its text."""
+"""Exceptions of a processor that cannot take a question: an image of 8000 to 1 pixels, a file that
+is no image, or an image mark in its text."""
 
 
-def batches(questions: Sequence[Question], size: int) -> list[list[Question]]:
-    """Cut the questions, shortest prompts first, into batches of at most ``size``.
+def batches(questions: Sequence[BenchmarkQuestion], size: int) -> list[list[BenchmarkQuestion]]:
+    """Divide all questions, shortest prompts first, into batches of at most ``size``.
 
-    Made of all questions, answered or not: a question then has the same company, and so the same
-    rounding, whether or not its evaluation was killed in between.
+    Questions with a response are included: each question then always shares its batch with the same
+    others, and so has the same rounding, whether or not its evaluation was killed in between.
     """
-    ordered = sorted(questions, key=_length)
+
+    def length(question: BenchmarkQuestion) -> tuple[int, int, tuple[str, str]]:
+        images = sum(part["type"] == "image" for part in question.parts)
+        return images, len(question.text), question.key
+
+    ordered = sorted(questions, key=length)
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
-def _length(question: Question) -> tuple[int, int, tuple[str, str]]:
-    """What the prompt's length in tokens grows with: pictures above all."""
-    pictures = sum(part["type"] == "image" for part in question.parts)
-    return pictures, len(question.text), question.key
-
-
 class OfflineModel:
-    """A checkpoint that answers greedily in batches.
+    """A checkpoint that generates greedily in batches.
 
     Args:
-        checkpoint: a model whose processor takes all pictures of a batch in one list, as
+        checkpoint: a model whose processor takes all images of a batch in one list, as
             Qwen2.5-VL's does.
         device: as torch names it.
-        pixels: limits of a picture.
+        pixels: size limits of an image.
 
     Raises:
         UserError: transformers cannot load it.
@@ -81,12 +80,12 @@ class OfflineModel:
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
 
     def answer(
-        self, prompts: PromptSet, batch: Sequence[Question], sampling: Sampling
+        self, prompts: PromptSet, batch: Sequence[BenchmarkQuestion], sampling: Sampling
     ) -> list[Completion]:
-        """Return the greedy answers to a batch; each ``seconds`` is its share of the batch's.
+        """Return the greedy responses to a batch; the batch's seconds are divided among them.
 
-        What the processor refuses gets a failure, and the others' company is then without it: so it
-        is at every run, as what it refuses is always the same.
+        Questions that the processor refuses get a failure and are left out of the batch, the same
+        ones in every run.
         """
         import torch
 
@@ -109,33 +108,37 @@ class OfflineModel:
                 pad_token_id=self.processor.tokenizer.pad_token_id,
             )
         new = sequences[:, inputs["input_ids"].shape[1] :].tolist()
-        answers = [self._until_end(tokens) for tokens in new]
-        texts = self.processor.batch_decode(answers, skip_special_tokens=True)
+        # Without the padding: up to and with the first end token.
+        responses = []
+        for tokens in new:
+            end = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
+            responses.append(tokens[: end + 1])
+        texts = self.processor.batch_decode(responses, skip_special_tokens=True)
         lengths = inputs["attention_mask"].sum(dim=1).tolist()
         seconds = (time.monotonic() - start) / len(batch)
         return [
             Completion(
                 text=text,
-                # As transformers serve has it: an answer of the full length counts as cut.
+                # Like transformers serve: a response of the full length counts as truncated.
                 finish_reason="length" if len(tokens) >= sampling.max_tokens else "stop",
                 prompt_tokens=length,
                 completion_tokens=len(tokens),
                 seconds=seconds,
             )
-            for text, tokens, length in zip(texts, answers, lengths, strict=True)
+            for text, tokens, length in zip(texts, responses, lengths, strict=True)
         ]
 
-    def _inputs(self, prompts: PromptSet, batch: Sequence[Question]) -> Any:
-        """The batch as the model's tensors, padded on the left."""
+    def _inputs(self, prompts: PromptSet, batch: Sequence[BenchmarkQuestion]) -> Any:
+        """Return the batch as the model's tensors, padded on the left."""
         from PIL import Image
 
-        conversations, pictures = [], []
+        conversations, images = [], []
         for question in batch:
             content = []
             for part in question.parts:
                 if part["type"] == "image":
-                    with Image.open(prompts.folder / part["path"]) as picture:
-                        pictures.append(self.pixels.scaled(picture.convert("RGB")))
+                    with Image.open(prompts.folder / part["path"]) as image:
+                        images.append(self.pixels.scaled(image.convert("RGB")))
                     content.append({"type": "image"})
                 else:
                     content.append({"type": "text", "text": part["text"]})
@@ -145,14 +148,14 @@ class OfflineModel:
         )
         return self.processor(
             text=texts,
-            images=pictures or None,
+            images=images or None,
             padding=True,
             padding_side="left",
             return_tensors="pt",
         ).to(self.model.device)
 
-    def _refusal(self, prompts: PromptSet, question: Question) -> str | None:
-        """Why the processor refuses a question; None if it does not."""
+    def _refusal(self, prompts: PromptSet, question: BenchmarkQuestion) -> str | None:
+        """Return why the processor refuses a question, or None."""
         try:
             self._inputs(prompts, [question])
         except _REFUSALS as error:
@@ -160,15 +163,10 @@ class OfflineModel:
             return f"the model's processor refuses it: {why}"
         return None
 
-    def _until_end(self, tokens: list[int]) -> list[int]:
-        """Without the padding: up to and with the first end token."""
-        end = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
-        return tokens[: end + 1]
-
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep transformers' bars out of our own."""
+    """Turn off transformers' progress bars, which would disturb ours."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -184,31 +182,30 @@ def answer_in_batches(
     model: OfflineModel,
     prompts: PromptSet,
     answers: AnswerFile,
-    sampling: Callable[[Question], Sampling],
+    sampling: Callable[[BenchmarkQuestion], Sampling],
     size: int,
     on_answer: Callable[[int], None],
 ) -> None:
-    """Answer every question that has no answer yet, each batch written through to the disk.
+    """Generate every missing response, each batch written through to the disk.
 
     Args:
-        model: what answers.
+        model: to evaluate.
         prompts: all questions.
-        answers: where the answers go; a kill loses at most one batch.
-        sampling: of a question; its ``max_tokens`` counts, decoding is greedy.
+        answers: takes the responses; a kill loses at most one batch.
+        sampling: returns a question's sampling, whose ``max_tokens`` counts; decoding is greedy.
         size: questions per batch.
-        on_answer: gets the number of questions that are done.
+        on_answer: called with the number of questions that have a response.
     """
     done = len(prompts.questions) - len(answers.missing(prompts.questions))
-    alike: dict[int, list[Question]] = {}
+    by_length: dict[int, list[BenchmarkQuestion]] = {}
     for question in prompts.questions:
         if question.problem is None:
-            alike.setdefault(sampling(question).max_tokens, []).append(question)
-    for askable in alike.values():
+            by_length.setdefault(sampling(question).max_tokens, []).append(question)
+    for askable in by_length.values():
         for batch in batches(askable, size):
             if missing := answers.missing(batch):
-                keys = [question.key for question in batch]
-                texts = model.answer(prompts, batch, sampling(batch[0]))
-                found = dict(zip(keys, texts, strict=True))
-                answers.append_all({question.key: found[question.key] for question in missing})
+                completions = model.answer(prompts, batch, sampling(batch[0]))
+                by_key = dict(zip((q.key for q in batch), completions, strict=True))
+                answers.append_all({question.key: by_key[question.key] for question in missing})
                 done += len(missing)
                 on_answer(done)

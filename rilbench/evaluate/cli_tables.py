@@ -1,113 +1,140 @@
-"""What there is to evaluate with, as tables: benchmarks, data files, kits."""
+"""Tables that commands print: benchmarks, data files, estimated costs, kits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
+from rilbench.evaluate.benchmark import Benchmark, known_benchmarks
 from rilbench.evaluate.cost_estimate import Estimate, cost, estimate
 from rilbench.evaluate.data import check_data, data_folder
 from rilbench.evaluate.judge_session import Judge
 from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
-from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.resources import resource
 
 PACKAGES = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
-"""The kits' packages, by which the ledger knows them."""
+"""The kits' Python packages, whose names the ledger records."""
 _JUDGES = {"none": "no", "extractor": "may read", "grader": "decides"}
 
 
-def suite_table(name: str, kit: str = VLMEVALKIT) -> Table:
-    """Every benchmark of a suite as a kit has it: one row each.
+def suite_table(name: str, kit: str = VLMEVALKIT, only: Sequence[str] = ()) -> Table:
+    """Return a table of a suite's benchmarks as a kit has them, one row each.
+
+    Args:
+        name: of the suite. Below its benchmarks come the other known ones.
+        kit: whose data sets are shown.
+        only: names of the only benchmarks to show, or paths of TOML files; empty for all.
 
     Raises:
-        UserError: there is no such suite or kit.
+        UserError: there is no such suite, kit or benchmark.
     """
     suite = find_suite(name).by(kit)
     heads = ("benchmark", kit, "version", "split", "questions", "score", "judge", "data")
     table = _table(*heads)
-    for benchmark in suite.benchmarks:
-        questions = "\n".join(f"{d.questions:,}" for d in benchmark.datasets)
-        places = [d.hub or f"{d.name}.tsv" for d in benchmark.datasets]
-        table.add_row(
-            benchmark.column,
-            "\n".join(d.name for d in benchmark.datasets),
-            "\n".join(d.version for d in benchmark.datasets),
-            "\n".join(d.split or "" for d in benchmark.datasets),
-            questions if suite.published else "",
-            f"{benchmark.datasets[0].metric}, 0-{benchmark.datasets[0].scale}",
-            _JUDGES[benchmark.datasets[0].judging],
-            "\n".join(places),
-        )
+    for benchmark in suite.pick(only).benchmarks if only else suite.benchmarks:
+        _add_benchmark(table, benchmark, suite.published)
+    others = [b for column, b in known_benchmarks().items() if column not in suite.columns]
+    if others and not only:
+        table.add_section()
+        for benchmark in others:
+            if kit in benchmark.by_kit:
+                _add_benchmark(table, replace(benchmark, kit=kit), published=True)
+            else:
+                table.add_row(benchmark.column, f"only {', '.join(benchmark.by_kit)}")
+        table.caption = "last section: evaluated only if named with --benchmarks"
+        table.caption_justify = "left"
     return table
 
 
+def _add_benchmark(table: Table, benchmark: Benchmark, published: bool) -> None:
+    datasets = benchmark.datasets
+    table.add_row(
+        benchmark.column,
+        "\n".join(d.name for d in datasets),
+        "\n".join(d.version for d in datasets),
+        "\n".join(d.split or "" for d in datasets),
+        "\n".join(f"{d.questions:,}" for d in datasets) if published else "",
+        f"{datasets[0].metric}, 0-{datasets[0].scale}",
+        _JUDGES[datasets[0].judging],
+        "\n".join(d.hub or f"{d.name}.tsv" for d in datasets),
+    )
+
+
 def data_table(name: str, chosen: Path | None, kit: str = VLMEVALKIT) -> tuple[Table, int]:
-    """Every data file of a suite with its state, and how many are missing.
+    """Return a table of a suite's data files with their states, and the number of missing ones.
 
     Raises:
         UserError: there is no such suite or kit.
     """
     suite = find_suite(name).by(kit)
-    if not suite.published:  # The look-alikes are VLMEvalKit's files for both.
+    if not suite.published:  # lmms-eval's stand-ins are made from VLMEvalKit's files.
         suite = suite.by(VLMEVALKIT)
-    table = _table("file", "state", "MB", "SHA-256")
+    table = _table("file", "state", "MB", "SHA-256", "why unverified")
     folder = data_folder(suite, chosen)
     table.title, table.title_justify = str(folder), "left"
     files = check_data(suite, folder)
-    for found in files:
-        size = f"{found.size / 1e6:.1f}" if found.sha256 else ""
-        file = found.path.relative_to(folder)
-        table.add_row(str(file), found.state, size, (found.sha256 or "")[:16])
-    return table, sum(found.state == "missing" for found in files)
+    for file in files:
+        size = f"{file.size / 1e6:.1f}" if file.sha256 else ""
+        place = str(file.path.relative_to(folder))
+        table.add_row(place, file.state, size, (file.sha256 or "")[:16], file.reason)
+    return table, sum(file.state == "missing" for file in files)
 
 
 def estimate_table(
-    suite: Suite, questions: Sequence[Question], judge: Judge, price: tuple[float, float] | None
+    suite: Suite,
+    questions: Sequence[BenchmarkQuestion],
+    judge: Judge,
+    price: tuple[float, float] | None,
 ) -> Table:
-    """What an evaluation of one model would ask, and what its judge would cost."""
-    found = estimate(suite, questions, judge)
+    """Return a table of what an evaluation of one model would ask, with the judge's cost."""
+    estimates = estimate(suite, questions, judge)
     heads = ("benchmark", "questions", "requests", "pictures", "text tokens", "judge calls")
     table = _table(*heads, "judge tokens")
     for column in table.columns[1:]:
         column.justify = "right"
-    for each in found:
-        table.add_row(each.column, *_numbers([each]))
+    for one in estimates:
+        table.add_row(one.column, *_sums([one]))
     table.add_section()
-    table.add_row("all", *_numbers(found))
+    table.add_row("all", *_sums(estimates))
     if price is not None:
-        low, high = cost(found, price)
+        low, high = cost(estimates, price)
         table.caption = f"judge, about: {low:.2f} to {high:.2f} in the unit of --price"
         table.caption_justify = "left"
     return table
 
 
-def _numbers(found: Sequence[Estimate]) -> list[str]:
-    """The sums of what several benchmarks need."""
+def _sums(estimates: Sequence[Estimate]) -> list[str]:
+    """Return the cells of the estimates' sums."""
 
     def between(low: int, high: int) -> str:
         return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
     return [
-        *(f"{sum(each.questions for each in found):,}", f"{sum(e.requests for e in found):,}"),
-        *(f"{sum(each.pictures for each in found):,}", f"{sum(e.text_tokens for e in found):,}"),
-        between(sum(each.certain for each in found), sum(each.possible for each in found)),
-        between(sum(e.judge_tokens for e in found), sum(e.possible_tokens for e in found)),
+        f"{sum(one.questions for one in estimates):,}",
+        f"{sum(one.requests for one in estimates):,}",
+        f"{sum(one.pictures for one in estimates):,}",
+        f"{sum(one.text_tokens for one in estimates):,}",
+        between(sum(one.certain for one in estimates), sum(one.possible for one in estimates)),
+        between(
+            sum(one.judge_tokens for one in estimates),
+            sum(one.possible_tokens for one in estimates),
+        ),
     ]
 
 
 def kits_table() -> Table:
-    """Every kit: its version as pinned, and where its environment is."""
+    """Return a table of the kits: the pinned version, and where the environment is."""
     table = _table("kit", "version", "environment")
     for kit, package in PACKAGES.items():
         lock = resource(f"requirements/{kit}.lock")
         lines = lock.read_text(encoding="utf-8").splitlines()
-        pins = [line.split(";")[0].strip() for line in lines]
-        version = next(pin for pin in pins if pin.startswith(f"{package}=="))
+        pin = next(line for line in lines if line.startswith(f"{package}=="))
         home = kits_folder() / environment_name(kit, lock)
         made = str(home) if is_complete(home) else "made on first use"
-        table.add_row(kit, version, made)
+        table.add_row(kit, pin.split(";")[0].strip(), made)
     return table
 
 

@@ -1,7 +1,7 @@
-"""MM-Vet v2, as it is published, to the format of VLMEvalKit, which lacks it.
+"""Convert the published MM-Vet v2 to VLMEvalKit's format, which the kit does not provide.
 
 The published folder has ``mm-vet-v2.json``, {id: {"question", "answer", "capability"}}, and
-``images``. A question's text and file names of pictures are put together with ``<IMG>``.
+``images``. In a question, ``<IMG>`` separates text and file names of images.
 """
 
 import base64
@@ -11,15 +11,14 @@ from typing import Any
 
 from rilbench.errors import UserError
 
-_PICTURES = (".png", ".jpg", ".jpeg")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def convert_mmvetv2(source: Path, out: Path) -> Path:
     """Write ``out/MMVetV2.tsv`` and return it.
 
     Raises:
-        UserError: the folder lacks a file, a question is not as it should be, or there is a file
-            of that name already.
+        UserError: the folder lacks a file, a question is malformed, or the output file exists.
     """
     import pandas
 
@@ -45,19 +44,20 @@ def convert_mmvetv2(source: Path, out: Path) -> Path:
 
 
 def _row(source: Path, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    text, pictures = [], []
+    """Return a question's row, its images in base64 and marked with ``<image N>``."""
+    text, images = [], []
     for piece in entry["question"].split("<IMG>"):
-        if piece.strip().lower().endswith(_PICTURES) and "/" not in piece:
+        if piece.strip().lower().endswith(_IMAGE_SUFFIXES) and "/" not in piece:
             file = source / "images" / piece.strip()
-            pictures.append(base64.b64encode(file.read_bytes()).decode("ascii"))
-            text.append(f"<image {len(pictures)}>")
+            images.append(base64.b64encode(file.read_bytes()).decode("ascii"))
+            text.append(f"<image {len(images)}>")
         elif piece.strip():
             text.append(piece.strip())
-    if not pictures:
-        raise ValueError(f"{name} has no picture")
+    if not images:
+        raise ValueError(f"{name} has no image")
     return {
         "index": name,
-        "image": pictures[0] if len(pictures) == 1 else str(pictures),
+        "image": images[0] if len(images) == 1 else str(images),
         "question": " ".join(text),
         "answer": entry["answer"],
         "category": ",".join(entry["capability"]),

@@ -1,4 +1,4 @@
-"""What an evaluation will ask, before anything is spent."""
+"""What an evaluation would ask and cost, before anything is spent."""
 
 from __future__ import annotations
 
@@ -8,77 +8,72 @@ from dataclasses import dataclass
 
 from rilbench.errors import UserError
 from rilbench.evaluate.judge_session import Judge
-from rilbench.evaluate.prompts import Question
-from rilbench.evaluate.suite import Benchmark, Suite
+from rilbench.evaluate.prompts import BenchmarkQuestion
+from rilbench.evaluate.suite import Suite
 
-_CHARACTERS = 4
-"""In a token of English text, about."""
-_JUDGE_PROMPT = {"MathVista": 600, "MM-Vet": 800, "MM-Vet-v2": 800}
-"""Tokens of a kit's prompt to a grader without question and answer, about."""
-_EXTRACTION = 300
-"""Of its prompt to a judge that reads an option."""
-_ANSWER = 200
-"""Tokens of an answer that a judge is shown, about; and of its own words at most a fifth."""
+# Approximate numbers of tokens.
+_CHARACTERS_PER_TOKEN = 4
+_RESPONSE = 200
+"""Of a response, as the judge is shown it."""
+_REPLY = _RESPONSE // 5
+"""Of the judge's own reply, at most."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one benchmark, for one model."""
+    """The requests of one benchmark, for one model. Token counts are approximate."""
 
     column: str
     questions: int
     """Scored ones; a circular question counts once."""
     requests: int
-    """To the model: every rotation is one."""
+    """To the model; each rotation is one."""
     pictures: int
     text_tokens: int
-    """Of the prompts' texts, about; what a picture takes depends on the model."""
+    """Of the prompts' texts; the tokens of an image depend on the model."""
     certain: int
-    """Judge calls that each need."""
+    """Judge calls that are always needed."""
     possible: int
-    """Judge calls at most: where the kit's rules read no option."""
-    judge_tokens: int
-    """Of the certain calls, in and out, about."""
+    """Judge calls at most, where the kit's rules can read no option."""
+    judge_prompt_tokens: int
+    """Of one judge call, without question and response."""
+
+    @property
+    def judge_tokens(self) -> int:
+        """In and out, of the certain calls."""
+        return self.certain * (self.judge_prompt_tokens + _RESPONSE + _REPLY)
 
     @property
     def possible_tokens(self) -> int:
-        """Of the possible calls, in and out, about."""
-        more = self.possible - self.certain
-        return self.judge_tokens + more * (_EXTRACTION + _ANSWER + _ANSWER // 5)
+        """In and out, of the possible calls."""
+        return self.possible * (self.judge_prompt_tokens + _RESPONSE + _REPLY)
 
 
-def estimate(suite: Suite, questions: Sequence[Question], judge: Judge) -> list[Estimate]:
-    """Count for each benchmark what will be asked of the model and of the judge."""
-    found = []
+def estimate(suite: Suite, questions: Sequence[BenchmarkQuestion], judge: Judge) -> list[Estimate]:
+    """Return for each benchmark what the model and the judge would be asked."""
+    estimates = []
     for benchmark in suite.benchmarks:
         names = {dataset.name for dataset in benchmark.datasets}
-        own = [q for q in questions if q.dataset in names and q.problem is None]
-        certain, possible = _calls(benchmark, len(own), judge)
-        prompt = _JUDGE_PROMPT.get(benchmark.column, _EXTRACTION)
-        found.append(
+        asked = [q for q in questions if q.dataset in names and q.problem is None]
+        extracts = any(dataset.judging == "extractor" for dataset in benchmark.datasets)
+        may_judge = benchmark.judged or (extracts and not judge.exact)
+        estimates.append(
             Estimate(
                 column=benchmark.column,
-                questions=len({(q.dataset, q.group) for q in own}),
-                requests=len(own),
-                pictures=sum(part["type"] == "image" for q in own for part in q.parts),
-                text_tokens=sum(len(q.text) for q in own) // _CHARACTERS,
-                certain=certain,
-                possible=possible,
-                judge_tokens=certain * (prompt + _ANSWER + _ANSWER // 5),
+                questions=len({(q.dataset, q.group) for q in asked}),
+                requests=len(asked),
+                pictures=sum(part["type"] == "image" for q in asked for part in q.parts),
+                text_tokens=sum(len(q.text) for q in asked) // _CHARACTERS_PER_TOKEN,
+                certain=len(asked) if benchmark.judged else 0,
+                possible=len(asked) if may_judge else 0,
+                judge_prompt_tokens=max(d.judge_prompt_tokens for d in benchmark.datasets),
             )
         )
-    return found
-
-
-def _calls(benchmark: Benchmark, requests: int, judge: Judge) -> tuple[int, int]:
-    if benchmark.judged:
-        return requests, requests
-    reads = any(dataset.judging == "extractor" for dataset in benchmark.datasets)
-    return 0, requests if reads and not judge.exact else 0
+    return estimates
 
 
 def read_price(text: str) -> tuple[float, float]:
-    """Read ``IN,OUT``: what a million tokens cost.
+    """Read ``IN,OUT``: the prices of a million tokens.
 
     Raises:
         UserError: these are not two numbers from 0 on.
@@ -94,11 +89,14 @@ def read_price(text: str) -> tuple[float, float]:
     return first, second
 
 
-def cost(found: Sequence[Estimate], price: tuple[float, float]) -> tuple[float, float]:
-    """What the judge costs: the certain calls, and all that are possible."""
-    said = _ANSWER // 5
-    sure = sum(each.judge_tokens - said * each.certain for each in found)
-    more = sum((each.possible - each.certain) for each in found)
-    certain = sure * price[0] + said * sum(each.certain for each in found) * price[1]
-    extra = more * ((_EXTRACTION + _ANSWER) * price[0] + said * price[1])
-    return certain / 1e6, (certain + extra) / 1e6
+def cost(estimates: Sequence[Estimate], price: tuple[float, float]) -> tuple[float, float]:
+    """Return the price of the certain judge calls, and of all possible ones."""
+
+    def of_calls(one: Estimate, calls: int) -> float:
+        tokens_in = one.judge_prompt_tokens + _RESPONSE
+        return calls * (tokens_in * price[0] + _REPLY * price[1]) / 1e6
+
+    return (
+        sum(of_calls(one, one.certain) for one in estimates),
+        sum(of_calls(one, one.possible) for one in estimates),
+    )

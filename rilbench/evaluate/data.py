@@ -1,7 +1,7 @@
-"""The benchmarks' data files: where they are, whether they are the published ones, how to get them.
+"""The benchmarks' data files: their place, whether they are the published ones, their download.
 
-A file is named ``<dataset>.tsv``, in VLMEvalKit's format; lmms-eval reads Parquet files below a
-folder laid out as the hub. Files of the user's are only read.
+VLMEvalKit reads one ``<dataset>.tsv`` per data set; lmms-eval reads Parquet files below a folder
+laid out as on the hub. Existing files are never changed.
 """
 
 import hashlib
@@ -21,130 +21,144 @@ from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
 from rilbench.paths import nano_folder
 
 State = Literal["published", "look-alike", "unverified", "missing"]
-"""The file that the kit knows by its hash; the laboratory's; another; none."""
+"""The file whose hash the kit pins; our synthetic stand-in; another file; no file."""
 
 DATA_VARIABLE = "LMUData"
 """VLMEvalKit's own environment variable for the folder of its data files."""
 
-_CHUNK = 1 << 20
-
 
 @dataclass(frozen=True)
 class DataFile:
-    """One data file."""
+    """The data of one data set: a file, or a folder of Parquet files."""
 
     dataset: Dataset
     path: Path
     state: State
-    sha256: str | None
-    """None where there is no file."""
-    size: int
+    sha256: str | None = None
+    """Of the file, or of its files' hashes; None if it is missing."""
+    size: int = 0
     """In bytes."""
+    reason: str = ""
+    """Why it is unverified: the expected and the found hash, or that the kit pins none."""
 
 
 def data_folder(suite: Suite, chosen: Path | None = None) -> Path:
-    """Where a suite's files are: as chosen, else the laboratory's, else the kit's own place."""
+    """Return the folder of a suite's files: ``chosen``, else the nano sandbox's or the kit's."""
     if chosen is not None:
         return chosen
     if not suite.published:
         return nano_folder() / "benchmarks"
-    own = Path(os.environ.get(DATA_VARIABLE) or "~/LMUData").expanduser()
-    return own / "hub" if suite.kit == LMMSEVAL else own
+    kit_folder = Path(os.environ.get(DATA_VARIABLE) or "~/LMUData").expanduser()
+    return kit_folder / "hub" if suite.kit == LMMSEVAL else kit_folder
 
 
-def data_states(suite: Suite, folder: Path) -> dict[str, State]:
-    """The state of each dataset of the suite's kit.
+def evaluated_files(suite: Suite, folder: Path) -> dict[str, DataFile]:
+    """Return the data file behind each data set of the suite's kit, by the data set's name.
 
-    lmms-eval knows no file by its hash, so that none of the published suite's can be verified;
-    look-alikes are made for it from VLMEvalKit's files.
+    lmms-eval's stand-ins are made from VLMEvalKit's, so they have the state of those.
     """
-    if suite.kit == VLMEVALKIT:
-        return {found.dataset.name: found.state for found in check_data(suite, folder)}
-    if suite.published:
-        return {dataset.name: "unverified" for dataset in suite.datasets}
-    found = data_states(suite.by(VLMEVALKIT), folder)
+    if suite.published or suite.kit == VLMEVALKIT:
+        return {file.dataset.name: file for file in check_data(suite, folder)}
+    sources = evaluated_files(suite.by(VLMEVALKIT), folder)
     return {
-        task.name: found[dataset.name]
+        task.name: sources[dataset.name]
         for benchmark in suite.benchmarks
         for task, dataset in zip(benchmark.datasets, benchmark.by_kit[VLMEVALKIT], strict=True)
     }
 
 
 def check_data(suite: Suite, folder: Path) -> list[DataFile]:
-    """Look at a suite's files, each read once; of lmms-eval's datasets at their folders.
+    """Return the state of each data set's files; each file is read once.
 
-    lmms-eval has from the hub itself what is not there.
+    A missing data set of lmms-eval is not an error: the kit downloads it from the hub.
     """
     if suite.kit == LMMSEVAL and suite.published:
-        return [_look_below(d, folder) for d in suite.datasets]
-    return [_look(suite, dataset, folder / f"{dataset.name}.tsv") for dataset in suite.datasets]
+        return [_check_hub_folder(dataset, folder) for dataset in suite.datasets]
+    return [
+        _check_tsv(suite, dataset, folder / f"{dataset.name}.tsv") for dataset in suite.datasets
+    ]
 
 
-def _look_below(dataset: Dataset, folder: Path) -> DataFile:
+def _check_hub_folder(dataset: Dataset, folder: Path) -> DataFile:
+    path = folder / dataset.hub
     (files,) = find_kit(LMMSEVAL).files([dataset], folder).values()
     if not files:
-        return DataFile(dataset, folder / dataset.hub, "missing", None, 0)
-    digests = [file_hashes(file)[0] for file in files]
-    whole = hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    sha256 = digests[0] if len(files) == 1 else whole
+        return DataFile(dataset, path, "missing")
+    hashes = [file_hashes(file)[0] for file in files]
+    sha256 = hashes[0] if len(hashes) == 1 else joint_hash(hashes)
     size = sum(file.stat().st_size for file in files)
-    return DataFile(dataset, folder / dataset.hub, "unverified", sha256, size)
+    return DataFile(dataset, path, "unverified", sha256, size, f"{LMMSEVAL} pins no hash of it")
 
 
-def _look(suite: Suite, dataset: Dataset, path: Path) -> DataFile:
+def _check_tsv(suite: Suite, dataset: Dataset, path: Path) -> DataFile:
     if not path.is_file():
-        return DataFile(dataset, path, "missing", None, 0)
+        return DataFile(dataset, path, "missing")
     sha256, md5 = file_hashes(path)
     state: State = "unverified"
-    if suite.published and md5 == dataset.md5:
-        state = "published"
-    own = nano_folder() / "benchmarks" / path.name
-    if not suite.published and own.is_file() and sha256 == file_hashes(own)[0]:
-        state = "look-alike"
-    return DataFile(dataset, path, state, sha256, path.stat().st_size)
+    if suite.published:
+        if md5 == dataset.md5:
+            state, reason = "published", ""
+        elif dataset.md5 is None:
+            reason = f"{VLMEVALKIT} pins no hash of it"
+        else:
+            reason = f"MD5 is {md5}, expected {dataset.md5}"
+    else:
+        stand_in = nano_folder() / "benchmarks" / path.name
+        if not stand_in.is_file():
+            reason = "rilbench/nano has no such file"
+        elif sha256 == (expected := file_hashes(stand_in)[0]):
+            state, reason = "look-alike", ""
+        else:
+            reason = f"SHA-256 is {sha256[:16]}, expected {expected[:16]}"
+    return DataFile(dataset, path, state, sha256, path.stat().st_size, reason)
 
 
 def file_hashes(path: Path) -> tuple[str, str]:
-    """SHA-256, and MD5 by which the kit knows its files."""
+    """Return a file's SHA-256, and its MD5, by which VLMEvalKit pins its files."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(1 << 20):
             sha256.update(chunk)
             md5.update(chunk)
     return sha256.hexdigest(), md5.hexdigest()
 
 
+def joint_hash(hashes: Sequence[str]) -> str:
+    """Return one SHA-256 of several files' hashes."""
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
 def ensure_data(
     suite: Suite, folder: Path, python: Path, on_progress: Callable[[str], None]
 ) -> None:
-    """Get the files of a published suite that are not there, by the kit's own download.
+    """Download a published suite's missing files, by VLMEvalKit's own addresses.
 
     Args:
-        suite: what is to be evaluated.
-        folder: where the files are to be. What is there stays as it is.
-        python: the kit's.
+        suite: to be evaluated.
+        folder: of the data files. Existing files stay as they are.
+        python: VLMEvalKit's.
         on_progress: called with a line for each file.
 
     Raises:
-        UserError: a file is missing and cannot be had.
+        UserError: a file is missing and cannot be downloaded.
     """
     absent = [d for d in suite.datasets if not (folder / f"{d.name}.tsv").is_file()]
     if not absent:
         return
     if not suite.published:
         raise UserError(
-            f"{_named(absent, folder)} missing; make the benchmarks, or copy them there"
+            f"{_names(absent, folder)} missing; make the benchmarks, or copy them there"
         )
-    own = [d for d in absent if d.name == "MMVetV2"]
-    if own:
+    mmvetv2 = [d for d in absent if d.name == "MMVetV2"]
+    if mmvetv2:
         raise UserError(
-            f"{_named(own, folder)} missing; get mm-vet-v2.zip from MM-Vet's release v2, unpack "
-            f"it, then: rilbench data mm-vet-v2 FOLDER --data {folder}"
+            f"{_names(mmvetv2, folder)} missing; get mm-vet-v2.zip from MM-Vet's release v2, "
+            f"unpack it, then: rilbench data mm-vet-v2 FOLDER --data {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as place:
         log = Path(place) / "log"
-        environment = kit_environment({"LMUData": place}, network=True)
+        environment = kit_environment({DATA_VARIABLE: place}, network=True)
         with KitProcess(python, VLMEvalKit.worker, log, environment) as kit:
             for dataset in absent:
                 on_progress(f"downloading {dataset.name}.tsv")
@@ -152,13 +166,14 @@ def ensure_data(
                     kit.run("download", {"folder": place, "name": dataset.name})
                 except UserError as error:
                     raise UserError(
-                        f"{_named([dataset], folder)} missing, and cannot be downloaded ({error}); "
+                        f"{_names([dataset], folder)} missing, and cannot be downloaded ({error}); "
                         "copy it there, or give the folder that has it with --data"
                     ) from error
                 (Path(place) / f"{dataset.name}.tsv").replace(folder / f"{dataset.name}.tsv")
                 shutil.rmtree(Path(place) / "images", ignore_errors=True)
 
 
-def _named(datasets: Sequence[Dataset], folder: Path) -> str:
+def _names(datasets: Sequence[Dataset], folder: Path) -> str:
+    """The subject of a sentence: "A.tsv, B.tsv in FOLDER are"."""
     names = ", ".join(f"{dataset.name}.tsv" for dataset in datasets)
     return f"{names} in {folder} {'is' if len(datasets) == 1 else 'are'}"

@@ -1,4 +1,4 @@
-"""How large a picture may be when the model is shown it."""
+"""Size limits of the images that are sent to the model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Fewest and most pixels of a picture; None where the model's own processor decides.
+    """Fewest and most pixels of an image; None where the model's own processor decides.
 
-    A picture outside of them is scaled, its sides in proportion, before it is sent. What the
-    model's processor then does with it is a matter of the checkpoint.
+    An image outside of the limits is scaled in proportion before it is sent. The model's processor
+    may then scale it once more.
     """
 
     least: int | None = None
@@ -29,10 +29,12 @@ class Pixels:
         least = 1 if self.least is None else self.least
         most = math.inf if self.most is None else self.most
         if least < 1 or most < least:
-            raise UserError(f"pictures of {least} to {most} pixels do not exist; give other limits")
+            raise UserError(
+                f"--min-pixels {least} must be at least 1 and not exceed --max-pixels {most}"
+            )
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """The size that a picture gets, in pixels."""
+        """Return the width and height that an image is scaled to, in pixels."""
         wanted = width * height
         if self.least is not None:
             wanted = max(wanted, self.least)
@@ -41,7 +43,7 @@ class Pixels:
         if wanted == width * height:
             return width, height
         scale = math.sqrt(wanted / (width * height))
-        # Up for the fewest, down for the most: the limits hold whatever the rounding.
+        # Rounded up to the lower limit and down to the upper one, so that both limits hold.
         if scale > 1:
             return math.ceil(width * scale), math.ceil(height * scale)
         short = max(1, math.floor(min(width, height) * scale))
@@ -49,12 +51,12 @@ class Pixels:
         return (short, long) if width < height else (long, short)
 
     def scaled(self, picture: Image) -> Image:
-        """The picture within the limits."""
+        """Return the image, scaled into the limits."""
         size = self.size(*picture.size)
         return picture if size == picture.size else picture.resize(size)
 
     def fit(self, file: Path) -> Path | bytes:
-        """The file as it is, or a PNG within the limits."""
+        """Return the file if its image is within the limits, else a PNG that is."""
         if self == AS_IS:
             return file
         from PIL import Image
@@ -68,4 +70,4 @@ class Pixels:
 
 
 AS_IS = Pixels()
-"""No limits of ours."""
+"""No limits."""

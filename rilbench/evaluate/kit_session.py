@@ -1,4 +1,4 @@
-"""An evaluation kit and its judge, kept running over several evaluations."""
+"""An evaluation kit and its judge, running over several evaluations."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,11 +12,12 @@ from rilbench.evaluate.suite import VLMEVALKIT
 class Kit:
     """A kit's worker and the judge, each started when first needed.
 
-    A context manager that ends both with the block. The kit's import takes about 20 s, so one that
-    evaluates checkpoints as they appear gives the same `Kit` to every call of `evaluate_many`.
+    A context manager that stops both at the end of the block. Importing a kit takes about 20 s, so
+    code that evaluates many checkpoints passes the same `Kit` to every call of `evaluate_many`.
 
     Args:
-        log: what the worker says; overwritten at each start. A judge's replies are kept beside it.
+        log: the worker's output; overwritten at each start. The judge's replies are cached in the
+            same folder.
         judge: who decides free text; by default the project's exact rules.
         name: of the kit.
     """
@@ -37,28 +38,29 @@ class Kit:
         self._running = None
 
     def process(self, python: Path) -> KitProcess:
-        """Return the worker; it imports the kit while the caller goes on."""
+        """Return the worker, which may still be importing the kit."""
         if self._process is None:
-            started = self._adapter.start(python, self.log, self._address)
+            # Called only by a kit that reads the judge's address at its start.
+            def address() -> tuple[str, str]:
+                judge = self.judge()
+                return judge.url, judge.name
+
+            started = self._adapter.start(python, self.log, address)
             self._process = self._worker.enter_context(started)
         return self._process
 
     def judge(self) -> RunningJudge:
-        """Return the judge.
+        """Return the judge, started if needed.
 
         Raises:
-            UserError: it does not answer.
+            UserError: it does not respond.
         """
         if self._running is None:
             started = running_judge(self.chosen, self.log.parent / "judge")
             self._running = self._judge.enter_context(started)
         return self._running
 
-    def _address(self) -> tuple[str, str]:
-        judge = self.judge()
-        return judge.url, judge.name
-
     def discard(self) -> None:
-        """End the worker, as after a failure it may be within a job; the next is a new one."""
+        """Stop the worker, which after a failure may be in the middle of a job."""
         self._worker.close()
         self._process = None

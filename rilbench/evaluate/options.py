@@ -24,27 +24,26 @@ class EvalOptions:
     Attributes:
         suite: name of the suite.
         data: folder with the kit's data files.
-        work: folder for prompts, answers and the kit's results; kept, and used again.
-        db: the ledger; None writes no scores.
-        kit: which kit asks and scores.
+        work: folder for prompts, responses and the kit's results; kept, and used again.
+        db: the ledger; None records nothing.
+        kit: the evaluation toolkit that asks and scores.
         judge: who decides free text, and reads options where the kit's rules cannot; by default
             the project's exact rules, which read none.
-        endpoint: ``MODEL@URL`` or ``URL`` of a server that already serves the model, up to ``/v1``;
-            None starts one.
-        benchmarks: columns of the suite; none for all.
-        limit: questions per dataset, a sample that only their ids decide; None for all.
-        max_tokens: the longest answer; None for the kit's or the suite's own.
-        prompt: ``dataset`` for the kit's prompts of each dataset, ``model`` for those that it has
-            for the model's family.
-        pixels: limits of a picture that is sent.
-        concurrency: requests in flight; None for what the server is likely to bear.
-        fresh: ask every question anew, also those that have an answer.
+        endpoint: ``MODEL@URL`` or ``URL`` (up to ``/v1``) of a server that already serves the
+            model; None starts one.
+        benchmarks: names of benchmarks, or paths of TOML files; empty for the suite's own.
+        limit: questions per data set, sampled by their ids alone; None for all.
+        max_tokens: the longest response; None for the kit's or the suite's own.
+        prompt: ``dataset`` for the kit's prompts of each data set, ``model`` for its prompts for
+            the model's family.
+        pixels: size limits of an image that is sent.
+        concurrency: requests in flight; None for a default that suits the server.
+        fresh: ask every question again, also those with a response.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
-        engine: ``server`` asks a server, the endpoint's or one that is started; ``batch`` generates
-            in this process, ``batch`` questions at a time, and needs no server.
+        engine: ``server`` asks a server; ``batch`` generates in this process, without one.
         vllm: a Python with vLLM, which serves the model; None for ``transformers serve``.
-        batch: questions per batch.
+        batch: questions per batch of the engine ``batch``.
     """
 
     suite: str
@@ -70,33 +69,34 @@ class EvalOptions:
     def __post_init__(self) -> None:
         if self.prompt not in (DATASET_PROMPTS, MODEL_PROMPTS):
             raise UserError(
-                f"no prompts {self.prompt!r}; there is {DATASET_PROMPTS}, {MODEL_PROMPTS}"
+                f"unknown --prompt {self.prompt!r}; choose from {DATASET_PROMPTS}, {MODEL_PROMPTS}"
             )
         if self.engine not in ("server", "batch"):
-            raise UserError(f"no engine {self.engine!r}; there is server, batch")
+            raise UserError(f"unknown --engine {self.engine!r}; choose from server, batch")
         if self.engine == "batch" and self.endpoint is not None:
-            raise UserError("batches are generated without a server; leave out the endpoint")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UserError(f"an answer of {self.max_tokens} tokens says nothing; give 1 or more")
-        if self.concurrency is not None and self.concurrency < 1:
-            raise UserError(f"{self.concurrency} requests at a time ask nothing; give 1 or more")
-        if self.batch < 1:
-            raise UserError(f"a batch of {self.batch} holds no question; give 1 or more")
+            raise UserError("the engine batch needs no server; leave out --endpoint")
+        for option, value in {
+            "--max-tokens": self.max_tokens,
+            "--concurrency": self.concurrency,
+            "the batch size": self.batch,
+        }.items():
+            if value is not None and value < 1:
+                raise UserError(f"{option} must be at least 1, not {value}")
 
     @property
     def in_flight(self) -> int:
-        """Requests in flight: many for a server of the user's or vLLM, few for transformers'."""
+        """Requests in flight: many for an endpoint or vLLM, few for ``transformers serve``."""
         if self.concurrency is not None:
             return self.concurrency
         return 4 if self.endpoint is None and self.vllm is None else 32
 
     @property
     def dtype(self) -> str:
-        """Of the weights of a model that is served here: on a GPU the checkpoint's own."""
+        """Data type of the weights of a model that is served here; ``auto`` is the checkpoint's."""
         return "float32" if self.device == "cpu" else "auto"
 
     def style(self, models: Sequence[Checkpoint]) -> str | None:
-        """The style of the prompts: None for the datasets' own.
+        """Return the style of the kit's prompts for these models; None for the data sets' own.
 
         Raises:
             UserError: the kit has no prompts for these models, or not the same for all.
@@ -118,10 +118,10 @@ class EvalOptions:
         return styles.pop()
 
     def chosen(self) -> Suite:
-        """The suite with the chosen benchmarks and the longest answer.
+        """Return the suite with the chosen benchmarks, kit and longest response.
 
         Raises:
-            UserError: there is no such suite or benchmark, or the judge cannot decide one.
+            UserError: there is no such suite or benchmark, or a benchmark needs another judge.
         """
         suite = find_suite(self.suite).by(self.kit)
         if self.benchmarks:

@@ -1,4 +1,4 @@
-"""The questions of a suite as the kit puts them, cached by data and kit."""
+"""A suite's questions as the kit asks them, cached by data, kit and limit."""
 
 import dataclasses
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.evaluate.data import joint_hash
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.base import prompts_job
@@ -20,31 +21,30 @@ from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 from rilbench.serving import Message, image_part, text_part
 
-_MARK = re.compile(r"<[^<>]*>")
-"""A picture's place."""
+_IMAGE_MARK = re.compile(r"<[^<>]*>")
 
 Key = tuple[str, str]
-"""Dataset and question id."""
+"""Data set and question id."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """One request to the model. ``group`` is the question that the kit scores: all rotations of a
-    circular question share it.
-    """
+class BenchmarkQuestion:
+    """One request to the model. A circular question is one request for each of its rotations."""
 
     dataset: str
     question_id: str
     group: str
+    """The question that the kit scores: all rotations of a circular question share it."""
     truth: str
     category: str | None
     parts: tuple[dict[str, str], ...]
+    """Of the message, in order: {"type": "text", "text"} or {"type": "image", "path"}."""
     problem: str | None = None
-    """Why it cannot be asked, such as a picture that cannot be read; then it has no parts."""
+    """Why it cannot be asked, such as an unreadable image; it then has no parts."""
     max_tokens: int | None = None
-    """The longest answer that the kit allows; None where it leaves that to the suite."""
+    """The longest response that the kit allows; None where it leaves that to the suite."""
     question: str = ""
-    """As it stands in the data."""
+    """Its text in the data file."""
 
     @property
     def key(self) -> Key:
@@ -53,27 +53,30 @@ class Question:
 
     @property
     def stem(self) -> str:
-        """What it asks, alike in both kits: the first line without hint, marks and options."""
-        asked = _MARK.sub(" ", self.question.rpartition("Question:")[2]).strip()
-        return " ".join(asked.partition("\n")[0].split())
+        """Its first line without hint, image marks and options; the same in both kits."""
+        text = _IMAGE_MARK.sub(" ", self.question.rpartition("Question:")[2]).strip()
+        return " ".join(text.partition("\n")[0].split())
 
     @property
     def text(self) -> str:
-        """The text that the model is shown, without its images."""
+        """The prompt's text, without its images."""
         return "\n".join(part["text"] for part in self.parts if part["type"] == "text")
+
+
+Question = BenchmarkQuestion
 
 
 class PromptSet:
     """A suite's questions, made by the kit once for each state of data, kit and limit.
 
     Args:
-        datasets: of one suite, as the kit has them.
+        datasets: of one suite, as the kit names them.
         data: folder with the kit's data files; only read.
         cache: folder for the questions and images.
-        environment: name of the kit's environment, which stands for its versions.
-        limit: questions per dataset; None for all.
+        environment: name of the kit's environment, which identifies its versions.
+        limit: questions per data set; None for all.
         kit: the kit's name.
-        style: of the kit's prompts for a family of models; None for those of the datasets.
+        style: the kit's prompts for a family of models; None for each data set's own prompts.
 
     Raises:
         UserError: a data file is missing, or the limit is not positive.
@@ -90,44 +93,48 @@ class PromptSet:
         style: str | None = None,
     ) -> None:
         if limit is not None and limit < 1:
-            raise UserError(f"a limit of {limit} leaves no question; give 1 or more")
+            raise UserError(f"--limit must be at least 1, not {limit}")
         self.datasets = tuple(datasets)
         self.limit, self.style = limit, style
         self.kit = find_kit(kit)
         self._data = data.absolute()
         self._files = self.kit.files(datasets, self._data)
-        self._hashes = {name: [_hash(file) for file in own] for name, own in self._files.items()}
-        specs = {dataset.name: self.kit.spec(dataset) for dataset in datasets}
-        sources = [_hash(file) for file in self.kit.sources]
-        self.name = _name([environment, sources, limit, style, [*specs.values()], self._hashes])
-        self.stories = {
-            name: _name([environment, sources, style, specs[name], own or self.name])
-            for name, own in self._hashes.items()
+        self._hashes = {
+            name: [_sha256(file) for file in files] for name, files in self._files.items()
         }
-        """What decides a dataset's prompts, whatever else is asked and how many of them; of what
-        the kit has from the hub nothing is known before it is there."""
+        specs = {dataset.name: self.kit.spec(dataset) for dataset in datasets}
+        sources = [_sha256(file) for file in self.kit.sources]
+        self.name = _short_hash(
+            [environment, sources, limit, style, [*specs.values()], self._hashes]
+        )
+        self.fingerprints = {
+            name: _short_hash([environment, sources, style, specs[name], hashes or self.name])
+            for name, hashes in self._hashes.items()
+        }
+        """By data set: a hash of what decides its prompts, without the limit and the other data
+        sets. What lmms-eval gets from the hub has no hash before it is downloaded."""
         self.folder = cache.absolute() / self.name
         self._building: Path | None = None
 
     @property
     def ready(self) -> bool:
-        """The questions are there."""
+        """Whether the questions are in the cache."""
         return self.folder.is_dir()
 
     def submit(self, kit: KitProcess) -> None:
         """Ask the kit for the questions and return at once; `finish` waits for them."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._building = Path(tempfile.mkdtemp(prefix="building-", dir=self.folder.parent))
-        self.kit.prepare(self._building, [file for own in self._files.values() for file in own])
+        self.kit.prepare(self._building, [f for files in self._files.values() for f in files])
         kit.submit("prompts", self.job(self._building))
 
     def job(self, folder: Path | None = None) -> dict[str, Any]:
-        """The job that makes the questions, in their own folder unless another is given."""
+        """Return the job that writes the questions, into the cache unless a folder is given."""
         where = folder or self.folder
         return prompts_job(self.kit, self.datasets, where, self._data, self.limit, self.style)
 
     def finish(self, kit: KitProcess) -> None:
-        """Wait for what `submit` began; without one, do nothing."""
+        """Wait for the questions that `submit` asked for, if it did."""
         if self._building is None:
             return
         try:
@@ -139,47 +146,47 @@ class PromptSet:
             self._building = None
 
     @cached_property
-    def questions(self) -> list[Question]:
+    def questions(self) -> list[BenchmarkQuestion]:
         """All questions, in the kit's order."""
         with (self.folder / "questions.jsonl").open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines]
-        return [Question(**{**row, "parts": tuple(row["parts"])}) for row in rows]
+            records = [json.loads(line) for line in lines]
+        return [BenchmarkQuestion(**{**r, "parts": tuple(r["parts"])}) for r in records]
 
     @cached_property
     def data_hashes(self) -> dict[str, str]:
-        """SHA-256 of each dataset's file, or of its files' hashes.
+        """By data set: SHA-256 of its file, or of its files' hashes.
 
-        Where the kit had it from the hub: of its questions with their truths and pictures.
+        Of a data set from the hub: of its questions with their truths and images.
         """
-        hashes = {name: own[0] for name, own in self._hashes.items() if len(own) == 1}
-        for name, own in self._hashes.items():
-            if len(own) > 1:
-                hashes[name] = hashlib.sha256(" ".join(own).encode()).hexdigest()
-            elif not own:
-                hashes[name] = self._content_hash(name)
-        return hashes
+        found = {}
+        for name, hashes in self._hashes.items():
+            if not hashes:
+                found[name] = self._content_hash(name)
+            else:
+                found[name] = hashes[0] if len(hashes) == 1 else joint_hash(hashes)
+        return found
 
     def _content_hash(self, name: str) -> str:
         digest = hashlib.sha256()
         for question in self.questions:
             if question.dataset == name:
                 line = json.dumps(dataclasses.asdict(question), ensure_ascii=False)
-                pictures = [part["path"] for part in question.parts if part["type"] == "image"]
-                marks = [_hash(self.folder / picture) for picture in pictures]
-                digest.update(" ".join([line, *marks]).encode())
+                images = [part["path"] for part in question.parts if part["type"] == "image"]
+                hashes = [_sha256(self.folder / image) for image in images]
+                digest.update(" ".join([line, *hashes]).encode())
         return digest.hexdigest()
 
     @cached_property
     def prompt_hashes(self) -> dict[str, str]:
-        """SHA-256 of each dataset's question ids and prompts, parts in their order."""
+        """By data set: SHA-256 of its question ids and prompts, in order."""
         hashes = {d.name: hashlib.sha256() for d in self.datasets}
         for question in self.questions:
             line = json.dumps([question.question_id, question.parts], ensure_ascii=False)
             hashes[question.dataset].update(line.encode())
-        return {dataset: found.hexdigest() for dataset, found in hashes.items()}
+        return {dataset: digest.hexdigest() for dataset, digest in hashes.items()}
 
-    def messages(self, question: Question, pixels: Pixels = AS_IS) -> list[Message]:
-        """The request for one question, its images read from the cache and fit into limits."""
+    def messages(self, question: BenchmarkQuestion, pixels: Pixels = AS_IS) -> list[Message]:
+        """Return the request for one question, its images scaled into the limits."""
         parts: list[dict[str, Any]] = [
             image_part(pixels.fit(self.folder / part["path"]))
             if part["type"] == "image"
@@ -189,11 +196,11 @@ class PromptSet:
         return [{"role": "user", "content": parts}]
 
 
-def _name(story: object) -> str:
-    return hashlib.sha256(json.dumps(story).encode()).hexdigest()[:12]
+def _short_hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
-def _hash(file: Path) -> str:
+def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(1 << 20):

@@ -1,7 +1,7 @@
-"""A model's answers: asked once, kept for good.
+"""A model's responses to benchmark questions, in files that survive a kill.
 
-Answers are on the disk before they count, so that a killed evaluation goes on where it
-was and asks nothing twice.
+A response counts only once it is on the disk, so a killed evaluation resumes without asking any
+question twice.
 """
 
 import asyncio
@@ -14,21 +14,24 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
-from rilbench.evaluate.prompts import Key, PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, Key, PromptSet
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.serving import ChatClient, Completion, RefusedError, Sampling, failure
 
 _REFUSED = 8
-"""Requests refused at the start after which the server is held to refuse all."""
+"""Number of requests refused at the start after which we assume that the server refuses all."""
 
 
 class AnswerFile:
     """Completions in JSON-lines files, one line per question; appended to, never rewritten.
 
-    Of several lines of a question the last counts. Open it with `open_answers`.
+    A question's last line counts. Open it with `open_answers`.
 
     Args:
-        paths: the file of each dataset; several may share one. They may hold more than is asked.
+        paths: the file of each data set; several may share one. They may hold other questions, too.
+
+    Attributes:
+        found: the completions by data set and question id.
     """
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
@@ -38,35 +41,34 @@ class AnswerFile:
             self._load(path)
 
     def _load(self, path: Path) -> None:
-        rows = read_jsonl(path)
         try:
-            for row in rows:
-                key = row.pop("dataset"), row.pop("question_id")
-                self.found[key] = Completion(**row)
+            for line in read_jsonl(path):
+                key = line.pop("dataset"), line.pop("question_id")
+                self.found[key] = Completion(**line)
         except (KeyError, TypeError) as error:
-            raise UserError(f"{path} holds no answers ({error}); move it away") from error
+            raise UserError(f"{path} holds no responses ({error}); move it away") from error
 
-    def forget(self, questions: Sequence[Question]) -> None:
-        """Have these asked anew, also where that is interrupted; of others nothing is lost."""
+    def forget(self, questions: Sequence[BenchmarkQuestion]) -> None:
+        """Mark these as to be asked again, on the disk, so that it survives an interruption."""
         known = [question.key for question in questions if question.key in self.found]
-        self.append_all(dict.fromkeys(known, failure("asked anew")))
+        self.append_all(dict.fromkeys(known, failure("asked again")))
 
     def append(self, key: Key, completion: Completion) -> None:
-        """Write one answer through to the disk."""
+        """Write one response through to the disk."""
         self.append_all({key: completion})
 
     def append_all(self, completions: Mapping[Key, Completion]) -> None:
-        """Write several answers through to the disk at once."""
-        rows: dict[Path, list[dict[str, Any]]] = {}
+        """Write several responses through to the disk at once."""
+        lines: dict[Path, list[dict[str, Any]]] = {}
         for (dataset, question), completion in completions.items():
-            row = {"dataset": dataset, "question_id": question, **asdict(completion)}
-            rows.setdefault(self.paths[dataset], []).append(row)
-        for path, own in rows.items():
-            append_jsonl(path, own)
+            line = {"dataset": dataset, "question_id": question, **asdict(completion)}
+            lines.setdefault(self.paths[dataset], []).append(line)
+        for path, added in lines.items():
+            append_jsonl(path, added)
         self.found.update(completions)
 
-    def missing(self, questions: Sequence[Question]) -> list[Question]:
-        """The questions that have no answer yet; those that cannot be asked are not among them."""
+    def missing(self, questions: Sequence[BenchmarkQuestion]) -> list[BenchmarkQuestion]:
+        """Return the questions without a response, except those that cannot be asked."""
         return [
             question
             for question in questions
@@ -74,8 +76,8 @@ class AnswerFile:
             and (question.key not in self.found or self.found[question.key].failed)
         ]
 
-    def note_problems(self, questions: Sequence[Question]) -> None:
-        """Put a failure, in memory, where a question cannot be asked."""
+    def note_problems(self, questions: Sequence[BenchmarkQuestion]) -> None:
+        """Enter a failure, in memory only, for every question that cannot be asked."""
         for question in questions:
             if question.problem is not None:
                 self.found[question.key] = failure(question.problem)
@@ -83,10 +85,10 @@ class AnswerFile:
 
 @contextmanager
 def open_answers(paths: Mapping[str, Path]) -> Iterator[AnswerFile]:
-    """Open the answers' files, one for each dataset, for one process at a time.
+    """Open the files of responses, one for each data set, for one process at a time.
 
     Raises:
-        UserError: another process has one of them.
+        UserError: another process writes to one of them, or it holds something else.
     """
     with ExitStack() as locks:
         for path in dict.fromkeys(paths.values()):
@@ -105,17 +107,25 @@ def ask(
     client: ChatClient,
     prompts: PromptSet,
     answers: AnswerFile,
-    sampling: Callable[[Question], Sampling],
+    sampling: Callable[[BenchmarkQuestion], Sampling],
     on_answer: Callable[[int], None],
     pixels: Pixels = AS_IS,
 ) -> None:
-    """Ask every question that has no answer yet; ``on_answer`` gets the number that are done.
+    """Ask a server every question that has no response yet.
 
-    A request that the server refuses, such as a prompt too long for it, is a failure of that
-    question; several, where there is no answer yet, are one of the server.
+    A refused request, such as too long a prompt, is a failure of that question. Eight refusals
+    before the first response are a failure of the server.
+
+    Args:
+        client: of the server.
+        prompts: all questions.
+        answers: takes the responses, one by one.
+        sampling: returns a question's sampling.
+        on_answer: called with the number of questions that have a response.
+        pixels: size limits of images.
 
     Raises:
-        UserError: the server refused all requests or stopped answering; what came is kept.
+        UserError: the server refused all requests or stopped responding; responses are kept.
     """
 
     async def go() -> None:
@@ -125,7 +135,7 @@ def ask(
             (question.key, prompts.messages(question, pixels), sampling(question))
             for question in missing
         )
-        # An earlier run's count: what it left may be nothing but questions that are refused.
+        # An earlier run's responses count: it may have left only questions that are refused.
         answered = any(not completion.failed for completion in answers.found.values())
         refused = 0
         async with client:

@@ -1,4 +1,9 @@
-"""Evaluate models on a suite: prompts by the kit, answers by the model, scores by the kit."""
+"""Evaluate models on a suite: the kit asks, the model responds, the kit scores.
+
+One call of `evaluate_many` goes through these steps: prepare data and prompts, collect a response
+to every question (`responses`), let the kit score them, record the evaluation in the ledger. Each
+finished step is a file in the work folder, so a killed evaluation resumes where it was.
+"""
 
 import hashlib
 import json
@@ -15,7 +20,7 @@ from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
-from rilbench.evaluate.data import data_states, ensure_data
+from rilbench.evaluate.data import ensure_data, evaluated_files
 from rilbench.evaluate.endpoint import Endpoint, find_endpoint
 from rilbench.evaluate.judge_session import RunningJudge, rule_judge_name
 from rilbench.evaluate.kit_session import Kit
@@ -25,7 +30,7 @@ from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.options import MODEL_PROMPTS, EvalOptions
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.provenance import Provenance, to_evaluation
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
@@ -38,7 +43,7 @@ class Progress:
     """What an evaluation is doing.
 
     ``stage`` is ``environment``, ``data``, ``prompts``, ``server``, ``answers``, ``scores`` or
-    ``done``; ``done`` of ``total`` count answers in that stage and are 0 elsewhere.
+    ``done``; ``done`` of ``total`` count responses in the stage ``answers`` and are 0 elsewhere.
     """
 
     stage: str
@@ -48,34 +53,24 @@ class Progress:
     note: str = ""
 
 
-_JUDGE = "judge.json"
-"""Beside the kit's result: the judge's story."""
-
 Report = Callable[[Progress], None]
 
 
+def _silent(_: Progress) -> None:
+    """Report nothing."""
+
+
 @dataclass(frozen=True)
-class Finished:
-    """What came of one model."""
+class ModelResult:
+    """One model's responses and their scores."""
 
     answers: AnswerFile
     kit: str
     """With its version."""
     scores: dict[str, KitScore]
-    """By dataset."""
+    """By data set."""
     judge: dict[str, Any]
-    """See `RunningJudge.story`; and ``trouble``, why the last question failed."""
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # It is another environment's program.
-        return "of unknown version"
-
-
-def _silent(_: Progress) -> None:
-    """Report nothing."""
+    """See `RunningJudge.story`; and ``trouble``, why the last question to it failed."""
 
 
 def evaluate(
@@ -90,17 +85,25 @@ def evaluate_many(
 ) -> list[Evaluation]:
     """Evaluate checkpoints on a suite and record them in the ledger.
 
-    The kit starts once for all of them, and not at all when nothing of its work has changed since
-    an earlier call with the same ``work`` folder. Answers that are there are not asked again.
-    A ``kit`` outlives this call and serves the next; without one, the kit ends with the call.
+    Existing responses and scores in the ``work`` folder are reused; the kit starts only if there
+    is something left for it to do, once for all models.
+
+    Args:
+        models: checkpoint folders; none where an endpoint serves the model.
+        plan: what to evaluate on, and how.
+        on_progress: called at each step.
+        kit: a running kit that also serves the next call; by default one that ends with this call.
+
+    Returns:
+        One evaluation per model, in order.
 
     Raises:
-        UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not as it
-            must be. Answers and scores that were complete by then are kept.
+        UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not usable.
+            Responses and scores that were complete by then are kept.
     """
     suite = plan.chosen()
     if kit is not None and (kit.chosen, kit.name) != (plan.judge, plan.kit):
-        raise UserError("the kit is another, or has another judge; give both the same")
+        raise UserError("this kit was opened for another toolkit or judge; give both the same")
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     endpoint = find_endpoint(plan.endpoint) if plan.endpoint is not None else None
@@ -108,22 +111,33 @@ def evaluate_many(
     if endpoint is not None and not checkpoints:
         checkpoints = [endpoint.checkpoint]
     with ExitStack() as stack:
-        # Opened first: a read-only ledger is found before the work, not after it.
+        # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
         own = Kit(plan.work.absolute() / "kit.log", plan.judge, plan.kit)
         running = stack.enter_context(own) if kit is None else kit
-        # A language model is asked one word before anything is spent; the rules need no start.
+        # A language model is probed with one request before the evaluation starts.
         judge = rule_judge_name() if plan.judge.exact else running.judge().name
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
-        states = data_states(suite, plan.data)
+        files = evaluated_files(suite, plan.data)
         run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
-        by_name = {found.content: found for found in checkpoints}
-        finished = run.all(by_name, running, python)
+        # Models with the same content share one result.
+        results = run.all({c.content: c for c in checkpoints}, running, python)
         evaluations = []
         for checkpoint in checkpoints:
-            one, reads = finished[checkpoint.content], not plan.judge.exact
-            story = Provenance(suite, prompts, one.kit, one.judge, run.generation, states, reads)
-            evaluation = to_evaluation(checkpoint, story, one.answers, one.scores)
+            result = results[checkpoint.content]
+            provenance = Provenance(
+                suite=suite,
+                prompts=prompts,
+                kit_version=result.kit,
+                judge=result.judge,
+                generation=run.generation,
+                data={name: file.state for name, file in files.items()},
+                judge_reads=not plan.judge.exact,
+            )
+            evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
+            if reasons := {name: file.reason for name, file in files.items() if file.reason}:
+                settings = {**evaluation.settings, "data_reasons": reasons}
+                evaluation = replace(evaluation, settings=settings)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
             evaluations.append(evaluation)
@@ -131,11 +145,11 @@ def evaluate_many(
         return evaluations
 
 
-def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[Question]:
-    """The questions that `evaluate_many` would ask; of the model and the judge nothing is asked.
+def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[BenchmarkQuestion]:
+    """Return the questions that `evaluate_many` would ask, without asking model or judge.
 
     Raises:
-        UserError: the data or the kit is not as it must be.
+        UserError: the data or the kit is not usable.
     """
     if plan.prompt == MODEL_PROMPTS:
         raise UserError(f"without a model there are no --prompt {MODEL_PROMPTS}; leave it out")
@@ -152,24 +166,38 @@ def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[Question]:
 def _prompts(
     plan: EvalOptions, suite: Suite, style: str | None, on_progress: Report
 ) -> tuple[Path, PromptSet]:
-    """The kit's Python and the suite's prompts, which may still have to be made."""
+    """Return the kit's Python and the suite's prompts, which may not be written yet."""
     python = plan.python or ensure_environment(
         plan.kit, lambda line: on_progress(Progress("environment", note=line))
     )
     data = plan.data
     if suite.kit == VLMEVALKIT or not suite.published:
-        tsv = suite.by(VLMEVALKIT)
-        ensure_data(tsv, data, python, lambda line: on_progress(Progress("data", note=line)))
+        ensure_data(
+            suite.by(VLMEVALKIT),
+            data,
+            python,
+            lambda line: on_progress(Progress("data", note=line)),
+        )
     if suite.kit == LMMSEVAL and not suite.published:
         data = write_hub(data, plan.work / "hub")
-    environment = python.parent.parent.name
-    cache = plan.work / "prompts"
-    chosen = suite.datasets, data, cache, environment
-    return python, PromptSet(*chosen, plan.limit, plan.kit, style)
+    prompts = PromptSet(
+        suite.datasets,
+        data,
+        cache=plan.work / "prompts",
+        environment=python.parent.parent.name,
+        limit=plan.limit,
+        kit=plan.kit,
+        style=style,
+    )
+    return python, prompts
 
 
 class _Run:
-    """One call of `evaluate_many`, after its checks."""
+    """One call of `evaluate_many` after its checks.
+
+    Attributes:
+        generation: how responses are generated, as recorded with the scores.
+    """
 
     def __init__(
         self,
@@ -185,102 +213,77 @@ class _Run:
         self.work = plan.work.absolute()
         self.sampling = Sampling(max_tokens=suite.max_tokens)
         longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
-        program = f"transformers serve {_version('transformers')}"
-        if plan.vllm is not None:
-            program = f"vllm serve {_version('vllm')}"
-        server = f"{program} on {plan.device}, {plan.dtype}"
-        if endpoint is not None:
-            server = f"{endpoint.model} at {endpoint.url}"
-        if plan.engine == "batch":
-            how = f"batches of {plan.batch}, on {plan.device}"
-            server = f"transformers generate {_version('transformers')}, {how}"
         self.generation = {
-            "server": server,
+            "server": self._server_name(),
             **asdict(self.sampling),
             "max_tokens": longest,
             "pixels": asdict(plan.pixels),
         }
 
-    def all(self, models: Mapping[str, Checkpoint], kit: Kit, python: Path) -> dict[str, Finished]:
-        """Collect the answers of all models (by their content), then score them."""
+    def _server_name(self) -> str:
+        """Return what generates the responses, with its version and device."""
+        plan = self.plan
+        if plan.engine == "batch":
+            how = f"batches of {plan.batch}, on {plan.device}"
+            return f"transformers generate {_version('transformers')}, {how}"
+        if self.endpoint is not None:
+            return f"{self.endpoint.model} at {self.endpoint.url}"
+        program = "vllm" if plan.vllm is not None else "transformers"
+        return f"{program} serve {_version(program)} on {plan.device}, {plan.dtype}"
+
+    def all(
+        self, models: Mapping[str, Checkpoint], kit: Kit, python: Path
+    ) -> dict[str, ModelResult]:
+        """Collect the responses of all models, given by their content, then score them."""
         with ExitStack() as stack:
             answers = {
                 name: stack.enter_context(open_answers(self._answer_files(name))) for name in models
             }
-            if self.plan.fresh or not all(self._scored(found) for found in answers.values()):
+            finished = all(
+                self._answered(file) and self._complete(self._result(file))
+                for file in answers.values()
+            )
+            if self.plan.fresh or not finished:
                 try:
-                    self._work(models, answers, kit, python)
+                    # Started first: the kit imports while the server starts and the model responds.
+                    process = kit.process(python)
+                    if not self.prompts.ready:
+                        self.report(Progress("prompts"))
+                        self.prompts.submit(process)
+                    for name, model in models.items():
+                        self._collect(model, answers[name], process)
+                    for name, model in models.items():
+                        self._score(model, answers[name], process, kit.judge())
                 except BaseException:
                     kit.discard()
                     raise
-            return {name: self._read(found) for name, found in answers.items()}
+            return {name: self._read(file) for name, file in answers.items()}
 
-    def _read(self, answers: AnswerFile) -> Finished:
-        """The kit's scores, without its verdicts on questions that have no answer."""
-        result = self._result(answers)
-        kit, scores = self._scores(result)
-        judge = result.with_name(_JUDGE)
-        asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
-        lost = {q.dataset: set[str]() for q in self.prompts.questions}
-        for question in self.prompts.questions:
-            if answers.found[question.key].failed:
-                lost[question.dataset].add(question.group)
-        rest = {name: each.without(lost[name]) for name, each in scores.items()}
-        return Finished(answers, kit, rest, asked)
-
-    def _scores(self, result: Path) -> tuple[str, dict[str, KitScore]]:
-        return read_scores(self.prompts.kit, result, self.suite.datasets)
-
-    def _work(
-        self,
-        models: Mapping[str, Checkpoint],
-        answers: Mapping[str, AnswerFile],
-        kit: Kit,
-        python: Path,
-    ) -> None:
-        # Started first: it imports while the server starts and the model answers.
-        process = kit.process(python)
-        if not self.prompts.ready:
-            self.report(Progress("prompts"))
-            self.prompts.submit(process)
-        for name, model in models.items():
-            self._collect(model, answers[name], process)
-        for name, model in models.items():
-            self._score(model, answers[name], process, kit.judge())
+    # ---- responses
 
     def _answer_files(self, model: str) -> dict[str, Path]:
-        """Of each dataset the file for this model, these prompts and this way of generating.
+        """Return each data set's file for this model, these prompts and this way of generating.
 
-        A question that a server was asked once is not asked again, whatever else is asked and how
-        many. In a batch its company is a part of the way, so that all share one file.
+        A server's response to a question does not depend on the other questions, so each data set
+        has its own file. In a batch the other questions change the rounding, so all share one.
         """
         files = {}
-        for dataset, asked in self.prompts.stories.items():
-            prompts = self.prompts.name if self.plan.engine == "batch" else asked
-            story = json.dumps([prompts, self.generation], sort_keys=True)
-            name = f"{model}-{hashlib.sha256(story.encode()).hexdigest()[:12]}"
+        for dataset, fingerprint in self.prompts.fingerprints.items():
+            prompts = self.prompts.name if self.plan.engine == "batch" else fingerprint
+            decides = json.dumps([prompts, self.generation], sort_keys=True)
+            name = f"{model}-{hashlib.sha256(decides.encode()).hexdigest()[:12]}"
             files[dataset] = self.work / "answers" / f"{name}.jsonl"
         return files
 
     def _answered(self, answers: AnswerFile) -> bool:
-        """Every question that can be asked has an answer."""
+        """Whether every question that can be asked has a response."""
         if not self.prompts.ready:
             return False
         answers.note_problems(self.prompts.questions)
         return not answers.missing(self.prompts.questions)
 
-    def _scored(self, answers: AnswerFile) -> bool:
-        return self._answered(answers) and self._complete(self._result(answers))
-
-    def _complete(self, result: Path) -> bool:
-        """The kit's result is there, and no language model owes it a verdict."""
-        if not result.exists():
-            return False
-        _, scores = self._scores(result)
-        return self.plan.judge.exact or not any(each.missing for each in scores.values())
-
     def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
-        """Ask what has no answer yet; the kit may still be making the prompts at the start."""
+        """Ask every question without a response; the kit may still be writing the prompts."""
         if not self.plan.fresh and self._answered(answers):
             return
 
@@ -306,30 +309,29 @@ class _Run:
             begin()
             ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
 
-    def _sampling(self, question: Question) -> Sampling:
-        """How one question is answered: the kit's longest answer, unless the plan has its own."""
-        longest, own = self.suite.max_tokens, question.max_tokens
-        if own is not None and self.plan.max_tokens is None:
-            # A look-alike's answers are short, whatever its original's may be.
-            longest = own if self.suite.published else min(own, longest)
+    def _sampling(self, question: BenchmarkQuestion) -> Sampling:
+        """Return a question's sampling: the kit's longest response, unless the plan has its own."""
+        longest, kit_longest = self.suite.max_tokens, question.max_tokens
+        if kit_longest is not None and self.plan.max_tokens is None:
+            # A synthetic stand-in's responses are short, whatever its original's may be.
+            longest = kit_longest if self.suite.published else min(kit_longest, longest)
         return replace(self.sampling, max_tokens=longest)
 
     @contextmanager
     def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
-        """A client of the model's server, which is started unless there is an endpoint."""
-        endpoint, concurrency = self.endpoint, self.plan.in_flight
+        """Yield a client of the model's server, which is started unless there is an endpoint."""
+        plan, endpoint = self.plan, self.endpoint
         if endpoint is not None:
             yield ChatClient(
                 endpoint.url,
                 endpoint.model,
                 transformers=endpoint.transformers,
                 api_key=endpoint_key(),
-                concurrency=concurrency,
+                concurrency=plan.in_flight,
             )
             return
         self.report(Progress("server", model.labels.student))
         log = self.work / "server.log"
-        plan = self.plan
         with serve(
             model.path, log=log, device=plan.device, dtype=plan.dtype, vllm=plan.vllm
         ) as server:
@@ -337,28 +339,37 @@ class _Run:
                 server.base_url,
                 server.model,
                 transformers=server.transformers,
-                concurrency=concurrency,
+                concurrency=plan.in_flight,
             )
 
+    # ---- scores
+
     def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
-        """Answers as {dataset: {question_id: text}}, in the order of the questions."""
+        """Return the responses as {dataset: {question_id: text}}, in the order of the questions."""
         texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
         for question in self.prompts.questions:
             texts[question.dataset][question.question_id] = answers.found[question.key].text
         return texts
 
     def _result(self, answers: AnswerFile) -> Path:
-        """The kit's result for exactly these answers and this judge."""
+        """Return the path of the kit's result for exactly these responses and this judge."""
         # Asked for by another name, it may be another model, whatever its server reports.
         judge = [self.judge, self.plan.judge.model]
-        story = json.dumps([self.prompts.name, judge, self._texts(answers)])
-        name = hashlib.sha256(story.encode()).hexdigest()[:16]
+        decides = json.dumps([self.prompts.name, judge, self._texts(answers)])
+        name = hashlib.sha256(decides.encode()).hexdigest()[:16]
         return self.work / "scores" / name / "result.json"
+
+    def _complete(self, result: Path) -> bool:
+        """Whether the kit's result exists and no language model owes it a verdict."""
+        if not result.exists():
+            return False
+        _, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
+        return self.plan.judge.exact or not any(each.missing for each in scores.values())
 
     def _score(
         self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge: RunningJudge
     ) -> None:
-        """Let the kit score in a fresh folder, which gets its name when the result is complete."""
+        """Let the kit score in a fresh folder, renamed when the result is complete."""
         result = self._result(answers)
         if self._complete(result):
             return
@@ -367,14 +378,33 @@ class _Run:
         scores.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=scores))
         try:
-            texts = self._texts(answers)
-            who = judge.url, judge.name, not judge.exact
-            job = score_job(self.prompts.job(), building, texts, who)
+            address = judge.url, judge.name, not judge.exact
+            job = score_job(self.prompts.job(), building, self._texts(answers), address)
             judge.begin()
             kit.run("score", job)
-            story = {**judge.story(), **({"trouble": judge.trouble} if judge.trouble else {})}
-            (building / _JUDGE).write_text(json.dumps(story), encoding="utf-8")
+            asked = {**judge.story(), **({"trouble": judge.trouble} if judge.trouble else {})}
+            (building / "judge.json").write_text(json.dumps(asked), encoding="utf-8")
             shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+
+    def _read(self, answers: AnswerFile) -> ModelResult:
+        """Return the kit's scores, without its verdicts on questions that have no response."""
+        result = self._result(answers)
+        kit, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
+        judge = result.with_name("judge.json")
+        asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
+        failed = {q.dataset: set[str]() for q in self.prompts.questions}
+        for question in self.prompts.questions:
+            if answers.found[question.key].failed:
+                failed[question.dataset].add(question.group)
+        valid = {name: score.without(failed[name]) for name, score in scores.items()}
+        return ModelResult(answers, kit, valid, asked)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # vLLM may be in an environment of its own.
+        return "of unknown version"

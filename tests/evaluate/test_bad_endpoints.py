@@ -11,7 +11,7 @@ from bad_server import Reply, bad_server, ssh_port, text
 from one_file import one_file
 
 from rilbench.errors import UserError
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.serving import ChatClient, Completion, Sampling, chat
 
@@ -26,9 +26,9 @@ NONSENSE = Reply(content=b'{"choices": [{"message": 3}]}')
 class Twenty:
     """The questions 0 to 19."""
 
-    questions = tuple(Question("MMStar", str(n), str(n), "A", None, ()) for n in range(20))
+    questions = tuple(BenchmarkQuestion("MMStar", str(n), str(n), "A", None, ()) for n in range(20))
 
-    def messages(self, asked: Question, pixels: object) -> list[dict[str, str]]:
+    def messages(self, asked: BenchmarkQuestion, pixels: object) -> list[dict[str, str]]:
         return [{"role": "user", "content": asked.question_id}]
 
 

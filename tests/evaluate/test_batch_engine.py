@@ -18,7 +18,7 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches, batches
 from rilbench.evaluate.options import EvalOptions
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import open_answers
 from rilbench.evaluate.run import evaluate
 from rilbench.evaluate.suite import find_suite
@@ -60,7 +60,9 @@ def model() -> OfflineModel:
     return OfflineModel(inspect_checkpoint(locate("nano:72b")))
 
 
-def one_by_one(model: OfflineModel, prompts: PromptSet, question: Question) -> tuple[str, int]:
+def one_by_one(
+    model: OfflineModel, prompts: PromptSet, question: BenchmarkQuestion
+) -> tuple[str, int]:
     """The answer as ``transformers serve`` computes it: text, and length in tokens."""
     content: list[dict[str, Any]] = [
         {"type": "image", "url": str(prompts.folder / part["path"])}

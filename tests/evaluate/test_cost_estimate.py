@@ -1,17 +1,17 @@
-"""What is said before anything is spent."""
+"""The estimate of requests and costs."""
 
 import pytest
 
 from rilbench.errors import UserError
 from rilbench.evaluate.cost_estimate import cost, estimate, read_price
 from rilbench.evaluate.judge_session import Judge
-from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.evaluate.suite import find_suite
 
 
-def question(dataset: str, number: int, group: str = "", pictures: int = 1) -> Question:
+def question(dataset: str, number: int, group: str = "", pictures: int = 1) -> BenchmarkQuestion:
     parts = [{"type": "image", "path": "x.png"}] * pictures + [{"type": "text", "text": "a" * 40}]
-    return Question(dataset, str(number), group or str(number), "A", None, tuple(parts))
+    return BenchmarkQuestion(dataset, str(number), group or str(number), "A", None, tuple(parts))
 
 
 QUESTIONS = [
@@ -24,7 +24,7 @@ SUITE = find_suite("paper").pick(["MMB", "MM-Vet", "ChartQA"])
 
 
 def test_rotations_are_requests_and_one_question() -> None:
-    found = {each.column: each for each in estimate(SUITE, QUESTIONS, Judge("http://x/v1", "m"))}
+    found = {one.column: one for one in estimate(SUITE, QUESTIONS, Judge("http://x/v1", "m"))}
     mmb, vet, chart = found["MMB"], found["MM-Vet"], found["ChartQA"]
     assert (mmb.questions, mmb.requests, mmb.pictures, mmb.text_tokens) == (1, 4, 4, 40)
     assert (mmb.certain, mmb.possible) == (0, 4)
@@ -33,7 +33,7 @@ def test_rotations_are_requests_and_one_question() -> None:
 
 
 def test_the_rules_read_no_option() -> None:
-    found = {each.column: each for each in estimate(SUITE, QUESTIONS, Judge())}
+    found = {one.column: one for one in estimate(SUITE, QUESTIONS, Judge())}
     assert (found["MMB"].possible, found["MM-Vet"].possible) == (0, 2)
 
 
@@ -50,5 +50,5 @@ def test_the_price_goes_from_the_certain_to_the_possible() -> None:
 
 
 def test_a_question_that_cannot_be_asked_costs_nothing() -> None:
-    broken = [Question("MMVet", "3", "3", "A", None, (), "its picture cannot be read")]
+    broken = [BenchmarkQuestion("MMVet", "3", "3", "A", None, (), "its picture cannot be read")]
     assert estimate(SUITE, [*QUESTIONS, *broken], Judge()) == estimate(SUITE, QUESTIONS, Judge())

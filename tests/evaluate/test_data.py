@@ -1,4 +1,4 @@
-"""Data files: found, told apart, never touched, and made from what is published."""
+"""Data files: their place and state, their download, and the conversion of MM-Vet v2."""
 
 import base64
 import hashlib
@@ -18,9 +18,10 @@ from rilbench.evaluate.suite import Dataset, Suite, find_suite
 from rilbench.paths import nano_folder
 
 PAPER = find_suite("paper")
+STAND_INS = nano_folder() / "benchmarks"
 
 
-def test_the_folder_is_the_chosen_one_or_the_kits_or_the_laboratorys(
+def test_the_folder_is_the_chosen_one_or_the_kits_or_the_nano_sandboxs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("LMUData", raising=False)
@@ -28,29 +29,41 @@ def test_the_folder_is_the_chosen_one_or_the_kits_or_the_laboratorys(
     monkeypatch.setenv("LMUData", str(tmp_path))
     assert data_folder(PAPER) == tmp_path
     assert data_folder(PAPER, Path("mine")) == Path("mine")
-    assert data_folder(find_suite("nano")) == nano_folder() / "benchmarks"
+    assert data_folder(find_suite("nano")) == STAND_INS
 
 
-def test_the_laboratorys_files_are_known_and_a_changed_one_is_not(tmp_path: Path) -> None:
+def test_a_stand_in_is_known_by_its_hash_and_a_changed_one_says_why_not(tmp_path: Path) -> None:
     suite = find_suite("nano").pick(["MMStar", "BLINK", "RWQA"])
     for dataset in suite.datasets[:2]:
-        shutil.copy(nano_folder() / "benchmarks" / f"{dataset.name}.tsv", tmp_path)
+        shutil.copy(STAND_INS / f"{dataset.name}.tsv", tmp_path)
     (tmp_path / "BLINK.tsv").open("a").write("\n")
-    states = {found.dataset.name: found.state for found in check_data(suite, tmp_path)}
+    files = {file.dataset.name: file for file in check_data(suite, tmp_path)}
+    states = {name: file.state for name, file in files.items()}
     assert states == {"MMStar": "look-alike", "BLINK": "unverified", "RealWorldQA": "missing"}
+    found, expected = (file_hashes(f / "BLINK.tsv")[0][:16] for f in (tmp_path, STAND_INS))
+    assert files["BLINK"].reason == f"SHA-256 is {found}, expected {expected}"
+    assert files["MMStar"].reason == files["RealWorldQA"].reason == ""
     with pytest.raises(UserError, match=r"RealWorldQA\.tsv in .* is missing"):
         ensure_data(suite, tmp_path, Path("no python"), lambda _: None)
 
 
-def test_a_published_file_is_known_by_its_hash(tmp_path: Path) -> None:
+def test_a_published_file_is_known_by_its_hash_and_another_says_why_not(tmp_path: Path) -> None:
     (tmp_path / "AI2D_TEST.tsv").write_bytes(b"index\n")
-    (tmp_path / "MMStar.tsv").write_bytes(b"index\n")
+    for name in ("MMStar", "MMVetV2"):
+        (tmp_path / f"{name}.tsv").write_bytes(b"index\n")
     md5 = hashlib.md5(b"index\n").hexdigest()
-    files = {"vlmevalkit": (Dataset("AI2D_TEST", 1, md5),)}
+    files = {"vlmevalkit": (Dataset(name="AI2D_TEST", questions=1, md5=md5),)}
     known = replace(PAPER.benchmarks[0], by_kit=files)
-    suite: Suite = replace(PAPER, benchmarks=(known, *PAPER.pick(["MMStar"]).benchmarks))
+    suite: Suite = replace(
+        PAPER, benchmarks=(known, *PAPER.pick(["MMStar", "MM-Vet-v2"]).benchmarks)
+    )
     found = check_data(suite, tmp_path)
-    assert [each.state for each in found] == ["published", "unverified"]
+    by_name = {file.dataset.name: (file.state, file.reason) for file in found}
+    assert by_name == {
+        "AI2D_TEST": ("published", ""),
+        "MMStar": ("unverified", f"MD5 is {md5}, expected e1ecd2140806c1b1bbf54b43372efb9e"),
+        "MMVetV2": ("unverified", "vlmevalkit pins no hash of it"),
+    }
     assert found[0].sha256 == hashlib.sha256(b"index\n").hexdigest()
     assert file_hashes(tmp_path / "MMStar.tsv")[1] == md5
 
@@ -81,7 +94,7 @@ def publish(folder: Path, questions: dict[str, dict[str, object]]) -> Path:
     return folder
 
 
-def test_mm_vet_v2_is_put_into_the_kits_format(tmp_path: Path) -> None:
+def test_mm_vet_v2_is_converted_to_the_kits_format(tmp_path: Path) -> None:
     questions: dict[str, dict[str, object]] = {
         "v2_0": {"question": "What is x?<IMG>v2_0.png", "answer": "1<AND>2", "capability": ["ocr"]},
         "v2_1": {

@@ -1,4 +1,4 @@
-"""Limits of a picture."""
+"""Size limits of an image."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ SIDE = st.integers(1, 9000)
 
 
 @given(SIDE, SIDE, st.integers(1, 10**6))
-def test_a_picture_has_at_most_so_many_pixels(width: int, height: int, most: int) -> None:
+def test_an_image_keeps_to_the_upper_limit(width: int, height: int, most: int) -> None:
     size = Pixels(most=most).size(width, height)
     assert min(size) >= 1
     assert size[0] * size[1] <= most
@@ -24,7 +24,7 @@ def test_a_picture_has_at_most_so_many_pixels(width: int, height: int, most: int
 
 
 @given(SIDE, SIDE, st.integers(1, 10**6))
-def test_a_picture_has_at_least_so_many_pixels(width: int, height: int, least: int) -> None:
+def test_an_image_keeps_to_the_lower_limit(width: int, height: int, least: int) -> None:
     size = Pixels(least=least).size(width, height)
     assert size[0] * size[1] >= least
     assert size[0] >= width
@@ -42,14 +42,14 @@ def test_a_file_within_the_limits_is_sent_as_it_is(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20), "red").save(file)
     assert Pixels().fit(file) == file
     assert Pixels(1, 600).fit(file) == file
-    found = Pixels(most=150).fit(file)
-    assert isinstance(found, bytes)
-    with Image.open(io.BytesIO(found)) as picture:
+    png = Pixels(most=150).fit(file)
+    assert isinstance(png, bytes)
+    with Image.open(io.BytesIO(png)) as picture:
         assert picture.size == (15, 10)
         assert picture.getpixel((7, 5)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("limits", [(0, None), (10, 5), (-1, None), (None, 0)])
-def test_limits_that_leave_no_picture_are_refused(limits: tuple[int | None, int | None]) -> None:
-    with pytest.raises(UserError, match="do not exist"):
+def test_limits_that_no_image_keeps_are_refused(limits: tuple[int | None, int | None]) -> None:
+    with pytest.raises(UserError, match="must be at least 1 and not exceed"):
         Pixels(*limits)

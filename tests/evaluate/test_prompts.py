@@ -31,5 +31,5 @@ def test_missing_files_are_named(data: Path, tmp_path: Path) -> None:
         UserError, match=r"lacks AI2D_TEST\.tsv, ChartQA_TEST\.tsv, .*, RealWorldQA\.tsv"
     ):
         PromptSet(find_suite("nano").datasets, tmp_path, tmp_path / "c", "kit", None)
-    with pytest.raises(UserError, match="limit of 0"):
+    with pytest.raises(UserError, match="--limit must be at least 1, not 0"):
         PromptSet(find_suite("nano").datasets, data, tmp_path / "c", "kit", 0)

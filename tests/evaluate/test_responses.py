@@ -9,15 +9,15 @@ from fake_judge import fake_judge, says
 from one_file import one_file
 
 from rilbench.errors import UserError
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import ask, open_answers
 from rilbench.serving import ChatClient, Completion, Sampling
 
 DONE = Completion("é\u2028 \x85 \n", "stop", 12, 3, 0.25)
 
 
-def question(name: str) -> Question:
-    return Question("MMStar", name, name, "A", None, ())
+def question(name: str) -> BenchmarkQuestion:
+    return BenchmarkQuestion("MMStar", name, name, "A", None, ())
 
 
 def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ class Pictures:
         question("3"),
     )
 
-    def messages(self, asked: Question, pixels: object) -> list[dict[str, str]]:
+    def messages(self, asked: BenchmarkQuestion, pixels: object) -> list[dict[str, str]]:
         return [{"role": "user", "content": asked.question_id}]
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from fake_judge import fake_judge, says
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
 from rilbench.evaluate.judge_session import Judge
@@ -80,7 +80,7 @@ def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path
     assert log.count("POST /v1/chat/completions") == 6 + 1  # MMBench's rotations; the first probe.
     scores = {score.benchmark: score for score in found.scores}
     assert {name: score.value for name, score in scores.items()} == pytest.approx(
-        {**dict.fromkeys(COLUMNS, 100), "MMB": scores["MMB"].value}
+        {**dict.fromkeys(PAPER_14, 100), "MMB": scores["MMB"].value}
     )
     judged = {name for name, score in scores.items() if score.judge == RULE_JUDGE}
     assert judged == {"MathVista", "MM-Vet", "MM-Vet-v2"}
@@ -227,7 +227,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     plan = EvalOptions("nano", data, work, db=tmp_path / "scores.db")
-    with pytest.raises(UserError, match="'pap'; there is paper, nano"):
+    with pytest.raises(UserError, match="unknown suite 'pap'; choose from paper, nano"):
         evaluate(checkpoint, EvalOptions("pap", data, work))
     with pytest.raises(UserError, match="does not exist"):
         evaluate(tmp_path / "absent", plan)
@@ -239,13 +239,13 @@ def test_bad_input_is_found_before_any_work(checkpoint: Path, data: Path, tmp_pa
         evaluate(
             checkpoint, EvalOptions("nano", data, work, judge=Judge("http://127.0.0.1:9/v1", "m"))
         )
-    with pytest.raises(UserError, match="'vllm'; there is server, batch"):
+    with pytest.raises(UserError, match="'vllm'; choose from server, batch"):
         EvalOptions("nano", data, work, engine="vllm")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="without a server"):
+    with pytest.raises(UserError, match="needs no server"):
         EvalOptions("nano", data, work, engine="batch", endpoint="http://127.0.0.1:9/v1")
-    with pytest.raises(UserError, match="batch of 0"):
+    with pytest.raises(UserError, match="batch size must be"):
         EvalOptions("nano", data, work, batch=0)
-    with pytest.raises(UserError, match="another judge"):
+    with pytest.raises(UserError, match="another toolkit or judge"):
         evaluate_many(
             [checkpoint], plan, kit=Kit(work / "kit.log", Judge("http://127.0.0.1:9/v1", "m"))
         )

@@ -1,31 +1,31 @@
-"""The benchmarks' rows against the paper's table."""
+"""Suites against the paper's table."""
 
 import csv
 
 import pytest
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import SUITES, find_suite, suite, suite_columns
 from rilbench.resources import resource
 
 
-def test_columns_are_the_papers_in_its_order() -> None:
+def test_the_14_names_are_the_papers_in_its_order() -> None:
     with resource("results/paper/main_table.csv").open(encoding="utf-8") as file:
         header = next(csv.reader(file))
-    assert tuple(header[-14:]) == COLUMNS
+    assert tuple(header[-14:]) == PAPER_14
 
 
 @pytest.mark.parametrize("name", list(SUITES))
 def test_suites_are_in_order_without_repetition(name: str) -> None:
     columns = suite_columns(name)
-    assert columns == [column for column in COLUMNS if column in columns]
+    assert columns == [column for column in PAPER_14 if column in columns]
     names = [dataset.name for dataset in find_suite(name).datasets]
     assert len(set(names)) == len(names)
 
 
 def test_nano_is_scored_by_the_kits_own_datasets() -> None:
-    assert suite_columns("nano") == list(COLUMNS)
+    assert suite_columns("nano") == list(PAPER_14)
     datasets = {dataset.name: dataset for dataset in find_suite("nano").datasets}
     assert {name for name, d in datasets.items() if d.circular} == {
         "MMBench_DEV_CN",
@@ -45,7 +45,7 @@ def test_nano_is_scored_by_the_kits_own_datasets() -> None:
     assert find_suite("nano").max_tokens == 64
 
 
-def test_a_column_of_several_datasets_says_so() -> None:
+def test_a_benchmark_of_several_datasets_says_so() -> None:
     benchmarks = {b.column: b for b in suite("nano")}
     pro, mmmu = benchmarks["MMMU-Pro"], benchmarks["MMMU"]
     assert (pro.name, pro.metric) == ("MMMU_Pro_10c+MMMU_Pro_V", "mean of Overall")
@@ -54,6 +54,6 @@ def test_a_column_of_several_datasets_says_so() -> None:
     assert not pro.judged
 
 
-def test_unknown_suite_names_the_known() -> None:
-    with pytest.raises(UserError, match=r"'nino'; there is paper, nano"):
+def test_an_unknown_suite_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown suite 'nino'; choose from paper, nano"):
         suite("nino")

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why, work
 else:
     import lmmseval_data as data
-    from lmmseval_watch import MILLION, watch
-    from worker_tools import UNREADABLE, JobError, why, work
+    from lmmseval_patches import MILLION, watch
+    from worker_common import UNREADABLE, JobError, why, work
 
 data.install()
 source, pictures = data.source, data.pictures
@@ -124,6 +124,11 @@ def evaluate(
     """
     from tenacity import RetryError
 
+    if spec["name"] not in task_manager().all_tasks:
+        raise JobError(
+            f"lmms-eval has no task {spec['name']}; it asks its own tasks only, so use VLMEvalKit "
+            "for a data set that it does not know"
+        )
     tasks: dict[str, Any] = {}
     place = job.get("out") or job["folder"]
     named = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))

@@ -13,14 +13,14 @@ from PIL import Image, ImageOps
 from vlmeval import tools
 from vlmeval.dataset import DATASET_CLASSES, build_dataset
 from vlmeval.dataset.image_base import ImageBaseDataset
-from vlmeval.dataset.image_mcq import MMMUDataset
-from vlmeval.dataset.image_vqa import MMVet
+from vlmeval.dataset.image_mcq import CustomMCQDataset, MMMUDataset
+from vlmeval.dataset.image_vqa import CustomVQADataset, ImageVQADataset, MMVet
 from vlmeval.smp import file
 
 if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why
 else:
-    from worker_tools import UNREADABLE, JobError, why
+    from worker_common import UNREADABLE, JobError, why
 
 KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
 ORIENTATION = 0x0112  # in EXIF
@@ -60,7 +60,8 @@ write_pictures, write_picture = tools.localize_df, file.decode_img_omni
 
 def checked_file(dataset: Any, url: str, file_md5: str | None = None) -> Any:
     """A data file as the kit reads it, with nothing that it would drop or fail on later."""
-    return checked(dataset.dataset_name, read_file(dataset, url, file_md5))
+    options = OPTIONS if dataset.TYPE.startswith("MCQ") else ()
+    return checked(dataset.dataset_name, read_file(dataset, url, file_md5), options)
 
 
 def checked_large_file(table: Any, name: str, *rest: Any, **settings: Any) -> Any:
@@ -79,8 +80,8 @@ def written(job: tuple[str, Any, Any]) -> Any:
         return [str(Path(root) / str(path))]
 
 
-def checked(name: str, table: Any) -> Any:
-    """The table of a data file.
+def checked(name: str, table: Any, options: tuple[str, ...] = ()) -> Any:
+    """The table of a data file, which has these columns, unless `NEEDED` says which.
 
     Raises:
         JobError: it lacks a column, or names a place outside of its folder.
@@ -88,7 +89,7 @@ def checked(name: str, table: Any) -> Any:
     # The question of the vision file stands in the picture.
     own = () if name == "MMMU_Pro_V" else ("question",)
     picture = () if "image_path" in table else ("image",)
-    for column in ("index", "answer", *own, *picture, *NEEDED.get(name, OPTIONS)):
+    for column in ("index", "answer", *own, *picture, *NEEDED.get(name, options)):
         if column not in table:
             raise JobError(f"{name}.tsv has no column {column!r}; make the data again")
     for index in table["index"]:
@@ -102,7 +103,22 @@ def checked(name: str, table: Any) -> Any:
     return table
 
 
+def checked_own_file(read: Any) -> Any:
+    """The reader of a data set that the kit does not know, whose rows it then finds checked."""
+    return lambda dataset, name: checked(name, read(dataset, name))
+
+
+def without_options(dataset: Any, name: str) -> Any:
+    """Refuse a data set that the kit does not know and cannot score."""
+    raise JobError(
+        f"{name}.tsv has no columns 'A' and 'B', and VLMEvalKit does not know {name}; of data sets "
+        "that it does not know it scores multiple choice only"
+    )
+
+
 ImageBaseDataset.prepare_tsv = checked_file
+CustomMCQDataset.load_data = checked_own_file(CustomMCQDataset.load_data)
+CustomVQADataset.load_data = without_options
 tools.localize_df, file.decode_img_omni = checked_large_file, written
 
 
@@ -154,6 +170,8 @@ def open_dataset(folder: Path, name: str) -> Any:
             kind.DATASET_MD5 = {}
     try:
         dataset = build_dataset(name)
+        if dataset is None:
+            raise JobError(f"{name}.tsv has no column 'question'; make the data again")
     except JobError:
         raise
     except Exception as error:  # Whatever a file can make of the kit's code.
@@ -170,6 +188,16 @@ def open_dataset(folder: Path, name: str) -> Any:
         # The kit keys its results by index and would count one of them for both.
         raise JobError(f"{name}.tsv has index {twice.iloc[0]} twice; make the data again")
     return dataset
+
+
+def refuse_unscored(dataset: Any, spec: dict[str, Any]) -> None:
+    """Raise, before anything is asked, where the worker could not read the kit's result."""
+    short_answers = isinstance(dataset, ImageVQADataset)
+    if spec["judging"] != "grader" and not dataset.TYPE.startswith("MCQ") and not short_answers:
+        raise JobError(
+            f"{spec['name']}: its type {dataset.TYPE} in VLMEvalKit is not supported, only "
+            "multiple choice and short answers scored by rules; try lmms-eval"
+        )
 
 
 def asked_rows(table: Any, spec: dict[str, Any]) -> Any:

@@ -43,6 +43,7 @@ from vlmeval.dataset import DATASET_CLASSES, prefetch_answer
 from vlmeval.dataset.image_vqa import MMVet
 from vlmeval.dataset.utils import mmvet, multiple_choice
 from vlmeval.dataset.utils.mathvista import post_check
+from vlmeval.dataset.utils.vqa_eval import hit_calculate
 from vlmeval.smp import download_file, load, md5
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ if TYPE_CHECKING:
         asked_rows,
         open_dataset,
         readable,
+        refuse_unscored,
     )
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, shuffled, why, work
 else:
-    from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable
-    from worker_tools import UNREADABLE, JobError, shuffled, why, work
+    from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable, refuse_unscored
+    from worker_common import UNREADABLE, JobError, shuffled, why, work
 
 PREDICTIONS = "answers.pkl"
 JUDGE_ALIAS = "gpt-4-turbo"  # Names the kit's files; who is asked stands in LOCAL_LLM.
@@ -112,6 +114,7 @@ def write_prompts(job: dict[str, Any]) -> None:
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as sink:
         for spec in job["datasets"]:
             dataset = open_dataset(folder, spec["name"])
+            refuse_unscored(dataset, spec)
             build = builder(dataset, job["style"])
             rows = asked_rows(dataset.data, spec)
             groups = [group_of(index, spec["circular"]) for index in rows["index"]]
@@ -259,7 +262,7 @@ def score_dataset(
         return records, judged_outcomes(spec["name"])
     if dataset.TYPE.startswith("MCQ"):
         return records, choice_outcomes(table, spec, reads)
-    return records, match_outcomes()
+    return records, match_outcomes(spec["name"])
 
 
 def judged_outcomes(name: str) -> list[dict[str, Any]]:
@@ -302,13 +305,13 @@ def choice_outcomes(answers: Any, spec: dict[str, Any], reads: bool) -> list[dic
     return outcomes
 
 
-def match_outcomes() -> list[dict[str, Any]]:
-    """Outcomes of a comparison with one or several accepted answers: the best match counts."""
-    table = load("answers_results.tsv")
-    return [
-        outcome(row["index"], float(max(ast.literal_eval(row["eval_match"]))), row["eval_pred"])
-        for _, row in table.iterrows()
-    ]
+def match_outcomes(name: str) -> list[dict[str, Any]]:
+    """Outcomes of a comparison with one or several accepted answers, by the kit's rule for them."""
+    outcomes = []
+    for _, row in load("answers_results.tsv").iterrows():
+        (value,) = hit_calculate([{"match": ast.literal_eval(row["eval_match"])}], name)
+        outcomes.append(outcome(row["index"], float(value), row["eval_pred"]))
+    return outcomes
 
 
 def outcome(

@@ -1,0 +1,122 @@
+"""A 15th benchmark, evaluated from its file to the ledger by the real kits."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rilbench.errors import UserError
+from rilbench.evaluate.benchmark import read_benchmark
+from rilbench.evaluate.kits.base import read_scores, score_job
+from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.lmmseval_dataset import write_hub
+from rilbench.evaluate.options import EvalOptions
+from rilbench.evaluate.prompts import PromptSet
+from rilbench.evaluate.run import evaluate
+from rilbench.ledger import Ledger
+from rilbench.paths import nano_folder
+
+BENCHMARKS = nano_folder() / "benchmarks"
+
+
+def own_benchmark(folder: Path, dataset: str, kit: str = "vlmevalkit", fields: str = "") -> Path:
+    file = folder / "mine.toml"
+    file.write_text(f'name = "Mine"\n[[{kit}]]\nname = "{dataset}"\nquestions = 4\n{fields}')
+    return file
+
+
+def options(
+    data: Path, file: Path, kit: str = "vlmevalkit", limit: int | None = None
+) -> EvalOptions:
+    return EvalOptions(
+        suite="paper",
+        data=data,
+        work=data / "work",
+        db=data / "scores.db",
+        kit=kit,
+        benchmarks=(str(file),),
+        engine="batch",
+        limit=limit,
+        max_tokens=4,
+    )
+
+
+def test_own_multiple_choice_with_vlmevalkit(checkpoint: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(BENCHMARKS / "MMStar.tsv", sep="\t").head(4)
+    table.to_csv(tmp_path / "MyChoices.tsv", sep="\t", index=False)
+    mine = options(tmp_path, own_benchmark(tmp_path, "MyChoices"))
+    (score,) = evaluate(checkpoint, mine).scores
+    assert (score.benchmark, score.dataset, score.questions) == ("Mine", "MyChoices", 4)
+    assert (score.kit, score.missing, score.data_state) == ("ms-vlmeval", 0, "unverified")
+    with Ledger(tmp_path / "scores.db") as ledger:
+        (evaluation,) = ledger.evaluations()
+        assert [s.benchmark for s in evaluation.scores] == ["Mine"]
+        samples = ledger.samples(evaluation.id or 0)
+    assert {s.benchmark for s in samples} == {"Mine"}
+    assert [s.gold for s in samples] == list(table["answer"])
+    assert score.value == 100 * sum(s.score or 0 for s in samples) / 4
+
+
+def test_short_answers_that_vlmevalkit_knows(tmp_path: Path) -> None:
+    """A worker's total and its questions' outcomes agree where an answer is partly right."""
+    table = pd.read_csv(BENCHMARKS / "ChartQA_TEST.tsv", sep="\t").head(4)
+    table["answer"] = ["twenty red", "12.5", "['house', 'home']", "blue"]
+    table.drop(columns="split").to_csv(tmp_path / "DocVQA_VAL.tsv", sep="\t", index=False)
+    fields = 'judging = "none"\nscale = 100'
+    (dataset,) = read_benchmark(own_benchmark(tmp_path, "DocVQA_VAL", fields=fields)).datasets
+    python = ensure_environment("vlmevalkit")
+    prompts = PromptSet([dataset], tmp_path, tmp_path / "cache", "kit", None)
+    out = tmp_path / "out"
+    out.mkdir()
+    texts = ["twenty rod", "12.5", "home", "green"]
+    ids = [str(index) for index in table["index"]]
+    answers = {"DocVQA_VAL": dict(zip(ids, texts, strict=True))}
+    with prompts.kit.start(python, tmp_path / "log", lambda: ("", "")) as worker:
+        prompts.submit(worker)
+        prompts.finish(worker)
+        job = score_job(prompts.job(), out, answers, ("http://127.0.0.1:9/v1", "none", False))
+        worker.run("score", job)
+    _, scores = read_scores(prompts.kit, out / "result.json", [dataset])
+    assert [o.value for o in scores["DocVQA_VAL"].outcomes] == pytest.approx([0.9, 1, 1, 0])
+    assert scores["DocVQA_VAL"].value == pytest.approx(72.5)
+
+
+def test_what_vlmevalkit_cannot_score_is_refused_before_anything_is_asked(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(BENCHMARKS / "MMStar.tsv", sep="\t").head(4)
+    free = table.drop(columns=list("ABCD"))
+    free.to_csv(tmp_path / "MyTexts.tsv", sep="\t", index=False)
+    free.to_csv(tmp_path / "MME.tsv", sep="\t", index=False)
+    table.drop(columns="question").to_csv(tmp_path / "Odd.tsv", sep="\t", index=False)
+    for dataset, message in {
+        "MyTexts": r"MyTexts\.tsv has no columns 'A' and 'B', .* it scores multiple choice only",
+        "MME": r"MME: its type Y/N in VLMEvalKit is not supported, .* try lmms-eval",
+        "Odd": r"Odd\.tsv has no column 'question'; make the data again",
+        "Absent": r"Absent\.tsv in .* is missing, and cannot .*\(the kit knows no address for it\)",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            evaluate(checkpoint, options(tmp_path, own_benchmark(tmp_path, dataset)))
+    assert not list((tmp_path / "work" / "answers").glob("*.jsonl"))
+
+
+def test_a_task_that_lmmseval_knows_and_one_that_it_does_not(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    hub = write_hub(BENCHMARKS, tmp_path / "hub")
+    lite = tmp_path / "lmms-lab-encoder" / "LMMs-Eval-Lite" / "ai2d"
+    (source,) = (hub / "lmms-lab-encoder" / "ai2d").rglob("*.parquet")
+    lite.mkdir(parents=True)
+    source.rename(lite / "lite-00000-of-00001.parquet")
+    fields = (
+        'metric = "exact_match,flexible-extract"\njudging = "none"\n'
+        'hub = "lmms-lab-encoder/LMMs-Eval-Lite/ai2d"\n'
+    )
+    mine = own_benchmark(tmp_path, "ai2d_lite", "lmms-eval", fields)
+    (score,) = evaluate(checkpoint, options(tmp_path, mine, "lmms-eval", limit=4)).scores
+    assert (score.benchmark, score.dataset, score.questions) == ("Mine", "ai2d_lite", 4)
+    assert (score.kit, score.missing) == ("lmms-eval", 0)
+    assert score.value is not None
+    unknown = own_benchmark(tmp_path, "no_such_task", "lmms-eval", fields)
+    with pytest.raises(UserError, match=r"lmms-eval has no task no_such_task; .* use VLMEvalKit"):
+        evaluate(checkpoint, options(tmp_path, unknown, "lmms-eval", limit=4))
