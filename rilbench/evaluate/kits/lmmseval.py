@@ -16,7 +16,7 @@ class LmmsEval:
     """See `rilbench.evaluate.kits.base.Adapter`."""
 
     name = LMMSEVAL
-    sources = worker_files("lmmseval_worker", "lmmseval_data", "lmmseval_watch")
+    sources = worker_files("lmmseval_worker", "lmmseval_data", "lmmseval_patches")
     worker = sources[0]
     styles: Mapping[str, str] = {}
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, dealt, why
 else:
-    from worker_tools import UNREADABLE, JobError, dealt, why
+    from worker_common import UNREADABLE, JobError, dealt, why
 
 MILLION = 1_000_000
 

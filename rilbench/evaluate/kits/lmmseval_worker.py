@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why, work
 else:
     import lmmseval_data as data
-    from lmmseval_watch import MILLION, watch
-    from worker_tools import UNREADABLE, JobError, why, work
+    from lmmseval_patches import MILLION, watch
+    from worker_common import UNREADABLE, JobError, why, work
 
 data.install()
 source, pictures = data.source, data.pictures

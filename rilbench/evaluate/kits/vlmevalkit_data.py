@@ -20,7 +20,7 @@ from vlmeval.smp import file
 if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why
 else:
-    from worker_tools import UNREADABLE, JobError, why
+    from worker_common import UNREADABLE, JobError, why
 
 KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
 ORIENTATION = 0x0112  # in EXIF

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, shuffled, why, work
 else:
     from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable
-    from worker_tools import UNREADABLE, JobError, shuffled, why, work
+    from worker_common import UNREADABLE, JobError, shuffled, why, work
 
 PREDICTIONS = "answers.pkl"
 JUDGE_ALIAS = "gpt-4-turbo"  # Names the kit's files; who is asked stands in LOCAL_LLM.

@@ -26,7 +26,7 @@ _NETWORK = (
 
 def worker_files(*names: str) -> tuple[Path, ...]:
     """The files of a worker, the script first; what both workers share is one of each."""
-    return tuple(Path(__file__).with_name(f"{name}.py") for name in (*names, "worker_tools"))
+    return tuple(Path(__file__).with_name(f"{name}.py") for name in (*names, "worker_common"))
 
 
 def kit_environment(settings: Mapping[str, str], *, network: bool = False) -> dict[str, str]:
