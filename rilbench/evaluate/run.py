@@ -17,7 +17,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
 from rilbench.evaluate.data import data_states, ensure_data
 from rilbench.evaluate.endpoint import Endpoint, find_endpoint
-from rilbench.evaluate.judge_session import RunningJudge, rule_judge_name
+from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.base import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
@@ -113,7 +113,7 @@ def evaluate_many(
         own = Kit(plan.work.absolute() / "kit.log", plan.judge, plan.kit)
         running = stack.enter_context(own) if kit is None else kit
         # A language model is asked one word before anything is spent; the rules need no start.
-        judge = rule_judge_name() if plan.judge.exact else running.judge().name
+        judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().name
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
         states = data_states(suite, plan.data)
         run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
@@ -277,7 +277,7 @@ class _Run:
         if not result.exists():
             return False
         _, scores = self._scores(result)
-        return self.plan.judge.exact or not any(each.missing for each in scores.values())
+        return self.plan.judge == EXACT_RULES or not any(each.missing for each in scores.values())
 
     def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
         """Ask what has no answer yet; the kit may still be making the prompts at the start."""

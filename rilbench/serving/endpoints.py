@@ -7,6 +7,7 @@ import ipaddress
 import json
 import re
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -141,6 +142,15 @@ async def read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
     while len(content) <= most and (more := await response.content.read(most + 1 - len(content))):
         content += more
     return content
+
+
+def refusal(content: bytes, api_key: str) -> str:
+    """Return what a server's error reply says, in one line and without the key."""
+    text = content.decode("utf-8", "replace")
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        text = str(json.loads(text)["error"]["message"])  # as the OpenAI API has it
+    # Without the key before anybody cuts the text: half of a key would stay.
+    return " ".join(without_key(text, api_key).split())
 
 
 def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:

@@ -13,7 +13,7 @@ from rilbench.checkpoint import Checkpoint
 from rilbench.config import Recipe
 from rilbench.data.question_files import Question
 from rilbench.errors import UserError
-from rilbench.judge.server import rule_judge
+from rilbench.judge.server import serve_judge
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.pipeline.collect_stage import Wanted, collect_all, student_wanted
 from rilbench.train.pipeline.cost import CpuMeter, RunCost
@@ -223,5 +223,5 @@ def _judge(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.judge.url:
         yield recipe.judge.url, "" if recipe.judge.model == "rule" else recipe.judge.model
     else:
-        with rule_judge() as url:
+        with serve_judge(recipe.judge.model) as url:
             yield url, ""
