@@ -16,7 +16,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.prompts import Key, PromptSet, Question
 from rilbench.jsonl_log import append_journal, read_journal
-from rilbench.serving import ChatClient, Completion, RefusedError, Sampling, failure
+from rilbench.serving import ChatClient, Completion, RequestRefusedError, Sampling, failure
 
 _REFUSED = 8
 """Requests refused at the start after which the server is held to refuse all."""
@@ -132,7 +132,7 @@ def ask(
             async for key, completion in client.complete_all(requests, keep_refused=True):
                 answered, refused = answered or not completion.failed, refused + completion.failed
                 if refused >= _REFUSED and not answered:
-                    raise RefusedError(completion.finish_reason.removeprefix("error: "))
+                    raise RequestRefusedError(completion.finish_reason.removeprefix("error: "))
                 answers.append(key, completion)
                 done += 1
                 on_answer(done)
