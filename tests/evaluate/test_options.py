@@ -64,7 +64,7 @@ def test_a_server_of_the_users_gets_more_at_a_time() -> None:
 
 
 def test_the_kit_and_the_judge_decide_what_can_be_scored() -> None:
-    with pytest.raises(UserError, match="no kit 'mine'; there is vlmevalkit, lmms-eval"):
+    with pytest.raises(UserError, match="unknown kit 'mine'; choose from vlmevalkit, lmms-eval"):
         plan(kit="mine").chosen()
     for kit in ("vlmevalkit", "lmms-eval"):
         with pytest.raises(UserError, match="MathVista, MM-Vet, MM-Vet-v2 need a language model"):
