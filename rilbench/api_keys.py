@@ -6,41 +6,39 @@ import os
 from collections.abc import Mapping
 
 JUDGE_KEY = "RILBENCH_JUDGE_KEY"
-"""Name of the environment variable with the judge's key."""
+"""Environment variable with the judge's key."""
 
 ENDPOINT_KEY = "RILBENCH_ENDPOINT_KEY"
-"""Name of the environment variable with the key of the server that a user's model stands behind."""
+"""Environment variable with the key of the server that serves a user's model."""
 
 NO_KEY = "none"
-"""Sent where the user has set none."""
+"""Sent where the user has set no key."""
 
 
 def judge_key() -> str:
-    """The key that a judge is sent."""
-    return _value(os.environ.get(JUDGE_KEY))
+    """Return the key for the judge."""
+    return _key(JUDGE_KEY)
 
 
 def endpoint_key() -> str:
-    """The key that the server of a user's model is sent."""
-    return _value(os.environ.get(ENDPOINT_KEY))
+    """Return the key for the server of a user's model."""
+    return _key(ENDPOINT_KEY)
 
 
-def _value(found: str | None) -> str:
-    """Without the line's end that a file may have brought, which no header takes."""
-    return (found or "").strip() or NO_KEY
+def _key(name: str) -> str:
+    # Stripped: a key read from a file may end with a line feed, which no header takes.
+    return os.environ.get(name, "").strip() or NO_KEY
 
 
 def without_key(text: str, key: str) -> str:
-    """The text of a server, some of which repeat a wrong key in their refusal.
+    """Return a server's text without the key, which some servers repeat when they refuse it.
 
-    Cut it afterwards: of a key that is cut in two, one half would stay.
+    Shorten the text afterwards: of a key that is cut in two, one half would stay.
     """
     return text if key in ("", NO_KEY) else text.replace(key, "…")
 
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a program that asks no server of the user's."""
-    return {name: value for name, value in environment.items() if name not in _NAMES}
-
-
-_NAMES = frozenset({JUDGE_KEY, ENDPOINT_KEY})
+    """Return the environment for a program that asks none of the user's servers."""
+    keys = (JUDGE_KEY, ENDPOINT_KEY)
+    return {name: value for name, value in environment.items() if name not in keys}

@@ -1,7 +1,8 @@
-"""Child processes that never outlive us and never die silently."""
+"""Child processes that never outlive this one and never die silently."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -13,12 +14,15 @@ import psutil
 
 from rilbench.api_keys import without_keys
 
-#: Of a training process. It sets how many threads it uses; they must not spin while they wait, or
-#: two processes on two cores spend most of their time on that (an `exp` of 700 numbers: 1.4 ms).
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+"""Environment of a training process, which sets its number of threads itself. They must not spin
+while they wait, or two processes on two cores spend most of their time on that (an ``exp`` of 700
+numbers: 1.4 ms)."""
 
-# Stands between us and the child. Its standard input is a pipe that only we hold: however we die,
-# kill -9 included, the pipe closes and the whole process group goes.
+_log = logging.getLogger(__name__)
+
+# A process between us and the child. Its standard input is a pipe that only we hold: however we
+# die, kill -9 included, the pipe closes and the guard kills the whole process group.
 _GUARD = """
 import os, signal, subprocess, sys, threading
 child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
@@ -40,25 +44,26 @@ def start_guarded(
 
     Args:
         command: program and arguments.
-        log: file for what it says.
-        environment: variables beside our own.
-        keys: let it have the user's keys; only a trainer, which asks a judge, needs one.
+        log: file for its output.
+        environment: variables in addition to our own.
+        keys: pass the user's keys on; only a trainer, which asks a judge, needs one.
     """
-    own = dict(os.environ) if keys else without_keys(os.environ)
+    inherited = dict(os.environ) if keys else without_keys(os.environ)
     log.parent.mkdir(parents=True, exist_ok=True)
+    _log.debug("starting %s; its log is %s", command[0], log)
     with log.open("wb") as sink:
         return subprocess.Popen(
             [sys.executable, "-E", "-S", "-c", _GUARD, *command],
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**own, **environment},
+            env={**inherited, **environment},
             start_new_session=True,
         )
 
 
 def stop_group(guard: subprocess.Popen[bytes], patience: float = 5.0) -> None:
-    """SIGTERM to the process group, SIGKILL to what is left after ``patience`` seconds."""
+    """Send SIGTERM to a process group, and SIGKILL to what is left after ``patience`` seconds."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(guard.pid, number)
@@ -74,9 +79,9 @@ def stop_group(guard: subprocess.Popen[bytes], patience: float = 5.0) -> None:
 
 
 def tree_cpu_seconds(pid: int) -> float:
-    """CPU time (user and system) of a process and its descendants, ended ones included.
+    """Return the CPU time (user and system) of a process and its descendants, ended ones included.
 
-    A descendant that ended counts where its parent waited for it; others are lost from here.
+    An ended descendant counts if its parent waited for it.
     """
     try:
         root = psutil.Process(pid)

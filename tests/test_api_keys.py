@@ -18,7 +18,7 @@ from rilbench.api_keys import (
     without_keys,
 )
 from rilbench.errors import UserError
-from rilbench.judge.server import rule_judge
+from rilbench.judge.server import serve_judge
 from rilbench.processes import start_guarded, stop_group
 from rilbench.serving import serve
 
@@ -72,7 +72,7 @@ def test_neither_guard_nor_child_has_them(tmp_path: Path) -> None:
 
 
 def test_the_rule_judge_has_none() -> None:
-    with rule_judge():
+    with serve_judge():
         (found,) = environments()
         assert KEY.encode() not in found
 

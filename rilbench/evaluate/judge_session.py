@@ -1,4 +1,4 @@
-"""Who decides free text: a language model at an address, or the project's exact rules."""
+"""Who decides free text: a language model at an address, or a judge that decides by code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rilbench.api_keys import JUDGE_KEY, judge_key
 from rilbench.errors import UserError
+from rilbench.judge.code_judges import RULE, find_judge, judge_names
 from rilbench.serving import first_model, named_server
 
 if TYPE_CHECKING:
@@ -22,16 +23,17 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Judge:
-    """Who is to decide; without an address, the project's exact rules."""
+    """Who is to decide; without an address, code: the project's exact rules, or a plug-in."""
 
     url: str | None = None
     """Up to ``/v1``."""
     model: str = ""
-    """Its name there; empty: the only one that the server lists first."""
+    """Its name there; empty: the first that the server lists. Without an address, the name of a
+    plug-in (`rilbench.judge.code_judges`); empty: the rules."""
 
     @property
     def exact(self) -> bool:
-        """The rules decide."""
+        """Whether code decides."""
         return self.url is None
 
 
@@ -40,18 +42,21 @@ EXACT_RULES = Judge()
 
 
 def read_judge(option: str | None) -> Judge:
-    """Read ``MODEL@URL``, ``URL`` or ``exact``; None is ``exact``.
+    """Read ``MODEL@URL``, ``URL``, ``exact`` or a plug-in's name; None is ``exact``.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these, or the plug-in cannot judge.
     """
-    if option is None or option == EXACT:
+    if option is None or option in (EXACT, RULE):
         return EXACT_RULES
+    if option in judge_names():
+        return Judge(model=find_judge(option).name)
     found = named_server(option)
     if found is None:
         raise UserError(
             f"--judge {option} is not understood; give MODEL@URL, such as "
-            f"qwen2.5-32b@http://127.0.0.1:8000/v1, or {EXACT}; a key goes into {JUDGE_KEY}"
+            f"qwen2.5-32b@http://127.0.0.1:8000/v1, or {', '.join([EXACT, *judge_names()[1:]])}; "
+            f"a key goes into {JUDGE_KEY}"
         )
     model, url = found
     return Judge(url, model)
@@ -78,7 +83,7 @@ class RunningJudge:
         """What belongs to the score's row: its name, and what was asked since `begin`, how well."""
         if self.proxy is None:
             return {"name": self.name}
-        return {"name": self.name, "model": self.proxy.model, **self.proxy.story()}
+        return {"name": self.name, "model": self.proxy.model, **self.proxy.provenance()}
 
     @property
     def trouble(self) -> str:
@@ -99,11 +104,18 @@ def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
     """
     # Here, not above: both bring a web server with them.
     from rilbench.judge.proxy import JudgeProxy
-    from rilbench.judge.server import RULE_JUDGE, rule_judge
+    from rilbench.judge.server import RULE_JUDGE, serve_judge
 
-    if judge.url is None:
-        with rule_judge() as url:
+    if judge == EXACT_RULES:
+        with serve_judge() as url:
             yield RunningJudge(url, RULE_JUDGE, exact=True)
+        return
+    if judge.url is None:
+        # Through the proxy, which knows why a plug-in gave no verdict. Nothing is cached: its code
+        # may change without its version.
+        name = find_judge(judge.model).model
+        with serve_judge(judge.model) as url, JudgeProxy(url, name, None) as proxy:
+            yield RunningJudge(proxy.url, name, exact=True, proxy=proxy)
         return
     model = judge.model
     if not model:
@@ -117,8 +129,6 @@ def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
         yield RunningJudge(proxy.url, proxy.probe(), exact=False, proxy=proxy)
 
 
-def rule_judge_name() -> str:
-    """The name of the project's exact rules."""
-    from rilbench.judge.server import RULE_JUDGE
-
-    return RULE_JUDGE
+def code_judge_name(judge: Judge) -> str:
+    """Return the name under which a judge that decides by code is recorded."""
+    return find_judge(judge.model or RULE).model

@@ -16,7 +16,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.prompts import BenchmarkQuestion, Key, PromptSet
 from rilbench.jsonl_log import append_jsonl, read_jsonl
-from rilbench.serving import ChatClient, Completion, RefusedError, Sampling, failure
+from rilbench.serving import ChatClient, Completion, RequestRefusedError, Sampling, failure
 
 _REFUSED = 8
 """Number of requests refused at the start after which we assume that the server refuses all."""
@@ -142,7 +142,7 @@ def ask(
             async for key, completion in client.complete_all(requests, keep_refused=True):
                 answered, refused = answered or not completion.failed, refused + completion.failed
                 if refused >= _REFUSED and not answered:
-                    raise RefusedError(completion.finish_reason.removeprefix("error: "))
+                    raise RequestRefusedError(completion.finish_reason.removeprefix("error: "))
                 answers.append(key, completion)
                 done += 1
                 on_answer(done)

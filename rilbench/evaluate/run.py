@@ -22,7 +22,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
 from rilbench.evaluate.data import ensure_data, evaluated_files
 from rilbench.evaluate.endpoint import Endpoint, find_endpoint
-from rilbench.evaluate.judge_session import RunningJudge, rule_judge_name
+from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.base import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
@@ -116,7 +116,7 @@ def evaluate_many(
         own = Kit(plan.work.absolute() / "kit.log", plan.judge, plan.kit)
         running = stack.enter_context(own) if kit is None else kit
         # A language model is probed with one request before the evaluation starts.
-        judge = rule_judge_name() if plan.judge.exact else running.judge().name
+        judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().name
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
         files = evaluated_files(suite, plan.data)
         run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
@@ -364,7 +364,7 @@ class _Run:
         if not result.exists():
             return False
         _, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
-        return self.plan.judge.exact or not any(each.missing for each in scores.values())
+        return self.plan.judge == EXACT_RULES or not any(each.missing for each in scores.values())
 
     def _score(
         self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge: RunningJudge

@@ -1,7 +1,7 @@
 """Ask a judge behind an OpenAI-compatible server whether a response is right.
 
 A verdict that cannot be had is missing (``None``): never 0, never a guess. The caller decides what
-a missing verdict means and :attr:`JudgeClient.counts` says how many there were.
+a missing verdict means; :attr:`JudgeClient.counts` says how many there were.
 """
 
 from __future__ import annotations
@@ -10,31 +10,29 @@ import asyncio
 import dataclasses
 import hashlib
 import json
-import random
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import aiohttp
-
-from rilbench.api_keys import NO_KEY, without_key
+from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.prompt import judge_messages, parse_verdict
-from rilbench.serving.endpoints import checked, proxy_for, read_body
+from rilbench.judge.transport import NoReplyError, Transport
+from rilbench.serving.endpoints import checked
 
-_TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
-_LONGEST_PAUSE = 20.0  # seconds
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a judge said.
+    """A judge's verdict on one response.
 
     Attributes:
-        value: 1 right, 0 wrong, None missing (the judge failed or could not be understood).
+        value: 1 right, 0 wrong, None missing (the judge failed or its reply cannot be read).
         judge: name of the model that judged.
-        cached: the same question was already asked; no request was made for this call.
+        cached: the same question was asked before; this call sent no request.
         text: the judge's reply, or why there is none.
     """
 
@@ -42,10 +40,6 @@ class Verdict:
     judge: str
     cached: bool
     text: str
-
-
-class _NoReplyError(Exception):
-    """The judge gave no reply; the message says why."""
 
 
 class JudgeClient:
@@ -67,7 +61,7 @@ class JudgeClient:
         cache: file that keeps the verdicts, for this client and later ones; several may share it.
 
     Raises:
-        UserError: the address is none.
+        UserError: the address is not valid.
     """
 
     def __init__(
@@ -93,14 +87,16 @@ class JudgeClient:
         self._timeout = timeout
         self._max_tokens = max_tokens
         self._cache = cache
-        self._verdicts = {} if cache is None else _kept(cache)
-        self._jitter = random.Random()  # Its own: the run's seeded generators stay untouched.
+        self._verdicts: dict[str, Verdict] = {}
+        for line in [] if cache is None else read_jsonl(cache):
+            verdict = Verdict(int(line["value"]), str(line["judge"]), False, "from the cache")
+            self._verdicts[line["key"]] = verdict
         self._link: _Link | None = None
 
     async def verdict(self, question: str, truth: str, response: str) -> Verdict:
         """Return the judge's verdict on ``response``; ``value`` is None when it is missing.
 
-        Calls with the same texts share one request. Missing verdicts are not kept: the next call
+        Calls with the same texts share one request. Missing verdicts are not cached: the next call
         asks again.
 
         Raises:
@@ -110,18 +106,18 @@ class JudgeClient:
         messages = judge_messages(question, truth, response)
         key = hashlib.sha256(json.dumps([judge, messages]).encode()).hexdigest()
         self.counts["asked"] += 1
-        found = self._verdicts.get(key)
-        shared = found is not None
-        if found is None:
-            asking = self._connect().asking
-            shared = key in asking
+        verdict = self._verdicts.get(key)
+        shared = verdict is not None
+        if verdict is None:
+            in_flight = self._connect().in_flight
+            shared = key in in_flight
             if not shared:
-                asking[key] = asyncio.ensure_future(self._ask(judge, messages, key))
+                in_flight[key] = asyncio.ensure_future(self._ask(judge, messages, key))
             # Shielded: a caller that gives up must not take the others' verdict with it.
-            found = await asyncio.shield(asking[key])
+            verdict = await asyncio.shield(in_flight[key])
         self.counts["cached"] += shared
-        self.counts["missing"] += found.value is None
-        return dataclasses.replace(found, cached=shared)
+        self.counts["missing"] += verdict.value is None
+        return dataclasses.replace(verdict, cached=shared)
 
     async def name(self) -> str:
         """Return the judge's name, asking the server once if none was given.
@@ -139,7 +135,7 @@ class JudgeClient:
         """Close the connections; the verdicts stay and the client may be used again."""
         link, self._link = self._link, None
         if link is not None:
-            await link.session.close()
+            await link.transport.close()
 
     async def __aenter__(self) -> JudgeClient:
         return self
@@ -156,32 +152,38 @@ class JudgeClient:
         """Return what belongs to the running event loop, made on first use."""
         loop = asyncio.get_running_loop()
         if self._link is None or self._link.loop is not loop:
-            session = aiohttp.ClientSession(
-                headers={"Authorization": f"Bearer {self._key}"},
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
-                connector=aiohttp.TCPConnector(limit=self._concurrency),
-                proxy=proxy_for(self.base_url),
+            transport = Transport(
+                self.base_url,
+                self._key,
+                concurrency=self._concurrency,
+                retries=self._retries,
+                backoff=self._backoff,
+                timeout=self._timeout,
+                counts=self.counts,
             )
-            limit = asyncio.Semaphore(self._concurrency)
-            self._link = _Link(loop, session, limit, asyncio.Lock(), {})
+            self._link = _Link(loop, transport, asyncio.Lock(), {})
         return self._link
 
     async def _ask(self, judge: str, messages: list[dict[str, str]], key: str) -> Verdict:
-        """Ask once for all who wait for ``key``; keep the verdict unless it is missing."""
+        """Ask once for all who wait for ``key``; cache the verdict unless it is missing."""
         body = {
             "model": judge,
             "messages": messages,
             "temperature": 0.0,
             "max_tokens": self._max_tokens,
         }
+        transport = self._connect().transport
         try:
-            text = _reply_text(await self._request("POST", "/chat/completions", body))
+            reply = await transport.request("POST", "/chat/completions", body, json.loads)
+            text = _reply_text(reply)
             verdict = Verdict(parse_verdict(text), judge, False, text)
-        except _NoReplyError as error:
+        except NoReplyError as error:
             verdict = Verdict(None, judge, False, str(error))
         finally:
-            self._connect().asking.pop(key, None)
-        if verdict.value is not None:
+            self._connect().in_flight.pop(key, None)
+        if verdict.value is None:
+            _log.info("no verdict of the judge %s: %.200s", judge, verdict.text)
+        else:
             self._verdicts[key] = verdict
             if self._cache is not None:
                 line = {"key": key, "judge": judge, "value": verdict.value}
@@ -190,9 +192,9 @@ class JudgeClient:
 
     async def _only_model(self) -> str:
         try:
-            listing = await self._request("GET", "/models")
+            listing = await self._connect().transport.request("GET", "/models", None, json.loads)
             names = [str(model["id"]) for model in listing["data"]]
-        except _NoReplyError as error:
+        except NoReplyError as error:
             raise UserError(
                 f"the judge at {self.base_url} does not answer ({error}); start it, or give another"
             ) from error
@@ -207,50 +209,15 @@ class JudgeClient:
             )
         return names[0]
 
-    async def _request(self, method: str, path: str, body: object = None) -> Any:
-        """Return the JSON of a reply, trying again after passing trouble."""
-        for attempt in range(self._retries + 1):
-            if attempt:
-                self.counts["retried"] += 1
-                pause = min(_LONGEST_PAUSE, self._backoff * 2 ** (attempt - 1))
-                await asyncio.sleep(pause * self._jitter.uniform(0.5, 1.5))
-            link = self._connect()
-            try:
-                async with (
-                    link.limit,
-                    link.session.request(method, self.base_url + path, json=body) as reply,
-                ):
-                    if reply.status == 200:
-                        return await reply.json(content_type=None)
-                    # Some servers repeat a wrong key in their refusal.
-                    said = (await read_body(reply, 65536)).decode("utf-8", "replace")
-                    why = f"HTTP {reply.status}: {without_key(said, self._key)[:200]}"
-                    if reply.status not in _TRANSIENT:
-                        break
-            except ValueError as error:
-                why = f"not JSON: {error}"
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                why = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise _NoReplyError(" ".join(why.split()))
-
 
 @dataclasses.dataclass(frozen=True)
 class _Link:
-    """What is bound to one event loop: connections, limits, and the requests under way."""
+    """What is bound to one event loop: connections, and the requests in flight by their key."""
 
     loop: asyncio.AbstractEventLoop
-    session: aiohttp.ClientSession
-    limit: asyncio.Semaphore
+    transport: Transport
     naming: asyncio.Lock
-    asking: dict[str, asyncio.Future[Verdict]]
-
-
-def _kept(cache: Path) -> dict[str, Verdict]:
-    """The verdicts in a file, by what was asked."""
-    return {
-        row["key"]: Verdict(int(row["value"]), str(row["judge"]), False, "kept from before")
-        for row in read_jsonl(cache)
-    }
+    in_flight: dict[str, asyncio.Future[Verdict]]
 
 
 def _reply_text(reply: Any) -> str:
@@ -258,7 +225,7 @@ def _reply_text(reply: Any) -> str:
     try:
         text = reply["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
-        raise _NoReplyError("the reply is not a chat completion") from error
+        raise NoReplyError("the reply is not a chat completion") from error
     if not isinstance(text, str):
-        raise _NoReplyError("the reply has no text")
+        raise NoReplyError("the reply has no text")
     return text

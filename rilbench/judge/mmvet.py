@@ -15,9 +15,9 @@ _SENTENCE_ENDS = ("?", ".", "!", ":", "\uff1f", "\u3002", "\uff01", "\uff1a")
 def read_mmvet_prompt(text: str) -> list[tuple[str, str, str]] | None:
     """Return the possible (question, ground truth, prediction), or None for any other prompt.
 
-    One reading when the fields hold no bar of their own, or when the question can be told apart:
-    it is the shortest beginning that ends like a sentence. Otherwise every split, shortest
-    question first; it is for the caller to see whether they lead to one grade.
+    There is one reading when the fields hold no bar, or when the question is the shortest beginning
+    that ends like a sentence. Otherwise all splits are returned, shortest question first; the
+    caller sees whether they lead to one grade.
     """
     head, end, row = text.partition(_EXAMPLES_END)
     if not end or _TASK not in head:

@@ -1,15 +1,15 @@
-"""A judge for programs that are not ours: on the loopback, cached, counted, without the key.
+"""A judge proxy for the evaluation kits: on the loopback, cached, counted, without the key.
 
-The evaluation kits ask their judge themselves. They log its key, try again for minutes when it is
-down, and pay for the same question twice. So they get this address and a dummy key instead:
+The kits ask their judge themselves. They log its key, try again for minutes when it is down, and
+pay for the same question twice. So they get this address and a dummy key instead:
 
-- the real key stays in this process;
-- a reply is written through to a file before it is passed on, and never asked for again;
-- trouble that passes (HTTP 408, 429, 5xx, no connection, a time-out) is tried again with growing
-  pauses; what then fails is answered with 503 at once, also the next time in this evaluation;
-- after several such failures in a row the judge counts as down, and everything is answered so;
-  a refusal (a content filter's, say) is its question's own, and no sign of that;
-- a kit's job begins with `JudgeProxy.begin`: what failed in an earlier one is asked again.
+- The real key stays in this process.
+- A reply is written through to a file before it is passed on, and never asked for again.
+- Trouble that passes (HTTP 408, 429, 5xx, no connection, a time-out) is tried again with growing
+  pauses. What then fails is answered with 503 at once, also the next time in this evaluation.
+- After several such failures in a row the judge counts as down, and everything is answered with
+  503. A refusal (a content filter's, say) concerns its own question and is no sign of that.
+- A kit's job begins with `JudgeProxy.begin`: what failed in an earlier job is asked again.
 """
 
 from __future__ import annotations
@@ -17,49 +17,38 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import random
+import logging
 import threading
 from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
 from aiohttp import web
 
-from rilbench.api_keys import JUDGE_KEY, NO_KEY, without_key
+from rilbench.api_keys import JUDGE_KEY, NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
-from rilbench.serving.endpoints import checked, proxy_for, read_body
+from rilbench.judge.transport import LONGEST_REPLY, NoReplyError, Transport
+from rilbench.serving.endpoints import checked
 
-_TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
-_LONGEST_PAUSE = 20.0  # seconds
-_LONGEST_REPLY = 1024**2  # bytes; a judge's sentence has hundreds
-_LONGEST_REASON = 200  # characters of a refusal
 _MAX_BODY = 64 * 1024**2  # bytes
 _PROBE = "hello"  # What VLMEvalKit sends to see whether a judge is up; no verdict.
 
 _OUTCOMES = ("failed", "cached", "judge")
-"""Where a reply to a prompt came from; the last says most."""
+"""Where a reply to a prompt came from; of two askings the later in this list counts."""
 
 _T = TypeVar("_T")
-
-
-class _NoReplyError(Exception):
-    """The judge gave no reply; the message says why."""
-
-    def __init__(self, why: str, *, passing: bool = False) -> None:
-        super().__init__(why)
-        self.passing = passing
+_log = logging.getLogger(__name__)
 
 
 class JudgeProxy:
-    """Stands between a kit and a judge; a context manager.
+    """A server between a kit and a judge; a context manager.
 
     Args:
         upstream: the judge's address, up to ``/v1``.
-        model: the judge's name there; the kit's own choice of a name is replaced by it.
-        cache: JSON lines of what the judge replied; made, read and appended to.
+        model: the judge's name there; it replaces the name that the kit asks for.
+        cache: JSON lines of the judge's replies; made, read and appended to. None keeps none.
         api_key: sent upstream as the bearer token, kept nowhere else.
         concurrency: requests in flight.
         retries: further attempts after passing trouble.
@@ -69,19 +58,20 @@ class JudgeProxy:
 
     Attributes:
         url: the proxy's address, up to ``/v1``; within the block.
-        counts: ``asked`` by the kit, of those ``cached``; ``retried``, ``failed``.
+        counts: requests of the kit (``asked``), those answered from the cache (``cached``) or not
+            at all (``failed``), and ``retried``.
         name: the judge's name; after `probe`, as it reports it.
         trouble: why the last question of a job failed; empty when none did.
 
     Raises:
-        UserError: the judge's address is none, or the cache is damaged.
+        UserError: the judge's address is not valid, or the cache is damaged.
     """
 
     def __init__(
         self,
         upstream: str,
         model: str,
-        cache: Path,
+        cache: Path | None,
         api_key: str = NO_KEY,
         *,
         concurrency: int = 32,
@@ -99,11 +89,13 @@ class JudgeProxy:
         self._replies: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
         self._outcomes: dict[str, str] = {}
-        self._named: set[str] = set()
-        self._asking: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._models_seen: set[str] = set()
+        self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._in_a_row = 0
-        self._jitter = random.Random()
-        self._load()
+        for line in [] if cache is None else read_jsonl(cache):
+            if not line.keys() >= {"key", "model", "reply"}:
+                raise UserError(f"{cache} does not hold a judge's replies; move it away")
+            self._replies[line.pop("key")] = line
 
     def __enter__(self) -> JudgeProxy:
         self._loop = asyncio.new_event_loop()
@@ -121,7 +113,7 @@ class JudgeProxy:
         self._end()
 
     def probe(self) -> str:
-        """Ask the judge for one word and return its name as it reports it.
+        """Ask the judge for one word and return the name that it reports.
 
         Raises:
             UserError: it does not answer, or refuses (a wrong key, an unknown model).
@@ -129,33 +121,35 @@ class JudgeProxy:
         body = {"messages": [{"role": "user", "content": _PROBE}], "max_tokens": 8}
         try:
             reply = self._call(self._ask(body, probing=True))
-        except _NoReplyError as error:
+        except NoReplyError as error:
             raise UserError(
                 f"the judge {self.model or 'without a name'} at {self.upstream} does not answer "
                 f"({error}); look at the server, its name and {JUDGE_KEY}"
             ) from error
         self.name = str(reply["model"])
+        _log.info("the judge %s at %s answers", self.name, self.upstream)
         return self.name
 
     def begin(self) -> None:
-        """Begin a job of a kit: an earlier one's failures are forgotten, and so is its story."""
-        self._failed, self._outcomes, self._named = {}, {}, set()
+        """Begin a job of a kit: forget an earlier one's failures and what it asked."""
+        self._failed, self._outcomes, self._models_seen = {}, {}, set()
         self._in_a_row, self.trouble = 0, ""
 
-    def story(self) -> dict[str, Any]:
-        """What was asked since `begin`: all distinct prompts, in no order, and who replied.
+    def provenance(self) -> dict[str, Any]:
+        """Return which prompts were asked since `begin`, and who replied.
 
-        ``models`` are the names under which the server replied: two, where an alias was moved to
-        another model meanwhile. ``verdicts`` are numbers of distinct prompts: ``asked``, and of
-        those ``judge`` (it replied now), ``cached`` (it had replied before), ``failed``.
+        ``models`` are the names under which the server replied; there are two where an alias was
+        moved to another model meanwhile. ``asked_sha256`` is a hash of the distinct prompts in no
+        order. ``verdicts`` are numbers of distinct prompts: ``asked``, and of those ``judge`` (it
+        replied now), ``cached`` (it had replied before) and ``failed``.
         """
-        found = Counter(self._outcomes.values())
+        outcomes = Counter(self._outcomes.values())
         return {
-            "models": sorted(self._named),
+            "models": sorted(self._models_seen),
             "asked_sha256": hashlib.sha256("".join(sorted(self._outcomes)).encode()).hexdigest(),
             "verdicts": {
-                "asked": found.total(),
-                **{outcome: found[outcome] for outcome in reversed(_OUTCOMES)},
+                "asked": outcomes.total(),
+                **{outcome: outcomes[outcome] for outcome in reversed(_OUTCOMES)},
             },
         }
 
@@ -167,12 +161,14 @@ class JudgeProxy:
     # ---- the server
 
     async def _start(self) -> None:
-        self._limit = asyncio.Semaphore(self._concurrency)
-        self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {self._key}"},
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
-            connector=aiohttp.TCPConnector(limit=self._concurrency),
-            proxy=proxy_for(self.upstream),
+        self._transport = Transport(
+            self.upstream,
+            self._key,
+            concurrency=self._concurrency,
+            retries=self._retries,
+            backoff=self._backoff,
+            timeout=self._timeout,
+            counts=self.counts,
         )
         application = web.Application(client_max_size=_MAX_BODY)
         application.router.add_get("/v1/models", self._models)
@@ -186,7 +182,7 @@ class JudgeProxy:
 
     async def _stop(self) -> None:
         await self._runner.cleanup()
-        await self._session.close()
+        await self._transport.close()
 
     def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -211,46 +207,48 @@ class JudgeProxy:
         self.counts["asked"] += 1
         try:
             reply = await self._reply(body, text)
-        except _NoReplyError as error:
+        except NoReplyError as error:
             self.counts["failed"] += 1
             self._note(text, "failed")
+            _log.info("no reply of the judge %s: %s", self.name, error)
             return _error(503, str(error))
-        self._named.add(reply["model"])
+        self._models_seen.add(reply["model"])
         return web.json_response(_completion(reply))
 
     async def _reply(self, body: dict[str, Any], text: str) -> dict[str, Any]:
-        """The reply from the cache, from another request's asking, or from the judge."""
+        """Return the reply from the cache, from another request in flight, or from the judge."""
         sampling = [body.get(name) for name in ("temperature", "max_tokens", "top_p", "seed")]
         key = hashlib.sha256(json.dumps([self.name, text, sampling]).encode()).hexdigest()
-        if (found := self._replies.get(key)) is not None:
+        if (cached := self._replies.get(key)) is not None:
             self.counts["cached"] += 1
             self._note(text, "cached")
-            return found
+            return cached
         if self._in_a_row >= self._patience:
-            raise _NoReplyError(f"the judge is down ({self.trouble})")
+            raise NoReplyError(f"the judge is down ({self.trouble})")
         # A kit tries the same text again at another temperature; we have tried often enough.
         if text in self._failed:
-            raise _NoReplyError(self._failed[text])
-        if (asking := self._asking.get(key)) is not None:
+            raise NoReplyError(self._failed[text])
+        if (future := self._in_flight.get(key)) is not None:
             self.counts["cached"] += 1
-            return await asyncio.shield(asking)
-        future = self._asking[key] = asyncio.ensure_future(self._ask(body))
+            return await asyncio.shield(future)
+        future = self._in_flight[key] = asyncio.ensure_future(self._ask(body))
         try:
             reply = await asyncio.shield(future)
             self._in_a_row = 0
-            self._keep(key, reply)
-        except _NoReplyError as error:
+            if self.cache is not None:
+                self.cache.parent.mkdir(parents=True, exist_ok=True)
+                append_jsonl(self.cache, [{"key": key, **reply}])
+            self._replies[key] = reply
+        except NoReplyError as error:
             self._failed[text] = self.trouble = str(error)
             self._in_a_row = self._in_a_row + 1 if error.passing else 0
             raise
-        except (
-            UserError,
-            OSError,
-        ) as error:  # A full disk: all further replies would be paid for and lost.
+        except (UserError, OSError) as error:
+            # A full disk: all further replies would be paid for and lost.
             self._in_a_row, self.trouble = self._patience, str(error)
-            raise _NoReplyError(self.trouble) from error
+            raise NoReplyError(self.trouble) from error
         finally:
-            self._asking.pop(key, None)
+            self._in_flight.pop(key, None)
         self._note(text, "judge")
         return reply
 
@@ -258,61 +256,25 @@ class JudgeProxy:
 
     async def _ask(self, body: dict[str, Any], *, probing: bool = False) -> dict[str, Any]:
         """Ask the judge, again after passing trouble: its reply and its name."""
-        wanted = {name: value for name, value in body.items() if name != "stream"}
+        body = {name: value for name, value in body.items() if name != "stream"}
         if self.model:
-            wanted["model"] = self.model
-        why = ""
-        for attempt in range(self._retries + 1):
-            if attempt:
-                self.counts["retried"] += 1
-                pause = min(_LONGEST_PAUSE, self._backoff * 2 ** (attempt - 1))
-                await asyncio.sleep(pause * self._jitter.uniform(0.5, 1.5))
+            body["model"] = self.model
+
+        def read(content: bytes) -> dict[str, Any]:
+            if len(content) > LONGEST_REPLY:
+                raise NoReplyError(f"a reply of more than {LONGEST_REPLY} bytes")
             try:
-                async with (
-                    self._limit,
-                    self._session.post(f"{self.upstream}/chat/completions", json=wanted) as answer,
-                ):
-                    content = await read_body(answer, _LONGEST_REPLY)
-                    if answer.status == 200:
-                        return self._understood(content, probing)
-                    why = f"HTTP {answer.status}: {self._reason(content)}"
-                    if answer.status not in _TRANSIENT:
-                        raise _NoReplyError(why)
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-                why = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise _NoReplyError(" ".join(why.split()), passing=True)
+                completion = json.loads(content)
+                reply = completion["choices"][0]["message"].get("content")
+                if reply is None and probing:
+                    reply = ""  # A judge that reasons has not come to its first word yet.
+                if not isinstance(reply, str):
+                    raise TypeError("no text")
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                raise NoReplyError(f"no chat completion ({error})") from error
+            return {"model": str(completion.get("model") or self.model), "reply": reply}
 
-    def _understood(self, content: bytes, probing: bool) -> dict[str, Any]:
-        if len(content) > _LONGEST_REPLY:
-            raise _NoReplyError(f"a reply of more than {_LONGEST_REPLY} bytes")
-        try:
-            answer = json.loads(content)
-            reply = answer["choices"][0]["message"].get("content")
-            if reply is None and probing:
-                reply = ""  # One that reasons has not come to its first word yet.
-            if not isinstance(reply, str):
-                raise TypeError("no text")
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise _NoReplyError(f"no chat completion ({error})") from error
-        return {"model": str(answer.get("model") or self.model), "reply": reply}
-
-    def _reason(self, content: bytes) -> str:
-        """What a refusal says, in one line, without the key."""
-        text = without_key(content.decode("utf-8", "replace"), self._key)
-        return " ".join(text.split())[:_LONGEST_REASON]
-
-    # ---- the cache
-
-    def _load(self) -> None:
-        for row in read_jsonl(self.cache):
-            if not row.keys() >= {"key", "model", "reply"}:
-                raise UserError(f"{self.cache} holds no judge's replies; move it away")
-            self._replies[row.pop("key")] = row
-
-    def _keep(self, key: str, reply: dict[str, Any]) -> None:
-        self.cache.parent.mkdir(parents=True, exist_ok=True)
-        append_jsonl(self.cache, [{"key": key, **reply}])
-        self._replies[key] = reply
+        return await self._transport.request("POST", "/chat/completions", body, read)
 
 
 def _completion(reply: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The exact judge's rules: pure functions from a ground truth and a response to a decision.
+"""The rules of the exact judge: pure functions from a ground truth and a response to a decision.
 
 They follow the metrics of the benchmarks: ChartQA's relaxed correctness for numbers, MM-Vet's
 ``<AND>`` and ``<OR>`` for free text, equality for the rest.
@@ -12,7 +12,7 @@ RELAXED_TOLERANCE = 0.05
 """ChartQA counts a number as right within this share of the truth."""
 
 _MARKER = re.compile(r"\banswer(?:\s+is\b|[\s*_]*:)", re.I)
-# Full-width and curly marks are written as escapes, since they look like the plain ones.
+# Full-width and curly marks are escapes here, since they look like the plain ones.
 _LEADING = " \t\r\n\"'`*_([{<:\u201c\u2018\u300c\uff08\u3010"
 _TRAILING = " \t\r\n\"'`*_)]}>.,;:!?\u201d\u2019\u300d\uff09\u3011\u3002\uff0c\uff01\uff1f"
 _MINUS = "\u2212"
@@ -21,28 +21,28 @@ _NUMBER = re.compile(
     r"\s*(?P<percent>%?)",
     re.I,
 )
-# A Han character is a token of its own; a number keeps its sign, separators and decimals.
+# Each Han character is one token; a number keeps its sign, separators and decimals.
 _WORD = r"[^\W\u4e00-\u9fff]"
 _TOKEN = re.compile(
     rf"[\u4e00-\u9fff]|(?<!{_WORD})-?(?:\d{{1,3}}(?:,\d{{3}})+|\d+|(?=\.\d))(?:\.\d+)?(?!{_WORD})"
     rf"|{_WORD}+"
 )
 
-# A number among other text: no part of a word or of a longer number.
+# A number in a text, not part of a word or of a longer number.
 _NUMBER_WITHIN = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+|(?=\.\d))(?:\.\d+)?(?!\w)")
 _LONGEST_NUMBER = 15  # characters; beyond that a float is not exact
 _CHOICE = re.compile(r"^\((?P<letter>[A-Z])\) (?P<text>.*)$", re.M)
 _CHOSEN = re.compile(r"([A-Z])(?:[).:].*)?", re.S)
 
 NOTHING = "Z"
-"""What is extracted where there is no answer; VLMEvalKit reads it as none of the options."""
+"""The extraction from a response without an answer; VLMEvalKit reads it as none of the options."""
 
 
 def final_answer(text: str) -> str:
     """Return what follows the last "answer:" or "answer is", else the whole text.
 
-    White space, surrounding punctuation and a trailing full stop are removed, unless nothing else
-    is there.
+    White space, surrounding punctuation and a trailing full stop are removed, unless that leaves
+    nothing.
     """
     markers = list(_MARKER.finditer(text))
     answer = text[markers[-1].end() :] if markers else text
@@ -50,31 +50,31 @@ def final_answer(text: str) -> str:
 
 
 def _number(text: str) -> float | None:
-    """Return the number that ``text`` is as a whole (12, 1,200, -.5, 45%), or None."""
-    found = _NUMBER.fullmatch(text.replace(_MINUS, "-").strip())
-    if not found:
+    """Return the value of a text that is one number (12, 1,200, -.5, 45%), else None."""
+    match = _NUMBER.fullmatch(text.replace(_MINUS, "-").strip())
+    if not match:
         return None
-    value = float(found["value"].replace(",", ""))
-    return value / 100 if found["percent"] else value
+    value = float(match["value"].replace(",", ""))
+    return value / 100 if match["percent"] else value
 
 
 def _tokens(text: str) -> list[str]:
     """Split ``text`` into lower-case words, numbers and Han characters."""
-    found = _TOKEN.findall(text.casefold().replace(_MINUS, "-"))
-    return [token.replace(",", "") for token in found]
+    tokens = _TOKEN.findall(text.casefold().replace(_MINUS, "-"))
+    return [token.replace(",", "") for token in tokens]
 
 
 def _present(element: str, response: str) -> bool:
-    """Tell whether ``element`` stands in ``response`` as whole tokens, so 3 is not in 35 or -3."""
+    """Return whether ``response`` has ``element`` as whole tokens: 3 is not in 35 or -3."""
     needle, hay = _tokens(element), _tokens(response)
-    if not needle:  # Only symbols, such as "+": there is no token to compare.
+    if not needle:  # only symbols, such as "+"
         return element.strip() in response
     width = len(needle)
     return any(hay[i : i + width] == needle for i in range(len(hay) - width + 1))
 
 
 def _share(truth: str, response: str) -> float:
-    """Return the best share of ``<AND>`` elements present, over the ``<OR>`` alternatives."""
+    """Return the largest share of ``<AND>`` elements present, over the ``<OR>`` alternatives."""
     shares = []
     for alternative in truth.split("<OR>"):
         elements = [part.strip() for part in alternative.split("<AND>") if part.strip()]
@@ -89,10 +89,10 @@ def _share(truth: str, response: str) -> float:
 def is_right(truth: str, response: str) -> bool:
     """Decide whether ``response`` answers the question whose ground truth is ``truth``.
 
-    With ``<AND>`` every element must stand in the response; of ``<OR>`` alternatives one must be
-    right, each as if it were the truth alone, so naming all of them earns nothing. A number must be
-    the final answer within 5 % (a truth of 0 needs 0). Anything else must be equal to the final
-    answer but for case and surrounding punctuation.
+    With ``<AND>`` the response must have every element. With ``<OR>`` it must be right for one of
+    the alternatives alone, so naming all of them earns nothing. A number must be the final answer
+    within 5 % (a truth of 0 needs 0). Any other truth must equal the final answer, apart from case
+    and surrounding punctuation.
 
     Raises:
         ValueError: the ground truth is empty.
@@ -117,8 +117,8 @@ def is_right(truth: str, response: str) -> bool:
 def grade(truth: str, response: str) -> float:
     """Grade free text as MM-Vet does: 0.0 to 1.0 in tenths.
 
-    Over the ``<OR>`` alternatives of ``truth``, the largest share of ``<AND>`` elements that stand
-    in ``response``.
+    It is the largest share of ``<AND>`` elements that ``response`` has, over the ``<OR>``
+    alternatives of ``truth``.
 
     Raises:
         ValueError: the ground truth is empty.
@@ -127,41 +127,32 @@ def grade(truth: str, response: str) -> float:
 
 
 def extract(question: str, response: str) -> str:
-    """Return the answer that ``response`` gives, in the form that MathVista's hint asks for.
+    """Return the answer of ``response`` in the form that MathVista's hint asks for.
 
     With choices ("(A) 12" on lines after "Choices:") it is the letter of the final answer, or of
-    the choice that it repeats. Where an integer or a floating-point number is asked, it is the
-    first number after "answer:", else the last of the whole text. Otherwise it is the final answer.
-    :data:`NOTHING` stands for no answer.
+    the choice that it repeats. Where the hint asks for an integer or a floating-point number, it is
+    the first number after "answer:", else the last of the whole text. Otherwise it is the final
+    answer. :data:`NOTHING` means no answer.
     """
     answer = final_answer(response)
     _, listed, choices = question.partition("\nChoices:\n")
     if listed:
-        return _chosen(answer, dict(_CHOICE.findall(choices)))
+        texts = dict(_CHOICE.findall(choices))
+        letter = _CHOSEN.fullmatch(answer)
+        if letter and letter[1] in texts:
+            return letter[1]
+        same = [
+            key for key, text in texts.items() if final_answer(text).casefold() == answer.casefold()
+        ]
+        return same[0] if len(same) == 1 else answer or NOTHING
     hint = question.partition("\n")[0]
     if "integer" in hint or "floating-point number" in hint:
-        return _last_number(response, whole="integer" in hint)
+        text = response.replace(_MINUS, "-")
+        markers = list(_MARKER.finditer(text))
+        numbers = _NUMBER_WITHIN.findall(text[markers[-1].end() :] if markers else text)
+        number = str(numbers[0 if markers else -1]).replace(",", "") if numbers else ""
+        if not number or len(number) > _LONGEST_NUMBER:
+            return NOTHING
+        whole = "integer" in hint and float(number).is_integer()  # 8.0 is 8
+        return str(int(float(number))) if whole else number
     return answer or NOTHING
-
-
-def _chosen(answer: str, choices: dict[str, str]) -> str:
-    """Return the letter of the choice that ``answer`` names, else the answer itself."""
-    letter = _CHOSEN.fullmatch(answer)
-    if letter and letter[1] in choices:
-        return letter[1]
-    said = answer.casefold()
-    same = [key for key, text in choices.items() if final_answer(text).casefold() == said]
-    return same[0] if len(same) == 1 else answer or NOTHING
-
-
-def _last_number(response: str, whole: bool) -> str:
-    """Return the number that ``response`` ends with; ``whole`` writes 8.0 as 8."""
-    text = response.replace(_MINUS, "-")
-    markers = list(_MARKER.finditer(text))
-    found = _NUMBER_WITHIN.findall(text[markers[-1].end() :] if markers else text)
-    if not found:
-        return NOTHING
-    number = str(found[0] if markers else found[-1]).replace(",", "")
-    if len(number) > _LONGEST_NUMBER:
-        return NOTHING
-    return str(int(float(number))) if whole and float(number).is_integer() else number

@@ -1,14 +1,14 @@
 """OpenAI-compatible servers: start one (`serve`), ask any (`ChatClient`).
 
-Everything that generates outside training stands behind such a server: teachers, judge, students
-under evaluation.
+Everything that generates text outside training is such a server: teachers, judge, students under
+evaluation.
 """
 
 from rilbench.serving.chat import (
     ChatClient,
     Completion,
     Message,
-    RefusedError,
+    RequestRefusedError,
     Sampling,
     UnansweredError,
     failure,
@@ -28,7 +28,7 @@ __all__ = [
     "ChatClient",
     "Completion",
     "Message",
-    "RefusedError",
+    "RequestRefusedError",
     "Sampling",
     "Server",
     "UnansweredError",

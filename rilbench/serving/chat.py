@@ -1,4 +1,4 @@
-"""Ask an OpenAI-compatible server for completions: bounded, patient, resumable.
+"""Ask an OpenAI-compatible server for completions, with bounded concurrency and retries.
 
 What ``transformers serve`` 5.10 does with a request, as read in its source and measured:
 
@@ -14,6 +14,7 @@ What ``transformers serve`` 5.10 does with a request, as read in its source and 
 import asyncio
 import base64
 import json
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -21,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rilbench.api_keys import NO_KEY, without_key
+from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
-from rilbench.serving.endpoints import checked, proxy_for, read_body
+from rilbench.serving.endpoints import checked, proxy_for, read_body, refusal
 
 Message = dict[str, Any]
 """One OpenAI chat message: role, and content as text or as a list of parts."""
@@ -33,7 +34,7 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw a completion. ``top_k`` 0 means all tokens; ``extra`` goes to transformers'
+    """How to sample a completion. ``top_k`` 0 means all tokens; ``extra`` goes to transformers'
     ``generation_config`` (or, for other servers, into the request) as it is.
     """
 
@@ -47,7 +48,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer: its text, ``stop`` or ``length``, token counts, seconds until it was there.
+    """One response: its text, ``stop`` or ``length``, token counts, and seconds to get it.
 
     Where there is none, the finish reason is ``error: `` and why.
     """
@@ -60,50 +61,52 @@ class Completion:
 
     @property
     def failed(self) -> bool:
-        """There is no answer."""
+        """Whether there is no response."""
         return self.finish_reason.startswith(_FAILED)
 
 
 _FAILED = "error: "
 _REFUSALS = frozenset({400, 413, 415, 422})
-"""What a server says to one request that it cannot serve, such as a prompt too long for it."""
-_LONGEST = 4 * 1024**2  # bytes of a reply; the longest answers have thousands
+"""HTTP statuses for a request that a server cannot serve, such as a prompt too long for it."""
+_LONGEST = 4 * 1024**2  # bytes of a reply; the longest responses have thousands
 _LONGEST_DETAIL = 64 * 1024  # bytes of a refusal that are read
-_LONGEST_PAUSE = 30.0  # seconds between tries, of our own accord
-_LONGEST_ASKED_FOR = 60.0  # and as the server asks
+_LONGEST_PAUSE = 30.0  # seconds between attempts by default
+_LONGEST_RETRY_AFTER = 60.0  # seconds that a server may ask for
+
+_log = logging.getLogger(__name__)
 
 
 def failure(why: str) -> Completion:
-    """What stands in the place of an answer that cannot be had."""
+    """Return the completion that takes the place of a response that cannot be had."""
     return Completion("", _FAILED + why, 0, 0, 0.0)
 
 
-class RefusedError(UserError):
-    """The server refused this request, or its answer is none; it may serve others."""
+class RequestRefusedError(UserError):
+    """The server refused this request, or its reply is no completion; it may serve others."""
 
 
 class UnansweredError(UserError):
-    """The server did not answer this request, however often it was tried."""
+    """The server did not answer this request in any attempt."""
 
 
 @dataclass(frozen=True)
 class _Trouble:
-    """Why a try brought no answer and may be repeated."""
+    """Why an attempt failed and may be repeated."""
 
     why: str
     busy: bool = False
-    """The server is well but has too much to do."""
+    """The server works but has too much to do."""
     pause: float = 0.0
-    """Seconds for which it asks to be left alone."""
+    """Seconds after which it asks to be tried again."""
 
 
 def text_part(text: str) -> dict[str, Any]:
-    """An OpenAI content part with text."""
+    """Return an OpenAI content part with text."""
     return {"type": "text", "text": text}
 
 
 def image_part(image: Path | bytes) -> dict[str, Any]:
-    """An OpenAI content part that carries an image file (or its bytes) as a ``data:`` URL."""
+    """Return an OpenAI content part with an image file (or its bytes) as a ``data:`` URL."""
     data = image if isinstance(image, bytes) else image.read_bytes()
     kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
     encoded = base64.b64encode(data).decode("ascii")
@@ -111,25 +114,25 @@ def image_part(image: Path | bytes) -> dict[str, Any]:
 
 
 class ChatClient:
-    """Asks an OpenAI-compatible server, at most ``concurrency`` requests at a time.
+    """A client of an OpenAI-compatible server, with at most ``concurrency`` requests in flight.
 
     Use it as an async context manager. Connection errors, time-outs, 429 and 5xx are tried again
-    with growing, jittered pauses, as long as ``Retry-After`` says (a minute at most). The user's
-    proxies are honoured, except for a server on this machine.
+    after growing, jittered pauses, or as long as ``Retry-After`` says (a minute at most). The
+    user's proxies are honoured, except for a server on this machine.
 
     Args:
-        base_url: up to and with ``/v1``.
-        model: name that the server knows.
+        base_url: the address, up to and with ``/v1``.
+        model: the name that the server knows.
         transformers: the server is ``transformers serve``, whose sampling fields differ.
         api_key: sent as a bearer token, never written anywhere.
         concurrency: requests in flight.
-        retries: further tries after the first.
-        timeout: seconds for one try.
+        retries: further attempts after the first.
+        timeout: seconds for one attempt.
         patience: seconds for which a server that is busy (429, or 503 with ``Retry-After``) is
-            tried again, however often; giving it up would save nothing but time.
+            tried again, however often.
 
     Raises:
-        UserError: the address is none.
+        UserError: the address is not valid.
     """
 
     def __init__(
@@ -168,24 +171,26 @@ class ChatClient:
         """Return one completion.
 
         Raises:
-            UserError: the server refused the request, or still failed after all tries.
+            UserError: the server refused the request, or still failed after all attempts.
         """
         body = self._body(messages, sampling)
-        begun, tries, failures = time.monotonic(), 0, 0
+        begun, attempts, failures = time.monotonic(), 0, 0
         while True:
             start = time.monotonic()
-            answer = await self._post(body)
-            if not isinstance(answer, _Trouble):
-                return _completion(answer, time.monotonic() - start)
-            pause = max(min(0.5 * 2**tries, _LONGEST_PAUSE), answer.pause)
+            reply = await self._post(body)
+            if not isinstance(reply, _Trouble):
+                return _completion(reply, time.monotonic() - start)
+            pause = max(min(0.5 * 2**attempts, _LONGEST_PAUSE), reply.pause)
             pause *= random.uniform(1.0, 1.25)
-            tries, failures = tries + 1, failures + (not answer.busy)
+            # A busy server is no failure: it gets its patience, others their number of retries.
+            attempts, failures = attempts + 1, failures + (not reply.busy)
             late = time.monotonic() + pause > begun + self._patience
-            if failures > self.retries or (answer.busy and late):
+            if failures > self.retries or (reply.busy and late):
                 raise UnansweredError(
-                    f"{self.base_url} did not answer after {tries} tries ({answer.why}); "
+                    f"{self.base_url} did not answer after {attempts} tries ({reply.why}); "
                     "look at the server, then run again"
                 )
+            _log.debug("%s: %s; trying again in %.1f s", self.base_url, reply.why, pause)
             await asyncio.sleep(pause)
 
     async def complete_all(
@@ -194,12 +199,12 @@ class ChatClient:
         *,
         keep_refused: bool = False,
     ) -> AsyncIterator[tuple[_Key, Completion]]:
-        """Yield ``(key, completion)`` as answers arrive, in no fixed order.
+        """Yield ``(key, completion)`` as responses arrive, in no fixed order.
 
-        The iterable is drawn only as far as ``concurrency`` allows, so images can be read lazily.
-        The first error ends it, after the answers that came with it, and cancels the requests in
-        flight; but with ``keep_refused`` a request that the server refuses yields a failure, and so
-        does one that it never answers, such as always with 500, if it still answers another.
+        The iterable is read only as far as ``concurrency`` allows, so images can be read lazily.
+        The first error ends it, after the responses that came with it, and cancels the requests in
+        flight. With ``keep_refused`` a request that the server refuses yields a failure instead,
+        and so does one that it never answers (always with 500, say) while it answers others.
         """
         pending: set[asyncio.Task[tuple[_Key, Completion]]] = set()
         source = iter(requests)
@@ -229,48 +234,54 @@ class ChatClient:
     ) -> tuple[_Key, Completion]:
         try:
             return key, await self.complete(messages, sampling)
-        except (RefusedError, UnansweredError) as error:
+        except (RequestRefusedError, UnansweredError) as error:
             if not keep_refused or (isinstance(error, UnansweredError) and await self._is_down()):
                 raise
             return key, failure(str(error))
 
     async def _is_down(self) -> bool:
-        """Whether not even a word is answered, nor refused, in a few tries.
+        """Return whether the server neither answers nor refuses one word in three attempts.
 
-        One try would not do: of a flaky server it fails as often as any other request, and over
-        hundreds of thousands of them that is certain to come.
+        One attempt is not enough: with a flaky server it fails as often as any other request, which
+        is certain to happen among hundreds of thousands.
         """
-        word: list[Message] = [{"role": "user", "content": "hello"}]
-        body = self._body(word, Sampling(max_tokens=1))
+        body = self._body([{"role": "user", "content": "hello"}], Sampling(max_tokens=1))
         for pause in (0.0, 0.5, 1.0):
             await asyncio.sleep(pause)
             try:
                 if not isinstance(await self._post(body), _Trouble):
                     return False
-            except RefusedError:
+            except RequestRefusedError:
                 return False
         return True
 
     async def _post(self, body: dict[str, Any]) -> dict[str, Any] | _Trouble:
-        """One try: the decoded answer, or why there is none and it may be tried again."""
+        """Send the request once: the decoded reply, or why there is none and it may be repeated."""
         import aiohttp
 
         url = f"{self.base_url}/chat/completions"
         try:
             async with self._session.post(url, json=body) as response:
                 if response.status == 200:
-                    return _decoded(url, await read_body(response, _LONGEST))
+                    content = await read_body(response, _LONGEST)
+                    if len(content) > _LONGEST:
+                        raise RequestRefusedError(f"{url} replied with more than {_LONGEST} bytes")
+                    try:
+                        return dict(json.loads(content))
+                    except (ValueError, TypeError, RecursionError):
+                        return _Trouble(f"no JSON: {content[:100].decode('utf-8', 'replace')}")
                 content = await read_body(response, _LONGEST_DETAIL)
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             return _Trouble(f"{type(error).__name__} {error}".strip())
-        detail = without_key(content.decode("utf-8", "replace"), self._api_key)
-        detail = " ".join(detail.split())[:300]
-        status, after = response.status, _seconds(response.headers.get("Retry-After"))
+        detail = refusal(content, self._api_key)[:300]
+        status, retry_after = response.status, response.headers.get("Retry-After")
         if status == 429 or status >= 500:
-            busy = status == 429 or (status == 503 and after is not None)
-            pause = min(after or 0.0, _LONGEST_ASKED_FOR) if busy else 0.0
+            busy = status == 429 or (status == 503 and retry_after is not None)
+            # A date instead of seconds, which few servers send, is read as "any time".
+            after = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+            pause = min(after, _LONGEST_RETRY_AFTER) if busy else 0.0
             return _Trouble(f"{status} {detail}".strip(), busy, pause)
-        kind = RefusedError if status in _REFUSALS else UserError
+        kind = RequestRefusedError if status in _REFUSALS else UserError
         raise kind(f"{url} refused a request with {status}: {detail}")
 
     def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
@@ -293,29 +304,15 @@ class ChatClient:
             }
             body["generation_config"] = json.dumps(config)
         else:
-            body.update({"top_k": sampling.top_k} if sampling.top_k else {}, **sampling.extra)
+            if sampling.top_k:
+                body["top_k"] = sampling.top_k
+            body.update(sampling.extra)
         return body
 
 
-def _decoded(url: str, content: bytes) -> dict[str, Any] | _Trouble:
-    if len(content) > _LONGEST:
-        raise RefusedError(f"{url} replied with more than {_LONGEST} bytes")
+def _completion(reply: dict[str, Any], seconds: float) -> Completion:
     try:
-        return dict(json.loads(content))
-    except (ValueError, TypeError, RecursionError):
-        return _Trouble(f"no JSON: {content[:100].decode('utf-8', 'replace')}")
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """What the header says; a date, which few servers send, is as good as a moment."""
-    if retry_after is None:
-        return None
-    return float(retry_after) if retry_after.isdecimal() else 0.0
-
-
-def _completion(answer: dict[str, Any], seconds: float) -> Completion:
-    try:
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        choice, usage = reply["choices"][0], reply.get("usage") or {}
         text = choice["message"].get("content") or ""
         return Completion(
             # Half of a surrogate pair is legal in JSON, but no file or database takes it.
@@ -326,6 +323,6 @@ def _completion(answer: dict[str, Any], seconds: float) -> Completion:
             seconds=seconds,
         )
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise RefusedError(
-            f"the server's answer is not an OpenAI chat completion: {str(answer)[:200]}"
+        raise RequestRefusedError(
+            f"the server's answer is not an OpenAI chat completion: {str(reply)[:200]}"
         ) from error

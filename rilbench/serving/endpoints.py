@@ -1,4 +1,4 @@
-"""Where a server is, whether it is reached past a proxy, what it is and what it serves."""
+"""OpenAI-compatible servers: their addresses, proxies, and what they serve."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ipaddress
 import json
 import re
 import urllib.request
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,33 +19,36 @@ if TYPE_CHECKING:
 
 _LONGEST = 16 * 1024**2  # bytes of a list of models, or of routes
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
-"""What asking a server that is not there, or is none, may raise: of an SSH port, BadStatusLine."""
+"""Exceptions of a request to an address without such a server (an SSH port: BadStatusLine)."""
 _ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
 _TRANSFORMERS_ROUTES = frozenset({"/v1/chat/completions", "/load_model", "/reset"})
 
 
 def named_server(option: str) -> tuple[str, str] | None:
-    """Read ``MODEL@URL`` or ``URL``: the model's name, empty without one, and the address up to
-    ``/v1``. None where it is neither."""
-    found = _ADDRESS.fullmatch(option)
-    if found is None:
+    """Read ``MODEL@URL`` or ``URL``.
+
+    Returns:
+        The model's name, empty without one, and the address up to ``/v1``; None for another text.
+    """
+    match = _ADDRESS.fullmatch(option)
+    if match is None:
         return None
-    url = found["url"].rstrip("/").removesuffix("/chat/completions")
-    return found["model"] or "", url
+    url = match["url"].rstrip("/").removesuffix("/chat/completions")
+    return match["model"] or "", url
 
 
 def checked(base_url: str) -> str:
-    """The address of a server, without a slash at its end.
+    """Return a server's address without a slash at its end.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not an address.
     """
     try:
         parts = urlsplit(base_url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         if not good or "@" in parts.netloc or any(map(str.isspace, base_url)):
             raise ValueError
-    except ValueError as error:  # Also of urlsplit, and of a port that is no number.
+    except ValueError as error:  # also from urlsplit, and from a port that is no number
         raise UserError(
             f"{base_url} is not the address of a server; give http://HOST:PORT/v1"
         ) from error
@@ -52,22 +56,16 @@ def checked(base_url: str) -> str:
 
 
 def proxy_for(base_url: str) -> str | None:
-    """The user's proxy for a server, as the environment has it; never one for this machine."""
+    """Return the user's proxy for a server from the environment; None for one on this machine."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    if _is_here(host) or urllib.request.proxy_bypass(host):
+    here = host == "localhost" or host.endswith(".localhost")
+    with suppress(ValueError):  # a name
+        address = ipaddress.ip_address(host)
+        here = address.is_loopback or address.is_unspecified
+    if here or urllib.request.proxy_bypass(host):
         return None
     return urllib.request.getproxies().get(parts.scheme)
-
-
-def _is_here(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
 
 
 def first_model(
@@ -79,11 +77,11 @@ def first_model(
 ) -> str:
     """Return the name of the first model that a server lists.
 
-    ``transformers serve`` lists what is in a cache, whatever it serves: its list counts only where
-    there is one model in it.
+    ``transformers serve`` lists what is in a cache, whatever it serves: its list counts only if it
+    has one model.
 
     Args:
-        base_url: up to and with ``/v1``.
+        base_url: the address, up to and with ``/v1``.
         timeout: seconds.
         api_key: sent as a bearer token.
         remedy: the end of the errors' message.
@@ -101,16 +99,9 @@ def first_model(
 def listed_models(
     base_url: str, timeout: float = 10.0, api_key: str = NO_KEY, *, remedy: str
 ) -> list[str]:
-    """Return the names of the models that a server lists, one at least.
+    """Return the names of the models that a server lists, at least one.
 
-    Args:
-        base_url: up to and with ``/v1``.
-        timeout: seconds.
-        api_key: sent as a bearer token.
-        remedy: the end of the error's message.
-
-    Raises:
-        UserError: it does not answer, or not as the OpenAI API does.
+    Arguments and errors are those of `first_model`.
     """
     url = f"{checked(base_url)}/models"
     try:
@@ -123,10 +114,10 @@ def listed_models(
 
 
 def is_transformers(base_url: str, timeout: float = 10.0) -> bool:
-    """Whether ``transformers serve`` (5.9 or later) answers there, as its routes tell.
+    """Return whether the server is ``transformers serve`` (5.9 or later), by its routes.
 
-    It publishes them, and no other server of OpenAI's API that we know has two of them. False also
-    where nothing answers.
+    It publishes them, and no other OpenAI-compatible server that we know has two of them. False
+    also where nothing answers.
     """
     root = checked(base_url).removesuffix("/v1")
     try:
@@ -136,15 +127,24 @@ def is_transformers(base_url: str, timeout: float = 10.0) -> bool:
 
 
 async def read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """A reply's body, or its beginning: one byte more than ``most`` where it is longer."""
+    """Return a reply's body, or its first ``most`` + 1 bytes where it is longer than ``most``."""
     content = b""
     while len(content) <= most and (more := await response.content.read(most + 1 - len(content))):
         content += more
     return content
 
 
+def refusal(content: bytes, api_key: str) -> str:
+    """Return what a server's error reply says, in one line and without the key."""
+    text = content.decode("utf-8", "replace")
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        text = str(json.loads(text)["error"]["message"])  # as the OpenAI API has it
+    # Without the key before anybody cuts the text: half of a key would stay.
+    return " ".join(without_key(text, api_key).split())
+
+
 def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:
-    """The JSON at an address; raises one of `_NO_ANSWER`."""
+    """Return the JSON at an address; raises one of `_NO_ANSWER`."""
     request = urllib.request.Request(url)
     # Not sent on to another server that this one may point to.
     request.add_unredirected_header("Authorization", f"Bearer {api_key}")

@@ -1,10 +1,11 @@
-"""Start, wait for and stop an OpenAI-compatible server of our own.
+"""Start an OpenAI-compatible server, wait until it answers, and stop it.
 
-``transformers serve`` runs anywhere; ``vllm serve``, where it is installed, is for GPUs.
+``transformers serve`` runs anywhere; vLLM, where it is installed, is for GPUs.
 """
 
 import importlib.util
 import json
+import logging
 import re
 import socket
 import subprocess
@@ -16,10 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.processes import start_guarded, stop_group
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class Server:
     log: Path
     pid: int
     transformers: bool = True
-    """It is ``transformers serve``, not ``vllm serve``."""
+    """Whether it is ``transformers serve``, not vLLM."""
 
 
 def vllm_python() -> Path | None:
-    """This Python, if vLLM is installed in its environment; else None."""
+    """Return this Python if vLLM is installed in its environment, else None."""
     return Path(sys.executable) if importlib.util.find_spec("vllm") else None
 
 
@@ -57,19 +59,19 @@ def serve(
 
     Args:
         model: a Hugging Face checkpoint folder with its processor.
-        log: file for what the server says; overwritten.
+        log: file for the server's output; overwritten.
         host: address to listen on.
         port: 0 picks a free one.
         timeout: seconds within which the server must answer a one-token request.
-        device: as torch names it; vLLM has the one it was built for.
-        dtype: of the weights, such as "float32" or "auto".
+        device: torch's name of the device; vLLM uses the one it was built for.
+        dtype: type of the weights, such as "float32" or "auto".
         threads: OpenMP threads of the server.
-        vllm: a Python with vLLM to serve with; None for ``transformers serve``.
-        gpus: among which vLLM divides the model.
+        vllm: a Python with vLLM; None for ``transformers serve``.
+        gpus: number of GPUs among which vLLM divides the model.
 
     Raises:
-        UserError: no such folder, the port is taken, the server died or did not answer in time;
-            with the end of its log.
+        UserError: there is no such folder, the port is taken, or the server died or did not answer
+            in time; with the end of its log.
     """
     model = model.resolve()
     if not model.is_dir():
@@ -77,7 +79,15 @@ def serve(
     if "@" in str(model) and vllm is None:
         # transformers serve splits model names at the first "@" into name and revision.
         raise UserError(f"the server cannot load a path with '@' in it: {model}; move the folder")
-    port = _free_port(host, port)
+    with socket.socket() as probe:  # A free port for 0; closed again before the server binds it.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} of {host} cannot be used ({error.strerror}); choose another"
+            ) from error
+        port = int(probe.getsockname()[1])
     address = ["--host", host, "--port", str(port), "--dtype", dtype]
     if vllm is None:
         program = str(Path(sys.executable).parent / "transformers")
@@ -97,7 +107,10 @@ def serve(
     guard = start_guarded(command, log, environment, keys=False)
     server = Server(f"http://{host}:{port}/v1", str(model), log, guard.pid, vllm is None)
     try:
+        _log.info("starting a server for %s at %s; its log is %s", model, server.base_url, log)
+        begun = time.monotonic()
         _wait_until_ready(guard, server, timeout)
+        _log.info("%s answers after %.1f s", server.base_url, time.monotonic() - begun)
         yield server
     except (UserError, OSError) as error:
         if guard.poll() is not None and not isinstance(error, _NotReadyError):
@@ -105,38 +118,26 @@ def serve(
         raise
     finally:
         stop_group(guard)
+        _log.info("the server at %s is stopped", server.base_url)
 
 
 class _NotReadyError(UserError):
-    """The server did not come up; the message already has the end of its log."""
+    """The server did not start; the message already has the end of its log."""
 
 
 def log_end(log: Path, lines: int = 4, characters: int = 600) -> str:
-    """The last lines of a log file, joined into one, without colours and progress bars."""
+    """Return the last lines of a log file, joined into one, without colours and progress bars."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     kept = [line.rsplit("\r", 1)[-1].strip() for line in text.splitlines()]
-    # Python underlines code with carets; they say nothing on one line.
+    # Python underlines code with carets, which mean nothing in a single line.
     tail = " | ".join([line for line in kept if line.strip("^~ ")][-lines:])[-characters:]
     return f"{tail or 'nothing in its log'} (log: {log})"
 
 
-def _free_port(host: str, port: int) -> int:
-    """Return the port, or a free one for 0. The socket is closed again before the server binds."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(
-                f"port {port} of {host} cannot be used ({error.strerror}); choose another"
-            ) from error
-        return int(probe.getsockname()[1])
-
-
 def _wait_until_ready(guard: "subprocess.Popen[bytes]", server: Server, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    # One token by our model's name: proves that the model works, and that this is our server and
+    # One token by our model's name proves that the model works, and that this is our server and
     # not another one that took the port before it.
     probe = {
         "model": server.model,
@@ -144,6 +145,12 @@ def _wait_until_ready(guard: "subprocess.Popen[bytes]", server: Server, timeout:
         "max_tokens": 1,
         "temperature": 0,
     }
+    request = urllib.request.Request(
+        f"{server.base_url}/chat/completions",
+        data=json.dumps(probe).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
     failure = "did not come up"
     while guard.poll() is None:
         remaining = deadline - time.monotonic()
@@ -151,7 +158,8 @@ def _wait_until_ready(guard: "subprocess.Popen[bytes]", server: Server, timeout:
             failure = f"did not answer within {timeout:.0f} s"
             break
         try:
-            _ask(f"{server.base_url}/chat/completions", probe, remaining)
+            with opener.open(request, timeout=remaining) as response:
+                response.read()
         except urllib.error.HTTPError as error:
             detail = error.read().decode(errors="replace")[:200]
             failure = f"refused its first request ({error.code} {detail})"
@@ -163,15 +171,3 @@ def _wait_until_ready(guard: "subprocess.Popen[bytes]", server: Server, timeout:
     raise _NotReadyError(
         f"the server for {Path(server.model).name} {failure}: {log_end(server.log)}"
     )
-
-
-def _ask(url: str, body: dict[str, Any], timeout: float) -> None:
-    """POST a JSON body, past any proxy; raises OSError (HTTPError for a status of 400 or more)."""
-    request = urllib.request.Request(
-        url,
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout) as response:
-        response.read()

@@ -156,7 +156,7 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path, status: 
 
 
 def test_but_not_for_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_LONGEST_ASKED_FOR", 0.1)
+    monkeypatch.setattr(chat, "_LONGEST_RETRY_AFTER", 0.1)
     reply = Reply(429, b"", {"Retry-After": "3600"})
     with (
         bad_server(busy_at_first(1, reply)) as (url, _),

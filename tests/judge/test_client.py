@@ -12,14 +12,14 @@ from fake_judge import fake_judge, says
 
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient
-from rilbench.judge.server import RULE_JUDGE, rule_judge
+from rilbench.judge.server import RULE_JUDGE, serve_judge
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with rule_judge() as base:
+    with serve_judge() as base:
         yield base
 
 

@@ -260,31 +260,31 @@ def test_a_job_tells_what_it_asked_and_who_replied(tmp_path: Path) -> None:
         JudgeProxy(real.url, "m", tmp_path / "c", retries=0) as proxy,
     ):
         proxy.probe()
-        nothing = proxy.story()
+        nothing = proxy.provenance()
         ask(proxy, "a")
         ask(proxy, "hello")  # A kit's own probe.
         proxy.begin()
-        assert proxy.story() == nothing
+        assert proxy.provenance() == nothing
         for text in ("a", "b", "c", "b"):
             ask(proxy, text)
         for temperature in (0.0, 0.5):  # As kits do.
             with pytest.raises(urllib.error.HTTPError):
                 ask(proxy, "bad", temperature=temperature)
-        first = proxy.story()
+        first = proxy.provenance()
         assert first["verdicts"] == {"asked": 4, "judge": 2, "cached": 1, "failed": 1}
         proxy.begin()
         for text in ("c", "b", "a"):
             ask(proxy, text)
-        less = proxy.story()
+        less = proxy.provenance()
         failing(proxy, "bad")
-        again = proxy.story()
+        again = proxy.provenance()
     assert less["verdicts"] == {"asked": 3, "judge": 0, "cached": 3, "failed": 0}
     assert less["asked_sha256"] != first["asked_sha256"] == again["asked_sha256"]
     with JudgeProxy("http://127.0.0.1:9/v1", "m", tmp_path / "c") as later:
         later.name = "judge-2026-01"
         for text in ("b", "c", "a"):
             ask(later, text)
-        assert later.story() == less, "the same prompts, another day"
+        assert later.provenance() == less, "the same prompts, another day"
 
 
 def test_a_job_tells_that_the_judge_was_moved_to_another_model(tmp_path: Path) -> None:
@@ -297,13 +297,15 @@ def test_a_job_tells_that_the_judge_was_moved_to_another_model(tmp_path: Path) -
     with fake_judge(answer) as real, JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
         assert proxy.probe() == "one"
         ask(proxy, "a")
-        assert proxy.story()["models"] == ["one"]
+        assert proxy.provenance()["models"] == ["one"]
         ask(proxy, "b")
         proxy.begin()
-        assert proxy.story()["models"] == []
+        assert proxy.provenance()["models"] == []
         for text in ("a", "b"):
             ask(proxy, text)
-        assert proxy.story()["models"] == ["one", "two"], "those of replies that were kept, too"
+        assert proxy.provenance()["models"] == ["one", "two"], (
+            "those of replies that were kept, too"
+        )
 
 
 def test_a_full_disk_costs_no_more_than_one_reply(tmp_path: Path) -> None:
@@ -327,7 +329,7 @@ def test_a_full_disk_costs_no_more_than_one_reply(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", [b'{"key": "b", "mo{"key": "c"}', b'{"dataset": "x"}'])
 def test_a_cache_that_is_none_is_named(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "c").write_bytes(line + b"\n")
-    with pytest.raises(UserError, match=r"/c (is damaged|holds no judge)"):
+    with pytest.raises(UserError, match=r"/c (is damaged|does not hold a judge)"):
         JudgeProxy("http://127.0.0.1:9/v1", "m", tmp_path / "c")
 
 

@@ -19,12 +19,12 @@ import pytest
 from rilbench.errors import UserError
 from rilbench.judge import server
 from rilbench.judge.prompt import judge_messages, parse_verdict
-from rilbench.judge.server import RULE_JUDGE, rule_judge
+from rilbench.judge.server import RULE_JUDGE, serve_judge
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with rule_judge() as base:
+    with serve_judge() as base:
         yield base
 
 
@@ -130,7 +130,7 @@ def test_hundreds_at_once(url: str) -> None:
 
 def test_it_starts_soon_and_stops_with_the_block() -> None:
     start = time.perf_counter()
-    with rule_judge() as url:
+    with serve_judge() as url:
         assert time.perf_counter() - start < 5.0  # About 0.5 s on a quiet machine.
         assert url.startswith("http://127.0.0.1:")
         assert url.endswith("/v1")
@@ -167,8 +167,8 @@ def test_sigterm_ends_it_cleanly_and_it_prints_one_line() -> None:
 
 def test_it_dies_with_a_killed_parent() -> None:
     code = (
-        "import os, sys, time; from rilbench.judge.server import rule_judge\n"
-        "with rule_judge() as url: print(url, flush=True); time.sleep(600)"
+        "import os, sys, time; from rilbench.judge.server import serve_judge\n"
+        "with serve_judge() as url: print(url, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -188,7 +188,7 @@ def test_it_dies_with_a_killed_parent() -> None:
 
 def test_a_judge_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UserError, match="did not start") as caught, server.rule_judge():
+    with pytest.raises(UserError, match="did not start") as caught, server.serve_judge():
         pass
     assert "\n" not in str(caught.value)
 

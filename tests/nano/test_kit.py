@@ -11,7 +11,7 @@ from rilbench.evaluate.kits.base import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.suite import find_suite
-from rilbench.judge.server import RULE_JUDGE, rule_judge
+from rilbench.judge.server import RULE_JUDGE, serve_judge
 from rilbench.nano.data import BENCHMARK_FILES, benchmark_questions, write_benchmarks
 
 QUESTIONS = 12
@@ -74,7 +74,7 @@ def answers(prompts, form):
 def scores(kit, form, folder):
     process, prompts = kit
     folder.mkdir()
-    with rule_judge() as url:
+    with serve_judge() as url:
         texts = answers(prompts, form)
         datasets = find_suite("nano").datasets
         process.run("score", score_job(prompts.job(), folder, texts, (url, RULE_JUDGE, False)))

@@ -1,4 +1,4 @@
-"""The kits."""
+"""The evaluation toolkits (kits) that score the benchmarks."""
 
 from rilbench.errors import UserError
 from rilbench.evaluate.kits.base import Adapter
@@ -13,8 +13,8 @@ def find_kit(name: str) -> Adapter:
     """Return a kit.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no kit has this name.
     """
     if name not in ADAPTERS:
-        raise UserError(f"no kit {name!r}; there is {', '.join(ADAPTERS)}")
+        raise UserError(f"unknown kit {name!r}; choose from {', '.join(ADAPTERS)}")
     return ADAPTERS[name]

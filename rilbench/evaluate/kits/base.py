@@ -1,4 +1,4 @@
-"""What the rest of the evaluation has to know of a kit, the same for both."""
+"""The interface of an evaluation kit, the same for all."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rilbench.evaluate.kits.scores import KitScore, Outcome, checked, summed_up
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import Dataset
 
-Address = tuple[str, str]
-"""Of a judge: up to ``/v1``, and the model's name there."""
+JudgeAddress = tuple[str, str]
+"""A judge's address up to ``/v1``, and the model's name there."""
 
 
 class Adapter(Protocol):
-    """A kit: its worker, its data, and what its results mean."""
+    """A kit: its worker, its data, and how its results are read."""
 
     @property
     def name(self) -> str:
-        """Of its environment, and of ``--kit``."""
+        """Name of its environment, and for ``--kit``."""
 
     @property
     def worker(self) -> Path:
@@ -28,36 +28,36 @@ class Adapter(Protocol):
 
     @property
     def sources(self) -> Sequence[Path]:
-        """All files of the worker, which decide what it makes."""
+        """All files of the worker; prompts made by other versions of them are made again."""
 
     @property
     def styles(self) -> Mapping[str, str]:
-        """Its prompts for models, by the models' ``model_type``."""
+        """Names of the kit's prompts for models, by the models' ``model_type``."""
 
-    def start(self, python: Path, log: Path, judge: Callable[[], Address]) -> KitProcess:
+    def start(self, python: Path, log: Path, judge: Callable[[], JudgeAddress]) -> KitProcess:
         """Start the worker, which imports the kit while the caller goes on.
 
-        The judge is asked for its address only by a kit that has to know it from the start.
+        ``judge`` is called only by a kit that needs the judge's address from the start.
         """
 
     def files(self, datasets: Sequence[Dataset], data: Path) -> dict[str, list[Path]]:
-        """Each dataset's files in a folder; none where the kit is to get it from the hub.
+        """Return each dataset's files in a folder; none where the kit gets it from the hub.
 
         Raises:
-            UserError: they are missing, and the kit cannot get them.
+            UserError: files are missing, and the kit cannot get them.
         """
 
     def prepare(self, folder: Path, files: Sequence[Path]) -> None:
         """Put what a ``prompts`` job reads into its folder."""
 
     def spec(self, dataset: Dataset) -> dict[str, Any]:
-        """What the worker has to know of a dataset."""
+        """Return what the worker needs to know about a dataset."""
 
-    def total(self, dataset: Dataset, found: Mapping[str, Any]) -> float | None:
-        """The kit's own number on the 0-100 scale, None where it could not sum up.
+    def total(self, dataset: Dataset, result: Mapping[str, Any]) -> float | None:
+        """Return the kit's own total on the 0-100 scale, None where it could not sum up.
 
         Raises:
-            UserError: it is not where it should be.
+            UserError: the result does not hold it.
         """
 
 
@@ -69,14 +69,14 @@ def prompts_job(
     limit: int | None = None,
     style: str | None = None,
 ) -> dict[str, Any]:
-    """The job that writes ``folder/questions.jsonl``.
+    """Return the job that writes ``folder/questions.jsonl``.
 
     Args:
-        kit: whose worker it is for.
-        datasets: of one suite.
-        folder: prepared for it.
-        data: the kit's data files.
-        limit: questions of each; None for all.
+        kit: the kit whose worker does it.
+        datasets: datasets of one suite.
+        folder: a folder prepared by the kit.
+        data: folder with the kit's data files.
+        limit: questions of each dataset; None for all.
         style: one of the kit's styles; None for the prompts of the datasets.
     """
     return {
@@ -94,19 +94,20 @@ def score_job(
     answers: Mapping[str, Mapping[str, str]],
     judge: tuple[str, str, bool],
 ) -> dict[str, Any]:
-    """Write the answers {dataset: {question_id: text}} into ``out`` and return the scoring job.
+    """Write the responses {dataset: {question_id: text}} into ``out``; return the scoring job.
 
     Args:
-        prompts: the job that made the questions, its folder as it is now called.
+        prompts: the job that made the questions, with the folder where they are now.
         out: an empty folder; the result goes to ``out/result.json``.
-        answers: the model's, for every question asked.
+        answers: the model's responses to all questions.
         judge: address up to ``/v1``, name of the model to ask there, and whether it also reads
             options where the kit's own rules cannot.
     """
     file = out / "answers.json"
     file.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
-    named = {"url": judge[0], "name": judge[1], "reads": judge[2]}
-    return {**prompts, "answers": str(file), "out": str(out), "judge": named}
+    url, name, reads = judge
+    judge_fields = {"url": url, "name": name, "reads": reads}
+    return {**prompts, "answers": str(file), "out": str(out), "judge": judge_fields}
 
 
 def read_scores(
@@ -117,15 +118,23 @@ def read_scores(
     Raises:
         UserError: the kit's total and its own per-question results disagree.
     """
-    result = json.loads(file.read_text(encoding="utf-8"))
-    return result["kit"], {d.name: _score(kit, d, result["datasets"][d.name]) for d in datasets}
-
-
-def _score(kit: Adapter, dataset: Dataset, found: Mapping[str, Any]) -> KitScore:
-    outcomes = tuple(
-        Outcome(q["question_id"], q["outcome"], q["extracted"], q["judged"], q.get("stratum", ""))
-        for q in found["questions"]
-    )
-    score = summed_up(outcomes, float(found["seconds"]))
-    total = None if score.missing else kit.total(dataset, found)
-    return score if total is None else checked(dataset.name, score, total, dataset.rounding)
+    results = json.loads(file.read_text(encoding="utf-8"))
+    scores = {}
+    for dataset in datasets:
+        result = results["datasets"][dataset.name]
+        outcomes = [
+            Outcome(
+                question["question_id"],
+                question["outcome"],
+                question["extracted"],
+                question["judged"],
+                question.get("stratum", ""),
+            )
+            for question in result["questions"]
+        ]
+        score = summed_up(outcomes, float(result["seconds"]))
+        total = None if score.missing else kit.total(dataset, result)
+        if total is not None:
+            score = checked(dataset.name, score, total, dataset.rounding)
+        scores[dataset.name] = score
+    return results["kit"], scores

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rilbench.evaluate.kits.base import Address
+from rilbench.evaluate.kits.base import JudgeAddress
 from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment, worker_files
 from rilbench.evaluate.suite import LMMSEVAL, Dataset
 
@@ -20,15 +20,17 @@ class LmmsEval:
     worker = sources[0]
     styles: Mapping[str, str] = {}
 
-    def start(self, python: Path, log: Path, judge: Callable[[], Address]) -> KitProcess:
+    def start(self, python: Path, log: Path, judge: Callable[[], JudgeAddress]) -> KitProcess:
         """Start the worker; its tasks read the judge's address when they are imported."""
         url, model = judge()
-        direct = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]
+        no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+        no_proxy = ",".join(filter(None, [no_proxy, "127.0.0.1,localhost"]))
         settings = {
-            **dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(filter(None, direct))),
+            "no_proxy": no_proxy,
+            "NO_PROXY": no_proxy,
             "API_TYPE": "openai",
             "OPENAI_API_KEY": "none",
-            # Some append the path to the address; MMBench posts to it as it is.
+            # Some tasks append the path to the address; MMBench posts to it as it is.
             "OPENAI_API_URL": url,
             "OPENAI_BASE_URL": url,
             "MODEL_VERSION": model,
@@ -36,14 +38,14 @@ class LmmsEval:
         return KitProcess(python, self.worker, log, kit_environment(settings, network=True))
 
     def files(self, datasets: Sequence[Dataset], data: Path) -> dict[str, list[Path]]:
-        """The Parquet files below each one's folder, laid out as on the hub."""
+        """Return the Parquet files in each dataset's folder, laid out as on the hub."""
         return {d.name: sorted((data / d.hub).rglob("*.parquet")) for d in datasets}
 
     def prepare(self, folder: Path, files: Sequence[Path]) -> None:
         """Do nothing: the kit only reads."""
 
     def spec(self, dataset: Dataset) -> dict[str, Any]:
-        """What the worker has to know of a dataset."""
+        """Return what the worker needs to know about a dataset."""
         return {
             "name": dataset.name,
             "metric": dataset.metric,
@@ -53,6 +55,6 @@ class LmmsEval:
             "only": dataset.only,
         }
 
-    def total(self, dataset: Dataset, found: Mapping[str, Any]) -> float | None:
-        """The kit's own number on the 0-100 scale."""
-        return float(found["total"]) * (100.0 / dataset.scale)
+    def total(self, dataset: Dataset, result: Mapping[str, Any]) -> float | None:
+        """Return the kit's own total on the 0-100 scale."""
+        return float(result["total"]) * (100.0 / dataset.scale)

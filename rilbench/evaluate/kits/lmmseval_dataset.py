@@ -1,7 +1,7 @@
-"""The look-alikes as their originals lie on the hub, for lmms-eval.
+"""The synthetic stand-ins for lmms-eval, laid out as the original benchmarks are on the hub.
 
-One folder of Parquet files for each of its datasets, made from VLMEvalKit's files: the same
-pictures, questions, options and answers, in the same order, under the columns that lmms-eval reads.
+One folder of Parquet files for each dataset, made from VLMEvalKit's files: the same pictures,
+questions, options and answers, in the same order, in the columns that lmms-eval reads.
 """
 
 from __future__ import annotations
@@ -27,41 +27,52 @@ Doc = dict[str, Any]
 
 _LETTERS = "ABCDEFGHIJ"
 _BLINK = (
-    *("Counting", "Visual_Correspondence", "Semantic_Correspondence", "Object_Localization"),
-    *("Visual_Similarity", "Art_Style", "Spatial_Relation", "Relative_Reflectance", "Jigsaw"),
-    *("Forensic_Detection", "Functional_Correspondence", "Multi-view_Reasoning", "IQ_Test"),
+    "Counting",
+    "Visual_Correspondence",
+    "Semantic_Correspondence",
+    "Object_Localization",
+    "Visual_Similarity",
+    "Art_Style",
+    "Spatial_Relation",
+    "Relative_Reflectance",
+    "Jigsaw",
+    "Forensic_Detection",
+    "Functional_Correspondence",
+    "Multi-view_Reasoning",
+    "IQ_Test",
     "Relative_Depth",
 )
-"""BLINK's tasks in lmms-eval's order, each a configuration of its own; the look-alike's questions
-are dealt out to them in order."""
+"""BLINK's tasks in lmms-eval's order, each a configuration of its own; the stand-in's questions
+are divided among them in order."""
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where one of VLMEvalKit's files goes."""
+class _Conversion:
+    """How one of VLMEvalKit's files becomes one of lmms-eval's datasets."""
 
     file: str
     folder: str
     split: str
-    row: Callable[[Line, int], Doc]
+    doc: Callable[[Line, int], Doc]
+    """One question, from its line and number."""
     pictures: Sequence[str] = field(default=("image",))
     """Columns that hold a picture, or a list of pictures."""
-    least: int = 1
-    """How many questions there must be."""
+    at_least: int = 1
+    """Number of questions that lmms-eval needs."""
 
 
 def write_hub(source: Path, out: Path) -> Path:
-    """Write the look-alikes of ``source`` (``<dataset>.tsv``) below ``out``, unless they are there.
+    """Write the stand-ins of ``source`` (``<dataset>.tsv``) below ``out``, unless they exist.
 
     Returns:
         The folder, named after the files' content.
 
     Raises:
-        UserError: a file is not as lmms-eval needs it.
+        UserError: a file is missing, or lacks something that lmms-eval needs.
     """
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for place in _PLACES:
-        file = source / f"{place.file}.tsv"
+    for conversion in _CONVERSIONS:
+        file = source / f"{conversion.file}.tsv"
         if not file.is_file():
             raise UserError(f"{file} is missing; make the benchmarks, or copy them there")
         digest.update(file.read_bytes())
@@ -70,10 +81,11 @@ def write_hub(source: Path, out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix="building-", dir=out))
         try:
-            with _no_bars():
-                for place in _PLACES:
-                    _write(place, _docs(place, source / f"{place.file}.tsv"), building)
-            with suppress(OSError):  # Another evaluation may have been quicker.
+            with _no_progress_bars():
+                for conversion in _CONVERSIONS:
+                    docs = _docs(conversion, source / f"{conversion.file}.tsv")
+                    _write(conversion, docs, building)
+            with suppress(OSError):  # another evaluation may have been quicker
                 building.rename(folder)
             if not folder.is_dir():
                 raise UserError(f"{folder} cannot be written; give another work folder")
@@ -83,8 +95,8 @@ def write_hub(source: Path, out: Path) -> Path:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep the library's bars out of our own."""
+def _no_progress_bars() -> Iterator[None]:
+    """Switch the library's progress bars off: we show our own."""
     import datasets
 
     shown = datasets.is_progress_bar_enabled()
@@ -96,8 +108,8 @@ def _no_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _docs(place: _Place, file: Path) -> list[Doc]:
-    """A file's questions as lmms-eval reads them."""
+def _docs(conversion: _Conversion, file: Path) -> list[Doc]:
+    """Return a file's questions as lmms-eval reads them."""
     docs: list[Doc] = []
     seen: set[str] = set()
     for number, line in enumerate(_lines(file)):
@@ -106,15 +118,15 @@ def _docs(place: _Place, file: Path) -> list[Doc]:
             raise UserError(f"{where} has the index of another; make the data again")
         seen.add(line["index"])
         try:
-            docs.append(place.row(line, number))
+            docs.append(conversion.doc(line, number))
         except KeyError as error:
             raise UserError(f"{file} has no column {error}; make the data again") from error
         except (ValueError, SyntaxError, TypeError, AttributeError, IndexError) as error:
             why = f"{type(error).__name__}: {error}"
-            raise UserError(f"{where} cannot be understood ({why}); make the data again") from error
-    if len(docs) < place.least:
+            raise UserError(f"{where} cannot be read ({why}); make the data again") from error
+    if len(docs) < conversion.at_least:
         raise UserError(
-            f"{file} has {len(docs)} questions and lmms-eval needs {place.least}; "
+            f"{file} has {len(docs)} questions and lmms-eval needs {conversion.at_least}; "
             "make the data again"
         )
     return docs
@@ -130,47 +142,47 @@ def _lines(file: Path) -> list[Line]:
     for column in ("index", "image"):
         if lines and column not in lines[0]:
             raise UserError(f"{file} has no column {column!r}; make the data again")
-    # The kit lets a question name another whose picture it shares, as rotations do.
+    # In place of a picture, a row may name the index of another that has it, as rotations do.
     by_index = {line["index"]: line["image"] for line in lines}
     return [{**line, "image": by_index.get(line["image"], line["image"])} for line in lines]
 
 
-def _write(place: _Place, docs: Sequence[Doc], root: Path) -> None:
-    """One file; of BLINK one for each of its tasks."""
-    if place.file != "BLINK":
-        _parquet(docs, place, root / place.folder)
-        return
-    for i, task in enumerate(_BLINK):
-        own = docs[i * len(docs) // len(_BLINK) : (i + 1) * len(docs) // len(_BLINK)]
-        named = [doc | {"sub_task": task, "idx": f"val_{task}_{n}"} for n, doc in enumerate(own)]
-        _parquet(named, place, root / place.folder / task)
-
-
-def _parquet(docs: Sequence[Doc], place: _Place, folder: Path) -> None:
+def _write(conversion: _Conversion, docs: list[Doc], root: Path) -> None:
+    """Write one dataset as a Parquet file; BLINK as one for each of its tasks."""
     from datasets import Dataset, Image
     from datasets import Sequence as Several
 
-    found = Dataset.from_list(list(docs))
-    for column in place.pictures:
-        several = any(isinstance(doc[column], list) for doc in docs)
-        found = found.cast_column(column, Several(Image()) if several else Image())
-    folder.mkdir(parents=True, exist_ok=True)
-    found.to_parquet(folder / f"{place.split}-00000-of-00001.parquet")
+    root = root / conversion.folder
+    parts = {root: docs}
+    if conversion.file == "BLINK":
+        parts = {}
+        for i, task in enumerate(_BLINK):
+            part = docs[i * len(docs) // len(_BLINK) : (i + 1) * len(docs) // len(_BLINK)]
+            parts[root / task] = [
+                doc | {"sub_task": task, "idx": f"val_{task}_{n}"} for n, doc in enumerate(part)
+            ]
+    for folder, part in parts.items():
+        dataset = Dataset.from_list(part)
+        for column in conversion.pictures:
+            several = any(isinstance(doc[column], list) for doc in part)
+            dataset = dataset.cast_column(column, Several(Image()) if several else Image())
+        folder.mkdir(parents=True, exist_ok=True)
+        dataset.to_parquet(folder / f"{conversion.split}-00000-of-00001.parquet")
 
 
-# ---- one question of each
+# ---- one question of each dataset
 
 
 def _pictures(line: Line) -> list[dict[str, Any]]:
     text = line["image"]
-    coded = ast.literal_eval(text) if text.startswith("[") else [text]
-    return [{"bytes": base64.b64decode(each), "path": None} for each in coded]
+    encoded = ast.literal_eval(text) if text.startswith("[") else [text]
+    return [{"bytes": base64.b64decode(picture), "path": None} for picture in encoded]
 
 
 def _numbered(line: Line, first: int, count: int) -> Doc:
-    """Pictures as ``image_1``, ``image_2``, …; those that there are not are none."""
-    found = dict(enumerate(_pictures(line), first))
-    return {f"image_{i}": found.get(i) for i in range(first, first + count)}
+    """Return pictures as ``image_1``, ``image_2``, …; None for those that the line lacks."""
+    pictures = dict(enumerate(_pictures(line), first))
+    return {f"image_{i}": pictures.get(i) for i in range(first, first + count)}
 
 
 def _options(line: Line) -> list[str]:
@@ -254,7 +266,7 @@ def _mmvetv2(line: Line, _: int) -> Doc:
         "id": line["index"],
         "question": re.sub(
             r"<image (\d+)>",
-            lambda found: f"<IMG><image_{int(found[1]) - 1}><IMG>",
+            lambda match: f"<IMG><image_{int(match[1]) - 1}><IMG>",
             line["question"],
         ),
         "answer": line["answer"],
@@ -356,30 +368,32 @@ def _seed2plus(line: Line, _: int) -> Doc:
 
 
 def _realworldqa(line: Line, _: int) -> Doc:
-    asked = "Please answer directly with only the letter of the correct option and nothing else."
+    instruction = (
+        "Please answer directly with only the letter of the correct option and nothing else."
+    )
     return {
         "image": _pictures(line)[0],
         "image_path": f"{line['index']}.jpg",
-        "question": f"{line['question']}\n{_listed(line)}\n{asked}",
+        "question": f"{line['question']}\n{_listed(line)}\n{instruction}",
         "answer": line["answer"],
     }
 
 
 _SEVEN = [f"image_{i}" for i in range(1, 8)]
-_PLACES = (
-    _Place("AI2D_TEST", "lmms-lab-encoder/ai2d", "test", _ai2d),
-    _Place("ChartQA_TEST", "lmms-lab-encoder/ChartQA", "test", _chartqa),
-    _Place("MathVista_MINI", "AI4Math/MathVista", "testmini", _mathvista, ["decoded_image"]),
-    _Place("MMBench_DEV_EN", "lmms-lab-encoder/MMBench/en", "dev", _mmbench),
-    _Place("MMBench_DEV_CN", "lmms-lab-encoder/MMBench/cn", "dev", _mmbench),
-    _Place("MMVet", "lmms-lab-encoder/MMVet", "test", _mmvet),
-    _Place("MMVetV2", "whyu/mm-vet-v2", "test", _mmvetv2, [f"image_{i}" for i in range(17)]),
-    _Place("MMMU_DEV_VAL", "lmms-lab-encoder/MMMU", "validation", _mmmu, _SEVEN),
-    _Place("MMMU_Pro_10c", "MMMU/MMMU_Pro/standard (10 options)", "test", _mmmu_pro, _SEVEN),
-    _Place("MMMU_Pro_V", "MMMU/MMMU_Pro/vision", "test", _mmmu_pro_vision),
-    _Place("MMStar", "Lin-Chen/MMStar", "val", _mmstar),
-    _Place("BLINK", "BLINK-Benchmark/BLINK", "val", _blink, _SEVEN[:4], len(_BLINK)),
-    _Place("SEEDBench_IMG", "lmms-lab-encoder/SEED-Bench", "test", _seed),
-    _Place("SEEDBench2_Plus", "doolayer/SEED-Bench-2-Plus", "test", _seed2plus),
-    _Place("RealWorldQA", "lmms-lab-encoder/RealWorldQA", "test", _realworldqa),
+_CONVERSIONS = (
+    _Conversion("AI2D_TEST", "lmms-lab-encoder/ai2d", "test", _ai2d),
+    _Conversion("ChartQA_TEST", "lmms-lab-encoder/ChartQA", "test", _chartqa),
+    _Conversion("MathVista_MINI", "AI4Math/MathVista", "testmini", _mathvista, ["decoded_image"]),
+    _Conversion("MMBench_DEV_EN", "lmms-lab-encoder/MMBench/en", "dev", _mmbench),
+    _Conversion("MMBench_DEV_CN", "lmms-lab-encoder/MMBench/cn", "dev", _mmbench),
+    _Conversion("MMVet", "lmms-lab-encoder/MMVet", "test", _mmvet),
+    _Conversion("MMVetV2", "whyu/mm-vet-v2", "test", _mmvetv2, [f"image_{i}" for i in range(17)]),
+    _Conversion("MMMU_DEV_VAL", "lmms-lab-encoder/MMMU", "validation", _mmmu, _SEVEN),
+    _Conversion("MMMU_Pro_10c", "MMMU/MMMU_Pro/standard (10 options)", "test", _mmmu_pro, _SEVEN),
+    _Conversion("MMMU_Pro_V", "MMMU/MMMU_Pro/vision", "test", _mmmu_pro_vision),
+    _Conversion("MMStar", "Lin-Chen/MMStar", "val", _mmstar),
+    _Conversion("BLINK", "BLINK-Benchmark/BLINK", "val", _blink, _SEVEN[:4], len(_BLINK)),
+    _Conversion("SEEDBench_IMG", "lmms-lab-encoder/SEED-Bench", "test", _seed),
+    _Conversion("SEEDBench2_Plus", "doolayer/SEED-Bench-2-Plus", "test", _seed2plus),
+    _Conversion("RealWorldQA", "lmms-lab-encoder/RealWorldQA", "test", _realworldqa),
 )

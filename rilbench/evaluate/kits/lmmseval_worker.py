@@ -1,11 +1,11 @@
 """lmms-eval's worker: runs under the kit's Python, where rilbench is not installed.
 
-Two jobs, each a JSON object, files in and files out, as `vlmevalkit_worker` has them:
+Two jobs, each a JSON object, files in and files out, as in `vlmevalkit_worker`:
 
 ``prompts``  {"folder", "data", "datasets", "limit"}
     Writes ``folder/questions.jsonl``, one line {"dataset", "question_id", "group", "truth",
     "category", "question", "parts", "problem", "max_tokens"} per question; image paths in it are
-    relative to ``folder``. ``max_tokens`` is the longest answer that the task allows.
+    relative to ``folder``. ``max_tokens`` is the longest response that the task allows.
 ``score``    {"folder", "data", "datasets", "limit", "answers", "out", "judge"}
     ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
     {"url", "name", "reads"}. Writes ``out/result.json``: per dataset the kit's total and for each
@@ -13,9 +13,9 @@ Two jobs, each a JSON object, files in and files out, as `vlmevalkit_worker` has
     text, whether the judge took part, and the group that it counts in where the total is a mean of
     means.
 
-The kit's own evaluator runs in both: a model that only writes down what it is asked stands in for
-the first, one that looks its answers up for the second. ``data`` is a folder of Parquet files laid
-out as on the hub, ``data/ORG/NAME[/CONFIG]/SPLIT*.parquet``; what is not there comes from the hub.
+The kit's own evaluator runs in both, with a stand-in for the model: the first only writes down what
+it is asked, the second looks its answers up. ``data`` is a folder of Parquet files laid out as on
+the hub, ``data/ORG/NAME[/CONFIG]/SPLIT*.parquet``; what it lacks comes from the hub.
 A dataset is {"name", "metric", "judging", "circular", "parts", "only"}, see
 `rilbench.evaluate.suite`. The judge's address is in the environment when the worker starts, as the
 kit's modules read it when they are imported. Jobs come as in `vlmevalkit_worker`.
@@ -39,38 +39,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rilbench.evaluate.kits import lmmseval_data as data
-    from rilbench.evaluate.kits.lmmseval_patches import MILLION, watch
-    from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why, work
+    from rilbench.evaluate.kits.lmmseval_patches import patches
+    from rilbench.evaluate.kits.worker_common import (
+        JUDGE_THREADS,
+        UNREADABLE,
+        JobError,
+        question_of_rotation,
+        why,
+        work,
+    )
 else:
     import lmmseval_data as data
-    from lmmseval_patches import MILLION, watch
-    from worker_common import UNREADABLE, JobError, why, work
+    from lmmseval_patches import patches
+    from worker_common import JUDGE_THREADS, UNREADABLE, JobError, question_of_rotation, why, work
 
 data.install()
 source, pictures = data.source, data.pictures
 
-JUDGE_THREADS = 32
-STRATA = {"mmstar": "l2_category"}  # Where the kit takes the mean of the groups' means.
+STRATA = {"mmstar": "l2_category"}  # datasets whose total is the mean of the groups' means
 READ = ("extraction", "parsed_pred", "pred_parsed", "pred")
-"""What the tasks call the answer that they read from a text."""
+"""The tasks' names for the answer that they read from a text."""
 DEFAULT_TOKENS = 1024
-"""The longest answer of the kit's own client of a server, where the task sets none."""
+"""Length of a response in the kit's own client of a server, where the task sets none."""
 LETTER = re.compile(r"\(([A-Z])\)")
 NO_TOTAL = object()
 
 
 class AllWrittenError(Exception):
-    """The questions are written; the kit need not go on to score."""
+    """The questions are written, and the kit need not go on to score."""
 
 
 # ---- the kit's evaluator
 
 Answer = Callable[[Any, Any, int, Any], str]
-"""From the task, its questions, the number of one, and the request's settings."""
+"""Task, its questions, the number of one, and the request's settings, to the response."""
 
 
 def stand_in(answer: Answer, tasks: dict[str, Any], scoring: bool) -> Any:
-    """A model of the kit's kind that answers by a function and notes its tasks by name."""
+    """Return a model for the kit that answers by a function and notes its tasks by name."""
     from lmms_eval.api.model import lmms
 
     class StandIn(lmms):  # type: ignore[misc]
@@ -81,7 +87,7 @@ def stand_in(answer: Answer, tasks: dict[str, Any], scoring: bool) -> Any:
             for request in requests:
                 _, to_messages, settings, number, name, split = request.args
                 task = tasks.setdefault(name, to_messages.__self__)
-                watch.meet(task)
+                patches.patch_task(task)
                 answers.append(answer(task, self.task_dict[name][split], number, settings))
             if not scoring:
                 raise AllWrittenError
@@ -98,7 +104,7 @@ def stand_in(answer: Answer, tasks: dict[str, Any], scoring: bool) -> Any:
 
 @cache
 def task_manager() -> Any:
-    """The kit's list of all tasks, which takes seconds to read."""
+    """Return the kit's list of all tasks, which takes seconds to read."""
     from lmms_eval.tasks import TaskManager
 
     return TaskManager("WARNING")
@@ -106,7 +112,7 @@ def task_manager() -> Any:
 
 @cache
 def evaluator() -> Any:
-    """The kit's evaluator, of the tasks as a limit leaves them."""
+    """Return the kit's evaluator, whose tasks have as many rows as the job's limit allows."""
     from lmms_eval import evaluator
 
     load = evaluator.get_task_dict
@@ -117,7 +123,7 @@ def evaluator() -> Any:
 def evaluate(
     job: dict[str, Any], spec: dict[str, Any], answer: Answer, *, scoring: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run the kit's evaluator on one dataset: what it returns, and its tasks by name.
+    """Run the kit's evaluator on one dataset; return its result, and its tasks by name.
 
     Raises:
         AllWrittenError: all requests are answered, and nothing is to be scored.
@@ -130,12 +136,11 @@ def evaluate(
             "for a data set that it does not know"
         )
     tasks: dict[str, Any] = {}
-    place = job.get("out") or job["folder"]
-    named = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))
+    unused = dict.fromkeys(("log_samples_suffix", "wandb_args", "model", "model_args", "tasks"))
     source.open(job, spec)
     pictures.needed = not scoring
     try:
-        found: dict[str, Any] = evaluator().simple_evaluate(
+        result: dict[str, Any] = evaluator().simple_evaluate(
             model=stand_in(answer, tasks, scoring),
             tasks=[spec["name"]],
             task_manager=task_manager(),
@@ -144,12 +149,14 @@ def evaluate(
             log_samples=True,
             bootstrap_iters=0,
             verbosity="ERROR",
-            cli_args=types.SimpleNamespace(output_path=place, process_with_media=False, **named),
+            cli_args=types.SimpleNamespace(
+                output_path=job.get("out") or job["folder"], process_with_media=False, **unused
+            ),
             process_docs_parallel=JUDGE_THREADS,
         )
-    except RetryError as error:  # The kit tries to load five times.
+    except RetryError as error:  # the kit tries to load five times
         raise error.last_attempt.exception() or error from error
-    return found, tasks
+    return result, tasks
 
 
 # ---- prompts
@@ -166,14 +173,14 @@ def write_prompts(job: dict[str, Any]) -> None:
 
 
 def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The lines of one dataset, which may be several of the kit's tasks."""
+    """Return the lines of one dataset, which may be several of the kit's tasks."""
     lines: list[dict[str, Any]] = []
 
     def note(task: Any, docs: Any, number: int, settings: Any) -> str:
         name = source.question_id(task, number)
         pictures.begin()
         doc = docs[number]
-        group = str(doc["index"] % MILLION) if spec["circular"] else name
+        group = question_of_rotation(doc["index"]) if spec["circular"] else name
         target = plain_text(task.doc_to_target(doc))
         line = {
             "dataset": spec["name"],
@@ -185,8 +192,8 @@ def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[d
             "max_tokens": settings.get("max_new_tokens", DEFAULT_TOKENS),
         }
         problem = pictures.problem if pictures.count else "it has no picture"
-        found = prompt(task, doc, folder, f"{spec['name']}/{name}") if problem is None else {}
-        lines.append({**line, "parts": [], "problem": problem, **found})
+        made = prompt(task, doc, folder, f"{spec['name']}/{name}") if problem is None else {}
+        lines.append({**line, "parts": [], "problem": problem, **made})
         return ""
 
     with suppress(AllWrittenError):
@@ -195,7 +202,7 @@ def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[d
 
 
 def prompt(task: Any, doc: Any, folder: Path, name: str) -> dict[str, Any]:
-    """The parts of the kit's messages, pictures as PNG files; none where the kit makes none."""
+    """Return the parts of the kit's messages, pictures as PNG files; or the problem."""
     parts: list[dict[str, str]] = []
     try:
         for message in task.doc_to_messages(doc):
@@ -221,15 +228,15 @@ def score(job: dict[str, Any]) -> None:
     """Do a ``score`` job."""
     answers = json.loads(Path(job["answers"]).read_text(encoding="utf-8"))
     out = Path(job["out"])
-    os.chdir(out)  # Some tasks write files where they are.
-    if not watch.judge:
-        watch.install()
-    watch.judge = job["judge"]
+    os.chdir(out)  # some tasks write files into the current folder
+    if not patches.judge:
+        patches.install()
+    patches.judge = job["judge"]
     result = {}
     for spec in job["datasets"]:
         start = time.monotonic()
-        found = score_dataset(job, spec, answers[spec["name"]])
-        result[spec["name"]] = {**found, "seconds": time.monotonic() - start}
+        scored = score_dataset(job, spec, answers[spec["name"]])
+        result[spec["name"]] = {**scored, "seconds": time.monotonic() - start}
     shutil.rmtree(out / "cache", ignore_errors=True)
     text = json.dumps({"kit": f"lmms-eval {version('lmms-eval')}", "datasets": result})
     (out / "result.json").write_text(text, encoding="utf-8")
@@ -238,8 +245,8 @@ def score(job: dict[str, Any]) -> None:
 def score_dataset(
     job: dict[str, Any], spec: dict[str, Any], answers: dict[str, str]
 ) -> dict[str, Any]:
-    """Score one dataset: the kit's total and the questions' outcomes."""
-    watch.circular = {}
+    """Return one dataset's score: the kit's total and the questions' outcomes."""
+    patches.circular = {}
     names: dict[tuple[str, int], str] = {}
 
     def look_up(task: Any, _: Any, number: int, __: Any) -> str:
@@ -247,59 +254,60 @@ def score_dataset(
         names[str(task.config.task), number] = name
         return answers[name]
 
-    found, tasks = evaluate(job, spec, look_up, scoring=True)
+    result, tasks = evaluate(job, spec, look_up, scoring=True)
     key = spec["metric"] if "," in spec["metric"] else f"{spec['metric']},none"
-    total = found["results"][spec["name"]].get(key, NO_TOTAL)
+    total = result["results"][spec["name"]].get(key, NO_TOTAL)
     if total is NO_TOTAL:
         raise JobError(f"{spec['name']}: the kit's result has no {key}")
     if spec["circular"]:
-        questions = [{"question_id": name, **each} for name, each in watch.circular.items()]
+        questions = [{"question_id": q, **found} for q, found in patches.circular.items()]
         return {"total": total, "questions": questions}
     questions = []
-    for task, samples in found["samples"].items():
-        for each in samples:
-            name = names[task, each["doc_id"]]
-            found_one = outcome(tasks[task], each, spec, answers[name])
-            # Of several tasks the kit takes the mean of their means, whatever their sizes.
-            stratum = {"stratum": task} if spec["parts"] > 1 else {}
-            questions.append({"question_id": name, **found_one, **stratum})
-    # MathVista's total is nothing where no answer is right.
+    for task, samples in result["samples"].items():
+        for sample in samples:
+            name = names[task, sample["doc_id"]]
+            question = {"question_id": name, **outcome(tasks[task], sample, spec, answers[name])}
+            if spec["parts"] > 1:
+                # The kit's total of several tasks is the mean of their means, whatever their sizes.
+                question["stratum"] = task
+            questions.append(question)
+    # MathVista's total is None where no answer is right.
     return {"total": 0.0 if total is None else total, "questions": questions}
 
 
-def outcome(task: Any, each: dict[str, Any], spec: dict[str, Any], answer: str) -> dict[str, Any]:
-    """What the kit made of one answer."""
+def outcome(task: Any, sample: dict[str, Any], spec: dict[str, Any], answer: str) -> dict[str, Any]:
+    """Return the kit's score of one answer."""
     metric = spec["metric"].split(",")[0]
-    value, graded = each[metric], spec["judging"] == "grader"
-    told = value if isinstance(value, dict) else {}
-    read = next((told[name] for name in READ if name in told), each["filtered_resps"])
-    found: float | None
-    if "score" in told or "true_false" in told:
-        found = float(told["score"] if "score" in told else told["true_false"])
-    elif told:
-        found = float(task.aggregation()[metric]([copy.deepcopy(value)]))
+    value, graded = sample[metric], spec["judging"] == "grader"
+    fields = value if isinstance(value, dict) else {}
+    read = next((fields[name] for name in READ if name in fields), sample["filtered_resps"])
+    score: float | None
+    if "score" in fields or "true_false" in fields:
+        score = float(fields["score"] if "score" in fields else fields["true_false"])
+    elif fields:
+        score = float(task.aggregation()[metric]([copy.deepcopy(value)]))
     else:
-        found = float(value)
-    # What the kit keeps where its judge said nothing that it understands.
-    if graded and (told.get("eval_model") == "" or (told.get("extraction") == "" and answer)):
-        found = None
+        score = float(value)
+    # These fields are empty where the judge's reply could not be understood.
+    if graded and (fields.get("eval_model") == "" or (fields.get("extraction") == "" and answer)):
+        score = None
     return {
-        "outcome": found,
+        "outcome": score,
         "extracted": plain_text(read),
         "judged": graded,
-        "stratum": str(told.get(STRATA.get(spec["name"], ""), "")),
+        "stratum": str(fields.get(STRATA.get(spec["name"], ""), "")),
     }
 
 
 def plain_text(value: Any) -> str:
-    """A text, or the only one of a list."""
+    """Return a text, or the only one of a list."""
     while isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     return str(value)
 
 
 def import_kit() -> None:
-    """Do what takes long, while others work."""
+    """Import the kit, which takes long, before the first job."""
     evaluator()
     task_manager()
 

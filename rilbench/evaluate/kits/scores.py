@@ -1,4 +1,4 @@
-"""What a kit says of a set of answers, in the same form for every kit."""
+"""A kit's scores, in the same form for every kit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Outcome:
     value: float | None
     extracted: str | None
     judged: bool = False
-    """A judge took part."""
+    """Whether a judge took part."""
     stratum: str = ""
-    """Where the kit takes the mean of means: the group that the question counts in."""
+    """The question's group, where the kit takes the mean of the groups' means."""
 
 
 @dataclass(frozen=True)
@@ -33,39 +33,39 @@ class KitScore:
     seconds: float
 
     def without(self, lost: AbstractSet[str]) -> KitScore:
-        """The score when these questions have no verdict."""
+        """Return the score when these questions have no verdict."""
         if not lost:
             return self
         outcomes = tuple(
-            replace(each, value=None) if each.question_id in lost else each
-            for each in self.outcomes
+            replace(outcome, value=None) if outcome.question_id in lost else outcome
+            for outcome in self.outcomes
         )
         return summed_up(outcomes, self.seconds)
 
 
 def summed_up(outcomes: Sequence[Outcome], seconds: float) -> KitScore:
-    """The score of the outcomes that are known: their mean, or the mean of their groups' means."""
+    """Return the score of the known outcomes: their mean, or the mean of their groups' means."""
     strata: dict[str, list[float]] = {}
-    for each in outcomes:
-        if each.value is not None:
-            strata.setdefault(each.stratum, []).append(each.value)
+    for outcome in outcomes:
+        if outcome.value is not None:
+            strata.setdefault(outcome.stratum, []).append(outcome.value)
     means = [sum(values) / len(values) for values in strata.values()]
     value = 100.0 * sum(means) / len(means) if means else None
-    missing = sum(each.value is None for each in outcomes)
+    missing = sum(outcome.value is None for outcome in outcomes)
     return KitScore(value, tuple(outcomes), missing, seconds)
 
 
 def checked(name: str, score: KitScore, total: float, tolerance: float = 1e-6) -> KitScore:
-    """The score with the kit's own total, never one that its own questions contradict.
+    """Return the score with the kit's own total.
 
     Args:
-        name: of the dataset.
-        score: of the kit's outcomes, none of which is missing.
-        total: the kit's, 0-100.
-        tolerance: what the kit's rounding allows.
+        name: name of the dataset.
+        score: mean of the kit's outcomes, none of which is missing.
+        total: the kit's total, 0-100.
+        tolerance: largest difference that the kit's rounding allows.
 
     Raises:
-        UserError: the two differ by more.
+        UserError: total and outcomes differ by more.
     """
     if score.value is None or abs(total - score.value) > tolerance:
         raise UserError(

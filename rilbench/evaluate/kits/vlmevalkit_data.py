@@ -1,4 +1,4 @@
-"""What VLMEvalKit reads: its data files, checked before it spends anything, and their pictures."""
+"""VLMEvalKit's data files, checked before a question is asked, and their pictures."""
 
 from __future__ import annotations
 
@@ -22,34 +22,42 @@ if TYPE_CHECKING:
 else:
     from worker_common import UNREADABLE, JobError, why
 
-KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # Modes; of others it makes no PNG.
+KIT_READS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+"""Modes of pictures that the kit can save as PNG."""
 ORIENTATION = 0x0112  # in EXIF
-SHORTEST = 65  # A shorter text is held by the kit to be the index of a row whose picture it shares.
+SHORTEST = 65
+"""The kit reads a shorter text as the index of a row whose picture the question shares."""
 NO_PICTURE = "no picture: "
-"""How a text begins that stands for a picture that cannot be had, with the reason."""
-OPTIONS = tuple("AB")
+"""Beginning of a text in place of a picture that cannot be read; the reason follows."""
+OPTIONS = ("A", "B")
+"""Columns that a multiple-choice file needs."""
 NEEDED = {
-    "ChartQA_TEST": (),
-    "MathVista_MINI": (
-        *("task", "skills", "question_type", "answer_type", "choices", "answer_option"),
-    ),
-    "MMVet": ("category",),
-    "MMVetV2": ("category",),
-    "MMStar": tuple("ABCD"),
-    "MMMU_Pro_10c": tuple("ABCDEFGHIJ"),
+    "ChartQA_TEST": [],
+    "MathVista_MINI": [
+        "task",
+        "skills",
+        "question_type",
+        "answer_type",
+        "choices",
+        "answer_option",
+    ],
+    "MMVet": ["category"],
+    "MMVetV2": ["category"],
+    "MMStar": list("ABCD"),
+    "MMMU_Pro_10c": list("ABCDEFGHIJ"),
 }
-"""Columns without which the kit leaves out the options, or fails when all is spent; of a dataset
-that is not here two options: a file may have no question with more."""
+"""Columns without which the kit leaves out the options, or fails after all questions are answered.
+Other datasets need two options, as a file may have no question with more."""
 
 
 class MMVetV2(MMVet):  # type: ignore[misc]
-    """MM-Vet v2, which the kit lacks: MM-Vet with ``<image k>`` where a picture stands."""
+    """MM-Vet v2, which the kit lacks: MM-Vet with ``<image k>`` in place of a picture."""
 
     DATASET_URL: ClassVar[dict[str, str]] = {"MMVetV2": ""}
     DATASET_MD5: ClassVar[dict[str, str]] = {}
 
     def build_prompt(self, line: Any) -> Any:
-        """The kit's prompt for MM-Vet, with each picture put in its place."""
+        """Return the kit's prompt for MM-Vet, with each picture in its place."""
         return MMMUDataset.split_MMMU(super().build_prompt(line))
 
 
@@ -59,47 +67,48 @@ write_pictures, write_picture = tools.localize_df, file.decode_img_omni
 
 
 def checked_file(dataset: Any, url: str, file_md5: str | None = None) -> Any:
-    """A data file as the kit reads it, with nothing that it would drop or fail on later."""
+    """Read a data file as the kit does, without anything that it would drop or fail on later."""
     options = OPTIONS if dataset.TYPE.startswith("MCQ") else ()
     return checked(dataset.dataset_name, read_file(dataset, url, file_md5), options)
 
 
 def checked_large_file(table: Any, name: str, *rest: Any, **settings: Any) -> Any:
-    """The same, before the kit writes the pictures of a file above 1 GB and drops their column."""
+    """Check a file above 1 GB before the kit writes its pictures and drops their column."""
     return write_pictures(checked(name, table), name, *rest, **settings)
 
 
 def written(job: tuple[str, Any, Any]) -> Any:
-    """A row's pictures, as the kit writes them then; one that cannot be read harms no other."""
+    """Write a row's pictures of such a file; one that cannot be read harms no other row."""
     root, image, path = job
     try:
         several = image.startswith("[") and is_list(image)
-        found = readable(ast.literal_eval(image) if several else image)
-        return write_picture((root, found, path))
-    except UNREADABLE:  # Without its file the question cannot be asked.
+        return write_picture((root, readable(ast.literal_eval(image) if several else image), path))
+    except UNREADABLE:  # The question is not asked, as its file is missing.
         return [str(Path(root) / str(path))]
 
 
 def checked(name: str, table: Any, options: tuple[str, ...] = ()) -> Any:
-    """The table of a data file, which has these columns, unless `NEEDED` says which.
+    """Return the table of a data file, ready for the kit; `NEEDED` goes before ``options``.
 
     Raises:
-        JobError: it lacks a column, or names a place outside of its folder.
+        JobError: it lacks a column, or names a file outside of its folder.
     """
-    # The question of the vision file stands in the picture.
-    own = () if name == "MMMU_Pro_V" else ("question",)
-    picture = () if "image_path" in table else ("image",)
-    for column in ("index", "answer", *own, *picture, *NEEDED.get(name, options)):
+    columns = ["index", "answer", *NEEDED.get(name, options)]
+    if name != "MMMU_Pro_V":  # its questions are in the pictures
+        columns.append("question")
+    if "image_path" not in table:
+        columns.append("image")
+    for column in columns:
         if column not in table:
             raise JobError(f"{name}.tsv has no column {column!r}; make the data again")
     for index in table["index"]:
-        if Path(str(index)).name != str(index):  # Pictures are named after it.
+        if Path(str(index)).name != str(index):  # pictures are named after it
             raise JobError(f"{name}.tsv has index {index!r}, a path; make the data again")
     if "image" in table:
         if "image_path" in table:
             for index, path in zip(table["index"], table["image_path"], strict=True):
                 refuse_outside(name, index, str(path))
-        table["image"] = held(list(table["index"]), list(table["image"]))
+        table["image"] = picture_texts(list(table["index"]), list(table["image"]))
     return table
 
 
@@ -123,8 +132,8 @@ tools.localize_df, file.decode_img_omni = checked_large_file, written
 
 
 def refuse_outside(name: str, index: Any, paths: str) -> None:
-    """Raise where the kit would write a picture to a place that is not below its own folder."""
-    # One path, or a list of them as text; no honest name has two dots for a folder.
+    """Refuse paths to which the kit would write a picture outside of its own folder."""
+    # One path, or a list of them as text.
     for path in paths.strip("[]").split(","):
         bare = Path(path.strip().strip("'\""))
         if bare.is_absolute() or ".." in bare.parts:
@@ -134,12 +143,14 @@ def refuse_outside(name: str, index: Any, paths: str) -> None:
             )
 
 
-def held(indices: list[Any], images: list[Any]) -> list[str]:
-    """The column of pictures, each a text that the kit keeps: it drops a row that has none, and
-    refuses a file with a short text that is no index."""
+def picture_texts(indices: list[Any], images: list[Any]) -> list[str]:
+    """Return the column of pictures, each as a text that the kit keeps.
+
+    It drops a row that has none, and refuses a file with a short text that is no index.
+    """
     pairs = zip(indices, images, strict=True)
     whole = {str(index) for index, image in pairs if len(str(image)) >= SHORTEST}
-    found = []
+    texts = []
     for image in images:
         text = image if isinstance(image, str) else "" if image != image else str(image)
         if not text.strip():
@@ -148,24 +159,24 @@ def held(indices: list[Any], images: list[Any]) -> list[str]:
             text = NO_PICTURE + f"{text!r} is neither one nor the index of a row that has one"
         elif text.startswith("[") and not is_list(text):
             text = NO_PICTURE + "its list is broken"
-        found.append(text.ljust(SHORTEST) if text.startswith(NO_PICTURE) else text)
-    return found
+        texts.append(text.ljust(SHORTEST) if text.startswith(NO_PICTURE) else text)
+    return texts
 
 
 def is_list(text: str) -> bool:
-    """Whether a text is a list of texts; the kit would run it as code."""
+    """Return whether a text is a list of texts. The kit would run any other as code."""
     try:
         several = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return False
-    return bool(several) and all(isinstance(each, str) for each in several)
+    return bool(several) and all(isinstance(item, str) for item in several)
 
 
 def open_dataset(folder: Path, name: str) -> Any:
     """Build a dataset on the files in ``folder/LMUData``."""
     os.environ.update({"LMUData": str(folder / "LMUData")})
     for kind in DATASET_CLASSES:
-        # Else a file that is not the hub's own is downloaded over.
+        # Otherwise the kit replaces a file that is not the hub's own by a download.
         if getattr(kind, "DATASET_MD5", None):
             kind.DATASET_MD5 = {}
     try:
@@ -174,19 +185,19 @@ def open_dataset(folder: Path, name: str) -> Any:
             raise JobError(f"{name}.tsv has no column 'question'; make the data again")
     except JobError:
         raise
-    except Exception as error:  # Whatever a file can make of the kit's code.
+    except Exception as error:  # a file can make the kit's code raise anything
         raise JobError(f"the kit cannot read {name}.tsv ({why(error)}); make the data again") from (
             error
         )
-    # Of its own: the kit keeps MMBench's pictures in both languages under the same names.
+    # One folder each: the kit keeps MMBench's pictures in both languages under the same names.
     dataset.img_root = str(folder / "LMUData" / "images" / name)
     table = dataset.data
     if not len(table):
         raise JobError(f"{name}.tsv has no question; make the data again")
-    twice = table["index"][table["index"].duplicated()]
-    if len(twice):
+    repeated = table["index"][table["index"].duplicated()]
+    if len(repeated):
         # The kit keys its results by index and would count one of them for both.
-        raise JobError(f"{name}.tsv has index {twice.iloc[0]} twice; make the data again")
+        raise JobError(f"{name}.tsv has index {repeated.iloc[0]} twice; make the data again")
     return dataset
 
 
@@ -201,7 +212,7 @@ def refuse_unscored(dataset: Any, spec: dict[str, Any]) -> None:
 
 
 def asked_rows(table: Any, spec: dict[str, Any]) -> Any:
-    """The rows of the dataset's split."""
+    """Return the rows of the dataset's split."""
     name, split = spec["name"], spec["split"]
     if split is None:
         return table
@@ -212,9 +223,9 @@ def asked_rows(table: Any, spec: dict[str, Any]) -> Any:
 
 
 def readable(image: Any) -> Any:
-    """A picture in base64, or a list of them, as the kit can read it and upright."""
+    """Return a picture in base64, or a list of them, upright and in a mode that the kit reads."""
     if isinstance(image, list):
-        return [readable(each) for each in image]
+        return [readable(picture) for picture in image]
     if image.startswith(NO_PICTURE):
         raise ValueError(image.removeprefix(NO_PICTURE).strip())
     with Image.open(io.BytesIO(base64.b64decode(image))) as picture:

@@ -6,9 +6,9 @@ Three jobs, each a JSON object, files in and files out:
     Reads ``folder/LMUData/<dataset>.tsv``, writes ``folder/questions.jsonl``, one line
     {"dataset", "question_id", "group", "truth", "category", "question", "parts", "problem"} per
     question; image paths in it are relative to ``folder``. Where a picture cannot be read,
-    ``problem`` says so and there are no parts. ``limit`` keeps a sample of each that only the ids
-    decide (a circular question with all its rotations counts once). ``style`` is null for the
-    dataset's own prompts, or one of `STYLES`: the kit's for a family of models.
+    ``problem`` says so and there are no parts. ``limit`` keeps a sample of each dataset, always the
+    same (a circular question with all its rotations counts once). ``style`` is null for the
+    dataset's own prompts, or one of `STYLES`: the kit's prompts for a family of models.
 ``score``    {"folder", "datasets", "answers", "out", "judge"}
     ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
     {"url", "name", "reads"}, and ``reads`` says whether it reads options where the kit's rules
@@ -54,58 +54,58 @@ if TYPE_CHECKING:
         readable,
         refuse_unscored,
     )
-    from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, shuffled, why, work
+    from rilbench.evaluate.kits.worker_common import (
+        JUDGE_THREADS,
+        UNREADABLE,
+        JobError,
+        NoRandomGuess,
+        question_of_rotation,
+        shuffled,
+        why,
+        work,
+    )
 else:
     from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable, refuse_unscored
-    from worker_common import UNREADABLE, JobError, shuffled, why, work
+    from worker_common import (
+        JUDGE_THREADS,
+        UNREADABLE,
+        JobError,
+        NoRandomGuess,
+        question_of_rotation,
+        shuffled,
+        why,
+        work,
+    )
 
 PREDICTIONS = "answers.pkl"
-JUDGE_ALIAS = "gpt-4-turbo"  # Names the kit's files; who is asked stands in LOCAL_LLM.
-JUDGE_THREADS = 32  # The kit sleeps up to half a second before each question to the judge.
+JUDGE_ALIAS = "gpt-4-turbo"  # names the kit's files; LOCAL_LLM is the model that is asked
 NO_VERDICT = "retries failed"
 GUESSED = "randomly generate one"
 
 
-def name_from_tmp() -> str:
-    """Name a file of the current folder as the kit does, from ``/tmp``."""
-    return os.path.relpath(Path("circular").absolute(), Path("/tmp").resolve())
-
-
-# The kit passes circular results through a file in /tmp that is named after the second, which two
-# evaluations can share.
-multiple_choice.timestr = name_from_tmp
-
-
-class NoRandomGuess:
-    """In the place of ``random``: where the kit would guess an option, one that is never right.
-
-    The kit's log then always says that it guessed, and the verdict can be withdrawn.
-    """
-
-    @staticmethod
-    def choice(_: object) -> str:
-        """Return no option."""
-        return "?"
-
-
+# The kit passes circular results through a file in /tmp that is named after the time in seconds,
+# which two evaluations can share. A path into the current folder takes the place of that name.
+multiple_choice.timestr = lambda: os.path.relpath(
+    Path("circular").absolute(), Path("/tmp").resolve()
+)
 multiple_choice.rd = NoRandomGuess
 grade_by_kit = mmvet.MMVet_auxeval
 
 
 def grade(model: Any, line: Any) -> dict[str, Any]:
-    """The kit's question to MM-Vet's judge; "nan" is no grade, which the kit takes for one."""
-    found: dict[str, Any] = grade_by_kit(model, line)
-    if math.isfinite(found["score"]):
-        return found
-    return {"log": f"{found['log']}: {NO_VERDICT}", "score": 0.0}
+    """Ask MM-Vet's judge as the kit does, but "nan", which the kit takes for a grade, is none."""
+    result: dict[str, Any] = grade_by_kit(model, line)
+    if math.isfinite(result["score"]):
+        return result
+    return {"log": f"{result['log']}: {NO_VERDICT}", "score": 0.0}
 
 
 mmvet.MMVet_auxeval = grade
 
 
 def group_of(index: Any, circular: bool) -> str:
-    """The question that a row belongs to; a circular question has several rows."""
-    return str(int(index) % 1_000_000 if circular else index)
+    """Return the question that a row belongs to; a circular question has several rows."""
+    return question_of_rotation(index) if circular else str(index)
 
 
 def write_prompts(job: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def write_prompts(job: dict[str, Any]) -> None:
 
 
 def builder(dataset: Any, style: str | None) -> Callable[[Any], Any]:
-    """What makes the kit's prompt from a row: the dataset, or the kit's code for a model."""
+    """Return the function from a row to the kit's prompt: the dataset's, or the one for a model."""
     name = MMVet.__name__ if isinstance(dataset, MMVetV2) else dataset.dataset_name
     if style is None:
         return dataset.build_prompt  # type: ignore[no-any-return]
@@ -146,14 +146,14 @@ def builder(dataset: Any, style: str | None) -> Callable[[Any], Any]:
 
 
 def qwen_prompts() -> Any:
-    """The kit's prompts for Qwen2-VL and Qwen2.5-VL."""
+    """Return the kit's prompts for Qwen2-VL and Qwen2.5-VL."""
     from vlmeval.vlm.qwen2_vl.prompt import Qwen2VLPromptMixin
 
     return Qwen2VLPromptMixin()
 
 
 def internvl_prompts() -> Any:
-    """The kit's prompts for InternVL, without its model."""
+    """Return the kit's prompts for InternVL, without its model."""
     from vlmeval.vlm.internvl.internvl_chat import InternVLChat, reorganize_prompt
 
     class Prompts(InternVLChat):  # type: ignore[misc]
@@ -162,15 +162,15 @@ def internvl_prompts() -> Any:
             self._use_custom_prompt, self.use_mpo_prompt, self.use_cot = True, False, False
 
         def build_prompt(self, line: Any, dataset: Any = None) -> Any:
-            """With each picture where the kit's own model has it."""
+            """Put each picture where the kit's own model has it."""
             parts = super().build_prompt(line, dataset)
             images = [part for part in parts if part["type"] == "image"]
             texts = reorganize_prompt(parts, len(images), dataset=dataset).split("<image>")
-            found = []
+            prompt = []
             for text, image in itertools.zip_longest(texts, images):
-                found += [{"type": "text", "value": text}] if text else []
-                found += [image] if image else []
-            return found
+                prompt += [{"type": "text", "value": text}] if text else []
+                prompt += [image] if image else []
+            return prompt
 
     return Prompts()
 
@@ -179,7 +179,7 @@ STYLES = {"qwen2_vl": qwen_prompts, "internvl": internvl_prompts}
 
 
 def prompt(build: Callable[[Any], Any], row: Any, folder: Path) -> dict[str, Any]:
-    """The parts of the kit's prompt; none, and what is wrong, where there can be none."""
+    """Return the parts of the kit's prompt, or the problem where it makes none."""
     try:
         if "image" in row:
             row["image"] = readable(row["image"])
@@ -199,7 +199,7 @@ def prompt(build: Callable[[Any], Any], row: Any, folder: Path) -> dict[str, Any
 
 
 def plain_part(part: dict[str, str], folder: Path) -> dict[str, str]:
-    """One part of the kit's prompt, its image path relative to ``folder``."""
+    """Return one part of the kit's prompt, its image path relative to ``folder``."""
     if part["type"] == "image":
         path = Path(part["value"]).resolve()
         if not path.is_relative_to(folder.resolve()):
@@ -214,7 +214,7 @@ def score(job: dict[str, Any]) -> None:
     answers = json.loads(Path(job["answers"]).read_text(encoding="utf-8"))
     # Tables as TSV: in Excel sheets, the kit's default, a text that begins with "=" is a formula.
     os.environ["PRED_FORMAT"] = "tsv"
-    os.environ["OPENAI_API_KEY"] = "none"  # The kit logs it.
+    os.environ["OPENAI_API_KEY"] = "none"  # the kit logs it
     judge = job["judge"]
     os.environ["OPENAI_API_BASE"] = f"{judge['url']}/chat/completions"
     os.environ["LOCAL_LLM"] = str(judge["name"])
@@ -222,11 +222,11 @@ def score(job: dict[str, Any]) -> None:
     for spec in job["datasets"]:
         start = time.monotonic()
         dataset = open_dataset(folder, spec["name"])
-        # A folder of its own, entered: the kit replaces ".pkl" anywhere in a path, and keeps
-        # results by row index in files beside the predictions.
-        place = out / spec["name"]
-        place.mkdir()
-        os.chdir(place)
+        # Each dataset in its own current folder: the kit replaces ".pkl" anywhere in a path, and
+        # keeps results by row index in files next to the predictions.
+        working = out / spec["name"]
+        working.mkdir()
+        os.chdir(working)
         records, questions = score_dataset(dataset, spec, answers[spec["name"]], judge["reads"])
         seconds = time.monotonic() - start
         result[spec["name"]] = {"records": records, "questions": questions, "seconds": seconds}
@@ -237,26 +237,26 @@ def score(job: dict[str, Any]) -> None:
 def score_dataset(
     dataset: Any, spec: dict[str, Any], answers: dict[str, str], reads: bool
 ) -> tuple[Any, Any]:
-    """Score one dataset in the current folder: the kit's result and the questions' outcomes."""
+    """Score one dataset in the current folder; return the kit's result and the outcomes."""
     graded, reads = spec["judging"] == "grader", reads and spec["judging"] == "extractor"
     table = dataset.data
     table = table[[str(index) in answers for index in table["index"]]]
-    # The kit has put a large file's pictures elsewhere.
+    # The kit has already dropped this column from a large file.
     table = table.drop(columns="image", errors="ignore")
     table["prediction"] = [answers[str(index)] for index in table["index"]]
     # A pickle keeps every text as it is: read from TSV, "05" is 5 and "None" is missing.
     table.to_pickle(PREDICTIONS)
     try:
         if graded or reads:
-            # No pauses and second tries: what stands before the judge has done that.
+            # No pauses and retries: the judge proxy has done that.
             how = {"nproc": JUDGE_THREADS, "verbose": False, "retry": 1, "wait": 0}
             frame = dataset.evaluate(PREDICTIONS, model=JUDGE_ALIAS, **how)
         else:
             frame = dataset.evaluate(PREDICTIONS, model="exact_matching", nproc=2)
-        # Not a number, where a split has no row of a category, is no JSON either.
+        # NaN, where a split has no row of a category, is no JSON.
         records = frame.astype(object).where(frame.notna(), None).to_dict("records")
     except ZeroDivisionError:
-        # MM-Vet divides by the questions of each capability, of which a subset may have none.
+        # MM-Vet divides by the number of questions of each capability, 0 in some subsets.
         records = None
     if graded:
         return records, judged_outcomes(spec["name"])
@@ -266,7 +266,7 @@ def score_dataset(
 
 
 def judged_outcomes(name: str) -> list[dict[str, Any]]:
-    """Outcomes of a judged dataset. The kit writes 0 where the judge gave no verdict; we, null."""
+    """Return the outcomes of a judged dataset: None without a verdict, where the kit writes 0."""
     outcomes = []
     for _, row in load(f"answers_{JUDGE_ALIAS}.tsv").iterrows():
         value, extracted = (None, None) if NO_VERDICT in row["log"] else judged_value(name, row)
@@ -275,7 +275,7 @@ def judged_outcomes(name: str) -> list[dict[str, Any]]:
 
 
 def judged_value(name: str, row: Any) -> tuple[float, Any]:
-    """What the kit makes of a judge's reply: the outcome, and the answer if the judge read one."""
+    """Return the outcome by a judge's reply, and the answer if the judge read one."""
     if name == "MathVista_MINI":
         return float(post_check(row)), row["res"]
     if name in ("MMVet", "MMVetV2"):
@@ -284,10 +284,10 @@ def judged_value(name: str, row: Any) -> tuple[float, Any]:
 
 
 def choice_outcomes(answers: Any, spec: dict[str, Any], reads: bool) -> list[dict[str, Any]]:
-    """Outcomes of multiple choice, with the letters that the kit read, one for each rotation.
+    """Return the outcomes of multiple choice, with the letters that the kit read by rotation.
 
-    Where the kit's rules read none ("-"), the judge was asked if it reads. Where it did not say an
-    option either, the kit guesses one; that verdict is missing.
+    Where the kit's rules read no letter ("-"), a judge that ``reads`` was asked. Where it named no
+    option either, the kit guesses one, and the verdict is missing.
     """
     if "MMMU" in spec["name"]:  # The kit gives an open question two options; see its function.
         answers = multiple_choice.MMMU_preproc(answers)
@@ -317,7 +317,7 @@ def match_outcomes(name: str) -> list[dict[str, Any]]:
 def outcome(
     index: Any, value: float | None, extracted: Any, *, judged: bool = False
 ) -> dict[str, Any]:
-    """One question's line in the result."""
+    """Return one question's entry in the result."""
     text = None if extracted is None else str(extracted)
     return {"question_id": str(index), "outcome": value, "extracted": text, "judged": judged}
 
@@ -331,10 +331,10 @@ def download(job: dict[str, Any]) -> None:
     url, file = kind.DATASET_URL[name], Path(job["folder"]) / f"{name}.tsv"
     try:
         download_file(url, str(file))
-    except Exception as error:  # The kit raises just that.
+    except Exception as error:  # the kit raises no other type
         raise JobError(f"{error}".replace("Failed to download", "no answer from")) from error
-    wanted = kind.DATASET_MD5.get(name)
-    if wanted is not None and md5(str(file)) != wanted:
+    expected = kind.DATASET_MD5.get(name)
+    if expected is not None and md5(str(file)) != expected:
         raise JobError(f"{url} is not the file that this version of the kit knows")
 
 

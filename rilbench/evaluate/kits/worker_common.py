@@ -1,6 +1,6 @@
 """What both workers share; runs under a kit's Python, where rilbench is not installed.
 
-A worker is started as a script, so that its own folder is where its modules are found.
+A worker is started as a script, so that it finds the modules in its own folder.
 """
 
 import hashlib
@@ -16,42 +16,81 @@ from typing import Any
 
 from PIL import Image
 
-# What a broken or a missing picture makes Pillow and the kits raise.
+JUDGE_THREADS = 32
+"""Questions to the judge in flight."""
+
 UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, AssertionError, TypeError, LookupError, EOFError),
-    *(AttributeError, ArithmeticError, struct.error, zlib.error, Image.DecompressionBombError),
+    OSError,
+    ValueError,
+    SyntaxError,
+    AssertionError,
+    TypeError,
+    LookupError,
+    EOFError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
 )
+"""Exceptions of Pillow and the kits about a broken or missing picture."""
 
 
 class JobError(Exception):
-    """Something in the job that the user can mend."""
+    """A problem of the job that the user can fix."""
+
+
+class NoRandomGuess:
+    """A replacement of ``random``: where a kit would guess an option, one that is never right.
+
+    VLMEvalKit's log then always says that it guessed, and the verdict can be withdrawn.
+    """
+
+    @staticmethod
+    def choice(_: object) -> str:
+        """Return no option."""
+        return "?"
+
+    @staticmethod
+    def randint(_: int, last: int) -> int:
+        """Return the last one: MMBench's "none of them"."""
+        return last
+
+    @staticmethod
+    def seed(_: object) -> None:
+        """Do nothing."""
 
 
 def why(error: BaseException) -> str:
-    """An error in one line."""
+    """Return an error in one line."""
     return f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
 
 
+def question_of_rotation(index: Any) -> str:
+    """Return the question that a row of a circular benchmark is a rotation of."""
+    return str(int(index) % 1_000_000)
+
+
 def shuffled(name: str, items: Collection[str]) -> list[str]:
-    """The distinct items in an order that only they and the name decide."""
+    """Return the distinct items in an order that depends on them and the name only."""
     return sorted(set(items), key=lambda item: hashlib.sha256(f"{name}/{item}".encode()).digest())
 
 
-def dealt(
+def limited(
     name: str, parts: Mapping[str, Collection[str]], limit: int | None
 ) -> dict[str, set[str]]:
-    """Of all parts together the items that a limit leaves: one of each part in turn.
+    """Return ``limit`` items of all parts together, one of each part in turn; None keeps all.
 
-    They are always the same, and spread over the parts and each of them.
+    They are always the same, and spread over the parts and over each part.
     """
     if limit is None:
         return {part: set(items) for part, items in parts.items()}
-    rows = [
+    columns = [
         [(p, item) for item in shuffled(f"{name}/{p}", parts[p])] for p in shuffled(name, parts)
     ]
-    turns = itertools.chain.from_iterable(itertools.zip_longest(*rows))
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*columns))
     kept: dict[str, set[str]] = {part: set() for part in parts}
-    for part, item in itertools.islice((each for each in turns if each is not None), limit):
+    for part, item in itertools.islice((turn for turn in turns if turn is not None), limit):
         kept[part].add(item)
     return kept
 
@@ -63,7 +102,7 @@ def work(phases: Mapping[str, Phase], prepare: Callable[[], object] = lambda: No
     """Do one job named on the command line, or jobs from standard input until it closes.
 
     Args:
-        phases: what does a job, by the jobs' names.
+        phases: functions that do a job, by the jobs' names.
         prepare: called before the first of several jobs.
     """
     if len(sys.argv) > 1:

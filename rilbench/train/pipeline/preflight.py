@@ -15,6 +15,7 @@ from rilbench.config import Recipe
 from rilbench.data.question_files import Question, read_questions
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
+from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate
 from rilbench.train.pipeline.collect_stage import (
     ModelCollection,
@@ -124,19 +125,19 @@ def check_trackers(trackers: Sequence[str]) -> None:
 
 
 def check_judge(recipe: Recipe) -> None:
-    """Check that the judge has an address, if it needs one.
+    """Refuse a judge without an address that does not decide by code or is needed on other nodes.
 
     Raises:
-        UserError: with the setting that gives it.
+        UserError: with the setting that gives the address, or why a plug-in cannot judge.
     """
+    name = recipe.judge.model
     if recipe.judge.url:
         return
-    if recipe.judge.model != "rule":
-        raise UserError(f"judge.model={recipe.judge.model} needs its address: --set judge.url=URL")
+    find_judge(name)
     if recipe.hardware.nodes > 1:
         raise UserError(
-            "judge.model=rule listens on one node only; start it for all (python -m "
-            "rilbench.judge.server --host 0.0.0.0 --port 8001) and set judge.url"
+            f"judge.model={name} listens on one node only; start it for all (python -m "
+            f"rilbench.judge.server --judge {name} --host 0.0.0.0 --port 8001) and set judge.url"
         )
 
 

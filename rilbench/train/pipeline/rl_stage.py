@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
-from rilbench.judge.server import rule_judge
+from rilbench.judge.server import serve_judge
 from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.preflight import Inputs
 from rilbench.train.pipeline.prepare_data import prepare_data
@@ -57,7 +57,9 @@ def train_policy(
     verl = session or TrainerProcess(run.folder / "logs" / "trainer.log")
     with (
         running(recipe.method, progress),
-        nullcontext(recipe.judge.url) if recipe.judge.url else rule_judge() as judge_url,
+        nullcontext(recipe.judge.url)
+        if recipe.judge.url
+        else serve_judge(recipe.judge.model) as judge_url,
     ):
         job = _write_job(run, inputs.student, step, judge_url, trackers)
         device = recipe.hardware.device
@@ -90,7 +92,7 @@ def _write_job(
     from rilbench.train.verl.config import agent_loop_part
 
     judge, folder = run.recipe.judge, run.folder.resolve()
-    model = "" if judge.model == "rule" else judge.model
+    model = judge.model if judge.url and judge.model != "rule" else ""
     cache = folder / "judge.jsonl" if judge.url else None
     loop = yaml.safe_dump(agent_loop_part(run.recipe, run.folder, judge_url, model, cache))
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")

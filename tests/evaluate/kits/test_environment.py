@@ -116,23 +116,6 @@ def test_a_damaged_environment_is_built_again(home: Path, lock: Path, damage: st
     assert lines == []
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_one_without_a_note_is_kept_if_it_has_what_is_listed(
-    home: Path, lock: Path, whole: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("UV_FIND_LINKS", str(lock.parent))
-    lock.write_text("toykit==1.0\n")
-    place = ensure_environment("toykit", lock=lock).parent.parent
-    (place / "complete.txt").unlink()
-    if not whole:
-        (info,) = place.glob("lib/python*/site-packages/toykit-1.0.dist-info")
-        shutil.rmtree(info)
-    lines: list[str] = []
-    assert works(ensure_environment("toykit", lines.append, lock=lock))
-    assert bool(lines) != whole
-    assert is_complete(place)
-
-
 def test_unknown_kit(home: Path) -> None:
     with pytest.raises(UserError, match="no kit 'nokit'"):
         ensure_environment("nokit")

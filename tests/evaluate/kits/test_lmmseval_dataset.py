@@ -1,4 +1,4 @@
-"""Look-alikes in the hub's form: what is wrong with a file is said, and two may make them."""
+"""Synthetic stand-ins in the hub's layout: errors name file and row; two writers do no harm."""
 
 import csv
 import sys
@@ -23,13 +23,13 @@ def tsv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all files just this one, which is quicker."""
-    places = tuple(place for place in hub._PLACES if place.file == name)
-    monkeypatch.setattr(hub, "_PLACES", places)
+    """Convert only this file, which is quicker."""
+    chosen = tuple(conversion for conversion in hub._CONVERSIONS if conversion.file == name)
+    monkeypatch.setattr(hub, "_CONVERSIONS", chosen)
 
 
 def changed(file: Path, folder: Path, change: Any) -> None:
-    """A copy with some rows changed."""
+    """Write a copy with some rows changed."""
     csv.field_size_limit(sys.maxsize)
     with file.open(encoding="utf-8", newline="") as stream:
         rows = change(list(csv.DictReader(stream, delimiter="\t")))
@@ -88,7 +88,7 @@ def test_another_may_be_quicker(tsv: Path, tmp_path: Path, monkeypatch: pytest.M
     write, others = hub._write, []
 
     def overtaken(*given: Any) -> None:
-        """Between the look and the end of the first, a second begins and ends."""
+        """A second writer begins and ends while the first is at work."""
         if not others:
             others.append(None)
             others.append(write_hub(tsv, tmp_path))

@@ -25,7 +25,7 @@ from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.prompts import PromptSet, Question
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset, find_suite
 from rilbench.judge.proxy import JudgeProxy
-from rilbench.judge.server import RULE_JUDGE, rule_judge
+from rilbench.judge.server import RULE_JUDGE, serve_judge
 
 DATASETS = find_suite("nano").datasets
 KIT = find_kit(VLMEVALKIT)
@@ -60,7 +60,7 @@ def read_scores(file: Path, datasets: list[Dataset]) -> tuple[str, dict[str, Kit
 
 @pytest.fixture(scope="module")
 def judge() -> Iterator[str]:
-    with rule_judge() as url:
+    with serve_judge() as url:
         yield url
 
 
