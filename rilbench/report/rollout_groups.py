@@ -78,32 +78,25 @@ def training_steps(folder: Path, recipe_yaml: str) -> list[RecordedStep]:
         if number:
             files[int(number[1])] = path
     ends = sorted({min(files), max(files)}) if files else []
-    found = {number: _read_rows(files[number]) for number in ends}
+    found = {number: _read_groups(files[number]) for number in ends}
     wanted = {name for groups in found.values() for name in list(groups)[:MOST_GROUPS]}
     asked = _questions(folder, recipe_yaml, wanted) if wanted else {}
     return [_step(number, groups, asked) for number, groups in found.items() if groups]
 
 
-def _read_rows(path: Path) -> dict[str, list[GroupResponse]]:
+def _read_groups(path: Path) -> dict[str, list[GroupResponse]]:
     groups: dict[str, list[GroupResponse]] = {}
-    # While it trains, or after a kill, the last line may be half there.
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        found = _whole(line)
-        if found is not None:
-            groups.setdefault(found[0], []).append(found[1])
+        try:
+            row = json.loads(line)
+            question_id, response = str(row["question_id"]), _response(row)
+        except (ValueError, LookupError, TypeError):
+            continue  # while it trains, or after a kill, the last line may be incomplete
+        groups.setdefault(question_id, []).append(response)
     return groups
 
 
-def _whole(line: str) -> tuple[str, GroupResponse] | None:
-    """A row and its question; None of a line that is not whole."""
-    try:
-        row = json.loads(line)
-        return str(row["question"]), _row(row)
-    except (ValueError, LookupError, TypeError):
-        return None
-
-
-def _row(row: Mapping[str, Any]) -> GroupResponse:
+def _response(row: Mapping[str, Any]) -> GroupResponse:
     def number(name: str) -> float | None:
         value = row.get(name)
         return float(value) if isinstance(value, (int, float)) else None
@@ -112,9 +105,9 @@ def _row(row: Mapping[str, Any]) -> GroupResponse:
     return GroupResponse(
         source=str(row["source"]),
         response=str(row["response"]),
-        answer=number("answer"),
-        similarity=number("similarity"),
-        discriminator=number("discriminator"),
+        answer=number("answer_reward"),
+        similarity=number("similarity_reward"),
+        discriminator=number("discriminator_prob"),
         advantage=number("advantage"),
         tokens=tokens if isinstance(tokens, int) else None,
     )

@@ -11,12 +11,12 @@ import psutil
 import pytest
 import torch
 from fake_judge import fake_judge, says
-from rilbench.train.pipeline.session import Session
 from safetensors.torch import load_file
 
 from rilbench.config import load_recipe
 from rilbench.data.question_files import read_questions, write_questions
 from rilbench.errors import UserError
+from rilbench.lab.warm_session import WarmSession
 from rilbench.paths import locate
 from rilbench.train.pipeline import stages as stages
 
@@ -112,7 +112,7 @@ def records(run):
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     names = FIGURES + (DISCRIMINATOR if run.recipe.method_spec.uses_discriminator else ())
     figures = [[json.loads(line)[name] for name in names] for line in lines]
-    rows = [path.read_text() for path in sorted((run.folder / "rows").iterdir())]
+    rows = [path.read_text() for path in sorted((run.folder / "rollouts").iterdir())]
     weights = (run.checkpoint / "model.safetensors").read_bytes()
     return figures, rows, weights
 
@@ -127,7 +127,7 @@ def test_a_run_in_a_warm_session_is_the_run_in_a_process_of_its_own(shared):
     alone = [new_run(shared, "alone-ril"), new_run(shared, "alone-dr-grpo", method="dr-grpo")]
     for run in alone:
         stages.train(run, NoView())
-    with Session(shared / "session.log") as session:
+    with WarmSession(shared / "session.log") as session:
         first = new_run(shared, "first", "seed=7", "group_size=2", "policy.kl_coef=0")
         stages.train(first, NoView(), session=session)
         process = trainer_of(session)
@@ -146,7 +146,7 @@ def test_a_run_in_a_warm_session_is_the_run_in_a_process_of_its_own(shared):
 @pytest.mark.timeout(1500)
 @pytest.mark.slow
 def test_a_failure_ends_neither_the_session_nor_what_comes_after(shared):
-    with Session(shared / "session.log", threads=1) as session:
+    with WarmSession(shared / "session.log", threads=1) as session:
         # The session's first run has no discriminator; a later one has.
         stages.train(new_run(shared, "a", method="dr-grpo"), NoView(), session=session)
         process = trainer_of(session)
@@ -195,7 +195,7 @@ def test_a_process_that_cannot_start_says_so(tmp_path):
     (folder / "recipe.yaml").write_text("- not a recipe\n")
     job = tmp_path / "job.json"
     job.write_text(json.dumps({"run_dir": str(folder), "resume_from": "", "model": ""}))
-    with Session(tmp_path / "session.log") as session:
+    with WarmSession(tmp_path / "session.log") as session:
         with pytest.raises(UserError, match="not a resolved recipe"):
             session.train(job, "cpu", lambda kind, values: None)
         assert trainer_of(session).is_running(), "it can take another job"
@@ -211,7 +211,7 @@ def test_a_process_that_cannot_start_says_so(tmp_path):
 def test_a_frozen_part_keeps_its_weights_and_the_others_move(shared):
     start = load_file(locate("nano:restyled") / "model.safetensors")
     names = {"attention": ".self_attn.", "embedding": ".embed_tokens."}
-    with Session(shared / "session.log") as session:
+    with WarmSession(shared / "session.log") as session:
         for part, name in names.items():
             run = new_run(shared, part, f"policy.freeze={part}", method="dr-grpo")
             stages.train(run, NoView(), session=session)

@@ -105,11 +105,12 @@ def write_rows(folder: Path) -> None:
     rows = folder / "rollouts"
     rows.mkdir(parents=True)
     for step in (1, 2, 10):
-        row = {"question": "q1", "answer": 1.0, "similarity": 0.0, "discriminator": 0.75}
+        row = {"question_id": "q1", "answer_reward": 1.0}
+        row |= {"similarity_reward": 0.0, "discriminator_prob": 0.75}
         row |= {"advantage": -0.5, "tokens": 3, "source": "student", "response": f"at {step}"}
-        lines = [row | {"source": "72b", "response": HOSTILE, "answer": None}, row]
+        lines = [row | {"source": "72b", "response": HOSTILE, "answer_reward": None}, row]
         text = "\n".join(json.dumps(each) for each in lines)
-        (rows / f"step_{step}.jsonl").write_text(text + '\n{"question": "q', encoding="utf-8")
+        (rows / f"step_{step}.jsonl").write_text(text + '\n{"question_id": "q', encoding="utf-8")
 
 
 def run(folder: Path, **changes: object) -> Run:
@@ -124,7 +125,7 @@ def run(folder: Path, **changes: object) -> Run:
         "status": "finished",
         "created": utc_now(),
         "seed": 3,
-        "figures": {"steps": 10, "step_seconds": 1.5, "trained_tokens": 1000, "judge_calls": 7},
+        "metrics": {"steps": 10, "step_seconds": 1.5, "trained_tokens": 1000, "judge_calls": 7},
         "curves": {
             "answer_reward_student": [0.1, 0.2, None, 0.4],
             "answer_reward_teacher": [0.8, 0.9, 0.8, 0.9],

@@ -82,7 +82,7 @@ def test_the_loop_scores_each_row_with_its_pictures(place, student):
         text = row["response"] + (processor.tokenizer.eos_token if row["finished"] else "")
         if len(processor.tokenizer.encode(text)) != row["tokens"]:
             continue  # the text encodes to other tokens than those that were sampled
-        found, prompt = log_probs(model, processor, asked[row["question"]], text)
+        found, prompt = log_probs(model, processor, asked[row["question_id"]], text)
         assert row["old_log_prob"] == pytest.approx(sum(found), abs=2e-3)
         assert row["image_tokens"] == prompt.count(processor.image_token_id) > 0
         compared.add(row["source"])

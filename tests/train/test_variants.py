@@ -65,7 +65,7 @@ def rows(folder, name, step):
 
 
 def key(row):
-    return (row["question"], row["row"])
+    return (row["question_id"], row["session"])
 
 
 def test_the_same_seed_gives_the_same_rows_and_rewards(folder):
@@ -97,14 +97,14 @@ def test_more_updates_take_old_log_probabilities_from_the_student_for_all_rows(f
     questions = {q.id: q for q in read_questions(folder / "questions.parquet")}
     compared = set()
     for row in step[::2]:
-        seen = log_prob_of(questions[row["question"]], row)
+        seen = log_prob_of(questions[row["question_id"]], row)
         if seen is not None:
             compared.add(row["source"])
             assert row["old_log_prob"] == pytest.approx(seen, abs=2e-3)
     assert compared == {"student", "72b", "78b"}
     # The picture reaches the policy: another picture gives other probabilities.
     row = max(step, key=lambda r: r["tokens"])
-    blank = log_prob_of(questions[row["question"]], row, blank=True)
+    blank = log_prob_of(questions[row["question_id"]], row, blank=True)
     assert abs(row["old_log_prob"] - blank) > 0.5
 
 
@@ -152,14 +152,14 @@ def test_baselines_have_2g_own_rows_and_no_discriminator(folder, method):
     assert len(step) == 4 * 8
     assert "discriminator_accuracy" not in found[0]
     assert not (folder / "runs" / method / "collection").exists()
-    for question in {row["question"] for row in step}:
-        group = [row for row in step if row["question"] == question]
-        answers = [row["answer"] for row in group]
+    for question in {row["question_id"] for row in step}:
+        group = [row for row in step if row["question_id"] == question]
+        answers = [row["answer_reward"] for row in group]
         mean = sum(answers) / len(answers)
         for row in group:
             if method == "dr-grpo":
-                assert row["advantage"] == pytest.approx(row["answer"] - mean, abs=1e-6)
-            assert (row["advantage"] > 0) == (row["answer"] > mean)
+                assert row["advantage"] == pytest.approx(row["answer_reward"] - mean, abs=1e-6)
+            assert (row["advantage"] > 0) == (row["answer_reward"] > mean)
 
 
 def test_the_dev_split_chooses_the_step_and_trackers_get_the_figures(folder):
@@ -177,11 +177,11 @@ def test_teacher_rows_with_the_answer_reward_alone_need_no_discriminator(folder)
     found = train(folder, "teacher-rows", method="teacher-rows", steps=1)[0]
     step = rows(folder, "teacher-rows", 1)
     assert {row["source"] for row in step} == {"student", "72b", "78b"}
-    for question in {row["question"] for row in step}:
-        group = [row for row in step if row["question"] == question]
-        mean = sum(row["answer"] for row in group) / len(group)
+    for question in {row["question_id"] for row in step}:
+        group = [row for row in step if row["question_id"] == question]
+        mean = sum(row["answer_reward"] for row in group) / len(group)
         for row in group:
-            assert row["advantage"] == pytest.approx(row["answer"] - mean, abs=1e-6)
+            assert row["advantage"] == pytest.approx(row["answer_reward"] - mean, abs=1e-6)
     assert "discriminator_accuracy" not in found
     assert not (folder / "runs" / "teacher-rows" / "discriminator.jsonl").exists()
     own = sum(row["tokens"] for row in step if row["source"] == "student")
@@ -208,10 +208,10 @@ def test_the_ablations_of_rewards_rows_and_judge(folder):
     found = train(folder, "ablations", *more, steps=1)[0]
     step = rows(folder, "ablations", 1)
     for row in step:
-        assert row["similarity"] == pytest.approx(1 - row["discriminator"], abs=1e-5)
-    for question in {row["question"] for row in step}:
-        group = [row for row in step if row["question"] == question]
-        rewards = [row["similarity"] + row["answer"] for row in group]
+        assert row["similarity_reward"] == pytest.approx(1 - row["discriminator_prob"], abs=1e-5)
+    for question in {row["question_id"] for row in step}:
+        group = [row for row in step if row["question_id"] == question]
+        rewards = [row["similarity_reward"] + row["answer_reward"] for row in group]
         mean = sum(rewards) / len(rewards)
         for row, reward in zip(group, rewards, strict=True):
             own = row["source"] == "student"
@@ -219,14 +219,14 @@ def test_the_ablations_of_rewards_rows_and_judge(folder):
             assert row["advantage"] == pytest.approx(expected, abs=1e-5)
         for teacher in ("72b", "78b"):
             assert len({row["response"] for row in group if row["source"] == teacher}) == 1
-    given = {(row["question"], row["response"]): row["answer"] for row in step}
-    assert all(row["answer"] == given[key(row)[0], row["response"]] for row in step)
-    assert any(row["answer"] != row["answer_reward_before_noise"] for row in step)
+    given = {(row["question_id"], row["response"]): row["answer_reward"] for row in step}
+    assert all(row["answer_reward"] == given[key(row)[0], row["response"]] for row in step)
+    assert any(row["answer_reward"] != row["answer_reward_before_noise"] for row in step)
     own_tokens = sum(row["tokens"] for row in step if row["source"] == "student")
     assert found["trained_tokens"] == found["sampled_tokens"] == own_tokens
     questions = {q.id: q for q in read_questions(folder / "questions.parquet")}
     own = [row for row in step if row["source"] == "student"]
-    seen = [entropy_of(questions[row["question"]], row) for row in own]
+    seen = [entropy_of(questions[row["question_id"]], row) for row in own]
     if None not in seen:
         expected = sum(seen) / sum(row["tokens"] for row in own)
         assert found["entropy"] == pytest.approx(expected, abs=1e-4)
@@ -290,4 +290,6 @@ def test_micro_batches_by_tokens_train_as_those_by_rows(folder):
     assert by_rows.keys() == by_tokens.keys()
     for place, row in by_rows.items():
         assert by_tokens[place]["response"] == row["response"]
-        assert by_tokens[place]["discriminator"] == pytest.approx(row["discriminator"], abs=1e-4)
+        assert by_tokens[place]["discriminator_prob"] == pytest.approx(
+            row["discriminator_prob"], abs=1e-4
+        )
