@@ -1,7 +1,8 @@
-"""The method broken on purpose, in a copy of the package: a test must notice each time.
+"""Mutations: the method broken on purpose, in a copy of the package; a test must fail each time.
 
-The unit tests notice the first two at once. What happens between verl's processes is noticed by the
-short real run of tests/train/test_run.py; breaking that one takes minutes and is slow.
+Unit tests find the first ones in seconds. What happens between verl's processes is found by the
+short real run of tests/train/test_run.py, which takes minutes. A fast test keeps every mutation in
+step with the code.
 """
 
 import os
@@ -18,8 +19,8 @@ NO_TEST_FAILED, A_TEST_FAILED = 0, 1
 
 
 @dataclass(frozen=True)
-class Fault:
-    """A text of a file, what stands there instead, and the test that must fail."""
+class Mutation:
+    """A text of a file, its wrong replacement, and the test that must fail with these words."""
 
     file: str
     right: str
@@ -30,22 +31,29 @@ class Fault:
 
 STEP = "tests/train/test_run.py::test_the_step_is_algorithm_2"
 UNIT = {
-    "Equation 1's sign flipped": Fault(
+    "Equation 1's sign flipped": Mutation(
         "ril/discriminator.py",
         "return total / denominator",
         "return -total / denominator",
         "tests/ril/test_discriminator.py::test_over_pairs_the_loss_is_minus_equation_1",
         "assert",
     ),
-    "advantages not centred": Fault(
+    "advantages not centred": Mutation(
         "ril/advantage.py",
         "return values - mean[inverse], inverse, size",
         "return values, inverse, size",
         "tests/ril/test_advantage.py::test_each_group_sums_to_zero",
         "assert",
     ),
-    "images dropped in rollouts": Fault(
-        "train/cpu_rollout.py",
+    "advantages not centred in the step": Mutation(
+        "ril/step.py",
+        "advantage = judged_advantages(always_known, answer_part, group, is_student, estimate)",
+        "advantage = always_known + answer_part",
+        "tests/ril/test_step.py::test_rewards_and_advantages_are_algorithm_2",
+        "assert",
+    ),
+    "images dropped in rollouts": Mutation(
+        "train/verl/cpu_rollout.py",
         "images = [image for request in batch for image in request.images]",
         "images = []",
         "tests/train/verl/test_cpu_rollout.py::"
@@ -54,31 +62,31 @@ UNIT = {
     ),
 }
 RUN = {
-    "teacher rows dropped": Fault(
-        "train/agent_loop.py",
-        'if session < self.ril["own_rows"]:',
+    "teacher responses dropped": Mutation(
+        "train/rollout.py",
+        "if session < config.num_student_responses:",
         "if session >= 0:",
         STEP,
         "len(own) == len(saved)",
     ),
-    "images dropped from the prompts": Fault(
-        "train/verl_data.py",
+    "images dropped from the prompts": Mutation(
+        "train/pipeline/prepare_data.py",
         '"content": question.marked',
         '"content": question.question.replace("<image>", "")',
         STEP,
         "image_offset",  # verl stops the run: a picture is left over
     ),
-    "discriminator never updated": Fault(
-        "train/game.py",
-        "if self.ril.discriminator_updates:",
+    "discriminator never updated": Mutation(
+        "train/discriminator_trainer.py",
+        "if self.step.discriminator_mu:",
         "if False:",
         STEP,
         "discriminator_weights",
     ),
-    "advantages not centred": Fault(
-        "train/trainer.py",
-        "advantages = estimate(rewards, rows.group)",
-        "advantages = rewards",
+    "advantages not centred in the step": Mutation(
+        "ril/step.py",
+        "advantage = judged_advantages(always_known, answer_part, group, is_student, estimate)",
+        "advantage = always_known + answer_part",
         STEP,
         "advantage",
     ),
@@ -110,32 +118,39 @@ def outcome(folder, test):
     return done.returncode, done.stdout + done.stderr
 
 
-def break_and_test(folder, fault):
-    file = copy_of_the_package(folder) / fault.file
+def break_and_test(folder, mutation):
+    file = copy_of_the_package(folder) / mutation.file
     text = file.read_text(encoding="utf-8")
-    assert text.count(fault.right) == 1, f"{fault.file} has changed; break it in another way"
-    file.write_text(text.replace(fault.right, fault.wrong), encoding="utf-8")
-    status, output = outcome(folder, fault.test)
+    file.write_text(text.replace(mutation.right, mutation.wrong), encoding="utf-8")
+    status, output = outcome(folder, mutation.test)
     assert status == A_TEST_FAILED, output[-3000:]
-    assert fault.words in output, output[-3000:]
+    assert mutation.words in output, output[-3000:]
+
+
+@pytest.mark.parametrize("mutation", [*UNIT.values(), *RUN.values()], ids=[*UNIT, *RUN])
+def test_every_mutation_is_in_step_with_the_code(mutation):
+    text = (ROOT / "rilbench" / mutation.file).read_text(encoding="utf-8")
+    assert text.count(mutation.right) == 1, f"{mutation.file} has changed; break it in another way"
+    file, _, name = mutation.test.partition("::")
+    assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
 def test_the_copy_itself_passes(tmp_path):
     copy_of_the_package(tmp_path)
-    for fault in UNIT.values():
-        status, output = outcome(tmp_path, fault.test)
+    for mutation in UNIT.values():
+        status, output = outcome(tmp_path, mutation.test)
         assert status == NO_TEST_FAILED, output[-3000:]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", UNIT.values(), ids=UNIT)
-def test_a_unit_test_notices(tmp_path, fault):
-    break_and_test(tmp_path, fault)
+@pytest.mark.parametrize("mutation", UNIT.values(), ids=UNIT)
+def test_a_unit_test_notices(tmp_path, mutation):
+    break_and_test(tmp_path, mutation)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
-@pytest.mark.parametrize("fault", RUN.values(), ids=RUN)
-def test_the_short_run_notices(tmp_path, fault):
-    break_and_test(tmp_path, fault)
+@pytest.mark.parametrize("mutation", RUN.values(), ids=RUN)
+def test_the_short_run_notices(tmp_path, mutation):
+    break_and_test(tmp_path, mutation)
