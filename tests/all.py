@@ -1,7 +1,7 @@
 """All tests, file by file and two at a time, resumable: ``make test-all``.
 
-What passed at this commit is not run again; the outcome stands in ``results/test-all.json``. Files
-that train with verl run one after another: two starts of Ray at once run into its time limits.
+A file that passed at this commit is not run again; the outcome is in ``results/test-all.json``.
+Files that start verl run one after another: two starts of Ray at once run into its time limits.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from conftest import VERL
+
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "test-all.json"
-# New examples for the property tests each time.
+# Property tests try new examples each time.
 PYTEST = (sys.executable, "-m", "pytest", "--hypothesis-profile=explore")
-LANES = 2
-IN_TURN = "tests/train/"
+WORKERS = 2
 
 
 def git(*arguments: str) -> str:
-    """What git says."""
+    """Return git's output."""
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
 class Record:
-    """What each file came to, written down after each."""
+    """The outcome of each file, written down after each."""
 
     def __init__(self) -> None:
         self.commit = git("rev-parse", "HEAD")
@@ -73,10 +74,10 @@ def main() -> int:
     record = Record()
     found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
     left = record.missing(found)
-    lanes = [[name for name in left if name.startswith(IN_TURN)]]
-    lanes += [[name] for name in left if not name.startswith(IN_TURN)]
-    with ThreadPoolExecutor(LANES) as pool:
-        for outcome in [pool.submit(run, record, names) for names in lanes]:
+    in_turn = [name for name in left if name.removeprefix("tests/") in VERL]
+    batches = [in_turn, *([name] for name in left if name not in in_turn)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for outcome in [pool.submit(run, record, names) for names in batches]:
             outcome.result()
     failed = record.missing(found)
     sys.stdout.write(f"failed: {', '.join(failed)}\n" if failed else "all passed\n")

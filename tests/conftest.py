@@ -1,4 +1,9 @@
-"""Settings that all tests share."""
+"""Settings that all tests share, and the tier of each test.
+
+unit: everything without a marker; `make test` runs it with one real short run of the loop.
+integration: starts toolkits, servers, Chromium or several trainings; `make test-integration`.
+slow: long, repeated, or with wild input; with all others in `make test-all`.
+"""
 
 from pathlib import Path
 
@@ -7,25 +12,62 @@ from hypothesis import HealthCheck, settings
 
 # Two cores may be busy with a server or a trainer: a slow example is not a failure.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# The same examples each time: what passed once passes in CI. `make test-all` draws new ones.
+# The same examples each time: what passed once passes in CI. `make test-all` tries new ones.
 settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("same")
 
-TOGETHER = ("train", "imports")
-"""Folders whose files share what is slow to make (verl on Ray; folders that kits wrote)."""
+TESTS = Path(__file__).parent
+
+VERL = (
+    "examples/test_ril_minimal.py",
+    "lab/test_warm_session.py",
+    "train/pipeline/test_sft.py",
+    "train/test_internvl.py",
+    "train/test_own_model.py",
+    "train/test_run.py",
+    "train/test_variants.py",
+    "train/verl/test_model_families.py",
+    "train/verl/test_ray_devices.py",
+)
+"""Files that start verl: one process runs them all, as two starts of Ray run into its limits."""
+
+IN_MAKE_TEST = ("train/test_run.py",)
+"""The one real short run of the loop, with its kill and resume."""
+
+INTEGRATION = (
+    *(file for file in VERL if file not in IN_MAKE_TEST),
+    "check/test_commands.py",
+    "data/test_response_collector.py",
+    "doctor/test_doctor.py",
+    "evaluate/kits",
+    "evaluate/test_bad_endpoints.py",
+    "evaluate/test_batch_engine.py",
+    "evaluate/test_kills.py",
+    "evaluate/test_own_benchmark.py",
+    "evaluate/test_run.py",
+    "evaluate/test_stale.py",
+    "importers",
+    "nano/test_build.py",
+    "nano/test_kit.py",
+    "report/test_browser.py",
+    "serving/test_server.py",
+    "test_wheel.py",
+)
+"""Files and folders that start toolkits, servers, Chromium or more trainings."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several processes, one runs all tests of a file, or of a folder of `TOGETHER`.
+def within(file: str, places: tuple[str, ...]) -> bool:
+    """Whether a test file is one of these files, or in one of these folders."""
+    return any(file == place or file.startswith(f"{place}/") for place in places)
 
-    Those folders come first: what takes longest may not be left for the end.
-    """
-    here = Path(__file__).parent
 
-    def group(item: pytest.Item) -> str:
-        file = item.path.relative_to(here)
-        return file.parts[0] if file.parts[0] in TOGETHER else str(file)
-
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tiers, and let one process run all tests of a file, and all that start verl."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) not in TOGETHER)
+        file = item.path.relative_to(TESTS).as_posix()
+        if within(file, INTEGRATION):
+            item.add_marker(pytest.mark.integration)
+        shared = "importers" if within(file, ("importers",)) else file
+        item.add_marker(pytest.mark.xdist_group("verl" if within(file, VERL) else shared))
+    # The longest first: it may not be left for the end.
+    items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() not in VERL)

@@ -205,6 +205,7 @@ def _unused_settings(recipe: Recipe) -> Iterator[str]:
         "num_samples": method.is_rl,
         "teachers.max_responses": method.uses_teachers or recipe.sft_on_teachers,
         "reward.similarity": method.uses_discriminator,
+        "reward.extra": method.is_rl,
         "policy.freeze": method.is_rl,
         "policy.teachers_in_loss": method.uses_teachers,
         "judge.false_positive_rate": method.uses_answer_reward,

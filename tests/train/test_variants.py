@@ -196,24 +196,32 @@ def test_teacher_rows_with_the_answer_reward_alone_need_no_discriminator(folder)
 
 
 def test_the_ablations_of_rewards_rows_and_judge(folder):
-    settings = (
-        *(
-            "reward.similarity=continuous",
-            "policy.teachers_in_loss=false",
-            "teachers.max_responses=1",
-        ),
-        *("judge.false_positive_rate=0.5", "judge.false_negative_rate=0.5"),
+    (folder / "brevity.py").write_text(
+        "def brevity(inputs):\n    return [1 / n for n in inputs.num_tokens]\n"
     )
+    settings = [
+        "reward.similarity=continuous",
+        "reward.extra=[brevity.py:brevity]",
+        "policy.teachers_in_loss=false",
+        "teachers.max_responses=1",
+        "judge.false_positive_rate=0.5",
+        "judge.false_negative_rate=0.5",
+    ]
     more = [part for setting in settings for part in ("--set", setting)]
     found = train(folder, "ablations", *more, steps=1)[0]
+    assert 0 < found["reward_brevity_student"] <= 1
     step = rows(folder, "ablations", 1)
     for row in step:
         assert row["similarity_reward"] == pytest.approx(1 - row["discriminator_prob"], abs=1e-5)
     for question in {row["question_id"] for row in step}:
         group = [row for row in step if row["question_id"] == question]
-        rewards = [row["similarity_reward"] + row["answer_reward"] for row in group]
+        rewards = [
+            row["similarity_reward"] + row["answer_reward"] + row["extra_rewards"]["brevity"]
+            for row in group
+        ]
         mean = sum(rewards) / len(rewards)
         for row, reward in zip(group, rewards, strict=True):
+            assert row["extra_rewards"]["brevity"] == pytest.approx(1 / row["tokens"])
             own = row["source"] == "student"
             expected = reward - mean if own else 0
             assert row["advantage"] == pytest.approx(expected, abs=1e-5)

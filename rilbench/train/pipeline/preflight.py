@@ -25,6 +25,7 @@ from rilbench.train.pipeline.collect_stage import (
 )
 from rilbench.train.pipeline.prompt_lengths import check_lengths
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.rewards import load_rewards
 from rilbench.train.verl.ray_devices import check_devices
 
 log = logging.getLogger(__name__)
@@ -60,11 +61,12 @@ def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
 
     Raises:
         UserError: fewer GPUs than needed; a model or the data missing, broken or unfit; a prompt
-            that is too long; a judge that gives no verdict; settings that verl cannot divide among
-            devices.
+            that is too long; a reward that cannot be loaded; a judge that gives no verdict;
+            settings that verl cannot divide among devices.
     """
     recipe = run.recipe
     log.info("preflight of %s (recipe %s)", run.folder, recipe.fingerprint)
+    load_rewards(recipe.reward.extra)
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run)
