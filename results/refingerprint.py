@@ -78,7 +78,7 @@ def update_baseline(path: Path, results: list[RunResult]) -> int:
     for entry in json.loads(text)["entries"]:
         if entry["family"] is None:
             continue
-        scores = {c["name"]: c["values"] for c in entry["cells"] if "questions" in c}
+        scores = {c["name"]: c["values"] for c in entry["metrics"] if "questions" in c}
         runs: dict[str, list[RunResult]] = {}
         for result in results:
             if (SUITES[result.split], *labels(result)) == (

@@ -168,16 +168,16 @@ def test_a_teachers_text_is_read_by_the_students_tokenizer(tmp_path):
     from transformers import AutoTokenizer
 
     from rilbench.paths import locate
-    from rilbench.train.rollout import saved_tokens
+    from rilbench.train.rollout import teacher_tokens
 
     student = AutoTokenizer.from_pretrained(locate("nano:restyled"))
     teacher = Tokenizer(models.WordLevel({"七": 0, "is": 1, "it": 2}, unk_token="it"))
     teacher.pre_tokenizer = pre_tokenizers.Whitespace()
     for text in ("it is 七", "Ünï 🙂 7\n", "see <|image_pad|> and <|im_end|> here"):
-        tokens = saved_tokens(student, text, 512)
+        tokens = teacher_tokens(student, text, 512)
         assert tokens[-1] == student.eos_token_id
         assert student.decode(tokens[:-1]) == text
         assert not set(tokens[:-1]) & set(student.all_special_ids), "a mark in a text is a text"
         assert tokens[:-1] != teacher.encode(text).ids
-        cut = saved_tokens(student, text, 3)
+        cut = teacher_tokens(student, text, 3)
         assert cut == tokens[:3], "longer than the student may answer: cut, without its end"

@@ -23,7 +23,7 @@ def test_verl_composes_the_sft_stage_with_our_values():
 
 def test_rows_that_do_not_divide_among_devices_are_refused():
     recipe = load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1", "sft.batch_size=12"])
-    with pytest.raises(UserError, match=r"sft\.rows"):
+    with pytest.raises(UserError, match=r"sft\.batch_size"):
         sft_overrides(recipe, RUN, "m")
     compose_sft(load_recipe("both", "qwen2.5-vl-7b", "sft", ["sft.steps=1"]), RUN, "m")
 
