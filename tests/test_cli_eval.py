@@ -76,7 +76,7 @@ def test_the_kits_and_where_they_are(tmp_path: Path) -> None:
     assert found[1].endswith("made on first use")
     for other in ("another", "train"):  # Of the second there is a list of packages, too.
         refused(
-            run("kits", "install", other, cwd=tmp_path), other, "there is vlmevalkit, lmms-eval"
+            run("kits", "install", other, cwd=tmp_path), other, "choose from vlmevalkit, lmms-eval"
         )
     (tmp_path / "file").touch()
     options = ["--model", "nano:restyled", "--benchmarks", "MMStar", "--work", "file"]
