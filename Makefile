@@ -70,9 +70,9 @@ test-all: lint  ## All tests, the long ones too; goes on where it was interrupte
 test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (7 GB)
 	$(BIN)/python -m pytest tests/vllm/serving.py tests/vllm/training.py
 
-results: results-lab results-tables results-demo bench  ## Write everything under results/ anew (hours)
+results: results-lab results-tables results-demo bench  ## Write everything under results/ again (hours)
 
-results-lab: setup  ## Run the laboratory's experiments as far as they are unfinished, its gate and report
+results-lab: setup  ## Run the lab's unfinished experiments, its gate and report
 	$(BIN)/rilbench lab run grid
 	$(BIN)/rilbench lab run headline
 	$(BIN)/rilbench lab run longer
@@ -83,13 +83,13 @@ results-lab: setup  ## Run the laboratory's experiments as far as they are unfin
 	$(BIN)/rilbench lab gate --update --reason "the seeds of recipes/lab/gate.yaml"
 	$(BIN)/rilbench lab report
 
-results-tables: setup  ## Write the tables that follow from the paper's files and the laboratory's rows
+results-tables: setup  ## Write the tables that follow from the paper's files and the lab's results
 	$(BIN)/python results/tables.py
 
 results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
-bench: setup chromium  ## Time the command line, evaluation beside the kits, verbs beside a million answers, a large report (half an hour)
+bench: setup chromium  ## Time the command line, evaluation beside the kits, commands with a ledger of a million responses, a large report (half an hour)
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/ledger.py

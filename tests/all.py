@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "test-all.json"
 # New examples for the property tests each time.
 PYTEST = (sys.executable, "-m", "pytest", "--hypothesis-profile=explore")
-LANES = 2
+WORKERS = 2
 IN_TURN = "tests/train/"
 
 
@@ -73,10 +73,10 @@ def main() -> int:
     record = Record()
     found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
     left = record.missing(found)
-    lanes = [[name for name in left if name.startswith(IN_TURN)]]
-    lanes += [[name] for name in left if not name.startswith(IN_TURN)]
-    with ThreadPoolExecutor(LANES) as pool:
-        for outcome in [pool.submit(run, record, names) for names in lanes]:
+    batches = [[name for name in left if name.startswith(IN_TURN)]]
+    batches += [[name] for name in left if not name.startswith(IN_TURN)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for outcome in [pool.submit(run, record, names) for names in batches]:
             outcome.result()
     failed = record.missing(found)
     sys.stdout.write(f"failed: {', '.join(failed)}\n" if failed else "all passed\n")

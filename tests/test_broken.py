@@ -69,8 +69,8 @@ RUN = {
         "image_offset",  # verl stops the run: a picture is left over
     ),
     "discriminator never updated": Fault(
-        "train/game.py",
-        "if self.ril.discriminator_updates:",
+        "train/discriminator_trainer.py",
+        "if self.step.discriminator_mu:",
         "if False:",
         STEP,
         "discriminator_weights",
