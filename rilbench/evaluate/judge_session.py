@@ -75,7 +75,7 @@ class RunningJudge:
     proxy: JudgeProxy | None = field(default=None, compare=False)
 
     def begin(self) -> None:
-        """Begin a score job: a judge that was down is asked again, and `provenance` starts again."""
+        """Begin a score job: forget failures and counts of the one before."""
         if self.proxy is not None:
             self.proxy.begin()
 

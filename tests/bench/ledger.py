@@ -2,8 +2,8 @@
 
 Writes ``results/bench/ledger.json``. The ledgers are made up: 29 evaluations of the paper's suite
 with its numbers of questions are a million answers; the smaller ones ask a tenth and a hundredth
-of the questions. A command's time is that of its whole process, less that of the same process with a
-ledger of four evaluations, three of them seeds of one recipe, with one question in each
+of the questions. A command's time is that of its whole process, less that of the same process with
+a ledger of four evaluations, three of them seeds of one recipe, with one question in each
 benchmark: what is imported for intervals belongs to the start.
 """
 
