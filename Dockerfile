@@ -1,5 +1,5 @@
 # Two images: `gpu` for nodes with NVIDIA GPUs, `cpu` (built when none is named) for all that needs
-# none: the laboratory's students, evaluation of endpoints, the table.
+# none: the nano students, evaluation of endpoints, the table.
 #
 #   docker build --tag rilbench .
 #   docker run --rm -it rilbench make demo

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PLACES = (
     *("rilbench", "docs", "recipes", "examples", "tests", ".github"),
-    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "results/README.md"),
+    *("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "results/README.md"),
     *("Makefile", "Dockerfile", "pyproject.toml", "mkdocs.yml"),
 )
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".toml", ".html", ".js", ".css", ".sh", ".svg", ""}

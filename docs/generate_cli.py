@@ -66,7 +66,7 @@ def default(parameter) -> str:
 def option_row(parameter) -> str:
     """Return the line of the table for one option or argument."""
     if parameter.param_type_name == "argument":
-        name = f"`{(parameter.metavar or parameter.name).upper()}`"
+        name = f"`{(parameter.metavar or parameter.name).upper().rstrip('.')}`"
         if not parameter.required:
             name += " (optional)"
     else:
@@ -84,7 +84,7 @@ def usage(words, command) -> str:
     parts = list(words)
     for parameter in command.params:
         if parameter.param_type_name == "argument":
-            name = (parameter.metavar or parameter.name).upper()
+            name = (parameter.metavar or parameter.name).upper().rstrip(".")
             name += "..." if parameter.nargs == -1 else ""
             parts.append(name if parameter.required else f"[{name}]")
     shown = [p for p in command.params if p.param_type_name == "option" and not p.hidden]

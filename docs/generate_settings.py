@@ -21,9 +21,9 @@ HEAD = """# Settings
 Every setting of a recipe: write it in a recipe's YAML file, or give it as `--set KEY=VALUE`. The
 defaults are the paper's values where it gives one; the recipes of students and hardware change some
 of them. `rilbench train … --dry-run` prints what a run would use. A key that does not exist is
-refused, with the nearest one that does. `[App C]`, `[Table 5c]` and the like name the place in the
-paper, and *unstated* that the paper leaves it open; [Paper and rilbench](paper.md) explains each
-choice.
+refused, with the nearest one that does; an old name is refused with its new one. `[App C]`,
+`[Table 5c]` and the like name the place in the paper, and *unstated* that the paper leaves it open;
+[Paper and rilbench](paper.md) explains each choice.
 """
 
 

@@ -55,7 +55,7 @@ def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) ->
 
 def test_the_states_of_data_files(tmp_path: Path) -> None:
     done = run("data", "check", "--suite", "nano", cwd=tmp_path)
-    assert sum("look-alike" in line for line in lines(done)) == 15
+    assert sum("stand-in" in line for line in lines(done)) == 15
     (tmp_path / "MMStar.tsv").write_text("index\n")
     done = run("data", "check", "--data", ".", cwd=tmp_path)
     refused(done, "14 are missing")

@@ -121,7 +121,7 @@ def test_an_old_fingerprint_is_rewritten_and_nothing_else(refingerprint, one_run
     ("old", "new", "message"),
     [
         ('"policy.lr": 0.0003', '"policy.lr": 0.0004', "other settings than its experiment"),
-        ('"policy.lr": 0.0003', '"policy.rate": 0.0003', "other settings than its experiment"),
+        ('"policy.lr": 0.0003', '"policy.speed": 0.0003', "other settings than its experiment"),
         ('"seed": 31', '"seed": 99', "a run of 0 experiments"),
     ],
 )

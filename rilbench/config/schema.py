@@ -122,7 +122,7 @@ class Policy:
     weight_decay: float = 0.01  # of AdamW; unstated
     micro_batch_size: int = 4  # responses per forward pass on one device [App C]
     micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
-    freeze: str = ""  # part of the language model that RL leaves as it is [Table 5c]; see PARTS
+    freeze: str = ""  # frozen part of the language model: head, attention, … [Table 5c]
     teachers_in_loss: bool = True  # false: teachers' responses have advantage 0
 
 
@@ -187,8 +187,8 @@ class Hardware:
 class Recipe:
     """A whole run."""
 
-    recipe: str = "both"  # the name of its file
-    method: str = "ril"  # one of METHODS
+    recipe: str = "both"  # name of the recipe, by its teachers
+    method: str = "ril"  # ril, imitation, teacher-rows, dr-grpo, grpo or sft
     seed: int = 0
     group_size: int = 4  # G [App C]
     num_samples: int = 0  # student samples per question; 0: G with teachers, else 2G

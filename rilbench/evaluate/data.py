@@ -20,7 +20,7 @@ from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
 from rilbench.paths import nano_folder
 
-State = Literal["published", "look-alike", "unverified", "missing"]
+State = Literal["published", "stand-in", "unverified", "missing"]
 """The file whose hash the kit pins; our synthetic stand-in; another file; no file."""
 
 DATA_VARIABLE = "LMUData"
@@ -107,7 +107,7 @@ def _check_tsv(suite: Suite, dataset: Dataset, path: Path) -> DataFile:
         if not stand_in.is_file():
             reason = "rilbench/nano has no such file"
         elif sha256 == (expected := file_hashes(stand_in)[0]):
-            state, reason = "look-alike", ""
+            state, reason = "stand-in", ""
         else:
             reason = f"SHA-256 is {sha256[:16]}, expected {expected[:16]}"
     return DataFile(dataset, path, state, sha256, path.stat().st_size, reason)

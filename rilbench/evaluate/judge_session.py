@@ -75,11 +75,11 @@ class RunningJudge:
     proxy: JudgeProxy | None = field(default=None, compare=False)
 
     def begin(self) -> None:
-        """Begin a score job: a judge that was down is asked again, and `story` starts anew."""
+        """Begin a score job: forget failures and counts of the one before."""
         if self.proxy is not None:
             self.proxy.begin()
 
-    def story(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What belongs to the score's row: its name, and what was asked since `begin`, how well."""
         if self.proxy is None:
             return {"name": self.name}

@@ -70,7 +70,7 @@ class ModelResult:
     scores: dict[str, KitScore]
     """By data set."""
     judge: dict[str, Any]
-    """See `RunningJudge.story`; and ``trouble``, why the last question to it failed."""
+    """See `RunningJudge.provenance`; and ``trouble``, why the last question to it failed."""
 
 
 def evaluate(
@@ -382,7 +382,7 @@ class _Run:
             job = score_job(self.prompts.job(), building, self._texts(answers), address)
             judge.begin()
             kit.run("score", job)
-            asked = {**judge.story(), **({"trouble": judge.trouble} if judge.trouble else {})}
+            asked = {**judge.provenance(), **({"trouble": judge.trouble} if judge.trouble else {})}
             (building / "judge.json").write_text(json.dumps(asked), encoding="utf-8")
             shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)

@@ -32,7 +32,7 @@ from rilbench.paths import nano_folder
 
 SUITES = {"test": "nano", "dev": NANO_DEV}
 """The suite of each split."""
-_DATA_STATE = "look-alike"
+_DATA_STATE = "stand-in"
 _CIRCULAR = 1_000_000
 """MMBench's files give the k-th rotation of question i the index i + k * this."""
 _NO_TEACHERS = ("grpo", "dr-grpo")

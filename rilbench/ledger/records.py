@@ -27,7 +27,7 @@ class Score:
         missing: how many of them have no verdict.
         data_sha256: hash of the benchmark's data.
         truncated: how many responses were cut at the length limit.
-        data_state: whether the data are the published ones: "published", "look-alike",
+        data_state: whether the data are the published ones: "published", "stand-in",
             "unverified" or "unknown".
         sampled: the limit on questions per data set, None when all were asked.
         asked: hash of the prompts, the image limits and the generation settings; empty when they

@@ -1,7 +1,7 @@
-"""Is the game healthy? Warnings from the figures of a run's steps.
+"""Warnings about a run's health, from the metrics of its steps.
 
-RIL is a game of two players: it can go wrong while every number is finite. Pure functions of the
-lines of ``metrics.jsonl``; a warning stops nothing.
+Policy and discriminator are trained against each other, which can fail while every number is
+finite. Pure functions of the lines of ``metrics.jsonl``; a warning stops nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEANING = {
 class Thresholds:
     """When to warn; shares are between 0 and 1.
 
-    From the laboratory's runs on dev (72 with a loop, of which 11 lost 5 points or more; see
+    From the lab's runs on dev (72 with a loop, of which 11 lost 5 points or more; see
     results/nano). Where runs that lost lie beyond all that did not, the limit lies between
     (``no_signal``: 0.67 and 0.71); elsewhere it is outside of what healthy runs reached, with a
     margin, as no run showed the fault: answer reward 0.89 of its start, entropy 0.19 of it,

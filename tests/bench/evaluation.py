@@ -2,7 +2,7 @@
 
 Writes ``results/bench/eval.json``. Questions per second run from the first request's arrival to
 the last answer, so that no program's start counts; a server between notes the times, and for a
-local model the model's own calls do. Every program asks the same benchmarks of the laboratory.
+local model the model's own calls do. Every program asks the same benchmarks of the nano sandbox.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Writes ``results/bench/ledger.json``. The ledgers are made up: 29 evaluations of the paper's suite
 with its numbers of questions are a million answers; the smaller ones ask a tenth and a hundredth
-of the questions. A verb's time is that of its whole process, less that of the same process with a
-ledger of four evaluations, three of them seeds of one recipe, with one question in each
+of the questions. A command's time is that of its whole process, less that of the same process with
+a ledger of four evaluations, three of them seeds of one recipe, with one question in each
 benchmark: what is imported for intervals belongs to the start.
 """
 
@@ -33,7 +33,7 @@ REPEATS = 5
 LIMITS = {"table": 1.0, "compare": 1.0, "check": 2.0}
 """Seconds beside a million answers."""
 
-VERBS = {"table": ["table"], "compare": ["compare", "1", "2"], "check": ["check"]}
+COMMANDS = {"table": ["table"], "compare": ["compare", "1", "2"], "check": ["check"]}
 ENTRY = [sys.executable, "-c", "from rilbench.cli import main; main()"]
 LEAST = 0.05
 """Seconds; of what is faster no growth is told, since it would be noise over noise."""
@@ -159,10 +159,10 @@ def score(benchmark: str, samples: list[Sample]) -> Score:
     )
 
 
-def seconds(verb: str, path: Path) -> tuple[float, float]:
-    """Wall and processor time of a verb's whole process."""
-    baseline = ["--baseline", str(path.with_suffix(".json"))] if verb == "check" else []
-    command = [*ENTRY, *VERBS[verb], *baseline, "--db", str(path)]
+def seconds(name: str, path: Path) -> tuple[float, float]:
+    """Wall and processor time of a command's whole process."""
+    baseline = ["--baseline", str(path.with_suffix(".json"))] if name == "check" else []
+    command = [*ENTRY, *COMMANDS[name], *baseline, "--db", str(path)]
     start, before = time.perf_counter(), os.times()
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
     wall, after = time.perf_counter() - start, os.times()
@@ -179,13 +179,13 @@ def calibrate(path: Path) -> None:
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
 
-def measure(verb: str, path: Path, least: Path) -> dict[str, float]:
-    """Medians of the verb with the ledger and with the least one, in turn.
+def measure(name: str, path: Path, least: Path) -> dict[str, float]:
+    """Medians of the command with the ledger and with the least one, in turn.
 
     Processor time beside wall time: a busy machine changes it less.
     """
-    seconds(verb, path), seconds(verb, least)  # Warm the caches.
-    turns = [(seconds(verb, path), seconds(verb, least)) for _ in range(REPEATS)]
+    seconds(name, path), seconds(name, least)  # Warm the caches.
+    turns = [(seconds(name, path), seconds(name, least)) for _ in range(REPEATS)]
     large, small = (np.median(side, axis=0) for side in zip(*turns, strict=True))
     (wall, cpu), (start_up, _) = large - small, small
     figures = {"seconds": wall, "cpu_seconds": cpu, "whole": large[0], "start_up": start_up}
@@ -199,12 +199,12 @@ def growth(taken: dict[str, dict[str, float]]) -> list[float | None]:
 
 
 def main() -> None:
-    """Make the ledgers, time every verb with each, and write the result."""
+    """Make the ledgers, time every command with each, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", type=int, default=ROWS, help="answers of each ledger")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    taken: dict[str, dict[str, dict[str, float]]] = {verb: {} for verb in VERBS}
+    taken: dict[str, dict[str, dict[str, float]]] = {name: {} for name in COMMANDS}
     made: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         least = Path(folder) / "least.db"
@@ -218,9 +218,9 @@ def main() -> None:
             calibrate(path)
             megabytes = round(path.stat().st_size / 1e6, 1)
             made[str(rows)] = {"answers": count, "megabytes": megabytes, "writing": writing}
-            for verb in taken:
-                taken[verb][str(rows)] = measure(verb, path, least)
-                sys.stderr.write(f"{rows} {verb}: {taken[verb][str(rows)]}\n")
+            for name in taken:
+                taken[name][str(rows)] = measure(name, path, least)
+                sys.stderr.write(f"{rows} {name}: {taken[name][str(rows)]}\n")
             path.unlink()
     result = {
         "command": "make bench",
@@ -228,9 +228,9 @@ def main() -> None:
         "python": platform.python_version(),
         "repeats": REPEATS,
         "ledgers": made,
-        "verbs": {
-            verb: {"limit": LIMITS[verb], "rows": each, "growth": growth(each)}
-            for verb, each in taken.items()
+        "commands": {
+            name: {"limit": LIMITS[name], "rows": times, "growth": growth(times)}
+            for name, times in taken.items()
         },
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 ``make bench`` writes ``results/bench/overlap.json``. The benchmarks' files have as many questions
 as the published ones, made up, with small pictures, as the comparison does not depend on their
 size; how many pictures of a megapixel are read in a second, which is the rest of the work, is
-measured apart. One question in a hundred to train on is a benchmark's, its picture saved anew.
+measured apart. One question in a hundred to train on is a benchmark's, its picture saved again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ COLOURS = ("red", "green", "blue", "pink")
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The laboratory's layout with random weights."""
+    """The nano student's layout with random weights."""
     from rilbench.nano.model import build_model, build_processor, train_tokenizer
 
     folder = tmp_path_factory.mktemp("models") / "tiny"

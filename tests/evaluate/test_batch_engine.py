@@ -208,7 +208,7 @@ def test_batches_and_server_agree_on_what_ships(tmp_path: Path) -> None:
 
 
 def test_two_threads_may_be_the_first_to_load_a_model(checkpoint: Path) -> None:
-    """As two lanes of the laboratory are; transformers' lazy modules do not stand it."""
+    """Two workers of the lab may be; transformers' lazy modules do not support it."""
     code = (
         "import sys, threading\n"
         "from concurrent.futures import ThreadPoolExecutor\n"

@@ -39,7 +39,7 @@ def test_a_stand_in_is_known_by_its_hash_and_a_changed_one_says_why_not(tmp_path
     (tmp_path / "BLINK.tsv").open("a").write("\n")
     files = {file.dataset.name: file for file in check_data(suite, tmp_path)}
     states = {name: file.state for name, file in files.items()}
-    assert states == {"MMStar": "look-alike", "BLINK": "unverified", "RealWorldQA": "missing"}
+    assert states == {"MMStar": "stand-in", "BLINK": "unverified", "RealWorldQA": "missing"}
     found, expected = (file_hashes(f / "BLINK.tsv")[0][:16] for f in (tmp_path, STAND_INS))
     assert files["BLINK"].reason == f"SHA-256 is {found}, expected {expected}"
     assert files["MMStar"].reason == files["RealWorldQA"].reason == ""

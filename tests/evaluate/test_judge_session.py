@@ -36,7 +36,7 @@ def test_the_rules_read_no_option(tmp_path: Path) -> None:
     with running_judge(Judge(), tmp_path) as judge:
         assert (judge.name, judge.exact, judge.trouble) == (RULE_JUDGE, True, "")
         judge.begin()
-        assert judge.story() == {"name": RULE_JUDGE}
+        assert judge.provenance() == {"name": RULE_JUDGE}
 
 
 def test_a_language_model_is_probed_and_tells_its_name(tmp_path: Path) -> None:
@@ -44,14 +44,14 @@ def test_a_language_model_is_probed_and_tells_its_name(tmp_path: Path) -> None:
         with running_judge(Judge(real.url, "org/m"), tmp_path) as judge:
             assert (judge.name, judge.exact) == ("judge-2026-01", False)
             assert judge.url != real.url
-            assert judge.story()["model"] == "org/m"
+            assert judge.provenance()["model"] == "org/m"
             judge.begin()
             found = {"asked": 1, "judge": 1, "cached": 0, "failed": 0}
             body = json.dumps({"messages": [{"role": "user", "content": "is it?"}]}).encode()
             for verdicts in (found, {**found, "judge": 0, "cached": 1}):
                 judge.begin()
                 with urllib.request.urlopen(judge.url, body, timeout=30):
-                    assert judge.story()["verdicts"] == verdicts
+                    assert judge.provenance()["verdicts"] == verdicts
         with (
             pytest.raises(UserError, match=r"no judge: .* name it"),
             running_judge(Judge(real.url), tmp_path),

@@ -99,7 +99,7 @@ def changed(
         *[pytest.param(w, marks=pytest.mark.slow) for w in ("kit version", "prompt")],
     ],
 )
-def test_a_change_asks_everything_anew(
+def test_a_change_asks_everything_again(
     first: EvalOptions, model: FakeJudge, checkpoint: Path, tmp_path: Path, what: str
 ) -> None:
     plan, folder = changed(first, what, tmp_path, checkpoint)
@@ -142,7 +142,7 @@ def test_other_benchmarks_and_limits_ask_only_what_was_never_asked(
         assert asks(0) == [("MM-Vet", 4, None), ("MMStar", 4, None)], "the others were kept"
 
 
-def test_another_judge_judges_anew_and_the_model_is_not_asked(
+def test_another_judge_judges_again_and_the_model_is_not_asked(
     first: EvalOptions, model: FakeJudge, judge: FakeJudge, checkpoint: Path
 ) -> None:
     asked, before = len(model.seen), rows(first)

@@ -3,7 +3,7 @@
 Weights are random: speed and memory do not depend on their values. What is timed is the arithmetic
 of an update as verl does it (FSDP2, float32 weights, bf16 compute, gradient checkpointing, logits
 of every token), on one micro-batch of the profile ``1-gpu-80gb`` with the rows that `rilbench plan`
-assumes; what the plan says of the same stands beside it. Not verl itself: it needs more packages
+assumes; the plan's estimate of the same is next to it. Not verl itself: it needs more packages
 than a borrowed machine has. Written to ``results/bench/gpu.json``, with the machine's name.
 """
 

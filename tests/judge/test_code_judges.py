@@ -93,7 +93,7 @@ def test_a_plug_in_is_served_to_the_kits_and_recorded(
         assert ask(grading_prompt("Colour?", "red", "blue")) == "0.0"
         with pytest.raises(urllib.error.HTTPError, match="503"):
             ask(grading_prompt("Colour", "red", "red"))
-        provenance = running.story()
+        provenance = running.provenance()
         assert provenance["name"] == "lenient_plugin/lenient-1.2"
         assert provenance["verdicts"] == {"asked": 3, "judge": 2, "cached": 0, "failed": 1}
         assert "gives no verdict" in running.trouble

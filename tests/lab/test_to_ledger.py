@@ -106,7 +106,7 @@ def test_test_rows_know_their_questions():
     assert golds == {"A,B", "B,A"}
     strata = {each.stratum for each in found.samples if each.benchmark == "MMMU-Pro"}
     assert strata == {"MMMU_Pro_10c", "MMMU_Pro_V"}
-    assert {each.data_state for each in found.scores} == {"look-alike"}
+    assert {each.data_state for each in found.scores} == {"stand-in"}
 
 
 def test_other_questions_are_numbered_and_never_compared(make_result):

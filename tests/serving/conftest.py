@@ -1,4 +1,4 @@
-"""A real checkpoint for the servers: the laboratory's layout with random weights."""
+"""A real checkpoint for the servers: the nano student's layout with random weights."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ class FlakyTeacher:
         self.trouble, self.empty, self.pause = trouble, empty, pause
         self.draw = random.Random(0)
         self.asked: list[tuple[float, int, str]] = []
-        """When, with which seed, and what came of it."""
+        """When, with which seed, and the result."""
         self.lock = threading.Lock()
         self.end = threading.Event()
         teacher = self

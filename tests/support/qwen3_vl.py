@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def write_student(folder: Path) -> Path:
-    """Save one, with the laboratory's tokenizer and chat template."""
+    """Save one, with the nano student's tokenizer and chat template."""
     import torch
     from transformers import (
         AutoProcessor,

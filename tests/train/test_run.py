@@ -1,6 +1,6 @@
 """One short run of everything, as a user starts it: killed at a random moment, then resumed.
 
-The real verl, the real servers, the laboratory's models. Both tests share one run, since starting
+The real verl, the real servers, the nano models. Both tests share one run, since starting
 verl takes a minute on two cores.
 """
 

@@ -1,4 +1,4 @@
-"""The real lmms-eval in its real environment, on the laboratory's questions in the hub's form."""
+"""The real lmms-eval in its real environment, on the nano suite's questions in the hub's form."""
 
 import json
 import os
