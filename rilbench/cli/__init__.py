@@ -24,6 +24,7 @@ from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.train import train
 from rilbench.errors import UserError, UserNotice
+from rilbench.extras import explain_missing
 from rilbench.logs import configure
 
 _REMEDIES = {
@@ -95,6 +96,11 @@ def main() -> None:
         app()
     except UserError as error:
         message = str(error)
+    except ModuleNotFoundError as error:
+        remedy = explain_missing(error)
+        if remedy is None:
+            raise
+        message = remedy
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise

@@ -183,8 +183,10 @@ def _scorer(student: str | None, overrides: list[str]) -> Scorer:
     from rilbench.config import load_recipe
     from rilbench.data.logprob_scores import Limits, Scorer
     from rilbench.devices import has_gpu
+    from rilbench.extras import require
     from rilbench.paths import locate
 
+    require("train", "rilbench data select")
     recipe = load_recipe("both", student, None, overrides)
     if recipe.hardware.device == "cuda" and not has_gpu():
         raise UserError(

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from rilbench.errors import UserError
+from rilbench.extras import require
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -20,6 +21,7 @@ def nano_build(
     out: Annotated[Path, typer.Option(help="Folder for the models and data.")] = Path("nano"),
 ) -> None:
     """Build the small models, questions and benchmarks from their seeds (about 20 minutes)."""
+    require("lab", "rilbench nano build")
     from rilbench.nano.build import build
     from rilbench.nano.progress import BuildProgress
 
@@ -39,6 +41,7 @@ def lab_run(
     ] = None,
 ) -> None:
     """Run an experiment, or the rest of it; results of finished runs are in results/nano/runs."""
+    require("lab", "rilbench lab run")
     from rilbench.lab.experiment import read_experiment
     from rilbench.lab.progress import LabProgress
     from rilbench.lab.scheduler import run_experiment
@@ -55,6 +58,7 @@ def lab_run(
 @lab_app.command(name="report")
 def lab_report() -> None:
     """Write results/nano/README.md and its plots from the run results."""
+    require("lab", "rilbench lab report")
     from rilbench.lab.report import write_report
 
     typer.echo(f"written: {write_report()}")
@@ -63,6 +67,7 @@ def lab_report() -> None:
 @lab_app.command(name="styles")
 def lab_styles() -> None:
     """Measure what the teachers' style is worth to each model before training; for the report."""
+    require("lab", "rilbench lab styles")
     from rilbench.lab.lab_paths import LabPaths
     from rilbench.lab.style_probe import measure_styles
 
@@ -80,6 +85,7 @@ def lab_gate(
     junit: Annotated[Optional[Path], typer.Option(help="JUnit XML file for the verdicts.")] = None,
 ) -> None:
     """Check one short run of RIL against its bounds in results/baseline.json; exit 1 if worse."""
+    require("lab", "rilbench lab gate")
     from rilbench.cli.check import say_update, show
     from rilbench.lab.lab_paths import LabPaths
     from rilbench.lab.progress import LabProgress

@@ -79,6 +79,9 @@ def train(
         typer.echo(resolved.to_yaml(), nl=False)
         return
 
+    from rilbench.extras import require
+
+    require("train", "rilbench train")
     from rich.console import Console
 
     from rilbench.ledger import default_db

@@ -10,6 +10,7 @@ from rilbench.config import Recipe, load_recipe
 from rilbench.doctor import machine, servers
 from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
+from rilbench.extras import require
 from rilbench.paths import locate
 
 
@@ -56,9 +57,11 @@ def _locate(place: str) -> str:
 
 def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
     """Check the inputs of a run, without reading models' weights."""
-    from rilbench.train.verl.ray_devices import check_devices
 
     def devices() -> str:
+        from rilbench.train.verl.ray_devices import check_devices
+
+        require("train", "training")
         check_devices(recipe)
         hardware = recipe.hardware
         if hardware.device == "cpu" and not hardware.ray_address:

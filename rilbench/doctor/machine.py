@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -49,7 +50,8 @@ def _package(name: str) -> CheckResult:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return CheckResult(name, "wrong", "not installed", "make setup, or uv pip install -e .")
+        remedy = "pip install 'rilbench[train]'"
+        return CheckResult(name, "missing", "not installed; needed to train", remedy)
     for line in importlib.metadata.requires("rilbench") or []:
         required = Requirement(line)
         allowed = required.specifier
@@ -67,7 +69,8 @@ def devices() -> Iterator[CheckResult]:
         return
     kinds = dict.fromkeys(f"{gpu.name} {gpu.memory_gib:.0f} GiB" for gpu in listed)
     yield CheckResult("GPUs", "ok", f"{len(listed)}: {', '.join(kinds)}; driver {listed[0].driver}")
-    yield _cuda(len(listed))
+    if importlib.util.find_spec("torch") is not None:
+        yield _cuda(len(listed))
 
 
 def _cuda(number: int) -> CheckResult:

@@ -34,6 +34,7 @@ from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.provenance import Provenance, to_evaluation
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
+from rilbench.extras import require
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.serving import ChatClient, Sampling, serve
 
@@ -104,6 +105,8 @@ def evaluate_many(
     suite = plan.chosen()
     if kit is not None and (kit.chosen, kit.name) != (plan.judge, plan.kit):
         raise UserError("this kit was opened for another toolkit or judge; give both the same")
+    if plan.engine == "batch" or (plan.endpoint is None and plan.vllm is None):
+        require("train", "a model that is not behind --endpoint")
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     endpoint = find_endpoint(plan.endpoint) if plan.endpoint is not None else None
