@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from command import refused
+from report_place import evaluation, outcomes
 
 from rilbench.extras import EXTRAS, explain_missing, require
+from rilbench.ledger import Ledger
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,13 +75,27 @@ def test_the_bench_runs_without_extras(arguments, words, tmp_path):
     assert words in done.stdout
 
 
-def test_a_small_ledger_is_checked_reported_and_imported_without_extras(tmp_path):
-    """As far as a user's error, which comes after all imports of `check` and `import`."""
+@pytest.mark.parametrize(
+    "command", ["table", "show 1", "compare 1 2", "report 1 2 --out page.html"], ids=str
+)
+def test_a_small_ledger_needs_no_extras(command, tmp_path):
+    with Ledger(tmp_path / "rilbench.db") as ledger:
+        ledger.record(evaluation(outcomes({"a": 1.0, "b": 0.0})))
+        ledger.record(evaluation(outcomes({"a": 1.0, "b": 1.0}), fingerprint="other"))
+    done = without_extras(*command.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page.html").exists() == command.startswith("report")
+
+
+def test_results_are_imported_without_extras(tmp_path):
+    results = str(ROOT / "results" / "nano" / "runs" / "headline")
+    done = without_extras("import", results, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "results of the nano sandbox" in done.stdout
+
+
+def test_check_on_an_empty_ledger_needs_no_extras(tmp_path):
     refused(without_extras("check", cwd=tmp_path), "does not exist", "rilbench check --update")
-    (tmp_path / "folder").mkdir()
-    refused(without_extras("import", "folder", "--dry-run", cwd=tmp_path), "folder")
-    refused(without_extras("report", "nothing", cwd=tmp_path), "nothing")
-    refused(without_extras("compare", "1", "2", cwd=tmp_path))
 
 
 @pytest.mark.parametrize(
