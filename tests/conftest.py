@@ -61,6 +61,7 @@ def within(file: str, places: tuple[str, ...]) -> bool:
     return any(file == place or file.startswith(f"{place}/") for place in places)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tiers, and let one process run all tests of a file, and all that start verl."""
     for item in items:
