@@ -29,7 +29,7 @@ VERL = (
     "train/verl/test_model_families.py",
     "train/verl/test_ray_devices.py",
 )
-"""Files that start verl: one process runs them all, as two starts of Ray run into its limits."""
+"""Files that start verl; `tests/all.py` runs them one after another."""
 
 IN_MAKE_TEST = ("train/test_run.py",)
 """The one real short run of the loop, with its kill and resume."""
@@ -61,14 +61,9 @@ def within(file: str, places: tuple[str, ...]) -> bool:
     return any(file == place or file.startswith(f"{place}/") for place in places)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tiers, and let one process run all tests of a file, and all that start verl."""
+    """Mark the tiers, and put the longest files first: they may not be left for the end."""
     for item in items:
-        file = item.path.relative_to(TESTS).as_posix()
-        if within(file, INTEGRATION):
+        if within(item.path.relative_to(TESTS).as_posix(), INTEGRATION):
             item.add_marker(pytest.mark.integration)
-        shared = "importers" if within(file, ("importers",)) else file
-        item.add_marker(pytest.mark.xdist_group("verl" if within(file, VERL) else shared))
-    # The longest first: it may not be left for the end.
     items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() not in VERL)
