@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup setup-gpu chromium demo test test-integration test-all test-vllm lint docs bench bench-stats bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -63,11 +63,14 @@ docs: setup  ## Write the generated references again
 	$(BIN)/python docs/generate_settings.py
 
 # By file: pytest 9 ignores the groups of xdist 3.8. In the order of tests/conftest.py.
-PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30
+PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30 --junitxml=runs/junit.xml
 
 # Two processes: each collects all tests first.
 test: lint  ## Lint, types, unit tests and one real short run of the loop (minutes)
 	$(PYTEST) -n 2 -m "not slow and not integration"
+
+durations: setup  ## Record how long each test file took in the last make test
+	$(BIN)/python tests/durations.py
 
 # Three processes on two cores: many of these wait for a server.
 test-integration: setup  ## Tests that start toolkits, servers, Chromium or several trainings (half an hour)
