@@ -46,11 +46,15 @@ INTEGRATION = (
     "evaluate/test_own_benchmark.py",
     "evaluate/test_run.py",
     "evaluate/test_stale.py",
+    "gpu",
     "importers",
+    "lab/test_report.py",
     "nano/test_build.py",
     "nano/test_kit.py",
     "report/test_browser.py",
     "serving/test_server.py",
+    "test_dockerfile.py",
+    "test_packaging.py",
     "test_wheel.py",
 )
 """Files and folders that start toolkits, servers, Chromium or more trainings."""

@@ -62,7 +62,7 @@ def test_dry_run_prints_the_resolved_recipe_and_leaves_nothing(tmp_path):
     [
         (("--recipe", "7b"), ("72b, 78b, both",)),
         (("--recipe", "both", "--student", "tiny"), ("nano", "qwen2.5-vl-7b")),
-        (("--recipe", "both", "--student", "nano", "--set", "policy.lr=1"), ("policy.lr",)),
+        (("--recipe", "both", "--student", "nano", "--set", "policy.lrr=1"), ("policy.lr",)),
         (("--recipe", "both", "--student", "nano", "--log", "paper"), ("tensorboard", "wandb")),
         (("--recipe", "both", "--student", "nano", "--resume"), ("nothing to resume",)),
         (

@@ -67,7 +67,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: bytes) -> None:
 def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
     append_jsonl(tmp_path / "answers.jsonl", [ROW])
     with (
-        pytest.raises(UserError, match="holds no answers"),
+        pytest.raises(UserError, match="holds no responses"),
         open_answers(one_file(tmp_path / "answers.jsonl")),
     ):
         pass

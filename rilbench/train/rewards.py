@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
 from rilbench.plugins import load_plugins
-from rilbench.ril.rewards import Reward
+
+if TYPE_CHECKING:  # it imports torch, and the command line loads this module first
+    from rilbench.ril.rewards import Reward
 
 
 def load_rewards(names: Iterable[str]) -> dict[str, Reward]:

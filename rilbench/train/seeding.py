@@ -9,9 +9,6 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import torch
-
 
 def seed_of(*parts: int | str) -> int:
     """Return a 63-bit seed from the parts."""
@@ -21,6 +18,9 @@ def seed_of(*parts: int | str) -> int:
 
 def seed_everything(seed: int) -> None:
     """Seed Python's, NumPy's and torch's generators, as a new process would have them."""
+    import numpy as np  # here: the command line loads this module before it needs torch
+    import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

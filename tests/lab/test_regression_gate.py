@@ -119,7 +119,7 @@ def test_the_check_leaves_its_result_in_the_work_folder(lab, make_result):
 
 
 def test_a_run_that_cannot_be_checked_is_refused(lab, make_result, failed_result):
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         lab.check(result(make_result, gates.CHECK_SEED))
     lab.update()
     job = dataclasses.replace(EXPERIMENT.jobs()[0], seed=gates.CHECK_SEED)

@@ -221,7 +221,7 @@ def test_a_benchmark_s_own_questions_are_found(tmp_path):
         (["q.parquet", "--data", "."], "none of the benchmarks' files"),
         (["none.parquet"], "not on this machine"),
         (["q.parquet", "--by", "luck"], "image, question, both, any"),
-        (["q.parquet", "--suite", "other"], "no suite"),
+        (["q.parquet", "--suite", "other"], "unknown suite"),
         (["q.parquet", "--suite", "nano", "--drop", "q.parquet"], "another file"),
         (["q.parquet", "--data", "broken"], "download it again"),
         (["q.parquet", "--data", "headless"], "no column 'index'"),
