@@ -20,5 +20,3 @@ PAPER_14 = (
 
 Only a list of names: any other benchmark is a file in `rilbench.evaluate.benchmarks`.
 """
-
-COLUMNS = PAPER_14

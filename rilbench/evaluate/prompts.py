@@ -63,9 +63,6 @@ class BenchmarkQuestion:
         return "\n".join(part["text"] for part in self.parts if part["type"] == "text")
 
 
-Question = BenchmarkQuestion
-
-
 class PromptSet:
     """A suite's questions, made by the kit once for each state of data, kit and limit.
 

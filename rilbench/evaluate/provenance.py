@@ -10,7 +10,7 @@ from typing import Any
 from rilbench.checkpoint import Checkpoint
 from rilbench.evaluate.kits.scores import KitScore, Outcome
 from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import AnswerFile
 from rilbench.evaluate.suite import Benchmark, Suite
 from rilbench.ledger import Evaluation, Sample, Score, utc_now
@@ -59,7 +59,7 @@ def to_evaluation(
         scores: the kit's, by data set.
     """
     # A circular question is scored once and has several rotations, each with a response.
-    rotations: dict[tuple[str, str], list[Question]] = {}
+    rotations: dict[tuple[str, str], list[BenchmarkQuestion]] = {}
     for question in provenance.prompts.questions:
         rotations.setdefault((question.dataset, question.group), []).append(question)
     built = []
@@ -142,7 +142,11 @@ def _score(
 
 
 def _sample(
-    column: str, rotations: Sequence[Question], outcome: Outcome, answers: AnswerFile, judge: str
+    column: str,
+    rotations: Sequence[BenchmarkQuestion],
+    outcome: Outcome,
+    answers: AnswerFile,
+    judge: str,
 ) -> Sample:
     """Return one scored question; a circular one joins its rotations."""
     completions = [answers.found[question.key] for question in rotations]

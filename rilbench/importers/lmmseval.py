@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.evaluate.suite import LMMSEVAL, Dataset, Suite
 from rilbench.importers.types import (
     UNKNOWN,
@@ -238,7 +238,7 @@ def _question(
     )
     name, prompt = str(line["doc_id"]), str(line.get("input", ""))
     extracted = next((details[key] for key in _EXTRACTED if key in details), filtered)
-    asked = Question(dataset.name, name, name, "", None, (), question=prompt)
+    asked = BenchmarkQuestion(dataset.name, name, name, "", None, (), question=prompt)
     return ImportedQuestion(
         question_id=f"{task.removeprefix(f'{dataset.name}_')}/{name}" if several else name,
         score=None if lost else counted,

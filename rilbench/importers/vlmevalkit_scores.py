@@ -11,7 +11,7 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING, VLMEvalKit
-from rilbench.evaluate.prompts import Question
+from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.evaluate.suite import Dataset
 from rilbench.importers.mathvista import is_right
 from rilbench.importers.read_tables import Row, normalised, number, read_table, text
@@ -221,7 +221,9 @@ def _question(
 ) -> ImportedQuestion:
     name = _group(row["index"], dataset)
     replies = [text(rotation["prediction"]) for rotation in rotations]
-    asked = Question(dataset.name, name, name, "", None, (), question=text(row.get("question")))
+    asked = BenchmarkQuestion(
+        dataset.name, name, name, "", None, (), question=text(row.get("question"))
+    )
     return ImportedQuestion(
         question_id=name,
         score=None if verdict.guessed else verdict.value,

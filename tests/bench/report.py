@@ -22,7 +22,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.evaluate.suite import find_suite
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
 
@@ -115,7 +115,7 @@ def evaluation(
         for benchmark, name in keys
     )
     scores = []
-    for column in COLUMNS:
+    for column in PAPER_14:
         own = [s.score or 0.0 for s in samples if s.benchmark == column]
         counts = {"questions": len(own), "answered": len(own), "missing": 0}
         value = 100 * statistics.fmean(own) if own else None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from report_place import HOSTILE, Place, evaluation, outcomes, run, sample, score
 
-from rilbench.benchmark_names import COLUMNS
+from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger import Ledger
 from rilbench.report.charts import bar_charts, curve_charts, curve_legend
 from rilbench.report.page import render
@@ -48,8 +48,8 @@ def test_an_interval_that_is_not_the_scores_is_left_out(place: Place) -> None:
 
 
 def test_the_mean_has_an_interval_when_every_benchmark_has_one(place: Place) -> None:
-    samples = [sample(name, str(i), score=float(i % 2)) for name in COLUMNS for i in range(10)]
-    scores = tuple(score(name, samples) for name in COLUMNS)
+    samples = [sample(name, str(i), score=float(i % 2)) for name in PAPER_14 for i in range(10)]
+    scores = tuple(score(name, samples) for name in PAPER_14)
     place.add(evaluation(samples, scores=scores, fingerprint="whole1"))
     cell = report(place, "6").rows[0].cells[MEAN]
     assert cell.value == 50.0
@@ -73,7 +73,7 @@ def test_a_benchmark_that_the_paper_does_not_have_is_shown(place: Place) -> None
     scores = tuple(score(name, samples) for name in names)
     place.add(evaluation(samples, scores=scores, fingerprint="own111"))
     found = report(place, "6", "first")
-    assert found.columns == [*COLUMNS, "OwnBench", MEAN]
+    assert found.columns == [*PAPER_14, "OwnBench", MEAN]
     with_it = next(row for row in found.rows if "OwnBench" in row.cells)
     assert with_it.cells["OwnBench"].value == 50.0
     assert all(row.cell("OwnBench").value is None for row in found.paper)

@@ -23,7 +23,7 @@ from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.suite import LMMSEVAL, Dataset, find_suite
 from rilbench.judge.proxy import JudgeProxy
 from rilbench.judge.server import RULE_JUDGE
@@ -133,7 +133,7 @@ def test_the_longest_answers_are_the_kits_own(prompts: PromptSet) -> None:
     assert (longest["mathvista_testmini_format"], longest["mmvet"]) == (16384, 1024)
 
 
-def sub_task(question: Question) -> tuple[str, str]:
+def sub_task(question: BenchmarkQuestion) -> tuple[str, str]:
     """The kit's own task, and the row in it."""
     if "/" in question.question_id:
         name, row = question.question_id.split("/")

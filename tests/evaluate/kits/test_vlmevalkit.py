@@ -22,7 +22,7 @@ from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
-from rilbench.evaluate.prompts import PromptSet, Question
+from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset, find_suite
 from rilbench.judge.proxy import JudgeProxy
 from rilbench.judge.server import RULE_JUDGE, serve_judge
@@ -93,7 +93,7 @@ def values(score: KitScore) -> dict[str, float | None]:
 
 
 def test_prompts_are_the_kits(prompts: PromptSet, data: Path) -> None:
-    found: dict[tuple[str, str], Question] = {q.key: q for q in prompts.questions}
+    found: dict[tuple[str, str], BenchmarkQuestion] = {q.key: q for q in prompts.questions}
     assert len(found) == len(prompts.questions)
     numbers = Counter(question.dataset for question in prompts.questions)
     assert numbers.pop("ChartQA_TEST") == 5
@@ -126,7 +126,7 @@ def test_prompts_are_the_kits(prompts: PromptSet, data: Path) -> None:
     )
 
 
-def layout(question: Question) -> str:
+def layout(question: BenchmarkQuestion) -> str:
     """The parts of a prompt in their order, pictures by their names."""
     return "".join(
         f"[{Path(part['path']).name}]" if part["type"] == "image" else part["text"]
