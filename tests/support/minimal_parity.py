@@ -1,9 +1,8 @@
-"""One policy update by the verl trainer's code and by the minimal loop's: ``… COLLECTION OUT``.
+"""One policy update by the verl trainer's code and by the minimal loop's: ``… OUT``.
 
-The same responses, judge verdicts and discriminator logits go through both; what each makes of them
-is written to OUT: rewards, advantages, loss, KL, the gradient's norm, and the largest difference
-of a gradient's entry, relative to the largest entry. A
-process of its own, because verl replaces methods of transformers' classes.
+Both get the same responses, verdicts and discriminator logits. OUT says what each makes of them:
+rewards, advantages, loss, KL, the gradient's norm, and the largest difference of a gradient's
+entry, relative to the largest entry. A process of its own: verl patches transformers' classes.
 """
 
 import asyncio
