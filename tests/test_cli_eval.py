@@ -38,6 +38,7 @@ def test_a_narrow_window_cuts_no_number(tmp_path: Path) -> None:
     assert re.match(r"SEED +SEEDBench_IMG +images +14,233 +Overall, 0-1 ", found[13])
 
 
+@pytest.mark.integration
 def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) -> None:
     options = ["--benchmarks", "MMStar,MM-Vet", "--judge", "judge@http://127.0.0.1:9/v1"]
     done = run("eval", "--dry-run", *options, "--price", "1,10", cwd=tmp_path)

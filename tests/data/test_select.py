@@ -199,6 +199,7 @@ def test_batches_are_alike_in_length_and_hold_everything_once(prompts):
     assert {len(batch) for batch in found} == {8}
 
 
+@pytest.mark.integration
 def test_a_kill_in_the_middle_loses_nothing(prompts, tmp_path):
     """The real command, killed while it scores, then again: the same as one that was not."""
     write_questions(tmp_path / "q.parquet", [*prompts[:96], *odd(prompts[0])])
@@ -232,14 +233,10 @@ def test_a_kill_in_the_middle_loses_nothing(prompts, tmp_path):
     assert killed == whole
     assert len(whole) == 30
     told = json.loads((tmp_path / "whole.selection.json").read_text())
-    assert (
-        told["fates"]
-        == {
-            **{"kept": 30, "not sampled": 39, "overlong answer": 1, "overlong prompt": 2},
-            **{"refused": 3, "too easy": 19, "too hard": 9},
-        }
-        or sum(told["fates"].values()) == 102
-    )
+    fates = told["fates"]
+    assert sum(fates.values()) == 102
+    assert (fates["kept"], fates["overlong answer"], fates["overlong prompt"]) == (30, 1, 2)
+    assert fates["refused"] == 3
     assert set(told["refused"]) == {"wide", "broken", "mark"}
 
 

@@ -124,6 +124,7 @@ def install(folder: Path, target: str) -> str:
     return str(folder)
 
 
+@pytest.mark.integration
 def test_an_installed_package_provides_a_benchmark(tmp_path: Path) -> None:
     place = install(tmp_path, "ocr_bench.files")
     write(tmp_path / "ocr_bench" / "files", "", "__init__.py")

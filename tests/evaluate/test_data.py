@@ -68,6 +68,7 @@ def test_a_published_file_is_known_by_its_hash_and_another_says_why_not(tmp_path
     assert file_hashes(tmp_path / "MMStar.tsv")[1] == md5
 
 
+@pytest.mark.integration
 def test_without_a_network_the_missing_file_and_its_place_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def test_an_address_that_is_none(option: str) -> None:
         find_endpoint(option)
 
 
+@pytest.mark.integration
 def test_without_a_checkpoint(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its key goes to the server and nowhere else."""
     monkeypatch.setenv(ENDPOINT_KEY, KEY)

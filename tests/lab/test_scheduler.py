@@ -272,6 +272,7 @@ with LabProgress() as view:
 """
 
 
+@pytest.mark.integration
 def test_a_killed_lab_loses_and_repeats_nothing(tmp_path, paths, start):
     experiment = load(tmp_path, SMALL.replace("[1, 2, 3]", "[1, 2, 3, 4, 5, 6]"))
     code = KILLED.format(tests=str(TESTS), root=str(tmp_path), start=start)
