@@ -20,20 +20,39 @@ from rilbench.ril.methods import METHODS, Method
 PARTS = ("", "embedding", "attention", "gate", "up", "down", "norm", "head")
 """Parts of the language model that can be frozen [Table 5c]; "": none."""
 
-HOW_IT_FITS = {
-    "policy": ("micro_batch_tokens",),
-    "discriminator": ("micro_batch_tokens",),
-    "hardware": (
-        "profile",
-        "offload",
-        "rollout_tensor_parallel",
-        "rollout_memory",
-        "gradient_checkpointing",
-        "remove_padding",
-        "ray_address",
-    ),
-}
-"""Memory and parallelism settings that do not affect results, so they are not fingerprinted."""
+HOW_IT_RUNS = (
+    # memory and parallelism
+    "policy.micro_batch_tokens",
+    "discriminator.micro_batch_tokens",
+    "hardware.profile",
+    "hardware.offload",
+    "hardware.rollout_tensor_parallel",
+    "hardware.rollout_memory",
+    "hardware.gradient_checkpointing",
+    "hardware.remove_padding",
+    # addresses and folders
+    "hardware.ray_address",
+    "judge.url",
+    "collection.endpoints",
+    "collection.folder",
+    # how fast, and how many failures are too many
+    "collection.concurrency",
+    "collection.max_failed",
+    "judge.max_missing",
+    # what is saved on the way
+    "schedule.save_every",
+    "schedule.keep",
+)
+"""Settings that do not change the method or its results, so they are not fingerprinted."""
+
+HOW_FAR = ("schedule.steps", "schedule.eval_every", "schedule.export")
+"""Fingerprinted settings with which a run may still be resumed: they change what comes out, not
+the steps that were done."""
+
+
+def may_change(key: str) -> bool:
+    """Whether ``--resume`` accepts another value of a setting, such as ``judge.url``."""
+    return any(f"{key}.".startswith(f"{setting}.") for setting in HOW_IT_RUNS + HOW_FAR)
 
 
 @dataclass(frozen=True)
@@ -258,13 +277,11 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over every setting but `HOW_IT_FITS`: a run may resume on other hardware
-        with the same number of devices.
-        """
+        """16 hex digits over every setting but `HOW_IT_RUNS`."""
         values = self.as_dict()
-        for group, names in HOW_IT_FITS.items():
-            for name in names:
-                del values[group][name]
+        for key in HOW_IT_RUNS:
+            group, name = key.split(".")
+            del values[group][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

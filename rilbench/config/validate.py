@@ -133,6 +133,15 @@ def _schedule(recipe: Recipe) -> Iterator[str]:
         )
     if schedule.export == "best" and not schedule.eval_every:
         yield "schedule.export=best needs scores on the dev split; add --eval-every N"
+    elif schedule.export == "best":
+        both = math.lcm(schedule.save_every, schedule.eval_every)
+        if both >= schedule.steps > max(schedule.save_every, schedule.eval_every):
+            yield (
+                f"schedule.export=best chooses among steps that are saved and scored, and with "
+                f"schedule.save_every={schedule.save_every} and "
+                f"schedule.eval_every={schedule.eval_every} that is the last of "
+                f"{schedule.steps} alone; set schedule.save_every={schedule.eval_every}"
+            )
 
 
 def _teachers(recipe: Recipe) -> Iterator[str]:

@@ -194,8 +194,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         reason = (
             f"step {self.global_steps}: the judge gave no verdict on {missing} of {len(responses)} "
             f"responses, more than judge.max_missing={self.step_config.max_missing} "
-            f"({' '.join(cause.split())[:200]}); see that it answers, then continue with --resume: "
-            "what was saved is kept"
+            f"({' '.join(cause.split())[:200]}); see that it answers (or raise judge.max_missing), "
+            "then continue with --resume: what was saved is kept"
         )
         leave_reason(self.run_dir, reason)
         raise UserError(reason)

@@ -259,11 +259,13 @@ def test_saved_responses_are_all_unless_fewer_are_used():
     )
 
 
-def test_settings_for_memory_and_parallelism_do_not_change_the_fingerprint():
+def test_settings_of_how_it_runs_do_not_change_the_fingerprint():
     recipe = load_recipe("both")
     for same in ("hardware.offload=idle", "hardware.ray_address=auto", "hardware.profile=mine"):
         assert load_recipe("both", overrides=[same]).fingerprint == recipe.fingerprint
-    for other in ("collection.max_failed=0.1", "judge.max_missing=0.1", "hardware.devices=4"):
+    for same in ("collection.max_failed=0.1", "judge.max_missing=0.1", "judge.url=http://a/v1"):
+        assert load_recipe("both", overrides=[same]).fingerprint == recipe.fingerprint
+    for other in ("judge.model=rule", "schedule.steps=4", "hardware.devices=4"):
         assert load_recipe("both", overrides=[other]).fingerprint != recipe.fingerprint
 
 
@@ -294,3 +296,15 @@ def test_an_old_name_is_refused_with_the_new_one(tmp_path):
             with pytest.raises(UserError) as raised:
                 load_recipe(recipe, student, overrides=overrides)
             assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(("save", "score", "fits"), [(10, 7, False), (7, 7, True), (30, 5, True)])
+def test_best_needs_steps_that_are_saved_and_scored(save, score, fits):
+    settings = ["schedule.export=best", f"schedule.save_every={save}"]
+    settings += [f"schedule.eval_every={score}", "schedule.steps=30"]
+    if fits:
+        load_recipe("both", "nano", None, settings)
+        return
+    with pytest.raises(UserError, match=r"set schedule\.save_every=7") as told:
+        load_recipe("both", "nano", None, settings)
+    load_recipe("both", "nano", None, [*settings, str(told.value).rsplit(" ", 1)[1]])

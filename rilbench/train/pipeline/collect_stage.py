@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -274,7 +275,8 @@ def check_collection(
     if number > recipe.collection.max_failed * total:
         raise UserError(
             f"{collection.file}: {number} of {total} responses failed ({kinds}), more than "
-            f"collection.max_failed={recipe.collection.max_failed}; raise it, or delete the file "
+            f"collection.max_failed={recipe.collection.max_failed}; run again with --resume --set "
+            f"collection.max_failed={math.ceil(100 * number / total) / 100}, or delete the file "
             "and run again with --resume to collect it again"
         )
     note(f"{name}: {number} of {total} responses failed ({kinds})", progress)

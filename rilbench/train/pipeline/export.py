@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
-from rilbench.train.pipeline.run_folder import Run, saved_steps
+from rilbench.train.pipeline.run_folder import EXPORTED, Run, saved_steps
 from rilbench.train.pipeline.stage import Progress, running
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ def export(run: Run, student: Checkpoint, progress: Progress) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(source, part)
         chosen = {"step": step, "choice": recipe.schedule.export, "dev_accuracy": score}
-        (part / "export.json").write_text(json.dumps(chosen) + "\n", encoding="utf-8")
+        chosen["steps"] = recipe.schedule.steps
+        (part / EXPORTED).write_text(json.dumps(chosen) + "\n", encoding="utf-8")
         labels = Labels(
             student=recipe.student.name,
             method=recipe.method_label,
@@ -64,8 +65,8 @@ def chosen_step(run: Run) -> tuple[int, float | None]:
     scored = [(scores[step], step) for step in steps if scores.get(step) is not None]
     if not scored:
         raise UserError(
-            "no saved step was scored on the dev split; make schedule.save_every a multiple of "
-            "schedule.eval_every"
+            "no saved step was scored on the dev split; run again with --resume --set "
+            "schedule.export=last"
         )
     score, step = max(scored)
     return step, score

@@ -102,9 +102,15 @@ def read_inputs(run: Run) -> Inputs:
     if len(questions) < recipe.schedule.prompts_per_step:
         raise UserError(
             f"{len(questions)} questions are fewer than one step's "
-            f"{recipe.schedule.prompts_per_step}; set schedule.prompts_per_step"
+            f"{recipe.schedule.prompts_per_step}; set "
+            f"schedule.prompts_per_step={len(questions)} or less"
         )
     sft_questions = read_questions(locate(recipe.sft.data)) if recipe.sft.data else []
+    if 0 < len(sft_questions) < recipe.sft.batch_size:
+        raise UserError(
+            f"sft.data has {len(sft_questions)} questions, fewer than one step's "
+            f"{recipe.sft.batch_size}; set sft.batch_size={len(sft_questions)} or less"
+        )
     collections = teacher_collections(run)
     if not recipe.sft.steps:
         collections += student_collection(run, student)
@@ -162,6 +168,6 @@ def probe_judge(recipe: Recipe) -> None:
         said = " ".join(verdict.text.split())[:200]
         raise UserError(
             f"the judge {verdict.judge} at {recipe.judge.url} gives no verdict ({said}); start it, "
-            "or set judge.url and judge.model to one that answers"
+            "or set judge.url to the address where it answers"
         )
     log.info("judge %s answers", verdict.judge)

@@ -134,7 +134,8 @@ def prepare_data(
     if len(train) < recipe.schedule.prompts_per_step:
         raise UserError(
             f"{'; '.join(notes)}; the {len(train)} that remain are fewer than one step's "
-            f"{recipe.schedule.prompts_per_step}: set schedule.prompts_per_step, or collect again"
+            f"{recipe.schedule.prompts_per_step}; start another --run with collection.folder="
+            f"{run.collection} and a lower schedule.prompts_per_step, or more questions"
         )
     for collection in collections:
         if collection.plan.model != STUDENT:

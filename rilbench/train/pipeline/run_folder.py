@@ -2,23 +2,31 @@
 
 A run's folder has ``recipe.yaml`` (resolved), ``collection/`` (saved responses), ``data/`` (what
 verl reads), ``sft/``, ``discriminator/``, ``steps/`` (the trainer's checkpoints),
-``metrics.jsonl``, ``cost.json``, ``rollouts/``, ``logs/`` and, when it is finished,
-``checkpoint/``: an ordinary Hugging Face folder.
+``metrics.jsonl``, ``cost.json``, ``rollouts/``, ``logs/``, ``changes.jsonl`` (what a ``--resume``
+changed) and, when it is finished, ``checkpoint/``: an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from rilbench.config import Recipe, read_recipe
+from rilbench.config.schema import may_change
 from rilbench.errors import UserError
+from rilbench.ledger.records import utc_now
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.step_checkpoint import ranks_of, steps_in
+
+EXPORTED = "export.json"
+"""File of ``checkpoint/`` that says which step it is, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -41,47 +49,102 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the last stage is done."""
-        return (self.checkpoint / "rilbench.json").exists()
+        """Whether the last stage is done, as the recipe asks for it now."""
+        if not (self.checkpoint / "rilbench.json").exists():
+            return False
+        file, schedule = self.checkpoint / EXPORTED, self.recipe.schedule
+        made = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        asked = {"steps": schedule.steps, "choice": schedule.export}
+        return asked.items() <= (asked | made).items()
 
 
 def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
     """Create a run's folder, or open an existing one.
 
+    With ``resume``, settings that `may_change` replace those of the run, which is recorded in
+    ``changes.jsonl`` with the step.
+
     Raises:
-        UserError: ``resume`` without a folder; an unfinished run without ``resume``; or the folder
-            holds a run of another recipe.
+        UserError: ``resume`` without a folder; an unfinished run without ``resume``; the folder
+            holds a run of another recipe; or another process is training it.
     """
-    file = folder / "recipe.yaml"
     if not folder.exists():
         if resume:
-            raise UserError(f"{folder} does not exist, so there is nothing to resume")
+            raise UserError(
+                f"{folder} does not exist, so there is nothing to resume; leave out --resume to "
+                "start it"
+            )
         part = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         part.rename(folder)
         return Run(folder, recipe)
-    saved = read_recipe(file)
-    run = Run(folder, saved)
-    if saved.fingerprint != recipe.fingerprint:
-        old, new = _flat(saved.as_dict()), _flat(recipe.as_dict())
-        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-        shown = [f"{key}={old.get(key)} there, {new.get(key)} asked for" for key in changed[:3]]
-        shown += [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
+    run = Run(folder, read_recipe(folder / "recipe.yaml"))
+    changes = changed_settings(run.recipe, recipe)
+    if fixed := [key for key in changes if not may_change(key)]:
+        shown = [f"{key}={changes[key]['from']} there, {changes[key]['to']} asked" for key in fixed]
+        more = [f"and {len(fixed) - 3} more"] if len(fixed) > 3 else []
         raise UserError(
-            f"{folder} was started with another recipe ({'; '.join(shown)}); use the same "
-            "settings, or another --run"
+            f"{folder} was started with another recipe ({'; '.join(shown[:3] + more)}); use the "
+            "same settings, or another --run"
         )
-    if not run.finished and not resume:
+    if not resume and not run.finished:
         raise UserError(f"{folder} exists and is not finished; continue it with --resume")
-    if not run.finished and saved != recipe:
-        # Equal fingerprints: only how it fits the hardware changed, such as where Ray is.
-        part = folder / ".recipe.yaml.part"
+    if run.finished and run.recipe.fingerprint == recipe.fingerprint:
+        return run
+    if not resume:
+        shown = [f"{key}={change['from']}" for key, change in changes.items()]
+        raise UserError(
+            f"{folder} is finished with {', '.join(shown)}; continue it with --resume, or use "
+            "another --run"
+        )
+    return _changed(run, recipe, changes) if changes else run
+
+
+def changed_settings(before: Recipe, now: Recipe) -> dict[str, dict[str, Any]]:
+    """The settings that differ, by dotted key: the value ``from`` before and ``to`` now."""
+    old, new = _flat(before.as_dict()), _flat(now.as_dict())
+    return {
+        key: {"from": old.get(key), "to": new.get(key)}
+        for key in old | new
+        if old.get(key) != new.get(key)
+    }
+
+
+def _changed(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -> Run:
+    """Give a run the settings that changed, and record them."""
+    step = max(saved_steps(run), default=0)
+    if recipe.schedule.steps < step:
+        raise UserError(
+            f"{run.folder} has done {step} steps and schedule.steps={recipe.schedule.steps} is "
+            f"less; set schedule.steps={step} or more"
+        )
+    with only_process(run.folder):
+        line = {"time": utc_now(), "step": step, "changed": changes}
+        with (run.folder / "changes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        part = run.folder / ".recipe.yaml.part"
         part.write_text(recipe.to_yaml(), encoding="utf-8")
-        part.replace(file)
-        run = Run(folder, recipe)
-    return run
+        part.replace(run.folder / "recipe.yaml")
+    return Run(run.folder, recipe)
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Keep other processes away from a run during the body.
+
+    Raises:
+        UserError: another process is training it.
+    """
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"another process is training {folder}; wait until it ends, or stop it"
+        ) from error
+    with lock:
+        yield
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

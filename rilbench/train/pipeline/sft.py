@@ -74,7 +74,8 @@ def _write_examples(run: Run, inputs: Inputs) -> None:
     if len(examples) < recipe.sft.batch_size:
         raise UserError(
             f"{len(examples)} examples to learn are fewer than one step's {recipe.sft.batch_size}; "
-            f"set sft.batch_size={len(examples)} or less"
+            f"start another --run with sft.batch_size={len(examples)} or less, and "
+            f"collection.folder={run.collection} to keep the responses"
         )
     random.Random(seed_of("sft", recipe.seed)).shuffle(examples)
     limits = pixel_limits(inputs.student.path)

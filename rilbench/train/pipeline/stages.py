@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from rilbench import __version__
-from rilbench.errors import UserError
 from rilbench.logs import log_file
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.pipeline.collect_stage import collect_all, student_collection
@@ -23,7 +20,7 @@ from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
 from rilbench.train.pipeline.prepare_data import note_on_recipe
 from rilbench.train.pipeline.rl_stage import train_policy
-from rilbench.train.pipeline.run_folder import Run, last_step, open_run
+from rilbench.train.pipeline.run_folder import Run, last_step, only_process, open_run
 from rilbench.train.pipeline.sft import fine_tune
 from rilbench.train.pipeline.stage import Progress, note
 from rilbench.train.pipeline.trainer_process import Trainer
@@ -100,11 +97,7 @@ def collect(run: Run, progress: Progress, inputs: Inputs | None = None) -> None:
 @contextmanager
 def _working_on(run: Run) -> Iterator[None]:
     """Keep other processes away from a run, and log to its folder, during the body."""
-    try:
-        lock = FileLock(run.folder / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"another process is training {run.folder}; wait for it") from error
-    with lock, log_file(run.folder / "logs" / "rilbench.log"):
+    with only_process(run.folder), log_file(run.folder / "logs" / "rilbench.log"):
         log.info("rilbench %s: %s (recipe %s)", __version__, run.folder, run.recipe.fingerprint)
         try:
             yield

@@ -34,9 +34,9 @@ def test_export_takes_the_last_or_the_best_on_dev(tmp_path):
 
 
 def test_export_of_the_best_needs_a_score(tmp_path):
-    best = load_recipe("both", "nano", overrides=["schedule.export=best", "schedule.eval_every=3"])
+    best = load_recipe("both", "nano", overrides=["schedule.export=best", "schedule.eval_every=2"])
     run = saved_run(tmp_path, best, {2: None}, [2])
-    with pytest.raises(UserError, match="eval_every"):
+    with pytest.raises(UserError, match="--resume --set schedule.export=last"):
         chosen_step(run)
 
 
@@ -62,3 +62,21 @@ def test_a_checkpoint_is_labelled_with_its_recipe_and_seed(tmp_path):
     assert labels[1].family == labels[2].family is not None
     assert labels[1].recipe_fingerprint != labels[2].recipe_fingerprint
     assert labels[1].start_fingerprint == student.fingerprint
+
+
+def test_a_finished_run_is_exported_again_with_another_choice(tmp_path):
+    student = inspect_checkpoint(locate("nano:restyled"))
+    settings = ["schedule.eval_every=1", "schedule.steps=2", "schedule.save_every=1"]
+    last = load_recipe("both", "nano", overrides=settings)
+    run = saved_run(tmp_path, last, {1: 0.9, 2: 0.5}, [1, 2])
+    for step in (1, 2):
+        folder = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
+        shutil.copytree(student.path, folder, dirs_exist_ok=True)
+    export(run, student, Silent())
+    assert open_run(run.folder, last, resume=True).finished
+    best = load_recipe("both", "nano", overrides=[*settings, "schedule.export=best"])
+    run = open_run(run.folder, best, resume=True)
+    assert not run.finished
+    export(run, student, Silent())
+    assert run.finished
+    assert json.loads((run.checkpoint / "export.json").read_text())["step"] == 1
