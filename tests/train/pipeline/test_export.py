@@ -36,7 +36,7 @@ def test_export_takes_the_last_or_the_best_on_dev(tmp_path):
 def test_export_of_the_best_needs_a_score(tmp_path):
     best = load_recipe("both", "nano", overrides=["schedule.export=best", "schedule.eval_every=2"])
     run = saved_run(tmp_path, best, {2: None}, [2])
-    with pytest.raises(UserError, match="--resume --set schedule.export=last"):
+    with pytest.raises(UserError, match=r"--resume --set schedule\.export=last"):
         chosen_step(run)
 
 
