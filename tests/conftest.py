@@ -22,6 +22,7 @@ VERL = (
     "examples/test_ril_minimal.py",
     "lab/test_warm_session.py",
     "train/pipeline/test_sft.py",
+    "train/test_failed_questions.py",
     "train/test_internvl.py",
     "train/test_own_model.py",
     "train/test_run.py",

@@ -57,6 +57,12 @@ def train(
     collect_only: Annotated[
         bool, typer.Option("--collect-only", help="Save the teachers' responses and stop.")
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Stop at questions that cannot be trained on; default: leave them out."
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
     db: Db = None,
@@ -95,14 +101,14 @@ def train(
     folder = runs / (run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}")
     inputs = None
     if not resume and not folder.exists():
-        inputs = preflight(Run(folder, resolved), collect_only=collect_only)
+        inputs = preflight(Run(folder, resolved), collect_only=collect_only, strict=strict)
     opened = open_run(folder, resolved, resume=resume)
     if opened.finished:
         typer.echo(f"{folder} is finished ({resolved.fingerprint}): {opened.checkpoint}")
         return
     if collect_only:
         with TrainingProgress(Console(), f"collect: → {folder}", 0) as progress:
-            stages.collect(opened, progress, inputs)
+            stages.collect(opened, progress, inputs, strict=strict)
         typer.echo("collected; to train, use --resume instead of --collect-only")
         return
     title = f"{resolved.method}: {resolved.student.name} with {resolved.teacher_label} → {folder}"
@@ -110,6 +116,6 @@ def train(
         recorded(opened, default_db(db)),
         TrainingProgress(Console(), title, resolved.schedule.steps) as progress,
     ):
-        checkpoint = stages.train(opened, progress, log or [], inputs=inputs)
+        checkpoint = stages.train(opened, progress, log or [], inputs=inputs, strict=strict)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

@@ -38,7 +38,9 @@ HOW_IT_RUNS = (
     # how fast, and how many failures are too many
     "collection.concurrency",
     "collection.max_failed",
+    "data.max_failed",
     "judge.max_missing",
+    "schedule.max_wait",
     # what is saved on the way
     "schedule.save_every",
     "schedule.keep",
@@ -81,6 +83,7 @@ class Data:
     dev: str = ""  # file to score during the run; shares nothing with the benchmarks
     max_prompt_tokens: int = 4096  # longest prompt, images included; unstated
     max_response_tokens: int = 2048  # longest response; unstated
+    max_failed: float = 0.05  # share of a step's questions that may fail and be replaced
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ class Schedule:
     save_every: int = 50  # steps between checkpoints
     keep: int = 2  # newest checkpoints that stay on the disk
     eval_every: int = 0  # steps between scores on the dev split; 0: never
+    max_wait: float = 60.0  # minutes without a response after which a run stops; 0: never
     export: str = "last"  # or "best": the saved step with the highest score on the dev split
 
 

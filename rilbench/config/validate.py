@@ -63,6 +63,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "policy.micro_batch_tokens",
             "policy.weight_decay",
             "schedule.eval_every",
+            "schedule.max_wait",
             "sft.steps",
             "teachers.max_responses",
         ),
@@ -86,6 +87,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
         lambda value: 0 <= value <= 1,
         (
             "collection.max_failed",
+            "data.max_failed",
             "judge.false_negative_rate",
             "judge.false_positive_rate",
             "judge.max_missing",

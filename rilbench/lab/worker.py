@@ -150,6 +150,9 @@ class _WorkerProgress:
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
         if kind != "sft":  # SFT is a process of its own, before the session starts
             self.started()
+        if kind == "note":
+            self.note(values["note"])
+            return
         word, of = ("step", self.steps) if kind == "ril" else (kind, values.get("of", self.steps))
         self.report(f"{word} {values['step']}/{of}")
 

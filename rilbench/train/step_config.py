@@ -31,6 +31,8 @@ class StepConfig:
     judge_url: str
     judge_model: str
     judge_cache: str
+    max_failed: float
+    max_wait: float  # minutes
     false_positive_rate: float
     false_negative_rate: float
     # Rewards and advantages.
@@ -83,6 +85,8 @@ class StepConfig:
             judge_url=judge_url,
             judge_model=judge_model,
             judge_cache=str(judge_cache or ""),
+            max_failed=recipe.data.max_failed,
+            max_wait=recipe.schedule.max_wait,
             false_positive_rate=recipe.judge.false_positive_rate,
             false_negative_rate=recipe.judge.false_negative_rate,
             similarity=cast('Literal["binary", "continuous"]', recipe.reward.similarity),

@@ -8,22 +8,28 @@ Equation 1 and score with it (`discriminator_trainer`) → rewards and advantage
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import time
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from omegaconf import OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.debug import marked_timer
 
 import rilbench.train.verl.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
 from rilbench.errors import UserError
+from rilbench.ledger.records import utc_now
 from rilbench.ril.rewards import compute_rewards
 from rilbench.ril.step import StepSignal, score_step
 from rilbench.train.batch import (
@@ -36,6 +42,7 @@ from rilbench.train.batch import (
     write_rollouts,
 )
 from rilbench.train.discriminator_trainer import DiscriminatorTrainer
+from rilbench.train.group_buffer import GroupBuffer
 from rilbench.train.health import warnings
 from rilbench.train.losses import policy_loss_fn
 from rilbench.train.metrics import (
@@ -47,7 +54,7 @@ from rilbench.train.metrics import (
 )
 from rilbench.train.nan_guard import check_finite, leave_reason
 from rilbench.train.rewards import load_rewards
-from rilbench.train.seeding import seed_everything
+from rilbench.train.seeding import seed_everything, seed_of
 from rilbench.train.step_checkpoint import missing_part, steps_in
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope
@@ -56,6 +63,9 @@ from rilbench.train.verl.workers import DiscriminatorWorker, PolicyWorker
 
 POLL_SECONDS = 0.05
 """How often to look for finished rollouts; verl's own 2 s would be most of a small step."""
+
+NOTES = "notes.jsonl"
+"""File of a run's folder with what the user should know while it trains."""
 
 
 class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
@@ -75,6 +85,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.step_metrics: dict[str, float] = {}
         self.judge_calls = 0
         self.save_due = False
+        self.in_step: set[int] = set()
+        """Row in the data of each question that was submitted in this step."""
         metrics = self.run_dir / "metrics.jsonl"
         lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
         self.history: list[dict[str, Any]] = [json.loads(line) for line in lines]
@@ -130,18 +142,17 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _sample(self, metrics: dict[str, Any], questions: int) -> KVBatchMeta:
         """All groups of a step, from verl's rollout workers (`rilbench.train.rollout`)."""
         self.on_sample_begin()
-        batch, rollout_metrics = self.replay_buffer.sample(
-            global_steps=self.global_steps, partition_id="train", batch_size=questions
-        )
+        try:
+            batch, rollout_metrics = self.replay_buffer.sample(
+                global_steps=self.global_steps, partition_id="train", batch_size=questions
+            )
+        except UserError as error:
+            leave_reason(self.run_dir, f"step {self.global_steps}: {error}")
+            raise
         metrics.update(rollout_metrics)
         batch.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
         self.on_sample_end()
-        expected = questions * self.config.actor_rollout_ref.rollout.n
-        if len(batch) != expected:
-            raise RuntimeError(
-                f"step {self.global_steps}: {expected - len(batch)} of {expected} rollouts failed; "
-                "their errors are above"
-            )
+        self.step_metrics["failed_questions"] = len(self.replay_buffer.failed)
         return batch
 
     def _score(
@@ -256,9 +267,43 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         return manager
 
     def _build_replay_buffer(self) -> Any:
-        buffer = super()._build_replay_buffer()
-        buffer.poll_interval = POLL_SECONDS
-        return buffer
+        return GroupBuffer(self.step_config, POLL_SECONDS, self._replace_questions, self._tell)
+
+    def _replace_questions(self, count: int) -> None:
+        """Submit questions that are not in the step, in the place of ones that failed in it.
+
+        They are drawn beside the data's own order, which the next steps follow as before.
+        """
+        draw = random.Random(
+            seed_of("replace", self.step_config.seed, self.global_steps, len(self.in_step))
+        )
+        others = [i for i in range(len(self.train_dataset)) if i not in self.in_step]
+        if len(others) < count:
+            raise UserError(
+                f"{count} questions failed and none is left to take their place; fix the cause "
+                "(notes.jsonl), or give more questions, then continue with --resume"
+            )
+        chosen = draw.sample(others, count)
+        rows = collate_fn([self.train_dataset[i] for i in chosen])
+        rows["uid"] = np.array([str(uuid.uuid4()) for _ in chosen], dtype=object)
+        batch = tu.get_tensordict(rows)
+        tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
+        self._submit_batch_to_rollout(batch)
+
+    def prepare_step(self) -> Any:
+        """verl's hook: submit the next questions of the data."""
+        self.in_step.clear()
+        return super().prepare_step()
+
+    def _submit_batch_to_rollout(self, batch: Any) -> int:
+        self.in_step |= {int(index) for index in batch["index"]}
+        return int(super()._submit_batch_to_rollout(batch))
+
+    def _tell(self, text: str) -> None:
+        """Leave a line for the user in ``notes.jsonl``."""
+        line = {"time": utc_now(), "step": self.global_steps, "note": text}
+        with (self.run_dir / NOTES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def on_train_begin(self) -> None:
         """Before the first step, the discriminator is pre-trained, or loaded as it was then."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 
 from rilbench.api_keys import judge_key
@@ -23,7 +24,13 @@ from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
 )
-from rilbench.train.pipeline.prompt_lengths import check_lengths
+from rilbench.train.pipeline.question_check import (
+    QuestionCheck,
+    check_questions,
+    digest,
+    read_checks,
+    refuse_strictly,
+)
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.rewards import load_rewards
 from rilbench.train.verl.ray_devices import check_devices
@@ -50,30 +57,31 @@ class Inputs:
     dev: list[Question]
     sft_questions: list[Question]
     """Contents of ``sft.data``."""
+    checks: dict[str, QuestionCheck] = field(default_factory=dict)
+    """What `rilbench.train.pipeline.question_check` found, by setting (``data.train``); what it
+    refused is not in the lists above."""
 
 
-def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
+def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> Inputs:
     """Check everything that would stop a run, and return its inputs for the run to use.
 
     Args:
         run: its folder need not exist.
         collect_only: skip what only training needs, the GPUs and the judge.
+        strict: refuse questions that cannot be trained on, instead of leaving them out.
 
     Raises:
-        UserError: fewer GPUs than needed; a model or the data missing, broken or unfit; a prompt
-            that is too long; a reward that cannot be loaded; a judge that gives no verdict;
-            settings that verl cannot divide among devices.
+        UserError: fewer GPUs than needed; a model or the data missing, broken or unfit; a reward
+            that cannot be loaded; a judge that gives no verdict; settings that verl cannot divide
+            among devices.
     """
     recipe = run.recipe
     log.info("preflight of %s (recipe %s)", run.folder, recipe.fingerprint)
     load_rewards(recipe.reward.extra)
     if not collect_only:
         check_devices(recipe)
-    inputs = read_inputs(run)
+    inputs = read_inputs(run, strict=strict)
     find_servers(recipe, inputs.collections, inputs.questions)
-    check_lengths(
-        inputs.student.path, [*inputs.questions, *inputs.dev], recipe.data.max_prompt_tokens
-    )
     if not collect_only:
         check_judge(recipe)
         probe_judge(recipe)
@@ -84,11 +92,11 @@ def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
     return inputs
 
 
-def read_inputs(run: Run) -> Inputs:
-    """Read the recipe's models and data.
+def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
+    """Read the recipe's models and data, without questions that cannot be trained on.
 
     Raises:
-        UserError: one is missing, broken or unfit.
+        UserError: one is missing, broken or unfit; or with ``strict`` a question is.
     """
     recipe = run.recipe
     student = inspect_checkpoint(locate(recipe.student.model))
@@ -97,26 +105,56 @@ def read_inputs(run: Run) -> Inputs:
             f"verl 0.9.1 passes no images to {student.model_type}; use a student of one of "
             f"{', '.join(IMAGE_READERS)}"
         )
-    questions = read_questions(locate(recipe.data.train))
-    dev = read_questions(locate(recipe.data.dev))
-    if len(questions) < recipe.schedule.prompts_per_step:
-        raise UserError(
-            f"{len(questions)} questions are fewer than one step's "
-            f"{recipe.schedule.prompts_per_step}; set "
-            f"schedule.prompts_per_step={len(questions)} or less"
-        )
-    sft_questions = read_questions(locate(recipe.sft.data)) if recipe.sft.data else []
-    if 0 < len(sft_questions) < recipe.sft.batch_size:
-        raise UserError(
-            f"sft.data has {len(sft_questions)} questions, fewer than one step's "
-            f"{recipe.sft.batch_size}; set sft.batch_size={len(sft_questions)} or less"
-        )
+    needed = {
+        "data.train": (recipe.data.train, "schedule.prompts_per_step"),
+        "data.dev": (recipe.data.dev, ""),
+    }
+    if recipe.sft.data:
+        needed["sft.data"] = (recipe.sft.data, "sft.batch_size")
+    lists = {key: read_questions(locate(file)) for key, (file, _) in needed.items()}
+    checks = _checked(run, student, lists)
+    if strict:
+        refuse_strictly(checks)
+    for key, (_, batch) in needed.items():
+        lists[key] = [q for q in lists[key] if q.id not in checks[key].refused]
+        _check_number(recipe, checks[key], key, batch)
+    questions, dev, sft_questions = (
+        lists["data.train"],
+        lists["data.dev"],
+        lists.get("sft.data", []),
+    )
     collections = teacher_collections(run)
     if not recipe.sft.steps:
         collections += student_collection(run, student)
     log.info("student %s (%s) in %s", student.fingerprint, student.model_type, student.path)
     log.info("%d questions in %s, %d of dev", len(questions), recipe.data.train, len(dev))
-    return Inputs(student, collections, questions, dev, sft_questions)
+    return Inputs(student, collections, questions, dev, sft_questions, checks)
+
+
+def _checked(
+    run: Run, student: Checkpoint, lists: dict[str, list[Question]]
+) -> dict[str, QuestionCheck]:
+    """What is wrong with questions; checked again only if they are not those of the last start."""
+    most, before, checks = run.recipe.data.max_prompt_tokens, read_checks(run.folder), {}
+    for name, questions in lists.items():
+        key = digest(questions, student.fingerprint, most)
+        if name in before and before[name].digest == key:
+            checks[name] = before[name]
+            continue
+        refused = check_questions(student.path, questions, most)
+        checks[name] = QuestionCheck(key, len(questions), refused)
+        log.info("%s: %d questions, %d refused (%s)", name, len(questions), len(refused), refused)
+    return checks
+
+
+def _check_number(recipe: Recipe, check: QuestionCheck, name: str, batch: str) -> None:
+    """Refuse fewer questions than one step takes by the setting ``batch``; "": at least one."""
+    left, taken = check.total - len(check.refused), attrgetter(batch)(recipe) if batch else 1
+    if left >= taken:
+        return
+    why = check.summary(name) or f"{name} has {left} questions"
+    remedy = f"set {batch}={left} or less" if left else "fix them"
+    raise UserError(f"{why}; one step takes {taken}, and {left} are left: {remedy}")
 
 
 def check_trackers(trackers: Sequence[str]) -> None:

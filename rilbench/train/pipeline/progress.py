@@ -64,7 +64,13 @@ class TrainingProgress(LiveDisplay):
         self.say(f"note: {text}")
 
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
-        """The metrics of one step of the loop (``ril``), of ``discriminator`` or of ``sft``."""
+        """The metrics of one step of the loop (``ril``), of ``discriminator`` or of ``sft``.
+
+        Or a ``note`` of the trainer.
+        """
+        if kind == "note":
+            self.note(f"step {values['step']}: {values['note']}")
+            return
         done = values["step"] == values.get("of")
         with self.lock:
             if kind == "discriminator":

@@ -24,7 +24,10 @@ class Progress(Protocol):
         """One line that the user should know before more is spent."""
 
     def line(self, kind: str, values: Mapping[str, Any]) -> None:
-        """A new line of ``metrics.jsonl`` (kind ``ril``), or of ``discriminator`` or ``sft``."""
+        """A new line of ``metrics.jsonl`` (kind ``ril``), of ``discriminator`` or of ``sft``.
+
+        Or a ``note`` of the trainer.
+        """
 
 
 @contextmanager

@@ -19,6 +19,12 @@ from rilbench.train.pipeline.cost import RunCost
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
 from rilbench.train.pipeline.prepare_data import note_on_recipe
+from rilbench.train.pipeline.question_check import (
+    FILE,
+    changed_questions,
+    read_checks,
+    write_checks,
+)
 from rilbench.train.pipeline.rl_stage import train_policy
 from rilbench.train.pipeline.run_folder import Run, last_step, only_process, open_run
 from rilbench.train.pipeline.sft import fine_tune
@@ -37,6 +43,8 @@ def train(
     trackers: Sequence[str] = (),
     session: Trainer | None = None,
     inputs: Inputs | None = None,
+    *,
+    strict: bool = False,
 ) -> Path:
     """Run every stage that is not done yet, and return the exported checkpoint.
 
@@ -46,6 +54,7 @@ def train(
         trackers: see `preflight.TRACKERS`.
         session: where verl is already running; None: start a process for this run alone.
         inputs: what `preflight` returned, for a run that it has just checked.
+        strict: see `preflight.preflight`, of a run that it has not.
 
     Raises:
         UserError: a model, the data, a server or the training failed; what was done is kept.
@@ -55,7 +64,7 @@ def train(
         if run.finished:
             return run.checkpoint
         if inputs is None:
-            inputs = read_inputs(run)
+            inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
                 check_devices(recipe)
                 check_judge(recipe)
@@ -63,6 +72,7 @@ def train(
         (run.folder / STOPPED).unlink(missing_ok=True)
         cost = RunCost(run.folder)
         start = inputs.student
+        _note_on_questions(run, inputs, progress)
         if text := note_on_recipe(recipe):
             note(text, progress)
 
@@ -80,7 +90,9 @@ def train(
         return export(run, start, progress)
 
 
-def collect(run: Run, progress: Progress, inputs: Inputs | None = None) -> None:
+def collect(
+    run: Run, progress: Progress, inputs: Inputs | None = None, *, strict: bool = False
+) -> None:
     """Run the first stage alone, on a machine that reaches the teachers, while it does.
 
     A later `train` of the run finds what was collected. The responses of a student after SFT are
@@ -90,8 +102,19 @@ def collect(run: Run, progress: Progress, inputs: Inputs | None = None) -> None:
         UserError: a model or the data failed; what was done is kept.
     """
     with _working_on(run):
-        inputs = inputs or read_inputs(run)
+        inputs = inputs or read_inputs(run, strict=strict)
+        _note_on_questions(run, inputs, progress)
         collect_all(run, inputs.collections, inputs.questions, progress)
+
+
+def _note_on_questions(run: Run, inputs: Inputs, progress: Progress) -> None:
+    """Tell which questions are left out, and whether they are others than before; keep both."""
+    for text in changed_questions(read_checks(run.folder), inputs.checks):
+        note(text, progress)
+    for name, check in inputs.checks.items():
+        if text := check.summary(name):
+            note(f"{text}; all are in {run.folder / FILE}", progress)
+    write_checks(run.folder, inputs.checks)
 
 
 @contextmanager

@@ -15,11 +15,11 @@ from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seco
 from rilbench.serving import log_end
 
 POLL_SECONDS = 0.2
-RECORDS = {"discriminator": "discriminator.jsonl", "ril": "metrics.jsonl"}
-"""Files of a run's folder that the trainer appends lines to, by stage."""
+RECORDS = {"discriminator": "discriminator.jsonl", "ril": "metrics.jsonl", "note": "notes.jsonl"}
+"""Files of a run's folder that the trainer appends lines to, by their kind."""
 
 OnLine = Callable[[str, Mapping[str, Any]], None]
-"""Called with a stage and each line that the trainer records in it."""
+"""Called with the kind and the values of each line that the trainer records."""
 
 
 class Trainer(Protocol):

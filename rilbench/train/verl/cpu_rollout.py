@@ -159,7 +159,8 @@ class TransformersServer:
             self.waiting = [r for r in self.waiting if id(r) not in chosen]
             try:
                 for request, output in zip(batch, self._generate(batch), strict=True):
-                    request.answer.set_result(output)
+                    if not request.answer.done():  # nobody waits for it any more
+                        request.answer.set_result(output)
             except Exception as error:  # noqa: BLE001 - handed to every waiting caller
                 for request in batch:
                     if not request.answer.done():

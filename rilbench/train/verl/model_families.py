@@ -103,20 +103,41 @@ def folded(processor: Any, prompt: Sequence[int]) -> list[int]:
 
 
 class RLDataset(RLHFDataset):  # type: ignore[misc]
-    """verl's data set, but pictures are resized as Qwen-VL asks only where the processor is of it.
+    """verl's data set, but pictures stay encoded until a rollout worker reads them.
 
-    The trainer says so by ``data.pictures_as_they_are``: this is also called without a processor.
+    So a broken one costs its group and not the run, as it would in the process that sends them out.
+    And they are resized as Qwen-VL asks only where the processor is of it: the trainer says so by
+    ``data.pictures_as_they_are``, since this is also called without a processor.
     """
+
+    def _build_messages(self, example: dict[str, Any], key: str) -> Any:
+        """As verl's, with ``encoded`` bytes where verl opens ``bytes``."""
+        images = [
+            {("encoded" if name == "bytes" else name): value for name, value in image.items()}
+            for image in example[self.image_key]
+        ]
+        return super()._build_messages({**example, self.image_key: images}, key)
 
     @classmethod
     def _process_multi_modal_info(
         cls, messages: list[dict[str, Any]], image_patch_size: int, config: Any
     ) -> Any:
+        messages = [{**message, "content": _opened(message["content"])} for message in messages]
         if not config.get("pictures_as_they_are"):
             return super()._process_multi_modal_info(messages, image_patch_size, config)
         contents = [m["content"] for m in messages if isinstance(m["content"], list)]
         parts = [part for content in contents for part in content if part["type"] == "image"]
         return [part["image"].convert("RGB") for part in parts] or None, None, None
+
+
+def _opened(content: Any) -> Any:
+    """A message's content with its encoded pictures opened."""
+    if not isinstance(content, list):
+        return content
+    return [
+        {**part, "image": Image.open(io.BytesIO(part["encoded"]))} if "encoded" in part else part
+        for part in content
+    ]
 
 
 class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]

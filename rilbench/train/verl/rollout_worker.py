@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from typing import Any
 
 import ray
 import torch
+import transfer_queue as tq
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
+from rilbench.train.group_buffer import FAILED
 from rilbench.train.rollout import RILAgentLoop
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope, picture_inputs
@@ -38,7 +41,10 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
         trace: bool = True,
         **question: Any,
     ) -> Any:
-        """As verl's, for our agent loop; verl's copies the configuration for each response."""
+        """As verl's, for our agent loop; verl's copies the configuration for each response.
+
+        Why a response failed is left with its prompt, for `rilbench.train.group_buffer`.
+        """
         loop = RILAgentLoop(
             trainer_config=DictConfigWrap(self.config),
             server_manager=self.llm_client,
@@ -50,8 +56,21 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
             tools=ToolListWrap(self.tools),
             step_config=self.step_config,
         )
-        output = await loop.run(sampling_params, **question)
-        return await self._agent_loop_postprocess(output, trajectory["validate"], **question)
+        limit = 60 * self.step_config.max_wait or None
+        try:
+            output = await asyncio.wait_for(loop.run(sampling_params, **question), limit)
+            return await self._agent_loop_postprocess(output, trajectory["validate"], **question)
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            if isinstance(error, asyncio.TimeoutError):
+                said = f"no response within schedule.max_wait={self.step_config.max_wait} minutes"
+            name = question["extra_info"]["question_id"]
+            await tq.async_kv_put(
+                key=question["uid"],
+                partition_id="val" if trajectory["validate"] else "train",
+                tag={FAILED: f"question {name} failed ({type(error).__name__}: {said})"},
+            )
+            raise
 
     def _compute_multi_modal_inputs(
         self, output: Any, input_ids: torch.Tensor
