@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,8 @@ from pathlib import Path
 from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
-from rilbench.data.question_files import Question, read_questions
+from rilbench.data.question import Question, StoredQuestion
+from rilbench.data.stored_questions import scan_questions, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
@@ -23,9 +24,10 @@ from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
 )
-from rilbench.train.pipeline.prompt_lengths import check_lengths
+from rilbench.train.pipeline.prompt_lengths import PromptLengths
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.rewards import load_rewards
+from rilbench.train.verl.config import overrides, picture_file
 from rilbench.train.verl.ray_devices import check_devices
 
 log = logging.getLogger(__name__)
@@ -40,16 +42,28 @@ TRACKERS = ("tensorboard", "wandb")
 
 @dataclass(frozen=True)
 class Inputs:
-    """A run's models and data, read once."""
+    """A run's models and the texts of its data, read once; the pictures stay on the disk."""
 
     student: Checkpoint
     """The student that the recipe names."""
     collections: list[ModelCollection]
     """Teachers' responses, and the student's unless SFT makes it another model first."""
-    questions: list[Question]
-    dev: list[Question]
-    sft_questions: list[Question]
+    questions: list[StoredQuestion]
+    dev: list[StoredQuestion]
+    sft_questions: list[StoredQuestion]
     """Contents of ``sft.data``."""
+    files: tuple[Path, ...]
+    """Where these three are from, as far as there are any."""
+
+    def store_pictures(self, run: Run) -> str:
+        """Write ``data/pictures.arrow``, unless it is there; return a note for the user or "".
+
+        Raises:
+            UserError: the data changed since it was read.
+        """
+        lists = [self.questions, self.dev, self.sft_questions]
+        sources = list(zip(self.files, lists, strict=False))  # there may be no SFT data
+        return store_pictures(picture_file(run.folder), sources)
 
 
 def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
@@ -69,26 +83,27 @@ def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
     load_rewards(recipe.reward.extra)
     if not collect_only:
         check_devices(recipe)
-    inputs = read_inputs(run)
+    lengths = PromptLengths(locate(recipe.student.model), recipe.data.max_prompt_tokens)
+    inputs = read_inputs(run, lengths.add)
+    lengths.check()
     find_servers(recipe, inputs.collections, inputs.questions)
-    check_lengths(
-        inputs.student.path, [*inputs.questions, *inputs.dev], recipe.data.max_prompt_tokens
-    )
     if not collect_only:
         check_judge(recipe)
         probe_judge(recipe)
         if recipe.method_spec.is_rl:
-            from rilbench.train.verl.config import overrides
-
             overrides(recipe, Path("runs"), "model", resume_from=None)
     return inputs
 
 
-def read_inputs(run: Run) -> Inputs:
+def read_inputs(run: Run, visit: Callable[[Question], None] | None = None) -> Inputs:
     """Read the recipe's models and data.
 
+    Args:
+        run: its folder need not exist.
+        visit: called with each question to train on and of dev, while its pictures are in memory.
+
     Raises:
-        UserError: one is missing, broken or unfit.
+        UserError: one is missing, broken or unfit; and whatever ``visit`` raises.
     """
     recipe = run.recipe
     student = inspect_checkpoint(locate(recipe.student.model))
@@ -97,20 +112,24 @@ def read_inputs(run: Run) -> Inputs:
             f"verl 0.9.1 passes no images to {student.model_type}; use a student of one of "
             f"{', '.join(IMAGE_READERS)}"
         )
-    questions = read_questions(locate(recipe.data.train))
-    dev = read_questions(locate(recipe.data.dev))
+    names = [recipe.data.train, recipe.data.dev, *filter(None, [recipe.sft.data])]
+    files, lists, pictures = tuple(map(locate, names)), [], 0
+    for file in files:
+        read = None if len(lists) == 2 else visit  # SFT cuts what is too long
+        lists.append(scan_questions(file, picture_file(run.folder), pictures, read))
+        pictures += sum(question.num_images for question in lists[-1])
+    questions, dev, sft_questions = (*lists, [])[:3]
     if len(questions) < recipe.schedule.prompts_per_step:
         raise UserError(
             f"{len(questions)} questions are fewer than one step's "
             f"{recipe.schedule.prompts_per_step}; set schedule.prompts_per_step"
         )
-    sft_questions = read_questions(locate(recipe.sft.data)) if recipe.sft.data else []
     collections = teacher_collections(run)
     if not recipe.sft.steps:
         collections += student_collection(run, student)
     log.info("student %s (%s) in %s", student.fingerprint, student.model_type, student.path)
     log.info("%d questions in %s, %d of dev", len(questions), recipe.data.train, len(dev))
-    return Inputs(student, collections, questions, dev, sft_questions)
+    return Inputs(student, collections, questions, dev, sft_questions, files)
 
 
 def check_trackers(trackers: Sequence[str]) -> None:

@@ -69,6 +69,8 @@ def train(
         if text := note_on_recipe(recipe):
             note(text, progress)
 
+        if text := inputs.store_pictures(run):
+            note(text, progress)
         collect_all(run, inputs.collections, inputs.questions, progress)
         if recipe.sft.steps:
             student = fine_tune(run, inputs, cost, progress)
@@ -94,6 +96,8 @@ def collect(run: Run, progress: Progress, inputs: Inputs | None = None) -> None:
     """
     with _working_on(run):
         inputs = inputs or read_inputs(run)
+        if text := inputs.store_pictures(run):
+            note(text, progress)
         collect_all(run, inputs.collections, inputs.questions, progress)
 
 
