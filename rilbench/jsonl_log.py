@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ from rilbench.errors import UserError
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a file, none where the file does not exist.
+    """Return the objects of a file, none where the file does not exist; raises as `iter_jsonl`."""
+    return [row for _, row in iter_jsonl(path)]
+
+
+def iter_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a file, each with the byte at which its line starts.
 
     A last line without its line feed is left out: another process is writing it, or was killed
     while it did. The file is not changed.
@@ -23,25 +28,30 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         UserError: another line is not a JSON object.
     """
     if not path.exists():
-        return []
-    content = path.read_bytes()
-    rows = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], 1):
-        try:
-            row = json.loads(line)
-        except ValueError:  # not JSON, or not UTF-8
-            row = None
-        if not isinstance(row, dict):
-            raise UserError(
-                f"line {number} of {path} is damaged; remove it (what it held is asked again), "
-                "then run again"
-            )
-        rows.append(row)
-    return rows
+        return
+    start = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row = json.loads(line)
+            except ValueError:  # not JSON, or not UTF-8
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(
+                    f"line {number} of {path} is damaged; remove it (what it held is asked again), "
+                    "then run again"
+                )
+            yield start, row
+            start += len(line)
 
 
-def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Append objects and sync them to the disk, all or none. The folder must exist.
+
+    Returns:
+        The byte at which the first one's line starts.
 
     Raises:
         UserError: the file cannot be written, as on a full disk; it is as it was before.
@@ -55,7 +65,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             # Cut off what a killed process left of a line; under the lock nobody is writing it.
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 file.truncate(os.pread(file.fileno(), size, 0).rfind(b"\n") + 1)
-            start = file.seek(0, os.SEEK_END)
+            start: int = file.seek(0, os.SEEK_END)
             try:
                 while text:
                     text = text[file.write(text) :]  # Short where the disk is nearly full.
@@ -64,6 +74,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                 with contextlib.suppress(OSError):
                     file.truncate(start)
                 raise
+            return start
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}); make room or check its permissions, "

@@ -107,6 +107,7 @@ class Collection:
     folder: str = ""  # folder that several runs share; "": the run's own
     endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> [MODEL@]URL of a server
     max_failed: float = 0.05  # share of a model's responses that may be empty or refused
+    keep_reasoning: bool = False  # a thinking model's <think>…</think> is a part of its response
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,42 @@ _BROKEN = (
 
 
 def open_image(image: bytes) -> Image.Image:
-    """Return the decoded image, upright, in RGB.
+    """Return the decoded image as people see it: upright, in RGB, on white.
 
     Raises:
         InvalidQuestionError: it is not in one of `FORMATS`, damaged, or too large for Pillow.
     """
     with _errors(), Image.open(io.BytesIO(image), formats=FORMATS) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+        return _on_white(ImageOps.exif_transpose(picture)).convert("RGB")
+
+
+def as_seen(image: bytes) -> bytes:
+    """Return an image that every reader decodes alike: upright, and without transparency.
+
+    Teachers' servers turn a phone's photograph upright and put a transparent drawing on black; verl
+    leaves it lying and puts it on white. An image with neither is returned as it is, and so is one
+    that cannot be read: that is not found out here.
+    """
+    try:
+        with _errors(), Image.open(io.BytesIO(image), formats=FORMATS) as picture:
+            if picture.getexif().get(_ORIENTATION, 1) == 1 and not picture.has_transparency_data:
+                return image
+            seen, stream = _on_white(ImageOps.exif_transpose(picture)), io.BytesIO()
+            seen.convert("RGB").save(stream, "PNG", compress_level=1)
+            return stream.getvalue()
+    except InvalidQuestionError:
+        return image
+
+
+_ORIENTATION = 0x0112
+"""Of the Exif tags; 1 is upright."""
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
 def check_image(image: bytes) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rilbench.data.row_files import mapped_column
 
 PLACEHOLDER = "<image>"
 """Marks in a question's text where an image goes."""
@@ -26,11 +31,24 @@ class Question:
     """The data set that it is from."""
 
     @property
+    def num_images(self) -> int:
+        """How many images it has."""
+        return len(self.images)
+
+    @cached_property
+    def sha256(self) -> str:
+        """16 hex digits over what a model sees: the text and the images, not the answer."""
+        digest = hashlib.sha256(self.question.encode("utf-8", "surrogatepass"))
+        for image in self.images:
+            digest.update(hashlib.sha256(image).digest())
+        return digest.hexdigest()[:16]
+
+    @property
     def marked(self) -> str:
         """The text with ``<image>`` wherever an image goes; images without a mark come first."""
         if PLACEHOLDER in self.question:
             return self.question
-        return PLACEHOLDER * len(self.images) + self.question
+        return PLACEHOLDER * self.num_images + self.question
 
     @property
     def parts(self) -> list[str | bytes]:
@@ -49,6 +67,36 @@ class Question:
             for part in self.parts
         ]
         return [{"role": "user", "content": content}]
+
+
+class StoredQuestion(Question):
+    """A question whose images stay on the disk: each look at `images` reads them again.
+
+    Args:
+        question: what it is made from, and keeps nothing of but the texts.
+        file: of `rilbench.data.row_files.write_column`, with the images; it may be written later.
+        first: the number of the question's first image in the file.
+    """
+
+    def __init__(self, question: Question, file: Path, first: int) -> None:
+        fields = ("id", "question", "answer", "source", "sha256")
+        values = {name: getattr(question, name) for name in fields}
+        vars(self).update(values, file=file, rows=range(first, first + question.num_images))
+
+    file: Path
+    rows: range
+    """Numbers of its images in the file."""
+
+    @property
+    def num_images(self) -> int:
+        """How many images it has."""
+        return len(self.rows)
+
+    @property
+    def images(self) -> tuple[bytes, ...]:
+        """The encoded image files."""
+        stored = mapped_column(self.file)
+        return tuple(stored[row] for row in self.rows)
 
 
 def check_question(question: Question) -> Question:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rilbench.data.jsonl import parse_line, read_lines
 from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question, check_question
+from rilbench.data.row_files import row_file
 from rilbench.errors import UserError
 
 __all__ = [
@@ -34,8 +35,6 @@ UNNAMED = "unnamed"
 
 _BATCH = 64
 """Rows read at a time."""
-_GROUP = 64 << 20
-"""Bytes of images per row group, so that a reader needs no more memory."""
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -120,19 +119,15 @@ class QuestionWriter:
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = path.with_name(f".{path.name}.part")
-        self._schema = pa.schema(
+        schema = pa.schema(
             {name: pa.list_(pa.binary()) if name == "images" else pa.string() for name in COLUMNS}
         )
-        self._file = pq.ParquetWriter(self._part, self._schema)
-        self._waiting: list[Question] = []
-        self._bytes = 0
+        self._open = row_file(path, schema)
 
     def __enter__(self) -> QuestionWriter:
+        self._rows = self._open.__enter__()
         return self
 
     def __exit__(
@@ -141,25 +136,8 @@ class QuestionWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._flush()
-        self._file.close()
-        if kind is None:
-            self._part.replace(self.path)
-        else:
-            self._part.unlink(missing_ok=True)
+        self._open.__exit__(kind, error, trace)
 
     def write(self, question: Question) -> None:
         """Add a question."""
-        self._waiting.append(question)
-        self._bytes += sum(len(image) for image in question.images)
-        if self._bytes >= _GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-
-        rows = [{name: getattr(q, name) for name in COLUMNS} for q in self._waiting]
-        if rows:
-            self._file.write_table(pa.Table.from_pylist(rows, self._schema))
-        self._waiting, self._bytes = [], 0
+        self._rows.write({name: getattr(question, name) for name in COLUMNS})

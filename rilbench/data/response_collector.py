@@ -6,8 +6,9 @@ before the next is counted, so a killed collection loses none and asks for none 
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,25 @@ from typing import Any
 from rilbench.api_keys import NO_KEY
 from rilbench.data.question import Question
 from rilbench.data.response_store import (
+    CUT,
     EMPTY,
     FAILED,
+    FILTERED,
+    ONLY_REASONING,
+    Key,
     Plan,
     SavedResponse,
+    add_responses,
     count_failures,
+    index_responses,
     seed_for,
-    write_collection,
 )
 from rilbench.errors import UserError
-from rilbench.jsonl_log import append_jsonl, read_jsonl
+from rilbench.jsonl_log import append_jsonl, iter_jsonl
 from rilbench.serving import ChatClient, Completion, Sampling, image_part, text_part
 
 TRIES = 3
 """Requests for one response, each with another seed, before it counts as failed."""
-
-Key = tuple[str, int]
-"""Question id and sample."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ async def collect(
     *,
     max_failed: float = 0.0,
 ) -> Path:
-    """Request the responses that the journal lacks, then write the Parquet file.
+    """Request what the collection's file and the journal lack, then add it to the file.
 
     Args:
         plan: which model, how often and how.
@@ -123,13 +126,15 @@ async def collect(
             are kept; only what failed is requested again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    journal = plan.journal(folder, questions)
-    saved = [SavedResponse(**line) for line in read_jsonl(journal)]
-    responses = {(r.question_id, r.sample): r for r in saved}
-    wanted = [(q.id, i) for q in questions for i in range(plan.responses)]
-    on_answer(len(responses), len(wanted))
-    queue = _RequestQueue(plan, questions, [key for key in wanted if key not in responses])
-    failed: list[SavedResponse] = []
+    index = index_responses(plan, questions, folder)
+    missing = index.missing(max_failed)
+    new = _NewResponses(plan, questions, folder, missing)
+    total, done = index.total, index.total - len(missing)
+    allowed = max_failed * total
+    if not index.failed_more_than(max_failed):
+        allowed -= sum(index.failed.values())
+    on_answer(done + len(new), total)
+    queue = _RequestQueue(plan, questions, [key for key in missing if key not in new.lines])
     async with ChatClient(
         server.base_url,
         server.name,
@@ -139,46 +144,125 @@ async def collect(
         timeout=server.timeout,
     ) as client:
         async for key, completion in client.complete_all(queue, keep_refused=True):
-            response = _saved_response(plan, key, queue.seed(key), completion)
-            if not response.failure:
-                append_jsonl(journal, [asdict(response)])
-            elif queue.retry(key):
+            question = queue.questions[key[0]]
+            response = _saved_response(plan, question, key, queue.seed(key), completion)
+            if response.failure and queue.retry(key):
                 continue
-            else:
-                failed.append(response)
-                if len(failed) > max_failed * len(wanted):
-                    raise _too_many_failed(plan, failed, len(wanted), max_failed)
-            responses[key] = response
-            on_answer(len(responses), len(wanted))
-    path = write_collection(plan, questions, folder, [responses[key] for key in wanted])
-    journal.unlink(missing_ok=True)
+            new.add(response)
+            if response.failure and len(new.failures) > allowed:
+                raise _too_many_failed(plan, list(new.failures.values()), total, max_failed)
+            on_answer(done + len(new), total)
+    path = add_responses(plan, folder, new.in_order(missing), set(missing))
+    new.journal.unlink(missing_ok=True)
     return path
 
 
-def _saved_response(plan: Plan, key: Key, seed: int, completion: Completion) -> SavedResponse:
-    question, sample = key
-    if completion.failed or not completion.text.strip():
-        why = completion.finish_reason.removeprefix("error: ") if completion.failed else EMPTY
-        return SavedResponse(question, plan.model, sample, seed, "", 0, FAILED, failure=why)
+class _NewResponses:
+    """Responses that are not in the file yet: in the journal, with only their places in memory."""
+
+    def __init__(
+        self, plan: Plan, questions: Sequence[Question], folder: Path, missing: Sequence[Key]
+    ) -> None:
+        self.journal = plan.journal(folder)
+        wanted, hashes = set(missing), {q.id: q.sha256 for q in questions}
+        self.lines: dict[Key, int] = {}
+        """The byte of the journal at which a response's line starts."""
+        self.failures: dict[Key, SavedResponse] = {}
+        self.unused: list[int] = []
+        """The same of responses to what is no longer asked: they go into the file too."""
+        for start, line in iter_jsonl(self.journal):
+            key = (line["question_id"], line["sample"])
+            if key in wanted and line["question_sha256"] == hashes[key[0]]:
+                self.lines[key] = start
+            else:
+                self.unused.append(start)
+
+    def __len__(self) -> int:
+        return len(self.lines) + len(self.failures)
+
+    def add(self, response: SavedResponse) -> None:
+        key = (response.question_id, response.sample)
+        if response.failure:
+            self.failures[key] = response
+        else:
+            self.lines[key] = append_jsonl(self.journal, [asdict(response)])
+
+    def in_order(self, keys: Iterable[Key]) -> Iterator[SavedResponse]:
+        """All of them, one in memory at a time."""
+        self.journal.touch()
+        with self.journal.open("rb") as file:
+
+            def line_at(start: int) -> SavedResponse:
+                file.seek(start)
+                return SavedResponse(**json.loads(file.readline()))
+
+            for key in keys:
+                yield self.failures.get(key) or line_at(self.lines[key])
+            yield from map(line_at, self.unused)
+
+
+def _saved_response(
+    plan: Plan, question: Question, key: Key, seed: int, completion: Completion
+) -> SavedResponse:
+    """The response that a completion is, or why it is none."""
+    reasoning, text = split_reasoning(completion)
+    failure = _why_not_whole(plan, completion, reasoning, text)
+    if plan.keep_reasoning and reasoning:
+        text = f"<think>\n{reasoning}\n</think>\n\n{text}"
     return SavedResponse(
-        question,
-        plan.model,
-        sample,
-        seed,
-        completion.text,
-        completion.completion_tokens,
-        completion.finish_reason,
-        overlong=completion.finish_reason == "length",
+        question_id=question.id,
+        question_sha256=question.sha256,
+        model=plan.model,
+        sample=key[1],
+        seed=seed,
+        response="" if failure else text,
+        tokens=0 if failure else completion.completion_tokens,
+        finish_reason=FAILED if failure else completion.finish_reason,
+        overlong=not failure and completion.finish_reason == "length",
+        reasoned=bool(reasoning) and not failure,
+        failure=failure,
     )
+
+
+def split_reasoning(completion: Completion) -> tuple[str, str]:
+    """Split a completion into the model's reasoning and its response.
+
+    The server returns the reasoning apart, or the text has it before ``</think>``. Some chat
+    templates put ``<think>`` into the prompt, so that it is not in the text.
+    """
+    text = completion.text
+    if not ("</think>" in text or text.lstrip().startswith("<think>")):
+        return completion.reasoning.strip(), text
+    thought, _, response = text.partition("</think>")
+    return thought.replace("<think>", "", 1).strip() or completion.reasoning, response.lstrip()
+
+
+def _why_not_whole(plan: Plan, completion: Completion, reasoning: str, text: str) -> str:
+    """Why a completion is no whole response; "" if it is one."""
+    reason, tokens = completion.finish_reason, completion.completion_tokens
+    if completion.failed:
+        return reason.removeprefix("error: ")
+    if reason in ("content_filter", "abort"):
+        return FILTERED if reason == "content_filter" else CUT
+    if not text.strip():
+        return ONLY_REASONING if reasoning else EMPTY
+    # Its own limit, such as the length of its context; at ours it is `overlong`.
+    return CUT if reason == "length" and 0 < tokens < plan.max_tokens else ""
 
 
 def _too_many_failed(
     plan: Plan, failed: Sequence[SavedResponse], wanted: int, max_failed: float
 ) -> UserError:
-    kinds = ", ".join(f"{kind} {n}" for kind, n in count_failures(failed).items())
+    kinds = count_failures(response.failure for response in failed)
+    counted = ", ".join(f"{kind} {n}" for kind, n in kinds.items())
+    hints = {
+        ONLY_REASONING: "raise data.max_response_tokens: the model was still reasoning at its end",
+        CUT: "give the server a longer context (vllm serve --max-model-len)",
+    }
+    most = max(kinds, key=lambda kind: kinds[kind])
     return UserError(
-        f"{plan.model}: {len(failed)} of {wanted} responses failed ({kinds}), more than "
+        f"{plan.model}: {len(failed)} of {wanted} responses failed ({counted}), more than "
         f"collection.max_failed={max_failed} of them; the last, to question "
-        f"{failed[-1].question_id!r}: {failed[-1].failure}; check the server, then run again with "
-        "--resume: the finished responses are kept"
+        f"{failed[-1].question_id!r}: {failed[-1].failure}; {hints.get(most, 'check the server')}, "
+        "then run again with --resume: the finished responses are kept"
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rilbench.data.row_files import MappedColumn, mapped_column
 from rilbench.errors import UserError
 from rilbench.report.selection import read_yaml
 
@@ -146,16 +147,20 @@ def _from_run(path: Path, wanted: set[str]) -> dict[str, _TrainingQuestion]:
 
     found: dict[str, _TrainingQuestion] = {}
     try:
+        pictures = mapped_column(path.with_name("pictures.arrow"))
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(256, columns=[*_COLUMNS, "data_source"]):
-                _take(batch.to_pylist(), wanted, found)
-    except (OSError, pa.ArrowException, LookupError, TypeError, AttributeError):
+                _take(batch.to_pylist(), wanted, pictures, found)
+    except (OSError, UserError, pa.ArrowException, LookupError, TypeError, AttributeError):
         return found
     return found
 
 
 def _take(
-    rows: Iterable[Mapping[str, Any]], wanted: set[str], found: dict[str, _TrainingQuestion]
+    rows: Iterable[Mapping[str, Any]],
+    wanted: set[str],
+    pictures: MappedColumn,
+    found: dict[str, _TrainingQuestion],
 ) -> None:
     for row in rows:
         name = str(row["extra_info"]["question_id"])
@@ -164,7 +169,7 @@ def _take(
                 text=str(row["prompt"][-1]["content"]),
                 gold=str(row["reward_model"]["ground_truth"]),
                 data_set=str(row["data_source"]),
-                pictures=tuple(image["bytes"] for image in row["images"] or ()),
+                pictures=tuple(pictures[image["row"]] for image in row["images"] or ()),
             )
 
 

@@ -58,6 +58,8 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    reasoning: str = ""
+    """What a thinking model's server returns apart from the text."""
 
     @property
     def failed(self) -> bool:
@@ -313,10 +315,10 @@ class ChatClient:
 def _completion(reply: dict[str, Any], seconds: float) -> Completion:
     try:
         choice, usage = reply["choices"][0], reply.get("usage") or {}
-        text = choice["message"].get("content") or ""
+        message = choice["message"]
         return Completion(
-            # Half of a surrogate pair is legal in JSON, but no file or database takes it.
-            text=text.encode("utf-8", "replace").decode("utf-8"),
+            text=_valid_text(message.get("content")),
+            reasoning=_valid_text(message.get("reasoning_content") or message.get("reasoning")),
             finish_reason=str(choice.get("finish_reason") or "unknown"),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
@@ -326,3 +328,8 @@ def _completion(reply: dict[str, Any], seconds: float) -> Completion:
         raise RequestRefusedError(
             f"the server's answer is not an OpenAI chat completion: {str(reply)[:200]}"
         ) from error
+
+
+def _valid_text(text: str | None) -> str:
+    # Half of a surrogate pair is legal in JSON, but no file or database takes it.
+    return (text or "").encode("utf-8", "replace").decode("utf-8")

@@ -16,6 +16,7 @@ from tensordict.tensorclass import NonTensorData
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 
+from rilbench.data.row_files import mapped_column
 from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_messages
 from rilbench.train.batch import StepBatch, nested
 from rilbench.train.losses import discriminator_loss_fn, last_logit
@@ -99,15 +100,17 @@ class DiscriminatorTrainer:
         step_config = self.step
         log = self.run_dir / "discriminator.jsonl"
         log.touch()  # tells the waiting process that pre-training has begun
-        table = pq.read_table(self.run_dir / "data" / "discriminator.parquet").to_pylist()
-        student = [row["response"] for row in table if row["is_student"]]
-        teacher = [row["response"] for row in table if not row["is_student"]]
+        table = pq.read_table(self.run_dir / "data" / "discriminator.parquet")
+        is_of_student, numbers = (table[name].to_numpy() for name in ("is_student", "number"))
+        student, teacher = numbers[is_of_student].tolist(), numbers[~is_of_student].tolist()
+        responses = mapped_column(self.run_dir / "data" / "responses.arrow")
         sampler = random.Random(seed_of("pretrain", step_config.seed))
         half = step_config.pretrain_batch_size // 2
         is_student = torch.arange(2 * half) < half
         first, last = step_config.pretrain_lr, step_config.pretrain_final_lr
         for step in range(step_config.pretrain_steps):
-            texts = sampler.choices(student, k=half) + sampler.choices(teacher, k=half)
+            sampled = sampler.choices(student, k=half) + sampler.choices(teacher, k=half)
+            texts = [responses[number] for number in sampled]
             lr = first + (last - first) * step / max(1, step_config.pretrain_steps - 1)
             self.workers.set_learning_rate(lr)
             metrics = self._update(discriminator_batch(self.tokenizer, texts, is_student))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
 from rilbench.api_keys import judge_key
+from rilbench.data.row_files import mapped_column
 from rilbench.judge.client import JudgeClient
 from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
 from rilbench.train.step_config import StepConfig
@@ -52,14 +52,13 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             output: AgentLoopOutput = await super().run(sampling, **kwargs)
             output.extra_fields["source"] = "student"
         else:
-            saved: dict[str, list[str]] = {}
-            for row in info["saved"]:
-                saved.setdefault(row["teacher"], []).append(row["response"])
+            saved = {each["teacher"]: each["numbers"] for each in info["saved"]}
             seed_parts = (config.seed, step, info["question_id"])
             sampled = sample_teacher_responses(
                 saved, config.num_teacher_responses, config.mix, *seed_parts
             )
-            teacher, response = sampled[session - config.num_student_responses]
+            teacher, number = sampled[session - config.num_student_responses]
+            response = mapped_column(Path(config.run_dir) / "data" / "responses.arrow")[number]
             output = await self._saved_response(teacher, response, step, kwargs["raw_prompt"])
         await self._judge(output, info, kwargs["reward_model"]["ground_truth"])
         return output
@@ -122,16 +121,14 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
     async def process_multi_modal_info(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """Decode the question's pictures, once for the whole group."""
         decode = super().process_multi_modal_info
-        media: dict[str, Any] = await _group_cache().get(
-            ("media", self.uid), lambda: decode(messages)
-        )
+        media: dict[str, Any] = await group_cache().get("media", self.uid, lambda: decode(messages))
         return media
 
     async def ct_build_initial_tokens(self, *args: Any, **kwargs: Any) -> list[int]:
         """Tokenise the question's prompt, once for the whole group."""
         tokenize = super().ct_build_initial_tokens
-        tokens: list[int] = await _group_cache().get(
-            ("tokens", self.uid), lambda: tokenize(*args, **kwargs)
+        tokens: list[int] = await group_cache().get(
+            "tokens", self.uid, lambda: tokenize(*args, **kwargs)
         )
         return list(tokens)
 
@@ -146,25 +143,28 @@ def teacher_tokens(tokenizer: Any, response: str, max_tokens: int) -> list[int]:
     return [*tokens, tokenizer.eos_token_id][:max_tokens]
 
 
-class _GroupCache:
-    """The last results of slow calls, shared between the sessions of one question."""
+class GroupCache:
+    """The results of slow calls, shared between the sessions of one group until all have ended."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.results: OrderedDict[tuple[str, ...], asyncio.Future[Any]] = OrderedDict()
+    def __init__(self) -> None:
+        self.results: dict[tuple[str, str], asyncio.Future[Any]] = {}
 
-    async def get(self, key: tuple[str, ...], make: Callable[[], Awaitable[Any]]) -> Any:
-        if key not in self.results:
-            self.results[key] = asyncio.ensure_future(make())
-            while len(self.results) > self.size:
-                self.results.popitem(last=False)
-        return await self.results[key]
+    async def get(self, what: str, uid: str, make: Callable[[], Awaitable[Any]]) -> Any:
+        """Return what ``make`` returned in the first session of the group that asked."""
+        if (what, uid) not in self.results:
+            self.results[what, uid] = asyncio.ensure_future(make())
+        return await self.results[what, uid]
+
+    def forget(self, uid: str) -> None:
+        """Drop a group's results."""
+        for key in [key for key in self.results if key[1] == uid]:
+            del self.results[key]
 
 
 @lru_cache(maxsize=1)
-def _group_cache() -> _GroupCache:
-    """One for each worker process, with two entries for each question of a step."""
-    return _GroupCache(size=256)
+def group_cache() -> GroupCache:
+    """One for each worker process."""
+    return GroupCache()
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def seed_of(*parts: int | str) -> int:
@@ -27,12 +30,12 @@ def seed_everything(seed: int) -> None:
 
 
 def sample_teacher_responses(
-    saved: Mapping[str, Sequence[str]], count: int, mix: str, *parts: int | str
-) -> list[tuple[str, str]]:
+    saved: Mapping[str, Sequence[T]], count: int, mix: str, *parts: int | str
+) -> list[tuple[str, T]]:
     """Sample the teacher responses of one group: ``count`` pairs (teacher, response).
 
     Args:
-        saved: each teacher's saved responses to the question.
+        saved: each teacher's saved responses to the question, or what stands for them.
         count: G for ``split``, G times the number of teachers for ``each``.
         mix: ``split`` shares the group's places among the teachers (which of them gets an odd
             place is sampled too), ``each`` gives every teacher the same number.

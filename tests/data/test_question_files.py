@@ -58,7 +58,7 @@ def test_bad_files_are_refused(tmp_path):
 
 
 def test_a_large_file_is_written_and_read_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("rilbench.data.question_files._GROUP", 100)
+    monkeypatch.setattr("rilbench.data.row_files.GROUP_BYTES", 100)
     questions = [Question(str(i), (bytes(60),), "What?", "7", "") for i in range(7)]
     write_questions(tmp_path / "q.parquet", questions)
     assert pq.ParquetFile(tmp_path / "q.parquet").num_row_groups == 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
@@ -20,13 +20,7 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
 from rilbench.data.question_files import Question
 from rilbench.data.response_collector import ModelServer, collect
-from rilbench.data.response_store import (
-    Plan,
-    SavedResponse,
-    check_collection_settings,
-    read_collection,
-    read_manifest,
-)
+from rilbench.data.response_store import Plan, ResponseIndex, index_responses, read_manifest
 from rilbench.errors import UserError
 from rilbench.paths import locate
 from rilbench.plan.fit import devices_to_serve
@@ -56,12 +50,12 @@ class ModelCollection:
 
     @property
     def file(self) -> Path:
-        """The collection's Parquet file; it exists when all responses are collected."""
+        """The collection's Parquet file."""
         return self.plan.file(self.folder)
 
-    def read(self, questions: list[Question]) -> list[SavedResponse]:
-        """The collected responses, checked against the plan."""
-        return read_collection(self.plan, questions, self.folder)
+    def index(self, questions: Sequence[Question]) -> ResponseIndex:
+        """Which responses to the questions there are, checked against the plan."""
+        return index_responses(self.plan, questions, self.folder)
 
 
 def teacher_collections(run: Run) -> list[ModelCollection]:
@@ -122,6 +116,7 @@ def _collection(
         recipe.data.max_response_tokens,
         recipe.collection.concurrency,
         source,
+        recipe.collection.keep_reasoning,
     )
     return ModelCollection(plan, path, folder or run.collection)
 
@@ -138,7 +133,7 @@ def _read_endpoint(name: str, endpoint: str) -> tuple[str, str]:
 
 
 def find_servers(
-    recipe: Recipe, collections: list[ModelCollection], questions: list[Question]
+    recipe: Recipe, collections: list[ModelCollection], questions: Sequence[Question]
 ) -> dict[str, ModelServer]:
     """Check everything that would stop the collecting, before any of it is paid for.
 
@@ -146,25 +141,24 @@ def find_servers(
         The user's servers that are needed, by the models' names.
 
     Raises:
-        UserError: a collection was made with other data or settings; a model is neither on this
-            machine nor served; its server does not answer, or serves another model.
+        UserError: a collection was made with other settings; a model is neither on this machine
+            nor served; its server does not answer, or serves another model.
     """
     servers = {}
     for collection in collections:
-        if collection.file.exists():
-            check_collection_settings(collection.plan, questions, collection.folder)
-        elif collection.path is None:
-            servers[collection.plan.model] = _find_server(recipe, collection.plan)
+        missing = collection.index(questions).missing(recipe.collection.max_failed)
+        if missing and collection.path is None:
+            servers[collection.plan.model] = _find_server(recipe, collection.plan, len(missing))
     return servers
 
 
-def _find_server(recipe: Recipe, plan: Plan) -> ModelServer:
+def _find_server(recipe: Recipe, plan: Plan, missing: int) -> ModelServer:
     """The user's server of a model; it must serve the one that the recipe names."""
     name = plan.model
     if name not in recipe.collection.endpoints:
         raise UserError(
-            f"{plan.source} is needed to collect and is not on this machine; download it, or serve "
-            f"it and set collection.endpoints.{name}=URL"
+            f"{plan.source} is needed to collect {missing} responses and is not on this machine; "
+            f"download it, or serve it and set collection.endpoints.{name}=URL"
         )
     named, url = _read_endpoint(name, recipe.collection.endpoints[name])
     model, key, transformers = named or plan.source, endpoint_key(), is_transformers(url)
@@ -182,7 +176,7 @@ def _find_server(recipe: Recipe, plan: Plan) -> ModelServer:
 
 
 def collect_all(
-    run: Run, collections: list[ModelCollection], questions: list[Question], progress: Progress
+    run: Run, collections: list[ModelCollection], questions: Sequence[Question], progress: Progress
 ) -> None:
     """Collect what is missing of collections in one folder, and check all of it.
 
@@ -194,7 +188,8 @@ def collect_all(
     (folder,) = {collection.folder for collection in collections}
     with FileLock(folder.with_name(f".{folder.name}.lock")):  # runs may share the folder
         servers = find_servers(run.recipe, collections, questions)
-        missing = [collection for collection in collections if not collection.file.exists()]
+        allowed = run.recipe.collection.max_failed
+        missing = [each for each in collections if each.index(questions).missing(allowed)]
         if missing:
             with running("collect", progress):
                 _collect(run, missing, servers, questions, progress)
@@ -208,7 +203,7 @@ def _collect(
     run: Run,
     missing: list[ModelCollection],
     servers: dict[str, ModelServer],
-    questions: list[Question],
+    questions: Sequence[Question],
     progress: Progress,
 ) -> None:
     """Collect the responses of several models, in parallel as far as the hardware allows."""
@@ -217,8 +212,8 @@ def _collect(
 
     def collect_model(collection: ModelCollection) -> None:
         plan, path, name = collection.plan, collection.path, collection.plan.model
-        fingerprint = plan.fingerprint(questions)
-        log.info("%s: %d responses to %d questions", name, plan.responses, len(questions))
+        fingerprint = plan.fingerprint
+        log.info("%s: %d responses to each of %d questions", name, plan.responses, len(questions))
         with ExitStack() as stack:
             if path is None:
                 log.info("%s: the user's server", name)
@@ -258,25 +253,29 @@ def _collect(
 
 
 def check_collection(
-    recipe: Recipe, collection: ModelCollection, questions: list[Question], progress: Progress
+    recipe: Recipe, collection: ModelCollection, questions: Sequence[Question], progress: Progress
 ) -> None:
     """Check that every response is accounted for, also if another run collected them.
 
     Raises:
-        UserError: as `read_collection`; or more than ``collection.max_failed`` of them failed.
+        UserError: responses are missing, or more than ``collection.max_failed`` of them failed.
     """
-    name, responses = collection.plan.model, collection.read(questions)
-    log.info("%s: %d responses in %s", name, len(responses), collection.file)
-    failed: dict[str, int] = read_manifest(collection.file).get("failed", {})
-    if not failed:
-        return
-    number, kinds = sum(failed.values()), ", ".join(f"{kind} {n}" for kind, n in failed.items())
-    total = len(responses) + number
-    if number > recipe.collection.max_failed * total:
+    name, index = collection.plan.model, collection.index(questions)
+    log.info("%s: %d responses in %s", name, len(index.row), collection.file)
+    if missing := index.missing(recipe.collection.max_failed):
         raise UserError(
-            f"{collection.file}: {number} of {total} responses failed ({kinds}), more than "
-            f"collection.max_failed={recipe.collection.max_failed}; run again with --resume --set "
-            f"collection.max_failed={math.ceil(100 * number / total) / 100}, or delete the file "
-            "and run again with --resume to collect it again"
+            f"{collection.file} lacks {len(missing)} of {index.total} responses (first: to "
+            f"{missing[0][0]!r}); run again with --resume to collect them"
         )
-    note(f"{name}: {number} of {total} responses failed ({kinds})", progress)
+    if index.reasoned:
+        kept = "is a part of them" if collection.plan.keep_reasoning else "was left out"
+        note(
+            f"{name} reasoned before {index.reasoned} of {index.total} responses: its reasoning "
+            f"{kept} (collection.keep_reasoning)",
+            progress,
+        )
+    if failed := index.failed:
+        kinds = ", ".join(f"{kind} {n}" for kind, n in failed.items())
+        note(
+            f"{name}: {sum(failed.values())} of {index.total} responses failed ({kinds})", progress
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
@@ -13,7 +13,8 @@ from pathlib import Path
 from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
-from rilbench.data.question_files import Question, read_questions
+from rilbench.data.question import StoredQuestion
+from rilbench.data.stored_questions import scan_questions, seen_questions, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
@@ -33,6 +34,7 @@ from rilbench.train.pipeline.question_check import (
 )
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.rewards import load_rewards
+from rilbench.train.verl.config import overrides, picture_file
 from rilbench.train.verl.ray_devices import check_devices
 
 log = logging.getLogger(__name__)
@@ -47,19 +49,29 @@ TRACKERS = ("tensorboard", "wandb")
 
 @dataclass(frozen=True)
 class Inputs:
-    """A run's models and data, read once."""
+    """A run's models and the texts of its data, read once; the pictures stay on the disk."""
 
     student: Checkpoint
     """The student that the recipe names."""
     collections: list[ModelCollection]
     """Teachers' responses, and the student's unless SFT makes it another model first."""
-    questions: list[Question]
-    dev: list[Question]
-    sft_questions: list[Question]
+    questions: list[StoredQuestion]
+    dev: list[StoredQuestion]
+    sft_questions: list[StoredQuestion]
     """Contents of ``sft.data``."""
-    checks: dict[str, QuestionCheck] = field(default_factory=dict)
+    checks: dict[str, QuestionCheck]
     """What `rilbench.train.pipeline.question_check` found, by setting (``data.train``); what it
     refused is not in the lists above."""
+    sources: list[tuple[Path, list[StoredQuestion]]]
+    """The files that these questions are from, with all that each has."""
+
+    def store_pictures(self, run: Run) -> str:
+        """Write ``data/pictures.arrow``, unless it is there; return a note for the user or "".
+
+        Raises:
+            UserError: the data changed since it was read.
+        """
+        return store_pictures(picture_file(run.folder), self.sources)
 
 
 def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> Inputs:
@@ -86,14 +98,16 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
         check_judge(recipe)
         probe_judge(recipe)
         if recipe.method_spec.is_rl:
-            from rilbench.train.verl.config import overrides
-
             overrides(recipe, Path("runs"), "model", resume_from=None)
     return inputs
 
 
 def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     """Read the recipe's models and data, without questions that cannot be trained on.
+
+    Args:
+        run: its folder need not exist.
+        strict: refuse questions that cannot be trained on, instead of leaving them out.
 
     Raises:
         UserError: one is missing, broken or unfit; or with ``strict`` a question is.
@@ -111,37 +125,48 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     }
     if recipe.sft.data:
         needed["sft.data"] = (recipe.sft.data, "sft.batch_size")
-    lists = {key: read_questions(locate(file)) for key, (file, _) in needed.items()}
-    checks = _checked(run, student, lists)
+    sources: dict[str, tuple[Path, list[StoredQuestion]]] = {}
+    pictures = 0
+    for key, (name, _) in needed.items():
+        file = locate(name)
+        scanned = scan_questions(file, picture_file(run.folder), pictures)
+        pictures += sum(question.num_images for question in scanned)
+        sources[key] = (file, scanned)
+    checks = _checked(run, student, sources)
     if strict:
         refuse_strictly(checks)
+    lists: dict[str, list[StoredQuestion]] = {}
     for key, (_, batch) in needed.items():
-        lists[key] = [q for q in lists[key] if q.id not in checks[key].refused]
+        lists[key] = [q for q in sources[key][1] if q.id not in checks[key].refused]
         _check_number(recipe, checks[key], key, batch)
-    questions, dev, sft_questions = (
-        lists["data.train"],
-        lists["data.dev"],
-        lists.get("sft.data", []),
-    )
+    questions, dev = lists["data.train"], lists["data.dev"]
     collections = teacher_collections(run)
     if not recipe.sft.steps:
         collections += student_collection(run, student)
     log.info("student %s (%s) in %s", student.fingerprint, student.model_type, student.path)
     log.info("%d questions in %s, %d of dev", len(questions), recipe.data.train, len(dev))
-    return Inputs(student, collections, questions, dev, sft_questions, checks)
+    return Inputs(
+        student,
+        collections,
+        questions,
+        dev,
+        lists.get("sft.data", []),
+        checks,
+        list(sources.values()),
+    )
 
 
 def _checked(
-    run: Run, student: Checkpoint, lists: dict[str, list[Question]]
+    run: Run, student: Checkpoint, sources: dict[str, tuple[Path, list[StoredQuestion]]]
 ) -> dict[str, QuestionCheck]:
     """What is wrong with questions; checked again only if they are not those of the last start."""
     most, before, checks = run.recipe.data.max_prompt_tokens, read_checks(run.folder), {}
-    for name, questions in lists.items():
+    for name, (file, questions) in sources.items():
         key = digest(questions, student.fingerprint, most)
         if name in before and before[name].digest == key:
             checks[name] = before[name]
             continue
-        refused = check_questions(student.path, questions, most)
+        refused = check_questions(student.path, seen_questions(file), most)
         checks[name] = QuestionCheck(key, len(questions), refused)
         log.info("%s: %d questions, %d refused (%s)", name, len(questions), len(refused), refused)
     return checks

@@ -1,17 +1,25 @@
-"""The files that the trainer reads: questions with saved responses, and the pretraining set."""
+"""The files that the trainer reads: questions with saved responses, and the pretraining set.
+
+``data/pictures.arrow`` has every picture of the run once and ``data/responses.arrow`` every saved
+response; the rows that verl reads name them by their numbers (`rilbench.data.row_files`).
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rilbench.checkpoint import PROCESSOR_FILES, Checkpoint
 from rilbench.config import Recipe
-from rilbench.data.question_files import Question
+from rilbench.data.question import StoredQuestion
+from rilbench.data.response_store import read_responses
+from rilbench.data.row_files import row_file, write_column
 from rilbench.errors import UserError
 from rilbench.train.pipeline.collect_stage import STUDENT, ModelCollection
 from rilbench.train.pipeline.run_folder import Run
@@ -19,25 +27,47 @@ from rilbench.train.pipeline.run_folder import Run
 log = logging.getLogger(__name__)
 
 
-def saved_responses(
-    run: Run, collections: list[ModelCollection], questions: list[Question]
-) -> dict[str, list[dict[str, str]]]:
-    """Each question's teacher responses that the run may use: the first ``max_saved_responses``.
+@dataclass(frozen=True)
+class SavedResponses:
+    """Where the saved responses that the run may use are in ``data/responses.arrow``."""
 
-    Returns:
-        By question id a list of ``{"teacher": name, "response": text}``.
+    teachers: Mapping[str, list[list[int]]]
+    """Of each teacher, for each question in order."""
+    student: Sequence[int]
+
+    def of_question(self, place: int) -> dict[str, list[int]]:
+        """Each teacher's to the question at this place."""
+        return {name: numbers[place] for name, numbers in self.teachers.items()}
+
+
+def store_responses(
+    run: Run, collections: list[ModelCollection], questions: Sequence[StoredQuestion]
+) -> SavedResponses:
+    """Write ``data/responses.arrow``, reading each collection once.
+
+    A teacher's are the first ``max_saved_responses`` to each question; the student's are all.
+
+    Raises:
+        UserError: as `read_responses`.
     """
-    saved: dict[str, list[dict[str, str]]] = {q.id: [] for q in questions}
+    first, student = 0, range(0)
+    teachers: dict[str, list[list[int]]] = {}
+    used = []
     for collection in collections:
-        if collection.plan.model == STUDENT:
-            continue
-        taken: Counter[str] = Counter()
-        for row in collection.read(questions):
-            taken[row.question_id] += 1
-            if taken[row.question_id] <= run.recipe.max_saved_responses:
-                entry = {"teacher": collection.plan.model, "response": row.response}
-                saved[row.question_id].append(entry)
-    return saved
+        is_student = collection.plan.model == STUDENT
+        most = collection.plan.responses if is_student else run.recipe.max_saved_responses
+        by_question = collection.index(questions).rows_by_question(most)
+        rows = np.sort(np.concatenate(by_question))
+        used.append((collection.file, rows))
+        if is_student:
+            student = range(first, first + len(rows))
+        else:
+            numbers = [(first + np.searchsorted(rows, some)).tolist() for some in by_question]
+            teachers[collection.plan.model] = numbers
+        first += len(rows)
+    texts = (text for path, rows in used for text in read_responses(path, rows))
+    write_column(run.folder / "data" / "responses.arrow", texts, "string")
+    return SavedResponses(teachers, student)
 
 
 def teacher_share(recipe: Recipe) -> int:
@@ -56,18 +86,16 @@ def note_on_recipe(recipe: Recipe) -> str:
     )
 
 
-def notes_on_responses(
-    recipe: Recipe, saved: Mapping[str, Sequence[Mapping[str, str]]]
-) -> list[str]:
+def notes_on_responses(recipe: Recipe, saved: SavedResponses) -> list[str]:
     """Notes on questions with fewer saved responses than a group takes.
 
     Args:
         recipe: one whose method uses teachers.
-        saved: as `saved_responses` returns them.
+        saved: as `store_responses` returns them.
     """
     share, notes = min(teacher_share(recipe), recipe.max_saved_responses), []
     for name in recipe.teachers.names:
-        counts = [sum(row["teacher"] == name for row in rows) for rows in saved.values()]
+        counts = [len(numbers) for numbers in saved.teachers[name]]
         few, none = sum(0 < n < share for n in counts), counts.count(0)
         if few:
             notes.append(
@@ -99,17 +127,24 @@ def pixel_limits(student: Path) -> dict[str, int]:
     return limits
 
 
-def verl_images(question: Question, limits: Mapping[str, int]) -> list[dict[str, Any]]:
-    """A question's pictures as verl reads them, with the limits of `pixel_limits`."""
-    return [{"bytes": image, **limits} for image in question.images]
+def verl_images(question: StoredQuestion, limits: Mapping[str, int]) -> list[dict[str, int]]:
+    """A question's pictures as our data sets read them, with the limits of `pixel_limits`."""
+    return [{"row": row, **limits} for row in question.rows]
+
+
+def verl_images_type(limits: Mapping[str, int]) -> Any:
+    """The Arrow type of `verl_images`."""
+    import pyarrow as pa
+
+    return pa.list_(pa.struct(dict.fromkeys(("row", *limits), pa.int64())))
 
 
 def prepare_data(
     run: Run,
     student: Checkpoint,
     collections: list[ModelCollection],
-    questions: list[Question],
-    dev: list[Question],
+    questions: list[StoredQuestion],
+    dev: list[StoredQuestion],
 ) -> list[str]:
     """Write ``data/``: the questions in verl's format, and the discriminator's pretraining set.
 
@@ -121,36 +156,72 @@ def prepare_data(
     Raises:
         UserError: too few questions are left.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     recipe, data = run.recipe, run.folder / "data"
-    data.mkdir(exist_ok=True)
-    saved, notes, train = saved_responses(run, collections, questions), [], questions
+    saved, notes = store_responses(run, collections, questions), []
+    train = list(zip(questions, map(saved.of_question, range(len(questions))), strict=True))
     if recipe.method_spec.uses_teachers:
         notes = notes_on_responses(recipe, saved)
-        teachers = set(recipe.teachers.names)
-        train = [q for q in questions if {row["teacher"] for row in saved[q.id]} >= teachers]
+        train = [(question, numbers) for question, numbers in train if all(numbers.values())]
     if len(train) < recipe.schedule.prompts_per_step:
         raise UserError(
             f"{'; '.join(notes)}; the {len(train)} that remain are fewer than one step's "
             f"{recipe.schedule.prompts_per_step}; start another --run with collection.folder="
             f"{run.collection} and a lower schedule.prompts_per_step, or more questions"
         )
-    for collection in collections:
-        if collection.plan.model != STUDENT:
-            continue
-        pretraining = [
-            {"is_student": True, "response": row.response} for row in collection.read(questions)
-        ]
-        for rows in saved.values():
-            pretraining += [{"is_student": False, "response": row["response"]} for row in rows]
-        pq.write_table(pa.Table.from_pylist(pretraining), data / "discriminator.parquet")
-        log.info("%d responses to pretrain the discriminator on", len(pretraining))
+    if saved.student:
+        _write_pretraining(data / "discriminator.parquet", saved, len(questions))
     limits = pixel_limits(student.path)
-    for name, part in (("train", train), ("dev", dev)):
-        table = [
-            {
+    _write_rows(data / "train.parquet", train, limits)
+    _write_rows(data / "dev.parquet", [(question, {}) for question in dev], limits)
+    log.info("%d questions to train on, %d of dev", len(train), len(dev))
+    return notes
+
+
+def _write_pretraining(path: Path, saved: SavedResponses, questions: int) -> None:
+    """Write which responses the discriminator is pretrained on; the teachers' by question."""
+    import pyarrow as pa
+
+    teachers = [
+        number
+        for place in range(questions)
+        for numbers in saved.of_question(place).values()
+        for number in numbers
+    ]
+    columns = {
+        "is_student": np.repeat([True, False], [len(saved.student), len(teachers)]),
+        "number": np.array([*saved.student, *teachers], dtype=np.int64),
+    }
+    batch = pa.RecordBatch.from_pydict(columns)
+    with row_file(path, batch.schema) as writer:
+        writer.write_batch(batch)
+    log.info("%d responses to pretrain the discriminator on", batch.num_rows)
+
+
+def _write_rows(
+    path: Path,
+    questions: Sequence[tuple[StoredQuestion, Mapping[str, list[int]]]],
+    limits: Mapping[str, int],
+) -> None:
+    """Write questions, each with its saved responses, in the format of verl's data set."""
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.int64()
+    saved = pa.list_(pa.struct({"teacher": text, "numbers": pa.list_(number)}))
+    info = {"index": number, "question_id": text, "question": text, "saved": saved}
+    schema = pa.schema(
+        {
+            "data_source": text,
+            "prompt": pa.list_(pa.struct({"role": text, "content": text})),
+            "images": verl_images_type(limits),
+            "ability": text,
+            "reward_model": pa.struct({"style": text, "ground_truth": text}),
+            "extra_info": pa.struct(info),
+        }
+    )
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for index, (question, responses) in enumerate(questions):
+            yield {
                 "data_source": question.source,
                 "prompt": [{"role": "user", "content": question.marked}],
                 "images": verl_images(question, limits),
@@ -160,12 +231,12 @@ def prepare_data(
                     "index": index,
                     "question_id": question.id,
                     "question": question.question,
-                    # Parquet infers the type from the values, so an empty list needs one.
-                    "saved": saved.get(question.id) or [{"teacher": "", "response": ""}],
+                    "saved": [
+                        {"teacher": name, "numbers": numbers} for name, numbers in responses.items()
+                    ],
                 },
             }
-            for index, question in enumerate(part)
-        ]
-        pq.write_table(pa.Table.from_pylist(table), data / f"{name}.parquet")
-    log.info("%d questions to train on, %d of dev", len(train), len(dev))
-    return notes
+
+    with row_file(path, schema) as writer:
+        for row in rows():
+            writer.write(row)

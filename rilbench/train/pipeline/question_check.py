@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -49,7 +49,7 @@ class QuestionCheck:
 
 
 def check_questions(
-    student: Path, questions: Sequence[Question], max_prompt_tokens: int
+    student: Path, questions: Iterable[Question], max_prompt_tokens: int
 ) -> dict[str, str]:
     """Why questions cannot be trained on, by id: ``kind: reason``; empty if all can.
 
@@ -76,10 +76,8 @@ def digest(questions: Iterable[Question], *parts: str | int) -> str:
     """16 hex digits over the questions, in order, and what else they are checked against."""
     total = hashlib.blake2b(repr(parts).encode(), digest_size=8)
     for question in questions:
-        texts = (question.id, question.question, question.answer, question.source)
-        total.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
-        for image in question.images:
-            total.update(len(image).to_bytes(8, "big") + image)
+        values = (question.id, question.sha256, question.answer, question.source)
+        total.update("\x1f".join(values).encode("utf-8", "surrogatepass"))
     return total.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from rilbench.train.pipeline.run_folder import Run, forget_after, last_step, sto
 from rilbench.train.pipeline.stage import Progress, note, running, skipped
 from rilbench.train.pipeline.step_time import StepTimer, Yardstick
 from rilbench.train.pipeline.trainer_process import Trainer, TrainerProcess
+from rilbench.train.verl.config import DATASETS_CACHE, agent_loop_part
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ def train_policy(
             raise UserError(reason) from error
         finally:
             cost.count_tokens()
+            shutil.rmtree(run.folder / "data" / DATASETS_CACHE, ignore_errors=True)
         if timer:
             cost.set_step_time(timer.metrics)
 
@@ -89,12 +92,10 @@ def _write_job(
     """Write what the trainer's process reads: ``data/agent_loop.yaml`` and ``data/job.json``."""
     import yaml
 
-    from rilbench.train.verl.config import agent_loop_part
-
     judge, folder = run.recipe.judge, run.folder.resolve()
     model = judge.model if judge.url and judge.model != "rule" else ""
     cache = folder / "judge.jsonl" if judge.url else None
-    loop = yaml.safe_dump(agent_loop_part(run.recipe, run.folder, judge_url, model, cache))
+    loop = yaml.safe_dump(agent_loop_part(run.recipe, folder, judge_url, model, cache))
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
     job = {
         "run_dir": str(folder),

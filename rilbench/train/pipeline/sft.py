@@ -8,15 +8,22 @@ import shutil
 import sys
 import time
 from functools import partial
+from typing import Any
 
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint, write_labels
-from rilbench.data.question_files import Question
+from rilbench.data.question import StoredQuestion
+from rilbench.data.row_files import mapped_column, row_file
 from rilbench.errors import UserError
 from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seconds
 from rilbench.serving import log_end
 from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.preflight import Inputs
-from rilbench.train.pipeline.prepare_data import pixel_limits, saved_responses, verl_images
+from rilbench.train.pipeline.prepare_data import (
+    pixel_limits,
+    store_responses,
+    verl_images,
+    verl_images_type,
+)
 from rilbench.train.pipeline.run_folder import Run, stop_reason
 from rilbench.train.pipeline.stage import Progress, running, skipped
 from rilbench.train.pipeline.trainer_process import Tail
@@ -60,39 +67,46 @@ def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Ch
 
 
 def _write_examples(run: Run, inputs: Inputs) -> None:
-    """Write ``sft/train.parquet`` in the format of verl's multi-turn SFT data set."""
+    """Write ``sft/train.parquet`` in the format of verl's multi-turn SFT data set.
+
+    As many examples as the steps need, or all if those are fewer; they name their pictures.
+    """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     recipe = run.recipe
-    examples: list[tuple[Question, str]]
+    batch, steps = recipe.sft.batch_size, recipe.sft.steps
+    examples: list[tuple[StoredQuestion, Any]]  # and what stands for the response
     if recipe.sft.data:
+        responses: Any = None
         examples = [(question, question.answer) for question in inputs.sft_questions]
     else:
-        saved = saved_responses(run, inputs.collections, inputs.questions)
-        examples = [(q, row["response"]) for q in inputs.questions for row in saved[q.id]]
-    if len(examples) < recipe.sft.batch_size:
+        saved = store_responses(run, inputs.collections, inputs.questions)
+        responses = mapped_column(run.folder / "data" / "responses.arrow")
+        examples = [
+            (question, number)
+            for place, question in enumerate(inputs.questions)
+            for numbers in saved.of_question(place).values()
+            for number in numbers
+        ]
+    if len(examples) < batch:
         raise UserError(
-            f"{len(examples)} examples to learn are fewer than one step's {recipe.sft.batch_size}; "
-            f"start another --run with sft.batch_size={len(examples)} or less, and "
+            f"{len(examples)} examples to learn are fewer than one step's {batch}; start another "
+            f"--run with sft.batch_size={len(examples)} or less, and "
             f"collection.folder={run.collection} to keep the responses"
         )
     random.Random(seed_of("sft", recipe.seed)).shuffle(examples)
     limits = pixel_limits(inputs.student.path)
-    table = [
-        {
-            "messages": [
+    message = pa.struct({"role": pa.string(), "content": pa.string()})
+    schema = pa.schema({"messages": pa.list_(message), "images": verl_images_type(limits)})
+    with row_file(run.folder / "sft" / "train.parquet", schema) as writer:
+        for question, response in examples[: steps * batch]:
+            text = response if responses is None else responses[response]
+            messages = [
                 {"role": "user", "content": question.marked},
-                {"role": "assistant", "content": response},
-            ],
-            "images": verl_images(question, limits),
-        }
-        for question, response in examples
-    ]
-    path = run.folder / "sft" / "train.parquet"
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(table), path)
-    log.info("%d examples, %d steps of %d", len(table), recipe.sft.steps, recipe.sft.batch_size)
+                {"role": "assistant", "content": text},
+            ]
+            writer.write({"messages": messages, "images": verl_images(question, limits)})
+        log.info("%d of %d examples for %d steps", writer.rows, len(examples), steps)
 
 
 def _run_verl(run: Run, student: Checkpoint, cost: RunCost, progress: Progress) -> None:

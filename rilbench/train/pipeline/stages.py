@@ -76,6 +76,8 @@ def train(
         if text := note_on_recipe(recipe):
             note(text, progress)
 
+        if text := inputs.store_pictures(run):
+            note(text, progress)
         collect_all(run, inputs.collections, inputs.questions, progress)
         if recipe.sft.steps:
             student = fine_tune(run, inputs, cost, progress)
@@ -104,6 +106,8 @@ def collect(
     with _working_on(run):
         inputs = inputs or read_inputs(run, strict=strict)
         _note_on_questions(run, inputs, progress)
+        if text := inputs.store_pictures(run):
+            note(text, progress)
         collect_all(run, inputs.collections, inputs.questions, progress)
 
 

@@ -21,6 +21,9 @@ LAYOUTS = "pkg://rilbench.train.verl.model_families"
 STUDENT_MODEL = "rilbench.train.verl.model_families.StudentModel"
 """Our classes in the place of verl's, for students whose processor verl does not know."""
 
+DATASETS_CACHE = "datasets-cache"
+"""Folder beside ``data/train.parquet`` for what ``datasets`` writes of it while verl runs."""
+
 OBJECT_STORE_BYTES = 500_000_000
 """Ray's shared memory on a CPU; its default is a third of the machine's."""
 
@@ -49,7 +52,7 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         "trainer.project_name": "rilbench",
         "trainer.experiment_name": Path(run_dir.name),
         "reward.num_workers": 0,  # the agent loop asks the judge itself
-        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": _storage_units(recipe),
         "critic.enable": recipe.method_spec.uses_discriminator,
     }
     if recipe.method_spec.uses_discriminator:
@@ -67,6 +70,11 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
     return as_overrides(settings)
 
 
+def picture_file(run_dir: Path) -> Path:
+    """The run's pictures, each of them once."""
+    return run_dir / "data" / "pictures.arrow"
+
+
 def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     return {
         "data.train_files": run_dir / "data" / "train.parquet",
@@ -74,6 +82,7 @@ def _data(recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         "data.image_key": "images",
         "data.custom_cls.path": LAYOUTS,
         "data.custom_cls.name": "RLDataset",
+        "+data.picture_file": picture_file(run_dir),
         "data.train_batch_size": recipe.schedule.prompts_per_step,
         "data.max_prompt_length": recipe.data.max_prompt_tokens,
         "data.max_response_length": recipe.data.max_response_tokens,
@@ -104,6 +113,14 @@ def _rows_per_rank(recipe: Recipe) -> int:
             f"change schedule.prompts_per_step, e.g. to {near}"
         )
     return questions * rows // ranks
+
+
+def _storage_units(recipe: Recipe) -> int:
+    """Processes that hold a step's rows; each moves about 1 GiB in a second of CPU time.
+
+    verl's default, and at least its advice: two for each node. The nano models need one.
+    """
+    return 1 if recipe.hardware.device == "cpu" else max(8, 2 * recipe.hardware.nodes)
 
 
 def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
@@ -233,7 +250,6 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
         "actor_rollout_ref.rollout.max_num_seqs": recipe.schedule.prompts_per_step
         * recipe.num_student_responses,
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
-        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
         "ray_kwargs.ray_init.num_cpus": 16,  # logical: actors, not cores
         "+ray_kwargs.ray_init.num_gpus": recipe.hardware.devices,
         "+ray_kwargs.ray_init.include_dashboard": False,

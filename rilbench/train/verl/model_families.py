@@ -15,14 +15,19 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from PIL import Image
 from transformers import AutoProcessor, PreTrainedTokenizerBase
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.workers.config import HFModelConfig
+
+from rilbench.data.row_files import mapped_column
+from rilbench.train.verl.config import DATASETS_CACHE
 
 
 class StudentModel(HFModelConfig):  # type: ignore[misc]
@@ -103,26 +108,32 @@ def folded(processor: Any, prompt: Sequence[int]) -> list[int]:
 
 
 class RLDataset(RLHFDataset):  # type: ignore[misc]
-    """verl's data set, but pictures stay encoded until a rollout worker reads them.
+    """verl's data set, of rows that name their pictures (`rilbench.train.pipeline.prepare_data`).
 
-    So a broken one costs its group and not the run, as it would in the process that sends them out.
-    And they are resized as Qwen-VL asks only where the processor is of it: the trainer says so by
-    ``data.pictures_as_they_are``, since this is also called without a processor.
+    So a picture is read in the process that needs it, and does not travel with the row. Pictures
+    are resized as Qwen-VL asks only where the processor is of it; the trainer says so by
+    ``data.pictures_as_they_are``, as pictures are also read where there is no processor.
     """
 
-    def _build_messages(self, example: dict[str, Any], key: str) -> Any:
-        """As verl's, with ``encoded`` bytes where verl opens ``bytes``."""
-        images = [
-            {("encoded" if name == "bytes" else name): value for name, value in image.items()}
-            for image in example[self.image_key]
-        ]
-        return super()._build_messages({**example, self.image_key: images}, key)
+    def _read_files_and_tokenize(self) -> None:
+        """As verl's; what ``datasets`` writes of the file, its cache, goes beside it."""
+        cache = datasets.config.HF_DATASETS_CACHE
+        datasets.config.HF_DATASETS_CACHE = Path(self.data_files[0]).parent / DATASETS_CACHE
+        try:
+            super()._read_files_and_tokenize()
+        finally:
+            datasets.config.HF_DATASETS_CACHE = cache
 
     @classmethod
     def _process_multi_modal_info(
         cls, messages: list[dict[str, Any]], image_patch_size: int, config: Any
     ) -> Any:
-        messages = [{**message, "content": _opened(message["content"])} for message in messages]
+        messages = [
+            {**message, "content": [_opened(part, config) for part in message["content"]]}
+            if isinstance(message["content"], list)
+            else message
+            for message in messages
+        ]
         if not config.get("pictures_as_they_are"):
             return super()._process_multi_modal_info(messages, image_patch_size, config)
         contents = [m["content"] for m in messages if isinstance(m["content"], list)]
@@ -130,14 +141,17 @@ class RLDataset(RLHFDataset):  # type: ignore[misc]
         return [part["image"].convert("RGB") for part in parts] or None, None, None
 
 
-def _opened(content: Any) -> Any:
-    """A message's content with its encoded pictures opened."""
-    if not isinstance(content, list):
-        return content
-    return [
-        {**part, "image": Image.open(io.BytesIO(part["encoded"]))} if "encoded" in part else part
-        for part in content
-    ]
+def _opened(part: dict[str, Any], config: Any) -> dict[str, Any]:
+    """A part of a message, its picture opened if it names one."""
+    if "row" not in part:
+        return part
+    opened = {name: value for name, value in part.items() if name != "row"}
+    return {**opened, "image": Image.open(io.BytesIO(_picture(part, config)))}
+
+
+def _picture(named: dict[str, Any], config: Any) -> bytes:
+    picture: bytes = mapped_column(Path(config.picture_file))[named["row"]]
+    return picture
 
 
 class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
@@ -154,10 +168,10 @@ class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
         # verl asks the image processor for what only Qwen-VL's has: the size that it resizes by.
         known = processor if has_mrope(processor) else None
         super().__init__(parquet_files, tokenizer, config, known, max_samples)
-        self.processor = processor
+        self.processor, self.config = processor, config
 
     def _build_messages(self, example: dict[str, Any]) -> Any:
-        if self.processor is not None and not has_mrope(self.processor):
-            opened = [Image.open(io.BytesIO(image["bytes"])) for image in example[self.image_key]]
-            example = {**example, self.image_key: opened}  # verl leaves opened pictures alone
-        return super()._build_messages(example)
+        images: list[Any] = [_opened(image, self.config) for image in example[self.image_key]]
+        if not has_mrope(self.processor):
+            images = [image["image"] for image in images]  # verl leaves opened pictures alone
+        return super()._build_messages({**example, self.image_key: images})

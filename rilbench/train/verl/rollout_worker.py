@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import Any
 
 import ray
@@ -15,11 +14,9 @@ from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
 from rilbench.train.group_buffer import FAILED
-from rilbench.train.rollout import RILAgentLoop
+from rilbench.train.rollout import RILAgentLoop, group_cache
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope, picture_inputs
-
-_QUESTIONS_KEPT = 256
 
 
 class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc]
@@ -30,7 +27,19 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
         super().__init__(*arguments)
         (loop,) = OmegaConf.load(self.rollout_config.agent.agent_loop_config_path)
         self.step_config = StepConfig.parse(OmegaConf.to_container(loop.ril))
-        self.prepared: OrderedDict[int, tuple[Any, dict[str, torch.Tensor]]] = OrderedDict()
+        self.prepared: dict[int, dict[str, torch.Tensor]] = {}
+        """Model inputs of the pictures of groups under way, by the `id` of their list."""
+
+    async def _run_prompt(self, prompt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """As verl's, which returns when all sessions of the group have; then drop its pictures."""
+        uid = prompt["uid"]
+        try:
+            await super()._run_prompt(prompt, *args, **kwargs)
+        finally:
+            media = group_cache().results.get(("media", uid))
+            if media is not None and media.done() and not media.exception():
+                self.prepared.pop(id(media.result().get("images")), None)
+            group_cache().forget(uid)
 
     async def _run_agent_loop(
         self,
@@ -87,10 +96,8 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
                 prepared = super()._compute_multi_modal_inputs(output, input_ids)
             else:  # verl shows the processor a text without the pictures' marks; InternVL's refuses
                 prepared = picture_inputs(self.processor, pictures)
-            self.prepared[key] = (pictures, prepared)  # held, so that no other takes its id
-            while len(self.prepared) > _QUESTIONS_KEPT:
-                self.prepared.popitem(last=False)
-        return dict(self.prepared[key][1])
+            self.prepared[key] = prepared  # the group's cache holds the list until both are dropped
+        return dict(self.prepared[key])
 
 
 class RolloutManager(AgentLoopManagerTQ):  # type: ignore[misc]

@@ -17,6 +17,7 @@ from rilbench.train.verl.config import (
     as_overrides,
     engine_memory,
     micro_batch,
+    picture_file,
 )
 
 
@@ -37,6 +38,7 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "data.train_batch_size": recipe.sft.batch_size,
         "data.custom_cls.path": LAYOUTS,
         "data.custom_cls.name": "SFTDataset",
+        "+data.picture_file": picture_file(run_dir),
         "data.use_dynamic_bsz": recipe.policy.micro_batch_tokens > 0,
         "data.max_token_len_per_gpu": recipe.policy.micro_batch_tokens
         or recipe.max_sequence_tokens,
