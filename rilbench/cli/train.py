@@ -63,6 +63,14 @@ def train(
             "--strict", help="Stop at questions that cannot be trained on; default: leave them out."
         ),
     ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse",
+            help="Every stage once, two steps at the longest prompts and responses, and what they "
+            "need; then stop.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the resolved recipe and stop.")] = False,
     db: Db = None,
@@ -99,6 +107,11 @@ def train(
 
     check_trackers(log or [])
     folder = runs / (run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}")
+    if rehearse:
+        from rilbench.cli.rehearsal import show_rehearsal
+
+        show_rehearsal(resolved, folder.with_name(f"{folder.name}-rehearsal"), strict=strict)
+        return
     inputs = None
     if not resume and not folder.exists():
         inputs = preflight(Run(folder, resolved), collect_only=collect_only, strict=strict)

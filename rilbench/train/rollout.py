@@ -49,6 +49,8 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
                 "seed": seed % 2**31,  # vLLM takes 32 bits
                 "repetition_penalty": config.repetition_penalty,
             }
+            if config.full_length:
+                sampling["ignore_eos"] = True
             output: AgentLoopOutput = await super().run(sampling, **kwargs)
             output.extra_fields["source"] = "student"
         else:
@@ -98,6 +100,9 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             messages, images=media.get("images"), videos=media.get("videos"), mm_inputs_out={}
         )
         tokens = teacher_tokens(self.tokenizer, response, self.response_length)
+        if self.step_config.full_length:
+            times = -(-self.response_length // len(tokens))
+            tokens = (times * tokens)[: self.response_length]
         return AgentLoopOutput(
             prompt_ids=prompt,
             response_ids=tokens,

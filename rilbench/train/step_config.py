@@ -54,6 +54,8 @@ class StepConfig:
     # Checkpoints.
     keep: int
     export: str
+    # A rehearsal's: every response is as long as it may be.
+    full_length: bool = False
 
     @classmethod
     def from_recipe(

@@ -95,7 +95,8 @@ def _write_job(
     judge, folder = run.recipe.judge, run.folder.resolve()
     model = judge.model if judge.url and judge.model != "rule" else ""
     cache = folder / "judge.jsonl" if judge.url else None
-    loop = yaml.safe_dump(agent_loop_part(run.recipe, folder, judge_url, model, cache))
+    part = agent_loop_part(run.recipe, folder, judge_url, model, cache, full_length=run.full_length)
+    loop = yaml.safe_dump(part)
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
     job = {
         "run_dir": str(folder),

@@ -35,6 +35,8 @@ class Run:
 
     folder: Path
     recipe: Recipe
+    full_length: bool = False
+    """Every response is as long as it may be, as a rehearsal asks for."""
 
     @property
     def checkpoint(self) -> Path:

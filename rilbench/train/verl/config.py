@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,13 +324,21 @@ def validate(config: Any) -> None:
 
 
 def agent_loop_part(
-    recipe: Recipe, run_dir: Path, judge_url: str, judge_model: str, judge_cache: Path | None
+    recipe: Recipe,
+    run_dir: Path,
+    judge_url: str,
+    judge_model: str,
+    judge_cache: Path | None,
+    *,
+    full_length: bool = False,
 ) -> list[dict[str, Any]]:
     """verl's agent loop file: our group of sampled and saved responses, and who judges them.
 
-    ``judge_cache`` keeps the verdicts; None where asking again costs nothing.
+    ``judge_cache`` keeps the verdicts; None where asking again costs nothing. ``full_length`` is
+    for a rehearsal: every response is as long as it may be.
     """
     step = StepConfig.from_recipe(recipe, run_dir, judge_url, judge_model, judge_cache)
+    step = replace(step, full_length=full_length)
     return [
         {"name": "ril", "_target_": "rilbench.train.rollout.RILAgentLoop", "ril": step.as_dict()}
     ]

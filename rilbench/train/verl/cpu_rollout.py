@@ -184,12 +184,15 @@ class TransformersServer:
             do_sample=False,
             max_new_tokens=self.config.response_length,
             pad_token_id=self.pad,
-            eos_token_id=self.end,
+            eos_token_id=None if batch[0].sampling.get("ignore_eos") else self.end,
             suppress_tokens=None,
             logits_processor=self._processors(batch),
             **extra,
         )[:, width:].tolist()
-        return [self._output(tokens) for tokens in out]
+        return [
+            self._output(tokens, to_the_limit=bool(request.sampling.get("ignore_eos")))
+            for request, tokens in zip(batch, out, strict=True)
+        ]
 
     def _processors(self, batch: list[_Request]) -> LogitsProcessorList:
         sampling = batch[0].sampling
@@ -207,8 +210,8 @@ class TransformersServer:
         steps.append(SeededSampling([int(r.sampling["seed"]) for r in batch]))
         return steps
 
-    def _output(self, tokens: list[int]) -> TokenOutput:
-        finished = self.end in tokens
+    def _output(self, tokens: list[int], *, to_the_limit: bool) -> TokenOutput:
+        finished = self.end in tokens and not to_the_limit
         if finished:
             tokens = tokens[: tokens.index(self.end) + 1]
         return TokenOutput(
