@@ -49,6 +49,8 @@ def configure(*, verbose: bool = False) -> None:
     stderr.setFormatter(_FORMAT)
     _logger.addHandler(stderr)
     _logger.setLevel(logging.DEBUG)  # the handlers decide what is written
+    # verl gives the root logger a handler of its own, which would repeat every record.
+    _logger.propagate = False
 
 
 @contextmanager

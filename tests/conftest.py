@@ -25,6 +25,7 @@ VERL = (
     "train/test_failed_questions.py",
     "train/test_internvl.py",
     "train/test_own_model.py",
+    "train/test_rehearsal.py",
     "train/test_run.py",
     "train/test_variants.py",
     "train/verl/test_model_families.py",

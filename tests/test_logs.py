@@ -16,10 +16,11 @@ log = logging.getLogger("rilbench.some.module")
 @pytest.fixture(autouse=True)
 def _restore():
     logger = logging.getLogger("rilbench")
-    handlers, level = list(logger.handlers), logger.level
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
     yield
     logger.handlers[:] = handlers
     logger.setLevel(level)
+    logger.propagate = propagate
 
 
 def test_quiet_by_default_and_verbose_on_request(capsys):
@@ -37,6 +38,18 @@ def test_quiet_by_default_and_verbose_on_request(capsys):
     configure()
     log.info("reading")
     assert capsys.readouterr().err == ""
+
+
+def test_a_handler_of_another_package_repeats_nothing(capsys):
+    configure()
+    root, theirs = logging.getLogger(), logging.StreamHandler()  # as verl's basicConfig
+    root.addHandler(theirs)
+    try:
+        log.info("reading")
+        log.warning("careful")
+    finally:
+        root.removeHandler(theirs)
+    assert capsys.readouterr().err.count("careful") == 1
 
 
 def test_a_file_gets_every_record_of_its_body_and_is_appended_to(tmp_path, capsys):
