@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
+from rilbench.paths import locate
 
 DEVICES = {80: ("A100-80GB", 312.0, 2039.0), 141: ("H200-141GB", 989.0, 4800.0)}
 """By GiB of memory: name, dense bf16 TFLOP/s, GB/s of memory (data sheets)."""
@@ -18,7 +19,7 @@ CPU = ("a CPU of few cores", 0.1, 20.0)
 class Assumptions:
     """The assumptions behind times, GPU-hours and disk; printed with every plan."""
 
-    questions: int = 40_000  # App C
+    questions: int = 40_000  # App C; those of data.train where it is a file on this machine
     prompt_tokens: int = 1024  # mean, images included; not in the paper
     image_tokens: int = 768  # mean, part of the prompt
     response_tokens: int = 512  # mean; not in the paper
@@ -36,7 +37,7 @@ class Assumptions:
 
 
 def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
-    """Return the defaults, limited to the recipe's lengths and device, then ``key=value``.
+    """Return the defaults, by the recipe's data, lengths and device, then ``key=value``.
 
     Raises:
         UserError: an unknown key, or a value that is not a number above 0.
@@ -63,6 +64,7 @@ def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
     _, tflops, bandwidth = device(recipe)
     prompt = min(plain.prompt_tokens, limits.max_prompt_tokens)
     values: dict[str, float] = {
+        "questions": count_questions(limits.train) or plain.questions,
         "prompt_tokens": prompt,
         "image_tokens": min(plain.image_tokens, prompt // 2 if cpu else prompt),
         "response_tokens": min(plain.response_tokens, limits.max_response_tokens),
@@ -71,6 +73,20 @@ def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
         "reserved_gib": 1.0 if cpu else plain.reserved_gib,
     }
     return dataclasses.replace(plain, **{**values, **given})  # type: ignore[arg-type]
+
+
+def count_questions(data: str) -> int:
+    """Return the number of questions in ``data.train``; 0 if the file cannot be read here."""
+    try:
+        path = locate(data)
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return int(pq.read_metadata(path).num_rows)
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    except (UserError, OSError, ValueError):  # pyarrow's errors are of the latter two kinds
+        return 0
 
 
 def device(recipe: Recipe) -> tuple[str, float, float]:

@@ -12,7 +12,7 @@ from rilbench.plan.run_plan import RunPlan
 
 
 def plan_view(plan: RunPlan) -> RenderableType:
-    """Return the whole plan, warnings last."""
+    """Return the whole plan, notes last."""
     recipe, hardware = plan.recipe, plan.recipe.hardware
     what = "CPU" if hardware.device == "cpu" else f"GPU of {hardware.memory_gib} GiB"
     title = (
@@ -25,6 +25,7 @@ def plan_view(plan: RunPlan) -> RenderableType:
     parts += [_stages(plan), Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}")]
     parts += [Text(f"does not fit: {line}", style="bold red") for line in plan.refused]
     parts += [Text(f"warning: {line}", style="yellow") for line in plan.warnings]
+    parts += [Text(f"note: {line}", style="cyan") for line in plan.notes]
     return Group(*parts)
 
 
@@ -100,6 +101,7 @@ def _stages(plan: RunPlan) -> Table:
         table.add_row(f"days of the loop ({plan.recipe.schedule.steps} steps)", f"{days:.3g}")
     for model, count in plan.responses.items():
         table.add_row(f"responses to collect: {model}", f"{count:,}")
+        table.add_row("  used by the schedule, at most", f"{plan.responses_used[model]:,}")
     table.add_row("judge calls, at most", f"{plan.judge_calls:,}")
     for what, size in plan.disk.items():
         table.add_row(f"disk (GiB): {what}", _gib(size))

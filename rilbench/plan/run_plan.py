@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rilbench.config.schema import Recipe
-from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
 from rilbench.plan.compute_cost import (
     StepCost,
-    collect_hours,
     discriminator_flops,
     plan_step,
     response_flops,
@@ -20,6 +19,12 @@ from rilbench.plan.compute_cost import (
 )
 from rilbench.plan.fit import refusals, would_help
 from rilbench.plan.memory import GIB, MOMENTS, WEIGHT, Memory, plan_memory
+from rilbench.plan.saved_responses import (
+    Collected,
+    collection_hours,
+    note_on_collection,
+    plan_collection,
+)
 
 FULL = 0.92
 """Share of a device beyond which a plan warns, because of fragmentation."""
@@ -36,8 +41,10 @@ class RunPlan:
     step: StepCost | None  # None: the method ends after SFT
     gpu_hours: dict[str, float]
     responses: dict[str, int]  # to collect, by model
+    responses_used: dict[str, int]  # of them, at most, by the whole schedule
     judge_calls: int
     disk: dict[str, float]  # bytes
+    notes: list[str]  # what could be cheaper
     warnings: list[str]
     refused: list[str]
 
@@ -64,15 +71,17 @@ class RunPlan:
             else {**dataclasses.asdict(self.step), "total_seconds": self.step.total_seconds},
             "gpu_hours": self.gpu_hours,
             "responses": self.responses,
+            "responses_used": self.responses_used,
             "judge_calls": self.judge_calls,
             "disk": self.disk,
+            "notes": self.notes,
             "warnings": self.warnings,
             "refused": self.refused,
         }
 
 
 def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
-    """RunPlan a run.
+    """Plan a run.
 
     Raises:
         UserError: the student's config.json is neither in its folder nor in the tree.
@@ -80,50 +89,39 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
     student = find_architecture(recipe.student.model, recipe.student.name)
     memory = plan_memory(recipe, student, assumed)
     step = plan_step(recipe, student, memory.rollout, assumed) if recipe.method_spec.is_rl else None
-    responses = _responses(recipe, assumed)
+    collected = plan_collection(recipe, assumed)
+    responses = {name: one.asked for name, one in collected.items()}
+    note = note_on_collection(recipe, student, assumed)
     return RunPlan(
         recipe=recipe,
         assumed=assumed,
         student=student,
         memory=memory,
         step=step,
-        gpu_hours=_gpu_hours(recipe, student, step, assumed),
+        gpu_hours=_gpu_hours(recipe, student, step, collected, assumed),
         responses=responses,
+        responses_used={name: one.used for name, one in collected.items()},
         judge_calls=recipe.schedule.steps * recipe.responses_per_step
         if recipe.method_spec.is_rl
         else 0,
         disk=_disk(recipe, student, responses, assumed),
+        notes=[note] if note else [],
         warnings=_warnings(recipe, student, memory, assumed),
         refused=refusals(recipe, student),
     )
 
 
-def _responses(recipe: Recipe, assumed: Assumptions) -> dict[str, int]:
-    """Return the number of responses to collect, by model."""
-    counts: dict[str, int] = {}
-    if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
-        for name in recipe.teachers.names:
-            counts[name] = assumed.questions * recipe.collection.teacher_responses
-    if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
-        counts["student"] = assumed.questions * recipe.collection.student_responses
-    return counts
-
-
 def _gpu_hours(
-    recipe: Recipe, student: Architecture, step: StepCost | None, assumed: Assumptions
+    recipe: Recipe,
+    student: Architecture,
+    step: StepCost | None,
+    collected: Mapping[str, Collected],
+    assumed: Assumptions,
 ) -> dict[str, float]:
-    """Return the GPU-hours by stage; served models use GPUs like the recipe's."""
-    hours: dict[str, float] = {}
-    for name, count in _responses(recipe, assumed).items():
-        try:
-            model = (
-                student if name == "student" else find_architecture(recipe.teachers.models[name])
-            )
-        except UserError:
-            continue  # a teacher of the user's own behind an address
-        hours[f"collect: {name}"] = collect_hours(
-            recipe, model, count // assumed.questions, assumed
-        )
+    """Return the GPU-hours by stage."""
+    counts = {name: one.asked // assumed.questions for name, one in collected.items()}
+    collecting = collection_hours(recipe, student, counts, assumed)
+    hours = {f"collect: {name}": number for name, number in collecting.items()}
     one_device = assumed.tflops * 1e12 * assumed.mfu * 3600
     factor = training_factor(recipe)
     if recipe.sft.steps:

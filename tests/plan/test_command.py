@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from rilbench.cli import app
 from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
 from rilbench.plan import make_plan
-from rilbench.plan.assumptions import Assumptions, assume
+from rilbench.plan.assumptions import Assumptions, assume, count_questions
+from rilbench.plan.saved_responses import plan_collection
 
 RUNNER = CliRunner()
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]
@@ -123,6 +125,57 @@ def test_assumptions_are_printed_and_can_be_replaced():
 def test_bad_assumptions_are_refused(text):
     with pytest.raises(UserError, match="--assume"):
         assume(load_recipe("both"), [text])
+
+
+def test_a_note_says_how_many_responses_the_schedule_can_use():
+    """1000 steps × 36 questions are less than one pass over 40,000: most responses stay unused."""
+    document = planned()
+    assert document["responses_used"] == {"72b": 136_000, "78b": 136_000, "student": 128_000}
+    (note,) = document["notes"]
+    assert "272,000 of the teachers' 1,280,000" in note
+    assert "128,000 of the student's 640,000" in note
+    settings = re.findall(r"--set (\S+)", note)
+    assert settings == ["collection.teacher_responses=4", "collection.student_responses=4"]
+    fewer = planned(*(argument for setting in settings for argument in ("--set", setting)))
+    assert fewer["notes"] == []
+    assert fewer["responses_used"] == document["responses_used"]
+    saved = sum(document["gpu_hours"].values()) - sum(fewer["gpu_hours"].values())
+    assert f"saves {saved:,.3g} of" in note
+    assert saved > 600
+
+
+@pytest.mark.parametrize(
+    ("more", "enough"),
+    [
+        (["schedule.steps=10000"], 16),  # nine passes take two each time
+        (["discriminator.pretrain_steps=0", "schedule.steps=3000"], 6),
+        (["teachers.max_responses=3"], 3),
+        (["teachers.mix=each"], 6),  # four from each teacher, and 1.6 for the discriminator
+    ],
+)
+def test_enough_responses(more, enough):
+    recipe = load_recipe("both", overrides=more)
+    assert plan_collection(recipe, assume(recipe))["72b"].enough == enough
+
+
+def test_sft_uses_its_batches_alone():
+    recipe = load_recipe("both", method="sft", overrides=["sft.steps=1000"])
+    found = plan_collection(recipe, assume(recipe))
+    assert set(found) == {"72b", "78b"}
+    assert found["72b"].used == 1000 * 128 // 2
+    assert found["72b"].enough == 2
+
+
+def test_questions_are_those_of_the_data(tmp_path):
+    assert assume(load_recipe("both", "nano")).questions < 40_000
+    assert assume(load_recipe("both")).questions == 40_000
+    (tmp_path / "mine.jsonl").write_text("{}\n\n{}\n{}\n")
+    for name, questions in (("mine.jsonl", 3), ("missing.parquet", 40_000)):
+        recipe = load_recipe("both", overrides=[f"data.train={tmp_path / name}"])
+        assert assume(recipe).questions == questions
+    assert assume(recipe, ["questions=7"]).questions == 7
+    (tmp_path / "broken.parquet").write_bytes(b"no Parquet")
+    assert count_questions(str(tmp_path / "broken.parquet")) == 0
 
 
 def test_defaults_are_cut_to_the_recipes_limits():
