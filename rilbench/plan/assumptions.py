@@ -23,12 +23,23 @@ class Assumptions:
     prompt_tokens: int = 1024  # mean, images included; not in the paper
     image_tokens: int = 768  # mean, part of the prompt
     response_tokens: int = 512  # mean; not in the paper
+    longest_response_tokens: int = 2048  # of a step, which waits for it: the cap, of 144 responses
     mfu: float = 0.35  # share of tflops that forward and backward reach
     decode_efficiency: float = 0.5  # share of bandwidth that sampling reaches
     tflops: float = 0.0  # of a device, dense bf16; 0: by its memory
     bandwidth: float = 0.0  # GB/s of a device's memory; 0: by its memory
     reserved_gib: float = 4.0  # of a GPU: CUDA, NCCL, fragments, a sleeping vLLM
+    discriminator_imbalance: float = (
+        1.05  # its longest rank over the mean; rows are dealt by length
+    )
+    sync_gb: float = (
+        8.25  # GB/s of weights into the rollout engine; verl's checkpoint_engine/README
+    )
+    queue_gib: float = 1.0  # GiB/s into TransferQueue and out of it; measured on one CPU core
+    trainer_gib: float = 4.0  # host memory of the process that drives the loop
+    process_gib: float = 1.5  # of each other process; 0.5 on a CPU, measured, and CUDA adds
     bytes_per_token: float = 4.0  # of text, on disk
+    bytes_per_pixel: float = 0.2  # of a picture, on disk; measured: JPEG of 448 and 1024 pixels
 
     @property
     def lines(self) -> list[str]:
@@ -70,6 +81,12 @@ def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
         "response_tokens": min(plain.response_tokens, limits.max_response_tokens),
         "tflops": tflops,
         "bandwidth": bandwidth,
+        "longest_response_tokens": limits.max_response_tokens,
+        "discriminator_imbalance": plain.discriminator_imbalance
+        if recipe.hardware.ranks > 1
+        else 1.0,
+        "trainer_gib": 1.0 if cpu else plain.trainer_gib,
+        "process_gib": 0.5 if cpu else plain.process_gib,
         "reserved_gib": 1.0 if cpu else plain.reserved_gib,
     }
     return dataclasses.replace(plain, **{**values, **given})  # type: ignore[arg-type]

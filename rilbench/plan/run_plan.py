@@ -18,7 +18,8 @@ from rilbench.plan.compute_cost import (
     training_factor,
 )
 from rilbench.plan.fit import refusals, would_help
-from rilbench.plan.memory import GIB, MOMENTS, WEIGHT, Memory, plan_memory
+from rilbench.plan.machine import disk, host_memory
+from rilbench.plan.memory import GIB, Memory, plan_memory
 from rilbench.plan.saved_responses import (
     Collected,
     collection_hours,
@@ -32,7 +33,7 @@ FULL = 0.92
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The needs of a run."""
+    """The needs of a run; sizes are in bytes."""
 
     recipe: Recipe
     assumed: Assumptions
@@ -43,10 +44,21 @@ class RunPlan:
     responses: dict[str, int]  # to collect, by model
     responses_used: dict[str, int]  # of them, at most, by the whole schedule
     judge_calls: int
-    disk: dict[str, float]  # bytes
+    host: dict[str, float]  # memory of each machine
+    disk: dict[str, float]
     notes: list[str]  # what could be cheaper
     warnings: list[str]
     refused: list[str]
+
+    @property
+    def host_total(self) -> float:
+        """Bytes of memory that each machine needs."""
+        return sum(self.host.values())
+
+    @property
+    def disk_total(self) -> float:
+        """Bytes that the run takes when it takes the most."""
+        return sum(self.disk.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain types: bytes, seconds and counts."""
@@ -73,7 +85,8 @@ class RunPlan:
             "responses": self.responses,
             "responses_used": self.responses_used,
             "judge_calls": self.judge_calls,
-            "disk": self.disk,
+            "host": {**self.host, "total": self.host_total},
+            "disk": {**self.disk, "total": self.disk_total},
             "notes": self.notes,
             "warnings": self.warnings,
             "refused": self.refused,
@@ -104,7 +117,8 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
         judge_calls=recipe.schedule.steps * recipe.responses_per_step
         if recipe.method_spec.is_rl
         else 0,
-        disk=_disk(recipe, student, responses, assumed),
+        host=host_memory(recipe, student, memory, assumed),
+        disk=disk(recipe, student, responses, assumed),
         notes=[note] if note else [],
         warnings=_warnings(recipe, student, memory, assumed),
         refused=refusals(recipe, student),
@@ -135,27 +149,6 @@ def _gpu_hours(
         seconds = recipe.schedule.steps * step.total_seconds
         hours[recipe.method] = seconds * recipe.hardware.ranks / 3600
     return hours
-
-
-def _disk(
-    recipe: Recipe, student: Architecture, responses: dict[str, int], assumed: Assumptions
-) -> dict[str, float]:
-    """Return the bytes on disk: collected text, saved steps and one being written, the export."""
-    tokens = sum(responses.values()) * assumed.response_tokens
-    disk: dict[str, float] = {"collection": tokens * assumed.bytes_per_token}
-    export = float(WEIGHT * student.parameters)
-    if recipe.method_spec.is_rl:
-        one = (WEIGHT + MOMENTS) * student.parameters + export
-        if recipe.method_spec.uses_discriminator:
-            one += (WEIGHT + MOMENTS) * student.discriminator
-            disk["discriminator"] = float((WEIGHT + MOMENTS) * student.discriminator)
-        saved = max(1, recipe.schedule.steps // recipe.schedule.save_every)
-        kept = saved if recipe.schedule.export == "best" else min(saved, recipe.schedule.keep)
-        disk["one step"], disk["steps"] = one, one * (kept + 1)
-    if recipe.sft.steps:
-        disk["sft"] = (WEIGHT + MOMENTS) * student.parameters + export
-    disk["export"] = export
-    return disk
 
 
 def _warnings(
