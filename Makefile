@@ -108,6 +108,7 @@ results-demo: setup  ## Measure make demo in a fresh clone: time, memory, scores
 	$(BIN)/python results/demo.py
 
 bench: setup chromium  ## Time the command line, evaluation next to the toolkits, commands on a ledger of a million answers, a large report (half an hour)
+	$(BIN)/python tests/bench/newcomer.py
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/ledger.py

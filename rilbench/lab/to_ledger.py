@@ -75,7 +75,7 @@ def find_results(files: Iterable[Path], split: str) -> FoundResults:
             row = read_result(file)
             _check(row)
         except (UserError, TypeError, AttributeError) as error:
-            found.skipped.append(Skipped(file, f"is not a run result: {error}"))
+            found.skipped.append(Skipped(file, str(error)))
             continue
         if row.split == split:
             found.rows.append(row)

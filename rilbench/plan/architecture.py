@@ -45,6 +45,8 @@ class Architecture:
     vision: Tower | None
     vision_parameters: int  # the whole tower and the projector
     patches_per_token: int  # of the vision tower, for one token of the text model
+    patch_pixels: int = 0
+    patch_values: int = 0  # numbers of one patch, as the processor makes them
 
     @property
     def head_size(self) -> int:
@@ -155,11 +157,17 @@ def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
 def _read(config: Mapping[str, Any], name: str, layout: str) -> Architecture:
     text = config if layout == "qwen2" else config["text_config"]
     vision: Tower | None = None
-    vision_parameters, patches = 0, 1
+    vision_parameters, patches, pixels, values = 0, 1, 0, 0
     if layout == "qwen2_5_vl":
-        vision, vision_parameters, patches = _qwen_vision(config["vision_config"])
+        shape = config["vision_config"]
+        vision, vision_parameters, patches = _qwen_vision(shape)
+        pixels = shape["patch_size"] ** 2
+        values = pixels * shape["in_channels"] * shape["temporal_patch_size"]
     elif layout == "internvl":
+        shape = config["vision_config"]
         vision, vision_parameters, patches = _intern_vision(config)
+        pixels = shape["patch_size"][0] * shape["patch_size"][1]
+        values = pixels * shape["num_channels"]
     return Architecture(
         name=name,
         layout=layout,
@@ -170,6 +178,8 @@ def _read(config: Mapping[str, Any], name: str, layout: str) -> Architecture:
         vision=vision,
         vision_parameters=vision_parameters,
         patches_per_token=patches,
+        patch_pixels=pixels,
+        patch_values=values,
     )
 
 

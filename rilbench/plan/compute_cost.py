@@ -2,7 +2,8 @@
 
 A forward costs 2 FLOPs per parameter and token, and attention 4 × layers × width × length / 2 per
 token. A backward costs twice as much, gradient checkpointing one more forward. Sampling is bound by
-memory: each new token reads the weights and the cache of all sequences once.
+memory: each new token reads the weights and the cache of all sequences once. A step waits for the
+longest of its responses.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from rilbench.config.schema import Recipe
 from rilbench.plan.architecture import Architecture
 from rilbench.plan.assumptions import Assumptions
 from rilbench.plan.fit import serving_devices
-from rilbench.plan.memory import DISCRIMINATOR_WORDS, GIB, Rollout
+from rilbench.plan.machine import queue_bytes
+from rilbench.plan.memory import DISCRIMINATOR_WORDS, GIB, WEIGHT, Rollout
 
 MAX_SEQUENCES = 256
 """Sequences that vLLM samples at once (verl's max_num_seqs)."""
@@ -29,7 +31,7 @@ class StepCost:
     trained_tokens: float  # prompts and responses
     flops: dict[str, float]
     seconds: dict[str, float]
-    decode_tokens_per_second: float  # of one device
+    decode_tokens_per_second: float  # of one device, over the whole sampling
 
     @property
     def total_seconds(self) -> float:
@@ -97,22 +99,55 @@ def plan_step(
     flops["policy"] = responses * one * recipe.policy.mu * training_factor(recipe)
     speed = recipe.hardware.ranks * assumed.tflops * 1e12 * assumed.mfu
     seconds = {name: count / speed for name, count in flops.items()}
-    # Sampling goes in waves: as many sequences at once as the cache holds.
-    compute = 4 if recipe.hardware.device == "cpu" else 2
-    parallel = recipe.hardware.rollout_tensor_parallel
-    wanted = rollout.sequences_wanted
-    at_once = max(1, min(wanted, rollout.sequences_at_once, MAX_SEQUENCES))
-    token = decode_seconds(student, at_once, parallel, compute, assumed)
-    decode = -(-wanted // at_once) * assumed.response_tokens * token
+    if "discriminator" in seconds:
+        seconds["discriminator"] *= assumed.discriminator_imbalance
+    decode = sampling_seconds(recipe, student, rollout, assumed)
+    of_a_device = prompts * recipe.num_student_responses / recipe.hardware.ranks
     return StepCost(
         responses=responses,
         sampled_tokens=prompts * recipe.num_student_responses * assumed.response_tokens,
         teacher_tokens=prompts * recipe.num_teacher_responses * assumed.response_tokens,
         trained_tokens=responses * length,
         flops=flops,
-        seconds={"sampling: responses": decode, **seconds},
-        decode_tokens_per_second=at_once / token / parallel,
+        seconds={
+            "sampling: responses": decode,
+            **seconds,
+            "queue": _queue_seconds(recipe, student, assumed),
+            "weights to the rollout engine": WEIGHT * student.parameters / 1e9 / assumed.sync_gb,
+        },
+        decode_tokens_per_second=of_a_device * assumed.response_tokens / decode,
     )
+
+
+def sampling_seconds(
+    recipe: Recipe, student: Architecture, rollout: Rollout, assumed: Assumptions
+) -> float:
+    """Return the seconds until the last response of a step is sampled.
+
+    As many sequences at once as the cache holds; a finished one makes room for the next. The last
+    ones run until the longest is done, while the weights are read for ever fewer sequences.
+    """
+    compute = 4 if recipe.hardware.device == "cpu" else 2
+    parallel = recipe.hardware.rollout_tensor_parallel
+    wanted = rollout.sequences_wanted
+    at_once = max(1, min(wanted, rollout.sequences_at_once, MAX_SEQUENCES))
+    longest = max(assumed.longest_response_tokens, assumed.response_tokens)
+    rounds = longest + (wanted / at_once - 1) * assumed.response_tokens
+    weights = rounds * decode_seconds(student, 0, parallel, compute, assumed)
+    each = decode_seconds(student, wanted, parallel, compute, assumed)
+    cache = each - decode_seconds(student, 0, parallel, compute, assumed)
+    return weights + cache * assumed.response_tokens
+
+
+def _queue_seconds(recipe: Recipe, student: Architecture, assumed: Assumptions) -> float:
+    """Return the seconds for a step to pass through TransferQueue.
+
+    The rollout workers put it in; the ranks read it, side by side, for each pass over the batch.
+    """
+    policy = recipe.policy
+    reads = policy.mu + (policy.kl_coef > 0) + (policy.mu > 1 or policy.mini_batches > 1)
+    size = queue_bytes(recipe, student, assumed) * (1 + reads / recipe.hardware.ranks)
+    return size / GIB / assumed.queue_gib
 
 
 def discriminator_flops(recipe: Recipe, student: Architecture, assumed: Assumptions) -> float:

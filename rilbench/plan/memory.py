@@ -1,4 +1,4 @@
-"""Memory in bytes: of one device by part and phase of a step, and of the machine.
+"""Memory of one device in bytes, by part and phase of a step.
 
 verl trains with float32 weights, gradients and two float32 moments of AdamW, sharded over all
 devices (FSDP2), and computes in bf16 on GPUs and in float32 on a CPU. Policy, discriminator and the
@@ -76,7 +76,6 @@ class Memory:
     reference: float
     rollout: Rollout
     reserved: float
-    host: float  # of each machine
     phases: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -104,8 +103,7 @@ def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> 
     phases["policy update"] = policy.at_work + waits_d + reserved
     if discriminator is not None:
         phases["discriminator update"] = discriminator.at_work + waits_policy + reserved
-    host = _host(recipe, student, discriminator is not None)
-    return Memory(policy, discriminator, reference, rollout, reserved, host, phases)
+    return Memory(policy, discriminator, reference, rollout, reserved, phases)
 
 
 def _compute_bytes(recipe: Recipe) -> int:
@@ -266,15 +264,3 @@ def _rollout(recipe: Recipe, student: Architecture) -> Rollout:
         return Rollout(weights, wanted * longest, longest, wanted)
     share = hardware.rollout_memory * hardware.memory_gib * GIB
     return Rollout(weights, max(0.0, share - weights), longest, wanted)
-
-
-def _host(recipe: Recipe, student: Architecture, has_discriminator: bool) -> float:
-    """Return the memory of one machine: the reference, and what is offloaded."""
-    share = recipe.hardware.devices / recipe.hardware.ranks
-    bytes_ = (
-        WEIGHT * student.parameters if recipe.method_spec.is_rl and recipe.policy.kl_coef > 0 else 0
-    )
-    if recipe.hardware.offload != "none":
-        state = WEIGHT + MOMENTS + (GRADIENT if recipe.hardware.offload == "always" else 0)
-        bytes_ += state * (student.parameters + (student.discriminator if has_discriminator else 0))
-    return bytes_ * share

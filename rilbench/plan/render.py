@@ -12,7 +12,7 @@ from rilbench.plan.run_plan import RunPlan
 
 
 def plan_view(plan: RunPlan) -> RenderableType:
-    """Return the whole plan, warnings last."""
+    """Return the whole plan, notes last."""
     recipe, hardware = plan.recipe, plan.recipe.hardware
     what = "CPU" if hardware.device == "cpu" else f"GPU of {hardware.memory_gib} GiB"
     title = (
@@ -22,9 +22,15 @@ def plan_view(plan: RunPlan) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold"), _memory(plan)]
     if plan.step is not None:
         parts.append(_step(plan))
-    parts += [_stages(plan), Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}")]
+    parts += [
+        _stages(plan),
+        _sizes("Memory of each machine", plan.host, plan.host_total),
+        _sizes("Disk", plan.disk, plan.disk_total),
+        Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}"),
+    ]
     parts += [Text(f"does not fit: {line}", style="bold red") for line in plan.refused]
     parts += [Text(f"warning: {line}", style="yellow") for line in plan.warnings]
+    parts += [Text(f"note: {line}", style="cyan") for line in plan.notes]
     return Group(*parts)
 
 
@@ -68,7 +74,14 @@ def _memory(plan: RunPlan) -> Table:
     table.add_row("reserved", _gib(memory.reserved), "")
     for phase, need in memory.phases.items():
         table.add_row(f"total: {phase}", _gib(need), "", style="bold")
-    table.add_row("the machine's own memory", _gib(memory.host), "")
+    return table
+
+
+def _sizes(title: str, sizes: dict[str, float], total: float) -> Table:
+    table = _table(title, "part", "GiB")
+    for what, size in sizes.items():
+        table.add_row(what, _gib(size))
+    table.add_row("total", _gib(total), style="bold")
     return table
 
 
@@ -100,7 +113,6 @@ def _stages(plan: RunPlan) -> Table:
         table.add_row(f"days of the loop ({plan.recipe.schedule.steps} steps)", f"{days:.3g}")
     for model, count in plan.responses.items():
         table.add_row(f"responses to collect: {model}", f"{count:,}")
+        table.add_row("  used by the schedule, at most", f"{plan.responses_used[model]:,}")
     table.add_row("judge calls, at most", f"{plan.judge_calls:,}")
-    for what, size in plan.disk.items():
-        table.add_row(f"disk (GiB): {what}", _gib(size))
     return table

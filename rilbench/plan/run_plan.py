@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rilbench.config.schema import Recipe
-from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
 from rilbench.plan.compute_cost import (
     StepCost,
-    collect_hours,
     discriminator_flops,
     plan_step,
     response_flops,
     training_factor,
 )
 from rilbench.plan.fit import refusals, would_help
-from rilbench.plan.memory import GIB, MOMENTS, WEIGHT, Memory, plan_memory
+from rilbench.plan.machine import disk, host_memory
+from rilbench.plan.memory import GIB, Memory, plan_memory
+from rilbench.plan.saved_responses import (
+    Collected,
+    collection_hours,
+    note_on_collection,
+    plan_collection,
+)
 
 FULL = 0.92
 """Share of a device beyond which a plan warns, because of fragmentation."""
@@ -27,7 +33,7 @@ FULL = 0.92
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The needs of a run."""
+    """The needs of a run; sizes are in bytes."""
 
     recipe: Recipe
     assumed: Assumptions
@@ -36,10 +42,23 @@ class RunPlan:
     step: StepCost | None  # None: the method ends after SFT
     gpu_hours: dict[str, float]
     responses: dict[str, int]  # to collect, by model
+    responses_used: dict[str, int]  # of them, at most, by the whole schedule
     judge_calls: int
-    disk: dict[str, float]  # bytes
+    host: dict[str, float]  # memory of each machine
+    disk: dict[str, float]
+    notes: list[str]  # what could be cheaper
     warnings: list[str]
     refused: list[str]
+
+    @property
+    def host_total(self) -> float:
+        """Bytes of memory that each machine needs."""
+        return sum(self.host.values())
+
+    @property
+    def disk_total(self) -> float:
+        """Bytes that the run takes when it takes the most."""
+        return sum(self.disk.values())
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain types: bytes, seconds and counts."""
@@ -64,15 +83,18 @@ class RunPlan:
             else {**dataclasses.asdict(self.step), "total_seconds": self.step.total_seconds},
             "gpu_hours": self.gpu_hours,
             "responses": self.responses,
+            "responses_used": self.responses_used,
             "judge_calls": self.judge_calls,
-            "disk": self.disk,
+            "host": {**self.host, "total": self.host_total},
+            "disk": {**self.disk, "total": self.disk_total},
+            "notes": self.notes,
             "warnings": self.warnings,
             "refused": self.refused,
         }
 
 
 def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
-    """RunPlan a run.
+    """Plan a run.
 
     Raises:
         UserError: the student's config.json is neither in its folder nor in the tree.
@@ -80,50 +102,40 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
     student = find_architecture(recipe.student.model, recipe.student.name)
     memory = plan_memory(recipe, student, assumed)
     step = plan_step(recipe, student, memory.rollout, assumed) if recipe.method_spec.is_rl else None
-    responses = _responses(recipe, assumed)
+    collected = plan_collection(recipe, assumed)
+    responses = {name: one.asked for name, one in collected.items()}
+    note = note_on_collection(recipe, student, assumed)
     return RunPlan(
         recipe=recipe,
         assumed=assumed,
         student=student,
         memory=memory,
         step=step,
-        gpu_hours=_gpu_hours(recipe, student, step, assumed),
+        gpu_hours=_gpu_hours(recipe, student, step, collected, assumed),
         responses=responses,
+        responses_used={name: one.used for name, one in collected.items()},
         judge_calls=recipe.schedule.steps * recipe.responses_per_step
         if recipe.method_spec.is_rl
         else 0,
-        disk=_disk(recipe, student, responses, assumed),
+        host=host_memory(recipe, student, memory, assumed),
+        disk=disk(recipe, student, responses, assumed),
+        notes=[note] if note else [],
         warnings=_warnings(recipe, student, memory, assumed),
         refused=refusals(recipe, student),
     )
 
 
-def _responses(recipe: Recipe, assumed: Assumptions) -> dict[str, int]:
-    """Return the number of responses to collect, by model."""
-    counts: dict[str, int] = {}
-    if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
-        for name in recipe.teachers.names:
-            counts[name] = assumed.questions * recipe.collection.teacher_responses
-    if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
-        counts["student"] = assumed.questions * recipe.collection.student_responses
-    return counts
-
-
 def _gpu_hours(
-    recipe: Recipe, student: Architecture, step: StepCost | None, assumed: Assumptions
+    recipe: Recipe,
+    student: Architecture,
+    step: StepCost | None,
+    collected: Mapping[str, Collected],
+    assumed: Assumptions,
 ) -> dict[str, float]:
-    """Return the GPU-hours by stage; served models use GPUs like the recipe's."""
-    hours: dict[str, float] = {}
-    for name, count in _responses(recipe, assumed).items():
-        try:
-            model = (
-                student if name == "student" else find_architecture(recipe.teachers.models[name])
-            )
-        except UserError:
-            continue  # a teacher of the user's own behind an address
-        hours[f"collect: {name}"] = collect_hours(
-            recipe, model, count // assumed.questions, assumed
-        )
+    """Return the GPU-hours by stage."""
+    counts = {name: one.asked // assumed.questions for name, one in collected.items()}
+    collecting = collection_hours(recipe, student, counts, assumed)
+    hours = {f"collect: {name}": number for name, number in collecting.items()}
     one_device = assumed.tflops * 1e12 * assumed.mfu * 3600
     factor = training_factor(recipe)
     if recipe.sft.steps:
@@ -137,27 +149,6 @@ def _gpu_hours(
         seconds = recipe.schedule.steps * step.total_seconds
         hours[recipe.method] = seconds * recipe.hardware.ranks / 3600
     return hours
-
-
-def _disk(
-    recipe: Recipe, student: Architecture, responses: dict[str, int], assumed: Assumptions
-) -> dict[str, float]:
-    """Return the bytes on disk: collected text, saved steps and one being written, the export."""
-    tokens = sum(responses.values()) * assumed.response_tokens
-    disk: dict[str, float] = {"collection": tokens * assumed.bytes_per_token}
-    export = float(WEIGHT * student.parameters)
-    if recipe.method_spec.is_rl:
-        one = (WEIGHT + MOMENTS) * student.parameters + export
-        if recipe.method_spec.uses_discriminator:
-            one += (WEIGHT + MOMENTS) * student.discriminator
-            disk["discriminator"] = float((WEIGHT + MOMENTS) * student.discriminator)
-        saved = max(1, recipe.schedule.steps // recipe.schedule.save_every)
-        kept = saved if recipe.schedule.export == "best" else min(saved, recipe.schedule.keep)
-        disk["one step"], disk["steps"] = one, one * (kept + 1)
-    if recipe.sft.steps:
-        disk["sft"] = (WEIGHT + MOMENTS) * student.parameters + export
-    disk["export"] = export
-    return disk
 
 
 def _warnings(

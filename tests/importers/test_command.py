@@ -34,7 +34,10 @@ def evaluations(db):
 def test_run_results_of_the_nano_sandbox(tmp_path, rows):
     first = run("import", "rows", "--db", "l.db", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert first.stderr.count("is not a run result") == 2
+    cut, method = first.stderr.splitlines()
+    assert cut.startswith("skipped cut.json: ")
+    assert "is not a run result" in cut
+    assert method == "skipped method.json: its split or method is not known"
     assert "1 dev results are left out; use --split dev" in first.stdout
     assert "3 test results of the nano sandbox: 3 evaluations are new" in first.stdout
     found, runs = evaluations(tmp_path / "l.db")
@@ -83,7 +86,7 @@ def test_nothing_to_import(tmp_path):
     assert not (tmp_path / "rilbench.db").exists()
     for option, words in (
         (("--split", "train"), "--split train is not known; use test or dev"),
-        (("--suite", "x"), "no suite 'x'"),
+        (("--suite", "x"), "unknown suite 'x'; choose from paper, nano"),
         (("--student", "a\nb"), "control characters; give a plain name"),
     ):
         refused(run("import", "empty", *option, cwd=tmp_path), words)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from rilbench.cli import app
 from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
 from rilbench.plan import make_plan
-from rilbench.plan.assumptions import Assumptions, assume
+from rilbench.plan.assumptions import Assumptions, assume, count_questions
+from rilbench.plan.saved_responses import plan_collection
 
 RUNNER = CliRunner()
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]
@@ -67,8 +69,9 @@ def test_the_table_has_all_parts():
         *("8,292,166,656", "weights", "gradients", "optimiser", "without checkpointing", "logits"),
         *("KV cache", "reference", "total: sampling", "total: policy update", "tokens sampled"),
         *("GPU-hours: collect: 72b", "GPU-hours: discriminator", "GPU-hours: ril", "judge calls"),
-        *("responses to collect: 78b", "disk (GiB): collection", "disk (GiB): steps", "mfu=0.35"),
-        *("decode_efficiency=0.5", "warning: the judge"),
+        *("responses to collect: 78b", "a step while it is saved", "its cache", "mfu=0.35"),
+        *("decode_efficiency=0.5", "warning: the judge", "note: the schedule can use at most"),
+        *("Memory of each machine", "while it is loaded", "queue", "weights to the rollout engine"),
     ):
         assert words in text, words
     assert "does not fit: internvl3-8b" in plan(
@@ -123,6 +126,117 @@ def test_assumptions_are_printed_and_can_be_replaced():
 def test_bad_assumptions_are_refused(text):
     with pytest.raises(UserError, match="--assume"):
         assume(load_recipe("both"), [text])
+
+
+def test_a_step_waits_for_its_longest_response():
+    """Of 144 responses one is always near the limit, and the devices wait for it."""
+    document, mean = planned(), planned("--assume", "longest_response_tokens=512")
+    sampling = [plan["step"]["seconds"]["sampling: responses"] for plan in (document, mean)]
+    assert 3.5 < sampling[0] / sampling[1] < 4  # 2048 tokens instead of 512
+    shorter = planned("--set", "data.max_response_tokens=1024")
+    assert shorter["assumed"]["longest_response_tokens"] == 1024
+    assert 90 < document["step"]["total_seconds"] < 125  # seen elsewhere: 100 to 130
+
+
+def test_full_caches_sample_in_turns():
+    """360 sequences of 512 tokens where 74 have room, the last one until 2048."""
+    made = {}
+    for prompts in (72, 720):
+        recipe = load_recipe("both", overrides=[f"schedule.prompts_per_step={prompts}"])
+        made[prompts] = make_plan(recipe, assume(recipe))
+    one, many = (plan.step.seconds["sampling: responses"] for plan in made.values())
+    room = made[720].memory.rollout.sequences_at_once
+    assert 36 < room < 360
+    assert many / one == pytest.approx((2048 + (360 / room - 1) * 512) / 2048, rel=0.2)
+
+
+def test_the_step_has_its_queue_its_sync_and_the_discriminators_imbalance():
+    document = planned()
+    seconds = document["step"]["seconds"]
+    assert seconds["weights to the rollout engine"] == pytest.approx(4 * 8.292 / 8.25, rel=0.01)
+    pixels = 288 * 768 * 4 * 1176 * 4  # float32: four patches of 3 × 2 × 14 × 14 for each token
+    assert document["host"]["queue"] == pytest.approx(pixels, rel=0.02)
+    assert seconds["queue"] == pytest.approx(pixels * (1 + 2 / 8) / 2**30, rel=0.02)
+    even = planned("--assume", "discriminator_imbalance=1")["step"]["seconds"]["discriminator"]
+    assert seconds["discriminator"] == pytest.approx(1.05 * even)
+    assert planned("--student", "nano")["assumed"]["discriminator_imbalance"] == 1
+
+
+def test_a_machines_memory_and_disk():
+    document = planned()
+    parameters = document["parameters"]["student"]
+    host, disk = document["host"], document["disk"]
+    assert host["reference"] == host["a model while it is loaded or saved"] == 4 * parameters
+    assert host["total"] == sum(size for part, size in host.items() if part != "total")
+    # A tied head: verl loads the model on every rank.
+    tied = planned("--student", "qwen2.5-vl-3b")
+    assert tied["host"]["a model while it is loaded or saved"] == 8 * tied["host"]["reference"]
+    one = disk["a step while it is saved"]
+    assert disk["2 saved steps"] == 2 * one
+    assert planned("--set", "schedule.keep=5")["disk"]["5 saved steps"] == 5 * one
+    assert disk["its cache while the run goes on"] == disk["data/train.parquet"]
+    # 40,000 pictures of 0.2 bytes a pixel, and 32 saved responses to each.
+    text = 32 * 512 * 4 + 1024 * 4
+    assert disk["data/train.parquet"] == pytest.approx(40_000 * (768 * 28**2 * 0.2 + text))
+    assert disk["total"] == sum(size for part, size in disk.items() if part != "total")
+    four = planned("--hardware", "4x8-80gb")
+    assert four["host"]["reference"] == host["reference"] / 4
+
+
+def _collecting(document):
+    """GPU-hours of collecting."""
+    return sum(hours for stage, hours in document["gpu_hours"].items() if "collect" in stage)
+
+
+def test_a_note_says_how_many_responses_the_schedule_can_use():
+    """1000 steps × 36 questions are less than one pass over 40,000: most responses stay unused."""
+    document = planned()
+    assert document["responses_used"] == {"72b": 136_000, "78b": 136_000, "student": 128_000}
+    (note,) = document["notes"]
+    assert "272,000 of the teachers' 1,280,000" in note
+    assert "128,000 of the student's 640,000" in note
+    settings = re.findall(r"--set (\S+)", note)
+    assert settings == ["collection.teacher_responses=4", "collection.student_responses=4"]
+    fewer = planned(*(argument for setting in settings for argument in ("--set", setting)))
+    assert fewer["notes"] == []
+    assert fewer["responses_used"] == document["responses_used"]
+    saved = _collecting(document) - _collecting(fewer)
+    assert f"saves {saved:,.3g} of" in note
+    assert saved > 600
+
+
+@pytest.mark.parametrize(
+    ("more", "enough"),
+    [
+        (["schedule.steps=10000"], 16),  # nine passes take two each time
+        (["discriminator.pretrain_steps=0", "schedule.steps=3000"], 6),
+        (["teachers.max_responses=3"], 3),
+        (["teachers.mix=each"], 6),  # four from each teacher, and 1.6 for the discriminator
+    ],
+)
+def test_enough_responses(more, enough):
+    recipe = load_recipe("both", overrides=more)
+    assert plan_collection(recipe, assume(recipe))["72b"].enough == enough
+
+
+def test_sft_uses_its_batches_alone():
+    recipe = load_recipe("both", method="sft", overrides=["sft.steps=1000"])
+    found = plan_collection(recipe, assume(recipe))
+    assert set(found) == {"72b", "78b"}
+    assert found["72b"].used == 1000 * 128 // 2
+    assert found["72b"].enough == 2
+
+
+def test_questions_are_those_of_the_data(tmp_path):
+    assert assume(load_recipe("both", "nano")).questions < 40_000
+    assert assume(load_recipe("both")).questions == 40_000
+    (tmp_path / "mine.jsonl").write_text("{}\n\n{}\n{}\n")
+    for name, questions in (("mine.jsonl", 3), ("missing.parquet", 40_000)):
+        recipe = load_recipe("both", overrides=[f"data.train={tmp_path / name}"])
+        assert assume(recipe).questions == questions
+    assert assume(recipe, ["questions=7"]).questions == 7
+    (tmp_path / "broken.parquet").write_bytes(b"no Parquet")
+    assert count_questions(str(tmp_path / "broken.parquet")) == 0
 
 
 def test_defaults_are_cut_to_the_recipes_limits():

@@ -148,16 +148,17 @@ def test_the_discriminators_part():
 
 def test_offload_and_devices_change_what_a_device_holds():
     student = find_architecture("", "qwen2.5-vl-3b")
-    plans = {}
+    plans, hosts = {}, {}
     for offload in ("none", "idle", "always"):
         recipe = load_recipe("both", "qwen2.5-vl-3b", overrides=[f"hardware.offload={offload}"])
-        plans[offload] = make_plan(recipe, assume(recipe)).memory
+        made = make_plan(recipe, assume(recipe))
+        plans[offload], hosts[offload] = made.memory, made.host_total
     none, idle, always = plans["none"], plans["idle"], plans["always"]
     assert none.policy.weights == student.parameters * 4 / 8
     waiting = none.policy.waiting
     assert none.phases["discriminator update"] - idle.phases["discriminator update"] == waiting
     assert always.policy.weights == always.policy.optimiser == 0
-    assert none.host < idle.host < always.host
+    assert hosts["none"] < hosts["idle"] < hosts["always"]
     update = [plan.phases["policy update"] for plan in (none, idle, always)]
     assert update == sorted(update, reverse=True)
     assert len(set(update)) == 3

@@ -1,0 +1,124 @@
+"""Memory and disk of a machine, in bytes, by what takes them."""
+
+from __future__ import annotations
+
+from rilbench.config.schema import Recipe
+from rilbench.plan.architecture import Architecture
+from rilbench.plan.assumptions import Assumptions
+from rilbench.plan.memory import GIB, GRADIENT, MOMENTS, WEIGHT, Memory
+
+QUEUE_BYTES_PER_TOKEN = 80
+"""Ids, masks, four positions, log-probabilities and advantages of a token in TransferQueue."""
+ROLLOUT_WORKERS = 8
+"""Processes of verl's agent loop on GPUs (``agent.num_workers``); one on a CPU."""
+OTHER_PROCESSES = 6
+"""Command line, Ray's own, and at least two of TransferQueue's, about."""
+
+
+def pixel_bytes(model: Architecture, assumed: Assumptions) -> float:
+    """Return the bytes of one question's pictures as the model reads them, in float32."""
+    return 4.0 * assumed.image_tokens * model.patches_per_token * model.patch_values
+
+
+def queue_bytes(recipe: Recipe, student: Architecture, assumed: Assumptions) -> float:
+    """Return the bytes of a step in TransferQueue: each response with its picture and all texts."""
+    length = assumed.prompt_tokens + assumed.response_tokens
+    one = pixel_bytes(student, assumed) + length * QUEUE_BYTES_PER_TOKEN
+    one += saved_text_bytes(recipe, assumed)
+    return recipe.responses_per_step * one
+
+
+def saved_text_bytes(recipe: Recipe, assumed: Assumptions) -> float:
+    """Return the bytes of the teachers' saved responses to one question."""
+    if not recipe.method_spec.uses_teachers:
+        return 0.0
+    count = min(recipe.max_saved_responses, recipe.collection.teacher_responses) * len(
+        recipe.teachers.names
+    )
+    return count * assumed.response_tokens * assumed.bytes_per_token
+
+
+def host_memory(
+    recipe: Recipe, student: Architecture, device: Memory, assumed: Assumptions
+) -> dict[str, float]:
+    """Return the memory of each machine, by what takes it; on a CPU that is the device's too.
+
+    On GPUs verl keeps the reference in pinned memory. A model is loaded by the first rank alone and
+    built on the meta device by the others, unless its head is tied: then every rank loads it. It is
+    gathered whole on the first rank again when it is saved.
+    """
+    hardware, spec = recipe.hardware, recipe.method_spec
+    share = hardware.devices / hardware.ranks
+    cpu = hardware.device == "cpu"
+    trained = student.parameters + (student.discriminator if spec.uses_discriminator else 0)
+    found = {"models at work": device.peak - device.reserved} if cpu else {}
+    if spec.is_rl and recipe.policy.kl_coef > 0:
+        found["reference"] = WEIGHT * student.parameters * share
+    if hardware.offload != "none":
+        state = WEIGHT + MOMENTS + (GRADIENT if hardware.offload == "always" else 0)
+        found["offloaded models and optimizers"] = state * trained * share
+    loaders = hardware.devices if student.tied else 1
+    found["a model while it is loaded or saved"] = float(WEIGHT * student.parameters * loaders)
+    workers = 1 if cpu else ROLLOUT_WORKERS
+    of_a_device = 2 if cpu else 3  # a rank, the rollout server, and vLLM's engine
+    processes = of_a_device * hardware.devices + workers + OTHER_PROCESSES
+    found["processes"] = processes * assumed.process_gib * GIB
+    if spec.is_rl:
+        found["pictures of a step"] = recipe.schedule.prompts_per_step * pixel_bytes(
+            student, assumed
+        )
+        found["queue"] = queue_bytes(recipe, student, assumed)
+        found["trainer"] = assumed.trainer_gib * GIB
+    return found
+
+
+def disk(
+    recipe: Recipe, student: Architecture, responses: dict[str, int], assumed: Assumptions
+) -> dict[str, float]:
+    """Return the bytes in a run's folder, by what takes them.
+
+    Args:
+        recipe: the run.
+        student: its student.
+        responses: number to collect, by model.
+        assumed: lengths and sizes.
+    """
+    text = assumed.response_tokens * assumed.bytes_per_token
+    found = {"collection": sum(responses.values()) * text}
+    export = float(WEIGHT * student.parameters)
+    if recipe.method_spec.is_rl:
+        found |= _training_files(recipe, student, responses, assumed)
+        one = saved_step(recipe, student)
+        if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
+            found["pretrained discriminator"] = float((WEIGHT + MOMENTS) * student.discriminator)
+        saved = max(1, recipe.schedule.steps // recipe.schedule.save_every)
+        kept = saved if recipe.schedule.export == "best" else min(saved, recipe.schedule.keep)
+        found[f"{kept} saved steps"] = one * kept
+        found["a step while it is saved"] = one
+    if recipe.sft.steps:
+        found["sft"] = (WEIGHT + MOMENTS) * student.parameters + export
+    found["export"] = export
+    return found
+
+
+def saved_step(recipe: Recipe, student: Architecture) -> float:
+    """Return the bytes of one saved step: policy, its export, discriminator, both optimizers."""
+    trained = student.parameters
+    if recipe.method_spec.uses_discriminator:
+        trained += student.discriminator
+    return float((WEIGHT + MOMENTS) * trained + WEIGHT * student.parameters)
+
+
+def _training_files(
+    recipe: Recipe, student: Architecture, responses: dict[str, int], assumed: Assumptions
+) -> dict[str, float]:
+    """Return what ``data/`` holds, and the data set's cache, which goes when the run ends."""
+    pixels = assumed.image_tokens * student.patches_per_token * student.patch_pixels
+    question = pixels * assumed.bytes_per_pixel + saved_text_bytes(recipe, assumed)
+    question += assumed.prompt_tokens * assumed.bytes_per_token
+    train = assumed.questions * question
+    found = {"data/train.parquet": train, "its cache while the run goes on": train}
+    if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
+        text = assumed.response_tokens * assumed.bytes_per_token
+        found["data/discriminator.parquet"] = sum(responses.values()) * text
+    return found
