@@ -22,7 +22,8 @@ def plan_view(plan: RunPlan) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold"), _memory(plan)]
     if plan.step is not None:
         parts.append(_step(plan))
-    parts += [_stages(plan), Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}")]
+    parts += [_stages(plan), Text(f"attention: {plan.attention}")]
+    parts += [Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}")]
     parts += [Text(f"does not fit: {line}", style="bold red") for line in plan.refused]
     parts += [Text(f"warning: {line}", style="yellow") for line in plan.warnings]
     return Group(*parts)

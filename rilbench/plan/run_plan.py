@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rilbench.config.schema import Recipe
+from rilbench.devices import attention_on_gpus
 from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
@@ -41,6 +42,11 @@ class RunPlan:
     warnings: list[str]
     refused: list[str]
 
+    @property
+    def attention(self) -> str:
+        """Which attention trains; on GPUs as in this installation."""
+        return attention_on_gpus() if self.recipe.hardware.device == "cuda" else "sdpa"
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain types: bytes, seconds and counts."""
         recipe, memory = self.recipe, self.memory
@@ -50,6 +56,7 @@ class RunPlan:
             "method": recipe.method,
             "hardware": {**dataclasses.asdict(recipe.hardware), "taken_for": device(recipe)[0]},
             "fingerprint": recipe.fingerprint,
+            "attention": self.attention,
             "assumed": dataclasses.asdict(self.assumed),
             "parameters": {
                 "student": self.student.parameters,
