@@ -71,7 +71,7 @@ def test_a_mini_batch_has_the_same_whole_groups_on_any_number_of_ranks(ranks, mi
         tokens = [
             sum(lengths[r] for r in s[i * size : (i + 1) * size]) for s in shares(order, ranks)
         ]
-        assert max(tokens) / (sum(tokens) / ranks) <= 1.05
+        assert max(tokens) / (sum(tokens) / ranks) <= (1.05 if size > 9 else 1.2)
 
 
 class Tokenizer:
