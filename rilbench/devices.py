@@ -1,7 +1,8 @@
-"""The GPUs of this machine, without importing torch."""
+"""The GPUs of this machine and their attention, without importing torch."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -51,3 +52,19 @@ def gpus(timeout: float = 30.0) -> list[Gpu]:
 def has_gpu() -> bool:
     """Whether this machine has a GPU."""
     return bool(gpus())
+
+
+def flash_attention_version() -> str | None:
+    """The installed version of the package flash-attn; None without it."""
+    try:
+        return importlib.metadata.version("flash-attn")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def attention_on_gpus() -> str:
+    """Which attention trains on GPUs: flash-attn's, or torch's own where that is not installed."""
+    version = flash_attention_version()
+    if version is not None:
+        return f"flash-attn {version}"
+    return "torch.nn.attention.varlen (FlashAttention 2 of torch itself; flash-attn not installed)"

@@ -29,6 +29,7 @@ VERL = (
     "train/test_run.py",
     "train/test_variants.py",
     "train/verl/test_model_families.py",
+    "train/verl/test_packed.py",
     "train/verl/test_ray_devices.py",
 )
 """Files that start verl; `tests/all.py` runs them one after another."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rilbench.devices import gpus
+from rilbench.devices import attention_on_gpus, flash_attention_version, gpus
 from rilbench.doctor.check_result import CheckResult, State
 from rilbench.evaluate.data import data_folder
 from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
@@ -71,6 +71,22 @@ def devices() -> Iterator[CheckResult]:
     yield CheckResult("GPUs", "ok", f"{len(listed)}: {', '.join(kinds)}; driver {listed[0].driver}")
     if importlib.util.find_spec("torch") is not None:
         yield _cuda(len(listed))
+        yield attention()
+
+
+def attention() -> CheckResult:
+    """Check which attention would train on GPUs, and that flash-attn imports if it is installed."""
+    found = attention_on_gpus()
+    if flash_attention_version() is not None:
+        command = [sys.executable, "-c", "import flash_attn"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:200]
+            remedy = (
+                "compile it for this torch, or uninstall it: torch's own attention is used then"
+            )
+            return CheckResult("attention", "wrong", f"{found} does not import ({why})", remedy)
+    return CheckResult("attention", "ok", found)
 
 
 def _cuda(number: int) -> CheckResult:

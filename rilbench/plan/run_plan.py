@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rilbench.config.schema import Recipe
+from rilbench.devices import attention_on_gpus
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
 from rilbench.plan.compute_cost import (
@@ -60,6 +61,11 @@ class RunPlan:
         """Bytes that the run takes when it takes the most."""
         return sum(self.disk.values())
 
+    @property
+    def attention(self) -> str:
+        """Which attention trains; on GPUs as in this installation."""
+        return attention_on_gpus() if self.recipe.hardware.device == "cuda" else "sdpa"
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain types: bytes, seconds and counts."""
         recipe, memory = self.recipe, self.memory
@@ -69,6 +75,7 @@ class RunPlan:
             "method": recipe.method,
             "hardware": {**dataclasses.asdict(recipe.hardware), "taken_for": device(recipe)[0]},
             "fingerprint": recipe.fingerprint,
+            "attention": self.attention,
             "assumed": dataclasses.asdict(self.assumed),
             "parameters": {
                 "student": self.student.parameters,

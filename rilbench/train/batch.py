@@ -13,6 +13,7 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
 from rilbench.ril.rewards import RewardInputs
 from rilbench.ril.step import StepSignal
@@ -79,11 +80,28 @@ def in_fixed_order(batch: KVBatchMeta) -> KVBatchMeta:
     return batch
 
 
-def by_length(batch: KVBatchMeta) -> KVBatchMeta:
-    """Sort by the number of tokens, so that a micro-batch pads little."""
-    order = sorted(range(len(batch)), key=lambda i: (batch.tags[i]["seq_len"], i))
-    batch.reorder(order)
-    return batch
+def balanced_order(lengths: Sequence[int], ranks: int, mini_batches: int = 1) -> list[int]:
+    """The order in which every rank of every mini-batch gets as many rows and as much work.
+
+    verl gives rank r the r-th contiguous part of a batch, and a rank's m-th mini-batch is the m-th
+    part of that. Here a mini-batch has the same rows on any number of ranks.
+
+    Args:
+        lengths: tokens of each row; those of the first mini-batch come first.
+        ranks: divides the rows of a mini-batch.
+        mini_batches: divides the rows.
+
+    Returns:
+        Indices of the rows; a rank's own are sorted by length, so that a micro-batch pads little.
+    """
+    size = len(lengths) // mini_batches
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    for first in range(0, len(lengths), size):
+        work = calculate_workload(torch.tensor(lengths[first : first + size]))
+        parts = get_seqlen_balanced_partitions(work.tolist(), k_partitions=ranks, equal_size=True)
+        for share, part in zip(shares, parts, strict=True):
+            share += sorted((first + i for i in part), key=lambda i: (lengths[i], i))
+    return [i for share in shares for i in share]
 
 
 def read_batch(

@@ -18,7 +18,7 @@ from verl.utils.metric import reduce_metrics
 
 from rilbench.data.row_files import mapped_column
 from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_messages
-from rilbench.train.batch import StepBatch, nested
+from rilbench.train.batch import StepBatch, balanced_order, nested
 from rilbench.train.losses import discriminator_loss_fn, last_logit
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.seeding import seed_of
@@ -53,10 +53,8 @@ class DiscriminatorTrainer:
         Returns:
             The new logits (N,), and the step's metrics.
         """
-        # Sorted by length, so that a micro-batch pads little.
-        order = sorted(range(len(responses)), key=lambda i: (len(responses.response[i]), i))
-        data = discriminator_batch(
-            self.tokenizer, [responses.response[i] for i in order], responses.is_student[order]
+        data, order = self._balanced(
+            discriminator_batch(self.tokenizer, responses.response, responses.is_student)
         )
         metrics = {"discriminator_weights_before": self.workers.weights_digest()[0]}
         if self.step.discriminator_mu:
@@ -69,6 +67,12 @@ class DiscriminatorTrainer:
             "discriminator_weights_scoring": self.workers.weights_digest()[0],
         }
         return logits, metrics
+
+    def _balanced(self, data: TensorDict) -> tuple[TensorDict, list[int]]:
+        """The same rows with as much work for each rank, and where each came from."""
+        lengths = data["input_ids"].offsets().diff().tolist()
+        order = balanced_order(lengths, self.workers.world_size)
+        return tu.index_select_tensor_dict(data, order), order
 
     def _update(self, data: TensorDict, epochs: int = 1) -> dict[str, float]:
         batch = data.clone(recurse=False)
@@ -113,7 +117,8 @@ class DiscriminatorTrainer:
             texts = [responses[number] for number in sampled]
             lr = first + (last - first) * step / max(1, step_config.pretrain_steps - 1)
             self.workers.set_learning_rate(lr)
-            metrics = self._update(discriminator_batch(self.tokenizer, texts, is_student))
+            batch, _ = self._balanced(discriminator_batch(self.tokenizer, texts, is_student))
+            metrics = self._update(batch)
             check_finite(self.run_dir, f"discriminator pre-training, step {step + 1}", metrics)
             line = {"step": step + 1, "of": step_config.pretrain_steps, "lr": lr, **metrics}
             with log.open("a", encoding="utf-8") as file:

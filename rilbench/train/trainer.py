@@ -26,6 +26,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.debug import marked_timer
+from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 import rilbench.train.verl.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
 from rilbench.errors import UserError
@@ -34,7 +35,7 @@ from rilbench.ril.rewards import compute_rewards
 from rilbench.ril.step import StepSignal, score_step
 from rilbench.train.batch import (
     StepBatch,
-    by_length,
+    balanced_order,
     in_fixed_order,
     read_batch,
     read_old_log_probs,
@@ -103,9 +104,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         # Sample G responses to each question and take G saved ones of its teachers, all judged.
         with marked_timer("gen", timing_raw):
             batch = self._sample(metrics, sample_batch_size)
-        batch = self._balance_batch(in_fixed_order(batch), metrics=metrics)
-        if self.config.trainer.nnodes * self.config.trainer.n_gpus_per_node == 1 and self.on_policy:
-            batch = by_length(batch)  # no ranks to balance, one mini-batch: any order will do
+        batch = self._deal_to_ranks(in_fixed_order(batch), metrics)
         responses = read_batch(
             batch, self.tokenizer, self.image_token, self.step_config.num_student_responses
         )
@@ -153,6 +152,16 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         batch.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
         self.on_sample_end()
         self.step_metrics["failed_questions"] = len(self.replay_buffer.failed)
+        return batch
+
+    def _deal_to_ranks(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """As verl's ``_balance_batch``, but the groups of a mini-batch stay whole in it."""
+        lengths = [tag["seq_len"] for tag in batch.tags]
+        order = balanced_order(lengths, self.actor_rollout_wg.world_size, self.mini_batches)
+        size = len(order) // self.actor_rollout_wg.world_size
+        shares = [order[first : first + size] for first in range(0, len(order), size)]
+        metrics.update(log_seqlen_unbalance(lengths, shares, prefix="global_seqlen"))
+        batch.reorder(order)
         return batch
 
     def _score(
@@ -233,9 +242,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self._start_workers()
         actor = self.config.actor_rollout_ref.actor
         # With one update a step, π_old is the policy of the very forward that is trained.
-        self.on_policy = actor.ppo_epochs == 1 and (
-            actor.ppo_mini_batch_size == self.config.data.train_batch_size
-        )
+        self.mini_batches = self.config.data.train_batch_size // actor.ppo_mini_batch_size
+        self.on_policy = actor.ppo_epochs == self.mini_batches == 1
         self.image_token = self.tokenizer.convert_tokens_to_ids(self.processor.image_token)
         self.actor_rollout_wg.set_loss_fn(
             partial(

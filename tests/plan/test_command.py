@@ -51,6 +51,7 @@ def test_every_combination_is_planned_and_dry_run_in_seconds(hardware, recipe):
         document = planned(*arguments)
         assert time.process_time() - started < 5
         assert document["memory"]["peak"] > 0
+        assert document["attention"].startswith("torch.nn.attention.varlen")
         assert document["parameters"]["student"] > 900_000
         assert set(document["memory"]["policy"]) >= PARTS
         assert (document["step"] is None) == (method == "sft")

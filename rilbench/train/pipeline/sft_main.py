@@ -27,7 +27,7 @@ from rilbench.logs import configure
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.pipeline.run_folder import keep_lines
 from rilbench.train.verl.sft_config import compose_sft
-from rilbench.train.verl.workers import start_process_group  # also registers the CPU's engine
+from rilbench.train.verl.workers import prepare_process  # also registers the CPU's engine
 
 log = logging.getLogger("rilbench.train.pipeline.sft_main")  # run as __main__
 
@@ -109,9 +109,9 @@ def run(run_dir: Path, model: str) -> None:
     recipe = read_recipe(run_dir / "recipe.yaml")
     config = compose_sft(recipe, run_dir, model)
     auto_set_device(config)
+    prepare_process()
     if get_device_name() == "cpu":
         torch.set_num_threads(max(1, min(4, len(os.sched_getaffinity(0)))))
-        start_process_group()
     else:
         initialize_global_process_group()
     RecordedSFTTrainer(config, recipe, run_dir / "sft" / "metrics.jsonl").fit()

@@ -228,9 +228,13 @@ def _by_tokens(tokens: int, *keys: str) -> dict[str, Any]:
 
 
 def engine_memory(recipe: Recipe, fsdp: str, model: str) -> dict[str, Any]:
-    """Offload and packing of one trained model."""
+    """Offload, packing and attention of one trained model."""
     hardware = recipe.hardware
     return {
+        # On GPUs flash-attn, or `rilbench.train.verl.flash_attention` in its place.
+        f"+{model}.override_config.attn_implementation": (
+            "sdpa" if hardware.device == "cpu" else "flash_attention_2"
+        ),
         f"{fsdp}.param_offload": hardware.offload == "idle",
         f"{fsdp}.optimizer_offload": hardware.offload == "idle",
         f"{fsdp}.offload_policy": hardware.offload == "always",
@@ -242,7 +246,6 @@ def engine_memory(recipe: Recipe, fsdp: str, model: str) -> dict[str, Any]:
 def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
     """What a CPU lacks (compilation, half precision) or needs less of."""
     settings: dict[str, Any] = {
-        "+actor_rollout_ref.model.override_config.attn_implementation": "sdpa",
         "actor_rollout_ref.rollout.free_cache_engine": False,
         "+actor_rollout_ref.rollout.enable_sleep_mode": False,
         "actor_rollout_ref.rollout.enforce_eager": True,
@@ -261,7 +264,6 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
     settings |= {f"{actor}.use_torch_compile": False, f"{ref}.use_torch_compile": False}
     if discriminator:
         engines.append("critic.fsdp")
-        settings["+critic.model.override_config.attn_implementation"] = "sdpa"
     for fsdp in engines:
         settings[f"{fsdp}.model_dtype"] = "fp32"
         settings[f"{fsdp}.use_torch_compile"] = False

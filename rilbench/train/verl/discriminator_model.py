@@ -12,13 +12,31 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import TokenClassifierOutput
+
+
+class DiscriminatorConfig(PretrainedConfig):  # type: ignore[misc]
+    """By which transformers, and so verl, builds a `Discriminator` from a student's checkpoint."""
+
+    model_type = "ril_discriminator"
+    student: Any = None
+
+    @classmethod
+    def of(cls, student: PretrainedConfig) -> DiscriminatorConfig:
+        """The discriminator of a student; there is no language head whose weights could be tied."""
+        return cls(student=student, tie_word_embeddings=False, architectures=["Discriminator"])
 
 
 class Discriminator(PreTrainedModel):  # type: ignore[misc]
     """Decoder and scalar head; the logit of D(o) stands at the last token of a row."""
 
+    config_class = DiscriminatorConfig
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -54,27 +72,51 @@ class Discriminator(PreTrainedModel):  # type: ignore[misc]
         ).last_hidden_state
         return TokenClassifierOutput(logits=self.score(hidden))
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str,
+        *_: Any,
+        config: DiscriminatorConfig,
+        torch_dtype: torch.dtype,
+        **__: Any,
+    ) -> Discriminator:
+        """Build it from a student's checkpoint, as verl asks transformers to.
 
-def load_discriminator(
-    path: str, *, dtype: torch.dtype, attention: str, seed: int = 0
-) -> Discriminator:
-    """Build the discriminator from a student's checkpoint.
+        Where new parameters are on the meta device (verl's ranks above 0, which get theirs from
+        rank 0), nothing is read.
 
-    Raises:
-        ValueError: some of the student's weights are missing from the checkpoint. (Loading by
-            another class name than the checkpoint's loads nothing and only warns.)
-    """
-    student, report = AutoModelForImageTextToText.from_pretrained(
-        path, dtype=dtype, attn_implementation=attention, output_loading_info=True
-    )
-    missing = [key for key in report["missing_keys"] if "lm_head" not in key]
-    if missing:
-        raise ValueError(
-            f"{path} lacks {len(missing)} weights of its own architecture, such as {missing[0]}; "
-            "the discriminator would start from random weights"
+        Raises:
+            ValueError: some of the student's weights are missing from the checkpoint. (Loading by
+                another class name than the checkpoint's loads nothing and only warns.)
+        """
+        if nn.Linear(1, 1).weight.is_meta:
+            student = AutoModelForImageTextToText.from_config(config.student, dtype=torch_dtype)
+            model = cls(student.get_decoder())
+            model.to(torch_dtype)
+            return model
+        path = pretrained_model_name_or_path
+        student, report = AutoModelForImageTextToText.from_pretrained(
+            path, config=config.student, dtype=torch_dtype, output_loading_info=True
         )
-    model = Discriminator(student.get_decoder())
-    model.to(dtype)
-    generator = torch.Generator().manual_seed(seed)
-    nn.init.normal_(model.score.weight, std=0.02, generator=generator)
-    return model
+        missing = [key for key in report["missing_keys"] if "lm_head" not in key]
+        if missing:
+            raise ValueError(
+                f"{path} lacks {len(missing)} weights of its own architecture, such as "
+                f"{missing[0]}; the discriminator would start from random weights"
+            )
+        model = cls(student.get_decoder())
+        model.to(torch_dtype)
+        generator = torch.Generator().manual_seed(0)
+        nn.init.normal_(model.score.weight, std=0.02, generator=generator)
+        return model
+
+
+AutoModelForImageTextToText.register(DiscriminatorConfig, Discriminator)
+
+
+def load_discriminator(path: str, *, dtype: torch.dtype, attention: str) -> Discriminator:
+    """Build the discriminator from a student's checkpoint; see `Discriminator.from_pretrained`."""
+    student = AutoConfig.from_pretrained(path, attn_implementation=attention)
+    config = DiscriminatorConfig.of(student)
+    return Discriminator.from_pretrained(path, config=config, torch_dtype=dtype)

@@ -71,7 +71,6 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
     }
     if recipe.hardware.device == "cpu":
         settings |= {
-            "+model.override_config.attn_implementation": "sdpa",
             "engine.model_dtype": "fp32",
             "engine.use_torch_compile": False,
             "+engine.mixed_precision": FP32,

@@ -6,6 +6,7 @@ devices) and of the policy on a CPU.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.device import get_device_name
-from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
-from rilbench.train.verl.discriminator_model import load_discriminator
+from rilbench.train.verl import flash_attention
+from rilbench.train.verl.discriminator_model import DiscriminatorConfig
 from rilbench.train.verl.freeze import freeze
 
 CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
@@ -56,16 +57,28 @@ class CpuPolicyEngine(_WithoutPinnedMemory, FSDPEngineWithLMHead):  # type: igno
 class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # type: ignore[misc]
     """verl's FSDP engine for a value model, around the discriminator."""
 
+    model_config: Any
+
     def _build_module(self) -> torch.nn.Module:
-        return load_discriminator(
-            self.model_config.local_path,
-            dtype=PrecisionType.to_dtype(self.engine_config.model_dtype or "fp32"),
-            attention=getattr(self.model_config.hf_config, "_attn_implementation", None) or "sdpa",
-        )
+        """As verl builds a policy, with weights on rank 0 alone and gradient checkpointing.
+
+        Transformers makes it a `Discriminator`, because the configuration is one.
+        """
+        student = self.model_config
+        self.model_config = copy.copy(student)
+        self.model_config.hf_config = DiscriminatorConfig.of(student.hf_config)
+        self.model_config.model_type = "language_model"  # not verl's own value models
+        try:
+            module: torch.nn.Module = super()._build_module()
+        finally:
+            self.model_config = student
+        return module
 
 
-def start_process_group() -> None:
-    """verl would name gloo twice on a CPU, which torch refuses: start the group before it does."""
+def prepare_process() -> None:
+    """What a process needs before verl builds a model in it."""
+    flash_attention.install()
+    # verl would name gloo twice on a CPU, which torch refuses: start the group before it does.
     if get_device_name() == "cpu" and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
             "gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
@@ -88,7 +101,7 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
             ranks = int(os.environ["WORLD_SIZE"])
             cores = min(4, len(os.sched_getaffinity(0)) // ranks)
             torch.set_num_threads(max(1, self.config.get("threads", 0) or cores))
-        start_process_group()
+        prepare_process()
         super().init_model()
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)
@@ -98,7 +111,7 @@ class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
     """The discriminator on one rank."""
 
     def __init__(self, config: Any) -> None:
-        start_process_group()
+        prepare_process()
         # verl names this slot value_model; its other settings stay.
         super().__init__(dataclasses.replace(config, model_type="discriminator"))
 
