@@ -113,7 +113,8 @@ def read_inputs(run: Run, visit: Callable[[Question], None] | None = None) -> In
             f"{', '.join(IMAGE_READERS)}"
         )
     names = [recipe.data.train, recipe.data.dev, *filter(None, [recipe.sft.data])]
-    files, lists, pictures = tuple(map(locate, names)), [], 0
+    files, pictures = tuple(map(locate, names)), 0
+    lists: list[list[StoredQuestion]] = []
     for file in files:
         read = None if len(lists) == 2 else visit  # SFT cuts what is too long
         lists.append(scan_questions(file, picture_file(run.folder), pictures, read))

@@ -9,7 +9,7 @@ from qwen3_vl import write_student
 from rilbench.data.question_files import Question, read_questions
 from rilbench.errors import UserError
 from rilbench.paths import nano_folder
-from rilbench.train.pipeline.prompt_lengths import check_lengths, prompt_lengths
+from rilbench.train.pipeline.prompt_lengths import PromptLengths
 
 
 def picture(width, height, mode="RGB"):
@@ -31,6 +31,13 @@ def student(request, tmp_path):
     return ours if ours.exists() else write_student(tmp_path / request.param)
 
 
+def counted(student, questions, most=10_000):
+    lengths = PromptLengths(student, most)
+    for question in questions:
+        lengths.add(question)
+    return lengths
+
+
 def test_lengths_are_the_processors(student):
     from transformers import AutoProcessor
 
@@ -43,20 +50,21 @@ def test_lengths_are_the_processors(student):
         )
         images = [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
         whole.append(len(processor(text=[text], images=images)["input_ids"][0]))
-    assert prompt_lengths(student, questions) == whole
+    expected = list(zip(whole, (q.id for q in questions), strict=True))
+    assert counted(student, questions).lengths == expected
     assert len(set(whole)) > 2
 
 
 def test_a_broken_picture_is_named():
     broken = [*ODD, Question("torn", (picture(56, 56)[:40],), "What is it?", "no", "test")]
     with pytest.raises(UserError, match="question torn cannot be read"):
-        prompt_lengths(nano_folder() / "restyled", broken)
+        counted(nano_folder() / "restyled", broken)
 
 
 def test_too_long_prompts_are_counted_and_the_longest_is_named():
     student = nano_folder() / "restyled"
-    lengths = dict(zip((q.id for q in ODD), prompt_lengths(student, ODD), strict=True))
-    check_lengths(student, ODD, max(lengths.values()))
-    longest = max(lengths, key=lengths.__getitem__)
-    with pytest.raises(UserError, match=rf"^1 of 3 .*\({longest} has {lengths[longest]} tokens\)"):
-        check_lengths(student, ODD, max(lengths.values()) - 1)
+    tokens, longest = max(counted(student, ODD).lengths)
+    counted(student, ODD, tokens).check()
+    too_long = counted(student, ODD, tokens - 1)
+    with pytest.raises(UserError, match=rf"^1 of 3 .*\({longest} has {tokens} tokens\)"):
+        too_long.check()
