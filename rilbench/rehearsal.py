@@ -268,7 +268,7 @@ def _kind(process: psutil.Process) -> str:
     if not words:
         return process.name()
     if words[0].startswith("ray::"):
-        return words[0].removeprefix("ray::").split(".")[0]
+        return words[0].removeprefix("ray::").split(".")[0].split(":")[-1]
     for word in words:
         for name in ("trainer_main", "raylet", "gcs_server", "transformers", "vllm", "sft_main"):
             if name in word:

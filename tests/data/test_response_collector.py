@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from collected import asked
 from flaky_teacher import TROUBLES, flaky_teacher
 
 from rilbench.config import Sampling
 from rilbench.data.question_files import Question
 from rilbench.data.response_collector import ModelServer, collect
-from rilbench.data.response_store import Plan, read_collection, read_manifest, seed_for
+from rilbench.data.response_store import Plan, read_manifest, seed_for
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = [Question(f"q{i}", (b"\xff\xd8i",), f"Question {i}?", "7", "s") for i in range(40)]
@@ -46,7 +47,7 @@ def test_a_flaky_server_and_every_question_is_accounted_for(tmp_path):
     failed = sum(manifest["failed"].values())
     assert manifest["got"] + failed == 200
     assert failed <= 0.05 * 200
-    assert len(read_collection(PLAN, QUESTIONS, tmp_path)) == manifest["got"] == kinds["answer"]
+    assert len(asked(PLAN, QUESTIONS, tmp_path)) == manifest["got"] == kinds["answer"]
     last = {}
     for moment, seed, kind in teacher.asked:
         before = last.get(seed)
@@ -68,7 +69,7 @@ asyncio.run(collect(PLAN, QUESTIONS, Path(sys.argv[2]), server, lambda *_: None)
 
 def journaled(folder):
     """What is finished: whole lines of the journal, by the seed that was asked with."""
-    path = PLAN.journal(folder, QUESTIONS)
+    path = PLAN.journal(folder)
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return {json.loads(line)["seed"] for line in lines}
 
@@ -106,9 +107,9 @@ def kill_while_collecting(folder, kills):
         answers = Counter(seed for _, seed, kind in teacher.asked if kind == "answer")
     assert killed == kills
     assert sum(n - 1 for n in answers.values()) <= killed * PLAN.concurrency
-    rows = read_collection(PLAN, QUESTIONS, folder)
+    rows = asked(PLAN, QUESTIONS, folder)
     assert len(rows) == 200
-    assert all(row.response == f"answer {row.seed}" for row in rows)
+    assert all(row["response"] == f"answer {row['seed']}" for row in rows)
 
 
 @pytest.mark.timeout(120)

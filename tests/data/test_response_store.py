@@ -4,13 +4,21 @@ import asyncio
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from aiohttp import web
+from collected import asked, rows_of, save
 
 from rilbench.config import Sampling
 from rilbench.data.question_files import Question
 from rilbench.data.response_collector import ModelServer, collect
-from rilbench.data.response_store import Plan, read_collection, read_manifest, seed_for
+from rilbench.data.response_store import (
+    Plan,
+    index_responses,
+    read_manifest,
+    read_responses,
+    seed_for,
+)
 from rilbench.errors import UserError
 
 QUESTIONS = [Question(f"q{i}", (b"\xff\xd8image",), f"Question {i}?", "7", "s") for i in range(3)]
@@ -18,7 +26,7 @@ PLAN = Plan("72b", "weights", 4, 0, Sampling(), 16, 4)
 
 
 def journal_of(folder):
-    return PLAN.journal(folder, QUESTIONS)
+    return PLAN.journal(folder)
 
 
 class TeacherServer:
@@ -30,6 +38,7 @@ class TeacherServer:
         self.silent_for, self.refused_for = set(), set()
         self.finish_reason = "stop"
         self.suffix = ""
+        self.tokens, self.messages = 3, {}
 
     async def _answer(self, request):
         body = await request.json()
@@ -40,11 +49,12 @@ class TeacherServer:
         content = "" if text in self.silent_for else f"answer {body['seed']}{self.suffix}"
         if text in self.refused_for:
             return web.Response(status=400, text="too long")
-        choice = {"message": {"content": content}, "finish_reason": self.finish_reason}
-        usage = {"prompt_tokens": 5, "completion_tokens": 3}
+        message = self.messages.get(text, {"content": content})
+        choice = {"message": message, "finish_reason": self.finish_reason}
+        usage = {"prompt_tokens": 5, "completion_tokens": self.tokens}
         return web.json_response({"choices": [choice], "usage": usage})
 
-    async def collect(self, folder, plan=PLAN, **more):
+    async def collect(self, folder, plan=PLAN, questions=QUESTIONS, **more):
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._answer)
         runner = web.AppRunner(app)
@@ -55,7 +65,7 @@ class TeacherServer:
         seen = []
         try:
             server = ModelServer(f"http://127.0.0.1:{port}/v1", "teacher")
-            await collect(plan, QUESTIONS, folder, server, lambda *x: seen.append(x), **more)
+            await collect(plan, questions, folder, server, lambda *x: seen.append(x), **more)
         finally:
             await runner.cleanup()
         return seen
@@ -64,16 +74,18 @@ class TeacherServer:
 def test_collects_every_response_once_with_its_seed(tmp_path):
     server = TeacherServer()
     seen = asyncio.run(server.collect(tmp_path))
-    rows = read_collection(PLAN, QUESTIONS, tmp_path)
-    assert [(r.question_id, r.sample) for r in rows] == [
+    rows = asked(PLAN, QUESTIONS, tmp_path)
+    assert [(r["question_id"], r["sample"]) for r in rows] == [
         (q.id, i) for q in QUESTIONS for i in range(4)
     ]
     assert all(
-        r.response == f"answer {r.seed}" == f"answer {seed_for(PLAN, r.question_id, r.sample)}"
+        r["response"]
+        == f"answer {r['seed']}"
+        == f"answer {seed_for(PLAN, r['question_id'], r['sample'])}"
         for r in rows
     )
     assert seen[-1] == (12, 12)
-    assert len({r.seed for r in rows}) == 12
+    assert len({r["seed"] for r in rows}) == 12
     body = server.requests[0]
     assert body["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg")
     assert (body["temperature"], body["top_p"], body["top_k"]) == (1.0, 0.95, 50)
@@ -93,7 +105,7 @@ def test_a_broken_collection_goes_on_where_it_was(tmp_path):
     server.stop_after, server.requests = None, []
     asyncio.run(server.collect(tmp_path))
     assert len(server.requests) == 12 - 5
-    assert len(read_collection(PLAN, QUESTIONS, tmp_path)) == 12
+    assert len(asked(PLAN, QUESTIONS, tmp_path)) == 12
 
 
 def test_odd_line_ends_in_a_response_lose_nothing(tmp_path):
@@ -111,21 +123,21 @@ def test_silence_is_asked_again_and_then_a_named_failure(tmp_path):
     server = TeacherServer()
     server.silent_for = {"Question 1?"}
     seen = asyncio.run(server.collect(tmp_path, max_failed=0.4))
-    asked = [
+    seeds = [
         b["seed"]
         for b in server.requests
         if b["messages"][0]["content"][1]["text"] == "Question 1?"
     ]
-    assert len(asked) == 12
-    assert len(set(asked)) == 12, "every try has its own seed"
+    assert len(seeds) == 12
+    assert len(set(seeds)) == 12, "every try has its own seed"
     assert seen[-1] == (12, 12)
-    rows = read_collection(PLAN, QUESTIONS, tmp_path)
-    assert {r.question_id for r in rows} == {"q0", "q2"}, "no failure is a response"
+    rows = asked(PLAN, QUESTIONS, tmp_path)
+    assert {r["question_id"] for r in rows} == {"q0", "q2"}, "no failure is a response"
     assert read_manifest(PLAN.file(tmp_path))["failed"] == {"empty": 4}
     failed = [row for row in table(tmp_path) if row["failure"]]
     assert [(r["question_id"], r["sample"]) for r in failed] == [("q1", i) for i in range(4)]
     assert all(r["response"] is None and r["finish_reason"] == "failed" for r in failed)
-    assert {r["seed"] for r in failed} <= set(asked)
+    assert {r["seed"] for r in failed} <= set(seeds)
 
 
 def test_too_many_failures_stop_it_and_only_they_are_asked_again(tmp_path):
@@ -142,14 +154,12 @@ def test_too_many_failures_stop_it_and_only_they_are_asked_again(tmp_path):
 
 
 def table(folder):
-    import pyarrow.parquet as pq
-
-    return pq.read_table(PLAN.file(folder)).to_pylist()
+    return rows_of(PLAN, folder)
 
 
 def test_the_manifest_travels_with_the_file_and_says_what_it_is(tmp_path):
     server = TeacherServer()
-    server.finish_reason = "length"
+    server.finish_reason, server.tokens = "length", 16
     asyncio.run(server.collect(tmp_path, dataclasses.replace(PLAN, source="Big/Model")))
     manifest = read_manifest(PLAN.file(tmp_path))
     assert manifest == json.loads((tmp_path / "72b.json").read_text())
@@ -158,33 +168,128 @@ def test_the_manifest_travels_with_the_file_and_says_what_it_is(tmp_path):
         *("72b", "Big/Model"),
         16,
     )
-    assert (manifest["questions"], manifest["got"], manifest["tokens"]) == (3, 12, 36)
+    assert (manifest["questions"], manifest["got"], manifest["tokens"]) == (3, 12, 192)
     assert manifest["overlong"] == 12
     assert all(row["overlong"] and row["finish_reason"] == "length" for row in table(tmp_path))
 
 
-def _damage(path, change):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def test_only_what_is_missing_is_asked_for_and_nothing_is_lost(tmp_path):
+    first = TeacherServer()
+    asyncio.run(first.collect(tmp_path))
+    rows = {(r["question_id"], r["sample"]): r for r in table(tmp_path)}
+    corrected = dataclasses.replace(QUESTIONS[0], question="Question 0, corrected?")
+    gold = dataclasses.replace(QUESTIONS[2], answer="8")  # what it saw is the same
+    added = Question("q9", (b"other",), "Question 9?", "7", "s")
+    for questions, wanted in (
+        (QUESTIONS[1:], set()),
+        (QUESTIONS[::-1], set()),
+        ([gold, QUESTIONS[1]], set()),
+        ([added, corrected, gold], {"Question 0, corrected?", "Question 9?"}),
+    ):
+        server = TeacherServer()
+        missing = index_responses(PLAN, questions, tmp_path).missing(0.0)
+        asyncio.run(server.collect(tmp_path, questions=questions))
+        texts = [body["messages"][0]["content"][1]["text"] for body in server.requests]
+        assert set(texts) == wanted
+        assert len(texts) == len(missing) == 4 * len(wanted)
+        found = asked(PLAN, questions, tmp_path)
+        assert [(r["question_id"], r["sample"]) for r in found] == [
+            (q.id, i) for q in questions for i in range(4)
+        ]
+    for row in asked(PLAN, QUESTIONS, tmp_path):
+        assert row == rows[row["question_id"], row["sample"]], "unused responses stay"
+    assert read_manifest(PLAN.file(tmp_path))["questions"] == 5
+    more = dataclasses.replace(PLAN, responses=6)
+    server = TeacherServer()
+    asyncio.run(server.collect(tmp_path, more))
+    assert len(server.requests) == 2 * 3
+    fewer = asked(dataclasses.replace(PLAN, responses=1), QUESTIONS, tmp_path)
+    assert [row["sample"] for row in fewer] == [0, 0, 0]
 
-    table = pq.read_table(path)
-    changed = pa.Table.from_pylist(change(table.to_pylist()))
-    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), path)
+
+def test_a_journal_serves_other_questions_too(tmp_path):
+    server = TeacherServer()
+    server.stop_after = 5
+    with pytest.raises(UserError, match="no more"):
+        asyncio.run(server.collect(tmp_path))
+    server.stop_after, server.requests = None, []
+    asyncio.run(server.collect(tmp_path, questions=QUESTIONS[:1]))
+    asyncio.run(server.collect(tmp_path))
+    assert len(server.requests) == 12 - 5
+    assert len(asked(PLAN, QUESTIONS, tmp_path)) == len(table(tmp_path)) == 12
+
+
+def test_failures_are_asked_again_only_if_they_are_too_many(tmp_path):
+    save(PLAN, QUESTIONS, tmp_path, {("q1", 0), ("q1", 1)})
+    assert index_responses(PLAN, QUESTIONS, tmp_path).missing(0.2) == []
+    assert index_responses(PLAN, QUESTIONS, tmp_path).missing(0.1) == [("q1", 0), ("q1", 1)]
+    server = TeacherServer()
+    asyncio.run(server.collect(tmp_path, max_failed=0.1))
+    assert len(server.requests) == 2
+    assert len(asked(PLAN, QUESTIONS, tmp_path)) == len(table(tmp_path)) == 12
+    assert read_manifest(PLAN.file(tmp_path))["failed"] == {}
+
+
+def test_the_reasoning_of_a_thinking_teacher_is_left_out_or_kept_by_a_setting(tmp_path):
+    replies = {
+        "Question 0?": {"content": "<think>hm,\n7</think>\n\n7"},
+        "Question 1?": {"content": "7", "reasoning_content": "hm"},
+        "Question 2?": {"content": "hm</think>7"},  # the chat template opened it
+    }
+    for keep in (False, True):
+        server = TeacherServer()
+        server.messages = replies
+        plan = dataclasses.replace(PLAN, keep_reasoning=keep)
+        folder = tmp_path / str(keep)
+        asyncio.run(server.collect(folder, plan))
+        texts = {row["question_id"]: row["response"] for row in rows_of(plan, folder)}
+        thought = "<think>\nhm\n</think>\n\n7" if keep else "7"
+        first = "<think>\nhm,\n7\n</think>\n\n7" if keep else "7"
+        assert texts == {"q0": first, "q1": thought, "q2": thought}
+        assert index_responses(plan, QUESTIONS, folder).reasoned == 12
+
+
+@pytest.mark.parametrize(
+    ("message", "finish_reason", "kind", "words"),
+    [
+        (
+            {"content": None, "reasoning_content": "hm, so"},
+            "length",
+            "only reasoning",
+            "raise data",
+        ),
+        ({"content": "<think>hm, so"}, "length", "only reasoning", "max_response_tokens"),
+        ({"content": "I cannot"}, "content_filter", "content_filter", "check the server"),
+        ({"content": "half of"}, "length", "cut by the server", "longer context"),
+    ],
+)
+def test_what_is_no_whole_response_is_a_named_failure(
+    tmp_path, message, finish_reason, kind, words
+):
+    server = TeacherServer()
+    server.finish_reason, server.tokens = finish_reason, 3  # of the 16 allowed
+    server.messages = {"Question 1?": message}
+    with pytest.raises(UserError, match=rf"\({kind} 1\).*{words}"):
+        asyncio.run(server.collect(tmp_path, questions=QUESTIONS[1:2]))
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda rows: rows[:-1], "lacks responses to 1 of 3"),
         (lambda rows: [{**rows[0], "response": " "}, *rows[1:]], "is empty"),
         (lambda rows: [{"other": 1} for _ in rows], "cannot be read"),
     ],
 )
 def test_a_damaged_collection_is_refused_with_the_remedy(tmp_path, change, words):
-    asyncio.run(TeacherServer().collect(tmp_path))
-    _damage(PLAN.file(tmp_path), change)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = save(PLAN, QUESTIONS, tmp_path)
+    metadata = pq.read_metadata(path).metadata
+    changed = pa.Table.from_pylist(change(rows_of(PLAN, tmp_path)))
+    pq.write_table(changed.replace_schema_metadata(metadata), path)
     with pytest.raises(UserError, match=words) as raised:
-        read_collection(PLAN, QUESTIONS, tmp_path)
+        index_responses(PLAN, QUESTIONS, tmp_path), list(read_responses(path, np.arange(12)))
     assert "delete" in str(raised.value)
 
 
@@ -194,23 +299,32 @@ def test_a_damaged_collection_is_refused_with_the_remedy(tmp_path, change, words
         ({"seed": 1}, r"seed=0 \(asked: 1\)"),
         ({"weights": "others"}, r"weights=weights \(asked: others\)"),
         ({"sampling": Sampling(temperature=0.5)}, r"sampling\.temperature=1\.0 \(asked: 0\.5\)"),
-        ({"responses": 8, "max_tokens": 9}, r"responses=4 \(asked: 8\); max_tokens=16 \(asked: 9"),
+        ({"keep_reasoning": True, "max_tokens": 9}, r"max_tokens=16 \(asked: 9\); keep_reas"),
     ],
 )
 def test_a_collection_with_other_settings_is_refused_by_their_names(tmp_path, change, words):
-    asyncio.run(TeacherServer().collect(tmp_path))
+    save(PLAN, QUESTIONS, tmp_path)
     with pytest.raises(UserError, match=words):
-        read_collection(dataclasses.replace(PLAN, **change), QUESTIONS, tmp_path)
+        index_responses(dataclasses.replace(PLAN, **change), QUESTIONS, tmp_path)
     same = dataclasses.replace(PLAN, concurrency=1, source="of another name")
-    assert len(read_collection(same, QUESTIONS, tmp_path)) == 12
+    assert len(asked(same, QUESTIONS, tmp_path)) == 12
 
 
-def test_a_collection_of_other_questions_is_refused(tmp_path):
-    asyncio.run(TeacherServer().collect(tmp_path))
-    other = [*QUESTIONS[:2], dataclasses.replace(QUESTIONS[2], question="Other?")]
-    for questions in (other, QUESTIONS[:2]):
-        with pytest.raises(UserError, match=r"with other questions \(3, of the recipe's data [23]"):
-            read_collection(PLAN, questions, tmp_path)
+def test_a_file_is_written_in_parts_and_read_in_parts(tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr("rilbench.data.row_files.GROUP_BYTES", 1000)
+    monkeypatch.setattr("rilbench.data.response_store._BATCH", 3)
+    questions = [Question(f"q{i}", (b"i",), f"{i}?", "7", "s") for i in range(50)]
+    path = save(PLAN, questions, tmp_path, {("q3", 1)})
+    assert pq.ParquetFile(path).num_row_groups > 10
+    index = index_responses(PLAN, questions[::-1], tmp_path)
+    rows = index.rows_by_question(2)
+    assert [len(some) for some in rows] == [2] * 50
+    texts = list(read_responses(path, np.sort(np.concatenate(rows))))
+    expected = [f"72b {q.id} {i}" for q in questions for i in range(2)]
+    expected[7] = "72b q3 2"  # in the place of the failure
+    assert texts == expected
 
 
 def test_journal_lines_are_whole_records(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from report_place import HOSTILE, RECIPE, Place, png
 
 from rilbench.data.question_files import Question, write_questions
+from rilbench.data.row_files import write_column
 from rilbench.report.rollout_groups import training_steps
 
 
@@ -33,11 +34,12 @@ def test_texts_and_pictures_come_from_the_run_or_from_the_recipes_data(place: Pl
     row = {
         "data_source": "own",
         "prompt": [{"role": "user", "content": "<image>From the run?"}],
-        "images": [{"bytes": png((3, 3, 3)), "min_pixels": 1}],
+        "images": [{"row": 1, "min_pixels": 1}],
         "reward_model": {"style": "judge", "ground_truth": "B"},
         "extra_info": {"index": 0, "question_id": "q1"},
     }
-    (place.run / "data").mkdir()
+    pictures = [png((2, 2, 2)), png((3, 3, 3))]
+    write_column(place.run / "data" / "pictures.arrow", pictures, "binary")
     pq.write_table(pa.Table.from_pylist([row]), place.run / "data" / "train.parquet")
     (group,) = training_steps(place.run, recipe)[0].groups
     assert (group.text, group.gold) == ("<image>From the run?", "B")

@@ -9,11 +9,11 @@ import asyncio
 import json
 import os
 import sys
-from collections import OrderedDict
 from pathlib import Path
 
 import torch
 import yaml
+from collected import stored
 from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopWorker as VerlWorker
@@ -43,7 +43,8 @@ def configuration(model, method="dr-grpo"):
     settings = [f"schedule.prompts_per_step={len(questions)}", "policy.micro_batch_size=4"]
     settings.append(f"student.model={model}")
     run = open_run(Path("run"), load_recipe("both", "nano", "dr-grpo", settings), resume=False)
-    prepare_data(run, inspect_checkpoint(model), [], questions, questions)
+    asked = stored(questions, run.folder / "data" / "pictures.arrow")
+    prepare_data(run, inspect_checkpoint(model), [], asked, asked)
     loop = yaml.safe_dump(
         agent_loop_part(run.recipe, run.folder, "http://127.0.0.1:1/v1", "", None)
     )
@@ -60,7 +61,7 @@ def loop_worker(config):
     VerlWorker.__init__(worker, config, None, None, None)
     (loop,) = OmegaConf.load(worker.rollout_config.agent.agent_loop_config_path)
     worker.step_config = StepConfig.parse(OmegaConf.to_container(loop.ril))
-    worker.prepared = OrderedDict()
+    worker.prepared = {}
     return worker
 
 

@@ -44,7 +44,7 @@ def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Ch
         skipped("sft", progress)
         return inspect_checkpoint(done)
     with running("sft", progress):
-        _write_examples(run, inputs)
+        write_examples(run, inputs)
         try:
             _run_verl(run, inputs.student, cost, progress)
         finally:
@@ -66,7 +66,7 @@ def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Ch
     return inspect_checkpoint(done)
 
 
-def _write_examples(run: Run, inputs: Inputs) -> None:
+def write_examples(run: Run, inputs: Inputs) -> None:
     """Write ``sft/train.parquet`` in the format of verl's multi-turn SFT data set.
 
     As many examples as the steps need, or all if those are fewer; they name their pictures.

@@ -4,11 +4,13 @@ import dataclasses
 import json
 
 import pytest
+from collected import save, stored
 from fake_judge import fake_judge
 
 from rilbench.config import load_recipe
 from rilbench.data.question_files import Question
-from rilbench.data.response_store import SavedResponse, read_manifest, write_collection
+from rilbench.data.response_store import read_manifest
+from rilbench.data.row_files import mapped_column
 from rilbench.errors import UserError
 from rilbench.train.pipeline.collect_stage import (
     check_collection,
@@ -19,7 +21,7 @@ from rilbench.train.pipeline.collect_stage import (
 from rilbench.train.pipeline.prepare_data import (
     note_on_recipe,
     notes_on_responses,
-    saved_responses,
+    store_responses,
 )
 from rilbench.train.pipeline.run_folder import Run
 
@@ -94,7 +96,7 @@ def test_a_finished_collection_needs_no_teacher_and_fits_any_student(tmp_path, m
     other = dataclasses.replace(again.recipe, student=load_recipe("72b", "qwen2.5-vl-3b").student)
     for recipe in (again.recipe, other):
         (one,) = teacher_collections(Run(tmp_path / "b", recipe))
-        assert len(one.read(QUESTIONS)) == 16
+        assert one.index(QUESTIONS).missing(0) == []
     # Other settings are refused by name, before anything is asked.
     settings = ("teachers.models.72b=Big/Teacher-72B", shared, "sampling.temperature=0.5")
     hot = run_of(tmp_path / "c", *settings)
@@ -108,15 +110,7 @@ def test_a_finished_collection_needs_no_teacher_and_fits_any_student(tmp_path, m
 def saved(run, failing):
     """A teacher's collection, with failures at (question, sample)."""
     (one,) = teacher_collections(run)
-    rows = [
-        SavedResponse(q.id, "72b", i, 0, "", 0, "failed", failure="empty")
-        if (q.id, i) in failing
-        else SavedResponse(q.id, "72b", i, 0, f"{q.id} {i}", 2, "stop")
-        for q in QUESTIONS
-        for i in range(one.plan.responses)
-    ]
-    one.folder.mkdir(parents=True, exist_ok=True)
-    write_collection(one.plan, QUESTIONS, one.folder, rows)
+    save(one.plan, QUESTIONS, one.folder, failing)
     return one
 
 
@@ -129,8 +123,10 @@ def test_notes_count_the_questions_with_too_few_responses(tmp_path):
     assert note_on_recipe(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == ""
     run = run_of(tmp_path / "some", "collection.max_failed=0.5")
     one = saved(run, {("q1", 0), *(("q3", i) for i in range(4))})
-    responses = saved_responses(run, [one], QUESTIONS)
-    assert [row["response"] for row in responses["q1"]] == ["q1 1", "q1 2", "q1 3"]
+    responses = store_responses(run, [one], QUESTIONS)
+    texts = mapped_column(run.folder / "data" / "responses.arrow")
+    of_q1 = responses.of_question(1)["72b"]
+    assert [texts[number] for number in of_q1] == ["72b q1 1", "72b q1 2", "72b q1 3"]
     some, none = notes_on_responses(run.recipe, responses)
     assert some.startswith("1 of 4 questions have fewer responses of 72b than the 4")
     assert none == "1 of 4 questions have no response of 72b: they are left out"
@@ -138,7 +134,7 @@ def test_notes_count_the_questions_with_too_few_responses(tmp_path):
     check_collection(run.recipe, one, QUESTIONS, notes)
     assert notes.said == ["72b: 5 of 16 responses failed (empty 5)"]
     strict = dataclasses.replace(run.recipe.collection, max_failed=0.05)
-    with pytest.raises(UserError, match=r"5 of 16 responses failed \(empty 5\).*max_failed=0.05"):
+    with pytest.raises(UserError, match=r"lacks 5 of 16 responses \(first: to 'q1'\).*--resume"):
         check_collection(dataclasses.replace(run.recipe, collection=strict), one, QUESTIONS, notes)
 
 
@@ -152,14 +148,15 @@ def test_questions_without_a_response_are_left_out_of_training(tmp_path):
     run = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.prompts_per_step=3")
     one = saved(run, {("q3", i) for i in range(4)})
     student = inspect_checkpoint(locate("nano:restyled"))
-    notes = prepare_data(run, student, [one], QUESTIONS, QUESTIONS)
+    questions = stored(QUESTIONS, tmp_path / "data" / "pictures.arrow")
+    notes = prepare_data(run, student, [one], questions, questions)
     assert notes == ["1 of 4 questions have no response of 72b: they are left out"]
     table = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
     assert [row["extra_info"]["question_id"] for row in table] == ["q0", "q1", "q2"]
     assert len(pq.read_table(tmp_path / "data" / "dev.parquet")) == 4
     more = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.prompts_per_step=4")
     with pytest.raises(UserError, match="the 3 that remain are fewer than one step's 4"):
-        prepare_data(more, student, [one], QUESTIONS, QUESTIONS)
+        prepare_data(more, student, [one], questions, questions)
 
 
 def test_a_teachers_text_is_read_by_the_students_tokenizer(tmp_path):

@@ -1,10 +1,12 @@
 import json
 
+from collected import save
+
 from rilbench.config import load_recipe
 from rilbench.data.question_files import Question
-from rilbench.data.response_store import SavedResponse
+from rilbench.data.row_files import mapped_column
 from rilbench.train.pipeline.collect_stage import STUDENT, student_collection, teacher_collections
-from rilbench.train.pipeline.prepare_data import pixel_limits, saved_responses
+from rilbench.train.pipeline.prepare_data import pixel_limits, store_responses
 from rilbench.train.pipeline.run_folder import open_run
 
 QUESTIONS = [Question(name, (b"image",), f"{name}?", "yes", "test") for name in ("q1", "q2")]
@@ -14,28 +16,20 @@ def run_of(tmp_path, *overrides):
     return open_run(tmp_path / "r", load_recipe("both", "nano", overrides=overrides), resume=False)
 
 
-class Saved:
-    """A stand-in for `ModelCollection` with made-up responses."""
-
-    def __init__(self, plan):
-        self.plan = plan
-
-    def read(self, questions):
-        return [
-            SavedResponse(q.id, self.plan.model, i, 0, f"{self.plan.model} {i}", 3, "stop")
-            for q in questions
-            for i in range(self.plan.responses)
-        ]
-
-
 def test_only_the_first_max_responses_are_used(tmp_path):
     for use, expected in ((0, 4), (1, 1), (3, 3)):
         run = run_of(tmp_path / str(use), f"teachers.max_responses={use}")
-        collections = [Saved(one.plan) for one in teacher_collections(run)]
-        rows = saved_responses(run, collections, QUESTIONS)
-        for question in QUESTIONS:
-            responses = [row["response"] for row in rows[question.id]]
-            assert responses == [f"{t} {i}" for t in ("72b", "78b") for i in range(expected)]
+        collections = teacher_collections(run)
+        for one in collections:
+            save(one.plan, QUESTIONS[::-1], one.folder)
+        saved = store_responses(run, collections, QUESTIONS)
+        texts = mapped_column(run.folder / "data" / "responses.arrow")
+        assert len(texts) == 2 * 2 * expected, "none is copied that is not used"
+        for place, question in enumerate(QUESTIONS):
+            assert {
+                teacher: [texts[number] for number in numbers]
+                for teacher, numbers in saved.of_question(place).items()
+            } == {t: [f"{t} {question.id} {i}" for i in range(expected)] for t in ("72b", "78b")}
 
 
 def test_each_method_collects_what_it_uses(tmp_path):

@@ -83,12 +83,12 @@ def test_collecting_alone_and_resuming_finds_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RILBENCH_ENDPOINT_KEY", "sk-teacher")
     read = []
-    for name in ("read_questions", "inspect_checkpoint"):
+    for name in ("scan_questions", "inspect_checkpoint"):
         original = getattr(preflight, name)
         monkeypatch.setattr(
             preflight,
             name,
-            lambda path, name=name, original=original: read.append(name) or original(path),
+            lambda *a, name=name, original=original: read.append(name) or original(*a),
         )
     with flaky_teacher() as teacher:
         command = ["train", "--recipe", "72b", "--student", "nano", "--run", "r", "--collect-only"]
@@ -102,7 +102,7 @@ def test_collecting_alone_and_resuming_finds_it(tmp_path, monkeypatch):
     assert [result.exit_code for result in results] == [0, 0], results
     assert "--resume" in results[0].stdout
     assert len(teacher.asked) == 280 * 3
-    assert read == ["inspect_checkpoint", *["read_questions"] * 2] * 2, "once in each command"
+    assert read == ["inspect_checkpoint", *["scan_questions"] * 2] * 2, "once in each command"
     saved = {p.stem: pq.read_table(p) for p in Path("runs/r/collection").glob("*.parquet")}
     assert {name: len(table) for name, table in saved.items()} == {"72b": 560, "student": 280}
     assert not Path("rilbench.db").exists()  # no training has begun

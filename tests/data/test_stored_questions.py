@@ -1,0 +1,110 @@
+"""Questions whose pictures stay on the disk, as every reader sees them."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from rilbench.data.images import as_seen, open_image
+from rilbench.data.question_files import Question, write_questions
+from rilbench.data.row_files import mapped_column, row_file, write_column
+from rilbench.data.stored_questions import scan_questions, store_pictures
+from rilbench.errors import UserError
+
+
+def encoded(picture, kind="PNG", **more):
+    file = io.BytesIO()
+    picture.save(file, kind, **more)
+    return file.getvalue()
+
+
+def two_colours(mode="RGB"):
+    """Blue above red, twice as wide as high."""
+    picture = Image.new(mode, (64, 32), "blue")
+    picture.paste("red", (0, 16, 64, 32))
+    return picture
+
+
+def test_texts_are_kept_and_pictures_are_read_again(tmp_path):
+    images = [encoded(Image.new("RGB", (8, 8), colour)) for colour in ("red", "lime", "blue")]
+    questions = [
+        Question("a", (images[0],), "A?", "1", "s"),
+        Question("b", (images[1], images[2]), "<image> or <image>?", "2", "s"),
+    ]
+    path, file, seen = tmp_path / "q.parquet", tmp_path / "data" / "pictures.arrow", []
+    write_questions(path, questions)
+    stored = scan_questions(path, file, 0, seen.append)
+    again = scan_questions(path, file, 3)
+    assert seen == questions
+    sources = [(path, stored), (path, again)]
+    assert store_pictures(file, sources) == ""
+    assert [s.images for s in (*stored, *again)] == [q.images for q in questions] * 2
+    assert [s.parts for s in stored] == [q.parts for q in questions]
+    assert [(s.id, s.marked, s.sha256) for s in stored] == [
+        (q.id, q.marked, q.sha256) for q in questions
+    ]
+    assert not any(b in vars(stored[1]).values() for b in images)
+    inode = file.stat().st_ino
+    assert store_pictures(file, sources) == ""
+    assert file.stat().st_ino == inode, "written once"
+
+    write_questions(path, questions[:1])
+    with pytest.raises(UserError, match="changed while it was read"):
+        store_pictures(tmp_path / "other.arrow", sources)
+    fewer = scan_questions(path, file, 0)
+    assert "not those that this run began with" in store_pictures(file, [(path, fewer)])
+    assert (fewer[0].images, len(mapped_column(file))) == ((images[0],), 1)
+
+
+def test_the_hash_is_of_what_a_model_sees():
+    one = Question("a", (b"x", b"y"), "A?", "1", "s")
+    same = Question("b", (b"x", b"y"), "A?", "2", "t")
+    assert one.sha256 == same.sha256
+    for images, text in (((b"xy",), "A?"), ((b"y", b"x"), "A?"), ((b"x", b"y"), "B?")):
+        assert Question("a", images, text, "1", "s").sha256 != one.sha256
+
+
+def test_a_photograph_is_upright_and_a_drawing_on_white_for_everybody():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    lying = encoded(two_colours(), "JPEG", quality=95, exif=exif)
+    transparent = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    transparent.putpixel((3, 3), (0, 0, 0, 255))
+    for image in (lying, encoded(transparent), encoded(transparent, "GIF")):
+        seen = as_seen(image)
+        plain = Image.open(io.BytesIO(seen))
+        assert plain.mode == "RGB"
+        assert plain.getexif().get(0x0112, 1) == 1
+        assert plain.tobytes() == open_image(image).tobytes() == open_image(seen).tobytes()
+    assert Image.open(io.BytesIO(as_seen(lying))).size == (32, 64)
+    on_white = Image.open(io.BytesIO(as_seen(encoded(transparent))))
+    assert (on_white.getpixel((0, 0)), on_white.getpixel((3, 3))) == ((255,) * 3, (0,) * 3)
+    for image in (encoded(two_colours()), encoded(two_colours(), "JPEG"), b"no image"):
+        assert as_seen(image) is image
+
+
+def test_a_mapped_column_that_is_written_again_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("rilbench.data.row_files.GROUP_BYTES", 10)
+    texts = [f"text {i} \u2028" for i in range(20)]
+    path = tmp_path / "t.arrow"
+    assert write_column(path, texts, "string") == 20
+    assert [mapped_column(path)[i] for i in range(20)] == texts
+    write_column(path, ["other"], "string")
+    assert mapped_column(path)[0] == "other"
+    path.unlink()
+    path.write_bytes(b"half")
+    with pytest.raises(UserError, match="--resume"):
+        mapped_column(path)
+    with pytest.raises(UserError, match="--resume"):
+        mapped_column(tmp_path / "none.arrow")
+
+
+def test_a_file_that_could_not_be_written_leaves_what_was_there(tmp_path):
+    import pyarrow as pa
+
+    path = tmp_path / "t.parquet"
+    path.write_text("there")
+    with pytest.raises(ZeroDivisionError), row_file(path, pa.schema({"a": pa.int64()})) as writer:
+        writer.write({"a": 1 // 0})
+    assert path.read_text() == "there"
+    assert list(tmp_path.iterdir()) == [path]
