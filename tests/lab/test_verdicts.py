@@ -1,17 +1,26 @@
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 
 from rilbench.errors import UserError
+from rilbench.lab import verdicts
 from rilbench.lab.claims import ClaimVerdict
 from rilbench.lab.experiment import read_experiment
 from rilbench.lab.run_result import Outcomes, RunCost
 from rilbench.lab.verdicts import judge_claims
 from rilbench.resources import resource
+from rilbench.stats import question_interval
 
 HEADLINE = read_experiment(resource("recipes/lab/headline.yaml"))
 LEVELS = {"ril": 0.8, "dr-grpo": 0.6, "grpo": 0.6, "imitation": 0.7, "sft": 0.79}
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """The bootstrap has its own tests; here it is called a thousand times."""
+    monkeypatch.setattr(verdicts, "question_interval", partial(question_interval, resamples=400))
 
 
 def results(make_result, keep=lambda job: True, **changes):

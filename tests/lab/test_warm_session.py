@@ -48,28 +48,19 @@ class NoView:
 
 
 class MoodyJudge:
-    """Decides by the text's hash, mumbles now and then; and, when it is dead, refuses."""
+    """Decides by the text's hash, mumbles now and then; refuses as soon as a file exists."""
 
-    alive = True
+    def __init__(self):
+        self.dies_with = None
 
     def __call__(self, body):
-        if not self.alive:
+        if self.dies_with is not None and self.dies_with.exists():
             return 401, b"dead"
         content = str(body["messages"]).encode()
         if b"What is 1 + 1?" in content:
             return says("<answer>1</answer>")
         drawn = hashlib.sha256(content).digest()[0]
         return says("Hm." if drawn % 8 == 0 else f"<answer>{drawn % 2}</answer>")
-
-
-class DeadAfterAStep(NoView):
-    def __init__(self, judge):
-        super().__init__()
-        self.judge = judge
-
-    def line(self, kind, values):
-        if kind == "ril":
-            self.judge.alive = False
 
 
 class KillAfterAStep(NoView):
@@ -155,12 +146,13 @@ def test_a_failure_ends_neither_the_session_nor_what_comes_after(shared):
         with fake_judge(moody := MoodyJudge(), ["judge"]) as judge:
             settings = (f"judge.url={judge.url}", "judge.model=judge", "judge.max_missing=0.6")
             bad = new_run(shared, "bad", *settings)
+            moody.dies_with = bad.folder / "metrics.jsonl"  # With the end of step 1.
             with pytest.raises(UserError, match="step 2: the judge gave no verdict on"):
-                stages.train(bad, DeadAfterAStep(moody), session=session)
+                stages.train(bad, NoView(), session=session)
             assert trainer_of(session) == process
             assert [path.name for path in (bad.folder / "steps").iterdir()] == ["global_step_1"]
             kept = len((bad.folder / "judge.jsonl").read_text().splitlines())
-            moody.alive = True
+            moody.dies_with = None
             stages.train(bad, NoView(), session=session)
         lines = [json.loads(x) for x in (bad.folder / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [1, 2]
