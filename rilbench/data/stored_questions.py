@@ -44,8 +44,10 @@ def scan_questions(path: Path, pictures: Path, first: int) -> list[StoredQuestio
     return stored
 
 
-def store_pictures(pictures: Path, sources: Sequence[tuple[Path, Sequence[StoredQuestion]]]) -> str:
-    """Write the pictures of files of questions, unless they are there; return a note or "".
+def store_pictures(
+    pictures: Path, sources: Sequence[tuple[Path, Sequence[StoredQuestion]]]
+) -> None:
+    """Write the pictures of files of questions, unless they are there.
 
     Args:
         pictures: the file of `rilbench.data.row_files.write_column`.
@@ -58,9 +60,8 @@ def store_pictures(pictures: Path, sources: Sequence[tuple[Path, Sequence[Stored
     for _, questions in sources:
         for question in questions:
             digest.update(f"{question.id}\x1f{question.sha256}\x1e".encode())
-    there = read_column_metadata(pictures).get(_HASH)
-    if there == digest.hexdigest():
-        return ""
+    if read_column_metadata(pictures).get(_HASH) == digest.hexdigest():
+        return
 
     def images() -> Iterator[bytes]:
         for path, questions in sources:
@@ -75,6 +76,3 @@ def store_pictures(pictures: Path, sources: Sequence[tuple[Path, Sequence[Stored
                 yield from question.images
 
     write_column(pictures, images(), "binary", {_HASH: digest.hexdigest()})
-    if there is None:
-        return ""
-    return "the questions are not those that this run began with: it continues with those of today"

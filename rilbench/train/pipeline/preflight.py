@@ -65,13 +65,13 @@ class Inputs:
     sources: list[tuple[Path, list[StoredQuestion]]]
     """The files that these questions are from, with all that each has."""
 
-    def store_pictures(self, run: Run) -> str:
-        """Write ``data/pictures.arrow``, unless it is there; return a note for the user or "".
+    def store_pictures(self, run: Run) -> None:
+        """Write ``data/pictures.arrow``, unless it is there.
 
         Raises:
             UserError: the data changed since it was read.
         """
-        return store_pictures(picture_file(run.folder), self.sources)
+        store_pictures(picture_file(run.folder), self.sources)
 
 
 def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> Inputs:

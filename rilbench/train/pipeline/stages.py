@@ -76,8 +76,7 @@ def train(
         if text := note_on_recipe(recipe):
             note(text, progress)
 
-        if text := inputs.store_pictures(run):
-            note(text, progress)
+        inputs.store_pictures(run)
         collect_all(run, inputs.collections, inputs.questions, progress)
         if recipe.sft.steps:
             student = fine_tune(run, inputs, cost, progress)
@@ -106,8 +105,7 @@ def collect(
     with _working_on(run):
         inputs = inputs or read_inputs(run, strict=strict)
         _note_on_questions(run, inputs, progress)
-        if text := inputs.store_pictures(run):
-            note(text, progress)
+        inputs.store_pictures(run)
         collect_all(run, inputs.collections, inputs.questions, progress)
 
 

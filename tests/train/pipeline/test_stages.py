@@ -1,7 +1,5 @@
 import json
-import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,12 +11,10 @@ from typer.testing import CliRunner
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.cli import app
-from rilbench.config import load_recipe, read_recipe
-from rilbench.data.response_store import write_collection
+from rilbench.config import load_recipe
 from rilbench.errors import UserError
 from rilbench.paths import locate
 from rilbench.train.pipeline import preflight, stages
-from rilbench.train.pipeline.collect_stage import teacher_collections
 
 
 class Stages:
@@ -110,26 +106,3 @@ def test_collecting_alone_and_resuming_finds_it(tmp_path, monkeypatch):
     for words in ("72b: 560 responses in", "collect: done in", "collect: done before"):
         assert words in log
     assert "sk-teacher" not in log
-
-
-def test_the_remedy_for_too_many_failures_works(tmp_path, monkeypatch):
-    """A collection with failures stops; what the error says to add lets the run go on with it."""
-    monkeypatch.chdir(tmp_path)
-    with flaky_teacher() as teacher:
-        command = ["train", "--recipe", "72b", "--student", "nano", "--run", "r", "--collect-only"]
-        command += ["--set", "teachers.models.72b=teacher", "--method", "teacher-rows"]
-        command += ["--set", f"collection.endpoints.72b={teacher.url}"]
-        command += ["--set", "collection.teacher_responses=2"]
-        assert CliRunner().invoke(app, command).exit_code == 0
-    run = stages.open_run(Path("runs/r"), read_recipe(Path("runs/r/recipe.yaml")), resume=True)
-    (collection,) = teacher_collections(run)
-    questions = preflight.read_questions(locate("nano:prompts.parquet"))
-    saved = collection.read(questions)
-    failed = [replace(row, failure="empty", response="") for row in saved[:100]]
-    write_collection(collection.plan, questions, collection.folder, [*failed, *saved[100:]])
-    stopped = CliRunner().invoke(app, [*command, "--resume"])
-    remedy = re.search(r"run again with (--resume --set \S+),", str(stopped.exception))[1]
-    assert remedy.endswith("collection.max_failed=0.18")
-    went_on = CliRunner().invoke(app, [*command, *remedy.split()])
-    assert went_on.exit_code == 0, went_on
-    assert "100 of 560 responses failed" in went_on.stdout
