@@ -17,7 +17,11 @@ from rilbench.paths import locate
 from rilbench.resources import resource
 
 LAYOUTS = ("qwen2_5_vl", "internvl", "qwen2")
-"""Supported values of ``model_type``."""
+"""Supported values of ``model_type``; qwen2 is a judge."""
+TEXT_LAYOUTS = ("qwen2", "qwen2_5_vl_text", "qwen2_5_vl")
+"""Text models whose decoder layer is Qwen2.5's."""
+TRAINED_ONLY = ("qwen2_vl", "qwen3_vl")
+"""Layouts of students that can be trained, and not planned."""
 
 
 @dataclass(frozen=True)
@@ -142,16 +146,37 @@ def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
     Raises:
         UserError: its layout is not one of `LAYOUTS`, or a field is missing.
     """
-    layout = config.get("model_type")
+    layout = str(config.get("model_type"))
     if layout not in LAYOUTS:
+        raise UserError(_unknown(name, layout))
+    text = config.get("text_config", config).get("model_type", "qwen2")
+    if text not in TEXT_LAYOUTS:
         raise UserError(
-            f"{name} is a {layout}, whose parameters cannot be counted; plan a student of "
-            f"{', '.join(LAYOUTS)}"
+            f"{name} is {layout} around a {text}: it can be trained, but rilbench plan counts "
+            "only Qwen2.5's decoder; plan a student of the recipes that is about as large"
         )
     try:
         return _read(config, name, layout)
     except (KeyError, TypeError) as error:
         raise UserError(f"the config.json of {name} lacks {error}; take the whole file") from error
+
+
+def _unknown(name: str, layout: str) -> str:
+    """Return what to do with a model of a layout that is not one of `LAYOUTS`."""
+    if layout == "internvl_chat":
+        return (
+            f"{name} is in InternVL's original format (internvl_chat); take the repository in "
+            "transformers' format, whose name ends in -hf, such as OpenGVLab/InternVL3-8B-hf"
+        )
+    if layout in TRAINED_ONLY:
+        return (
+            f"{name} is a {layout}: it can be trained, but rilbench plan cannot count its "
+            "parameters; plan a student of the recipes that is about as large"
+        )
+    return (
+        f"{name} is a {layout}, whose parameters cannot be counted; plan a student of qwen2_5_vl "
+        "or internvl"
+    )
 
 
 def _read(config: Mapping[str, Any], name: str, layout: str) -> Architecture:

@@ -76,6 +76,13 @@ def test_every_student_teacher_and_judge_is_kept():
             find_architecture(recipe.judge.model)
 
 
+def test_the_named_repository_is_a_students():
+    """The one that a user of an original InternVL repository is sent to."""
+    with pytest.raises(UserError) as raised:
+        read_architecture({"model_type": "internvl_chat"}, "mine")
+    assert find_architecture(str(raised.value).split()[-1]).layout == "internvl"
+
+
 def test_a_models_folder_wins_over_the_recipes_name(tmp_path):
     config = KEPT["internvl3-1b"]["config"]
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -86,7 +93,11 @@ def test_a_models_folder_wins_over_the_recipes_name(tmp_path):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "llava"}, "llava"),
+        ({"model_type": "llava"}, "plan a student of qwen2_5_vl or internvl$"),
+        ({"model_type": "internvl_chat"}, "-hf, such as OpenGVLab/InternVL3-8B-hf"),
+        ({"model_type": "qwen2_vl"}, "can be trained, but"),
+        ({"model_type": "qwen3_vl"}, "can be trained, but"),
+        ({"model_type": "internvl", "text_config": {"model_type": "qwen3"}}, "around a qwen3"),
         ({"model_type": "qwen2", "tie_word_embeddings": True}, "lacks"),
         ({}, "None"),
     ],
