@@ -90,6 +90,7 @@ def train(
     require("train", "rilbench train")
     from rich.console import Console
 
+    from rilbench.cli.interruption import says_how_to_go_on
     from rilbench.ledger import default_db
     from rilbench.train.pipeline import stages
     from rilbench.train.pipeline.ledger_summary import recorded
@@ -107,12 +108,16 @@ def train(
         typer.echo(f"{folder} is finished ({resolved.fingerprint}): {opened.checkpoint}")
         return
     if collect_only:
-        with TrainingProgress(Console(), f"collect: → {folder}", 0) as progress:
+        with (
+            says_how_to_go_on(opened),
+            TrainingProgress(Console(), f"collect: → {folder}", 0) as progress,
+        ):
             stages.collect(opened, progress, inputs, strict=strict)
         typer.echo("collected; to train, use --resume instead of --collect-only")
         return
     title = f"{resolved.method}: {resolved.student.name} with {resolved.teacher_label} → {folder}"
     with (
+        says_how_to_go_on(opened),
         recorded(opened, default_db(db)),
         TrainingProgress(Console(), title, resolved.schedule.steps) as progress,
     ):

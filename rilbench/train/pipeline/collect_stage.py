@@ -6,14 +6,15 @@ import asyncio
 import logging
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
@@ -192,7 +193,7 @@ def collect_all(
     if not collections:
         return
     (folder,) = {collection.folder for collection in collections}
-    with FileLock(folder.with_name(f".{folder.name}.lock")):  # runs may share the folder
+    with _folder_alone(folder, progress):
         servers = find_servers(run.recipe, collections, questions)
         missing = [collection for collection in collections if not collection.file.exists()]
         if missing:
@@ -202,6 +203,24 @@ def collect_all(
             skipped("collect", progress)
         for collection in collections:
             check_collection(run.recipe, collection, questions, progress)
+
+
+@contextmanager
+def _folder_alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """Keep other runs away from a collection that they share; a wait for one of them is told.
+
+    It has no limit: the other run does what this one would have to do.
+    """
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note(f"waiting for another run that collects into {folder}", progress)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _collect(

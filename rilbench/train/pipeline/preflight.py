@@ -24,6 +24,7 @@ from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
 )
+from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.question_check import (
     QuestionCheck,
     check_questions,
@@ -81,6 +82,7 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run, strict=strict)
+    check_disk(run, len(inputs.questions))
     find_servers(recipe, inputs.collections, inputs.questions)
     if not collect_only:
         check_judge(recipe)

@@ -184,7 +184,8 @@ def saved_steps(run: Run) -> dict[int, Path]:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Delete the records of the steps after ``step``, which will be done again."""
+    """Delete what the steps after ``step`` left, which will be done again."""
+    shutil.rmtree(folder / "steps" / ".partial", ignore_errors=True)  # it may fill the disk
     for record in (folder / "rollouts").glob("step_*.jsonl"):
         if int(record.stem.rsplit("_", 1)[1]) > step:
             record.unlink()

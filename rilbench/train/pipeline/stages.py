@@ -16,6 +16,7 @@ from rilbench.logs import log_file
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.pipeline.collect_stage import collect_all, student_collection
 from rilbench.train.pipeline.cost import RunCost
+from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
 from rilbench.train.pipeline.prepare_data import note_on_recipe
@@ -66,6 +67,7 @@ def train(
         if inputs is None:
             inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
+                check_disk(run, len(inputs.questions))
                 check_devices(recipe)
                 check_judge(recipe)
                 probe_judge(recipe)
