@@ -39,7 +39,7 @@ def test_another_users_folder_is_not_used(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left_is_removed_and_a_living_ones_is_not():
-    code = "from rilbench.scratch import Scratch; print(Scratch().path, flush=True); input()"
+    code = "from rilbench.scratch import Scratch; s = Scratch(); print(s.path, flush=True); input()"
     killed, living = (
         subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import typer
 
-from rilbench.train.pipeline.run_folder import Run, saved_steps
+from rilbench.train.pipeline.run_folder import Run, last_step
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -31,15 +33,14 @@ def _end(number: int, _: FrameType | None) -> None:
 def says_how_to_go_on(run: Run) -> Iterator[None]:
     """Say what is saved when the body is interrupted; SIGTERM and SIGHUP interrupt it too.
 
-    Raises:
-        typer.Exit: with 128 plus the signal's number, as shells do.
+    The process then ends with status 128 plus the signal's number, as shells report it.
     """
     before = {number: signal.signal(number, _end) for number in _SIGNALS}
     try:
         yield
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, _EndedError) else signal.SIGINT
-        step = max(saved_steps(run), default=0)
+        step = last_step(run)
         saved = f"step {step} of {run.recipe.schedule.steps}" if step else "no step yet"
         name = signal.Signals(number).name
         typer.echo(
@@ -47,7 +48,11 @@ def says_how_to_go_on(run: Run) -> Iterator[None]:
             "that was collected; the same command with --resume goes on",
             err=True,
         )
-        raise typer.Exit(128 + number) from error
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not `sys.exit`, which waits for the threads that collect. Their responses are on the disk,
+        # and what we started ends with this process (`rilbench.processes`).
+        os._exit(128 + number)
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

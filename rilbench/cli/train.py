@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from rilbench.cli.options import Db
+from rilbench.errors import UserError
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -99,6 +100,10 @@ def train(
     from rilbench.train.pipeline.run_folder import Run, open_run
 
     check_trackers(log or [])
+    if run is not None and (Path(run).name != run or run.startswith(".")):
+        raise UserError(
+            f"--run {run} is not a name; give a name without a path, and its folder with --runs"
+        )
     folder = runs / (run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}")
     inputs = None
     if not resume and not folder.exists():

@@ -25,9 +25,10 @@ def one_line(error: BaseException, most: int = 600) -> str:
     with the cause and end with advice on Ray. A plain error's first line is its cause.
     """
     cause = getattr(error, "cause", None) or error  # a RayTaskError's
-    lines = [line.strip() for line in _COLOUR.sub("", str(cause)).splitlines() if line.strip()]
+    text = _COLOUR.sub("", str(cause))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     kind = type(cause).__name__
-    if _TRACEBACK.search(str(cause)):
+    if _TRACEBACK.search(text):
         raised = [i for i, line in enumerate(lines) if _ERROR.match(line)]
         lines, kind = (lines[raised[-1] :], "") if raised else (lines[-1:], kind)
     first = lines[0] if lines else ""

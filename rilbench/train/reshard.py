@@ -1,9 +1,9 @@
-"""A saved step for another number of ranks: ``python -m rilbench.train.reshard STEP RANKS OUT``.
+"""A saved model for another number of ranks: ``python -m rilbench.train.reshard FOLDER RANKS OUT``.
 
-verl writes each rank's share of weights and optimiser, and reads it on as many ranks only. A share is
-a block of rows (``Shard(0)``) of each tensor, in the order of the ranks, so the shares of another
-number are the same rows cut elsewhere: nothing is computed, nothing is lost, and both optimisers and
-the discriminator go on. One rank's share is in memory at a time.
+verl writes each rank's share of weights and optimiser, and reads it on as many ranks only. A share
+is a block of rows (``Shard(0)``) of each tensor, in the order of the ranks. So the shares of other
+ranks are the same rows, cut elsewhere: nothing is computed or lost, and both optimisers and the
+discriminator go on. One rank's share is in memory at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from rilbench.train.step_checkpoint import PARTS, ranks_of
 
 def reshard_step(step: Path, ranks: int, out: Path) -> None:
     """Write a step's policy, discriminator and place in the data for ``ranks`` ranks to ``out``."""
-    shutil.rmtree(out, ignore_errors=True)
     for model in ("actor", "critic"):
         if (step / model).is_dir():
             reshard_model(step / model, ranks, out / model)
@@ -95,8 +94,19 @@ def _rows(shares: list[DTensor], rank: int, ranks: int) -> DTensor:
         _rank=rank,
     )
     meta = TensorMeta(spec.shape, spec.stride, rows.dtype)
-    return DTensor(rows, DTensorSpec(mesh, (Shard(0),), meta), requires_grad=False)  # type: ignore[arg-type]
+    tensor: Any = DTensor  # its constructor has no types
+    cut: DTensor = tensor(rows, DTensorSpec(mesh, (Shard(0),), meta), requires_grad=False)
+    return cut
+
+
+def main(folder: Path, ranks: int, out: Path) -> None:
+    """Write a step, or one model (the pretrained discriminator), for ``ranks`` ranks to ``out``."""
+    shutil.rmtree(out, ignore_errors=True)
+    if (folder / "data.pt").exists():
+        reshard_step(folder, ranks, out)
+    else:
+        reshard_model(folder, ranks, out)
 
 
 if __name__ == "__main__":
-    reshard_step(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -270,10 +270,16 @@ def _collect(
     # the other, as each takes them all.
     one_by_one = not on_cpu and len(missing) > len(servers)
     workers = 1 if one_by_one else min(len(missing), os.cpu_count() or 1)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
+    pool, wait = ThreadPoolExecutor(max_workers=workers), True
+    try:
         jobs = [pool.submit(copy_context().run, collect_model, each) for each in missing]
         for job in jobs:
             job.result()
+    except KeyboardInterrupt:  # the threads would go on for days; the command line ends them
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait, cancel_futures=not wait)
 
 
 def check_collection(

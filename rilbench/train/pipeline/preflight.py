@@ -113,7 +113,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     }
     if recipe.sft.data:
         needed["sft.data"] = (recipe.sft.data, "sft.batch_size")
-    lists = {key: read_questions(locate(file)) for key, (file, _) in needed.items()}
+    lists = {key: read_questions(locate(file, key)) for key, (file, _) in needed.items()}
     checks = _checked(run, student, lists)
     if strict:
         refuse_strictly(checks)

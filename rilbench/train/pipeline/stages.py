@@ -75,6 +75,8 @@ def train(
         cost = RunCost(run.folder)
         start = inputs.student
         _note_on_questions(run, inputs, progress)
+        if recipe.data.train == recipe.data.dev and recipe.schedule.eval_every:
+            note("data.dev is data.train: its accuracy is on what is trained", progress)
         if text := note_on_recipe(recipe):
             note(text, progress)
 
