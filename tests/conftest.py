@@ -25,8 +25,10 @@ VERL = (
     "train/test_failed_questions.py",
     "train/test_internvl.py",
     "train/test_own_model.py",
+    "train/test_reshard.py",
     "train/test_run.py",
     "train/test_variants.py",
+    "train/test_world_size.py",
     "train/verl/test_model_families.py",
     "train/verl/test_ray_devices.py",
 )
