@@ -12,7 +12,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-from rilbench.config.schema import HOW_FAR, HOW_IT_RUNS
+from rilbench.config.schema import ALSO_ON_RESUME, HOW_IT_RUNS
 
 SCHEMA = Path(__file__).parents[1] / "rilbench" / "config" / "schema.py"
 PAGE = Path(__file__).parent / "settings.md"
@@ -31,8 +31,9 @@ refused, with the nearest one that does; an old name is refused with its new one
 CHANGES = """## What `--resume` may change
 
 A run may go on with other values of settings that leave what was done as it is; `changes.jsonl` of
-the run records them with the step. How far it goes and what comes out: {}. How it runs, which makes
-no other experiment of it (these are not fingerprinted): {}."""
+the run records them with the step. How far it goes, what comes out, on how many devices: {}.
+
+How it runs, which makes no other experiment of it (not fingerprinted): {}."""
 
 
 def comments() -> dict[int, str]:
@@ -85,7 +86,9 @@ def page() -> str:
             shown = plain if plain in ("none", "empty") else f"`{plain.strip(chr(39))}`"
             rows.append(f"| `{prefix}{name}` | {shown} | {mark(meaning)} |")
         parts.append("\n".join(rows))
-    parts.append(CHANGES.format(*(", ".join(f"`{k}`" for k in s) for s in (HOW_FAR, HOW_IT_RUNS))))
+    parts.append(
+        CHANGES.format(*(", ".join(f"`{k}`" for k in s) for s in (ALSO_ON_RESUME, HOW_IT_RUNS)))
+    )
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 

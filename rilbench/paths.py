@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import stat
@@ -19,18 +20,19 @@ def nano_folder() -> Path:
     return Path(folder) if folder else Path(__file__).resolve().parent / "nano" / "assets"
 
 
-def locate(name: str) -> Path:
+def locate(name: str, setting: str = "student.model") -> Path:
     """Return the path of a model or data file that a recipe names.
 
     Args:
         name: a path, ``nano:NAME``, or a model's hub name (``Qwen/…``), which is looked for where
             ``hf download`` puts it. Nothing is downloaded.
+        setting: the setting that gave the name, for the remedy; "": an argument.
 
     Raises:
         UserError: it is not on this machine.
     """
     if not name:
-        raise UserError("the recipe has no data; set data.train and data.dev to files of questions")
+        raise UserError(f"the recipe has no {setting}; give one with --set {setting}=PATH")
     if name.startswith("nano:"):
         path = nano_folder() / name.removeprefix("nano:")
         if not path.exists():
@@ -42,11 +44,21 @@ def locate(name: str) -> Path:
     is_hub_name = _HUB_NAME.fullmatch(name) is not None
     if is_hub_name and (downloaded := _downloaded(name)) is not None:
         return downloaded
-    is_model = is_hub_name and path.suffix not in (".parquet", ".jsonl", ".json")
-    remedy = f"run: hf download {name}; or give" if is_model else "download it and give"
+    if not setting.endswith(("model", "models")):
+        near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
+        hint = f" (there is {path.parent / near[0]})" if near else ""
+        raise UserError(
+            f"{name} does not exist{hint}; give a file of questions"
+            + (f", e.g. --set {setting}=PATH" if setting else "")
+        )
+    remedy = f"run: hf download {name}; or give" if is_hub_name else "download it and give"
     raise UserError(
-        f"{name} is not on this machine; {remedy} its folder, e.g. --set student.model=PATH"
+        f"{name} is not on this machine; {remedy} its folder, e.g. --set {setting}=PATH"
     )
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from rilbench.api_keys import without_keys
+from rilbench.scratch import Scratch, user_folder
 
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 """Environment of a training process, which sets its number of threads itself. They must not spin
@@ -35,12 +36,20 @@ os._exit(child.wait() & 0xFF)
 """
 
 
+class GuardedProcess(subprocess.Popen[bytes]):
+    """What `start_guarded` returns: the guard, whose group ends when this process does."""
+
+    scratch: Scratch
+    """Its temporary folder, removed by `stop_group`."""
+
+
 def start_guarded(
     command: Sequence[str], log: Path, environment: Mapping[str, str], *, keys: bool = True
-) -> subprocess.Popen[bytes]:
+) -> GuardedProcess:
     """Start a command in a process group of its own, its output in ``log`` (overwritten).
 
-    The group ends when this process does. Close the returned process with `stop_group`.
+    The group ends when this process does. It has its own ``TMPDIR``. Close the returned process
+    with `stop_group`.
 
     Args:
         command: program and arguments.
@@ -51,19 +60,26 @@ def start_guarded(
     inherited = dict(os.environ) if keys else without_keys(os.environ)
     log.parent.mkdir(parents=True, exist_ok=True)
     _log.debug("starting %s; its log is %s", command[0], log)
+    scratch = Scratch()
+    inherited.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_folder() / "torchinductor"))
     with log.open("wb") as sink:
-        return subprocess.Popen(
+        guard = GuardedProcess(
             [sys.executable, "-E", "-S", "-c", _GUARD, *command],
             stdin=subprocess.PIPE,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env={**inherited, **environment},
+            env={**inherited, **environment, "TMPDIR": str(scratch.path)},
             start_new_session=True,
         )
+    guard.scratch = scratch
+    return guard
 
 
-def stop_group(guard: subprocess.Popen[bytes], patience: float = 5.0) -> None:
-    """Send SIGTERM to a process group, and SIGKILL to what is left after ``patience`` seconds."""
+def stop_group(guard: GuardedProcess, patience: float = 5.0) -> None:
+    """Send SIGTERM to a process group, and SIGKILL to what is left after ``patience`` seconds.
+
+    Its temporary folder is removed.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(guard.pid, number)
@@ -76,6 +92,7 @@ def stop_group(guard: subprocess.Popen[bytes], patience: float = 5.0) -> None:
     guard.wait()
     if guard.stdin is not None:
         guard.stdin.close()
+    guard.scratch.close()
 
 
 def tree_cpu_seconds(pid: int) -> float:

@@ -164,7 +164,7 @@ def data_select(
     rule = Rule(keep, easiest, hardest, seed)
     if batch < 1:
         raise UserError(f"--batch {batch} must be at least 1")
-    path = locate(questions)
+    path = locate(questions, "")
     _check_output(path, out)
     scores_file = scores or out.with_suffix(".scores.jsonl")
     scorer = _scorer(student, set_ or [])
@@ -226,7 +226,7 @@ def data_overlap(
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
-    path, chosen = locate(questions), find_suite(suite)
+    path, chosen = locate(questions, ""), find_suite(suite)
     if drop:
         _check_output(path, drop)
     index = BenchmarkIndex(

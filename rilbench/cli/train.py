@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from rilbench.cli.options import Db
+from rilbench.errors import UserError
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -98,6 +99,7 @@ def train(
     require("train", "rilbench train")
     from rich.console import Console
 
+    from rilbench.cli.interruption import says_how_to_go_on
     from rilbench.ledger import default_db
     from rilbench.train.pipeline import stages
     from rilbench.train.pipeline.ledger_summary import recorded
@@ -106,6 +108,10 @@ def train(
     from rilbench.train.pipeline.run_folder import Run, open_run
 
     check_trackers(log or [])
+    if run is not None and (Path(run).name != run or run.startswith(".")):
+        raise UserError(
+            f"--run {run} is not a name; give a name without a path, and its folder with --runs"
+        )
     folder = runs / (run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}")
     if rehearse:
         from rilbench.cli.rehearsal import show_rehearsal
@@ -120,12 +126,16 @@ def train(
         typer.echo(f"{folder} is finished ({resolved.fingerprint}): {opened.checkpoint}")
         return
     if collect_only:
-        with TrainingProgress(Console(), f"collect: → {folder}", 0) as progress:
+        with (
+            says_how_to_go_on(opened),
+            TrainingProgress(Console(), f"collect: → {folder}", 0) as progress,
+        ):
             stages.collect(opened, progress, inputs, strict=strict)
         typer.echo("collected; to train, use --resume instead of --collect-only")
         return
     title = f"{resolved.method}: {resolved.student.name} with {resolved.teacher_label} → {folder}"
     with (
+        says_how_to_go_on(opened),
         recorded(opened, default_db(db)),
         TrainingProgress(Console(), title, resolved.schedule.steps) as progress,
     ):

@@ -47,14 +47,21 @@ HOW_IT_RUNS = (
 )
 """Settings that do not change the method or its results, so they are not fingerprinted."""
 
-HOW_FAR = ("schedule.steps", "schedule.eval_every", "schedule.export")
-"""Fingerprinted settings with which a run may still be resumed: they change what comes out, not
-the steps that were done."""
+ALSO_ON_RESUME = (
+    "schedule.steps",
+    "schedule.eval_every",
+    "schedule.export",
+    "hardware.nodes",
+    "hardware.devices",
+    "hardware.memory_gib",
+)
+"""Fingerprinted settings with which a run may still be resumed: they change what comes out or how
+it is rounded, not the steps that were done."""
 
 
 def may_change(key: str) -> bool:
     """Whether ``--resume`` accepts another value of a setting, such as ``judge.url``."""
-    return any(f"{key}.".startswith(f"{setting}.") for setting in HOW_IT_RUNS + HOW_FAR)
+    return any(f"{key}.".startswith(f"{setting}.") for setting in HOW_IT_RUNS + ALSO_ON_RESUME)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,13 @@ def iter_questions(path: Path) -> Iterator[Question]:
         UserError: the file is missing, neither Parquet nor JSON lines, lacks a column, is empty,
             has an id twice, or an invalid question (`check_question`).
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the Parquet or JSONL file of questions in it")
+    if path.suffix.lower() == ".json":
+        raise UserError(
+            f"{path} is JSON, and questions are Parquet or JSON lines; write an object a line into "
+            f"{path.with_suffix('.jsonl').name}, or convert it with rilbench data import"
+        )
     if not path.is_file():
         raise UserError(
             f"{path} does not exist; set data.train and data.dev to Parquet or JSONL files"

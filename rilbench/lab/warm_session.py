@@ -11,15 +11,14 @@ from __future__ import annotations
 import json
 import select
 import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
 from rilbench.processes import start_guarded, stop_group, tree_cpu_seconds
+from rilbench.scratch import Scratch
 from rilbench.serving import log_end
 from rilbench.train.pipeline.trainer_process import (
     POLL_SECONDS,
@@ -111,18 +110,15 @@ class _WarmProcess:
     """`warm_main` in a process of its own: takes one job after another over a socket."""
 
     def __init__(self, log: Path) -> None:
-        # A short name: a socket's path has about a hundred characters at most.
-        self._folder = tempfile.TemporaryDirectory(prefix="rilbench-")
-        address = Path(self._folder.name) / "jobs"
+        self._scratch = Scratch()
+        address = self._scratch.path / "jobs"
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(address))
         self._listener.listen(1)
         self._connection: socket.socket | None = None
         self._seconds = 0.0
         command = [sys.executable, "-m", "rilbench.lab.warm_main", str(address)]
-        self._guard: subprocess.Popen[bytes] = start_guarded(
-            command, log, trainer_environment("cpu")
-        )
+        self._guard = start_guarded(command, log, trainer_environment("cpu"))
 
     @property
     def alive(self) -> bool:
@@ -173,4 +169,4 @@ class _WarmProcess:
             self._connection.close()
         self._listener.close()
         stop_group(self._guard)
-        self._folder.cleanup()
+        self._scratch.close()

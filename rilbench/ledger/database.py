@@ -17,6 +17,7 @@ from rilbench.errors import UserError, UserNotice
 from rilbench.ledger.records import Evaluation, Run, Sample, Score
 from rilbench.ledger.schema import create, is_ready
 from rilbench.paths import may_write
+from rilbench.scratch import is_locked
 
 _PATIENCE = 60.0
 """Seconds that a writer waits for another."""
@@ -162,11 +163,23 @@ class Ledger:
         return [Sample(**row) for row in rows]
 
     def runs(self) -> list[Run]:
-        """Return the training runs, oldest first."""
+        """Return the training runs, oldest first.
+
+        A run that was killed could not say that it stopped: it is "stopped" if its folder is on
+        this machine and no process has it locked.
+        """
         with self._errors():
             rows = self._records("SELECT * FROM runs ORDER BY created, path")
         for row in rows:
             row |= {name: json.loads(row[name]) for name in ("metrics", "curves")}
+            folder = Path(row["path"])
+            if (
+                row["status"] == "running"
+                and folder.is_absolute()
+                and folder.is_dir()
+                and not is_locked(folder / ".lock")
+            ):
+                row["status"] = "stopped"
         return [Run(**row) for row in rows]
 
     def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:

@@ -8,7 +8,6 @@ import json
 import logging
 import re
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.errors import UserError
-from rilbench.processes import start_guarded, stop_group
+from rilbench.processes import GuardedProcess, start_guarded, stop_group
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +134,7 @@ def log_end(log: Path, lines: int = 4, characters: int = 600) -> str:
     return f"{tail or 'nothing in its log'} (log: {log})"
 
 
-def _wait_until_ready(guard: "subprocess.Popen[bytes]", server: Server, timeout: float) -> None:
+def _wait_until_ready(guard: GuardedProcess, server: Server, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     # One token by our model's name proves that the model works, and that this is our server and
     # not another one that took the port before it.

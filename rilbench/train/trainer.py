@@ -30,7 +30,6 @@ from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 import rilbench.train.verl.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
 from rilbench.errors import UserError
-from rilbench.ledger.records import utc_now
 from rilbench.ril.rewards import compute_rewards
 from rilbench.ril.step import StepSignal, score_step
 from rilbench.train.batch import (
@@ -54,6 +53,7 @@ from rilbench.train.metrics import (
     token_metrics,
 )
 from rilbench.train.nan_guard import check_finite, leave_reason
+from rilbench.train.notes import leave_note
 from rilbench.train.rewards import load_rewards
 from rilbench.train.seeding import seed_everything, seed_of
 from rilbench.train.step_checkpoint import missing_part, steps_in
@@ -64,9 +64,6 @@ from rilbench.train.verl.workers import DiscriminatorWorker, PolicyWorker
 
 POLL_SECONDS = 0.05
 """How often to look for finished rollouts; verl's own 2 s would be most of a small step."""
-
-NOTES = "notes.jsonl"
-"""File of a run's folder with what the user should know while it trains."""
 
 
 class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
@@ -308,10 +305,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         return int(super()._submit_batch_to_rollout(batch))
 
     def _tell(self, text: str) -> None:
-        """Leave a line for the user in ``notes.jsonl``."""
-        line = {"time": utc_now(), "step": self.global_steps, "note": text}
-        with (self.run_dir / NOTES).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        leave_note(self.run_dir, self.global_steps, text)
 
     def on_train_begin(self) -> None:
         """Before the first step, the discriminator is pre-trained, or loaded as it was then."""

@@ -45,5 +45,6 @@ for name, answers in json.loads(Path(sys.argv[3]).read_text()).items():
     table.to_excel(file, index=False)
     judge = "gpt-4-turbo" if name in sys.argv[2].split(",") else "exact_matching"
     found = dataset.evaluate(file, model=judge, nproc=8, verbose=False, retry=3)
+    Path(f"/tmp/{multiple_choice.timestr()}.xlsx").unlink(missing_ok=True)  # the kit leaves it
     results[name] = found.astype(object).where(found.notna(), None).to_dict("records")
 Path(sys.argv[4]).write_text(json.dumps(results))

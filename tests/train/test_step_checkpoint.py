@@ -1,13 +1,11 @@
 """Saved steps that are incomplete, or of another number of devices."""
 
-import dataclasses
 import shutil
 
 import pytest
 from saved_steps import save_step
 
 from rilbench.config import load_recipe
-from rilbench.errors import UserError
 from rilbench.train.pipeline.run_folder import Run, last_step, open_run
 from rilbench.train.step_checkpoint import missing_part, ranks_of, steps_in
 
@@ -52,10 +50,7 @@ def test_a_run_killed_during_a_checkpoint_goes_on_from_the_one_before(tmp_path):
     assert last_step(run) == 40
 
 
-def test_another_number_of_devices_is_refused_by_name(tmp_path):
+def test_another_number_of_devices_finds_the_same_step(tmp_path):
     run = open_run(tmp_path / "r", load_recipe("both", "nano"), resume=False)
     save_step(run.folder / "steps", 10, ranks=4)
-    with pytest.raises(UserError, match=r"saved by 4 devices.*hardware\.devices.*student\.model="):
-        last_step(run)
-    hardware = dataclasses.replace(run.recipe.hardware, devices=2, nodes=2)
-    assert last_step(Run(run.folder, dataclasses.replace(run.recipe, hardware=hardware))) == 10
+    assert last_step(run) == 10

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
@@ -186,7 +186,7 @@ def collect_all(
     if not collections:
         return
     (folder,) = {collection.folder for collection in collections}
-    with FileLock(folder.with_name(f".{folder.name}.lock")):  # runs may share the folder
+    with _folder_alone(folder, progress):
         servers = find_servers(run.recipe, collections, questions)
         allowed = run.recipe.collection.max_failed
         missing = [each for each in collections if each.index(questions).missing(allowed)]
@@ -197,6 +197,24 @@ def collect_all(
             skipped("collect", progress)
         for collection in collections:
             check_collection(run.recipe, collection, questions, progress)
+
+
+@contextmanager
+def _folder_alone(folder: Path, progress: Progress) -> Iterator[None]:
+    """Keep other runs away from a collection that they share; a wait for one of them is told.
+
+    It has no limit: the other run does what this one would have to do.
+    """
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note(f"waiting for another run that collects into {folder}", progress)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _collect(
@@ -246,10 +264,16 @@ def _collect(
     # the other, as each takes them all.
     one_by_one = not on_cpu and len(missing) > len(servers)
     workers = 1 if one_by_one else min(len(missing), os.cpu_count() or 1)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
+    pool, wait = ThreadPoolExecutor(max_workers=workers), True
+    try:
         jobs = [pool.submit(copy_context().run, collect_model, each) for each in missing]
         for job in jobs:
             job.result()
+    except KeyboardInterrupt:  # the threads would go on for days; the command line ends them
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait, cancel_futures=not wait)
 
 
 def check_collection(

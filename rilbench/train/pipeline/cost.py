@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ def metered(
         last = now
 
     def watch() -> None:
-        while not stop.wait(1.0):
-            read()
+        with suppress(OSError):  # a full disk: the last reading, in the caller's thread, tells it
+            while not stop.wait(1.0):
+                read()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -25,6 +25,7 @@ from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
 )
+from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.question_check import (
     QuestionCheck,
     check_questions,
@@ -93,6 +94,7 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run, strict=strict)
+    check_disk(run, len(inputs.questions))
     find_servers(recipe, inputs.collections, inputs.questions)
     if not collect_only:
         check_judge(recipe)
@@ -128,7 +130,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     sources: dict[str, tuple[Path, list[StoredQuestion]]] = {}
     pictures = 0
     for key, (name, _) in needed.items():
-        file = locate(name)
+        file = locate(name, key)
         scanned = scan_questions(file, picture_file(run.folder), pictures)
         pictures += sum(question.num_images for question in scanned)
         sources[key] = (file, scanned)

@@ -69,7 +69,8 @@ class TrainingProgress(LiveDisplay):
         Or a ``note`` of the trainer.
         """
         if kind == "note":
-            self.note(f"step {values['step']}: {values['note']}")
+            when = f"step {values['step']}: " if values["step"] else ""
+            self.note(when + values["note"])
             return
         done = values["step"] == values.get("of")
         with self.lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -59,7 +60,13 @@ def check_questions(
         max_prompt_tokens: most tokens of a prompt, pictures included.
     """
     from rilbench.train.pipeline.prepare_data import pixel_limits
+
+    root = logging.getLogger()
+    handlers = list(root.handlers)
     from rilbench.train.verl.question_reader import QuestionReader
+
+    root.handlers[:] = handlers  # verl adds one, which would print our log to the terminal
+    logging.getLogger("verl").setLevel(logging.ERROR)  # InternVL: "falling back to vldefault"
 
     reader = QuestionReader(student, pixel_limits(student), max_prompt_tokens)
     refused: dict[str, str] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,10 +17,17 @@ from rilbench.judge.server import serve_judge
 from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.preflight import Inputs
 from rilbench.train.pipeline.prepare_data import prepare_data
-from rilbench.train.pipeline.run_folder import Run, forget_after, last_step, stop_reason
+from rilbench.train.pipeline.run_folder import (
+    RESHARDED,
+    Run,
+    forget_after,
+    last_step,
+    stop_reason,
+)
 from rilbench.train.pipeline.stage import Progress, note, running, skipped
 from rilbench.train.pipeline.step_time import StepTimer, Yardstick
 from rilbench.train.pipeline.trainer_process import Trainer, TrainerProcess
+from rilbench.train.step_checkpoint import ranks_of
 from rilbench.train.verl.config import DATASETS_CACHE, agent_loop_part
 
 log = logging.getLogger(__name__)
@@ -63,12 +72,14 @@ def train_policy(
         if recipe.judge.url
         else serve_judge(recipe.judge.model) as judge_url,
     ):
-        job = _write_job(run, inputs.student, step, judge_url, trackers)
+        resume_from = _for_these_devices(run, step, progress)
+        job = _write_job(run, inputs.student, resume_from, judge_url, trackers)
         device = recipe.hardware.device
         timer = StepTimer(verl.cpu_seconds, Yardstick()) if device == "cpu" else None
         try:
             with metered(book, verl.cpu_seconds):
                 verl.train(job, device, timer.measuring(progress.line) if timer else progress.line)
+            shutil.rmtree(run.folder / "steps" / RESHARDED, ignore_errors=True)
         except UserError as error:
             reason = stop_reason(run)
             if reason is None:
@@ -86,8 +97,41 @@ def train_policy(
             cost.set_step_time(timer.metrics)
 
 
+def _for_these_devices(run: Run, step: int, progress: Progress) -> Path | None:
+    """The folder of a saved step (0: none), cut anew if another number of devices saved it.
+
+    So is the pretrained discriminator, which is read where no step was saved yet.
+
+    Raises:
+        UserError: it cannot be cut.
+    """
+    if step:
+        saved = run.folder / "steps" / f"global_step_{step}"
+        model, out = saved / "actor", run.folder / "steps" / RESHARDED / saved.name
+    else:
+        saved = model = run.folder / "discriminator" / "state"
+        out = saved.with_name(".state.part")
+    before, ranks = ranks_of(model), run.recipe.hardware.ranks
+    if before not in (0, ranks):
+        note(f"{saved} was saved by {before} devices; it is cut for {ranks}", progress)
+        command = [sys.executable, "-m", "rilbench.train.reshard"]
+        command += [str(saved), str(ranks), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise UserError(
+                f"{saved} cannot be cut for {ranks} devices ({why[:300]}); set hardware.nodes and "
+                "hardware.devices as they were"
+            )
+        if step:
+            return out
+        shutil.rmtree(saved)
+        out.rename(saved)
+    return saved if step else None
+
+
 def _write_job(
-    run: Run, student: Checkpoint, step: int, judge_url: str, trackers: Sequence[str]
+    run: Run, student: Checkpoint, resume_from: Path | None, judge_url: str, trackers: Sequence[str]
 ) -> Path:
     """Write what the trainer's process reads: ``data/agent_loop.yaml`` and ``data/job.json``."""
     import yaml
@@ -101,7 +145,7 @@ def _write_job(
     job = {
         "run_dir": str(folder),
         "model": str(student.path),
-        "resume_from": str(folder / "steps" / f"global_step_{step}") if step else "",
+        "resume_from": str(resume_from.resolve()) if resume_from else "",
         "trackers": list(trackers),
     }
     file = run.folder / "data" / "job.json"

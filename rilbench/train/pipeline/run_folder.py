@@ -23,10 +23,13 @@ from rilbench.config.schema import may_change
 from rilbench.errors import UserError
 from rilbench.ledger.records import utc_now
 from rilbench.train.nan_guard import STOPPED
-from rilbench.train.step_checkpoint import ranks_of, steps_in
+from rilbench.train.step_checkpoint import steps_in
 
 EXPORTED = "export.json"
 """File of ``checkpoint/`` that says which step it is, and of how many."""
+
+RESHARDED = ".resharded"
+"""Folder in ``steps/`` with a step that was cut for another number of devices."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def changed_settings(before: Recipe, now: Recipe) -> dict[str, dict[str, Any]]:
 
 def _changed(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -> Run:
     """Give a run the settings that changed, and record them."""
-    step = max(saved_steps(run), default=0)
+    step = last_step(run)
     if recipe.schedule.steps < step:
         raise UserError(
             f"{run.folder} has done {step} steps and schedule.steps={recipe.schedule.steps} is "
@@ -161,23 +164,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def last_step(run: Run) -> int:
-    """The last step with a complete checkpoint; 0 without any.
-
-    Raises:
-        UserError: the checkpoint was written by another number of devices than the recipe has.
-    """
-    steps = saved_steps(run)
-    if not steps:
-        return 0
-    step, folder = max(steps.items())
-    ranks, devices = ranks_of(folder / "actor"), run.recipe.hardware.ranks
-    if ranks != devices:
-        raise UserError(
-            f"step {step} of {run.folder} was saved by {ranks} devices and only as many can read "
-            f"it, not {devices}; set hardware.nodes and hardware.devices as they were, or start "
-            f"another run from its weights: student.model={folder}/actor/huggingface"
-        )
-    return step
+    """The last step with a complete checkpoint; 0 without any."""
+    return max(saved_steps(run), default=0)
 
 
 def saved_steps(run: Run) -> dict[int, Path]:
@@ -186,7 +174,9 @@ def saved_steps(run: Run) -> dict[int, Path]:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Delete the records of the steps after ``step``, which will be done again."""
+    """Delete what the steps after ``step`` left, which will be done again."""
+    for name in (".partial", RESHARDED):  # they may fill the disk
+        shutil.rmtree(folder / "steps" / name, ignore_errors=True)
     for record in (folder / "rollouts").glob("step_*.jsonl"):
         if int(record.stem.rsplit("_", 1)[1]) > step:
             record.unlink()

@@ -16,6 +16,7 @@ from rilbench.logs import log_file
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.pipeline.collect_stage import collect_all, student_collection
 from rilbench.train.pipeline.cost import RunCost
+from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
 from rilbench.train.pipeline.prepare_data import note_on_recipe
@@ -66,6 +67,7 @@ def train(
         if inputs is None:
             inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
+                check_disk(run, len(inputs.questions))
                 check_devices(recipe)
                 check_judge(recipe)
                 probe_judge(recipe)
@@ -73,6 +75,8 @@ def train(
         cost = RunCost(run.folder)
         start = inputs.student
         _note_on_questions(run, inputs, progress)
+        if recipe.data.train == recipe.data.dev and recipe.schedule.eval_every:
+            note("data.dev is data.train: its accuracy is on what is trained", progress)
         if text := note_on_recipe(recipe):
             note(text, progress)
 

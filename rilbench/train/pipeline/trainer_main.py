@@ -13,16 +13,20 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 import transfer_queue as tq
-from filelock import FileLock
 from omegaconf import OmegaConf, open_dict
 
 from rilbench.config import read_recipe
 from rilbench.errors import UserError
+from rilbench.train.failure_reason import one_line
+from rilbench.train.notes import leave_note
+from rilbench.train.start_lock import one_start_at_a_time
 
 
 def compose_config(job: dict[str, Any]) -> Any:
@@ -55,10 +59,13 @@ def start_ray(config: Any) -> None:
     runtime = get_ppo_ray_runtime_env(config)
     runtime["env_vars"]["TRANSFER_QUEUE_ENABLE"] = "1"
     os.environ.update(runtime["env_vars"])
-    settings = OmegaConf.to_container(config.ray_kwargs.get("ray_init", {}))
+    settings = {"address": "local", **OmegaConf.to_container(config.ray_kwargs.get("ray_init", {}))}
+    if settings["address"] == "local":
+        # Ours (`rilbench.processes`), where Ray's sockets have short paths and nothing is left.
+        settings["_temp_dir"] = tempfile.gettempdir()
     for attempt in range(3):
         try:
-            ray.init(**{"address": "local", **settings, "runtime_env": runtime})
+            ray.init(**{**settings, "runtime_env": runtime})
             break
         except Exception:  # Ray raises it bare, when its own processes take more than 30 s
             if attempt == 2:
@@ -68,8 +75,10 @@ def start_ray(config: Any) -> None:
 
 
 def start_trainer(config: Any, trainer: Any) -> None:
-    """Start Ray and the trainer's workers. Two that start at once run into Ray's time limits."""
-    with FileLock(Path(tempfile.gettempdir()) / "rilbench-verl-start.lock"):
+    """Start Ray and the trainer's workers."""
+    run_dir = trainer.run_dir
+    alone = one_start_at_a_time(run_dir, partial(leave_note, run_dir, 0))
+    with alone if config.trainer.device == "cpu" else nullcontext():
         start_ray(config)
         trainer.init()
 
@@ -104,8 +113,7 @@ def reason_of_failure(do: Callable[[], None]) -> tuple[str, BaseException | None
         return f"({error})", error
     except Exception as error:  # noqa: BLE001 - the reason goes to the waiting process
         traceback.print_exc()
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return f"({type(error).__name__}: {lines[-1] if lines else ''})"[:600], error
+        return f"({one_line(error)})", error
     return "", None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rilbench.errors import UserError
-from rilbench.processes import THREADS, start_guarded, stop_group, tree_cpu_seconds
+from rilbench.processes import THREADS, GuardedProcess, start_guarded, stop_group, tree_cpu_seconds
 from rilbench.serving import log_end
+from rilbench.train import notes
 
 POLL_SECONDS = 0.2
-RECORDS = {"discriminator": "discriminator.jsonl", "ril": "metrics.jsonl", "note": "notes.jsonl"}
+RECORDS = {"discriminator": "discriminator.jsonl", "ril": "metrics.jsonl", "note": notes.FILE}
 """Files of a run's folder that the trainer appends lines to, by their kind."""
 
 OnLine = Callable[[str, Mapping[str, Any]], None]
@@ -42,7 +42,7 @@ class TrainerProcess:
     def __init__(self, log: Path) -> None:
         self.log = log
         self._seconds = 0.0
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard: GuardedProcess | None = None
 
     def train(self, job: Path, device: str, on_line: OnLine) -> None:
         """Train the run of a ``job.json``, passing on each line that the trainer records.

@@ -5,7 +5,7 @@ from filelock import FileLock
 from saved_steps import save_step
 
 from rilbench.config import all_keys, load_recipe, read_recipe
-from rilbench.config.schema import HOW_FAR, HOW_IT_RUNS
+from rilbench.config.schema import ALSO_ON_RESUME, HOW_IT_RUNS
 from rilbench.errors import UserError
 from rilbench.train.pipeline.run_folder import forget_after, open_run
 
@@ -30,9 +30,7 @@ def nano(*settings):
 
 def test_another_recipe_is_refused_by_what_differs(tmp_path, recipe):
     open_run(tmp_path / "a", recipe, resume=False)
-    other = nano(
-        "hardware.memory_gib=2", "seed=1", "policy.lr=1", "policy.kl_coef=0", "num_samples=3"
-    )
+    other = nano("group_size=2", "seed=1", "policy.lr=1", "policy.kl_coef=0", "num_samples=3")
     with pytest.raises(UserError, match=r"seed=0 there, 1 asked; .*and 2 more"):
         open_run(tmp_path / "a", other, resume=True)
     with pytest.raises(UserError, match=r"data\.train=nano:prompts\.parquet there, x asked"):
@@ -52,6 +50,7 @@ MAY_CHANGE = {
     "schedule.keep": 5,
     "schedule.steps": 31,
     "schedule.eval_every": 5,
+    "hardware.devices": 2,
 }
 
 
@@ -76,7 +75,7 @@ def test_best_may_be_chosen_later(tmp_path):
 
 def test_every_setting_of_the_list_exists():
     keys = all_keys()
-    assert [key for key in HOW_IT_RUNS + HOW_FAR if key not in keys] == []
+    assert [key for key in HOW_IT_RUNS + ALSO_ON_RESUME if key not in keys] == []
 
 
 def test_a_run_is_not_made_shorter_than_it_is(tmp_path, recipe):
