@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -117,6 +117,9 @@ bench: setup chromium  ## Time the command line, evaluation next to the toolkits
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
 	$(BIN)/python tests/bench/coverage.py
+
+bench-plan: setup  ## Track the memory of updates on eight fake GPUs, next to what plan says (ten minutes of CPU)
+	$(BIN)/python tests/bench/plan_memory.py
 
 bench-gpu:  ## Check the method on one GPU and time updates at the paper's sizes; needs torch, transformers, pytest
 	PYTHON=$(or $(wildcard $(BIN)/python),$(PYTHON)) bash tests/gpu/run.sh
