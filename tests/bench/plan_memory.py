@@ -164,23 +164,22 @@ def shard(model: Any, mesh: DeviceMesh) -> Any:
 
 
 def picture_arguments(model: Any, size: Size) -> dict[str, Any]:
-    """The pictures of a micro-batch; what the models work out of their sizes is put in place."""
-    body = model.model
-    embedded: Callable[..., Any] = lambda ids, embeds, *_, **__: (  # noqa: E731
-        (ids == 1).unsqueeze(-1).expand_as(embeds)
-    )
-    if size.config["model_type"] == "internvl":
-        body.get_placeholder_mask = lambda ids, inputs_embeds, **_: embedded(ids, inputs_embeds)
+    """The pictures of a micro-batch; what the models read out of real numbers is put in place."""
+    body, internvl = model.model, size.config["model_type"] == "internvl"
+
+    def placeholders(ids: Tensor, inputs_embeds: Tensor, **_: Any) -> Any:
+        mask = (ids == 1).unsqueeze(-1).expand_as(inputs_embeds)
+        return mask if internvl else (mask, mask)  # of images; and of videos
+
+    def image_features(pixels: Tensor, grid: Tensor, **_: Any) -> SimpleNamespace:
+        return SimpleNamespace(pooler_output=[body.visual(pixels, grid_thw=grid).pooler_output])
+
+    body.get_placeholder_mask = placeholders
+    if internvl:
         height, width = size.config["vision_config"]["image_size"]
-        tokens = (height // 14 // 2) * (width // 14 // 2)
+        tokens = (height // 14 // 2) * (width // 14 // 2)  # of a tile
         return {"pixel_values": torch.randn(sum(size.images) // tokens, 3, height, width)}
-    body.get_placeholder_mask = lambda ids, inputs_embeds, **_: (
-        embedded(ids, inputs_embeds),
-        embedded(ids, inputs_embeds),
-    )
-    body.get_image_features = lambda pixels, grid, **more: SimpleNamespace(
-        pooler_output=[body.visual(pixels, grid_thw=grid).pooler_output]
-    )
+    body.get_image_features = image_features
     return {
         "pixel_values": torch.randn(4 * sum(size.images), 3 * 2 * 14 * 14),
         "image_grid_thw": torch.ones(len(size.images), 3, dtype=torch.long),
