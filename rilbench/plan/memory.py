@@ -24,27 +24,31 @@ DISCRIMINATOR_WORDS = 64
 
 @dataclass(frozen=True)
 class Trained:
-    """Memory of one trained model on one device, and what an update adds."""
+    """Memory of one trained model on one device, and what an update adds.
+
+    Logits and recomputed layers do not meet: the logits are gone before the first layer's backward.
+    """
 
     weights: float
     gradients: float
     optimiser: float
-    gathered: float  # whole layers while they compute
-    activations: float
+    gathered: float  # whole layers while they compute, and their gradients
+    activations: float  # until the backward; with gradient checkpointing the layers' inputs
     activations_unchecked: float  # if there were no gradient checkpointing
-    logits: float
+    recomputed: float  # activations and gradients of the layer whose backward runs
+    logits: float  # with their gradient
+    working: float  # of a forward without gradient: logits or a layer
 
     @property
     def at_work(self) -> float:
         """Bytes during its update."""
-        return (
-            self.weights
-            + self.gradients
-            + self.optimiser
-            + self.gathered
-            + self.activations
-            + self.logits
-        )
+        states = self.weights + self.gradients + self.optimiser
+        return states + self.activations + max(self.logits, self.gathered + self.recomputed)
+
+    @property
+    def forward(self) -> float:
+        """Bytes during a forward without gradient."""
+        return self.waiting + self.working
 
     @property
     def waiting(self) -> float:
@@ -91,8 +95,7 @@ def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> 
         _discriminator(recipe, student) if recipe.method_spec.uses_discriminator else None
     )
     rollout = _rollout(recipe, student)
-    layer = student.text.layer_parameters
-    reference = _compute_bytes(recipe) * 2.0 * layer if recipe.policy.kl_coef > 0 else 0.0
+    reference = policy.working if recipe.policy.kl_coef > 0 else 0.0
     reserved = assumed.reserved_gib * GIB
     offloaded = recipe.hardware.offload != "none"
     waits_policy = 0.0 if offloaded else policy.waiting
@@ -135,50 +138,88 @@ def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trai
         batch,
     )
     images = tokens * assumed.image_tokens / (assumed.prompt_tokens + assumed.response_tokens)
-    packed = recipe.hardware.remove_padding
-    full = text_activations(student, tokens, compute, repeat_kv=not packed)
-    full += vision_activations(student, images, compute)
-    kept = text_activations(student, tokens, compute, repeat_kv=not packed, checkpoint=True)
-    kept += vision_activations(student, images, compute, checkpoint=True)
-    weights, gradients, optimiser = states(student.parameters, recipe)
-    return Trained(
-        weights,
-        gradients,
-        optimiser,
-        gathered=_gathered(student, student.embedding + student.head, compute),
-        activations=kept if recipe.hardware.gradient_checkpointing else full,
-        activations_unchecked=full,
-        logits=logits_bytes(student, tokens, compute, pieces=recipe.hardware.device == "cuda"),
+    on_gpu = recipe.hardware.device == "cuda"
+    return _trained(
+        recipe,
+        student,
+        tokens,
+        images,
+        student.parameters,
+        logits=logits_bytes(student, tokens, compute, pieces=on_gpu),
+        head=compute * (tokens * student.vocabulary + 2.0 * student.embedding),
     )
 
 
 def _discriminator(recipe: Recipe, student: Architecture) -> Trained:
-    compute = _compute_bytes(recipe)
     longest = recipe.data.max_response_tokens + DISCRIMINATOR_WORDS
     batch = max(1, recipe.responses_per_step // recipe.hardware.ranks)
     settings = recipe.discriminator
     tokens = _micro_batch_tokens(
         settings.micro_batch_size, settings.micro_batch_tokens, longest, batch
     )
+    return _trained(recipe, student, tokens, 0.0, student.discriminator, logits=0.0, head=0.0)
+
+
+def _trained(
+    recipe: Recipe,
+    student: Architecture,
+    tokens: float,
+    images: float,
+    parameters: int,
+    *,
+    logits: float,
+    head: float,
+) -> Trained:
+    """Return the memory of a model around the student's decoder.
+
+    Args:
+        recipe: the run.
+        student: the shape.
+        tokens: of a micro-batch.
+        images: how many of them are of images.
+        parameters: that are trained.
+        logits: bytes of the logits in an update.
+        head: bytes of the logits in a forward without gradient, and of the gathered head.
+    """
+    compute, checkpoint = _compute_bytes(recipe), recipe.hardware.gradient_checkpointing
     repeat = not recipe.hardware.remove_padding
     full = text_activations(student, tokens, compute, repeat_kv=repeat)
+    full += vision_activations(student, images, compute)
     kept = text_activations(student, tokens, compute, repeat_kv=repeat, checkpoint=True)
-    weights, gradients, optimiser = states(student.discriminator, recipe)
+    kept += vision_activations(student, images, compute, checkpoint=True)
+    text = student.text
+    gradients_of_a_layer = 2.0 * compute * tokens * text.intermediate
+    one = layer_activations(
+        text, text.hidden if repeat else student.kv_width, tokens, compute, _rope(student)
+    )
+    weights, gradients, optimiser = states(parameters, recipe)
+    root = compute * student.embedding if student.tied else 0.0
+    layer_forward = 3.0 * compute * (tokens * text.intermediate + text.layer_parameters)
     return Trained(
         weights,
         gradients,
         optimiser,
-        gathered=_gathered(student, student.embedding, compute),
-        activations=kept if recipe.hardware.gradient_checkpointing else full,
+        gathered=root + _gathered(student, compute),
+        activations=kept if checkpoint else full,
         activations_unchecked=full,
-        logits=0.0,
+        recomputed=one + gradients_of_a_layer if checkpoint else gradients_of_a_layer,
+        logits=logits,
+        working=root + max(head, layer_forward),
     )
 
 
-def _gathered(student: Architecture, root: int, compute: int) -> float:
-    """Return what FSDP2 holds unsharded: the root's parameters, two layers, a layer's gradients."""
+def _rope(student: Architecture) -> int:
+    """Return the width of the cosines and sines that each layer keeps."""
+    return student.head_size if student.layout == "qwen2_5_vl" else 0
+
+
+def _gathered(student: Architecture, compute: int) -> float:
+    """Return what FSDP2 holds of whole layers in a backward.
+
+    Two layers unsharded, the buffer of one, and a layer's gradients in both precisions.
+    """
     layer = student.text.layer_parameters
-    return compute * (root + 2.0 * layer) + (compute + GRADIENT) * layer
+    return (3.0 * compute + compute + GRADIENT) * layer
 
 
 def layer_activations(
@@ -218,15 +259,14 @@ def text_activations(
         tokens: tokens of the micro-batch.
         compute: bytes of a number in the forward.
         repeat_kv: keys and values are repeated for each query head, as with a padding mask.
-        checkpoint: keep only the layers' inputs, and recompute one layer at a time.
+        checkpoint: keep only the layers' inputs.
     """
     text = model.text
     kv_width = text.hidden if repeat_kv else model.kv_width
-    rope = model.head_size if model.layout == "qwen2_5_vl" else 0
-    one = layer_activations(text, kv_width, tokens, compute, rope)
+    one = layer_activations(text, kv_width, tokens, compute, _rope(model))
     last_norm = tokens * (4 + 2 * compute) * text.hidden
     if checkpoint:
-        return text.layers * tokens * compute * text.hidden + one + last_norm
+        return text.layers * tokens * compute * text.hidden + last_norm
     return text.layers * one + last_norm
 
 
@@ -241,15 +281,18 @@ def vision_activations(
     projector = patches * (4 + 2 * compute) * tower.hidden  # its norm
     projector += 2 * compute * patches * tower.hidden  # the first result and GELU's
     if checkpoint:
-        return tower.layers * patches * compute * tower.hidden + one + projector
+        return tower.layers * patches * compute * tower.hidden + projector
     return tower.layers * one + projector
 
 
 def logits_bytes(model: Architecture, tokens: float, compute: int, *, pieces: bool) -> float:
-    """Return the bytes of the logits and their gradient, with ``pieces`` also an entropy chunk."""
-    both = 2.0 * compute * tokens * model.vocabulary
-    piece = 2.0 * 4 * min(tokens, ENTROPY_PIECE) * model.vocabulary if pieces else 0.0
-    return both + piece
+    """Return the bytes of the logits with their gradient, or with a chunk of the entropy if more.
+
+    An entropy chunk is three tensors of float32 unless torch.compile fuses them.
+    """
+    one = float(compute) * tokens * model.vocabulary
+    chunk = 3.0 * 4 * min(tokens, ENTROPY_PIECE) * model.vocabulary if pieces else 0.0
+    return one + max(one, chunk)
 
 
 def _rollout(recipe: Recipe, student: Architecture) -> Rollout:

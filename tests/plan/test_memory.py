@@ -109,7 +109,7 @@ def test_activations_and_logits_are_within_a_tenth(trained, batch):
     assert plan.memory.policy.activations == pytest.approx(activations, rel=0.1)
     whole = size(model.parameters()) * 4 + activations + logits + gradients[0]
     policy = plan.memory.policy
-    assert policy.at_work - policy.gathered == pytest.approx(whole, rel=0.1)
+    assert policy.at_work == pytest.approx(whole, rel=0.1)
 
 
 def test_checkpointing_keeps_the_layers_inputs(trained, batch):
