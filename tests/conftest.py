@@ -57,6 +57,7 @@ INTEGRATION = (
     "test_dockerfile.py",
     "test_packaging.py",
     "test_wheel.py",
+    "train/verl/test_saved_weights.py",
 )
 """Files and folders that start toolkits, servers, Chromium or more trainings."""
 

@@ -152,9 +152,10 @@ def _disk(
     """Return the bytes on disk: collected text, saved steps and one being written, the export."""
     tokens = sum(responses.values()) * assumed.response_tokens
     disk: dict[str, float] = {"collection": tokens * assumed.bytes_per_token}
-    export = float(WEIGHT * student.parameters)
+    # In the student's own dtype: the paper's came in bf16, the nano ones in float32.
+    export = float((2 if recipe.hardware.device == "cuda" else WEIGHT) * student.parameters)
     if recipe.method_spec.is_rl:
-        one = (WEIGHT + MOMENTS) * student.parameters + export
+        one = float((WEIGHT + MOMENTS) * student.parameters)
         if recipe.method_spec.uses_discriminator:
             one += (WEIGHT + MOMENTS) * student.discriminator
             disk["discriminator"] = float((WEIGHT + MOMENTS) * student.discriminator)

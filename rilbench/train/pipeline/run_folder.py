@@ -110,7 +110,8 @@ def last_step(run: Run) -> int:
         raise UserError(
             f"step {step} of {run.folder} was saved by {ranks} devices and only as many can read "
             f"it, not {devices}; set hardware.nodes and hardware.devices as they were, or start "
-            f"another run from its weights: student.model={folder}/actor/huggingface"
+            "another run from its weights: python -m verl.model_merger merge --backend fsdp "
+            f"--local_dir {folder}/actor --target_dir NEW, then student.model=NEW"
         )
     return step
 
