@@ -26,6 +26,7 @@ VERL = (
     "train/test_own_model.py",
     "train/test_run.py",
     "train/test_variants.py",
+    "train/verl/test_gpu_configuration.py",
     "train/verl/test_model_families.py",
     "train/verl/test_packed.py",
     "train/verl/test_ray_devices.py",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -110,9 +109,7 @@ def run(run_dir: Path, model: str) -> None:
     config = compose_sft(recipe, run_dir, model)
     auto_set_device(config)
     prepare_process()
-    if get_device_name() == "cpu":
-        torch.set_num_threads(max(1, min(4, len(os.sched_getaffinity(0)))))
-    else:
+    if get_device_name() != "cpu":
         initialize_global_process_group()
     RecordedSFTTrainer(config, recipe, run_dir / "sft" / "metrics.jsonl").fit()
     destroy_global_process_group()

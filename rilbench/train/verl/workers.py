@@ -75,9 +75,20 @@ class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # typ
         return module
 
 
-def prepare_process() -> None:
-    """What a process needs before verl builds a model in it."""
+def prepare_process(threads: int = 0) -> None:
+    """What a process needs before verl builds a model in it.
+
+    Args:
+        threads: of torch on the CPU; 0: its share of the machine's cores. While a model trains on a
+            CPU, and while AdamW runs on offloaded states, nothing else runs: Ray's one thread would
+            leave cores idle.
+    """
     flash_attention.install()
+    names = ("RAY_LOCAL_WORLD_SIZE", "LOCAL_WORLD_SIZE", "WORLD_SIZE")  # verl's, torchrun's
+    ranks = next(int(os.environ[name]) for name in names if name in os.environ)
+    share = len(os.sched_getaffinity(0)) // ranks
+    most = 4 if get_device_name() == "cpu" else share  # small models gain nothing from more
+    torch.set_num_threads(max(1, threads or min(most, share)))
     # verl would name gloo twice on a CPU, which torch refuses: start the group before it does.
     if get_device_name() == "cpu" and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
@@ -96,12 +107,7 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def init_model(self) -> None:
         """Load the models of this rank."""
-        if get_device_name() == "cpu":
-            # While the models train, nothing else runs: Ray's one thread would leave cores idle.
-            ranks = int(os.environ["WORLD_SIZE"])
-            cores = min(4, len(os.sched_getaffinity(0)) // ranks)
-            torch.set_num_threads(max(1, self.config.get("threads", 0) or cores))
-        prepare_process()
+        prepare_process(self.config.get("threads", 0))
         super().init_model()
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)
