@@ -24,6 +24,7 @@ VERL = (
     "train/pipeline/test_sft.py",
     "train/test_internvl.py",
     "train/test_own_model.py",
+    "train/test_ranks.py",
     "train/test_run.py",
     "train/test_variants.py",
     "train/verl/test_gpu_configuration.py",

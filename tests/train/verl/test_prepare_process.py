@@ -1,4 +1,4 @@
-"""Threads of a training process: its share of the cores, also where AdamW runs on offloaded states."""
+"""Threads of a training process: its share of the cores, also where AdamW runs offloaded."""
 
 import os
 
