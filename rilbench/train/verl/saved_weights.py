@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import safe_open
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from verl.utils.transformers_compat import drop_tied_target_keys
 
@@ -58,7 +57,7 @@ def write_model(saved: Path, out: Path, dtype: torch.dtype) -> None:
     config = AutoConfig.from_pretrained(out)
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
         part.dtype = dtype
-    with init_empty_weights():
+    with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     if (out / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(out)
@@ -73,4 +72,4 @@ def _whole(shares: Sequence[Any]) -> torch.Tensor:
         return first  # type: ignore[no-any-return]  # not sharded: every rank has all of it
     (placement,) = first.placements
     local = [share.to_local() for share in shares]
-    return torch.cat(local, dim=placement.dim) if placement.is_shard() else local[0]
+    return torch.cat(local, dim=placement.dim) if isinstance(placement, Shard) else local[0]

@@ -75,20 +75,22 @@ class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # typ
         return module
 
 
-def prepare_process(threads: int = 0) -> None:
-    """What a process needs before verl builds a model in it.
+def set_threads(threads: int = 0) -> None:
+    """Set torch's threads on the CPU; 0: this process's share of the machine's cores.
 
-    Args:
-        threads: of torch on the CPU; 0: its share of the machine's cores. While a model trains on a
-            CPU, and while AdamW runs on offloaded states, nothing else runs: Ray's one thread would
-            leave cores idle.
+    While a model trains on a CPU, and while AdamW runs on offloaded states, nothing else runs:
+    Ray's one thread would leave cores idle.
     """
-    flash_attention.install()
     names = ("RAY_LOCAL_WORLD_SIZE", "LOCAL_WORLD_SIZE", "WORLD_SIZE")  # verl's, torchrun's
     ranks = next(int(os.environ[name]) for name in names if name in os.environ)
     share = len(os.sched_getaffinity(0)) // ranks
     most = 4 if get_device_name() == "cpu" else share  # small models gain nothing from more
     torch.set_num_threads(max(1, threads or min(most, share)))
+
+
+def prepare_process() -> None:
+    """What a process needs before verl builds a model in it."""
+    flash_attention.install()
     # verl would name gloo twice on a CPU, which torch refuses: start the group before it does.
     if get_device_name() == "cpu" and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
@@ -107,7 +109,8 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def init_model(self) -> None:
         """Load the models of this rank."""
-        prepare_process(self.config.get("threads", 0))
+        prepare_process()
+        set_threads(self.config.get("threads", 0))  # of the discriminator's in the same process too
         super().init_model()
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)

@@ -27,9 +27,7 @@ def test_a_process_has_its_share_of_the_cores(monkeypatch, device, environment, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setattr(workers, "get_device_name", lambda: device)
-    monkeypatch.setattr(workers.flash_attention, "install", lambda: None)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     found = []
     monkeypatch.setattr(torch, "set_num_threads", found.append)
-    workers.prepare_process(asked)
+    workers.set_threads(asked)
     assert found == [threads]
