@@ -58,15 +58,16 @@ def build(student):
     config, questions = configuration(Path("model").resolve(), "ril", student)
     validate(config)
     parts = config.actor_rollout_ref
-    built = [parts.actor, parts.ref, parts.rollout, parts.model, config.critic, config.algorithm]
+    built = [parts.actor, parts.rollout, parts.model, config.critic, config.algorithm]
     found = {"classes": sorted(type(omega_conf_to_dataclass(part)).__name__ for part in built)}
     with open_dict(config):
         for fsdp in (parts.actor.fsdp_config, parts.ref.fsdp_config, config.critic.fsdp):
             fsdp.use_torch_compile = False
-    worker = PolicyWorker(parts, "actor_ref")
+    worker, frozen = (PolicyWorker(parts, role) for role in ("actor", "ref"))
     worker.init_model()
+    frozen.init_model()
     judge = discriminator_worker(config)
-    policy, reference = worker.actor.engine, worker.ref.engine
+    policy, reference = worker.actor.engine, frozen.ref.engine
     texts = [f"{q.answer}{' 7' * i}" for i, q in enumerate(questions)]
     rows = asyncio.run(make_rows(config, list(zip(questions, texts, strict=True)), blank=False))
     advantages = torch.linspace(-1, 1, len(rows))
