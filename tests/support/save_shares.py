@@ -1,9 +1,7 @@
-"""A student's weights as the ranks of verl save them: ``… STUDENT OUT RANKS``."""
+"""A student's weights as the ranks of verl save them."""
 
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
@@ -28,17 +26,14 @@ def save(rank, student, out, ranks):
     torch.distributed.destroy_process_group()
 
 
-def main(student, out, ranks):
+def save_shares(student, out, ranks):
     """Save all ranks' shares, and the folder ``huggingface`` as verl leaves it."""
     out.mkdir()
-    torch.multiprocessing.spawn(save, (student, out, ranks), ranks)
+    # Forks: they have torch and transformers imported already.
+    torch.multiprocessing.start_processes(save, (student, out, ranks), ranks, start_method="fork")
     (out / "group").unlink(missing_ok=True)
     ignore = shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json")
     shutil.copytree(student, out / "huggingface", ignore=ignore)
     file = out / "huggingface" / "config.json"
     config = json.loads(file.read_text())
     file.write_text(json.dumps({**config, "dtype": "float32"}))  # of the weights that are trained
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,20 +1,17 @@
 """What is exported says what it is, and is the model that the ranks saved."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from save_shares import save_shares
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.paths import locate
 from rilbench.train.verl.saved_weights import dtype_of, write_model
 
-SCRIPT = Path(__file__).parents[2] / "support" / "save_shares.py"
 STUDENTS = [
     ("tied", "restyled", torch.float32),
     ("internvl", "internvl", torch.bfloat16),
@@ -34,8 +31,7 @@ def student(request, tmp_path_factory):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() + 0.5)
     model.save_pretrained(place / "student")
     AutoProcessor.from_pretrained(source).save_pretrained(place / "student")
-    command = [sys.executable, str(SCRIPT), str(place / "student"), str(place / "actor"), "2"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    save_shares(place / "student", place / "actor", ranks=2)
     return place, dtype
 
 
