@@ -25,11 +25,13 @@ VERL = (
     "train/test_failed_questions.py",
     "train/test_internvl.py",
     "train/test_own_model.py",
+    "train/test_ranks.py",
     "train/test_rehearsal.py",
     "train/test_reshard.py",
     "train/test_run.py",
     "train/test_variants.py",
     "train/test_world_size.py",
+    "train/verl/test_gpu_configuration.py",
     "train/verl/test_model_families.py",
     "train/verl/test_packed.py",
     "train/verl/test_ray_devices.py",
@@ -61,6 +63,7 @@ INTEGRATION = (
     "test_dockerfile.py",
     "test_packaging.py",
     "test_wheel.py",
+    "train/verl/test_saved_weights.py",
 )
 """Files and folders that start toolkits, servers, Chromium or more trainings."""
 

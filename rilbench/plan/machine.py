@@ -85,7 +85,8 @@ def disk(
     """
     text = assumed.response_tokens * assumed.bytes_per_token
     found = {"collection": sum(responses.values()) * text}
-    export = float(WEIGHT * student.parameters)
+    # In the student's own dtype: the paper's came in bf16, the nano ones in float32.
+    export = float((2 if recipe.hardware.device == "cuda" else WEIGHT) * student.parameters)
     if recipe.method_spec.is_rl:
         found |= _training_files(recipe, student, responses, assumed)
         one = saved_step(recipe, student)
@@ -102,11 +103,11 @@ def disk(
 
 
 def saved_step(recipe: Recipe, student: Architecture) -> float:
-    """Return the bytes of one saved step: policy, its export, discriminator, both optimizers."""
+    """Return the bytes of one saved step: policy, discriminator, both optimizers."""
     trained = student.parameters
     if recipe.method_spec.uses_discriminator:
         trained += student.discriminator
-    return float((WEIGHT + MOMENTS) * trained + WEIGHT * student.parameters)
+    return float((WEIGHT + MOMENTS) * trained)
 
 
 def _training_files(
@@ -114,11 +115,11 @@ def _training_files(
 ) -> dict[str, float]:
     """Return what ``data/`` holds, and the data set's cache, which goes when the run ends."""
     pixels = assumed.image_tokens * student.patches_per_token * student.patch_pixels
-    question = pixels * assumed.bytes_per_pixel + saved_text_bytes(recipe, assumed)
-    question += assumed.prompt_tokens * assumed.bytes_per_token
-    train = assumed.questions * question
-    found = {"data/train.parquet": train, "its cache while the run goes on": train}
-    if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
-        text = assumed.response_tokens * assumed.bytes_per_token
-        found["data/discriminator.parquet"] = sum(responses.values()) * text
-    return found
+    train = assumed.questions * assumed.prompt_tokens * assumed.bytes_per_token
+    text = assumed.response_tokens * assumed.bytes_per_token
+    return {
+        "data/pictures.arrow": assumed.questions * pixels * assumed.bytes_per_pixel,
+        "data/responses.arrow": sum(responses.values()) * text,
+        "data/train.parquet": train,
+        "its cache while the run goes on": train,
+    }

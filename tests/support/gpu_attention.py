@@ -6,11 +6,11 @@ import sys
 from rilbench.train.verl import flash_attention
 
 
-def pretend_gpu():
+def pretend_gpu(*, cast=False):
     """Install the adapter as on a GPU. Call it before a model is built; it lasts for the process.
 
-    Also leaves out verl's cast of float32 to bf16, which flash-attn's kernels need and the test's
-    tolerance does not allow.
+    Args:
+        cast: keep verl's cast of float32 to bf16, which flash-attn's kernels need.
     """
     from transformers import modeling_flash_attention_utils as flash
     from transformers.utils import import_utils
@@ -21,5 +21,6 @@ def pretend_gpu():
     assert sys.modules["flash_attn"] is flash_attention
     qwen = importlib.import_module("verl.models.transformers.qwen2_vl")
     assert qwen.flash_attn_varlen_func is flash_attention.flash_attn_varlen_func
-    qwen.fa_peft_integration_check = lambda *tensors, **_: tensors
+    if not cast:
+        qwen.fa_peft_integration_check = lambda *tensors, **_: tensors
     return flash_attention

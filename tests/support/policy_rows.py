@@ -34,10 +34,10 @@ from rilbench.train.verl.rollout_worker import RolloutWorker
 from rilbench.train.verl.workers import PolicyWorker
 
 
-def configuration(model, method="dr-grpo"):
-    """verl's configuration of a run of a method in this folder, and the run's questions.
+def configuration(model, method="dr-grpo", student="nano"):
+    """verl's configuration of a run in this folder, and the run's questions.
 
-    The data are those of a method without teachers: there are no saved responses.
+    Their data are those of the nano student's run without teachers: there are no saved responses.
     """
     questions = read_questions(Path("questions.parquet"))
     settings = [f"schedule.prompts_per_step={len(questions)}", "policy.micro_batch_size=4"]
@@ -49,7 +49,8 @@ def configuration(model, method="dr-grpo"):
         agent_loop_part(run.recipe, run.folder, "http://127.0.0.1:1/v1", "", None)
     )
     (run.folder / "data" / "agent_loop.yaml").write_text(loop)
-    recipe = load_recipe("both", "nano", method, settings)
+    settings = settings if student == "nano" else []
+    recipe = load_recipe("both", student, method, settings)
     config = compose(recipe, run.folder.resolve(), str(model), resume_from=None)
     OmegaConf.resolve(config)
     return config, questions

@@ -1,5 +1,6 @@
-"""A saved step as verl lays it out, with empty files."""
+"""A saved step as verl lays it out, with empty files, or with a model's weights."""
 
+import shutil
 from pathlib import Path
 
 from rilbench.train.step_checkpoint import PARTS
@@ -16,3 +17,15 @@ def save_step(steps: Path, number: int, *, ranks: int = 1, discriminator: bool =
                 (step / model / f"{part}_world_size_{ranks}_rank_{rank}.pt").touch()
     (step / "data.pt").touch()
     return step
+
+
+def save_weights(step: Path, model: Path) -> None:
+    """Put a model into a step that one rank saved."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    actor = step / "actor"
+    shutil.copytree(model, actor / "huggingface", dirs_exist_ok=True)
+    (actor / "huggingface" / "model.safetensors").unlink()
+    weights = AutoModelForImageTextToText.from_pretrained(model).state_dict()
+    torch.save(weights, actor / "model_world_size_1_rank_0.pt")

@@ -18,19 +18,23 @@ log = logging.getLogger(__name__)
 def export(run: Run, student: Checkpoint, progress: Progress) -> Path:
     """Put the chosen step's weights in ``checkpoint/``, whole or not at all.
 
-    ``student`` is the one that the recipe names, before SFT.
+    ``student`` is the one that the recipe names, before SFT; its dtype is kept.
     """
+    from rilbench.train.verl.saved_weights import dtype_of, write_model
+
     recipe, part = run.recipe, run.folder / ".checkpoint.part"
     with running("export", progress):
         if recipe.method_spec.is_rl:
             step, score = chosen_step(run)
-            source = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
         else:
             step, score = recipe.sft.steps, None
-            source = run.folder / "sft" / "checkpoint"
         log.info("exporting step %d (%s, dev accuracy %s)", step, recipe.schedule.export, score)
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(source, part)
+        if recipe.method_spec.is_rl:
+            saved = run.folder / "steps" / f"global_step_{step}" / "actor"
+            write_model(saved, part, dtype_of(student.path))
+        else:
+            shutil.copytree(run.folder / "sft" / "checkpoint", part)
         chosen = {"step": step, "choice": recipe.schedule.export, "dev_accuracy": score}
         chosen["steps"] = recipe.schedule.steps
         (part / EXPORTED).write_text(json.dumps(chosen) + "\n", encoding="utf-8")

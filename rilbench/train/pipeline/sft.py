@@ -43,6 +43,8 @@ def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Ch
     if done.exists():
         skipped("sft", progress)
         return inspect_checkpoint(done)
+    from rilbench.train.verl.saved_weights import dtype_of, write_model
+
     with running("sft", progress):
         write_examples(run, inputs)
         try:
@@ -52,7 +54,7 @@ def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Ch
         part = folder / ".checkpoint.part"
         shutil.rmtree(part, ignore_errors=True)
         last = folder / "steps" / f"global_step_{run.recipe.sft.steps}"
-        shutil.copytree(last / "huggingface", part)
+        write_model(last, part, dtype_of(inputs.student.path))
         labels = Labels(
             student=run.recipe.student.name,
             method="sft",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,10 @@ from rilbench.logs import configure
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.pipeline.run_folder import keep_lines
 from rilbench.train.verl.sft_config import compose_sft
-from rilbench.train.verl.workers import prepare_process  # also registers the CPU's engine
+from rilbench.train.verl.workers import (  # also registers the CPU's engine
+    prepare_process,
+    set_threads,
+)
 
 log = logging.getLogger("rilbench.train.pipeline.sft_main")  # run as __main__
 
@@ -110,9 +112,8 @@ def run(run_dir: Path, model: str) -> None:
     config = compose_sft(recipe, run_dir, model)
     auto_set_device(config)
     prepare_process()
-    if get_device_name() == "cpu":
-        torch.set_num_threads(max(1, min(4, len(os.sched_getaffinity(0)))))
-    else:
+    set_threads()
+    if get_device_name() != "cpu":
         initialize_global_process_group()
     RecordedSFTTrainer(config, recipe, run_dir / "sft" / "metrics.jsonl").fit()
     destroy_global_process_group()

@@ -145,7 +145,7 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
         f"{actor}.calculate_entropy": True,  # measured, not part of the loss
         # … without keeping what only its gradient would need.
         f"{actor}.fsdp_config.entropy_checkpointing": True,
-        f"{actor}.checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
+        f"{actor}.checkpoint.save_contents": "[model,optimizer,extra]",
         f"{actor}.data_loader_seed": recipe.seed,
         f"{ref}.log_prob_micro_batch_size_per_gpu": micro,
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,

@@ -55,7 +55,7 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         **engine_memory(recipe, "engine", "model"),
         "optim.lr": recipe.sft.lr,
         "optim.weight_decay": recipe.policy.weight_decay,
-        "checkpoint.save_contents": "[model,optimizer,extra,hf_model]",
+        "checkpoint.save_contents": "[model,optimizer,extra]",
         "trainer.total_training_steps": recipe.sft.steps,
         "trainer.total_epochs": 1_000_000,  # steps decide
         "trainer.save_freq": recipe.schedule.save_every,

@@ -75,6 +75,19 @@ class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # typ
         return module
 
 
+def set_threads(threads: int = 0) -> None:
+    """Set torch's threads on the CPU; 0: this process's share of the machine's cores.
+
+    While a model trains on a CPU, and while AdamW runs on offloaded states, nothing else runs:
+    Ray's one thread would leave cores idle.
+    """
+    names = ("RAY_LOCAL_WORLD_SIZE", "LOCAL_WORLD_SIZE", "WORLD_SIZE")  # verl's, torchrun's
+    ranks = next(int(os.environ[name]) for name in names if name in os.environ)
+    share = len(os.sched_getaffinity(0)) // ranks
+    most = 4 if get_device_name() == "cpu" else share  # small models gain nothing from more
+    torch.set_num_threads(max(1, threads or min(most, share)))
+
+
 def prepare_process() -> None:
     """What a process needs before verl builds a model in it."""
     flash_attention.install()
@@ -96,12 +109,8 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def init_model(self) -> None:
         """Load the models of this rank."""
-        if get_device_name() == "cpu":
-            # While the models train, nothing else runs: Ray's one thread would leave cores idle.
-            ranks = int(os.environ["WORLD_SIZE"])
-            cores = min(4, len(os.sched_getaffinity(0)) // ranks)
-            torch.set_num_threads(max(1, self.config.get("threads", 0) or cores))
         prepare_process()
+        set_threads(self.config.get("threads", 0))  # of the discriminator's in the same process too
         super().init_model()
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)

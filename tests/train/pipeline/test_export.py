@@ -1,8 +1,8 @@
 import json
-import shutil
 
 import pytest
-from saved_steps import save_step
+from safetensors.torch import load_file
+from saved_steps import save_step, save_weights
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
@@ -50,13 +50,15 @@ class Silent:
 def test_a_checkpoint_is_labelled_with_its_recipe_and_seed(tmp_path):
     """The table groups the seeds of one recipe by their family."""
     student = inspect_checkpoint(locate("nano:restyled"))
+    weights = load_file(student.path / "model.safetensors")
     labels = {}
     for seed in (1, 2):
         recipe = load_recipe("both", "nano", overrides=[f"seed={seed}"])
         run = saved_run(tmp_path / str(seed), recipe, {2: None}, [2])
-        step = run.folder / "steps" / "global_step_2" / "actor" / "huggingface"
-        shutil.copytree(student.path, step, dirs_exist_ok=True)
-        labels[seed] = inspect_checkpoint(export(run, student, Silent())).labels
+        save_weights(run.folder / "steps" / "global_step_2", student.path)
+        exported = inspect_checkpoint(export(run, student, Silent()))
+        labels[seed] = exported.labels
+        assert load_file(exported.path / "model.safetensors").keys() == weights.keys()
         assert labels[seed].recipe_fingerprint == recipe.fingerprint
     assert (labels[1].seed, labels[2].seed) == (1, 2)
     assert labels[1].family == labels[2].family is not None
@@ -70,8 +72,7 @@ def test_a_finished_run_is_exported_again_with_another_choice(tmp_path):
     last = load_recipe("both", "nano", overrides=settings)
     run = saved_run(tmp_path, last, {1: 0.9, 2: 0.5}, [1, 2])
     for step in (1, 2):
-        folder = run.folder / "steps" / f"global_step_{step}" / "actor" / "huggingface"
-        shutil.copytree(student.path, folder, dirs_exist_ok=True)
+        save_weights(run.folder / "steps" / f"global_step_{step}", student.path)
     export(run, student, Silent())
     assert open_run(run.folder, last, resume=True).finished
     best = load_recipe("both", "nano", overrides=[*settings, "schedule.export=best"])

@@ -1,12 +1,11 @@
 import json
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 from flaky_teacher import flaky_teacher
-from saved_steps import save_step
+from saved_steps import save_step, save_weights
 from typer.testing import CliRunner
 
 from rilbench.checkpoint import inspect_checkpoint
@@ -41,8 +40,7 @@ def trained_run(folder, *settings):
     lines = [json.dumps({"step": step, "trained_tokens": 5}) for step in (1, 2)]
     (run.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     step = save_step(run.folder / "steps", 2, discriminator=False)
-    model = locate("nano:restyled")
-    shutil.copytree(model, step / "actor" / "huggingface", dirs_exist_ok=True)
+    save_weights(step, locate("nano:restyled"))
     return run
 
 

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from saved_memory import saved_by
+from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig, AutoModelForImageTextToText
+from verl.utils.fsdp_utils import apply_fsdp2, fsdp2_load_full_state_dict
 
 from rilbench.paths import locate
 from rilbench.train.verl.discriminator_model import load_discriminator
@@ -78,3 +80,34 @@ def test_only_rank_0_loads_weights(tmp_path, tied):
     assert [name for name, _ in first.named_buffers()] == [
         name for name, _ in other.named_buffers()
     ]
+
+
+def loaded_by_a_rank(rank, ranks, place):
+    """What one rank does: build, shard and load as verl's engine, and forward; rank 0 keeps it."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{place}/group", rank=rank, world_size=ranks
+    )
+    module = built(rank=rank)
+    mesh = init_device_mesh("cpu", (ranks,), mesh_dim_names=("fsdp",))
+    whole = module.state_dict()
+    apply_fsdp2(module, {"mesh": mesh}, {})
+    fsdp2_load_full_state_dict(module, whole, mesh, None)
+    weights = {name: tensor.full_tensor() for name, tensor in module.state_dict().items()}
+    with torch.no_grad():
+        logits = module(torch.arange(8, 40)[None]).logits
+    torch.save((weights, logits), place / f"rank_{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_all_ranks_have_the_weights_of_rank_0(tmp_path):
+    torch.multiprocessing.start_processes(loaded_by_a_rank, (2, tmp_path), 2, start_method="fork")
+    model = load_discriminator(STUDENT, dtype=torch.float32, attention="sdpa").train()
+    expected = model.state_dict()
+    with torch.no_grad():
+        logits = model(torch.arange(8, 40)[None]).logits
+    for rank in range(2):
+        weights, found = torch.load(tmp_path / f"rank_{rank}.pt")
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+        assert torch.allclose(found, logits, atol=1e-6)  # buffers, such as the rotary ones, too

@@ -1,0 +1,49 @@
+"""A composed GPU configuration is built, for every student of the paper, as far as a CPU allows."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rilbench.config import known
+from rilbench.data.question_files import read_questions, write_questions
+from rilbench.paths import locate
+
+SCRIPT = Path(__file__).parents[2] / "support" / "built_configuration.py"
+STUDENTS = [name for name in known("students") if not name.startswith("nano")]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What `built_configuration.py` says of all students."""
+    place = tmp_path_factory.mktemp("built")
+    write_questions(place / "questions.parquet", read_questions(locate("nano:prompts.parquet"))[:4])
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "out.json"],
+        cwd=place,
+        env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=850,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((place / "out.json").read_text())
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("student", STUDENTS)
+def test_the_gpu_configuration_is_built_and_computes_an_update(built, student):
+    found = built[student]
+    assert "StudentModel" in found["classes"]
+    assert found["attention"] == ["flash_attention_2"] * 3
+    assert found["packed"] == [True] * 3
+    assert found["checkpointing"] == [True] * 2
+    assert (found["compute"], found["weights"]) == ("torch.bfloat16", ["torch.float32"])
+    assert found["entropy"] == "entropy_from_logits_with_chunking"
+    assert found["gradients"] == [True, True]
+    assert len(set(found["logits"])) > 1
+    assert found["tied"] == (student == "qwen2.5-vl-3b")
