@@ -21,21 +21,10 @@ def pixel_bytes(model: Architecture, assumed: Assumptions) -> float:
 
 
 def queue_bytes(recipe: Recipe, student: Architecture, assumed: Assumptions) -> float:
-    """Return the bytes of a step in TransferQueue: each response with its picture and all texts."""
+    """Return the bytes of a step in TransferQueue: each response with its pictures."""
     length = assumed.prompt_tokens + assumed.response_tokens
     one = pixel_bytes(student, assumed) + length * QUEUE_BYTES_PER_TOKEN
-    one += saved_text_bytes(recipe, assumed)
     return recipe.responses_per_step * one
-
-
-def saved_text_bytes(recipe: Recipe, assumed: Assumptions) -> float:
-    """Return the bytes of the teachers' saved responses to one question."""
-    if not recipe.method_spec.uses_teachers:
-        return 0.0
-    count = min(recipe.max_saved_responses, recipe.collection.teacher_responses) * len(
-        recipe.teachers.names
-    )
-    return count * assumed.response_tokens * assumed.bytes_per_token
 
 
 def host_memory(

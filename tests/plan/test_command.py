@@ -176,7 +176,7 @@ def test_a_machines_memory_and_disk():
     assert disk["2 saved steps"] == 2 * one
     assert planned("--set", "schedule.keep=5")["disk"]["5 saved steps"] == 5 * one
     assert disk["its cache while the run goes on"] == disk["data/train.parquet"]
-    # 40,000 pictures of 0.2 bytes a pixel, 32 saved responses of teachers to each, 16 of the student.
+    # 40,000 pictures of 0.2 bytes a pixel; 32 teachers' responses to each, and 16 of the student.
     assert disk["data/pictures.arrow"] == pytest.approx(40_000 * 768 * 28**2 * 0.2)
     assert disk["data/responses.arrow"] == 40_000 * (32 + 16) * 512 * 4
     assert disk["data/train.parquet"] == 40_000 * 1024 * 4
