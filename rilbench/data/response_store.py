@@ -289,7 +289,7 @@ def add_responses(
                     counts.add(kept)
                     writer.write_batch(kept.select(schema.names))
         for response in new:
-            writer.write({**asdict(response), "response": response.response or None})
+            writer.write({**vars(response), "response": response.response or None})
             counts.add_one(response)
         manifest = counts.manifest(plan)
         writer.close({_FINGERPRINT: plan.fingerprint, _MANIFEST: json.dumps(manifest)})
