@@ -149,7 +149,7 @@ class MappedColumn:
             self._values = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("value")
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"{path} cannot be read ({error}); run again with --resume: it is written again"
+                f"{path} cannot be read ({error}); run again with --resume to write it again"
             ) from error
 
     def __len__(self) -> int:
@@ -165,7 +165,7 @@ def mapped_column(path: Path) -> MappedColumn:
         return _mapped(path, path.stat().st_ino)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}); run again with --resume: it is written again"
+            f"{path} cannot be read ({error.strerror}); run again with --resume to write it again"
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,58 +16,60 @@ from rilbench.errors import UserError
 _HASH = "rilbench.questions"
 
 
-def scan_questions(
-    path: Path, pictures: Path, first: int, visit: Callable[[Question], None] | None = None
-) -> list[StoredQuestion]:
-    """Read a file of questions once, keeping the texts.
+class QuestionScan:
+    """One reading of a file of questions: iterate once, then `questions` has the texts.
+
+    Each question is yielded while its pictures are in memory, as models see them.
 
     Args:
         path: the file.
         pictures: where `store_pictures` will write the pictures.
         first: the number of the first picture there.
-        visit: called with each question while its pictures are in memory, as models see them.
-
-    Raises:
-        UserError: as `iter_questions`, and whatever ``visit`` raises.
     """
-    stored = []
-    for question in iter_questions(path):
-        seen = replace(question, images=tuple(map(as_seen, question.images)))
-        if visit:
-            visit(seen)
-        stored.append(StoredQuestion(seen, pictures, first))
-        first += seen.num_images
-    return stored
+
+    def __init__(self, path: Path, pictures: Path, first: int) -> None:
+        self.path, self.pictures = path, pictures
+        self.questions: list[StoredQuestion] = []
+        self.end = first
+        """The number after that of the last picture."""
+
+    def __iter__(self) -> Iterator[Question]:
+        """Yield each question; raises as `iter_questions` does."""
+        for question in iter_questions(self.path):
+            seen = replace(question, images=tuple(map(as_seen, question.images)))
+            yield seen
+            self.questions.append(StoredQuestion(seen, self.pictures, self.end))
+            self.end += seen.num_images
 
 
-def store_pictures(pictures: Path, sources: Sequence[tuple[Path, Sequence[StoredQuestion]]]) -> str:
+def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> str:
     """Write the pictures of files of questions, unless they are there; return a note or "".
 
     Args:
         pictures: the file of `rilbench.data.row_files.write_column`.
-        sources: each file with its scanned questions, in the order of the pictures' numbers.
+        scans: of each file, in the order of the pictures' numbers.
 
     Raises:
         UserError: a file of questions is no longer as it was when it was scanned.
     """
     digest = hashlib.sha256()
-    for _, questions in sources:
-        for question in questions:
+    for scan in scans:
+        for question in scan.questions:
             digest.update(f"{question.id}\x1f{question.sha256}\x1e".encode())
     there = read_column_metadata(pictures).get(_HASH)
     if there == digest.hexdigest():
         return ""
 
     def images() -> Iterator[bytes]:
-        for path, questions in sources:
-            read = iter_questions(path)
-            for stored in questions:
+        for scan in scans:
+            read = iter_questions(scan.path)
+            for stored in scan.questions:
                 question = next(read, None)
                 if question is None or (question.id, question.num_images) != (
                     stored.id,
                     stored.num_images,
                 ):
-                    raise UserError(f"{path} changed while it was read; run again with --resume")
+                    raise UserError(f"{scan.path} changed while it was read; run again")
                 yield from map(as_seen, question.images)
 
     write_column(pictures, images(), "binary", {_HASH: digest.hexdigest()})

@@ -8,7 +8,7 @@ from PIL import Image
 from rilbench.data.images import as_seen, open_image
 from rilbench.data.question_files import Question, write_questions
 from rilbench.data.row_files import mapped_column, row_file, write_column
-from rilbench.data.stored_questions import scan_questions, store_pictures
+from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 
 
@@ -31,13 +31,13 @@ def test_texts_are_kept_and_pictures_are_read_again(tmp_path):
         Question("a", (images[0],), "A?", "1", "s"),
         Question("b", (images[1], images[2]), "<image> or <image>?", "2", "s"),
     ]
-    path, file, seen = tmp_path / "q.parquet", tmp_path / "data" / "pictures.arrow", []
+    path, file = tmp_path / "q.parquet", tmp_path / "data" / "pictures.arrow"
     write_questions(path, questions)
-    stored = scan_questions(path, file, 0, seen.append)
-    again = scan_questions(path, file, 3)
-    assert seen == questions
-    sources = [(path, stored), (path, again)]
-    assert store_pictures(file, sources) == ""
+    scans = [QuestionScan(path, file, first) for first in (0, 3)]
+    assert [list(scan) for scan in scans] == [questions] * 2
+    assert [scan.end for scan in scans] == [3, 6]
+    stored, again = (scan.questions for scan in scans)
+    assert store_pictures(file, scans) == ""
     assert [s.images for s in (*stored, *again)] == [q.images for q in questions] * 2
     assert [s.parts for s in stored] == [q.parts for q in questions]
     assert [(s.id, s.marked, s.sha256) for s in stored] == [
@@ -45,15 +45,16 @@ def test_texts_are_kept_and_pictures_are_read_again(tmp_path):
     ]
     assert not any(b in vars(stored[1]).values() for b in images)
     inode = file.stat().st_ino
-    assert store_pictures(file, sources) == ""
+    assert store_pictures(file, scans) == ""
     assert file.stat().st_ino == inode, "written once"
 
     write_questions(path, questions[:1])
     with pytest.raises(UserError, match="changed while it was read"):
-        store_pictures(tmp_path / "other.arrow", sources)
-    fewer = scan_questions(path, file, 0)
-    assert "not those that this run began with" in store_pictures(file, [(path, fewer)])
-    assert (fewer[0].images, len(mapped_column(file))) == ((images[0],), 1)
+        store_pictures(tmp_path / "other.arrow", scans)
+    fewer = QuestionScan(path, file, 0)
+    assert list(fewer) == questions[:1]
+    assert "not those that this run began with" in store_pictures(file, [fewer])
+    assert (fewer.questions[0].images, len(mapped_column(file))) == ((images[0],), 1)
 
 
 def test_the_hash_is_of_what_a_model_sees():

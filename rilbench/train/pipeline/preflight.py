@@ -13,7 +13,7 @@ from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
 from rilbench.data.question import Question, StoredQuestion
-from rilbench.data.stored_questions import scan_questions, store_pictures
+from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
@@ -52,8 +52,8 @@ class Inputs:
     dev: list[StoredQuestion]
     sft_questions: list[StoredQuestion]
     """Contents of ``sft.data``."""
-    files: tuple[Path, ...]
-    """Where these three are from, as far as there are any."""
+    scans: tuple[QuestionScan, ...]
+    """Of the files that these three are from, as far as there are any."""
 
     def store_pictures(self, run: Run) -> str:
         """Write ``data/pictures.arrow``, unless it is there; return a note for the user or "".
@@ -61,9 +61,7 @@ class Inputs:
         Raises:
             UserError: the data changed since it was read.
         """
-        lists = [self.questions, self.dev, self.sft_questions]
-        sources = list(zip(self.files, lists, strict=False))  # there may be no SFT data
-        return store_pictures(picture_file(run.folder), sources)
+        return store_pictures(picture_file(run.folder), self.scans)
 
 
 def preflight(run: Run, *, collect_only: bool = False) -> Inputs:
@@ -113,13 +111,14 @@ def read_inputs(run: Run, visit: Callable[[Question], None] | None = None) -> In
             f"{', '.join(IMAGE_READERS)}"
         )
     names = [recipe.data.train, recipe.data.dev, *filter(None, [recipe.sft.data])]
-    files, pictures = tuple(map(locate, names)), 0
-    lists: list[list[StoredQuestion]] = []
-    for file in files:
-        read = None if len(lists) == 2 else visit  # SFT cuts what is too long
-        lists.append(scan_questions(file, picture_file(run.folder), pictures, read))
-        pictures += sum(question.num_images for question in lists[-1])
-    questions, dev, sft_questions = (*lists, [])[:3]
+    scans: list[QuestionScan] = []
+    for file in map(locate, names):
+        first = scans[-1].end if scans else 0
+        scans.append(QuestionScan(file, picture_file(run.folder), first))
+        for question in scans[-1]:
+            if visit and len(scans) < 3:  # SFT cuts what is too long
+                visit(question)
+    questions, dev, sft_questions = (*(scan.questions for scan in scans), [])[:3]
     if len(questions) < recipe.schedule.prompts_per_step:
         raise UserError(
             f"{len(questions)} questions are fewer than one step's "
@@ -130,7 +129,7 @@ def read_inputs(run: Run, visit: Callable[[Question], None] | None = None) -> In
         collections += student_collection(run, student)
     log.info("student %s (%s) in %s", student.fingerprint, student.model_type, student.path)
     log.info("%d questions in %s, %d of dev", len(questions), recipe.data.train, len(dev))
-    return Inputs(student, collections, questions, dev, sft_questions, files)
+    return Inputs(student, collections, questions, dev, sft_questions, tuple(scans))
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
