@@ -230,8 +230,8 @@ def index_responses(plan: Plan, questions: Sequence[Question], folder: Path) -> 
     )
 
 
-def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[str]:
-    """Yield the texts of some rows of a collection's file, in the file's order.
+def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[Any]:
+    """Yield the texts of some rows of a collection's file, in the file's order, as Arrow arrays.
 
     Args:
         path: the Parquet file, read once, a few rows at a time.
@@ -241,6 +241,7 @@ def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[str]:
         UserError: the file cannot be read, or one of the responses is empty.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     start = 0
@@ -248,14 +249,14 @@ def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[str]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH, columns=["response"]):
                 first, last = np.searchsorted(rows, (start, start + batch.num_rows))
-                wanted = rows[first:last] - start
-                for row, text in zip(wanted, batch.column(0).take(wanted).to_pylist(), strict=True):
-                    if not (text or "").strip():
-                        raise UserError(
-                            f"{path}: the response in row {start + row} is empty; delete the file "
-                            "and run again with --resume to collect it again"
-                        )
-                    yield text
+                texts = batch.column(0).take(pa.array(rows[first:last] - start))
+                empty = pc.equal(pc.utf8_trim_whitespace(texts.fill_null("")), "").to_numpy(False)
+                if empty.any():
+                    raise UserError(
+                        f"{path}: the response in row {rows[first + empty.argmax()]} is empty; "
+                        "delete the file and run again with --resume to collect it again"
+                    )
+                yield texts
                 start += batch.num_rows
     except (OSError, LookupError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error

@@ -101,39 +101,29 @@ def _size(value: Any) -> int:
 
 
 def write_column(
-    path: Path, values: Iterable[str | bytes], kind: str, metadata: Mapping[str, str] | None = None
-) -> int:
-    """Write values to an Arrow file that `MappedColumn` reads; return how many there were.
+    path: Path,
+    values: Iterable[Sequence[str | bytes] | Any],
+    kind: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write values to an Arrow file that `MappedColumn` reads.
 
     Args:
         path: the file, written whole or not at all.
-        values: texts or bytes.
+        values: texts or bytes, a few at a time: lists, or arrays of pyarrow.
         kind: ``string`` or ``binary``.
         metadata: what `read_column_metadata` returns.
     """
     import pyarrow as pa
 
     schema = pa.schema({"value": pa.type_for_alias(kind)}, metadata=metadata)
-    waiting: list[str | bytes] = []
-    size = number = 0
     with (
         whole_file(path) as part,
         pa.OSFile(str(part), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):
-
-        def flush() -> None:
-            writer.write_batch(pa.record_batch([pa.array(waiting, schema.types[0])], schema=schema))
-            waiting.clear()
-
-        for value in values:
-            waiting.append(value)
-            number, size = number + 1, size + len(value)
-            if size >= GROUP_BYTES:
-                flush()
-                size = 0
-        flush()
-    return number
+        for some in values:
+            writer.write_batch(pa.record_batch([pa.array(some, schema.types[0])], schema=schema))
 
 
 class MappedColumn:

@@ -13,6 +13,8 @@ from rilbench.data.question_files import iter_questions
 from rilbench.data.row_files import read_column_metadata, write_column
 from rilbench.errors import UserError
 
+_AT_A_TIME = 64
+"""Pictures in memory at a time."""
 _HASH = "rilbench.questions"
 
 
@@ -30,6 +32,8 @@ class QuestionScan:
     def __init__(self, path: Path, pictures: Path, first: int) -> None:
         self.path, self.pictures = path, pictures
         self.questions: list[StoredQuestion] = []
+        self.changed: set[int] = set()
+        """Numbers of the pictures that models see otherwise than the file has them."""
         self.end = first
         """The number after that of the last picture."""
 
@@ -38,6 +42,8 @@ class QuestionScan:
         for question in iter_questions(self.path):
             seen = replace(question, images=tuple(map(as_seen, question.images)))
             yield seen
+            pairs = zip(question.images, seen.images, strict=True)
+            self.changed |= {i for i, (old, new) in enumerate(pairs, self.end) if old is not new}
             self.questions.append(StoredQuestion(seen, self.pictures, self.end))
             self.end += seen.num_images
 
@@ -60,7 +66,8 @@ def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> str:
     if there == digest.hexdigest():
         return ""
 
-    def images() -> Iterator[bytes]:
+    def images() -> Iterator[list[bytes]]:
+        some: list[bytes] = []
         for scan in scans:
             read = iter_questions(scan.path)
             for stored in scan.questions:
@@ -70,7 +77,12 @@ def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> str:
                     stored.num_images,
                 ):
                     raise UserError(f"{scan.path} changed while it was read; run again")
-                yield from map(as_seen, question.images)
+                for number, image in zip(stored.rows, question.images, strict=True):
+                    some.append(as_seen(image) if number in scan.changed else image)
+                if len(some) >= _AT_A_TIME:
+                    yield some
+                    some = []
+        yield some
 
     write_column(pictures, images(), "binary", {_HASH: digest.hexdigest()})
     if there is None:
