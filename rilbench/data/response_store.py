@@ -246,7 +246,7 @@ def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[Any]:
 
     start = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH, columns=["response"]):
                 first, last = np.searchsorted(rows, (start, start + batch.num_rows))
                 texts = batch.column(0).take(pa.array(rows[first:last] - start))
@@ -284,7 +284,7 @@ def add_responses(
         note = stack.enter_context(whole_file(path.with_suffix(".json")))
         writer = RowWriter(part, schema)
         if path.exists():
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(_BATCH):
                     kept = _without(batch, replaced)
                     counts.add(kept)

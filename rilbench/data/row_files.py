@@ -2,7 +2,8 @@
 
 A Parquet row group holds nested values of 2 GiB at most: pyarrow writes more without a word, and
 then neither it nor ``datasets.load_dataset`` can read the file ("Nested data conversions not
-implemented for chunked array outputs"). So nothing here is written as one table.
+implemented for chunked array outputs"). So nothing here is written as one table. Readers open
+Parquet files with ``pre_buffer=False``: by default pyarrow keeps every row group that it has read.
 """
 
 from __future__ import annotations

@@ -225,10 +225,10 @@ def write_sft(folder: Path) -> dict[str, float]:
 
 PARTS = {
     "start of a run": start_run,
-    "length check of the preflight": count_prompts,
     "verl's data set of the rows": read_rows,
     "verl's reading call on 2.4 GB of nested pictures": read_whole_file,
     "SFT examples": write_sft,
+    "length check of the preflight": count_prompts,
 }
 
 
