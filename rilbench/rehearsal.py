@@ -25,7 +25,7 @@ import psutil
 from rilbench.config import Recipe, load_recipe
 from rilbench.data.question import Question
 from rilbench.data.question_files import write_questions
-from rilbench.data.stored_questions import seen_questions
+from rilbench.data.stored_questions import QuestionScan
 from rilbench.devices import has_gpu
 from rilbench.errors import UserError
 from rilbench.nano.model import LAYOUTS, make
@@ -165,10 +165,10 @@ def _longest_questions(recipe: Recipe, inputs: Inputs) -> list[tuple[int, Questi
     student = inputs.student.path
     reader = QuestionReader(student, pixel_limits(student), recipe.data.max_prompt_tokens)
     kept = {question.id for question in inputs.questions}
-    file, _ = inputs.sources[0]
+    train = inputs.scans[0]
     counted = (
         (reader.prompt_tokens(question), question)
-        for question in seen_questions(file)
+        for question in QuestionScan(train.path, train.pictures, 0)
         if question.id in kept
     )
     number = STEPS * recipe.schedule.prompts_per_step

@@ -60,7 +60,7 @@ class HubParquet:
         for path in self.files:
             number = 0
             try:
-                with pq.ParquetFile(path) as file:
+                with pq.ParquetFile(path, pre_buffer=False) as file:
                     names = sorted(set(self.columns.values()))
                     for batch in file.iter_batches(_BATCH, columns=names):
                         for row in batch.to_pylist():

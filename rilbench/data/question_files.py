@@ -87,7 +87,7 @@ def _read_parquet(path: Path) -> Iterator[Question]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
             if missing:
                 raise UserError(f"{path} lacks the columns {', '.join(missing)}; see docs/data.md")

@@ -230,8 +230,8 @@ def index_responses(plan: Plan, questions: Sequence[Question], folder: Path) -> 
     )
 
 
-def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[str]:
-    """Yield the texts of some rows of a collection's file, in the file's order.
+def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[Any]:
+    """Yield the texts of some rows of a collection's file, in the file's order, as Arrow arrays.
 
     Args:
         path: the Parquet file, read once, a few rows at a time.
@@ -241,21 +241,22 @@ def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[str]:
         UserError: the file cannot be read, or one of the responses is empty.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     start = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(_BATCH, columns=["response"]):
                 first, last = np.searchsorted(rows, (start, start + batch.num_rows))
-                wanted = rows[first:last] - start
-                for row, text in zip(wanted, batch.column(0).take(wanted).to_pylist(), strict=True):
-                    if not (text or "").strip():
-                        raise UserError(
-                            f"{path}: the response in row {start + row} is empty; delete the file "
-                            "and run again with --resume to collect it again"
-                        )
-                    yield text
+                texts = batch.column(0).take(pa.array(rows[first:last] - start))
+                empty = pc.equal(pc.utf8_trim_whitespace(texts.fill_null("")), "").to_numpy(False)
+                if empty.any():
+                    raise UserError(
+                        f"{path}: the response in row {rows[first + empty.argmax()]} is empty; "
+                        "delete the file and run again with --resume to collect it again"
+                    )
+                yield texts
                 start += batch.num_rows
     except (OSError, LookupError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
@@ -283,13 +284,13 @@ def add_responses(
         note = stack.enter_context(whole_file(path.with_suffix(".json")))
         writer = RowWriter(part, schema)
         if path.exists():
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(_BATCH):
                     kept = _without(batch, replaced)
                     counts.add(kept)
                     writer.write_batch(kept.select(schema.names))
         for response in new:
-            writer.write({**asdict(response), "response": response.response or None})
+            writer.write({**vars(response), "response": response.response or None})
             counts.add_one(response)
         manifest = counts.manifest(plan)
         writer.close({_FINGERPRINT: plan.fingerprint, _MANIFEST: json.dumps(manifest)})

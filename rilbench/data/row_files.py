@@ -2,7 +2,8 @@
 
 A Parquet row group holds nested values of 2 GiB at most: pyarrow writes more without a word, and
 then neither it nor ``datasets.load_dataset`` can read the file ("Nested data conversions not
-implemented for chunked array outputs"). So nothing here is written as one table.
+implemented for chunked array outputs"). So nothing here is written as one table. Readers open
+Parquet files with ``pre_buffer=False``: by default pyarrow keeps every row group that it has read.
 """
 
 from __future__ import annotations
@@ -101,39 +102,29 @@ def _size(value: Any) -> int:
 
 
 def write_column(
-    path: Path, values: Iterable[str | bytes], kind: str, metadata: Mapping[str, str] | None = None
-) -> int:
-    """Write values to an Arrow file that `MappedColumn` reads; return how many there were.
+    path: Path,
+    values: Iterable[Sequence[str | bytes] | Any],
+    kind: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write values to an Arrow file that `MappedColumn` reads.
 
     Args:
         path: the file, written whole or not at all.
-        values: texts or bytes.
+        values: texts or bytes, a few at a time: lists, or arrays of pyarrow.
         kind: ``string`` or ``binary``.
         metadata: what `read_column_metadata` returns.
     """
     import pyarrow as pa
 
     schema = pa.schema({"value": pa.type_for_alias(kind)}, metadata=metadata)
-    waiting: list[str | bytes] = []
-    size = number = 0
     with (
         whole_file(path) as part,
         pa.OSFile(str(part), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):
-
-        def flush() -> None:
-            writer.write_batch(pa.record_batch([pa.array(waiting, schema.types[0])], schema=schema))
-            waiting.clear()
-
-        for value in values:
-            waiting.append(value)
-            number, size = number + 1, size + len(value)
-            if size >= GROUP_BYTES:
-                flush()
-                size = 0
-        flush()
-    return number
+        for some in values:
+            writer.write_batch(pa.record_batch([pa.array(some, schema.types[0])], schema=schema))
 
 
 class MappedColumn:
@@ -149,7 +140,7 @@ class MappedColumn:
             self._values = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column("value")
         except (OSError, pa.ArrowException) as error:
             raise UserError(
-                f"{path} cannot be read ({error}); run again with --resume, which writes it"
+                f"{path} cannot be read ({error}); run again with --resume to write it again"
             ) from error
 
     def __len__(self) -> int:
@@ -165,7 +156,7 @@ def mapped_column(path: Path) -> MappedColumn:
         return _mapped(path, path.stat().st_ino)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}); run again with --resume, which writes it"
+            f"{path} cannot be read ({error.strerror}); run again with --resume to write it again"
         ) from error
 
 

@@ -13,66 +13,74 @@ from rilbench.data.question_files import iter_questions
 from rilbench.data.row_files import read_column_metadata, write_column
 from rilbench.errors import UserError
 
+_AT_A_TIME = 64
+"""Pictures in memory at a time."""
 _HASH = "rilbench.questions"
 
 
-def seen_questions(path: Path) -> Iterator[Question]:
-    """Read a file's questions one by one, their images as models see them.
+class QuestionScan:
+    """One reading of a file of questions: iterate once, then `questions` has the texts.
 
-    Raises:
-        UserError: as `iter_questions`.
-    """
-    for question in iter_questions(path):
-        yield replace(question, images=tuple(map(as_seen, question.images)))
-
-
-def scan_questions(path: Path, pictures: Path, first: int) -> list[StoredQuestion]:
-    """Read a file of questions, keeping the texts.
+    Each question is yielded while its pictures are in memory, as models see them.
 
     Args:
         path: the file.
         pictures: where `store_pictures` will write the pictures.
         first: the number of the first picture there.
-
-    Raises:
-        UserError: as `iter_questions`.
     """
-    stored = []
-    for question in seen_questions(path):
-        stored.append(StoredQuestion(question, pictures, first))
-        first += question.num_images
-    return stored
+
+    def __init__(self, path: Path, pictures: Path, first: int) -> None:
+        self.path, self.pictures = path, pictures
+        self.questions: list[StoredQuestion] = []
+        self.changed: set[int] = set()
+        """Numbers of the pictures that models see otherwise than the file has them."""
+        self.end = first
+        """The number after that of the last picture."""
+
+    def __iter__(self) -> Iterator[Question]:
+        """Yield each question; raises as `iter_questions` does."""
+        for question in iter_questions(self.path):
+            seen = replace(question, images=tuple(map(as_seen, question.images)))
+            yield seen
+            pairs = zip(question.images, seen.images, strict=True)
+            self.changed |= {i for i, (old, new) in enumerate(pairs, self.end) if old is not new}
+            self.questions.append(StoredQuestion(seen, self.pictures, self.end))
+            self.end += seen.num_images
 
 
-def store_pictures(
-    pictures: Path, sources: Sequence[tuple[Path, Sequence[StoredQuestion]]]
-) -> None:
+def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> None:
     """Write the pictures of files of questions, unless they are there.
 
     Args:
         pictures: the file of `rilbench.data.row_files.write_column`.
-        sources: each file with its scanned questions, in the order of the pictures' numbers.
+        scans: of each file, in the order of the pictures' numbers.
 
     Raises:
         UserError: a file of questions is no longer as it was when it was scanned.
     """
     digest = hashlib.sha256()
-    for _, questions in sources:
-        for question in questions:
+    for scan in scans:
+        for question in scan.questions:
             digest.update(f"{question.id}\x1f{question.sha256}\x1e".encode())
     if read_column_metadata(pictures).get(_HASH) == digest.hexdigest():
         return
 
-    def images() -> Iterator[bytes]:
-        for path, questions in sources:
-            read = seen_questions(path)
-            for stored in questions:
+    def images() -> Iterator[list[bytes]]:
+        some: list[bytes] = []
+        for scan in scans:
+            read = iter_questions(scan.path)
+            for stored in scan.questions:
                 question = next(read, None)
                 if question is None or (question.id, question.num_images) != (
                     stored.id,
                     stored.num_images,
                 ):
-                    raise UserError(f"{path} changed while it was read; run again with --resume")
-                yield from question.images
+                    raise UserError(f"{scan.path} changed while it was read; run again")
+                for number, image in zip(stored.rows, question.images, strict=True):
+                    some.append(as_seen(image) if number in scan.changed else image)
+                if len(some) >= _AT_A_TIME:
+                    yield some
+                    some = []
+        yield some
 
     write_column(pictures, images(), "binary", {_HASH: digest.hexdigest()})

@@ -148,7 +148,7 @@ def _from_run(path: Path, wanted: set[str]) -> dict[str, _TrainingQuestion]:
     found: dict[str, _TrainingQuestion] = {}
     try:
         pictures = mapped_column(path.with_name("pictures.arrow"))
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(256, columns=[*_COLUMNS, "data_source"]):
                 _take(batch.to_pylist(), wanted, pictures, found)
     except (OSError, UserError, pa.ArrowException, LookupError, TypeError, AttributeError):

@@ -222,10 +222,10 @@ def write_sft(folder: Path) -> dict[str, float]:
 
 PARTS = {
     "start of a run": start_run,
-    "length check of the preflight": count_prompts,
     "verl's data set of the rows": read_rows,
     "verl's reading call on 2.4 GB of nested pictures": read_whole_file,
     "SFT examples": write_sft,
+    "length check of the preflight": count_prompts,
 }
 
 
@@ -308,15 +308,17 @@ def _measure_all(folder: Path) -> None:
         "sft_examples": SFT_STEPS * SFT_BATCH,
     }
     parts: dict[str, object] = {}
+    result |= {"bytes_in_data": {}, "parts": parts}
     for name in PARTS:
         log = folder / "part.log"
         measured = measure([sys.executable, __file__, name, "--folder", str(folder)], log)
         line = next(line for line in log.read_text().splitlines() if line.startswith("PARTS "))
         parts[name] = {**measured, "cpu_seconds_by_part": json.loads(line.removeprefix("PARTS "))}
-        sys.stdout.write(f"{name}: {json.dumps(parts[name])}\n")
-        sys.stdout.flush()
+        _write(result)
     data = folder / "run" / "data"
     sizes = {path.name: path.stat().st_size for path in sorted(data.iterdir()) if path.is_file()}
+    result["bytes_in_data"] = sizes
+    _write(result)
     shutil.rmtree(folder / "cache")
     shutil.rmtree(folder / "run")
     script = Path(sys.executable).with_name("rilbench")
@@ -325,11 +327,14 @@ def _measure_all(folder: Path) -> None:
     command += [part for each in settings(folder) for part in ("--set", each)]
     parts["two steps of the nano student"] = measure(command, folder / "train.log")
     assert not (data / "datasets-cache").exists()
-    result |= {"bytes_in_data": sizes, "parts": parts}
+    _write(result)
+
+
+def _write(result: dict[str, object]) -> None:
+    """What is measured so far: the whole takes half an hour."""
     result["load_average"] = round(os.getloadavg()[0], 1)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from rilbench.data.question_files import (
     Question,
     QuestionWriter,
+    iter_questions,
     read_questions,
     write_questions,
 )
@@ -63,6 +66,17 @@ def test_a_large_file_is_written_and_read_in_parts(tmp_path, monkeypatch):
     write_questions(tmp_path / "q.parquet", questions)
     assert pq.ParquetFile(tmp_path / "q.parquet").num_row_groups == 4
     assert [q.id for q in read_questions(tmp_path / "q.parquet")] == list("0123456")
+
+
+def test_a_reader_keeps_nothing_of_what_it_has_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("rilbench.data.row_files.GROUP_BYTES", 1 << 20)
+    write_questions(
+        tmp_path / "q.parquet",
+        (Question(str(i), (os.urandom(1 << 18),), "What?", "7", "") for i in range(200)),
+    )
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() for _ in iter_questions(tmp_path / "q.parquet"))
+    assert most - before < 20 << 20, "of the file's 50 MB"
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):

@@ -2,13 +2,14 @@
 
 import io
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from rilbench.data.images import as_seen, open_image
 from rilbench.data.question_files import Question, write_questions
 from rilbench.data.row_files import mapped_column, row_file, write_column
-from rilbench.data.stored_questions import scan_questions, seen_questions, store_pictures
+from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 
 
@@ -33,11 +34,11 @@ def test_texts_are_kept_and_pictures_are_read_again(tmp_path):
     ]
     path, file = tmp_path / "q.parquet", tmp_path / "data" / "pictures.arrow"
     write_questions(path, questions)
-    stored = scan_questions(path, file, 0)
-    again = scan_questions(path, file, 3)
-    assert list(seen_questions(path)) == questions
-    sources = [(path, stored), (path, again)]
-    store_pictures(file, sources)
+    scans = [QuestionScan(path, file, first) for first in (0, 3)]
+    assert [list(scan) for scan in scans] == [questions] * 2
+    assert [scan.end for scan in scans] == [3, 6]
+    stored, again = (scan.questions for scan in scans)
+    store_pictures(file, scans)
     assert [s.images for s in (*stored, *again)] == [q.images for q in questions] * 2
     assert [s.parts for s in stored] == [q.parts for q in questions]
     assert [(s.id, s.marked, s.sha256) for s in stored] == [
@@ -45,15 +46,16 @@ def test_texts_are_kept_and_pictures_are_read_again(tmp_path):
     ]
     assert not any(b in vars(stored[1]).values() for b in images)
     inode = file.stat().st_ino
-    store_pictures(file, sources)
+    store_pictures(file, scans)
     assert file.stat().st_ino == inode, "written once"
 
     write_questions(path, questions[:1])
     with pytest.raises(UserError, match="changed while it was read"):
-        store_pictures(tmp_path / "other.arrow", sources)
-    fewer = scan_questions(path, file, 0)
-    store_pictures(file, [(path, fewer)])
-    assert (fewer[0].images, len(mapped_column(file))) == ((images[0],), 1)
+        store_pictures(tmp_path / "other.arrow", scans)
+    fewer = QuestionScan(path, file, 0)
+    assert list(fewer) == questions[:1]
+    store_pictures(file, [fewer])
+    assert (fewer.questions[0].images, len(mapped_column(file))) == ((images[0],), 1)
 
 
 def test_the_hash_is_of_what_a_model_sees():
@@ -83,13 +85,13 @@ def test_a_photograph_is_upright_and_a_drawing_on_white_for_everybody():
         assert as_seen(image) is image
 
 
-def test_a_mapped_column_that_is_written_again_is_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("rilbench.data.row_files.GROUP_BYTES", 10)
+def test_a_mapped_column_that_is_written_again_is_read_again(tmp_path):
     texts = [f"text {i} \u2028" for i in range(20)]
     path = tmp_path / "t.arrow"
-    assert write_column(path, texts, "string") == 20
+    write_column(path, [texts[:7], pa.array(texts[7:])], "string")
+    assert len(mapped_column(path)) == 20
     assert [mapped_column(path)[i] for i in range(20)] == texts
-    write_column(path, ["other"], "string")
+    write_column(path, [["other"]], "string")
     assert mapped_column(path)[0] == "other"
     path.unlink()
     path.write_bytes(b"half")
@@ -100,8 +102,6 @@ def test_a_mapped_column_that_is_written_again_is_read_again(tmp_path, monkeypat
 
 
 def test_a_file_that_could_not_be_written_leaves_what_was_there(tmp_path):
-    import pyarrow as pa
-
     path = tmp_path / "t.parquet"
     path.write_text("there")
     with pytest.raises(ZeroDivisionError), row_file(path, pa.schema({"a": pa.int64()})) as writer:

@@ -39,7 +39,7 @@ def test_texts_and_pictures_come_from_the_run_or_from_the_recipes_data(place: Pl
         "extra_info": {"index": 0, "question_id": "q1"},
     }
     pictures = [png((2, 2, 2)), png((3, 3, 3))]
-    write_column(place.run / "data" / "pictures.arrow", pictures, "binary")
+    write_column(place.run / "data" / "pictures.arrow", [pictures], "binary")
     pq.write_table(pa.Table.from_pylist([row]), place.run / "data" / "train.parquet")
     (group,) = training_steps(place.run, recipe)[0].groups
     assert (group.text, group.gold) == ("<image>From the run?", "B")

@@ -48,6 +48,6 @@ def save(plan, questions, folder, failing=()):
 
 def stored(questions, file):
     """Questions as a run has them, their pictures written."""
-    write_column(file, [image for q in questions for image in q.images], "binary")
+    write_column(file, [q.images for q in questions], "binary")
     firsts = np.cumsum([0, *(q.num_images for q in questions)])
     return [StoredQuestion(q, file, int(i)) for q, i in zip(questions, firsts, strict=False)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
 from rilbench.data.question import StoredQuestion
-from rilbench.data.stored_questions import scan_questions, seen_questions, store_pictures
+from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
@@ -63,8 +64,8 @@ class Inputs:
     checks: dict[str, QuestionCheck]
     """What `rilbench.train.pipeline.question_check` found, by setting (``data.train``); what it
     refused is not in the lists above."""
-    sources: list[tuple[Path, list[StoredQuestion]]]
-    """The files that these questions are from, with all that each has."""
+    scans: list[QuestionScan]
+    """Of the files that these questions are from, with all that each has; ``data.train`` first."""
 
     def store_pictures(self, run: Run) -> None:
         """Write ``data/pictures.arrow``, unless it is there.
@@ -72,7 +73,7 @@ class Inputs:
         Raises:
             UserError: the data changed since it was read.
         """
-        store_pictures(picture_file(run.folder), self.sources)
+        store_pictures(picture_file(run.folder), self.scans)
 
 
 def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> Inputs:
@@ -127,19 +128,18 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     }
     if recipe.sft.data:
         needed["sft.data"] = (recipe.sft.data, "sft.batch_size")
-    sources: dict[str, tuple[Path, list[StoredQuestion]]] = {}
+    scans: dict[str, QuestionScan] = {}
+    checks: dict[str, QuestionCheck] = {}
     pictures = 0
     for key, (name, _) in needed.items():
-        file = locate(name, key)
-        scanned = scan_questions(file, picture_file(run.folder), pictures)
-        pictures += sum(question.num_images for question in scanned)
-        sources[key] = (file, scanned)
-    checks = _checked(run, student, sources)
+        scans[key] = QuestionScan(locate(name, key), picture_file(run.folder), pictures)
+        checks[key] = _checked(run, student, key, scans[key])
+        pictures = scans[key].end
     if strict:
         refuse_strictly(checks)
     lists: dict[str, list[StoredQuestion]] = {}
     for key, (_, batch) in needed.items():
-        lists[key] = [q for q in sources[key][1] if q.id not in checks[key].refused]
+        lists[key] = [q for q in scans[key].questions if q.id not in checks[key].refused]
         _check_number(recipe, checks[key], key, batch)
     questions, dev = lists["data.train"], lists["data.dev"]
     collections = teacher_collections(run)
@@ -154,24 +154,31 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
         dev,
         lists.get("sft.data", []),
         checks,
-        list(sources.values()),
+        list(scans.values()),
     )
 
 
-def _checked(
-    run: Run, student: Checkpoint, sources: dict[str, tuple[Path, list[StoredQuestion]]]
-) -> dict[str, QuestionCheck]:
-    """What is wrong with questions; checked again only if they are not those of the last start."""
-    most, before, checks = run.recipe.data.max_prompt_tokens, read_checks(run.folder), {}
-    for name, (file, questions) in sources.items():
-        key = digest(questions, student.fingerprint, most)
-        if name in before and before[name].digest == key:
-            checks[name] = before[name]
-            continue
-        refused = check_questions(student.path, seen_questions(file), most)
-        checks[name] = QuestionCheck(key, len(questions), refused)
-        log.info("%s: %d questions, %d refused (%s)", name, len(questions), len(refused), refused)
-    return checks
+def _checked(run: Run, student: Checkpoint, name: str, scan: QuestionScan) -> QuestionCheck:
+    """Read a file and say what is wrong with its questions.
+
+    They are checked while they are read, or by another reading if the run's last start found other
+    questions, or not at all if it found the same.
+    """
+    most, before = run.recipe.data.max_prompt_tokens, read_checks(run.folder).get(name)
+    refused = {}
+    if before is None:
+        refused = check_questions(student.path, scan, most)
+    else:
+        deque(scan, maxlen=0)
+    key = digest(scan.questions, student.fingerprint, most)
+    if before is not None:
+        if before.digest == key:
+            return before
+        again = QuestionScan(scan.path, scan.pictures, 0)
+        refused = check_questions(student.path, again, most)
+    number = len(scan.questions)
+    log.info("%s: %d questions, %d refused (%s)", name, number, len(refused), refused)
+    return QuestionCheck(key, number, refused)
 
 
 def _check_number(recipe: Recipe, check: QuestionCheck, name: str, batch: str) -> None:

@@ -65,7 +65,7 @@ def store_responses(
             numbers = [(first + np.searchsorted(rows, some)).tolist() for some in by_question]
             teachers[collection.plan.model] = numbers
         first += len(rows)
-    texts = (text for path, rows in used for text in read_responses(path, rows))
+    texts = (some for path, rows in used for some in read_responses(path, rows))
     write_column(run.folder / "data" / "responses.arrow", texts, "string")
     return SavedResponses(teachers, student)
 

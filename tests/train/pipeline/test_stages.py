@@ -77,7 +77,7 @@ def test_collecting_alone_and_resuming_finds_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RILBENCH_ENDPOINT_KEY", "sk-teacher")
     read = []
-    for name in ("scan_questions", "inspect_checkpoint"):
+    for name in ("QuestionScan", "inspect_checkpoint"):
         original = getattr(preflight, name)
         monkeypatch.setattr(
             preflight,
@@ -96,7 +96,7 @@ def test_collecting_alone_and_resuming_finds_it(tmp_path, monkeypatch):
     assert [result.exit_code for result in results] == [0, 0], results
     assert "--resume" in results[0].stdout
     assert len(teacher.asked) == 280 * 3
-    assert read == ["inspect_checkpoint", *["scan_questions"] * 2] * 2, "once in each command"
+    assert read == ["inspect_checkpoint", *["QuestionScan"] * 2] * 2, "once in each command"
     saved = {p.stem: pq.read_table(p) for p in Path("runs/r/collection").glob("*.parquet")}
     assert {name: len(table) for name, table in saved.items()} == {"72b": 560, "student": 280}
     assert not Path("rilbench.db").exists()  # no training has begun

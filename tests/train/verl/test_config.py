@@ -47,6 +47,21 @@ def test_verl_composes_the_papers_students(student):
     assert config.ril.length_scale == config.data.max_response_length == 2048
 
 
+@pytest.mark.parametrize(
+    ("student", "hardware", "nodes", "units"),
+    [
+        ("nano", None, 1, 1),
+        ("qwen2.5-vl-7b", "1x8-80gb", 1, 8),
+        ("qwen2.5-vl-7b", "1x8-80gb", 8, 16),
+    ],
+)
+def test_the_queue_has_storage_units_for_the_hardware(student, hardware, nodes, units):
+    settings = [f"hardware.nodes={nodes}", "schedule.prompts_per_step=32"]
+    recipe = load_recipe("both", student, None, settings, hardware)
+    found = [line for line in overrides(recipe, RUN, "m", resume_from=None) if "units" in line]
+    assert found == [f"transfer_queue.backend.SimpleStorage.num_data_storage_units={units}"]
+
+
 def test_resuming_names_the_step():
     config = composed(load_recipe("both", "nano"), resume_from=Path("steps/global_step_3"))
     assert config.trainer.resume_mode == "resume_path"
