@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -160,16 +161,24 @@ def _check_number(recipe: Recipe, check: QuestionCheck, name: str, batch: str) -
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
-    """Check that trackers are known and installed.
+    """Check that trackers are known and installed, and that their login is there.
 
     Raises:
-        UserError: with the known ones, or the command that installs it.
+        UserError: with the known ones, or what installs it or logs in.
     """
     for name in trackers:
         if name not in TRACKERS:
             raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
         if find_spec(name) is None:
             raise UserError(f"--log {name} needs a package: uv pip install {name}")
+    if "wandb" in trackers and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise UserError(
+                "--log wandb has no login; run: wandb login, or set WANDB_API_KEY, or "
+                "WANDB_MODE=offline"
+            )
 
 
 def check_judge(recipe: Recipe) -> None:
