@@ -141,7 +141,7 @@ def test_every_key_of_the_document_is_settable():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["policy.rat=1"], "policy.lr"),
+        (["policy.lrr=1"], "policy.lr"),
         (["policy.kl_coef=much"], "policy.kl_coef"),
         (["schedule.steps=1.5"], "schedule.steps"),
         (["schedule.steps=0"], "at least 1"),

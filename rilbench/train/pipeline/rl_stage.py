@@ -97,7 +97,7 @@ def train_policy(
 
 
 def _for_these_devices(run: Run, step: int, progress: Progress) -> Path | None:
-    """The folder of a saved step (0: none), cut anew if another number of devices saved it.
+    """The folder of a saved step (0: none), cut again if another number of devices saved it.
 
     So is the pretrained discriminator, which is read where no step was saved yet.
 
