@@ -73,9 +73,9 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
         strict: refuse questions that cannot be trained on, instead of leaving them out.
 
     Raises:
-        UserError: fewer GPUs than needed; a model or the data missing, broken or unfit; a reward
-            that cannot be loaded; a judge that gives no verdict; settings that verl cannot divide
-            among devices.
+        UserError: fewer GPUs or less room on the disk than needed; a model or the data missing,
+            broken or unfit; a reward that cannot be loaded; a judge that gives no verdict; settings
+            that verl cannot divide among devices.
     """
     recipe = run.recipe
     log.info("preflight of %s (recipe %s)", run.folder, recipe.fingerprint)
@@ -83,9 +83,9 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run, strict=strict)
-    check_disk(run, len(inputs.questions))
     find_servers(recipe, inputs.collections, inputs.questions)
     if not collect_only:
+        check_disk(run, len(inputs.questions))
         check_judge(recipe)
         probe_judge(recipe)
         if recipe.method_spec.is_rl:
