@@ -304,12 +304,12 @@ def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
             if setting in RENAMED:
                 raise UserError(f"the setting {setting!r} is now {RENAMED[setting]!r}")
         if name not in hints:
-            near = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.8)
-            group = f"the settings of {prefix.rstrip('.') or 'a recipe'} are {', '.join(hints)}"
-            raise UserError(
-                f"there is no setting {key!r}; "
-                + (f"the nearest is {near[0]!r}" if near else group)
+            near = difflib.get_close_matches(name, hints, n=1, cutoff=0.75)
+            known_ones = (
+                f"the settings of {prefix.rstrip('.') or 'a recipe'} are {', '.join(hints)}"
             )
+            hint = f"the nearest is {prefix + near[0]!r}" if near else known_ones
+            raise UserError(f"there is no setting {key!r}; {hint}")
         built[name] = _convert(hints[name], value, key)
     return cls(**built)
 

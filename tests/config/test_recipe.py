@@ -141,7 +141,7 @@ def test_every_key_of_the_document_is_settable():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["policy.rat=1"], "policy.lr"),
+        (["policy.lrr=1"], "policy.lr"),
         (["policy.kl_coef=much"], "policy.kl_coef"),
         (["schedule.steps=1.5"], "schedule.steps"),
         (["schedule.steps=0"], "at least 1"),
@@ -308,3 +308,19 @@ def test_best_needs_steps_that_are_saved_and_scored(save, score, fits):
     with pytest.raises(UserError, match=r"set schedule\.save_every=7") as told:
         load_recipe("both", "nano", None, settings)
     load_recipe("both", "nano", None, [*settings, str(told.value).rsplit(" ", 1)[1]])
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("judge.timeout", "the settings of judge are model, url, max_missing"),
+        ("policy.lora", "the settings of policy are lr, "),
+        ("schedule.warmup", "the settings of schedule are steps, "),
+        ("data.system_prompt", "the settings of data are train, "),
+        ("policy.lrs", r"the nearest is 'policy\.lr'"),
+        ("judge.max_mising", r"the nearest is 'judge\.max_missing'"),
+    ],
+)
+def test_an_unknown_setting_is_offered_only_what_is_near(key, words):
+    with pytest.raises(UserError, match=words):
+        load_recipe("both", "nano", None, [f"{key}=1"])

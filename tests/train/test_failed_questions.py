@@ -98,7 +98,7 @@ def test_a_question_that_fails_is_replaced_named_and_counted(tmp_path):
 def test_a_question_that_never_comes_has_a_time_limit(tmp_path):
     """verl's worker never hears of the StopIteration that its processor raises."""
     assert set(started(tmp_path, special_token)) == {"q5"}
-    done = train(tmp_path, "--resume", "--set", "schedule.max_wait=0.25", "--steps", "3")
+    done = train(tmp_path, "--resume", "--set", "schedule.max_wait=1", "--steps", "3")
     assert done.returncode == 0, done.stderr
     assert "question q5 failed (TimeoutError: no response within" in done.stdout
     metrics = (tmp_path / "runs" / "r" / "metrics.jsonl").read_text().splitlines()

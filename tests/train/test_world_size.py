@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rilbench.data.question_files import read_questions, write_questions
+from rilbench.paths import locate
+
 SCRIPT = Path(sys.executable).parent / "rilbench"
 SAME = ("kl", "policy_loss", "grad_norm", "discriminator_loss", "discriminator_grad_norm", "reward")
 
@@ -18,7 +21,10 @@ def train(folder, steps, devices, *more):
         "schedule.prompts_per_step": 4,
         "schedule.save_every": 1,
         "group_size": 2,
+        "collection.teacher_responses": 2,
         "collection.student_responses": 1,
+        "data.train": folder.parent / "questions.parquet",
+        "data.dev": folder.parent / "questions.parquet",
         "discriminator.pretrain_steps": 2,
         "discriminator.pretrain_batch_size": 8,
         "collection.folder": folder.parent / "collection",
@@ -36,6 +42,8 @@ def train(folder, steps, devices, *more):
 
 @pytest.mark.timeout(2400)
 def test_a_run_of_one_device_goes_on_with_two_and_back(tmp_path):
+    questions = read_questions(locate("nano:prompts.parquet"))[:8]
+    write_questions(tmp_path / "questions.parquet", questions)
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     train(one, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,9 +86,9 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
         strict: refuse questions that cannot be trained on, instead of leaving them out.
 
     Raises:
-        UserError: fewer GPUs than needed; a model or the data missing, broken or unfit; a reward
-            that cannot be loaded; a judge that gives no verdict; settings that verl cannot divide
-            among devices.
+        UserError: fewer GPUs or less room on the disk than needed; a model or the data missing,
+            broken or unfit; a reward that cannot be loaded; a judge that gives no verdict; settings
+            that verl cannot divide among devices.
     """
     recipe = run.recipe
     log.info("preflight of %s (recipe %s)", run.folder, recipe.fingerprint)
@@ -95,9 +96,9 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run, strict=strict)
-    check_disk(run, len(inputs.questions))
     find_servers(recipe, inputs.collections, inputs.questions)
     if not collect_only:
+        check_disk(run, len(inputs.questions))
         check_judge(recipe)
         probe_judge(recipe)
         if recipe.method_spec.is_rl:
@@ -192,16 +193,24 @@ def _check_number(recipe: Recipe, check: QuestionCheck, name: str, batch: str) -
 
 
 def check_trackers(trackers: Sequence[str]) -> None:
-    """Check that trackers are known and installed.
+    """Check that trackers are known and installed, and that their login is there.
 
     Raises:
-        UserError: with the known ones, or the command that installs it.
+        UserError: with the known ones, or what installs it or logs in.
     """
     for name in trackers:
         if name not in TRACKERS:
             raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
         if find_spec(name) is None:
             raise UserError(f"--log {name} needs a package: uv pip install {name}")
+    if "wandb" in trackers and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise UserError(
+                "--log wandb has no login; run: wandb login, or set WANDB_API_KEY, or "
+                "WANDB_MODE=offline"
+            )
 
 
 def check_judge(recipe: Recipe) -> None:

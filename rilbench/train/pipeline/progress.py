@@ -22,6 +22,16 @@ _MARK = {"running": ("▸", "cyan"), "done": ("✓", "green"), "skipped": ("✓"
 _STEPS_SHOWN = 12
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: ``0:42``, ``7:05``, ``3 h 20 min``, ``2 d 5 h``."""
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes}:{int(seconds % 60):02d}"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
 class TrainingProgress(LiveDisplay):
     """Shows stages, collected responses and the metrics of each step."""
 
@@ -88,7 +98,10 @@ class TrainingProgress(LiveDisplay):
             if done or values["step"] % max(1, values["of"] // 10) == 0:
                 self.say(f"  sft {values['step']}/{values['of']}  loss {values['loss']:.3f}")
         else:
-            self.say("  " + "  ".join(f"{n} {v}" for n, v in self._cells(values)))
+            cells = self._cells(values)
+            if values.get("dev_accuracy") is not None:
+                cells.append(("dev", f"{values['dev_accuracy']:.2f}"))
+            self.say("  " + "  ".join(f"{n} {v}" for n, v in cells))
             self._warn(values)
 
     # ---- how it is shown
@@ -114,21 +127,30 @@ class TrainingProgress(LiveDisplay):
             cells.append(("similar", pair("similarity_reward")))
             cells.append(("D acc", f"{m['discriminator_accuracy']:.2f}"))
         if any(row.get("missing_verdicts") for row in self.steps_done):
-            cells.append(("no verdict", str(m.get("missing_verdicts", 0))))
+            cells.append(("missing", str(m.get("missing_verdicts", 0))))
         cells += [
             ("KL", f"{m['kl']:.3f}"),
             ("tokens", f"{m['tokens_student']:.1f}"),
             ("s/step", f"{m['seconds']:.1f}"),
             ("left", self._left(m)),
         ]
-        if m.get("dev_accuracy") is not None:
-            cells.append(("dev", f"{m['dev_accuracy']:.2f}"))
         return cells
+
+    def _dev(self) -> str:
+        """The last score on the dev split, and the best; "" before one."""
+        scored = [m for m in self.steps_done if m.get("dev_accuracy") is not None]
+        if not scored:
+            return ""
+        best = max(scored, key=lambda m: m["dev_accuracy"])
+        last = scored[-1]
+        return (
+            f"dev: {last['dev_accuracy']:.2f} at step {last['step']}, "
+            f"best {best['dev_accuracy']:.2f} at step {best['step']}"
+        )
 
     def _left(self, m: Mapping[str, Any]) -> str:
         recent = [row["seconds"] for row in self.steps_done[-10:]] or [m["seconds"]]
-        seconds = (self.steps - m["step"]) * sum(recent) / len(recent)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+        return duration((self.steps - m["step"]) * sum(recent) / len(recent))
 
     def render(self) -> RenderableType:
         """Return the live display."""
@@ -139,7 +161,7 @@ class TrainingProgress(LiveDisplay):
             for name, state in self.stages.items():
                 mark, style = _MARK[state]
                 stages.append(f"{mark} {name}   ", style=style)
-            stages.append(f"{int(elapsed // 60)}:{int(elapsed % 60):02d}", style="dim")
+            stages.append(duration(elapsed), style="dim")
             parts.append(stages)
             parts += [Text(f"note: {text}", style="yellow") for text in self.notes]
             if self.stages.get("collect") == "running":
@@ -152,6 +174,8 @@ class TrainingProgress(LiveDisplay):
                 parts.append(self._bar(f"loss {s['loss']:.3f}", int(s["step"]), int(s["of"])))
             if self.steps_done:
                 parts.append(self._step_table())
+                if dev := self._dev():
+                    parts.append(Text(dev))
                 parts += [Text(line, style="yellow") for line in self.warned.values()]
             elif any(name in self.stages for name in METHODS):
                 parts.append(Text("starting verl (about a minute) …", style="dim"))
@@ -165,10 +189,11 @@ class TrainingProgress(LiveDisplay):
         return grid
 
     def _step_table(self) -> RenderableType:
-        table = Table(box=None, padding=(0, 2), header_style="dim")
+        # Nine columns in 80 characters; a number that is cut is another number.
+        table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
         shown = self.steps_done[-_STEPS_SHOWN:]
         for name, _ in self._cells(shown[-1]):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         for row in shown:
             table.add_row(*[value for _, value in self._cells(row)])
         return table

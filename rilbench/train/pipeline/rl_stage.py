@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -130,6 +131,14 @@ def _for_these_devices(run: Run, step: int, progress: Progress) -> Path | None:
     return saved if step else None
 
 
+def _tracker_id(run: Run) -> str:
+    """The run's name for trackers, so that a resumed one is not another there."""
+    file = run.folder / "tracker_id"
+    if not file.exists():
+        file.write_text(f"{run.folder.name}-{uuid.uuid4().hex[:8]}", encoding="utf-8")
+    return file.read_text(encoding="utf-8")
+
+
 def _write_job(
     run: Run, student: Checkpoint, resume_from: Path | None, judge_url: str, trackers: Sequence[str]
 ) -> Path:
@@ -147,6 +156,7 @@ def _write_job(
         "model": str(student.path),
         "resume_from": str(resume_from.resolve()) if resume_from else "",
         "trackers": list(trackers),
+        "tracker_id": _tracker_id(run),
     }
     file = run.folder / "data" / "job.json"
     file.write_text(json.dumps(job, indent=2), encoding="utf-8")

@@ -28,6 +28,7 @@ from rilbench.train.pipeline.run_folder import Run, stop_reason
 from rilbench.train.pipeline.stage import Progress, running, skipped
 from rilbench.train.pipeline.trainer_process import Tail
 from rilbench.train.seeding import seed_of
+from rilbench.train.step_checkpoint import ranks_of
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,13 @@ def _run_verl(run: Run, student: Checkpoint, cost: RunCost, progress: Progress) 
     """Run verl's trainer in processes of its own, from its last saved step."""
     output = run.folder / "logs" / "sft.log"
     ranks = run.recipe.hardware.devices
+    begun = max((ranks_of(step) for step in (run.folder / "sft" / "steps").glob("*")), default=0)
+    if begun not in (0, ranks):
+        raise UserError(
+            f"SFT was begun on {begun} devices; finish it with --resume --set "
+            f"hardware.devices={begun} (what follows goes on with any number), or delete "
+            f"{run.folder / 'sft' / 'steps'} to do it again"
+        )
     environment = {**THREADS, "PYTHONUNBUFFERED": "1"}
     if run.recipe.hardware.device == "cpu":
         environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}

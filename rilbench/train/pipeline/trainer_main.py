@@ -99,6 +99,8 @@ def train_job(job: dict[str, Any]) -> None:
     from rilbench.train.trainer import RILTrainer
 
     os.environ["TENSORBOARD_DIR"] = str(Path(job["run_dir"]) / "tensorboard")
+    os.environ.setdefault("WANDB_RUN_ID", job["tracker_id"])
+    os.environ.setdefault("WANDB_RESUME", "allow")
     config = compose_config(job)
     trainer = RILTrainer(config)
     start_trainer(config, trainer)

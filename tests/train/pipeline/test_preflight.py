@@ -1,4 +1,4 @@
-"""The judge's part of the preflight."""
+"""The preflight: judge, trackers, paths."""
 
 import json
 
@@ -7,7 +7,13 @@ from fake_judge import fake_judge, says
 
 from rilbench.config import load_recipe
 from rilbench.errors import UserError
-from rilbench.train.pipeline.preflight import check_judge, probe_judge
+from rilbench.train.pipeline.preflight import (
+    check_judge,
+    check_trackers,
+    probe_judge,
+    read_inputs,
+)
+from rilbench.train.pipeline.run_folder import Run
 
 
 def recipe(url, *more, model="judge"):
@@ -47,3 +53,33 @@ def test_a_judge_that_is_down_is_refused():
     for model in ("judge", "rule"):
         with pytest.raises(UserError, match=r"127\.0\.0\.1:9/v1"):
             probe_judge(recipe("http://127.0.0.1:9/v1", model=model))
+
+
+def test_a_tracker_without_its_login_is_refused_before_anything_is_spent(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(UserError, match="--log wandb has no login; run: wandb login"):
+        check_trackers(["wandb"])
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    check_trackers(["wandb"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("data.train=trian.jsonl", r"there is .*train\.jsonl\); .* --set data\.train=PATH"),
+        ("data.dev=nowhere.parquet", r"nowhere\.parquet does not exist; .* --set data\.dev=PATH"),
+        ("data.train=.", "is a folder; give the Parquet or JSONL file"),
+        ("data.train=list.json", r"is JSON.* an object a line into list\.jsonl"),
+    ],
+)
+def test_a_wrong_path_of_data_is_told_as_such(tmp_path, monkeypatch, setting, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "list.json").write_text("[]")
+    run = Run(tmp_path / "r", load_recipe("both", "nano", "dr-grpo", [setting]))
+    with pytest.raises(UserError, match=words):
+        read_inputs(run)

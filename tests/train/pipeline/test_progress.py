@@ -82,3 +82,35 @@ def test_sft_shows_its_loss():
         progress.stage("sft", "running")
         progress.line("sft", {"step": 2, "of": 4, "loss": 0.123})
     assert "sft 2/4  loss 0.123" in out.getvalue()
+
+
+def test_a_run_of_days_fits_eighty_columns():
+    """Numbers of the third day of the paper's run: none is cut, each has its head."""
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, record=True)
+    progress = TrainingProgress(console, "ril: qwen2.5-vl-7b with both → runs/paper", 1000)
+    progress.stage("ril", "running")
+    for step in (260, 261):
+        days = {"step": step, "seconds": 308.3, "tokens_student": 412.3, "missing_verdicts": 3}
+        scored = {"dev_accuracy": 0.61 if step == 260 else None}
+        progress.line("ril", {**STEP, **days, **scored})
+    progress.started -= 3 * 86400 + 7200
+    console.print(progress.render())
+    text = console.export_text()
+    lines = [line for line in text.splitlines() if "261/1000" in line]
+    cells = "261/1000 0.50/0.90 0.25/0.75 0.80 3 0.123 412.3 308.3 2 d 15 h"
+    assert " ".join(lines[0].split()) == cells
+    heads = ("step", "answer", "similar", "D acc", "missing", "KL", "tokens", "s/step", "left")
+    assert all(head in text for head in heads)
+    assert "dev: 0.61 at step 260, best 0.61 at step 260" in text
+    assert "3 d 2 h" in text
+    assert "…" not in lines[0]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_note_of_the_trainer_is_shown_with_its_step():
+    out = io.StringIO()
+    with TrainingProgress(Console(file=out, width=60), "a run", 10) as progress:
+        progress.line("note", {"step": 3, "note": "question q7 failed"})
+        progress.line("note", {"step": 0, "note": "waiting for the start of runs/a"})
+    assert "note: step 3: question q7 failed" in out.getvalue()
+    assert "note: waiting for the start of runs/a" in out.getvalue()
