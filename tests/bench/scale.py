@@ -163,7 +163,8 @@ def read_rows(folder: Path) -> dict[str, float]:
     from rilbench.train.verl.model_families import RLDataset
 
     processor = AutoProcessor.from_pretrained(locate("nano:restyled"))
-    config = OmegaConf.create({"picture_file": str(picture_file(folder / "run"))})
+    files = {"picture_file": str(picture_file(folder / "run"))}
+    config = OmegaConf.create({**files, "filter_overlong_prompts": False})  # as the product
     parts = Parts()
     file = folder / "run" / "data" / "train.parquet"
     data = RLDataset(str(file), processor.tokenizer, config, processor)

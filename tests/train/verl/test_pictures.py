@@ -45,7 +45,8 @@ def run(tmp_path):
 def test_verls_data_set_reads_rows_and_the_worker_their_pictures(run):
     student = locate("nano:restyled")
     processor = AutoProcessor.from_pretrained(student)
-    config = OmegaConf.create({"picture_file": str(picture_file(run.folder))})
+    files = {"picture_file": str(picture_file(run.folder))}
+    config = OmegaConf.create({**files, "filter_overlong_prompts": False})
     train = str(run.folder / "data" / "train.parquet")
     before = set(Path(datasets.config.HF_DATASETS_CACHE).glob("parquet/*"))
     data = RLDataset(train, processor.tokenizer, config, processor)
