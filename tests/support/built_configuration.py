@@ -1,4 +1,4 @@
-"""Builds what the GPU recipes of the paper's students name, tiny and on a CPU: ``… OUT``.
+"""Builds what the GPU recipes of the paper's students name, tiny and on a CPU: ``… OUT STUDENT…``.
 
 verl's configuration is that of ``recipes/hardware/1x8-80gb.yaml``: flash_attention_2, packed rows,
 bf16 compute over float32 weights, gradient checkpointing, entropy in pieces. The models have the
@@ -20,13 +20,11 @@ from policy_rows import configuration, make_rows
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from verl.utils.config import omega_conf_to_dataclass
 
-from rilbench.config import known
 from rilbench.paths import locate
 from rilbench.resources import resource
 from rilbench.train.verl.config import validate
 from rilbench.train.verl.workers import PolicyWorker
 
-STUDENTS = [name for name in known("students") if not name.startswith("nano")]
 HEAD = 16
 
 
@@ -97,13 +95,13 @@ def build(student):
     return found
 
 
-def main(out):
-    """All five students, each in a folder of its own."""
+def main(out, students):
+    """Students of one layout, each in a folder of its own; verl keeps a tokenizer for a process."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     pretend_gpu(cast=True)
     place, found = Path.cwd(), {}
-    for student in STUDENTS:
+    for student in students:
         folder = place / student
         folder.mkdir()
         (folder / "questions.parquet").symlink_to(place / "questions.parquet")
@@ -113,4 +111,4 @@ def main(out):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), sys.argv[2:])

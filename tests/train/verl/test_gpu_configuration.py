@@ -18,23 +18,28 @@ STUDENTS = [name for name in known("students") if not name.startswith("nano")]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """What `built_configuration.py` says of all students."""
-    place = tmp_path_factory.mktemp("built")
-    write_questions(place / "questions.parquet", read_questions(locate("nano:prompts.parquet"))[:4])
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "out.json"],
-        cwd=place,
-        env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=850,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((place / "out.json").read_text())
+    """What `built_configuration.py` says of all students, layout by layout."""
+    asked, found = read_questions(locate("nano:prompts.parquet"))[:4], {}
+    for layout in ("qwen", "internvl"):
+        place = tmp_path_factory.mktemp(layout)
+        write_questions(place / "questions.parquet", asked)
+        students = [student for student in STUDENTS if student.startswith(layout)]
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), "out.json", *students],
+            cwd=place,
+            env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=850,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found |= json.loads((place / "out.json").read_text())
+    assert len(found) == len(STUDENTS) == 5
+    return found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_gpu_configuration_is_built_and_computes_an_update(built, student):
     found = built[student]
