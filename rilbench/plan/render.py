@@ -72,7 +72,9 @@ def _memory(plan: RunPlan) -> Table:
         at_once = f"{rollout.sequences_at_once} longest sequences"
         table.add_row("rollout: weights", _gib(rollout.weights), "")
         table.add_row("rollout: KV cache", _gib(rollout.kv_cache), at_once)
-        table.add_row("reference (its weights are in the machine's memory)", _gib(memory.reference), "")
+        table.add_row(
+            "reference (its weights are in the machine's memory)", _gib(memory.reference), ""
+        )
     table.add_row("reserved", _gib(memory.reserved), "")
     for phase, need in memory.phases.items():
         table.add_row(f"total: {phase}", _gib(need), "", style="bold")
