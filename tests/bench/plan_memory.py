@@ -277,11 +277,7 @@ def measure(student: str, mesh: DeviceMesh) -> dict[str, Any]:
     planned = estimates(student)
     return {
         model: {
-            phase: {
-                "gib": kinds.pop("Total"),
-                "plan_gib": planned[model][phase],
-                "kinds": kinds,
-            }
+            phase: {"gib": kinds.pop("Total"), "plan_gib": planned[model][phase], "kinds": kinds}
             for phase, kinds in found.items()
         }
         for model, found in (("policy", policy), ("discriminator", discriminator))

@@ -69,7 +69,7 @@ def _main(command, cwd, environment, out, error):
 def refused(result, *words):
     """One clear line, a non-zero exit, no traceback."""
     assert result.returncode != 0
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
     for word in words:
