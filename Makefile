@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-scale bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-scale bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -120,6 +120,9 @@ bench-stats: setup  ## Simulate how often intervals hold the truth and the paire
 
 bench-scale: setup  ## Prepare a run of the paper's size, 40,000 questions and 1.28 million responses, and train two steps (half an hour, 20 GB of disk)
 	$(BIN)/python tests/bench/scale.py
+
+bench-inputs: setup  ## Give a training run bad data, settings, addresses and machines (minutes)
+	$(BIN)/python tests/bench/bad_inputs.py
 
 bench-plan: setup  ## Track the memory of updates on eight fake GPUs, next to what plan says (ten minutes of CPU)
 	$(BIN)/python tests/bench/plan_memory.py

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from rilbench.cli.options import Db
 from rilbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rilbench.config import Recipe
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -78,6 +81,7 @@ def train(
 ) -> None:
     """Train a student by RIL: collect → sft → discriminator → ril → export."""
     from rilbench.config import load_recipe
+    from rilbench.ledger import default_db
     from rilbench.plan import check_fit
 
     overrides = list(set_ or [])
@@ -94,51 +98,73 @@ def train(
         typer.echo(resolved.to_yaml(), nl=False)
         return
 
+    if run is not None and (Path(run).name != run or run.startswith(".")):
+        raise UserError(
+            f"--run {run} is not a name; give a name without a path, and its folder with --runs"
+        )
+    folder = runs / (run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}")
+
     from rilbench.extras import require
 
     require("train", "rilbench train")
+    if rehearse:
+        from rilbench.cli.rehearsal import show_rehearsal
+
+        show_rehearsal(resolved, folder.with_name(f"{folder.name}-rehearsal"), strict=strict)
+    else:
+        _train(
+            resolved,
+            folder,
+            default_db(db),
+            log or [],
+            resume=resume,
+            collect_only=collect_only,
+            strict=strict,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path,
+    db: Path,
+    trackers: list[str],
+    *,
+    resume: bool,
+    collect_only: bool,
+    strict: bool,
+) -> None:
+    """Start or continue the run in a folder, and show it."""
     from rich.console import Console
 
     from rilbench.cli.interruption import says_how_to_go_on
-    from rilbench.ledger import default_db
     from rilbench.train.pipeline import stages
     from rilbench.train.pipeline.ledger_summary import recorded
     from rilbench.train.pipeline.preflight import check_trackers, preflight
     from rilbench.train.pipeline.progress import TrainingProgress
     from rilbench.train.pipeline.run_folder import Run, open_run
 
-    check_trackers(log or [])
-    if run is not None and (Path(run).name != run or run.startswith(".")):
-        raise UserError(
-            f"--run {run} is not a name; give a name without a path, and its folder with --runs"
-        )
-    folder = runs / (run or f"{resolved.student.name}-{resolved.recipe}-{resolved.method}")
-    if rehearse:
-        from rilbench.cli.rehearsal import show_rehearsal
-
-        show_rehearsal(resolved, folder.with_name(f"{folder.name}-rehearsal"), strict=strict)
-        return
+    check_trackers(trackers)
     inputs = None
     if not resume and not folder.exists():
-        inputs = preflight(Run(folder, resolved), collect_only=collect_only, strict=strict)
-    opened = open_run(folder, resolved, resume=resume)
-    if opened.finished:
-        typer.echo(f"{folder} is finished ({resolved.fingerprint}): {opened.checkpoint}")
+        inputs = preflight(Run(folder, recipe), collect_only=collect_only, strict=strict)
+    run = open_run(folder, recipe, resume=resume)
+    if run.finished:
+        typer.echo(f"{folder} is finished ({recipe.fingerprint}): {run.checkpoint}")
         return
     if collect_only:
         with (
-            says_how_to_go_on(opened),
+            says_how_to_go_on(run),
             TrainingProgress(Console(), f"collect: → {folder}", 0) as progress,
         ):
-            stages.collect(opened, progress, inputs, strict=strict)
+            stages.collect(run, progress, inputs, strict=strict)
         typer.echo("collected; to train, use --resume instead of --collect-only")
         return
-    title = f"{resolved.method}: {resolved.student.name} with {resolved.teacher_label} → {folder}"
+    title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {folder}"
     with (
-        says_how_to_go_on(opened),
-        recorded(opened, default_db(db)),
-        TrainingProgress(Console(), title, resolved.schedule.steps) as progress,
+        says_how_to_go_on(run),
+        recorded(run, db),
+        TrainingProgress(Console(), title, recipe.schedule.steps) as progress,
     ):
-        checkpoint = stages.train(opened, progress, log or [], inputs=inputs, strict=strict)
+        checkpoint = stages.train(run, progress, trackers, inputs=inputs, strict=strict)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

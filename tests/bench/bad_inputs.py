@@ -1,4 +1,4 @@
-"""Bad inputs of a training run, each with what it gets: ``python tests/bench/bad_inputs.py``.
+"""Bad inputs of a training run, each with what it gets: ``make bench-inputs``.
 
 Writes results/bench/bad-inputs.md. Every row is a command that is run here, on data made here; none
 starts verl. What needs its loop is in tests/train/test_failed_questions.py and test_world_size.py.
@@ -25,8 +25,8 @@ from rilbench.train.start_lock import one_start_at_a_time
 PAGE = Path(__file__).parents[2] / "results" / "bench" / "bad-inputs.md"
 HEAD = """# Bad inputs of a training run
 
-Written by `python tests/bench/bad_inputs.py`, which runs each row. Numbers are those of the issue's
-report on training and data.
+Written by `make bench-inputs`, which runs each row. Rows with one number are one kind of input
+(another option, another file).
 
 | | input | outcome |
 |---|---|---|

@@ -265,7 +265,7 @@ def test_scores_of_others_are_refused(scorer, prompts, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["none.parquet"], "not on this machine"),
+        (["none.parquet"], "none.parquet does not exist"),
         (["q.parquet", "--keep", "0"], "at least 1"),
         (["q.parquet", "--batch", "0"], "at least 1"),
         (["q.parquet", "--student", "qwen2.5-vl-3b"], "needs a GPU"),

@@ -219,7 +219,7 @@ def test_a_benchmark_s_own_questions_are_found(tmp_path):
     ("arguments", "words"),
     [
         (["q.parquet", "--data", "."], "none of the benchmarks' files"),
-        (["none.parquet"], "not on this machine"),
+        (["none.parquet"], "none.parquet does not exist"),
         (["q.parquet", "--by", "luck"], "image, question, both, any"),
         (["q.parquet", "--suite", "other"], "unknown suite"),
         (["q.parquet", "--suite", "nano", "--drop", "q.parquet"], "another file"),

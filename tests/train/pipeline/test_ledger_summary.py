@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from rilbench.config import load_recipe
 from rilbench.ledger import Ledger
@@ -76,7 +77,7 @@ def test_the_ledger_has_how_a_run_ended(run, tmp_path):
             return [(row.status, row.finished is not None) for row in ledger.runs()]
 
     def stopped():
-        with recorded(run, db):
+        with FileLock(run.folder / ".lock"), recorded(run, db):  # as the stages hold it
             assert status() == [("running", False)]
             raise KeyboardInterrupt
 
