@@ -26,7 +26,7 @@ def check_disk(run: Run, questions: int) -> None:
         disk = make_plan(run.recipe, replace(assume(run.recipe), questions=questions)).disk
     except UserError:
         return
-    parts = {name: size for name, size in disk.items() if name != "one step"}  # it is in "steps"
+    parts = dict(disk)
     if run.recipe.collection.folder:
         parts.pop("collection", None)
     there = sum(file.stat().st_size for file in run.folder.rglob("*") if file.is_file())
