@@ -56,7 +56,7 @@ class DiscriminatorTrainer:
         data, order = self._balanced(
             discriminator_batch(self.tokenizer, responses.response, responses.is_student)
         )
-        metrics = {"discriminator_weights_before": self.workers.weights_digest()[0]}
+        metrics = {"discriminator_weights_before": sum(self.workers.weights_digest())}
         if self.step.discriminator_mu:
             metrics |= self._update(data, epochs=self.step.discriminator_mu)
         logits = torch.empty(len(responses))
@@ -64,7 +64,7 @@ class DiscriminatorTrainer:
         correct = (logits >= 0) == responses.is_student
         metrics |= {
             "discriminator_accuracy": correct.float().mean().item(),
-            "discriminator_weights_scoring": self.workers.weights_digest()[0],
+            "discriminator_weights_scoring": sum(self.workers.weights_digest()),
         }
         return logits, metrics
 

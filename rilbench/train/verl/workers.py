@@ -132,7 +132,10 @@ class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)  # type: ignore[untyped-decorator]
     def weights_digest(self) -> float:
-        """A number that changes when the weights change: the sum of their absolute values."""
+        """A number that changes when the weights change: the sum of their absolute values.
+
+        Of this rank's share; the ranks' sum is that of the model.
+        """
         total = 0.0
         for parameter in self.engine.module.parameters():
             local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
