@@ -66,10 +66,26 @@ def test_the_hash_is_of_what_a_model_sees():
         assert Question("a", images, text, "1", "s").sha256 != one.sha256
 
 
-def test_a_photograph_is_upright_and_a_drawing_on_white_for_everybody():
+def lying_photograph():
+    """A JPEG that its EXIF turns by a quarter."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
-    lying = encoded(two_colours(), "JPEG", quality=95, exif=exif)
+    exif[0x0112] = 6
+    return encoded(two_colours(), "JPEG", quality=95, exif=exif)
+
+
+def test_pictures_are_stored_as_models_see_them(tmp_path):
+    plain, lying = encoded(two_colours()), lying_photograph()
+    questions = [Question("a", (plain, lying), "Which?", "1", "s")]
+    path, file = tmp_path / "q.parquet", tmp_path / "pictures.arrow"
+    write_questions(path, questions)
+    scan = QuestionScan(path, file, 0)
+    (seen,) = scan
+    store_pictures(file, [scan])
+    assert scan.questions[0].images == seen.images == (plain, as_seen(lying))
+
+
+def test_a_photograph_is_upright_and_a_drawing_on_white_for_everybody():
+    lying = lying_photograph()
     transparent = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
     transparent.putpixel((3, 3), (0, 0, 0, 255))
     for image in (lying, encoded(transparent), encoded(transparent, "GIF")):
