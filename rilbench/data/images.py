@@ -68,11 +68,13 @@ def _on_white(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
 
 
-def check_image(image: bytes) -> None:
-    """Read an image to its end; raises as `open_image` does."""
+def check_image(image: bytes) -> tuple[int, int]:
+    """Read an image to its end; return its width and height; raises as `open_image` does."""
     with _errors(), Image.open(io.BytesIO(image), formats=FORMATS) as picture:
+        size: tuple[int, int] = picture.size
         picture.draft("L", (64, 64))  # JPEG: decodes an eighth of the size, but reads all bytes
         picture.load()
+        return size
 
 
 @contextmanager

@@ -8,7 +8,6 @@ on a picture's size (its tokens, its aspect ratio) is computed for the first pic
 
 from __future__ import annotations
 
-import io
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,8 +73,6 @@ class QuestionReader(RLDataset):
             if token in question.question:
                 return f"text: it has {token}, a special token of the student; write it otherwise"
         try:
-            for image in question.images:
-                check_image(image)
             tokens = self.prompt_tokens(question)
         except InvalidQuestionError as error:
             return f"picture: {error}"
@@ -92,12 +89,11 @@ class QuestionReader(RLDataset):
         """Tokens of a question's prompt, pictures included.
 
         Raises:
-            InvalidQuestionError: a picture that the student's processor refuses.
+            InvalidQuestionError: a damaged picture, or one that the processor refuses.
         """
-        length = self._text_tokens(self._messages(question.marked, question.images))
-        for image in question.images:
-            with Image.open(io.BytesIO(image)) as opened:
-                size = opened.size
+        sizes = [check_image(image) for image in question.images]
+        length = self._text_tokens(self._messages(question.marked, [{} for _ in sizes]))
+        for image, size in zip(question.images, sizes, strict=True):
             if size not in self._by_size:
                 self._by_size[size] = self._picture_tokens(image)
             tokens = self._by_size[size]
@@ -106,10 +102,11 @@ class QuestionReader(RLDataset):
             length += tokens
         return length
 
-    def _messages(self, text: str, images: tuple[bytes, ...]) -> list[dict[str, Any]]:
+    def _messages(self, text: str, images: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """A question's messages; like the rows of a run, it may leave its pictures elsewhere."""
         row = {
             "prompt": [{"role": "user", "content": text}],
-            "images": [{"bytes": image, **self.limits} for image in images],
+            "images": [{**image, **self.limits} for image in images],
         }
         messages: list[dict[str, Any]] = self._build_messages(row, key="prompt")
         return messages
@@ -123,7 +120,7 @@ class QuestionReader(RLDataset):
 
     def _picture_tokens(self, image: bytes) -> int | str:
         """Tokens that a picture takes beyond those of its mark, or why the processor refuses it."""
-        messages = self._messages("<image>", (image,))
+        messages = self._messages("<image>", [{"bytes": image}])
         with self._lock:
             try:
                 images, _, _ = self._process_multi_modal_info(
