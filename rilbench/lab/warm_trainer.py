@@ -111,6 +111,7 @@ class Actors:
     discriminator: Any
     rewards: Any
     servers: Any
+    started_servers: list[Any]
     rollout_manager: WarmRolloutManager | None = None
 
 
@@ -139,6 +140,7 @@ class WarmRILTrainer(RILTrainer):
             discriminator=self.critic_wg,
             rewards=self.reward_loop_manager,
             servers=self.llm_server_manager,
+            started_servers=self.started_servers,
         )
         if self.idle_discriminator:
             self._switch_discriminator(False)

@@ -75,6 +75,10 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
     policy_worker_class: type[PolicyWorker] = PolicyWorker
     discriminator_worker_class: type[DiscriminatorWorker] = DiscriminatorWorker
 
+    started_servers: list[Any]
+    """Rollout servers that started before verl asked for them; verl's own handles do not keep an
+    actor alive (`rilbench.train.verl.cpu_rollout.start_servers`)."""
+
     def __init__(self, config: Any) -> None:
         self.step_config = StepConfig.parse(OmegaConf.to_container(config.ril))
         self.run_dir = Path(self.step_config.run_dir)

@@ -50,7 +50,7 @@ def compose_config(job: dict[str, Any]) -> Any:
 
 
 def start_ray(config: Any) -> None:
-    """Start or join a Ray cluster, with TransferQueue in it.
+    """Start or join a Ray cluster.
 
     As verl's ``run_ppo``, which would put the trainer into an actor: one process more.
     """
@@ -63,6 +63,8 @@ def start_ray(config: Any) -> None:
     if settings["address"] == "local":
         # Ours (`rilbench.processes`), where Ray's sockets have short paths and nothing is left.
         settings["_temp_dir"] = tempfile.gettempdir()
+        # No idle processes: ours have environments of their own and cannot use them.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for attempt in range(3):
         try:
             ray.init(**{**settings, "runtime_env": runtime})
@@ -71,15 +73,18 @@ def start_ray(config: Any) -> None:
             if attempt == 2:
                 raise
             ray.shutdown()
-    tq.init(config.transfer_queue)
 
 
 def start_trainer(config: Any, trainer: Any) -> None:
-    """Start Ray and the trainer's workers."""
+    """Start Ray, TransferQueue and the trainer's workers."""
+    from rilbench.train.verl.cpu_rollout import start_servers
+
     run_dir = trainer.run_dir
     alone = one_start_at_a_time(run_dir, partial(leave_note, run_dir, 0))
     with alone if config.trainer.device == "cpu" else nullcontext():
         start_ray(config)
+        trainer.started_servers = start_servers(config)
+        tq.init(config.transfer_queue)
         trainer.init()
 
 

@@ -250,9 +250,10 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
         "+actor_rollout_ref.rollout.enable_sleep_mode": False,
         "actor_rollout_ref.rollout.enforce_eager": True,
         "actor_rollout_ref.rollout.dtype": "float32",
-        # The server waits for this many, so that batches are the same in every run.
-        "actor_rollout_ref.rollout.max_num_seqs": recipe.schedule.prompts_per_step
-        * recipe.num_student_responses,
+        # Each rank's server waits for this many, so that batches are the same in every run.
+        "actor_rollout_ref.rollout.max_num_seqs": math.ceil(
+            recipe.schedule.prompts_per_step * recipe.num_student_responses / recipe.hardware.ranks
+        ),
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
         "ray_kwargs.ray_init.num_cpus": 16,  # logical: actors, not cores
         "+ray_kwargs.ray_init.num_gpus": recipe.hardware.devices,

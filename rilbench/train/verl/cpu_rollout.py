@@ -233,15 +233,36 @@ class TransformersReplica(RolloutReplica):  # type: ignore[misc]
 
     server_class: type[TransformersServer] = TransformersServer
 
+    def start_server(self) -> Any:
+        """Start the server's actor, or find it."""
+        name = _server_name(self.replica_rank)
+        options = {"name": name, "get_if_exists": True, "max_concurrency": 1000, "num_cpus": 0}
+        server = ray.remote(self.server_class).options(**options)
+        return server.remote(self.config, self.model_config)
+
     async def launch_servers(self) -> None:
-        """Start the server's actor."""
-        server = (
-            ray.remote(self.server_class)
-            .options(name=_server_name(self.replica_rank), max_concurrency=1000, num_cpus=0)
-            .remote(self.config, self.model_config)
-        )
+        """What verl calls once its workers are ready."""
+        server = self.start_server()
         self.servers, self._server_handle = [server], server
         self._server_address = f"{CPU_ROLLOUT}:{self.replica_rank}"
+
+
+def start_servers(config: Any) -> list[Any]:
+    """Start the servers of a run's configuration before verl does.
+
+    So a server imports what it needs while the trainer, TransferQueue and the workers start. On
+    GPUs verl's own servers need the workers first.
+
+    Returns:
+        The actors' first handles: when these are gone, Ray ends the actors.
+    """
+    rollout = config.actor_rollout_ref.rollout
+    if rollout.name != CPU_ROLLOUT:
+        return []
+    replica = RolloutReplicaRegistry.get(CPU_ROLLOUT)
+    ranks = range(config.trainer.nnodes * config.trainer.n_gpus_per_node)
+    model = config.actor_rollout_ref.model
+    return [replica(rank, config=rollout, model_config=model).start_server() for rank in ranks]
 
 
 class WeightSender(BaseRollout):  # type: ignore[misc]
