@@ -5,7 +5,7 @@ BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-scale bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-scale bench-share bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -120,6 +120,9 @@ bench-stats: setup  ## Simulate how often intervals hold the truth and the paire
 
 bench-scale: setup  ## Prepare a run of the paper's size, 40,000 questions and 1.28 million responses, and train two steps (half an hour, 20 GB of disk)
 	$(BIN)/python tests/bench/scale.py
+
+bench-share: setup  ## Measure how much of a step is a student's compute, 28 layers and large pictures (half an hour)
+	$(BIN)/python tests/bench/step_share.py
 
 bench-inputs: setup  ## Give a training run bad data, settings, addresses and machines (minutes)
 	$(BIN)/python tests/bench/bad_inputs.py
