@@ -171,7 +171,9 @@ class Sft:
 class Judge:
     """The judge that gives the answer reward."""
 
-    model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], or "rule": rule-based
+    model: str = (
+        "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4]; or "rule", "parser", FILE.py:FUNCTION
+    )
     url: str = ""  # address of the model's server
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
     false_positive_rate: float = 0.0  # simulated: share of wrong responses judged right

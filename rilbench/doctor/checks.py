@@ -11,6 +11,7 @@ from rilbench.doctor import machine, servers
 from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
 from rilbench.extras import require
+from rilbench.judge.code_judges import decides_by_code
 from rilbench.paths import locate
 
 
@@ -96,7 +97,7 @@ def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
             yield servers.server(f"recipe: {name}", option, endpoint_key(), remedy)
     if recipe.method_spec.is_rl:
         if recipe.judge.url:
-            model = "" if recipe.judge.model == "rule" else f"{recipe.judge.model}@"
+            model = "" if decides_by_code(recipe.judge.model) else f"{recipe.judge.model}@"
             remedy = "start it, or set judge.url and judge.model"
             yield servers.server("recipe: judge", model + recipe.judge.url, judge_key(), remedy)
         else:

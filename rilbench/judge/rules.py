@@ -13,8 +13,8 @@ RELAXED_TOLERANCE = 0.05
 
 _MARKER = re.compile(r"\banswer(?:\s+is\b|[\s*_]*:)", re.I)
 # Full-width and curly marks are escapes here, since they look like the plain ones.
-_LEADING = " \t\r\n\"'`*_([{<:\u201c\u2018\u300c\uff08\u3010"
-_TRAILING = " \t\r\n\"'`*_)]}>.,;:!?\u201d\u2019\u300d\uff09\u3011\u3002\uff0c\uff01\uff1f"
+LEADING = " \t\r\n\"'`*_([{<:\u201c\u2018\u300c\uff08\u3010"
+TRAILING = " \t\r\n\"'`*_)]}>.,;:!?\u201d\u2019\u300d\uff09\u3011\u3002\uff0c\uff01\uff1f"
 _MINUS = "\u2212"
 _NUMBER = re.compile(
     r"(?P<value>[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
@@ -38,15 +38,21 @@ NOTHING = "Z"
 """The extraction from a response without an answer; VLMEvalKit reads it as none of the options."""
 
 
+def after_marker(text: str) -> str | None:
+    """Return what follows the last "answer:" or "answer is"; None if there is neither."""
+    markers = list(_MARKER.finditer(text))
+    return text[markers[-1].end() :] if markers else None
+
+
 def final_answer(text: str) -> str:
     """Return what follows the last "answer:" or "answer is", else the whole text.
 
     White space, surrounding punctuation and a trailing full stop are removed, unless that leaves
     nothing.
     """
-    markers = list(_MARKER.finditer(text))
-    answer = text[markers[-1].end() :] if markers else text
-    return answer.lstrip(_LEADING).rstrip(_TRAILING) or answer.strip()
+    marked = after_marker(text)
+    answer = text if marked is None else marked
+    return answer.lstrip(LEADING).rstrip(TRAILING) or answer.strip()
 
 
 def _number(text: str) -> float | None:
@@ -148,9 +154,9 @@ def extract(question: str, response: str) -> str:
     hint = question.partition("\n")[0]
     if "integer" in hint or "floating-point number" in hint:
         text = response.replace(_MINUS, "-")
-        markers = list(_MARKER.finditer(text))
-        numbers = _NUMBER_WITHIN.findall(text[markers[-1].end() :] if markers else text)
-        number = str(numbers[0 if markers else -1]).replace(",", "") if numbers else ""
+        marked = after_marker(text)
+        numbers = _NUMBER_WITHIN.findall(text if marked is None else marked)
+        number = str(numbers[-1 if marked is None else 0]).replace(",", "") if numbers else ""
         if not number or len(number) > _LONGEST_NUMBER:
             return NOTHING
         whole = "integer" in hint and float(number).is_integer()  # 8.0 is 8

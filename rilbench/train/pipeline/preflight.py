@@ -19,7 +19,7 @@ from rilbench.data.question import StoredQuestion
 from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
-from rilbench.judge.code_judges import find_judge
+from rilbench.judge.code_judges import decides_by_code, find_judge
 from rilbench.paths import locate
 from rilbench.train.pipeline.collect_stage import (
     ModelCollection,
@@ -217,7 +217,7 @@ def check_judge(recipe: Recipe) -> None:
     """Refuse a judge without an address that does not decide by code or is needed on other nodes.
 
     Raises:
-        UserError: with the setting that gives the address, or why a plug-in cannot judge.
+        UserError: with the setting that gives the address, or why its function cannot judge.
     """
     name = recipe.judge.model
     if recipe.judge.url:
@@ -238,7 +238,7 @@ def probe_judge(recipe: Recipe) -> None:
     """
     if not (recipe.method_spec.is_rl and recipe.judge.url):
         return
-    name = None if recipe.judge.model == "rule" else recipe.judge.model
+    name = None if decides_by_code(recipe.judge.model) else recipe.judge.model
 
     async def ask() -> Verdict:
         async with JudgeClient(recipe.judge.url, name, judge_key(), retries=2) as judge:

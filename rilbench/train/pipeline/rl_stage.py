@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
+from rilbench.judge.code_judges import decides_by_code
 from rilbench.judge.server import serve_judge
 from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.preflight import Inputs
@@ -146,7 +147,7 @@ def _write_job(
     import yaml
 
     judge, folder = run.recipe.judge, run.folder.resolve()
-    model = judge.model if judge.url and judge.model != "rule" else ""
+    model = judge.model if judge.url and not decides_by_code(judge.model) else ""
     cache = folder / "judge.jsonl" if judge.url else None
     part = agent_loop_part(run.recipe, folder, judge_url, model, cache, full_length=run.full_length)
     loop = yaml.safe_dump(part)
