@@ -40,6 +40,7 @@ HOW_IT_RUNS = (
     "collection.max_failed",
     "data.max_failed",
     "judge.max_missing",
+    "judge.timeout",
     "schedule.max_wait",
     # what is saved on the way
     "schedule.save_every",
@@ -175,6 +176,7 @@ class Judge:
         "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4]; or "rule", "parser", FILE.py:FUNCTION
     )
     url: str = ""  # address of the model's server
+    timeout: float = 120.0  # seconds for one request to it
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
     false_positive_rate: float = 0.0  # simulated: share of wrong responses judged right
     false_negative_rate: float = 0.0  # simulated: share of right responses judged wrong

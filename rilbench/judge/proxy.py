@@ -29,6 +29,7 @@ from aiohttp import web
 from rilbench.api_keys import JUDGE_KEY, NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
+from rilbench.judge.reply import read_reply
 from rilbench.judge.transport import LONGEST_REPLY, NoReplyError, Transport
 from rilbench.serving.endpoints import checked
 
@@ -265,14 +266,13 @@ class JudgeProxy:
                 raise NoReplyError(f"a reply of more than {LONGEST_REPLY} bytes")
             try:
                 completion = json.loads(content)
-                reply = completion["choices"][0]["message"].get("content")
-                if reply is None and probing:
-                    reply = ""  # A judge that reasons has not come to its first word yet.
-                if not isinstance(reply, str):
-                    raise TypeError("no text")
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise NoReplyError(f"no chat completion ({error})") from error
-            return {"model": str(completion.get("model") or self.model), "reply": reply}
+            reply = read_reply(completion)
+            # In a probe, a judge that reasons has not come to its first word yet.
+            if not (reply.text or probing):
+                raise NoReplyError(reply.why_empty)
+            return {"model": reply.model or self.model, "reply": reply.text}
 
         return await self._transport.request("POST", "/chat/completions", body, read)
 

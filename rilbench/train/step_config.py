@@ -31,6 +31,7 @@ class StepConfig:
     judge_url: str
     judge_model: str
     judge_cache: str
+    judge_timeout: float  # seconds
     max_failed: float
     max_wait: float  # minutes
     false_positive_rate: float
@@ -87,6 +88,7 @@ class StepConfig:
             judge_url=judge_url,
             judge_model=judge_model,
             judge_cache=str(judge_cache or ""),
+            judge_timeout=recipe.judge.timeout,
             max_failed=recipe.data.max_failed,
             max_wait=recipe.schedule.max_wait,
             false_positive_rate=recipe.judge.false_positive_rate,

@@ -121,7 +121,7 @@ def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
     [
         ((500, b"on fire"), "HTTP 500: on fire"),
         ((200, b"<html>"), "no chat completion"),
-        ((200, b'{"choices": []}'), "no chat completion"),
+        ((200, b'{"choices": []}'), "not a chat completion"),
         ((200, b'{"choices": [{"message": {"content": null}}]}'), "no text"),
         ((200, b" " * 10_000_000), "more than 1048576 bytes"),
     ],

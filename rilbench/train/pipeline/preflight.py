@@ -19,7 +19,7 @@ from rilbench.data.question import StoredQuestion
 from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
-from rilbench.judge.code_judges import decides_by_code, find_judge
+from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate
 from rilbench.train.pipeline.collect_stage import (
     ModelCollection,
@@ -28,6 +28,7 @@ from rilbench.train.pipeline.collect_stage import (
     teacher_collections,
 )
 from rilbench.train.pipeline.disk import check_disk
+from rilbench.train.pipeline.judge_check import model_to_ask
 from rilbench.train.pipeline.question_check import (
     QuestionCheck,
     check_questions,
@@ -238,10 +239,12 @@ def probe_judge(recipe: Recipe) -> None:
     """
     if not (recipe.method_spec.is_rl and recipe.judge.url):
         return
-    name = None if decides_by_code(recipe.judge.model) else recipe.judge.model
+    name, timeout = model_to_ask(recipe) or None, recipe.judge.timeout
 
     async def ask() -> Verdict:
-        async with JudgeClient(recipe.judge.url, name, judge_key(), retries=2) as judge:
+        async with JudgeClient(
+            recipe.judge.url, name, judge_key(), retries=2, timeout=timeout
+        ) as judge:
             return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
 
     verdict = asyncio.run(ask())

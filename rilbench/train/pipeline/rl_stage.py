@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
-from rilbench.judge.code_judges import decides_by_code
 from rilbench.judge.server import serve_judge
 from rilbench.train.pipeline.cost import RunCost, metered
+from rilbench.train.pipeline.judge_check import VERDICTS, check_on_sample, model_to_ask
 from rilbench.train.pipeline.preflight import Inputs
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import (
@@ -74,6 +74,8 @@ def train_policy(
         if recipe.judge.url
         else serve_judge(recipe.judge.model) as judge_url,
     ):
+        for text in check_on_sample(recipe, run.folder, judge_url, is_first=not step):
+            note(text, progress)
         resume_from = _for_these_devices(run, step, progress)
         job = _write_job(run, inputs.student, resume_from, judge_url, trackers)
         device = recipe.hardware.device
@@ -147,8 +149,7 @@ def _write_job(
     import yaml
 
     judge, folder = run.recipe.judge, run.folder.resolve()
-    model = judge.model if judge.url and not decides_by_code(judge.model) else ""
-    cache = folder / "judge.jsonl" if judge.url else None
+    model, cache = model_to_ask(run.recipe), folder / VERDICTS if judge.url else None
     part = agent_loop_part(run.recipe, folder, judge_url, model, cache, full_length=run.full_length)
     loop = yaml.safe_dump(part)
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
