@@ -15,7 +15,7 @@ from rilbench.data.row_files import mapped_column
 from rilbench.errors import UserError
 from rilbench.judge.answers import plain_forms
 from rilbench.judge.client import JudgeClient, Verdict
-from rilbench.judge.code_judges import PARSER, RULE, decides_by_code
+from rilbench.judge.code_judges import PARSER, RULE, CodeJudge, decides_by_code, find_judge
 from rilbench.judge.rules import is_right
 from rilbench.judge.transport import NoReplyError
 
@@ -33,13 +33,25 @@ Asked = tuple[str, str, str]
 
 
 def notes_on_golds(recipe: Recipe, questions: Sequence[Question]) -> list[str]:
-    """Tell which reference answers a judge that decides by rules can hardly find a response for.
+    """Tell which reference answers a judge that decides by code can hardly find a response for.
 
     The rules compare word for word, so that ``3`` is wrong where the reference is ``\\boxed{3}``.
+
+    Raises:
+        UserError: a function of the user's fails, or gives no verdict on any of a sample.
     """
-    judge, notes = recipe.judge.model, []
-    if judge not in (RULE, PARSER) or not recipe.method_spec.uses_answer_reward:
+    judge = recipe.judge.model
+    if not recipe.method_spec.uses_answer_reward:
         return []
+    if judge in (RULE, PARSER):
+        return _notes_on_rules(judge, questions)
+    if decides_by_code(judge) and not recipe.judge.url:
+        return _notes_on_function(find_judge(judge), questions)
+    return []
+
+
+def _notes_on_rules(judge: str, questions: Sequence[Question]) -> list[str]:
+    notes = []
     golds = [question.answer for question in questions if "<AND>" not in question.answer]
     misread = [gold for gold in golds if judge == RULE and not _reads(gold)]
     if misread:
@@ -62,6 +74,34 @@ def _reads(gold: str) -> bool:
     """Whether the rules find each plain form of a reference answer right."""
     alternatives = [part for part in gold.split("<OR>") if part.strip()]
     return all(is_right(gold, form) for each in alternatives for form in plain_forms(each) if form)
+
+
+def _notes_on_function(judge: CodeJudge, questions: Sequence[Question]) -> list[str]:
+    """Ask a function of the user's about reference answers as if they were responses."""
+    step = max(1, len(questions) // SAMPLE)
+    sample = [(q.question, q.answer, _plain(q.answer)) for q in questions[::step][:SAMPLE]]
+    try:
+        verdicts = [judge.decide(*each) for each in sample]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if sample and all(verdict is None for verdict in verdicts):
+        raise UserError(
+            f"judge {judge.name} returns None for each of {len(sample)} reference answers given as "
+            "responses, so that no response would have a verdict; let it return 1 or 0"
+        )
+    wrong = [each for each, verdict in zip(sample, verdicts, strict=True) if verdict == 0]
+    if not wrong:
+        return []
+    return [
+        f"judge {judge.name} finds {len(wrong)} of {len(sample)} reference answers wrong as "
+        f"responses, such as {wrong[0][2][:60]!r} for {wrong[0][1][:60]!r}; see that it takes "
+        "question, reference and response in this order"
+    ]
+
+
+def _plain(reference: str) -> str:
+    """A response that gives a reference answer in its plain form."""
+    return plain_forms(reference.partition("<OR>")[0])[0].replace("<AND>", " and ")
 
 
 def model_to_ask(recipe: Recipe) -> str:
@@ -141,7 +181,7 @@ def _sample(folder: Path) -> Iterator[Asked]:
             responses = mapped_column(folder / "data" / "responses.arrow")
             response = responses[saved[turn % len(saved)]]
         else:
-            response = plain_forms(reference.partition("<OR>")[0])[0]
+            response = _plain(reference)
         yield info["question"], reference, response
 
 

@@ -49,6 +49,30 @@ def test_plain_golds_are_not_remarked_on():
     assert notes_on_golds(recipe("rule", "method=imitation"), questions(r"\boxed{3}")) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("pass", "returns None for each of 2 reference answers .*; let it return 1 or 0"),
+        ("return {}[question] if '1 + 1' not in question else 1", "raised KeyError.*: fix "),
+        ("return 7 if '1 + 1' not in question else 1", "returned 7; a judge returns 1, 0 or None"),
+    ],
+)
+def test_a_function_that_is_no_judge_of_these_questions_is_refused(tmp_path, code, words):
+    (tmp_path / "mine.py").write_text(f"def judge(question, gold, response):\n    {code}\n")
+    with pytest.raises(UserError, match=words) as told:
+        notes_on_golds(recipe(f"{tmp_path}/mine.py:judge"), questions("7", r"\boxed{3}"))
+    assert "\n" not in str(told.value)
+
+
+def test_a_function_that_finds_right_answers_wrong_is_remarked_on(tmp_path):
+    (tmp_path / "mine.py").write_text("def judge(question, gold, response):\n    return 0\n")
+    judge = recipe(f"{tmp_path}/mine.py:judge")
+    (note,) = notes_on_golds(judge, questions("7", r"\boxed{3}"))
+    assert "finds 2 of 2 reference answers wrong as responses, such as '7' for '7'" in note
+    (tmp_path / "mine.py").write_text("def judge(question, gold, response):\n    return 1\n")
+    assert notes_on_golds(judge, questions("7")) == []
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run with its data prepared: each teacher's responses are ``TEACHER QUESTION SAMPLE``."""
