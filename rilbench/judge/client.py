@@ -19,13 +19,12 @@ from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.prompt import judge_messages, parse_verdict
-from rilbench.judge.reply import Reply, read_reply
+from rilbench.judge.reply import LIMITS, Reply, read_reply
 from rilbench.judge.transport import NoReplyError, Transport
 from rilbench.serving.endpoints import checked
 
 _LONGER = (1, 4, 16)
 """Times ``max_tokens``: a reply that is cut is asked for again with more tokens."""
-_LIMITS = ("max_tokens", "max_completion_tokens")
 _TELLS_CONTENT = ("root", "revision")
 """Fields of a listed model that say what stands behind its name, in vLLM and others."""
 
@@ -224,7 +223,7 @@ class JudgeClient:
         Raises:
             NoReplyError: there is none, or the longest is cut as well.
         """
-        limits = {name: body[name] for name in _LIMITS if name in body}
+        limits = {name: body[name] for name in LIMITS if name in body}
         for times in self._longer if limits else (1,):
             asked = body | {name: times * limit for name, limit in limits.items()}
             transport = self._connect().transport

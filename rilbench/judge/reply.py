@@ -7,6 +7,9 @@ from typing import Any
 
 from rilbench.judge.transport import NoReplyError
 
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""Fields of a request that limit the reply; servers know one or the other."""
+
 _THINKS, _THOUGHT = "<think>", "</think>"
 
 
