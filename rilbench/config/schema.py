@@ -172,9 +172,7 @@ class Sft:
 class Judge:
     """The judge that gives the answer reward."""
 
-    model: str = (
-        "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4]; or "rule", "parser", FILE.py:FUNCTION
-    )
+    model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], rule, parser or FILE.py:FUNCTION
     url: str = ""  # address of the model's server
     timeout: float = 120.0  # seconds for one request to it
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
