@@ -94,8 +94,8 @@ def _notes_on_function(judge: CodeJudge, questions: Sequence[Question]) -> list[
         return []
     return [
         f"judge {judge.name} finds {len(wrong)} of {len(sample)} reference answers wrong as "
-        f"responses, such as {wrong[0][2][:60]!r} for {wrong[0][1][:60]!r}; see that it takes "
-        "question, reference and response in this order"
+        f"responses, such as {wrong[0][2][:60]!r} for {wrong[0][1][:60]!r}; see that it reads "
+        "such references, and takes question, reference and response in this order"
     ]
 
 
