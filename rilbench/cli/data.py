@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from rilbench.cli.options import (
+    Benchmarks,
     Data,
     Kit,
     Set,
@@ -34,11 +35,17 @@ Questions = Annotated[
 
 
 @data_app.command(name="check")
-def data_check(suite: Suite = "paper", kit: Kit = "vlmevalkit", data: Data = None) -> None:
-    """List a suite's benchmark files: which exist, and whether they are the published ones."""
+def data_check(
+    suite: Suite = "paper",
+    kit: Kit = "vlmevalkit",
+    benchmarks: Benchmarks = "",
+    data: Data = None,
+) -> None:
+    """List benchmark files: which exist, and whether they are the published ones."""
     from rilbench.evaluate.cli_tables import data_table
+    from rilbench.evaluate.suite import find_suite
 
-    table, missing = data_table(suite, data, kit)
+    table, missing = data_table(find_suite(suite, benchmarks, kit), data)
     print_table(table)
     if missing:
         raise UserError(f"{missing} are missing; rilbench eval downloads what it can")
@@ -213,6 +220,7 @@ def data_overlap(
     questions: Questions,
     data: Data = None,
     suite: Suite = "paper",
+    benchmarks: Benchmarks = "",
     drop: Annotated[
         Optional[Path], typer.Option(help="Parquet file for the questions without overlap.")
     ] = None,
@@ -236,7 +244,7 @@ def data_overlap(
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
-    path, chosen = locate(questions, ""), find_suite(suite)
+    path, chosen = locate(questions, ""), find_suite(suite, benchmarks)
     if drop:
         _check_output(path, drop)
     index = BenchmarkIndex(
