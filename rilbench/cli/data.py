@@ -22,6 +22,9 @@ from rilbench.cli.options import (
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from rilbench.data.build_recipe import DataRecipe
     from rilbench.data.logprob_scores import Scorer
     from rilbench.data.question import Question
 
@@ -156,6 +159,60 @@ def _field_columns(text: str) -> dict[str, str]:
             raise UserError(f"--columns {pair}: write it as field=column, e.g. question=query")
         columns[field.strip()] = column.strip()
     return columns
+
+
+@data_app.command(name="build")
+def data_build(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    data: Data = None,
+    student: Student = None,
+    set_: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be taken from where, and stop.")
+    ] = False,
+) -> None:
+    """Build a training set from public data sets by a recipe, with a manifest of its sources."""
+    from rilbench.data.build import build, manifest_of
+    from rilbench.data.build_recipe import read_data_recipe
+    from rilbench.data.contamination.overlap import BenchmarkIndex
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.suite import find_suite
+
+    chosen = read_data_recipe(recipe)
+    print_table(_sources_table(chosen))
+    if dry_run:
+        return
+
+    def open_benchmarks() -> BenchmarkIndex:
+        suite = find_suite(chosen.benchmarks)
+        return BenchmarkIndex(suite, data_folder(suite, data), lambda _: None)
+
+    manifest = build(
+        chosen,
+        out,
+        open_benchmarks if chosen.benchmarks else None,
+        (lambda: _scorer(student, set_ or [])) if chosen.pool > 1 else None,
+        typer.echo,
+    )
+    typer.echo(f"{out}: {manifest['questions']} questions; their sources in {manifest_of(out)}")
+
+
+def _sources_table(recipe: DataRecipe) -> Table:
+    """What a recipe takes from where."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("source", "from", "revision"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("questions", justify="right")
+    quotas = recipe.quotas(round(recipe.questions * recipe.pool))
+    for name, source in recipe.sources.items():
+        table.add_row(name, source.hub or source.path, source.revision, f"{quotas[name]:,}")
+    chosen = f", of which {recipe.questions:,} are chosen by log-probability"
+    end = chosen if recipe.pool > 1 else ""
+    table.caption, table.caption_justify = f"{sum(quotas.values()):,} questions{end}", "left"
+    return table
 
 
 @data_app.command(name="select")
