@@ -21,7 +21,7 @@ from rilbench.errors import UserError
 class Snapshot:
     """Files of one commit of a data set's repository."""
 
-    folder: Path
+    files: tuple[Path, ...]
     revision: str
     """The commit's hash."""
     license: str
@@ -59,7 +59,8 @@ def download_dataset(name: str, revision: str, patterns: Sequence[str]) -> Snaps
     card = info.card_data
     stated = card.get("license") if card is not None else None
     licence = ", ".join(stated) if isinstance(stated, list) else str(stated or "")
-    return Snapshot(Path(folder), str(info.sha), licence)
+    files = tuple(Path(folder) / file for file in sorted(wanted))
+    return Snapshot(files, str(info.sha), licence)
 
 
 def upload_folder(folder: Path, name: str, kind: str, message: str, *, private: bool) -> str:

@@ -4,25 +4,10 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from hub_server import TOKEN, hub_server
+from hub_server import TOKEN
 
 from rilbench import hub as product
 from rilbench.errors import UserError
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    with hub_server(tmp_path / "hub") as server:
-        # What HF_ENDPOINT and HF_HOME set when the client is imported.
-        resolve = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "")
-        yield server
 
 
 def data_set(hub, name="lab/charts", licence="cc-by-4.0"):
@@ -37,10 +22,8 @@ def data_set(hub, name="lab/charts", licence="cc-by-4.0"):
 def test_what_is_asked_for_is_downloaded_once(hub):
     name = data_set(hub)
     found = product.download_dataset(name, "main", ["data/train-*"])
-    assert sorted(path.name for path in found.folder.rglob("*.parquet")) == [
-        "train-0.parquet",
-        "train-1.parquet",
-    ]
+    assert [file.name for file in found.files] == ["train-0.parquet", "train-1.parquet"]
+    assert all(file.stat().st_size == 3_000_000 for file in found.files)
     assert found.revision == hub.commit(f"datasets/{name}")
     assert found.license == "cc-by-4.0"
     hub.asked.clear()
@@ -52,7 +35,7 @@ def test_a_file_that_was_cut_goes_on(hub):
     name = data_set(hub)
     hub.break_after = 1_000_000
     found = product.download_dataset(name, "main", ["data/train-0*"])
-    (file,) = found.folder.rglob("*.parquet")
+    (file,) = found.files
     assert file.read_bytes() == bytes(3_000_000)
 
 
