@@ -34,7 +34,7 @@ def test_texts_are_kept_and_pictures_are_read_again(tmp_path):
     ]
     path, file = tmp_path / "q.parquet", tmp_path / "data" / "pictures.arrow"
     write_questions(path, questions)
-    scans = [QuestionScan(path, file, first) for first in (0, 3)]
+    scans = [QuestionScan([path], file, first) for first in (0, 3)]
     assert [list(scan) for scan in scans] == [questions] * 2
     assert [scan.end for scan in scans] == [3, 6]
     stored, again = (scan.questions for scan in scans)
@@ -52,7 +52,7 @@ def test_texts_are_kept_and_pictures_are_read_again(tmp_path):
     write_questions(path, questions[:1])
     with pytest.raises(UserError, match="changed while it was read"):
         store_pictures(tmp_path / "other.arrow", scans)
-    fewer = QuestionScan(path, file, 0)
+    fewer = QuestionScan([path], file, 0)
     assert list(fewer) == questions[:1]
     store_pictures(file, [fewer])
     assert (fewer.questions[0].images, len(mapped_column(file))) == ((images[0],), 1)
@@ -78,7 +78,7 @@ def test_pictures_are_stored_as_models_see_them(tmp_path):
     questions = [Question("a", (plain, lying), "Which?", "1", "s")]
     path, file = tmp_path / "q.parquet", tmp_path / "pictures.arrow"
     write_questions(path, questions)
-    scan = QuestionScan(path, file, 0)
+    scan = QuestionScan([path], file, 0)
     (seen,) = scan
     store_pictures(file, [scan])
     assert scan.questions[0].images == seen.images == (plain, as_seen(lying))
