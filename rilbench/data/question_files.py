@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from rilbench.data.jsonl import ImageRoot, parse_line, read_lines, to_text
-from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question, check_question
+from rilbench.data.question import PLACEHOLDER, Question, check_question
 from rilbench.data.row_files import row_file
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 
 __all__ = [
     "COLUMNS",

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rilbench.data.images import as_seen
 from rilbench.data.question import Question, StoredQuestion
 from rilbench.data.question_files import iter_questions
 from rilbench.data.row_files import read_column_metadata, write_column
 from rilbench.errors import UserError
+from rilbench.images import as_seen_if_readable
 
 _AT_A_TIME = 64
 """Pictures in memory at a time."""
@@ -40,7 +40,7 @@ class QuestionScan:
     def __iter__(self) -> Iterator[Question]:
         """Yield each question; raises as `iter_questions` does."""
         for question in iter_questions(*self.paths):
-            seen = replace(question, images=tuple(map(as_seen, question.images)))
+            seen = replace(question, images=tuple(map(as_seen_if_readable, question.images)))
             yield seen
             pairs = zip(question.images, seen.images, strict=True)
             self.changed |= {i for i, (old, new) in enumerate(pairs, self.end) if old is not new}
@@ -78,7 +78,7 @@ def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> None:
                     names = ", ".join(map(str, scan.paths))
                     raise UserError(f"{names} changed while it was read; run again")
                 for number, image in zip(stored.rows, question.images, strict=True):
-                    some.append(as_seen(image) if number in scan.changed else image)
+                    some.append(as_seen_if_readable(image) if number in scan.changed else image)
                 if len(some) >= _AT_A_TIME:
                     yield some
                     some = []
