@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 data_app = typer.Typer(help="Benchmark files, and the questions to train on.", no_args_is_help=True)
 
 Questions = Annotated[
-    str, typer.Argument(help="File of questions (Parquet or JSON lines), or nano:prompts.parquet.")
+    str,
+    typer.Argument(help="Files of questions (Parquet or JSON lines), by commas or as a pattern."),
 ]
 
 
@@ -233,17 +234,18 @@ def data_select(
 ) -> None:
     """Select the questions to train on by the student's log-probability and by length."""
     from rilbench.data.select import Rule, select
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     rule = Rule(keep, easiest, hardest, seed)
     if batch < 1:
         raise UserError(f"--batch {batch} must be at least 1")
-    path = locate(questions, "")
-    _check_output(path, out)
+    paths = locate_files(questions)
+    for path in paths:
+        _check_output(path, out)
     scores_file = scores or out.with_suffix(".scores.jsonl")
     scorer = _scorer(student, set_ or [])
     progress = print_every(1_000, "questions")
-    report = select(path, out, scorer, scores_file, rule, batch, progress)
+    report = select(paths, out, scorer, scores_file, rule, batch, progress)
     write_whole(out.with_suffix(".selection.json"), json.dumps(report, indent=2) + "\n")
     for fate, count in report["fates"].items():
         typer.echo(f"{fate:>15}: {count}")
@@ -297,18 +299,19 @@ def data_overlap(
     from rilbench.data.question_files import iter_questions
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
-    path, chosen = locate(questions, ""), find_suite(suite, benchmarks)
-    if drop:
-        _check_output(path, drop)
+    paths, chosen = locate_files(questions), find_suite(suite, benchmarks)
+    for path in paths:
+        if drop:
+            _check_output(path, drop)
     index = BenchmarkIndex(
         chosen, data_folder(chosen, data), lambda name: typer.echo(name, err=True)
     )
     progress = print_every(1_000, "questions")
-    overlap = find_overlap(iter_questions(path), index, by, drop, progress)
+    overlap = find_overlap(iter_questions(*paths), index, by, drop, progress)
     if report:
         write_whole(report, json.dumps(overlap_json(overlap, by), ensure_ascii=False) + "\n")
     print_table(overlap_table(overlap))

@@ -86,8 +86,8 @@ class Teachers:
 class Data:
     """The questions, as Parquet or JSON lines (`rilbench.data.question_files`, docs/data.md)."""
 
-    train: str = ""  # file to train on; 40K questions in the paper [App C]
-    dev: str = ""  # file to score during the run; shares nothing with the benchmarks
+    train: str = ""  # files to train on, by commas or as a pattern; the paper's 40K [App C]
+    dev: str = ""  # files to score during the run; share nothing with the benchmarks
     max_prompt_tokens: int = 4096  # longest prompt, images included; unstated
     max_response_tokens: int = 2048  # longest response; unstated
     max_failed: float = 0.05  # share of a step's questions that may fail and be replaced

@@ -175,11 +175,13 @@ def _take(
 
 def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _TrainingQuestion]:
     from rilbench.data.question_files import read_questions
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     data = read_yaml(recipe_yaml).get("data")
     try:
-        questions = read_questions(locate(str(data["train"]))) if isinstance(data, dict) else []
+        questions = (
+            read_questions(*locate_files(str(data["train"]))) if isinstance(data, dict) else []
+        )
     except (UserError, LookupError):
         return {}
     return {

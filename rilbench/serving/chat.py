@@ -107,10 +107,21 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
+_MEDIA_TYPES = {
+    b"\xff\xd8": "jpeg",
+    b"RIFF": "webp",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
+"""By the first bytes of an image file; strict servers refuse another's name."""
+
+
 def image_part(image: Path | bytes) -> dict[str, Any]:
     """Return an OpenAI content part with an image file (or its bytes) as a ``data:`` URL."""
     data = image if isinstance(image, bytes) else image.read_bytes()
-    kind = "jpeg" if data.startswith(b"\xff\xd8") else "png"
+    kind = next((kind for start, kind in _MEDIA_TYPES.items() if data.startswith(start)), "png")
     encoded = base64.b64encode(data).decode("ascii")
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{encoded}"}}
 

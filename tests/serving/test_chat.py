@@ -161,4 +161,12 @@ def test_an_answer_that_is_none_and_a_server_that_is_not_there() -> None:
 
 def test_image_part_names_the_format() -> None:
     assert image_part(b"\xff\xd8x")["image_url"]["url"].startswith("data:image/jpeg;base64,/9h4")
-    assert image_part(b"\x89PNG")["image_url"]["url"].startswith("data:image/png;base64,")
+    for start, kind in (
+        (b"\x89PNG", "png"),
+        (b"RIFF____WEBP", "webp"),
+        (b"GIF89a", "gif"),
+        (b"BM__", "bmp"),
+        (b"II*\0", "tiff"),
+    ):
+        url = image_part(start)["image_url"]["url"]
+        assert url.startswith(f"data:image/{kind};base64,")

@@ -20,7 +20,7 @@ from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
-from rilbench.paths import locate
+from rilbench.paths import locate, locate_files
 from rilbench.train.pipeline.collect_stage import (
     ModelCollection,
     find_servers,
@@ -133,7 +133,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     checks: dict[str, QuestionCheck] = {}
     pictures = 0
     for key, (name, _) in needed.items():
-        scans[key] = QuestionScan(locate(name, key), picture_file(run.folder), pictures)
+        scans[key] = QuestionScan(locate_files(name, key), picture_file(run.folder), pictures)
         checks[key] = _checked(run, student, key, scans[key])
         pictures = scans[key].end
     if strict:
@@ -159,6 +159,12 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     )
 
 
+_NO_GOLD = (
+    "answer: it is a response with <think>; the judge compares with a short answer (rilbench data "
+    "import takes it out of <answer>, or from another column)"
+)
+
+
 def _checked(run: Run, student: Checkpoint, name: str, scan: QuestionScan) -> QuestionCheck:
     """Read a file and say what is wrong with its questions.
 
@@ -175,8 +181,10 @@ def _checked(run: Run, student: Checkpoint, name: str, scan: QuestionScan) -> Qu
     if before is not None:
         if before.digest == key:
             return before
-        again = QuestionScan(scan.path, scan.pictures, 0)
+        again = QuestionScan(scan.paths, scan.pictures, 0)
         refused = check_questions(student.path, again, most)
+    if name != "sft.data":
+        refused |= {q.id: _NO_GOLD for q in scan.questions if "<think>" in q.answer}
     number = len(scan.questions)
     log.info("%s: %d questions, %d refused (%s)", name, number, len(refused), refused)
     return QuestionCheck(key, number, refused)
