@@ -4,7 +4,8 @@ Each model has one Parquet file with the columns
 
 ``question_id``, ``question_sha256``, ``model``, ``sample``, ``seed``
     the question and a hash of what the model saw of it (text and pictures, not the answer), the
-    model, which of the responses to the question this is, and its last seed.
+    model, which of the responses to the question this is, and its last seed (0: the request
+    had none).
 ``response``, ``tokens``, ``finish_reason``, ``overlong``, ``reasoned``
     the response, its tokens by the server's count, why it ended, whether it was cut at the longest
     response allowed, and whether the model wrote its reasoning down before it answered; a failure
@@ -56,6 +57,9 @@ _MANIFEST = "rilbench.manifest"
 _BATCH = 4096
 """Rows read at a time."""
 
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Names that servers give to the tokens of the longest response."""
+
 Key = tuple[str, int]
 """Question id and sample."""
 
@@ -96,15 +100,29 @@ class Plan:
     """The model's folder or hub name in the recipe; information only."""
     keep_reasoning: bool = False
     """Whether the reasoning of a thinking model is a part of its response."""
+    fields: Mapping[str, Any] | None = None
+    """Fields of a request instead of `sampling`, as the model's server takes them."""
+
+    @property
+    def per_request(self) -> int:
+        """Responses of one request."""
+        return int((self.fields or {}).get("n") or 1)
+
+    @property
+    def limit(self) -> int:
+        """Tokens after which the server ends a response; 0: the request does not say."""
+        given = [self.fields[name] for name in LIMITS if name in self.fields] if self.fields else []
+        return int(given[0] or 0) if given else self.max_tokens
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that one response depends on but the question and the sample."""
+        own = None if self.fields is None else {k: v for k, v in self.fields.items() if k != "n"}
         return {
             "model": self.model,
             "weights": self.weights,
             "seed": self.seed,
-            "sampling": asdict(self.sampling),
+            "sampling": asdict(self.sampling) if own is None else own,
             "max_tokens": self.max_tokens,
             "keep_reasoning": self.keep_reasoning,
         }

@@ -6,7 +6,9 @@ import http.client
 import ipaddress
 import json
 import re
+import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -55,6 +57,19 @@ def checked(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
+class UnreachedError(UserError):
+    """Nothing answers at the address."""
+
+
+class UnlistedError(UserError):
+    """The server answers, but not with a list of models; not every API has one."""
+
+
+def all_checked(base_urls: str | Sequence[str]) -> list[str]:
+    """Return one address or several as `checked` does; raises as it does."""
+    return [checked(url) for url in ([base_urls] if isinstance(base_urls, str) else base_urls)]
+
+
 def proxy_for(base_url: str) -> str | None:
     """Return the user's proxy for a server from the environment; None for one on this machine."""
     parts = urlsplit(base_url)
@@ -87,7 +102,8 @@ def first_model(
         remedy: the end of the errors' message.
 
     Raises:
-        UserError: it does not answer, or not as the OpenAI API does.
+        UnreachedError: it does not answer.
+        UnlistedError: it answers, but not with a list.
     """
     models = listed_models(base_url, timeout, api_key, remedy=remedy)
     if len(models) > 1 and is_transformers(base_url, timeout):
@@ -109,7 +125,9 @@ def listed_models(
         models[0]  # an empty list is no answer
     except _NO_ANSWER as error:
         why = without_key(" ".join(f"{error}".split()) or type(error).__name__, api_key)
-        raise UserError(f"{url} does not list a model ({why}); {remedy}") from error
+        answered = isinstance(error, (urllib.error.HTTPError, ValueError, LookupError, TypeError))
+        kind = UnlistedError if answered else UnreachedError
+        raise kind(f"{url} does not list a model ({why}); {remedy}") from error
     return models
 
 
