@@ -172,6 +172,8 @@ class ResponseIndex:
     """Why there is no response, or ""."""
     reasoned: int = 0
     """Responses before which the model wrote its reasoning down."""
+    imported: bool = False
+    """They were not collected: what is not there cannot be asked for."""
 
     @property
     def total(self) -> int:
@@ -193,6 +195,8 @@ class ResponseIndex:
         Args:
             max_failed: the share of the responses that may be failures.
         """
+        if self.imported:
+            return []
         again = self.failed_more_than(max_failed)
         settled = np.array([not (failure and again) for failure in self.failure], dtype=bool)
         there = np.zeros((len(self.questions), self.responses), dtype=bool)
@@ -245,6 +249,7 @@ def index_responses(plan: Plan, questions: Sequence[Question], folder: Path) -> 
         row,
         tuple(table["failure"].take(row).to_pylist()),
         int(table["reasoned"].to_numpy()[row].sum()),
+        "imported" in read_manifest(path),
     )
 
 
@@ -281,7 +286,11 @@ def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[Any]:
 
 
 def add_responses(
-    plan: Plan, folder: Path, new: Iterable[SavedResponse], replaced: set[Key]
+    plan: Plan,
+    folder: Path,
+    new: Iterable[SavedResponse],
+    replaced: set[Key],
+    origin: Mapping[str, Any] | None = None,
 ) -> Path:
     """Add responses to a collection's file, and write ``MODEL.json``; return the file's path.
 
@@ -290,6 +299,7 @@ def add_responses(
         folder: the collection's.
         new: the responses, a few in memory at a time.
         replaced: failures in the file in whose place new responses come.
+        origin: further entries of the manifest.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -310,7 +320,7 @@ def add_responses(
         for response in new:
             writer.write({**vars(response), "response": response.response or None})
             counts.add_one(response)
-        manifest = counts.manifest(plan)
+        manifest = {**counts.manifest(plan), **(origin or {})}
         writer.close({_FINGERPRINT: plan.fingerprint, _MANIFEST: json.dumps(manifest)})
         note.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return path
@@ -378,10 +388,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def _check_settings(plan: Plan, path: Path) -> None:
     """Refuse, from its metadata alone, a file that was collected with other settings."""
-    metadata = _metadata(path)
-    if metadata.get(_FINGERPRINT.encode(), b"").decode() == plan.fingerprint:
+    manifest = read_manifest(path)
+    if "imported" in manifest:  # collected by others, of whose settings nothing is known
         return
-    saved, wanted = _flat(read_manifest(path)), _flat(plan.settings)
+    if _metadata(path).get(_FINGERPRINT.encode(), b"").decode() == plan.fingerprint:
+        return
+    saved, wanted = _flat(manifest), _flat(plan.settings)
     differences = [
         f"{key}={saved[key]} (asked: {value})"
         for key, value in wanted.items()

@@ -141,7 +141,9 @@ def _teachers(recipe: Recipe) -> list[str]:
         return []
     hardware, found = recipe.hardware, []
     for name in recipe.teachers.names:
-        if recipe.collection.endpoints.get(name):
+        folder = recipe.collection.folder
+        collected = bool(folder) and (Path(folder) / f"{name}.parquet").is_file()
+        if recipe.collection.endpoints.get(name) or collected:
             continue
         try:
             teacher = find_architecture(recipe.teachers.models[name])

@@ -77,7 +77,11 @@ def _collection(
 ) -> ModelCollection:
     """A model's responses, whether the user serves it, or it is on this machine, or neither."""
     recipe, path, weights = run.recipe, None, ""
-    if recipe.collection.endpoints.get(name) and folder is None:
+    file = run.collection / f"{name}.parquet"
+    manifest = read_manifest(file) if file.exists() and folder is None else {}
+    if "imported" in manifest:
+        weights = manifest["weights"]
+    elif recipe.collection.endpoints.get(name) and folder is None:
         weights = read_endpoints(recipe, name)[0] or source
     else:
         try:
@@ -85,8 +89,6 @@ def _collection(
             weights, path = checkpoint.fingerprint, checkpoint.path
         except UserError:
             # A collection that was made elsewhere no longer needs its teacher.
-            file = run.collection / f"{name}.parquet"
-            manifest = read_manifest(file) if file.exists() else {}
             if manifest.get("source") != source:
                 raise
             weights = manifest["weights"]
@@ -229,6 +231,13 @@ def check_collection(
     """
     name, index = collection.plan.model, collection.index(questions)
     log.info("%s: %d responses in %s", name, len(index.row), collection.file)
+    if index.imported:
+        there = len(set(index.question.tolist()))
+        note(
+            f"{name}: {len(index.row)} imported responses of {collection.plan.weights} to {there} "
+            f"of {len(questions)} questions; no others are collected",
+            progress,
+        )
     if missing := index.missing(recipe.collection.max_failed):
         raise UserError(
             f"{collection.file} lacks {len(missing)} of {index.total} responses (first: to "
