@@ -21,7 +21,7 @@ from rilbench.data.response_collector import ModelServer, collect
 from rilbench.data.response_store import Plan, read_manifest
 from rilbench.errors import UserError
 from rilbench.paths import locate
-from rilbench.plan.fit import devices_to_serve
+from rilbench.plan.teachers import plan_server
 from rilbench.processes import tree_cpu_seconds
 from rilbench.serving import serve, vllm_python
 from rilbench.train.pipeline.cost import CollectionCost, metered
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 STUDENT = "student"
 """Name of the student's own responses in a collection."""
-
-_SECONDS_TO_LOAD = {"cpu": 180.0, "cuda": 1800.0}  # a teacher of 145 GB from a slow disk
 
 
 def teacher_collections(run: Run) -> list[ModelCollection]:
@@ -183,15 +181,18 @@ def _collect(
                 server = servers[name]
             else:
                 log.info("%s: serving %s", name, path)
+                layout = plan_server(run.recipe, name, str(path))
                 served = stack.enter_context(
                     serve(
                         path,
                         log=run.folder / "logs" / f"serve-{name}.log",
-                        timeout=_SECONDS_TO_LOAD[hardware.device],
+                        timeout=layout.start_limit,
                         device=hardware.device,
                         dtype="float32" if on_cpu else "auto",
                         vllm=None if on_cpu else vllm_python(),
-                        gpus=1 if on_cpu else devices_to_serve(path, hardware.devices),
+                        tensor_parallel=layout.tensor_parallel,
+                        data_parallel=layout.data_parallel,
+                        arguments=layout.arguments,
                     )
                 )
                 server = ModelServer(served.base_url, served.model, served.transformers)
