@@ -114,12 +114,12 @@ class Collection:
     concurrency: int = 32  # requests in flight
     seed: int = 0
     folder: str = ""  # folder that several runs share; "": the run's own
-    # teacher -> [MODEL@]URL of its server, or a list of several
     endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    # teacher -> the fields of a request, instead of `sampling` and max_tokens (docs/teachers.md)
+    """teacher -> [MODEL@]URL of its server, or a list of several"""
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # teacher -> [price of a million prompt tokens, of a million response tokens], for the plan
+    """teacher -> all fields of a request to it, instead of ``sampling``"""
     price: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """teacher -> [price of a million prompt tokens, of a million response tokens], for the plan"""
     serve: Mapping[str, str] = field(default_factory=dict)  # teacher -> options for vllm serve
     max_failed: float = 0.05  # share of a model's responses that may be empty or refused
     keep_reasoning: bool = False  # a thinking model's <think>…</think> is a part of its response
@@ -181,9 +181,9 @@ class Judge:
 
     model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], or "rule": rule-based
     url: tuple[str, ...] = ()  # address of the model's server, or a list of several
-    # fields of a request to it, instead of temperature and max_tokens
-    fields: Mapping[str, Any] = field(default_factory=dict)
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """all fields of a request to it, instead of temperature and max_tokens"""
     false_positive_rate: float = 0.0  # simulated: share of wrong responses judged right
     false_negative_rate: float = 0.0  # simulated: share of right responses judged wrong
 

@@ -32,8 +32,12 @@ def hub(timeout: float = 10.0) -> CheckResult:
 
 def keys() -> Iterator[CheckResult]:
     """Check which keys are set."""
-    own = [name for name in sorted(os.environ) if name.startswith(f"{ENDPOINT_KEY}_")]
-    teachers = [(name, os.environ[name].strip() or NO_KEY) for name in own]
+    own = f"{ENDPOINT_KEY}_"
+    teachers = [
+        (name, endpoint_key(name.removeprefix(own)))
+        for name in sorted(os.environ)
+        if name.startswith(own)
+    ]
     for name, key in ((JUDGE_KEY, judge_key()), (ENDPOINT_KEY, endpoint_key()), *teachers):
         if key == NO_KEY:
             yield CheckResult(

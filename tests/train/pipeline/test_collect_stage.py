@@ -84,7 +84,7 @@ def test_a_finished_collection_needs_no_teacher_and_fits_any_student(tmp_path, m
     with fake_judge(answer, ["x", "Big/Teacher-72B"]) as server:
         run = teacher_at(server.url, tmp_path / "a", shared)
         collect_all(run, teacher_collections(run), QUESTIONS, Notes())
-        assert len(server.seen) == 4 * 4
+        assert len(server.seen) == 1 + 4 * 4, "a probe, and each response"
         assert {body["model"] for body in server.seen} == {"Big/Teacher-72B"}
         assert server.keys == {"Bearer sk-teacher"}
     file = tmp_path / "shared" / "72b.parquet"
