@@ -6,10 +6,13 @@ import http.client
 import ipaddress
 import json
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _LONGEST = 16 * 1024**2  # bytes of a list of models, or of routes
+_PATIENCE = 60.0  # seconds for which a busy server is asked again
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
 """Exceptions of a request to an address without such a server (an SSH port: BadStatusLine)."""
 _ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
@@ -161,6 +165,20 @@ def refusal(content: bytes, api_key: str) -> str:
     return " ".join(without_key(text, api_key).split())
 
 
+def seconds_to_wait(retry_after: str) -> float:
+    """Return the seconds of a ``Retry-After``: a number or a date; 0 for neither."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return 0.0
+        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        seconds = (date - datetime.now(timezone.utc)).total_seconds()
+    return seconds if seconds >= 0 else 0.0  # not a number is neither
+
+
 def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:
     """Return the JSON at an address; raises one of `_NO_ANSWER`."""
     request = urllib.request.Request(url)
@@ -169,5 +187,13 @@ def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:
     proxy = proxy_for(url)
     proxies = {} if proxy is None else {urlsplit(url).scheme: proxy}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    with opener.open(request, timeout=timeout) as response:
-        return json.loads(response.read(_LONGEST))
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with opener.open(request, timeout=timeout) as response:
+                return json.loads(response.read(_LONGEST))
+        except urllib.error.HTTPError as error:
+            pause = seconds_to_wait(error.headers.get("Retry-After", ""))
+            if error.code not in (429, 503) or not pause or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)

@@ -14,13 +14,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import aiohttp
 
-from rilbench.serving.endpoints import all_checked, proxy_for, read_body, refusal
+from rilbench.serving.endpoints import all_checked, proxy_for, read_body, refusal, seconds_to_wait
 
 TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
 """HTTP statuses after which the same request may succeed."""
@@ -252,17 +250,3 @@ class Transport:
         if status == 429 or (status == 503 and header):
             return _BusyError(why, status, seconds_to_wait(header))
         return NoReplyError(why, passing=status in TRANSIENT, status=status)
-
-
-def seconds_to_wait(retry_after: str) -> float:
-    """Return the seconds of a ``Retry-After``: a number or a date; 0 for neither."""
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(retry_after)
-        except ValueError:
-            return 0.0
-        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-        seconds = (date - datetime.now(timezone.utc)).total_seconds()
-    return seconds if seconds >= 0 else 0.0  # not a number is neither

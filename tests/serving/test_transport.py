@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from rilbench.serving.transport import NoReplyError, Transport, seconds_to_wait
+from rilbench.serving.endpoints import listed_models, seconds_to_wait
+from rilbench.serving.transport import NoReplyError, Transport
 
 Answer = Callable[[int], web.Response | Awaitable[web.Response]]
 
@@ -124,3 +125,23 @@ def test_what_retry_after_says() -> None:
     assert seconds_to_wait("2.5") == 2.5
     assert [seconds_to_wait(x) for x in ("", "soon", "-3", "nan")] == [0.0] * 4
     assert seconds_to_wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+
+
+def test_a_list_of_models_is_waited_for_as_well() -> None:
+    moments: list[float] = []
+
+    async def models(_: web.Request) -> web.Response:
+        moments.append(time.monotonic())
+        if len(moments) == 1:
+            return web.Response(status=429, headers={"Retry-After": "0.2"})
+        return web.json_response({"data": [{"id": "m"}]})
+
+    async def go() -> list[str]:
+        application = web.Application()
+        application.router.add_get("/v1/models", models)
+        async with TestServer(application) as server:
+            url = str(server.make_url("/v1"))
+            return await asyncio.to_thread(listed_models, url, remedy="start it")
+
+    assert asyncio.run(go()) == ["m"]
+    assert moments[1] - moments[0] >= 0.2

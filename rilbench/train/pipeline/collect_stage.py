@@ -182,6 +182,9 @@ def _collect(
             else:
                 log.info("%s: serving %s", name, path)
                 layout = plan_server(run.recipe, name, str(path))
+                if not on_cpu:
+                    minutes = layout.start_limit / 60
+                    note(f"{name}: vLLM loads {path}, in {minutes:.0f} min at most", progress)
                 served = stack.enter_context(
                     serve(
                         path,
