@@ -3,6 +3,7 @@
 A request goes to the server with the fewest in flight. Trouble that passes is tried again, with
 growing pauses, at another server if there is one. A server that says ``Retry-After`` is left alone
 by all requests until then; one that fails while others answer rests for a while, longer each time.
+One that refuses ``max_tokens`` and names ``max_completion_tokens`` gets that.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -28,6 +29,8 @@ _LONGEST_REFUSAL = 64 * 1024  # bytes that are read of it
 _LONGEST_REASON = 300  # characters of a refusal that are told
 _LONGEST_PAUSE = 30.0  # seconds, where the server does not say how long
 _CONNECT = 30.0  # seconds to connect: the host of a server that was lost may not refuse at all
+
+_LIMIT, _OTHER_LIMIT = "max_tokens", "max_completion_tokens"
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -120,6 +123,8 @@ class Transport:
         self._patience, self._counts = patience, {"retried": 0} if counts is None else counts
         self._jitter = random.Random()  # Its own: the run's seeded generators stay untouched.
         self._limit = asyncio.Semaphore(concurrency)
+        self._other_limit = False
+        """They refuse ``max_tokens`` and ask for ``max_completion_tokens`` instead."""
         self._answered = time.monotonic()
         """When a server served or refused a request last."""
         self._session = aiohttp.ClientSession(
@@ -136,7 +141,7 @@ class Transport:
         self,
         method: str,
         path: str,
-        body: object,
+        body: Mapping[str, Any] | None,
         read: Callable[[bytes], _T],
         *,
         retries: int | None = None,
@@ -168,9 +173,15 @@ class Transport:
                 if rest <= 0:
                     tries += 1
                     self._counts["retried"] += tries > 1
+                    sent = dict(body or {})
+                    if self._other_limit and _LIMIT in sent:
+                        sent[_OTHER_LIMIT] = sent.pop(_LIMIT)
                     try:
-                        return await self._send(server, method, path, body, read)
+                        return await self._send(server, method, path, sent, read)
                     except NoReplyError as error:
+                        if error.status == 400 and _OTHER_LIMIT in str(error) and _LIMIT in sent:
+                            self._other_limit = True
+                            continue
                         failed, busy = server, isinstance(error, _BusyError)
                         error.url, error.tries = server.url, tries
                         failures += not busy
@@ -221,7 +232,7 @@ class Transport:
         url, server.in_flight = server.url + path, server.in_flight + 1
         try:
             async with self._session.request(
-                method, url, json=body, proxy=server.proxy
+                method, url, json=body or None, proxy=server.proxy
             ) as response:
                 good = response.status == 200
                 most = LONGEST_REPLY if good else _LONGEST_REFUSAL

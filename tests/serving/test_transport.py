@@ -145,3 +145,34 @@ def test_a_list_of_models_is_waited_for_as_well() -> None:
 
     assert asyncio.run(go()) == ["m"]
     assert moments[1] - moments[0] >= 0.2
+
+
+def test_a_server_that_wants_the_other_name_for_the_limit_gets_it() -> None:
+    bodies: list[dict[str, int]] = []
+
+    async def strict(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        if "max_tokens" in bodies[-1]:
+            error = {"message": "'max_tokens' is not supported; use 'max_completion_tokens'"}
+            return web.json_response({"error": error}, status=400)
+        return good(0)
+
+    async def go() -> None:
+        application = web.Application()
+        application.router.add_post("/v1/x", strict)
+        async with TestServer(application) as server:
+            transport = Transport(
+                str(server.make_url("/v1")),
+                "none",
+                concurrency=1,
+                retries=0,
+                backoff=0.01,
+                timeout=5.0,
+                patience=1.0,
+            )
+            for _ in range(3):
+                await transport.request("POST", "/x", {"max_tokens": 7}, lambda content: content)
+            await transport.close()
+
+    asyncio.run(go())
+    assert bodies == [{"max_tokens": 7}] + 3 * [{"max_completion_tokens": 7}]

@@ -110,7 +110,10 @@ def find_servers(
     for collection in collections:
         plan = collection.plan
         missing = collection.index(questions).missing(recipe.collection.max_failed)
-        if missing and collection.path is None:
+        own = collection.path is not None
+        if missing and own and plan.fields is not None and recipe.hardware.device == "cpu":
+            raise _not_for_transformers(plan)
+        if missing and not own:
             if not recipe.collection.endpoints.get(plan.model):
                 raise UserError(
                     f"{plan.source} is needed to collect {len(missing)} responses and is not on "
@@ -127,6 +130,8 @@ def _find_server(recipe: Recipe, plan: Plan, probes: Sequence[Question]) -> Mode
     server = ModelServer(
         urls, named or plan.source, is_transformers(urls[0]), endpoint_key(plan.model)
     )
+    if server.transformers and plan.fields is not None:
+        raise _not_for_transformers(plan)
     troubles = [_why_down(plan, server, bool(named), url, probes) for url in urls]
     down = [trouble for trouble in troubles if trouble]
     if len(down) == len(urls):
@@ -134,6 +139,13 @@ def _find_server(recipe: Recipe, plan: Plan, probes: Sequence[Question]) -> Mode
     for trouble in down:
         log.warning("%s; the other servers of %s go on", trouble, plan.model)
     return server
+
+
+def _not_for_transformers(plan: Plan) -> UserError:
+    return UserError(
+        f"collection.fields.{plan.model} is for servers of OpenAI's API, and transformers serve "
+        "does not sample by them; leave it out"
+    )
 
 
 def _why_down(
