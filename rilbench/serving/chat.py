@@ -234,7 +234,7 @@ class ChatClient:
             return key, [failure(str(error))]
 
     async def _is_down(self) -> bool:
-        """Return whether the server neither answers nor refuses one word in three attempts.
+        """Return whether the server neither answers nor refuses one word in three attempts or more.
 
         One attempt is not enough: with a flaky server it fails as often as any other request, which
         is certain to happen among hundreds of thousands.
@@ -243,7 +243,8 @@ class ChatClient:
 
         body = self._body([{"role": "user", "content": "hello"}], Sampling(max_tokens=1))
         try:
-            await self._transport.request("POST", _PATH, body, _decoded, retries=2, patience=0.0)
+            most = 2 + len(self.urls)
+            await self._transport.request("POST", _PATH, body, _decoded, most=most)
         except NoReplyError as error:
             return error.passing
         return False
@@ -290,7 +291,8 @@ def _in_words(error: "NoReplyError") -> UserError:
             "then run again"
         )
     kind = RequestRefusedError if error.status in (0, *_REFUSALS) else UserError
-    return kind(f"{error.url}{_PATH} refused a request with {error}")
+    why = str(error).removeprefix("HTTP ")
+    return kind(f"{error.url}{_PATH} refused a request with {why}")
 
 
 def _completions(reply: dict[str, Any], seconds: float) -> list[Completion]:

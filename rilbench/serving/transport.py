@@ -28,6 +28,7 @@ LONGEST_REPLY = 4 * 1024**2
 _LONGEST_REFUSAL = 64 * 1024  # bytes that are read of it
 _LONGEST_REASON = 300  # characters of a refusal that are told
 _LONGEST_PAUSE = 30.0  # seconds, where the server does not say how long
+_UNSENT = 60.0  # seconds of patience, at least, for what was not sent yet
 _CONNECT = 30.0  # seconds to connect: the host of a server that was lost may not refuse at all
 
 _LIMIT, _OTHER_LIMIT = "max_tokens", "max_completion_tokens"
@@ -144,8 +145,7 @@ class Transport:
         body: Mapping[str, Any] | None,
         read: Callable[[bytes], _T],
         *,
-        retries: int | None = None,
-        patience: float | None = None,
+        most: int | None = None,
     ) -> _T:
         """Send a request, again after passing trouble, and return what ``read`` makes of the reply.
 
@@ -157,14 +157,12 @@ class Transport:
             path: below the servers' addresses.
             body: sent as JSON.
             read: what to make of the reply.
-            retries: instead of the transport's.
-            patience: instead of the transport's.
+            most: tries, however busy the servers are; None: by the transport's retries.
 
         Raises:
             NoReplyError: a server refused, or every attempt failed.
         """
-        retries = (self._retries if retries is None else retries) + len(self.servers) - 1
-        patience = self._patience if patience is None else patience
+        retries = self._retries + len(self.servers) - 1
         begun, tries, failures = time.monotonic(), 0, 0
         failed, busy = None, True
         while True:
@@ -185,11 +183,12 @@ class Transport:
                         failed, busy = server, isinstance(error, _BusyError)
                         error.url, error.tries = server.url, tries
                         failures += not busy
-                        if not error.passing or failures > retries:
+                        if not error.passing or failures > retries or tries == most:
                             raise
                         rest = self._pause_after(error, server, failures)
             if rest > 0:
                 # Busy servers are worth the wait while they answer others.
+                patience = self._patience if tries else max(self._patience, _UNSENT)
                 until = max(begun, self._answered) + patience
                 if busy and time.monotonic() + rest > until:
                     why = f"{server.why}; it asks to wait for {math.ceil(rest)} s"

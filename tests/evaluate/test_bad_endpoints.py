@@ -45,10 +45,10 @@ def ask_all(url: str, answers: AnswerFile, **more: object) -> dict[str, Completi
 @pytest.mark.parametrize(
     ("reply", "why"),
     [
-        (BUSY, r"did not answer after \d+ tries \(429 too many requests\)"),
-        (BROKEN, r"did not answer after 1 tries \(500 bad picture\)"),
+        (BUSY, r"did not answer after \d+ tries \(HTTP 429: too many requests"),
+        (BROKEN, r"did not answer after 1 tries \(HTTP 500: bad picture\)"),
         (HANGS, r"did not answer after 1 tries \(.*Timeout"),
-        (Reply(), r"did not answer after 1 tries \(no JSON"),
+        (Reply(), r"did not answer after 1 tries \(not JSON"),
         (LONG, "more than 4194304 bytes"),
         (NONSENSE, "not an OpenAI chat completion"),
     ],
@@ -73,8 +73,8 @@ def test_what_only_some_questions_meet_is_their_failure(
     ("reply", "why"),
     [
         (REFUSAL, "with 401: no such key"),
-        (BUSY, "429 too many requests"),
-        (BROKEN, "500 bad picture"),
+        (BUSY, "429: too many requests"),
+        (BROKEN, "500: bad picture"),
         (HANGS, "Timeout"),
     ],
 )
