@@ -13,7 +13,7 @@ from one_file import one_file
 from rilbench.errors import UserError
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
-from rilbench.serving import ChatClient, Completion, Sampling, chat
+from rilbench.serving import ChatClient, Completion, Sampling, transport
 
 REFUSAL = Reply(401, b"no such key")
 BUSY = Reply(429, b"too many requests")
@@ -155,21 +155,23 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path, status: 
         assert not any(each.failed for each in found.values())
 
 
-def test_but_not_for_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_LONGEST_RETRY_AFTER", 0.1)
-    reply = Reply(429, b"", {"Retry-After": "3600"})
+def test_one_that_asks_for_an_hour_ends_it_at_once(tmp_path: Path) -> None:
+    reply = Reply(429, b"quota", {"Retry-After": "3600"})
     with (
-        bad_server(busy_at_first(1, reply)) as (url, _),
+        bad_server(busy_at_first(1, reply)) as (url, asked),
         open_answers(one_file(tmp_path / "a.jsonl")) as answers,
     ):
-        found = ask_all(url, answers, patience=10.0)
-        assert not any(each.failed for each in found.values())
+        start = time.monotonic()
+        with pytest.raises(UserError, match=r"429: quota; it asks to wait for 3600 s"):
+            ask_all(url, answers, patience=10.0, concurrency=1)
+        assert time.monotonic() - start < 10
+        assert len(asked) == 1
 
 
 def test_a_busy_server_is_tried_more_often_than_a_broken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(transport, "_LONGEST_PAUSE", 0.01)
     with (
         bad_server(busy_at_first(30, BUSY)) as (url, _),
         open_answers(one_file(tmp_path / "a.jsonl")) as answers,
