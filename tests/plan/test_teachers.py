@@ -88,6 +88,8 @@ def test_plan_and_dry_run_tell_them(tmp_path):
     planned = json.loads(CliRunner().invoke(app, ["plan", *options, "--format", "json"]).stdout)
     assert planned["teachers"]["72b"]["price"] == pytest.approx(983.04)
     assert [f"# collect {line}" for line in planned["teacher_servers"]] == told
+    assert "collect: 72b" not in planned["gpu_hours"], "it is paid for by tokens"
+    assert planned["gpu_hours"]["collect: 78b"] > 0
     shown = CliRunner().invoke(app, ["plan", *options]).stdout
     assert "price 983.04" in shown
 

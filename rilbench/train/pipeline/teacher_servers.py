@@ -27,6 +27,7 @@ from rilbench.serving import (
     is_transformers,
     listed_models,
     named_server,
+    vllm_python,
 )
 
 log = logging.getLogger(__name__)
@@ -110,10 +111,9 @@ def find_servers(
     for collection in collections:
         plan = collection.plan
         missing = collection.index(questions).missing(recipe.collection.max_failed)
-        own = collection.path is not None
-        if missing and own and plan.fields is not None and recipe.hardware.device == "cpu":
-            raise _not_for_transformers(plan)
-        if missing and not own:
+        if missing and collection.path is not None:
+            _check_own(recipe, plan)
+        elif missing:
             if not recipe.collection.endpoints.get(plan.model):
                 raise UserError(
                     f"{plan.source} is needed to collect {len(missing)} responses and is not on "
@@ -122,6 +122,17 @@ def find_servers(
                 )
             servers[plan.model] = _find_server(recipe, plan, probes)
     return servers
+
+
+def _check_own(recipe: Recipe, plan: Plan) -> None:
+    """Refuse what the server that the run starts cannot do."""
+    if recipe.hardware.device == "cpu" and plan.fields is not None:
+        raise _not_for_transformers(plan)
+    if recipe.hardware.device == "cuda" and vllm_python() is None:
+        raise UserError(
+            f"{plan.model} is served by vLLM, which is not installed; install rilbench[gpu], or "
+            f"give an address: collection.endpoints.{plan.model}=URL"
+        )
 
 
 def _find_server(recipe: Recipe, plan: Plan, probes: Sequence[Question]) -> ModelServer:

@@ -15,6 +15,7 @@ from rilbench.data.question_files import Question
 from rilbench.data.response_store import read_manifest
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient
+from rilbench.serving import vllm_python
 from rilbench.train.pipeline.collect_stage import collect_all, find_servers, teacher_collections
 from rilbench.train.pipeline.preflight import probe_judge
 from rilbench.train.pipeline.run_folder import Run
@@ -209,3 +210,34 @@ def test_a_server_without_several_responses_to_a_request(tmp_path):
         with pytest.raises(UserError, match="returns 1 response for n=2"):
             collect(run)
     assert not Path(run.collection / "72b.parquet").exists()
+
+
+def test_what_a_server_leaves_out_of_several_is_asked_for_again(tmp_path):
+    with strict_api("flash", "none", lambda _: "yes") as api:
+        run = run_of(tmp_path, {"72b": api}, f"collection.fields.72b={FIELDS}", recipe="72b")
+        original = api.refusal
+
+        def sometimes_one(body, authorization):
+            status = original(body, authorization)
+            if len(api.served) in (2, 3):
+                body["n"] = 1
+            return status
+
+        api.refusal = sometimes_one
+        collect(run)
+    rows = pq.read_table(run.collection / "72b.parquet").to_pylist()
+    assert sorted((row["question_id"], row["sample"]) for row in rows) == [
+        (q.id, i) for q in QUESTIONS for i in range(4)
+    ]
+    assert not any(row["failure"] for row in rows)
+
+
+def test_servers_that_the_run_starts_are_checked_too(tmp_path):
+    fields = f"collection.fields.72b={FIELDS}"
+    cases = [("cpu", [fields], "transformers serve does not sample by them")]
+    if vllm_python() is None:
+        cases.append(("1x8-80gb", [], "vLLM, which is not installed"))
+    for hardware, settings, words in cases:
+        run = Run(tmp_path, load_recipe("72b", "nano", None, settings, hardware))
+        with pytest.raises(UserError, match=words):
+            find_servers(run.recipe, teacher_collections(run), QUESTIONS)
