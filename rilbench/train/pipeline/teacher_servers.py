@@ -139,7 +139,7 @@ def _find_server(recipe: Recipe, plan: Plan, probes: Sequence[Question]) -> Mode
     """The user's servers of a model, as one: of several, some may be down."""
     named, urls = read_endpoints(recipe, plan.model)
     server = ModelServer(
-        urls, named or plan.source, is_transformers(urls[0]), endpoint_key(plan.model)
+        urls, named or plan.source, any(map(is_transformers, urls)), endpoint_key(plan.model)
     )
     if server.transformers and plan.fields is not None:
         raise _not_for_transformers(plan)
