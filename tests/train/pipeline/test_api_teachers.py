@@ -72,6 +72,8 @@ def test_both_from_two_strict_apis_with_two_keys(tmp_path, monkeypatch):
         run = run_of(tmp_path, {"72b": first, "78b": second}, *fields, "collection.concurrency=2")
         collect(run)
     assert first.refused == second.refused == []
+    parts = first.served[0]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["image_url", "text"], "the probe has a picture"
     assert first.limited > 0
     assert first.too_early == 0, "Retry-After is obeyed by every request"
     for name, api in (("72b", first), ("78b", second)):
