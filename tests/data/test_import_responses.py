@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from collected import Notes
 from typer.testing import CliRunner
 
 from rilbench.cli import app
@@ -40,17 +41,6 @@ def import_(questions, out, *files, more=()):
 def jsonl(path, *rows):
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     return path
-
-
-class Notes:
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-    def stage(self, name, state):
-        pass
 
 
 def test_what_is_missing_is_named_and_a_run_uses_the_rest(questions, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from collected import Notes
 from PIL import Image
 from strict_api import strict_api
 
@@ -19,20 +20,6 @@ from rilbench.serving import vllm_python
 from rilbench.train.pipeline.collect_stage import collect_all, find_servers, teacher_collections
 from rilbench.train.pipeline.preflight import probe_judge
 from rilbench.train.pipeline.run_folder import Run
-
-
-class Notes:
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-    def stage(self, name, state):
-        pass
-
-    def answers(self, model, done, total):
-        pass
 
 
 def picture(shade):
