@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import math
 import re
 import time
 import urllib.error
@@ -176,7 +177,7 @@ def seconds_to_wait(retry_after: str) -> float:
             return 0.0
         date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
         seconds = (date - datetime.now(timezone.utc)).total_seconds()
-    return seconds if seconds >= 0 else 0.0  # not a number is neither
+    return seconds if 0 <= seconds < math.inf else 0.0
 
 
 def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:

@@ -202,10 +202,14 @@ class Transport:
             failed: asked last by the same request; another goes before it.
         """
         now = time.monotonic()
-        server = min(
-            self.servers,
-            key=lambda s: (max(s.rests_until - now, 0.0), s is failed, s.in_flight),
-        )
+
+        def rank(server: _Server) -> tuple[float, bool, bool, int]:
+            # One that failed is tried by one request at a time: it may take all its time to fail.
+            is_tried = server.rests > 0 and server.in_flight > 0
+            rest = max(server.rests_until - now, 0.0)
+            return rest, is_tried, server is failed, server.in_flight
+
+        server = min(self.servers, key=rank)
         return server, server.rests_until - now
 
     def _pause_after(self, error: NoReplyError, server: _Server, failures: int) -> float:

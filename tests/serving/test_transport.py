@@ -75,6 +75,29 @@ def test_one_that_fails_is_survived_without_a_lost_request() -> None:
     assert counts["retried"] == seen[0] < 20, "it rests, longer each time"
 
 
+def test_one_that_hangs_holds_up_one_request_at_a_time() -> None:
+    now = most = 0
+
+    async def hangs(count: int) -> web.Response:
+        nonlocal now, most
+        if count <= 2:  # what is sent before it is known to fail
+            return web.Response(status=500)
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.1)
+        now -= 1
+        return web.Response(status=500)
+
+    async def slow(_: int) -> web.Response:
+        await asyncio.sleep(0.02)
+        return good(0)
+
+    seen, _ = asyncio.run(ask([hangs, slow], 60))
+    assert seen[1] == 60
+    assert most == 1
+    assert seen[0] > 3, "it is tried again"
+
+
 def test_one_that_comes_back_is_asked_again() -> None:
     def at_first(count: int) -> web.Response:
         return web.Response(status=503) if count == 1 else good(count)
@@ -123,7 +146,7 @@ def test_what_retry_after_says() -> None:
     soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=20), usegmt=True)
     assert 18 < seconds_to_wait(soon) <= 20
     assert seconds_to_wait("2.5") == 2.5
-    assert [seconds_to_wait(x) for x in ("", "soon", "-3", "nan")] == [0.0] * 4
+    assert [seconds_to_wait(x) for x in ("", "soon", "-3", "nan", "inf")] == [0.0] * 5
     assert seconds_to_wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
 
 
