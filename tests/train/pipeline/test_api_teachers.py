@@ -140,6 +140,24 @@ def test_one_of_two_addresses_may_be_lost(tmp_path):
     assert texts.count("here") >= 2
 
 
+def test_one_of_two_addresses_may_be_down_at_the_start(tmp_path, caplog):
+    with strict_api("flash", "none", lambda _: "yes") as api:
+        for addresses, down in ((f"flash@{api.url}", False), ("flash@http://127.0.0.1:9/v1", True)):
+            settings = [
+                "teachers.models.72b=Big/72b",
+                f"collection.endpoints.72b=[flash@http://127.0.0.1:9/v1, {addresses}]",
+                "collection.fields.72b={max_completion_tokens: 96}",
+            ]
+            run = Run(tmp_path, load_recipe("72b", "nano", None, settings))
+            probes = (run.recipe, teacher_collections(run), QUESTIONS, QUESTIONS[:1])
+            if down:
+                with pytest.raises(UserError, match="does not list a model"):
+                    find_servers(*probes)
+            else:
+                assert len(find_servers(*probes)["72b"].base_url) == 2
+                assert "the other servers of 72b go on" in caplog.text
+
+
 def test_a_strict_judge_with_two_addresses(monkeypatch):
     monkeypatch.setenv("RILBENCH_JUDGE_KEY", "sk-judge")
     with (
