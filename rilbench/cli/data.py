@@ -21,6 +21,9 @@ from rilbench.cli.options import (
 )
 from rilbench.errors import UserError
 
+SHOWN = 10
+"""How many ids are named."""
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -214,6 +217,65 @@ def _sources_table(recipe: DataRecipe) -> Table:
     end = chosen if recipe.pool > 1 else ""
     table.caption, table.caption_justify = f"{sum(quotas.values()):,} questions{end}", "left"
     return table
+
+
+@data_app.command(name="import-responses")
+def data_import_responses(
+    files: Annotated[
+        list[Path], typer.Argument(help="Parquet files, JSON lines, or folders of them.")
+    ],
+    questions: Annotated[str, typer.Option(help="File of questions, as in data.train.")],
+    teacher: Annotated[str, typer.Option(help="Name of the teacher in the recipe, such as 72b.")],
+    out: Annotated[Path, typer.Option(help="Folder of the collection, for collection.folder.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Model that wrote the responses; default: the one that the files name."),
+    ] = "",
+    columns: Annotated[
+        str,
+        typer.Option(help="Columns, such as id=qid,response=output,model=generator."),
+    ] = "",
+    keep_reasoning: Annotated[
+        bool,
+        typer.Option("--keep-reasoning", help="Reasoning in <think> is a part of the response."),
+    ] = False,
+) -> None:
+    """Import a teacher's responses that exist already, and say which questions have none."""
+    from rilbench.data.import_responses import COLUMNS, import_responses
+    from rilbench.paths import locate
+
+    chosen = _field_columns(columns)
+    if unknown := [name for name in chosen if name not in COLUMNS]:
+        raise UserError(f"--columns {unknown[0]}=… is not known; use {', '.join(COLUMNS)}")
+    report = import_responses(
+        files,
+        locate(questions, ""),
+        teacher,
+        out,
+        chosen,
+        model=model,
+        keep_reasoning=keep_reasoning,
+    )
+    counts = sorted(report.responses.values())
+    each = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else f"{counts[0]}"
+    typer.echo(
+        f"{report.file}: {sum(counts)} responses of {report.model} to {len(counts)} of "
+        f"{report.questions} questions, {each} to each"
+    )
+    for words, names in (
+        ("questions without a response", report.without),
+        ("rows with an id that is no question's", report.unknown),
+        ("rows without a response", report.unusable),
+    ):
+        if names:
+            more = ", …" if len(names) > SHOWN else ""
+            typer.echo(f"{len(names)} {words}: {', '.join(names[:SHOWN])}{more}")
+    if report.other_models:
+        typer.echo(f"{report.other_models} rows of other models")
+    if report.reasoned:
+        kept = "kept" if keep_reasoning else "left out (--keep-reasoning)"
+        typer.echo(f"{report.reasoned} responses with reasoning, which is {kept}")
+    typer.echo(f"train with: --set collection.folder={out} --set data.train={questions}")
 
 
 @data_app.command(name="select")

@@ -54,7 +54,7 @@ def test_keeps_to_its_concurrency_and_reads_requests_lazily() -> None:
 
         found = {}
         async with listening(slow) as url, ChatClient(url, "m", concurrency=3) as client:
-            async for key, completion in client.complete_all(requests()):
+            async for key, (completion,) in client.complete_all(requests()):
                 found[key] = completion.text
                 assert drawn <= len(found) + 3
         return found
@@ -78,7 +78,7 @@ def test_tries_again_after_an_overload_and_gives_up_in_words() -> None:
 
     assert asyncio.run(go(2)) == "at last"
     tries = 3
-    with pytest.raises(UserError, match=r"after 2 tries \(503 busy\)"):
+    with pytest.raises(UserError, match=r"after 2 tries \(HTTP 503: busy\)"):
         asyncio.run(go(1))
 
 

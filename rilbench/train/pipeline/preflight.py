@@ -22,8 +22,6 @@ from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate, locate_files
 from rilbench.train.pipeline.collect_stage import (
-    ModelCollection,
-    find_servers,
     student_collection,
     teacher_collections,
 )
@@ -36,6 +34,11 @@ from rilbench.train.pipeline.question_check import (
     refuse_strictly,
 )
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.teacher_servers import (
+    ModelCollection,
+    find_servers,
+    first_questions,
+)
 from rilbench.train.rewards import load_rewards
 from rilbench.train.verl.config import overrides, picture_file
 from rilbench.train.verl.ray_devices import check_devices
@@ -96,7 +99,8 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run, strict=strict)
-    find_servers(recipe, inputs.collections, inputs.questions)
+    probes = first_questions(recipe, inputs.questions)
+    find_servers(recipe, inputs.collections, inputs.questions, probes)
     if not collect_only:
         check_disk(run, len(inputs.questions))
         check_judge(recipe)
@@ -248,15 +252,22 @@ def probe_judge(recipe: Recipe) -> None:
         return
     name = None if recipe.judge.model == "rule" else recipe.judge.model
 
-    async def ask() -> Verdict:
-        async with JudgeClient(recipe.judge.url, name, judge_key(), retries=2) as judge:
+    async def ask(url: str) -> Verdict:
+        async with JudgeClient(
+            url, name, judge_key(), retries=2, fields=recipe.judge.fields
+        ) as judge:
             return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
 
-    verdict = asyncio.run(ask())
-    if verdict.value is None:
+    verdicts = {url: asyncio.run(ask(url)) for url in recipe.judge.url}
+    silent = [url for url, verdict in verdicts.items() if verdict.value is None]
+    for url in silent:
+        verdict = verdicts[url]
         said = " ".join(verdict.text.split())[:200]
-        raise UserError(
-            f"the judge {verdict.judge} at {recipe.judge.url} gives no verdict ({said}); start it, "
-            "or set judge.url to the address where it answers"
-        )
-    log.info("judge %s answers", verdict.judge)
+        why = f"the judge {verdict.judge} at {url} gives no verdict ({said})"
+        if len(silent) == len(verdicts):
+            raise UserError(
+                f"{why}; start it, set judge.url to the address where it answers, or judge.fields "
+                "to the fields that it takes (docs/teachers.md)"
+            )
+        log.warning("%s; the other servers of the judge go on", why)
+    log.info("judge %s answers", recipe.judge.model)
