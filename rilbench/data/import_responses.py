@@ -14,11 +14,10 @@ from typing import Any
 
 from rilbench.config import Sampling
 from rilbench.data.jsonl import as_list, read_lines, to_text
-from rilbench.data.question import InvalidQuestionError
 from rilbench.data.response_collector import split_reasoning
 from rilbench.data.response_store import Plan, SavedResponse, add_responses
 from rilbench.data.stored_questions import QuestionScan
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 from rilbench.serving import Completion
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -58,7 +57,7 @@ class ResponseReport:
 
 def import_responses(
     files: Sequence[Path],
-    questions: Path,
+    questions: Sequence[Path],
     teacher: str,
     folder: Path,
     columns: Mapping[str, str],
@@ -70,7 +69,7 @@ def import_responses(
 
     Args:
         files: Parquet files, JSON lines, or folders of them.
-        questions: the file of questions, as ``data.train`` will name it.
+        questions: the files of questions, as ``data.train`` will name it.
         teacher: its name in the recipe.
         folder: the collection's; it must not have the teacher's file yet.
         columns: field → column, where a column has another name than `COLUMNS` knows.
@@ -126,7 +125,7 @@ def import_responses(
         if not report.responses:
             raise UserError(
                 f"none of {report.rows} rows is a response of {named} to one of the {len(hashes)} "
-                f"questions of {questions}; {_hint(report)}"
+                f"questions of {', '.join(map(str, questions))}; {_hint(report)}"
             )
 
     made_of = [{"name": path.name, "sha256": _sha256(path)} for path in sources]

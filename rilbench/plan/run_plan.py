@@ -9,6 +9,7 @@ from typing import Any
 
 from rilbench.config.schema import Recipe
 from rilbench.devices import attention_on_gpus
+from rilbench.judge.code_judges import decides_by_code
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
 from rilbench.plan.compute_cost import (
@@ -185,7 +186,11 @@ def _warnings(
             f"{rollout.sequences_wanted} to sample: the others may have to wait; raise "
             "hardware.rollout_memory"
         )
-    if not recipe.judge.url and recipe.judge.model != "rule" and recipe.method_spec.is_rl:
+    if (
+        not recipe.judge.url
+        and not decides_by_code(recipe.judge.model)
+        and recipe.method_spec.is_rl
+    ):
         warnings.append(f"the judge, {recipe.judge.model}, needs an address: --set judge.url=URL")
     return warnings
 

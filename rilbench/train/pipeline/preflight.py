@@ -26,6 +26,7 @@ from rilbench.train.pipeline.collect_stage import (
     teacher_collections,
 )
 from rilbench.train.pipeline.disk import check_disk
+from rilbench.train.pipeline.judge_check import model_to_ask
 from rilbench.train.pipeline.question_check import (
     QuestionCheck,
     check_questions,
@@ -229,7 +230,7 @@ def check_judge(recipe: Recipe) -> None:
     """Refuse a judge without an address that does not decide by code or is needed on other nodes.
 
     Raises:
-        UserError: with the setting that gives the address, or why a plug-in cannot judge.
+        UserError: with the setting that gives the address, or why its function cannot judge.
     """
     name = recipe.judge.model
     if recipe.judge.url:
@@ -250,11 +251,11 @@ def probe_judge(recipe: Recipe) -> None:
     """
     if not (recipe.method_spec.is_rl and recipe.judge.url):
         return
-    name = None if recipe.judge.model == "rule" else recipe.judge.model
+    name, timeout = model_to_ask(recipe) or None, recipe.judge.timeout
 
     async def ask(url: str) -> Verdict:
         async with JudgeClient(
-            url, name, judge_key(), retries=2, fields=recipe.judge.fields
+            url, name, judge_key(), retries=2, timeout=timeout, fields=recipe.judge.fields
         ) as judge:
             return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
 

@@ -18,6 +18,7 @@ from rilbench.train.pipeline.collect_stage import collect_all, student_collectio
 from rilbench.train.pipeline.cost import RunCost
 from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
+from rilbench.train.pipeline.judge_check import notes_on_golds
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
 from rilbench.train.pipeline.prepare_data import note_on_recipe
 from rilbench.train.pipeline.question_check import (
@@ -116,12 +117,17 @@ def collect(
 
 
 def _note_on_questions(run: Run, inputs: Inputs, progress: Progress) -> None:
-    """Tell which questions are left out, and whether they are others than before; keep both."""
+    """Tell which questions are left out, and whether they are others than before; keep both.
+
+    And which reference answers the judge can hardly find in a response.
+    """
     for text in changed_questions(read_checks(run.folder), inputs.checks):
         note(text, progress)
     for name, check in inputs.checks.items():
         if text := check.summary(name):
             note(f"{text}; all are in {run.folder / FILE}", progress)
+    for text in notes_on_golds(run.recipe, inputs.questions):
+        note(text, progress)
     write_checks(run.folder, inputs.checks)
 
 

@@ -16,7 +16,7 @@ from rilbench.data.response_collector import ModelServer, request
 from rilbench.data.response_store import Plan, ResponseIndex, index_responses, seed_for
 from rilbench.data.stored_questions import QuestionScan
 from rilbench.errors import UserError
-from rilbench.paths import locate
+from rilbench.paths import locate_files
 from rilbench.serving import (
     ChatClient,
     Completion,
@@ -81,7 +81,7 @@ def read_endpoints(recipe: Recipe, name: str) -> tuple[str, list[str]]:
 def first_questions(recipe: Recipe, questions: Sequence[Question]) -> list[Question]:
     """Return a few of a run's questions with their pictures, which need not be stored yet."""
     wanted = {question.id for question in questions}
-    scan = QuestionScan(locate(recipe.data.train), Path(), 0)
+    scan = QuestionScan(locate_files(recipe.data.train), Path(), 0)
     return list(islice((question for question in scan if question.id in wanted), PROBES))
 
 
