@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from rilbench.serving.transport import NoReplyError
 
 from rilbench.judge.reply import read_reply
+from rilbench.serving.transport import NoReplyError
 
 
 def completion(message: dict[str, Any], ended: str | None = "stop") -> dict[str, Any]:
