@@ -23,6 +23,7 @@ from rilbench.cli.plan import plan
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.train import train
+from rilbench.cli.watch import watch
 from rilbench.errors import UserError, UserNotice
 from rilbench.extras import explain_missing
 from rilbench.logs import configure
@@ -46,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(watch)
 app.command()(plan)
 app.command(name="eval")(evaluate)
 app.command()(table)

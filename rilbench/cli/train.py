@@ -140,7 +140,7 @@ def _train(
     from rilbench.train.pipeline import stages
     from rilbench.train.pipeline.ledger_summary import recorded
     from rilbench.train.pipeline.preflight import check_trackers, preflight
-    from rilbench.train.pipeline.progress import TrainingProgress
+    from rilbench.train.pipeline.progress import TrainingProgress, run_progress
     from rilbench.train.pipeline.run_folder import Run, open_run
 
     check_trackers(trackers)
@@ -154,17 +154,12 @@ def _train(
     if collect_only:
         with (
             says_how_to_go_on(run),
-            TrainingProgress(Console(), f"collect: → {folder}", 0) as progress,
+            TrainingProgress(Console(), f"collect: → {folder}", 0, folder, ["collect"]) as progress,
         ):
             stages.collect(run, progress, inputs, strict=strict)
         typer.echo("collected; to train, use --resume instead of --collect-only")
         return
-    title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {folder}"
-    with (
-        says_how_to_go_on(run),
-        recorded(run, db),
-        TrainingProgress(Console(), title, recipe.schedule.steps) as progress,
-    ):
+    with says_how_to_go_on(run), recorded(run, db), run_progress(Console(), run) as progress:
         checkpoint = stages.train(run, progress, trackers, inputs=inputs, strict=strict)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

@@ -20,6 +20,7 @@ from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
 from rilbench.train.pipeline.prepare_data import note_on_recipe
+from rilbench.train.pipeline.progress_record import RecordedProgress, planned_stages
 from rilbench.train.pipeline.question_check import (
     FILE,
     changed_questions,
@@ -64,6 +65,7 @@ def train(
     with _working_on(run):
         if run.finished:
             return run.checkpoint
+        progress = RecordedProgress(progress, run.folder, planned_stages(recipe))
         if inputs is None:
             inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
@@ -107,6 +109,7 @@ def collect(
         UserError: a model or the data failed; what was done is kept.
     """
     with _working_on(run):
+        progress = RecordedProgress(progress, run.folder, ["collect"])
         inputs = inputs or read_inputs(run, strict=strict)
         _note_on_questions(run, inputs, progress)
         inputs.store_pictures(run)

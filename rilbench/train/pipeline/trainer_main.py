@@ -82,7 +82,9 @@ def start_trainer(config: Any, trainer: Any) -> None:
     run_dir = trainer.run_dir
     alone = one_start_at_a_time(run_dir, partial(leave_note, run_dir, 0))
     with alone if config.trainer.device == "cpu" else nullcontext():
+        trainer.activity.begin("starting Ray")
         start_ray(config)
+        trainer.activity.begin("loading the models")
         trainer.started_servers = start_servers(config)
         tq.init(config.transfer_queue)
         trainer.init()
