@@ -52,7 +52,7 @@ def train(
     ] = None,
     log: Annotated[
         Optional[list[str]],
-        typer.Option(help="Tracker to log to as well: tensorboard or wandb; repeatable."),
+        typer.Option(help="Tracker to log to as well: tensorboard, wandb or trackio; repeatable."),
     ] = None,
     ray_address: Annotated[
         Optional[str],

@@ -46,7 +46,7 @@ IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 """Model types that receive their images: verl 0.9.1 has their processor, or
 `rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
 
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS = ("tensorboard", "wandb", "trackio")
 """Trackers of verl that ``--log`` offers; each needs the package of its name."""
 
 

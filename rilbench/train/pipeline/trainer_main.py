@@ -90,6 +90,18 @@ def start_trainer(config: Any, trainer: Any) -> None:
         trainer.init()
 
 
+def continue_in_trackers(job: dict[str, Any], project: str) -> None:
+    """Make verl's trackers go on with the run that an earlier process of this run began there."""
+    os.environ["TENSORBOARD_DIR"] = str(Path(job["run_dir"]) / "tensorboard")
+    os.environ.setdefault("WANDB_RUN_ID", job["tracker_id"])
+    os.environ.setdefault("WANDB_RESUME", "allow")
+    if "trackio" in job["trackers"]:
+        import trackio
+
+        # verl starts none where one has begun.
+        trackio.init(project=project, name=job["tracker_id"], resume="allow", embed=False)
+
+
 def fit(trainer: Any) -> None:
     """Train to the last step, then close verl's trackers."""
     finished = False
@@ -105,10 +117,8 @@ def train_job(job: dict[str, Any]) -> None:
     """Train a job's run to its last step."""
     from rilbench.train.trainer import RILTrainer
 
-    os.environ["TENSORBOARD_DIR"] = str(Path(job["run_dir"]) / "tensorboard")
-    os.environ.setdefault("WANDB_RUN_ID", job["tracker_id"])
-    os.environ.setdefault("WANDB_RESUME", "allow")
     config = compose_config(job)
+    continue_in_trackers(job, config.trainer.project_name)
     trainer = RILTrainer(config)
     start_trainer(config, trainer)
     fit(trainer)

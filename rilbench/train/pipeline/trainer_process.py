@@ -101,7 +101,7 @@ def watcher(
         folder: the run's.
         on_line: called with the kind and the values of each line.
         records: files of the folder, by kind, in the order in which they are read.
-        from_start: pass on the lines that are there already, too.
+        from_start: pass on existing lines, too.
     """
     tails = {stage: Tail(folder / name, from_start=from_start) for stage, name in records.items()}
 
