@@ -22,6 +22,7 @@ from rilbench.cli.lab import lab_app, nano_app
 from rilbench.cli.plan import plan
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
+from rilbench.cli.run import run
 from rilbench.cli.train import train
 from rilbench.cli.watch import watch
 from rilbench.errors import UserError, UserNotice
@@ -46,6 +47,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(run)
 app.command()(train)
 app.command()(watch)
 app.command()(plan)

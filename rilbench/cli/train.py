@@ -140,7 +140,7 @@ def _train(
     from rilbench.train.pipeline import stages
     from rilbench.train.pipeline.ledger_summary import recorded
     from rilbench.train.pipeline.preflight import check_trackers, preflight
-    from rilbench.train.pipeline.progress import TrainingProgress, run_progress
+    from rilbench.train.pipeline.progress import TrainingProgress
     from rilbench.train.pipeline.run_folder import Run, open_run
 
     check_trackers(trackers)
@@ -159,7 +159,7 @@ def _train(
             stages.collect(run, progress, inputs, strict=strict)
         typer.echo("collected; to train, use --resume instead of --collect-only")
         return
-    with says_how_to_go_on(run), recorded(run, db), run_progress(Console(), run) as progress:
+    with says_how_to_go_on(run), recorded(run, db), TrainingProgress.of(Console(), run) as progress:
         checkpoint = stages.train(run, progress, trackers, inputs=inputs, strict=strict)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

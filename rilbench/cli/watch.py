@@ -19,7 +19,7 @@ def watch(
     from rich.console import Console
 
     from rilbench.config import read_recipe
-    from rilbench.train.pipeline.progress import run_progress
+    from rilbench.train.pipeline.progress import TrainingProgress
     from rilbench.train.pipeline.run_folder import Run
     from rilbench.train.pipeline.watch import watch as follow
 
@@ -29,7 +29,7 @@ def watch(
             f"{runs / run} is not a run; give the name of a folder in {runs}, or another --runs"
         )
     shown = Run(folder, read_recipe(folder / "recipe.yaml"))
-    progress = run_progress(Console(), shown)
+    progress = TrainingProgress.of(Console(), shown)
     progress.is_silent = True
     with suppress(KeyboardInterrupt), progress:  # only the watching ends
         follow(shown, progress)

@@ -236,19 +236,27 @@ def probe_judge(recipe: Recipe) -> None:
     Raises:
         UserError: it gives none.
     """
-    if not (recipe.method_spec.is_rl and recipe.judge.url):
-        return
-    name = None if recipe.judge.model == "rule" else recipe.judge.model
+    if recipe.method_spec.is_rl and recipe.judge.url:
+        model = "" if recipe.judge.model == "rule" else recipe.judge.model
+        ask_judge(recipe.judge.url, model, "judge.url")
+
+
+def ask_judge(url: str, model: str, setting: str) -> None:
+    """Ask a judge for one verdict; an empty ``model`` is the only one that it serves.
+
+    Raises:
+        UserError: it gives none; ``setting`` names where its address was given.
+    """
 
     async def ask() -> Verdict:
-        async with JudgeClient(recipe.judge.url, name, judge_key(), retries=2) as judge:
+        async with JudgeClient(url, model or None, judge_key(), retries=2) as judge:
             return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
 
     verdict = asyncio.run(ask())
     if verdict.value is None:
         said = " ".join(verdict.text.split())[:200]
         raise UserError(
-            f"the judge {verdict.judge} at {recipe.judge.url} gives no verdict ({said}); start it, "
-            "or set judge.url to the address where it answers"
+            f"the judge {verdict.judge} at {url} gives no verdict ({said}); start it, or set "
+            f"{setting} to the address where it answers"
         )
     log.info("judge %s answers", verdict.judge)

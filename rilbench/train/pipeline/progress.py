@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from rilbench.train.health import MEANING
 from rilbench.train.pipeline.progress_record import planned_stages
 from rilbench.train.pipeline.progress_text import (
     activity_line,
+    clock_time,
     dev_line,
     duration,
     left_and_clock,
@@ -60,6 +61,7 @@ class TrainingProgress(LiveDisplay):
         steps: of the loop.
         folder: the run's, from which samples, saved steps and the present activity are read.
         stages: what is ahead; see `planned_stages`.
+        hours: of each stage, by `rilbench plan`.
     """
 
     def __init__(
@@ -69,15 +71,31 @@ class TrainingProgress(LiveDisplay):
         steps: int,
         folder: Path | None = None,
         stages: Iterable[str] = (),
+        hours: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(console)
         self.title, self.steps, self.folder = title, steps, folder
+        self.hours = hours or {}
         self.is_silent = False
         """Whether plain lines are held back, while what a run has done before is read."""
         self.ended = ""
         """Why nothing goes on any more; "" while it does."""
         self._saved = (0.0, "")
         self.begin(stages, time.time())
+
+    @classmethod
+    def of(
+        cls,
+        console: Console,
+        run: Run,
+        stages: Iterable[str] | None = None,
+        hours: Mapping[str, float] | None = None,
+    ) -> Self:
+        """The progress of a whole run; by default with the stages of `rilbench train` alone."""
+        recipe = run.recipe
+        title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
+        stages = planned_stages(recipe) if stages is None else stages
+        return cls(console, title, recipe.schedule.steps, run.folder, stages, hours)
 
     def __enter__(self) -> Self:
         self.say(self.title)
@@ -97,6 +115,8 @@ class TrainingProgress(LiveDisplay):
             """Seconds since the epoch; the last event counts where a run has ended."""
             self.stages = dict.fromkeys(stages, "ahead")
             self.collected: dict[str, tuple[int, int]] = {}
+            self.counted_from: dict[str, tuple[float, int]] = {}
+            """When a count of this process began, and at which number."""
             self.pretraining: Mapping[str, Any] = {}
             self.sft: Mapping[str, Any] = {}
             self.steps_done: list[dict[str, Any]] = []
@@ -117,6 +137,7 @@ class TrainingProgress(LiveDisplay):
         """Responses collected so far from one model."""
         with self.lock:
             self.collected[model] = (done, total)
+            self.counted_from.setdefault(model, (time.time(), done))
         if done == total or (done and done % max(1, total // 4) == 0):
             self.say(f"  {model}: {done} of {total} responses")
 
@@ -139,6 +160,7 @@ class TrainingProgress(LiveDisplay):
         elif kind == "sft":
             with self.lock:
                 self.sft = values
+                self.counted_from.setdefault("sft", (time.time(), values["step"]))
             if values["step"] == values["of"] or values["step"] % max(1, values["of"] // 10) == 0:
                 self.say(f"  sft {values['step']}/{values['of']}  loss {values['loss']:.3f}")
         else:
@@ -149,6 +171,7 @@ class TrainingProgress(LiveDisplay):
         with self.lock:
             self.stages["discriminator"] = "done" if done else "running"
             self.pretraining = values
+            self.counted_from.setdefault("discriminator", (time.time(), values["step"]))
         if done:
             self.say(f"discriminator: done, loss {values['discriminator_loss']:.3f}")
 
@@ -246,30 +269,61 @@ class TrainingProgress(LiveDisplay):
             shown.insert(0, f"{more} earlier notes are in progress.jsonl and notes.jsonl")
         return [Text(text, style="yellow") for text in shown]
 
-    def _bars(self) -> list[RenderableType]:
-        rows: list[tuple[str, int, int]] = []
+    def _counts(self) -> dict[str, tuple[str, int, int]]:
+        """Words, done and total of what the running stage counts."""
+        rows: dict[str, tuple[str, int, int]] = {}
         if self.stages.get("collect") == "running":
-            rows += [(name, *counts) for name, counts in self.collected.items()]
+            rows |= {name: (name, *counts) for name, counts in self.collected.items()}
         for name, at in (("discriminator", self.pretraining), ("sft", self.sft)):
             if self.stages.get(name) == "running" and at:
                 loss = at.get("loss", at.get("discriminator_loss"))
-                rows.append((f"{name}, loss {loss:.3f}", int(at["step"]), int(at["of"])))
-        if not rows:
-            return []
+                rows[name] = (f"{name}, loss {loss:.3f}", int(at["step"]), int(at["of"]))
+        return rows
+
+    def _bars(self) -> list[RenderableType]:
         grid = Table.grid(padding=(0, 1))
-        for name, done, total in rows:
+        for words, done, total in self._counts().values():
             bar = ProgressBar(total=total, completed=done, width=30)
-            grid.add_row(f"  {name:<14}", bar, f"{done:,}/{total:,}")
-        return [grid]
+            grid.add_row(f"  {words:<14}", bar, f"{done:,}/{total:,}")
+        return [grid] if grid.row_count else []
+
+    def _seconds_left(self) -> float | None:
+        """Of the running stage; None where it cannot be told yet."""
+        counts = self._counts()
+        if not counts:
+            is_training = any(self.stages.get(name) == "running" for name in METHODS)
+            known = is_training and self.steps_done
+            return seconds_left(self.steps_done, self.steps) if known else None
+        left = []
+        for name, (_, done, total) in counts.items():
+            begun, first = self.counted_from[name]
+            if done == first:
+                return None
+            left.append((total - done) * (time.time() - begun) / (done - first))
+        return max(left)
+
+    def _times(self) -> list[tuple[str, str]]:
+        """What is left of the running stage, what comes then, and when all will be done."""
+        now, left = datetime.now(), self._seconds_left()
+        lines = [] if left is None else [("left", left_and_clock(left, now))]
+        ahead = [name for name, state in self.stages.items() if state == "ahead"]
+        then = 3600 * sum(self.hours.get(name, 0.0) for name in ahead)
+        if ahead and then:
+            text = f"{', '.join(ahead)}: about {duration(then)} by rilbench plan"
+            if left is not None:
+                end = clock_time(now + timedelta(seconds=left + then), now)
+                text += f"; all done at about {end}"
+            lines.append(("then", text))
+        return lines
 
     def _status(self) -> RenderableType:
         """One line each: what is left, the dev split, what goes on, the last step, the disk."""
         lines = [("", self.ended)]
         is_training = any(self.stages.get(name) == "running" for name in METHODS)
         now = read_activity(self.folder) if self.folder and is_training else None
+        if not self.ended:
+            lines += self._times()
         if self.steps_done:
-            if not self.ended and is_training:
-                lines.append(("left", self._left()))
             lines.append(("dev", dev_line(self.steps_done)))
         if is_training and not self.ended:
             if now is not None and now.since >= self.started:
@@ -314,11 +368,3 @@ def _grid(lines: Iterable[tuple[str, str]], indent: int = 0) -> RenderableType:
     for label, text in lines:
         grid.add_row(Text(" " * indent + label), Text(text))
     return grid
-
-
-def run_progress(console: Console, run: Run) -> TrainingProgress:
-    """The progress of a whole run."""
-    recipe = run.recipe
-    title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {run.folder}"
-    stages = planned_stages(recipe)
-    return TrainingProgress(console, title, recipe.schedule.steps, run.folder, stages)

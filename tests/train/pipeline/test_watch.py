@@ -14,7 +14,7 @@ from rilbench.cli import app
 from rilbench.config import load_recipe
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.pipeline import watch as watching
-from rilbench.train.pipeline.progress import run_progress
+from rilbench.train.pipeline.progress import TrainingProgress
 from rilbench.train.pipeline.progress_record import RecordedProgress, planned_stages
 from rilbench.train.pipeline.run_folder import open_run
 
@@ -74,7 +74,7 @@ def test_a_run_that_was_killed(run):
 def test_a_run_that_goes_on_until_it_ends(run, monkeypatch):
     monkeypatch.setattr(watching, "_SECONDS_BETWEEN_LOOKS", 0.01)
     out = io.StringIO()
-    progress = run_progress(Console(file=out, width=100), run)
+    progress = TrainingProgress.of(Console(file=out, width=100), run)
     progress.is_silent = True
     lock = FileLock(run.folder / ".lock", thread_local=False)
     lock.acquire()

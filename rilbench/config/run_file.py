@@ -1,0 +1,76 @@
+"""A run file: a whole experiment, from the data to the table, in one YAML file.
+
+``recipe``, ``student``, ``method`` and ``hardware`` are names, as the options of ``rilbench
+train``; ``settings`` are groups of settings that win over theirs; ``eval`` has options of
+``rilbench eval``; ``run`` names the run's folder. The command line wins over all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rilbench.config.load import load_recipe, load_yaml, parse_override
+from rilbench.config.schema import Recipe
+from rilbench.errors import UserError
+
+_NAMES = ("recipe", "student", "method", "hardware", "run")
+_GROUPS = ("settings", "eval")
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What a run file and the command line ask for."""
+
+    recipe: Recipe
+    run: str
+    """Name of the run's folder."""
+    evaluation: Mapping[str, Any]
+    """Options of ``rilbench eval``, as they are written."""
+
+
+def read_run_file(
+    name: str, names: Mapping[str, str | None], overrides: Iterable[str] = ()
+) -> RunFile:
+    """Read a run file.
+
+    Args:
+        name: of ``known("runs")``, or a YAML file.
+        names: ``recipe``, ``student``, ``method``, ``hardware`` and ``run`` of the command line.
+        overrides: settings as ``key=value``, those of the evaluation as ``eval.key=value``.
+
+    Raises:
+        UserError: there is no such file, it has an unknown key, or as `load_recipe`.
+    """
+    written = load_yaml("runs", name)
+    for key, value in written.items():
+        if key not in _NAMES + _GROUPS:
+            raise UserError(
+                f"{name}: there is no {key!r} in a run file, only "
+                f"{', '.join(_NAMES + _GROUPS)}; settings belong under settings:"
+            )
+        if isinstance(value, dict) != (key in _GROUPS) and value is not None:
+            kind = "a group, such as" if key in _GROUPS else "a name, such as"
+            example = {"settings": "{seed: 1}", "eval": "{suite: nano}"}.get(key, "nano")
+            raise UserError(f"{name}: {key} is {kind} {key}: {example}")
+    chosen = {key: names.get(key) or written.get(key) for key in _NAMES}
+    evaluation, settings = dict(written.get("eval") or {}), []
+    for override in overrides:
+        key, value = parse_override(override)
+        if key.startswith("eval."):
+            evaluation[key.removeprefix("eval.")] = value
+        else:
+            settings.append(override)
+    recipe = load_recipe(
+        str(chosen["recipe"] or Recipe().recipe),
+        chosen["student"],
+        chosen["method"],
+        settings,
+        chosen["hardware"],
+        written.get("settings"),
+    )
+    run = names.get("run") or (None if any(names.values()) else written.get("run"))
+    return RunFile(
+        recipe, run or f"{recipe.student.name}-{recipe.recipe}-{recipe.method}", evaluation
+    )
