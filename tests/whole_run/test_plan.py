@@ -11,17 +11,7 @@ from rilbench.config.run_file import read_run_file
 from rilbench.errors import UserError
 from rilbench.whole_run.plan import evaluation_options, plan_whole_run, whole_stages
 
-PAPER = [
-    (student, teachers)
-    for student in (
-        "qwen2.5-vl-7b",
-        "qwen2.5-vl-3b",
-        "internvl3-8b",
-        "internvl3-2b",
-        "internvl3-1b",
-    )
-    for teachers in ("72b", "78b", "both")
-]
+STUDENTS = ("qwen2.5-vl-7b", "qwen2.5-vl-3b", "internvl3-8b", "internvl3-2b", "internvl3-1b")
 
 
 def written(folder, text):
