@@ -16,8 +16,9 @@ from rilbench.train.pipeline.stage import Progress
 FILE = "progress.jsonl"
 """File of a run's folder: a line when a process begins, for each event of a stage, each note."""
 
-_SECONDS_BETWEEN = 2.0
-"""Between two counts of one model's responses."""
+_SECONDS_BETWEEN = 3.0
+_COUNTS = 2000
+"""Of one model's responses: so far apart at least, and about so many in all."""
 
 
 def planned_stages(recipe: Recipe) -> list[str]:
@@ -41,7 +42,7 @@ class RecordedProgress:
     def __init__(self, progress: Progress, folder: Path, stages: list[str]) -> None:
         self.progress, self.path = progress, folder / FILE
         self._lock = threading.Lock()
-        self._counted: dict[str, float] = {}
+        self._counted: dict[str, tuple[float, int]] = {}
         self._write({"begin": stages, "host": socket.gethostname()})
 
     def stage(self, name: str, state: str) -> None:
@@ -50,10 +51,12 @@ class RecordedProgress:
         self.progress.stage(name, state)
 
     def answers(self, model: str, done: int, total: int) -> None:
-        """Responses collected so far from one model; kept every few seconds."""
+        """Responses collected so far from one model; now and then kept."""
         now = time.monotonic()
-        if done == total or now - self._counted.get(model, 0.0) >= _SECONDS_BETWEEN:
-            self._counted[model] = now
+        when, before = self._counted.get(model, (0.0, -total))
+        is_due = now - when >= _SECONDS_BETWEEN and done - before >= total / _COUNTS
+        if done == total or is_due:
+            self._counted[model] = (now, done)
             self._write({"model": model, "done": done, "total": total})
         self.progress.answers(model, done, total)
 

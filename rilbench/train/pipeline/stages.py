@@ -19,7 +19,7 @@ from rilbench.train.pipeline.cost import RunCost
 from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
-from rilbench.train.pipeline.prepare_data import note_on_recipe
+from rilbench.train.pipeline.prepare_data import notes_on_recipe
 from rilbench.train.pipeline.progress_record import RecordedProgress, planned_stages
 from rilbench.train.pipeline.question_check import (
     FILE,
@@ -77,9 +77,7 @@ def train(
         cost = RunCost(run.folder)
         start = inputs.student
         _note_on_questions(run, inputs, progress)
-        if recipe.data.train == recipe.data.dev and recipe.schedule.eval_every:
-            note("data.dev is data.train: its accuracy is on what is trained", progress)
-        if text := note_on_recipe(recipe):
+        for text in notes_on_recipe(recipe):
             note(text, progress)
 
         inputs.store_pictures(run)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from rilbench.cli import app
 from rilbench.config import load_recipe
 from rilbench.train.nan_guard import STOPPED
+from rilbench.train.pipeline import progress_record
 from rilbench.train.pipeline import watch as watching
 from rilbench.train.pipeline.progress import TrainingProgress
 from rilbench.train.pipeline.progress_record import RecordedProgress, planned_stages
@@ -57,6 +58,17 @@ def test_the_stages_of_a_method():
     ahead = planned_stages(load_recipe("both", "nano", "ril", ["sft.steps=1"]))
     assert ahead == ["collect", "sft", "discriminator", "ril", "export"]
     assert planned_stages(load_recipe("both", "nano", "grpo")) == ["grpo", "export"]
+
+
+def test_counts_of_days_are_few_lines(tmp_path, monkeypatch):
+    clock = iter(range(0, 10**9, 5))
+    monkeypatch.setattr(progress_record.time, "monotonic", lambda: next(clock))
+    told = RecordedProgress(Nothing(), tmp_path, ["collect"])
+    for done in range(0, 640_001, 64):
+        told.answers("72b", done, 640_000)
+    lines = (tmp_path / progress_record.FILE).read_text().splitlines()
+    assert 1900 < len(lines) <= 2003
+    assert json.loads(lines[-1])["done"] == 640_000
 
 
 def test_a_run_that_was_killed(run):
