@@ -63,9 +63,9 @@ def test_a_run_file_from_its_data_to_the_table(tmp_path):
     for words in ("export: done", "eval: done", "table: done", "step 2/2", "reward "):
         assert words in done.stdout
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2]
-    rows = [line for line in done.stdout.splitlines() if "nano" in line and "AI2D" not in line]
-    assert any(" ril " in row for row in rows)
-    assert any(" base " in row for row in rows)
+    measured = done.stdout.split("MEASURED")[1]
+    assert "base #1" in measured
+    assert "ril both #2" in measured
     told = (tmp_path / "runs" / "whole" / "progress.jsonl").read_text().splitlines()
     assert sum("begin" in json.loads(line) for line in told) == 2
 

@@ -259,7 +259,7 @@ class TrainingProgress(LiveDisplay):
         line = Text()
         for name, state in self.stages.items():
             mark, style = _MARK[state]
-            line.append(f"{mark} {name}   ", style=style)
+            line.append(f"{mark} {name}  ", style=style)
         until = self.last_event if self.ended else time.time()
         return line.append(duration(max(0.0, until - self.started)), style="dim")
 
@@ -342,9 +342,8 @@ class TrainingProgress(LiveDisplay):
             return ""
         if time.monotonic() - when > 5.0 or not text:
             saved = list(steps_in(self.folder / "steps", discriminator=False))
-            last = f"step {saved[-1]} is saved, " if saved else "no step is saved yet, "
-            free = shutil.disk_usage(self.folder).free / 2**30
-            text = f"{last if self.steps_done else ''}{free:,.1f} GiB free"
+            last = f"step {saved[-1]} is saved" if saved else "no step is saved yet"
+            text = f"{last}, {shutil.disk_usage(self.folder).free / 2**30:,.1f} GiB free"
             self._saved = (time.monotonic(), text)
         return text
 

@@ -108,7 +108,7 @@ def test_a_run_of_days_fits_eighty_columns(tmp_path):
     heads = ("step", "answer", "similar", "D acc", "missing", "KL", "tokens", "s/step")
     assert all(head in text for head in heads)
     assert "0.61 at step 260, best 0.61 at step 260" in text
-    assert "· collect   ▸ ril   · export   3 d 2 h" in text
+    assert "· collect  ▸ ril  · export  3 d 2 h" in text
     assert re.search(r"left +2 d 15 h, done at [A-Z][a-z]{2} \d\d:\d\d", text)
     assert "no step is saved yet" in text
     assert "…" not in lines[0]
