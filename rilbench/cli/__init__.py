@@ -20,6 +20,7 @@ from rilbench.cli.eval import evaluate, kits_app
 from rilbench.cli.import_results import import_
 from rilbench.cli.lab import lab_app, nano_app
 from rilbench.cli.plan import plan
+from rilbench.cli.push import push
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.run import run
@@ -56,6 +57,7 @@ app.command()(table)
 app.command()(compare)
 app.command()(report)
 app.command()(show)
+app.command()(push)
 app.command()(check)
 app.command()(doctor)
 app.command(name="import")(import_)

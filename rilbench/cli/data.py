@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from rilbench.cli.options import (
+    Benchmarks,
     Data,
     Kit,
     Set,
@@ -21,8 +22,11 @@ from rilbench.cli.options import (
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
-    from rilbench.data.importer import Format
+    from rich.table import Table
+
+    from rilbench.data.build_recipe import DataRecipe
     from rilbench.data.logprob_scores import Scorer
+    from rilbench.data.question import Question
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -34,11 +38,17 @@ Questions = Annotated[
 
 
 @data_app.command(name="check")
-def data_check(suite: Suite = "paper", kit: Kit = "vlmevalkit", data: Data = None) -> None:
-    """List a suite's benchmark files: which exist, and whether they are the published ones."""
+def data_check(
+    suite: Suite = "paper",
+    kit: Kit = "vlmevalkit",
+    benchmarks: Benchmarks = "",
+    data: Data = None,
+) -> None:
+    """List benchmark files: which exist, and whether they are the published ones."""
     from rilbench.evaluate.cli_tables import data_table
+    from rilbench.evaluate.suite import find_suite
 
-    table, missing = data_table(suite, data, kit)
+    table, missing = data_table(find_suite(suite, benchmarks, kit), data)
     print_table(table)
     if missing:
         raise UserError(f"{missing} are missing; rilbench eval downloads what it can")
@@ -59,86 +69,150 @@ def data_mmvetv2(
 
 @data_app.command(name="import")
 def data_import(
-    source: Annotated[Path, typer.Argument(help="JSON file, or folder of Parquet files.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    from_: Annotated[
-        str, typer.Option("--from", help="Format: llava, hf (the hub's Parquet) or jsonl.")
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Files (Parquet, JSON or JSON lines) or folders of a data set."),
     ],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     images: Annotated[
         Optional[Path],
-        typer.Option(help="Folder that image paths start from; default the source's folder."),
+        typer.Option(
+            help="Folder that image paths start from and stay in, also absolute ones; default the "
+            "source's folder."
+        ),
     ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Symbolic links out of that folder are followed.")
+    ] = False,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Columns where the recognised layout's are not wanted, such as "
+            "answer=extra_info.answer,question=hint+question,options=."
+        ),
+    ] = "",
     turns: Annotated[
         str,
         typer.Option(help="Turns of a conversation: first, or all, each as a question of its own."),
     ] = "first",
-    columns: Annotated[
-        str,
-        typer.Option(help="Columns for hf, such as question=query,answer=label,options=choices."),
-    ] = "",
-    split: Annotated[str, typer.Option(help="Split to read, for hf.")] = "train",
+    whole_answers: Annotated[
+        bool,
+        typer.Option(
+            "--whole-answers",
+            help="Answers are responses to learn (sft.data) and kept as they are.",
+        ),
+    ] = False,
+    split: Annotated[str, typer.Option(help="Split to read, of a folder.")] = "train",
     name: Annotated[
-        Optional[str],
+        str,
         typer.Option(
             "--source", help="Value of `source` for questions without one; default the file's name."
         ),
-    ] = None,
+    ] = "",
 ) -> None:
-    """Convert a data set to a file of questions; entries that cannot be used are reported."""
-    from rilbench.data.importer import import_questions
+    """Convert a data set to a file of questions; its layout is recognised."""
+    from rilbench.data.importer import Options, import_questions
 
     if turns not in ("first", "all"):
         raise UserError(f"--turns {turns} is not known; use first or all")
-    if columns and from_ != "hf":
-        raise UserError("--columns is for --from hf; leave it out")
-    if images and from_ == "hf":
-        raise UserError("--images is for llava and jsonl; hf's paths start at its folder")
-    _check_output(source, out)
-    format_ = _format(from_, source, images, turns == "all", columns, split, name)
-    report = import_questions(format_, out, print_every(10_000, "rows"))
+    for source in sources:
+        _check_output(source, out)
+    options = Options(
+        split, _field_columns(columns), images, follow_links, turns == "all", whole_answers, name
+    )
+    report = import_questions(sources, out, options, print_every(10_000, "rows"))
+    for reason in report.unused_files:
+        typer.echo(f"not used: {reason}", err=True)
     for example in report.examples:
         typer.echo(f"skipped {example}", err=True)
     if report.skipped > len(report.examples):
         typer.echo(f"skipped {report.skipped - len(report.examples)} more", err=True)
+    for layout, count in report.layouts.most_common():
+        typer.echo(f"layout {layout}: {count} questions")
+    for question in report.samples:
+        typer.echo(_sample_line(question))
+    unused = f"; {len(report.unused_files)} files not used" if report.unused_files else ""
     renamed = f"; {report.renamed} duplicate ids got a number" if report.renamed else ""
     typer.echo(
         f"{out}: {report.questions} questions of {report.rows} rows, "
-        f"{report.skipped} skipped{renamed}"
+        f"{report.skipped} skipped{renamed}{unused}"
     )
 
 
-def _format(
-    kind: str,
-    source: Path,
-    images: Path | None,
-    all_turns: bool,
-    columns: str,
-    split: str,
-    name: str | None,
-) -> Format:
-    from rilbench.data.import_hf import HubParquet
-    from rilbench.data.import_llava import LlavaJson
-    from rilbench.data.importer import JsonLines
+def _sample_line(question: Question) -> str:
+    """A question and its gold answer, so that the user sees what was made of the data set."""
 
-    if kind not in ("llava", "hf", "jsonl"):
-        raise UserError(f"--from {kind} is not known; use llava, hf or jsonl")
-    default_source = name or source.resolve().stem
-    if kind == "hf":
-        if not source.exists():
-            raise UserError(f"{source} does not exist; download the data set, and give its folder")
-        field_columns = {}
-        for pair in filter(None, columns.split(",")):
-            field, separator, column = pair.partition("=")
-            if not separator or not column.strip():
-                raise UserError(f"--columns {pair}: write it as field=column, e.g. question=query")
-            field_columns[field.strip()] = column.strip()
-        return HubParquet(source, split, field_columns, all_turns, default_source)
-    if not source.is_file():
-        raise UserError(f"{source} is not a file; give the JSON of the data set")
-    folder = images or source.parent
-    if kind == "llava":
-        return LlavaJson(source, folder, all_turns, default_source)
-    return JsonLines(source, folder, default_source)
+    def quoted(text: str, width: int) -> str:
+        return json.dumps(text if len(text) <= width else text[:width] + " …", ensure_ascii=False)
+
+    images = f"{question.num_images} image{'s' if question.num_images > 1 else ''}"
+    answer = quoted(question.answer, 80)
+    return f"  {question.id} ({images}): {quoted(question.question, 240)} answer {answer}"
+
+
+def _field_columns(text: str) -> dict[str, str]:
+    """The columns of ``--columns``, by field."""
+    columns = {}
+    for pair in filter(None, text.split(",")):
+        field, separator, column = pair.partition("=")
+        if not separator:
+            raise UserError(f"--columns {pair}: write it as field=column, e.g. question=query")
+        columns[field.strip()] = column.strip()
+    return columns
+
+
+@data_app.command(name="build")
+def data_build(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    data: Data = None,
+    student: Student = None,
+    set_: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be taken from where, and stop.")
+    ] = False,
+) -> None:
+    """Build a training set from public data sets by a recipe, with a manifest of its sources."""
+    from rilbench.data.build import build, manifest_of
+    from rilbench.data.build_recipe import read_data_recipe
+    from rilbench.data.contamination.overlap import BenchmarkIndex
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.suite import find_suite
+
+    chosen = read_data_recipe(recipe)
+    print_table(_sources_table(chosen))
+    if dry_run:
+        return
+
+    def open_benchmarks() -> BenchmarkIndex:
+        suite = find_suite(chosen.benchmarks)
+        return BenchmarkIndex(suite, data_folder(suite, data), lambda _: None)
+
+    manifest = build(
+        chosen,
+        out,
+        open_benchmarks if chosen.benchmarks else None,
+        (lambda: _scorer(student, set_ or [])) if chosen.pool > 1 else None,
+        typer.echo,
+    )
+    typer.echo(f"{out}: {manifest['questions']} questions; their sources in {manifest_of(out)}")
+
+
+def _sources_table(recipe: DataRecipe) -> Table:
+    """What a recipe takes from where."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("source", "from", "revision"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("questions", justify="right")
+    quotas = recipe.quotas(round(recipe.questions * recipe.pool))
+    for name, source in recipe.sources.items():
+        table.add_row(name, source.hub or source.path, source.revision, f"{quotas[name]:,}")
+    chosen = f", of which {recipe.questions:,} are chosen by log-probability"
+    end = chosen if recipe.pool > 1 else ""
+    table.caption, table.caption_justify = f"{sum(quotas.values()):,} questions{end}", "left"
+    return table
 
 
 @data_app.command(name="select")
@@ -203,6 +277,7 @@ def data_overlap(
     questions: Questions,
     data: Data = None,
     suite: Suite = "paper",
+    benchmarks: Benchmarks = "",
     drop: Annotated[
         Optional[Path], typer.Option(help="Parquet file for the questions without overlap.")
     ] = None,
@@ -226,7 +301,7 @@ def data_overlap(
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
-    path, chosen = locate(questions, ""), find_suite(suite)
+    path, chosen = locate(questions, ""), find_suite(suite, benchmarks)
     if drop:
         _check_output(path, drop)
     index = BenchmarkIndex(

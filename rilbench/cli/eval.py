@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Data, Db, print_table
+from rilbench.cli.options import Benchmarks, Data, Db, print_table
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ def evaluate(
     kit: Annotated[
         str, typer.Option(help="Evaluation toolkit: vlmevalkit; or lmms-eval, the cross-check.")
     ] = "vlmevalkit",
-    benchmarks: Annotated[
-        str,
-        typer.Option(
-            help="Benchmarks, such as MMStar,BLINK, or paths of TOML files; default the suite's 14."
-        ),
-    ] = "",
+    benchmarks: Benchmarks = "",
     list_: Annotated[
         bool, typer.Option("--list", help="List of benchmarks; nothing is evaluated.")
     ] = False,

@@ -124,7 +124,7 @@ def load_recipe(
     _merge(values, settings or {})
     for override in overrides:
         _set(values, *parse_override(override))
-    built: Recipe = _build(Recipe, values, "")
+    built: Recipe = build_settings(Recipe, values, "")
     check(built)
     return built
 
@@ -141,7 +141,7 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path} cannot be read ({error}); is it a run's recipe.yaml?") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a resolved recipe; start the run again under another name")
-    built: Recipe = _build(Recipe, values, "")
+    built: Recipe = build_settings(Recipe, values, "")
     return built
 
 
@@ -327,7 +327,17 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[name] = value
 
 
-def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+def build_settings(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    """Build a dataclass of settings from values as YAML has them.
+
+    Args:
+        cls: the dataclass; fields may be dataclasses.
+        values: by field.
+        prefix: of the settings' names in messages, such as ``policy.``.
+
+    Raises:
+        UserError: a setting is unknown (with the nearest one) or of the wrong type.
+    """
     hints = get_type_hints(cls)
     built: dict[str, Any] = {}
     for name, value in values.items():
@@ -351,7 +361,7 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UserError(f"{key} is a group of settings; set one of them, e.g. {key}.…=…")
-        return _build(kind, value, f"{key}.")
+        return build_settings(kind, value, f"{key}.")
     origin = get_origin(kind)
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(str(item) for item in value)

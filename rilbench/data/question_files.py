@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rilbench.data.jsonl import parse_line, read_lines
+from rilbench.data.jsonl import ImageRoot, parse_line, read_lines, to_text
 from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question, check_question
 from rilbench.data.row_files import row_file
 from rilbench.errors import UserError
@@ -74,9 +74,10 @@ def iter_questions(path: Path) -> Iterator[Question]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Question]:
+    root = ImageRoot(path.parent)
     for number, line in read_lines(path):
         try:
-            question = parse_line(line, path.parent, UNNAMED)
+            question = parse_line(line, root, UNNAMED)
         except InvalidQuestionError as error:
             raise UserError(f"line {number} of {path}: {error}") from error
         yield question
@@ -106,12 +107,12 @@ def _parse_row(path: Path, row: dict[str, Any]) -> Question:
         raise UserError(
             f"{path}: its images are not lists of bytes; convert it with rilbench data import"
         )
-    texts = {name: "" if value is None else str(value) for name, value in row.items()}
-    texts["source"] = texts["source"] or UNNAMED
     try:
+        texts = {name: "" if value is None else to_text(value, name) for name, value in row.items()}
+        texts["source"] = texts["source"] or UNNAMED
         return check_question(Question(images=images, **texts))
     except InvalidQuestionError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}, question {row['id']!r}: {error}") from error
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:

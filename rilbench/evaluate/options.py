@@ -123,9 +123,7 @@ class EvalOptions:
         Raises:
             UserError: there is no such suite or benchmark, or a benchmark needs another judge.
         """
-        suite = find_suite(self.suite).by(self.kit)
-        if self.benchmarks:
-            suite = suite.pick(self.benchmarks)
+        suite = find_suite(self.suite, ",".join(self.benchmarks), self.kit)
         needed = [b.column for b in suite.benchmarks if b.judged]
         if suite.published and self.judge.exact and needed:
             raise UserError(
