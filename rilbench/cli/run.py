@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -13,6 +13,8 @@ from rilbench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from rilbench.config.run_file import RunFile
+    from rilbench.evaluate.options import EvalOptions
     from rilbench.whole_run.plan import WholePlan
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
@@ -88,6 +90,7 @@ def run(
     options.chosen()
     check_fit(read.recipe)
     check_trackers(log or [])
+    _build_data(read)
     try:
         _show(read, folder, options, log or [], strict=strict)
     except UserError as error:
@@ -99,7 +102,33 @@ def run(
     table(db=db)
 
 
-def _show(read: Any, folder: Path, options: Any, trackers: list[str], *, strict: bool) -> None:
+def _build_data(read: RunFile) -> None:
+    """Build the training sets that the file names recipes of, unless they are built."""
+    import json
+
+    from rilbench.cli.data import build_training_set, load_scorer
+    from rilbench.data.build import manifest_of
+    from rilbench.data.build_recipe import read_data_recipe
+
+    benchmarks = read.evaluation.get("data")
+    for out, name in read.data.items():
+        recipe, manifest = read_data_recipe(name), manifest_of(out)
+        if out.exists() and manifest.exists():
+            made = json.loads(manifest.read_text(encoding="utf-8"))["recipe_fingerprint"]
+            if made != recipe.fingerprint:
+                raise UserError(
+                    f"{out} was built by another recipe than {name} is now; move it away to build "
+                    "it again"
+                )
+            continue
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(benchmarks) if benchmarks else None
+        build_training_set(recipe, out, folder, lambda: load_scorer(read.recipe))
+
+
+def _show(
+    read: RunFile, folder: Path, options: EvalOptions, trackers: list[str], *, strict: bool
+) -> None:
     """Do the experiment on one screen, then print the scores."""
     from rich.console import Console, Group
 

@@ -2,13 +2,15 @@
 
 ``recipe``, ``student``, ``method`` and ``hardware`` are names, as the options of ``rilbench
 train``; ``settings`` are groups of settings that win over theirs; ``eval`` has options of
-``rilbench eval``; ``run`` names the run's folder. The command line wins over all of it.
+``rilbench eval``; ``run`` names the run's folder; ``data`` names recipes of training sets, for
+``data.train``, ``data.dev`` or both, which ``rilbench data build`` makes. The command line wins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rilbench.config.load import load_recipe, load_yaml, parse_override
@@ -16,7 +18,8 @@ from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 
 _NAMES = ("recipe", "student", "method", "hardware", "run")
-_GROUPS = ("settings", "eval")
+_GROUPS = ("settings", "eval", "data")
+_SPLITS = ("train", "dev")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class RunFile:
     """Name of the run's folder."""
     evaluation: Mapping[str, Any]
     """Options of ``rilbench eval``, as they are written."""
+    data: Mapping[Path, str]
+    """Recipe of each file of questions that is built."""
 
 
 def read_run_file(
@@ -52,9 +57,20 @@ def read_run_file(
             )
         if isinstance(value, dict) != (key in _GROUPS) and value is not None:
             kind = "a group, such as" if key in _GROUPS else "a name, such as"
-            example = {"settings": "{seed: 1}", "eval": "{suite: nano}"}.get(key, "nano")
+            examples = {"settings": "{seed: 1}", "eval": "{suite: nano}"}
+            example = {**examples, "data": "{train: open-40k}"}.get(key, "nano")
             raise UserError(f"{name}: {key} is {kind} {key}: {example}")
     chosen = {key: names.get(key) or written.get(key) for key in _NAMES}
+    built = {str(split): str(recipe) for split, recipe in (written.get("data") or {}).items()}
+    if unknown := sorted(built.keys() - set(_SPLITS)):
+        raise UserError(f"{name}: there is no data.{unknown[0]} to build, only train and dev")
+    files = {
+        split: Path("data") / f"{Path(recipe).stem}.parquet" for split, recipe in built.items()
+    }
+    groups = dict(written.get("settings") or {})
+    if files:
+        paths = {split: str(path) for split, path in files.items()}
+        groups["data"] = {**(groups.get("data") or {}), **paths}
     evaluation, settings = dict(written.get("eval") or {}), []
     for override in overrides:
         key, value = parse_override(override)
@@ -68,9 +84,13 @@ def read_run_file(
         chosen["method"],
         settings,
         chosen["hardware"],
-        written.get("settings"),
+        groups,
     )
     run = names.get("run") or (None if any(names.values()) else written.get("run"))
+    used = f"{recipe.data.train} {recipe.data.dev}"  # --set may name other files
     return RunFile(
-        recipe, run or f"{recipe.student.name}-{recipe.recipe}-{recipe.method}", evaluation
+        recipe,
+        run or f"{recipe.student.name}-{recipe.recipe}-{recipe.method}",
+        evaluation,
+        {path: built[split] for split, path in files.items() if str(path) in used},
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import shutil
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from rilbench.config import Recipe
 from rilbench.config.run_file import RunFile
+from rilbench.data.build_recipe import DataRecipe, read_data_recipe
 from rilbench.errors import UserError
 from rilbench.evaluate.options import EvalOptions, read_options
 from rilbench.evaluate.suite import Suite, find_suite
@@ -85,11 +87,14 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
         UserError: the student's size cannot be counted.
     """
     recipe = file.recipe
-    plan = make_plan(recipe, assume(recipe))
+    sources = {str(path): read_data_recipe(name) for path, name in file.data.items()}
+    to_build = sources.get(str(recipe.data.train))
+    known = [f"questions={to_build.questions}"] if to_build else []
+    plan = make_plan(recipe, assume(recipe, known))
     hours = whole_hours(plan, options)
     servers = _servers(recipe, plan)
     what = {
-        "data": _data(recipe, plan),
+        "data": _data(recipe, plan, sources),
         "collect": servers,
         "sft": [f"{recipe.sft.steps:,} steps of {recipe.sft.batch_size} responses"],
         "discriminator": [
@@ -135,18 +140,24 @@ def _questions(options: EvalOptions) -> int:
     return sum(min(number, options.limit or number) for number in asked)
 
 
-def _data(recipe: Recipe, plan: RunPlan) -> list[str]:
+def _data(recipe: Recipe, plan: RunPlan, built: Mapping[str, DataRecipe]) -> list[str]:
     lines = []
+    for path, made in built.items():
+        quotas = made.quotas(round(made.questions * made.pool))
+        lines += [
+            f"{name}: {source.hub or source.path}, {quotas[name]:,} questions"
+            for name, source in made.sources.items()
+        ]
+        chosen = f" of {sum(quotas.values()):,}" if made.pool > 1 else ""
+        lines.append(f"built of these: {path}, {made.questions:,} questions{chosen}")
     for key, name in (("data.train", recipe.data.train), ("data.dev", recipe.data.dev)):
         number = count_questions(name) if name else 0
         if number:
             size = locate(name, key).stat().st_size
             lines.append(f"{key}: {name}, {number:,} questions, {size / 2**20:,.1f} MiB")
-        elif key == "data.train":
-            shown = name or "not given"
-            lines.append(f"{key}: {shown}; {plan.assumed.questions:,} questions are assumed")
-        else:
-            lines.append(f"{key}: {name or 'not given'}")
+        elif name not in built:
+            assumed = f"; {plan.assumed.questions:,} questions are assumed"
+            lines.append(f"{key}: {name or 'not given'}{assumed if key == 'data.train' else ''}")
     return lines
 
 
