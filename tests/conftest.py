@@ -38,6 +38,7 @@ VERL = (
     "train/verl/test_model_families.py",
     "train/verl/test_packed.py",
     "train/verl/test_ray_devices.py",
+    "whole_run/test_execute.py",
 )
 """Files that start verl; `tests/all.py` runs them one after another."""
 

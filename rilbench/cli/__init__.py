@@ -23,7 +23,9 @@ from rilbench.cli.plan import plan
 from rilbench.cli.push import push
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
+from rilbench.cli.run import run
 from rilbench.cli.train import train
+from rilbench.cli.watch import watch
 from rilbench.errors import UserError, UserNotice
 from rilbench.extras import explain_missing
 from rilbench.logs import configure
@@ -46,7 +48,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(run)
 app.command()(train)
+app.command()(watch)
 app.command()(plan)
 app.command(name="eval")(evaluate)
 app.command()(table)

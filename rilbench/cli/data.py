@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -27,6 +28,7 @@ SHOWN = 10
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from rilbench.config import Recipe
     from rilbench.data.build_recipe import DataRecipe
     from rilbench.data.logprob_scores import Scorer
     from rilbench.data.question import Question
@@ -177,32 +179,48 @@ def data_build(
     ] = False,
 ) -> None:
     """Build a training set from public data sets by a recipe, with a manifest of its sources."""
-    from rilbench.data.build import build, manifest_of
     from rilbench.data.build_recipe import read_data_recipe
+
+    chosen = read_data_recipe(recipe)
+    print_table(sources_table(chosen))
+    if not dry_run:
+        build_training_set(chosen, out, data, lambda: load_scorer(_recipe_of(student, set_ or [])))
+
+
+def build_training_set(
+    recipe: DataRecipe, out: Path, data: Path | None, scorer: Callable[[], Scorer]
+) -> None:
+    """Build a training set as far as it is not built, and say where it is.
+
+    Args:
+        recipe: what it is made of.
+        out: the Parquet file.
+        data: folder of the benchmarks; None: the default.
+        scorer: loads the student that scores, if the recipe has a pool.
+
+    Raises:
+        UserError: as `rilbench.data.build.build`.
+    """
+    from rilbench.data.build import build, manifest_of
     from rilbench.data.contamination.overlap import BenchmarkIndex
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
 
-    chosen = read_data_recipe(recipe)
-    print_table(_sources_table(chosen))
-    if dry_run:
-        return
-
     def open_benchmarks() -> BenchmarkIndex:
-        suite = find_suite(chosen.benchmarks)
+        suite = find_suite(recipe.benchmarks)
         return BenchmarkIndex(suite, data_folder(suite, data), lambda _: None)
 
     manifest = build(
-        chosen,
+        recipe,
         out,
-        open_benchmarks if chosen.benchmarks else None,
-        (lambda: _scorer(student, set_ or [])) if chosen.pool > 1 else None,
+        open_benchmarks if recipe.benchmarks else None,
+        scorer if recipe.pool > 1 else None,
         typer.echo,
     )
     typer.echo(f"{out}: {manifest['questions']} questions; their sources in {manifest_of(out)}")
 
 
-def _sources_table(recipe: DataRecipe) -> Table:
+def sources_table(recipe: DataRecipe) -> Table:
     """What a recipe takes from where."""
     from rich.table import Table
 
@@ -305,7 +323,7 @@ def data_select(
     for path in paths:
         _check_output(path, out)
     scores_file = scores or out.with_suffix(".scores.jsonl")
-    scorer = _scorer(student, set_ or [])
+    scorer = load_scorer(_recipe_of(student, set_ or []))
     progress = print_every(1_000, "questions")
     report = select(paths, out, scorer, scores_file, rule, batch, progress)
     write_whole(out.with_suffix(".selection.json"), json.dumps(report, indent=2) + "\n")
@@ -316,16 +334,25 @@ def data_select(
     typer.echo(f"{out}: {kept} questions{few}; scores in {scores_file}")
 
 
-def _scorer(student: str | None, overrides: list[str]) -> Scorer:
-    from rilbench.checkpoint import inspect_checkpoint
+def _recipe_of(student: str | None, overrides: list[str]) -> Recipe:
     from rilbench.config import load_recipe
+
+    return load_recipe("both", student, None, overrides)
+
+
+def load_scorer(recipe: Recipe) -> Scorer:
+    """Load a recipe's student, which scores questions.
+
+    Raises:
+        UserError: it is not here, or needs a GPU.
+    """
+    from rilbench.checkpoint import inspect_checkpoint
     from rilbench.data.logprob_scores import Limits, Scorer
     from rilbench.devices import has_gpu
     from rilbench.extras import require
     from rilbench.paths import locate
 
     require("train", "rilbench data select")
-    recipe = load_recipe("both", student, None, overrides)
     if recipe.hardware.device == "cuda" and not has_gpu():
         raise UserError(
             f"{recipe.student.name} needs a GPU to score questions; give --set hardware.device=cpu "

@@ -75,6 +75,7 @@ _KINDS = {
         "; or give a YAML file, a model's folder, its hub name OWNER/NAME",
     ),
     "hardware": ("hardware profile", "recipes/hardware", ""),
+    "runs": ("run file", "recipes/runs", "; or give a YAML file"),
 }
 _YAML = (".yaml", ".yml")
 
@@ -85,6 +86,7 @@ def load_recipe(
     method: str | None = None,
     overrides: Iterable[str] = (),
     hardware: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Resolve a recipe from its layers, and check it.
 
@@ -95,6 +97,7 @@ def load_recipe(
         method: one of `METHODS`; None: the recipe's.
         overrides: settings as ``key=value``.
         hardware: a name of ``known("hardware")``; None: the one that a file names, else 1x8-80gb.
+        settings: groups of settings of a run's file, which win over all but ``overrides``.
 
     Raises:
         UserError: an unknown recipe, student, hardware, method or key (with the known or nearest
@@ -118,11 +121,9 @@ def load_recipe(
     values["recipe"] = Path(recipe).stem
     if method is not None:
         values["method"] = method
+    _merge(values, settings or {})
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise UserError(f"--set {override}: write it as key=value, e.g. schedule.steps=40")
-        _set(values, key.strip(), _parse_value(text))
+        _set(values, *parse_override(override))
     built: Recipe = build_settings(Recipe, values, "")
     check(built)
     return built
@@ -145,7 +146,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def known(kind: str) -> list[str]:
-    """Names of the ``recipes``, ``students`` or ``hardware`` profiles, plug-ins' students too.
+    """Names of ``recipes``, ``students`` (plug-ins' too), ``hardware`` profiles or ``runs``.
 
     Raises:
         UserError: a plug-in is broken, or provides a name that exists already.
@@ -209,10 +210,7 @@ def _file(kind: str, name: str) -> File | None:
 
 def _read(kind: str, name: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     """The settings of one file, merged into those of the files that it is ``like``."""
-    file = _file(kind, name)
-    if file is None:
-        one, _, alternative = _KINDS[kind]
-        raise UserError(f"unknown {one} {name!r}; known: {', '.join(known(kind))}{alternative}")
+    file = _known_file(kind, name)
     written = _parse_file(file)
     like = written.pop("like", [])
     values: dict[str, Any] = {}
@@ -230,7 +228,36 @@ def _read(kind: str, name: str, readers: tuple[str, ...] = ()) -> dict[str, Any]
     return values
 
 
-def _parse_file(file: File) -> dict[str, Any]:
+def parse_override(text: str) -> tuple[str, Any]:
+    """A setting of the command line, ``key=value``, as key and value.
+
+    Raises:
+        UserError: it has no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--set {text}: write it as key=value, e.g. schedule.steps=40")
+    return key.strip(), _parse_value(value)
+
+
+def load_yaml(kind: str, name: str) -> dict[str, Any]:
+    """The content of a file of ``known(kind)``, or of the user's own.
+
+    Raises:
+        UserError: there is none of that name, or it is not YAML, or no mapping.
+    """
+    return _load(_known_file(kind, name))
+
+
+def _known_file(kind: str, name: str) -> File:
+    file = _file(kind, name)
+    if file is None:
+        one, _, alternative = _KINDS[kind]
+        raise UserError(f"unknown {one} {name!r}; known: {', '.join(known(kind))}{alternative}")
+    return file
+
+
+def _load(file: File) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -238,6 +265,11 @@ def _parse_file(file: File) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read as YAML ({reason}); fix it") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{file} holds no settings; write them as in recipes/students/nano.yaml")
+    return loaded
+
+
+def _parse_file(file: File) -> dict[str, Any]:
+    loaded = _load(file)
     for group in ("student", "hardware"):
         if not isinstance(loaded.get(group, {}), dict):
             raise UserError(f"{file}: {group} is a group of settings, such as {group}: {{…}}")

@@ -142,6 +142,15 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
     )
 
 
+def stage_hours(plan: RunPlan) -> dict[str, float]:
+    """Return the wall-clock hours of each stage on the run's own devices."""
+    hours: dict[str, float] = {}
+    for name, gpu_hours in plan.gpu_hours.items():
+        stage = name.split(":")[0]  # "collect: 72b"
+        hours[stage] = hours.get(stage, 0.0) + gpu_hours / plan.recipe.hardware.ranks
+    return hours
+
+
 def _gpu_hours(
     recipe: Recipe,
     student: Architecture,
@@ -186,13 +195,17 @@ def _warnings(
             f"{rollout.sequences_wanted} to sample: the others may have to wait; raise "
             "hardware.rollout_memory"
         )
-    if (
-        not recipe.judge.url
-        and not decides_by_code(recipe.judge.model)
-        and recipe.method_spec.is_rl
-    ):
-        warnings.append(f"the judge, {recipe.judge.model}, needs an address: --set judge.url=URL")
+    if line := judge_warning(recipe):
+        warnings.append(line)
     return warnings
+
+
+def judge_warning(recipe: Recipe) -> str:
+    """Return what a judge still needs; "" if nothing."""
+    judge = recipe.judge
+    if judge.url or decides_by_code(judge.model) or not recipe.method_spec.is_rl:
+        return ""
+    return f"the judge, {judge.model}, needs an address: --set judge.url=URL"
 
 
 def _helps(recipe: Recipe, student: Architecture, assumed: Assumptions, phase: str) -> str:

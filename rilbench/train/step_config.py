@@ -63,6 +63,11 @@ class StepConfig:
     # A rehearsal's: every response is as long as it may be.
     full_length: bool = False
 
+    @property
+    def group_responses(self) -> int:
+        """Responses to one question, the student's and the teachers'."""
+        return self.num_student_responses + self.num_teacher_responses
+
     @classmethod
     def from_recipe(
         cls,

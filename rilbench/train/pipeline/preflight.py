@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
@@ -50,7 +51,7 @@ IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 """Model types that receive their images: verl 0.9.1 has their processor, or
 `rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
 
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS = ("tensorboard", "wandb", "trackio")
 """Trackers of verl that ``--log`` offers; each needs the package of its name."""
 
 
@@ -251,24 +252,45 @@ def probe_judge(recipe: Recipe) -> None:
     """
     if not (recipe.method_spec.is_rl and recipe.judge.url):
         return
-    name, timeout = model_to_ask(recipe) or None, recipe.judge.timeout
-
-    async def ask(url: str) -> Verdict:
-        async with JudgeClient(
-            url, name, judge_key(), retries=2, timeout=timeout, fields=recipe.judge.fields
-        ) as judge:
-            return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
-
-    verdicts = {url: asyncio.run(ask(url)) for url in recipe.judge.url}
+    name, judge = model_to_ask(recipe), recipe.judge
+    verdicts = {
+        url: _first_verdict(url, name, timeout=judge.timeout, fields=judge.fields)
+        for url in judge.url
+    }
     silent = [url for url, verdict in verdicts.items() if verdict.value is None]
     for url in silent:
-        verdict = verdicts[url]
-        said = " ".join(verdict.text.split())[:200]
-        why = f"the judge {verdict.judge} at {url} gives no verdict ({said})"
+        why = _silent(verdicts[url], url)
         if len(silent) == len(verdicts):
             raise UserError(
                 f"{why}; start it, set judge.url to the address where it answers, or judge.fields "
                 "to the fields that it takes (docs/teachers.md)"
             )
         log.warning("%s; the other servers of the judge go on", why)
-    log.info("judge %s answers", recipe.judge.model)
+    log.info("judge %s answers", judge.model)
+
+
+def ask_judge(url: str, model: str, setting: str) -> None:
+    """Ask a judge for one verdict; an empty ``model`` is the only one that it serves.
+
+    Raises:
+        UserError: it gives none; ``setting`` names where its address was given.
+    """
+    verdict = _first_verdict(url, model)
+    if verdict.value is None:
+        raise UserError(
+            f"{_silent(verdict, url)}; start it, or set {setting} to the address where it answers"
+        )
+    log.info("judge %s answers", verdict.judge)
+
+
+def _first_verdict(url: str, model: str, **options: Any) -> Verdict:
+    async def ask() -> Verdict:
+        async with JudgeClient(url, model or None, judge_key(), retries=2, **options) as judge:
+            return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
+
+    return asyncio.run(ask())
+
+
+def _silent(verdict: Verdict, url: str) -> str:
+    said = " ".join(verdict.text.split())[:200]
+    return f"the judge {verdict.judge} at {url} gives no verdict ({said})"

@@ -20,7 +20,8 @@ from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.judge_check import notes_on_golds
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
-from rilbench.train.pipeline.prepare_data import note_on_recipe
+from rilbench.train.pipeline.prepare_data import notes_on_recipe
+from rilbench.train.pipeline.progress_record import RecordedProgress, planned_stages
 from rilbench.train.pipeline.question_check import (
     FILE,
     changed_questions,
@@ -66,6 +67,7 @@ def train(
         if run.finished:
             return run.checkpoint
         probed = inputs is not None
+        progress = RecordedProgress(progress, run.folder, planned_stages(recipe))
         if inputs is None:
             inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
@@ -77,9 +79,7 @@ def train(
         cost = RunCost(run.folder)
         start = inputs.student
         _note_on_questions(run, inputs, progress)
-        if recipe.data.train == recipe.data.dev and recipe.schedule.eval_every:
-            note("data.dev is data.train: its accuracy is on what is trained", progress)
-        if text := note_on_recipe(recipe):
+        for text in notes_on_recipe(recipe):
             note(text, progress)
 
         inputs.store_pictures(run)
@@ -110,6 +110,7 @@ def collect(
     """
     with _working_on(run):
         probed = inputs is not None
+        progress = RecordedProgress(progress, run.folder, ["collect"])
         inputs = inputs or read_inputs(run, strict=strict)
         _note_on_questions(run, inputs, progress)
         inputs.store_pictures(run)

@@ -19,7 +19,7 @@ from rilbench.train.pipeline.collect_stage import (
     teacher_collections,
 )
 from rilbench.train.pipeline.prepare_data import (
-    note_on_recipe,
+    notes_on_recipe,
     notes_on_responses,
     store_responses,
 )
@@ -100,13 +100,21 @@ def saved(run, failing):
     return one
 
 
+def test_best_of_one_step_and_dev_that_is_trained_on_are_told():
+    settings = ["schedule.export=best", "schedule.eval_every=50", "data.dev=nano:prompts.parquet"]
+    dev, best = notes_on_recipe(load_recipe("both", "nano", overrides=settings))
+    assert dev.startswith("data.dev is data.train")
+    assert best.startswith("schedule.export=best has only the last step to choose from")
+    settings[1] = "schedule.eval_every=10"
+    assert notes_on_recipe(load_recipe("both", "nano", overrides=settings)) == [dev]
+
+
 def test_notes_count_the_questions_with_too_few_responses(tmp_path):
-    assert note_on_recipe(run_of(tmp_path).recipe) == ""
+    assert notes_on_recipe(run_of(tmp_path).recipe) == []
     few = run_of(tmp_path / "few", "teachers.max_responses=2").recipe
-    assert note_on_recipe(few).startswith(
-        "a group may take 4 responses of one teacher and 2 are saved"
-    )
-    assert note_on_recipe(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == ""
+    (note,) = notes_on_recipe(few)
+    assert note.startswith("a group may take 4 responses of one teacher and 2 are saved")
+    assert notes_on_recipe(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == []
     run = run_of(tmp_path / "some", "collection.max_failed=0.5")
     one = saved(run, {("q1", 0), *(("q3", i) for i in range(4))})
     responses = store_responses(run, [one], QUESTIONS)
