@@ -43,9 +43,7 @@ chromium:  ## Install Debian's Chromium, which the report's tests drive (as root
 	apt-get install --quiet --quiet --yes --no-install-recommends chromium fonts-noto-core
 
 demo: setup  ## Train, evaluate and table the small student (about ten minutes on two cores)
-	$(BIN)/rilbench train --recipe both --student nano --run demo $$(test -d runs/demo && echo --resume)
-	$(BIN)/rilbench eval --model nano:restyled --model runs/demo/checkpoint
-	$(BIN)/rilbench table
+	$(BIN)/rilbench run nano
 
 lint: setup  ## Style, types, layers, vocabulary, documentation
 	$(BIN)/ruff check .

@@ -5,9 +5,11 @@ integration: starts toolkits, servers, Chromium or several trainings; `make test
 slow: long, repeated, or with wild input; with all others in `make test-all`.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer, hub_server
 from hypothesis import HealthCheck, settings
 
 # Two cores may be busy with a server or a trainer: a slow example is not a failure.
@@ -36,6 +38,7 @@ VERL = (
     "train/verl/test_model_families.py",
     "train/verl/test_packed.py",
     "train/verl/test_ray_devices.py",
+    "whole_run/test_execute.py",
 )
 """Files that start verl; `tests/all.py` runs them one after another."""
 
@@ -65,6 +68,7 @@ INTEGRATION = (
     "test_interruption.py",
     "test_packaging.py",
     "test_wheel.py",
+    "train/pipeline/test_started_teachers.py",
     "train/verl/test_saved_weights.py",
 )
 """Files and folders that start toolkits, servers, Chromium or more trainings."""
@@ -81,3 +85,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if within(item.path.relative_to(TESTS).as_posix(), INTEGRATION):
             item.add_marker(pytest.mark.integration)
     items.sort(key=lambda item: item.path.relative_to(TESTS).as_posix() not in VERL)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A server of the hub's protocol, to which the real client goes."""
+    from huggingface_hub import constants
+
+    with hub_server(tmp_path / "hub") as server:
+        # What HF_ENDPOINT and HF_HOME set when the client is imported.
+        resolve = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", resolve)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "")
+        yield server

@@ -9,7 +9,7 @@ import pytest
 from command import refused, run
 
 from rilbench.benchmark_names import PAPER_14
-from rilbench.cli.eval import _print_scores
+from rilbench.cli.eval import print_scores
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 
 
@@ -99,7 +99,7 @@ def test_truncated_responses_are_printed_after_the_scores(
 ) -> None:
     whole = evaluation("m", "It is B.", 1.0)
     cut = replace(whole, scores=(replace(whole.scores[0], questions=7, truncated=3),))
-    _print_scores([whole, cut])
+    print_scores([whole, cut])
     said = capsys.readouterr()
     assert said.out == "m base none: MMStar 100.0\n" * 2
     assert said.err == "truncated responses: MMStar 3 of 7\n"
@@ -125,7 +125,7 @@ def test_why_verdicts_are_missing(
     sample = replace(whole.samples[0], score=None, finish_reason=finish)
     score = replace(whole.scores[0], missing=1)
     settings = {"judge": {"name": "j", **judge}}
-    _print_scores([replace(whole, samples=(sample,), scores=(score,), settings=settings)])
+    print_scores([replace(whole, samples=(sample,), scores=(score,), settings=settings)])
     assert capsys.readouterr().err.startswith(f"missing verdicts: MMStar 1 of 1; {why}")
 
 

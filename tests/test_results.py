@@ -70,6 +70,7 @@ def test_a_measured_file_names_its_command(file):
     assert found["command"].startswith(("make ", "rilbench "))
 
 
+@pytest.mark.integration
 def test_the_tables_are_not_stale(tmp_path):
     """The report, the baseline and the plots have their own tests."""
     load_script("tables").write(tmp_path)

@@ -20,9 +20,12 @@ from rilbench.cli.eval import evaluate, kits_app
 from rilbench.cli.import_results import import_
 from rilbench.cli.lab import lab_app, nano_app
 from rilbench.cli.plan import plan
+from rilbench.cli.push import push
 from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
+from rilbench.cli.run import run
 from rilbench.cli.train import train
+from rilbench.cli.watch import watch
 from rilbench.errors import UserError, UserNotice
 from rilbench.extras import explain_missing
 from rilbench.logs import configure
@@ -45,13 +48,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(run)
 app.command()(train)
+app.command()(watch)
 app.command()(plan)
 app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
 app.command()(report)
 app.command()(show)
+app.command()(push)
 app.command()(check)
 app.command()(doctor)
 app.command(name="import")(import_)

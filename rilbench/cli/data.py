@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from rilbench.cli.options import (
+    Benchmarks,
     Data,
     Kit,
     Set,
@@ -20,25 +22,39 @@ from rilbench.cli.options import (
 )
 from rilbench.errors import UserError
 
+SHOWN = 10
+"""How many ids are named."""
+
 if TYPE_CHECKING:
-    from rilbench.data.importer import Format
+    from rich.table import Table
+
+    from rilbench.config import Recipe
+    from rilbench.data.build_recipe import DataRecipe
     from rilbench.data.logprob_scores import Scorer
+    from rilbench.data.question import Question
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
 data_app = typer.Typer(help="Benchmark files, and the questions to train on.", no_args_is_help=True)
 
 Questions = Annotated[
-    str, typer.Argument(help="File of questions (Parquet or JSON lines), or nano:prompts.parquet.")
+    str,
+    typer.Argument(help="Files of questions (Parquet or JSON lines), by commas or as a pattern."),
 ]
 
 
 @data_app.command(name="check")
-def data_check(suite: Suite = "paper", kit: Kit = "vlmevalkit", data: Data = None) -> None:
-    """List a suite's benchmark files: which exist, and whether they are the published ones."""
+def data_check(
+    suite: Suite = "paper",
+    kit: Kit = "vlmevalkit",
+    benchmarks: Benchmarks = "",
+    data: Data = None,
+) -> None:
+    """List benchmark files: which exist, and whether they are the published ones."""
     from rilbench.evaluate.cli_tables import data_table
+    from rilbench.evaluate.suite import find_suite
 
-    table, missing = data_table(suite, data, kit)
+    table, missing = data_table(find_suite(suite, benchmarks, kit), data)
     print_table(table)
     if missing:
         raise UserError(f"{missing} are missing; rilbench eval downloads what it can")
@@ -59,86 +75,225 @@ def data_mmvetv2(
 
 @data_app.command(name="import")
 def data_import(
-    source: Annotated[Path, typer.Argument(help="JSON file, or folder of Parquet files.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
-    from_: Annotated[
-        str, typer.Option("--from", help="Format: llava, hf (the hub's Parquet) or jsonl.")
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Files (Parquet, JSON or JSON lines) or folders of a data set."),
     ],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     images: Annotated[
         Optional[Path],
-        typer.Option(help="Folder that image paths start from; default the source's folder."),
+        typer.Option(
+            help="Folder that image paths start from and stay in, also absolute ones; default the "
+            "source's folder."
+        ),
     ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Symbolic links out of that folder are followed.")
+    ] = False,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Columns where the recognised layout's are not wanted, such as "
+            "answer=extra_info.answer,question=hint+question,options=."
+        ),
+    ] = "",
     turns: Annotated[
         str,
         typer.Option(help="Turns of a conversation: first, or all, each as a question of its own."),
     ] = "first",
-    columns: Annotated[
-        str,
-        typer.Option(help="Columns for hf, such as question=query,answer=label,options=choices."),
-    ] = "",
-    split: Annotated[str, typer.Option(help="Split to read, for hf.")] = "train",
+    whole_answers: Annotated[
+        bool,
+        typer.Option(
+            "--whole-answers",
+            help="Answers are responses to learn (sft.data) and kept as they are.",
+        ),
+    ] = False,
+    split: Annotated[str, typer.Option(help="Split to read, of a folder.")] = "train",
     name: Annotated[
-        Optional[str],
+        str,
         typer.Option(
             "--source", help="Value of `source` for questions without one; default the file's name."
         ),
-    ] = None,
+    ] = "",
 ) -> None:
-    """Convert a data set to a file of questions; entries that cannot be used are reported."""
-    from rilbench.data.importer import import_questions
+    """Convert a data set to a file of questions; its layout is recognised."""
+    from rilbench.data.importer import Options, import_questions
 
     if turns not in ("first", "all"):
         raise UserError(f"--turns {turns} is not known; use first or all")
-    if columns and from_ != "hf":
-        raise UserError("--columns is for --from hf; leave it out")
-    if images and from_ == "hf":
-        raise UserError("--images is for llava and jsonl; hf's paths start at its folder")
-    _check_output(source, out)
-    format_ = _format(from_, source, images, turns == "all", columns, split, name)
-    report = import_questions(format_, out, print_every(10_000, "rows"))
+    for source in sources:
+        _check_output(source, out)
+    options = Options(
+        split, _field_columns(columns), images, follow_links, turns == "all", whole_answers, name
+    )
+    report = import_questions(sources, out, options, print_every(10_000, "rows"))
+    for reason in report.unused_files:
+        typer.echo(f"not used: {reason}", err=True)
     for example in report.examples:
         typer.echo(f"skipped {example}", err=True)
     if report.skipped > len(report.examples):
         typer.echo(f"skipped {report.skipped - len(report.examples)} more", err=True)
+    for layout, count in report.layouts.most_common():
+        typer.echo(f"layout {layout}: {count} questions")
+    for question in report.samples:
+        typer.echo(_sample_line(question))
+    unused = f"; {len(report.unused_files)} files not used" if report.unused_files else ""
     renamed = f"; {report.renamed} duplicate ids got a number" if report.renamed else ""
     typer.echo(
         f"{out}: {report.questions} questions of {report.rows} rows, "
-        f"{report.skipped} skipped{renamed}"
+        f"{report.skipped} skipped{renamed}{unused}"
     )
 
 
-def _format(
-    kind: str,
-    source: Path,
-    images: Path | None,
-    all_turns: bool,
-    columns: str,
-    split: str,
-    name: str | None,
-) -> Format:
-    from rilbench.data.import_hf import HubParquet
-    from rilbench.data.import_llava import LlavaJson
-    from rilbench.data.importer import JsonLines
+def _sample_line(question: Question) -> str:
+    """A question and its gold answer, so that the user sees what was made of the data set."""
 
-    if kind not in ("llava", "hf", "jsonl"):
-        raise UserError(f"--from {kind} is not known; use llava, hf or jsonl")
-    default_source = name or source.resolve().stem
-    if kind == "hf":
-        if not source.exists():
-            raise UserError(f"{source} does not exist; download the data set, and give its folder")
-        field_columns = {}
-        for pair in filter(None, columns.split(",")):
-            field, separator, column = pair.partition("=")
-            if not separator or not column.strip():
-                raise UserError(f"--columns {pair}: write it as field=column, e.g. question=query")
-            field_columns[field.strip()] = column.strip()
-        return HubParquet(source, split, field_columns, all_turns, default_source)
-    if not source.is_file():
-        raise UserError(f"{source} is not a file; give the JSON of the data set")
-    folder = images or source.parent
-    if kind == "llava":
-        return LlavaJson(source, folder, all_turns, default_source)
-    return JsonLines(source, folder, default_source)
+    def quoted(text: str, width: int) -> str:
+        return json.dumps(text if len(text) <= width else text[:width] + " …", ensure_ascii=False)
+
+    images = f"{question.num_images} image{'s' if question.num_images > 1 else ''}"
+    answer = quoted(question.answer, 80)
+    return f"  {question.id} ({images}): {quoted(question.question, 240)} answer {answer}"
+
+
+def _field_columns(text: str) -> dict[str, str]:
+    """The columns of ``--columns``, by field."""
+    columns = {}
+    for pair in filter(None, text.split(",")):
+        field, separator, column = pair.partition("=")
+        if not separator:
+            raise UserError(f"--columns {pair}: write it as field=column, e.g. question=query")
+        columns[field.strip()] = column.strip()
+    return columns
+
+
+@data_app.command(name="build")
+def data_build(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    data: Data = None,
+    student: Student = None,
+    set_: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be taken from where, and stop.")
+    ] = False,
+) -> None:
+    """Build a training set from public data sets by a recipe, with a manifest of its sources."""
+    from rilbench.data.build_recipe import read_data_recipe
+
+    chosen = read_data_recipe(recipe)
+    print_table(sources_table(chosen))
+    if not dry_run:
+        build_training_set(chosen, out, data, lambda: load_scorer(_recipe_of(student, set_ or [])))
+
+
+def build_training_set(
+    recipe: DataRecipe, out: Path, data: Path | None, scorer: Callable[[], Scorer]
+) -> None:
+    """Build a training set as far as it is not built, and say where it is.
+
+    Args:
+        recipe: what it is made of.
+        out: the Parquet file.
+        data: folder of the benchmarks; None: the default.
+        scorer: loads the student that scores, if the recipe has a pool.
+
+    Raises:
+        UserError: as `rilbench.data.build.build`.
+    """
+    from rilbench.data.build import build, manifest_of
+    from rilbench.data.contamination.overlap import BenchmarkIndex
+    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.suite import find_suite
+
+    def open_benchmarks() -> BenchmarkIndex:
+        suite = find_suite(recipe.benchmarks)
+        return BenchmarkIndex(suite, data_folder(suite, data), lambda _: None)
+
+    manifest = build(
+        recipe,
+        out,
+        open_benchmarks if recipe.benchmarks else None,
+        scorer if recipe.pool > 1 else None,
+        typer.echo,
+    )
+    typer.echo(f"{out}: {manifest['questions']} questions; their sources in {manifest_of(out)}")
+
+
+def sources_table(recipe: DataRecipe) -> Table:
+    """What a recipe takes from where."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("source", "from", "revision"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("questions", justify="right")
+    quotas = recipe.quotas(round(recipe.questions * recipe.pool))
+    for name, source in recipe.sources.items():
+        table.add_row(name, source.hub or source.path, source.revision, f"{quotas[name]:,}")
+    chosen = f", of which {recipe.questions:,} are chosen by log-probability"
+    end = chosen if recipe.pool > 1 else ""
+    table.caption, table.caption_justify = f"{sum(quotas.values()):,} questions{end}", "left"
+    return table
+
+
+@data_app.command(name="import-responses")
+def data_import_responses(
+    files: Annotated[
+        list[Path], typer.Argument(help="Parquet files, JSON lines, or folders of them.")
+    ],
+    questions: Annotated[str, typer.Option(help="File of questions, as in data.train.")],
+    teacher: Annotated[str, typer.Option(help="Name of the teacher in the recipe, such as 72b.")],
+    out: Annotated[Path, typer.Option(help="Folder of the collection, for collection.folder.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Model that wrote the responses; default: the one that the files name."),
+    ] = "",
+    columns: Annotated[
+        str,
+        typer.Option(help="Columns, such as id=qid,response=output,model=generator."),
+    ] = "",
+    keep_reasoning: Annotated[
+        bool,
+        typer.Option("--keep-reasoning", help="Reasoning in <think> is a part of the response."),
+    ] = False,
+) -> None:
+    """Import a teacher's responses that exist already, and say which questions have none."""
+    from rilbench.data.import_responses import COLUMNS, import_responses
+    from rilbench.paths import locate_files
+
+    chosen = _field_columns(columns)
+    if unknown := [name for name in chosen if name not in COLUMNS]:
+        raise UserError(f"--columns {unknown[0]}=… is not known; use {', '.join(COLUMNS)}")
+    report = import_responses(
+        files,
+        locate_files(questions),
+        teacher,
+        out,
+        chosen,
+        model=model,
+        keep_reasoning=keep_reasoning,
+    )
+    counts = sorted(report.responses.values())
+    each = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else f"{counts[0]}"
+    typer.echo(
+        f"{report.file}: {sum(counts)} responses of {report.model} to {len(counts)} of "
+        f"{report.questions} questions, {each} to each"
+    )
+    for words, names in (
+        ("questions without a response", report.without),
+        ("rows with an id that is no question's", report.unknown),
+        ("rows without a response", report.unusable),
+    ):
+        if names:
+            more = ", …" if len(names) > SHOWN else ""
+            typer.echo(f"{len(names)} {words}: {', '.join(names[:SHOWN])}{more}")
+    if report.other_models:
+        typer.echo(f"{report.other_models} rows of other models")
+    if report.reasoned:
+        kept = "kept" if keep_reasoning else "left out (--keep-reasoning)"
+        typer.echo(f"{report.reasoned} responses with reasoning, which is {kept}")
+    typer.echo(f"train with: --set collection.folder={out} --set data.train={questions}")
 
 
 @data_app.command(name="select")
@@ -159,17 +314,18 @@ def data_select(
 ) -> None:
     """Select the questions to train on by the student's log-probability and by length."""
     from rilbench.data.select import Rule, select
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     rule = Rule(keep, easiest, hardest, seed)
     if batch < 1:
         raise UserError(f"--batch {batch} must be at least 1")
-    path = locate(questions, "")
-    _check_output(path, out)
+    paths = locate_files(questions)
+    for path in paths:
+        _check_output(path, out)
     scores_file = scores or out.with_suffix(".scores.jsonl")
-    scorer = _scorer(student, set_ or [])
+    scorer = load_scorer(_recipe_of(student, set_ or []))
     progress = print_every(1_000, "questions")
-    report = select(path, out, scorer, scores_file, rule, batch, progress)
+    report = select(paths, out, scorer, scores_file, rule, batch, progress)
     write_whole(out.with_suffix(".selection.json"), json.dumps(report, indent=2) + "\n")
     for fate, count in report["fates"].items():
         typer.echo(f"{fate:>15}: {count}")
@@ -178,16 +334,25 @@ def data_select(
     typer.echo(f"{out}: {kept} questions{few}; scores in {scores_file}")
 
 
-def _scorer(student: str | None, overrides: list[str]) -> Scorer:
-    from rilbench.checkpoint import inspect_checkpoint
+def _recipe_of(student: str | None, overrides: list[str]) -> Recipe:
     from rilbench.config import load_recipe
+
+    return load_recipe("both", student, None, overrides)
+
+
+def load_scorer(recipe: Recipe) -> Scorer:
+    """Load a recipe's student, which scores questions.
+
+    Raises:
+        UserError: it is not here, or needs a GPU.
+    """
+    from rilbench.checkpoint import inspect_checkpoint
     from rilbench.data.logprob_scores import Limits, Scorer
     from rilbench.devices import has_gpu
     from rilbench.extras import require
     from rilbench.paths import locate
 
     require("train", "rilbench data select")
-    recipe = load_recipe("both", student, None, overrides)
     if recipe.hardware.device == "cuda" and not has_gpu():
         raise UserError(
             f"{recipe.student.name} needs a GPU to score questions; give --set hardware.device=cpu "
@@ -203,6 +368,7 @@ def data_overlap(
     questions: Questions,
     data: Data = None,
     suite: Suite = "paper",
+    benchmarks: Benchmarks = "",
     drop: Annotated[
         Optional[Path], typer.Option(help="Parquet file for the questions without overlap.")
     ] = None,
@@ -222,18 +388,19 @@ def data_overlap(
     from rilbench.data.question_files import iter_questions
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
-    path, chosen = locate(questions, ""), find_suite(suite)
-    if drop:
-        _check_output(path, drop)
+    paths, chosen = locate_files(questions), find_suite(suite, benchmarks)
+    for path in paths:
+        if drop:
+            _check_output(path, drop)
     index = BenchmarkIndex(
         chosen, data_folder(chosen, data), lambda name: typer.echo(name, err=True)
     )
     progress = print_every(1_000, "questions")
-    overlap = find_overlap(iter_questions(path), index, by, drop, progress)
+    overlap = find_overlap(iter_questions(*paths), index, by, drop, progress)
     if report:
         write_whole(report, json.dumps(overlap_json(overlap, by), ensure_ascii=False) + "\n")
     print_table(overlap_table(overlap))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Data, Db, print_table
+from rilbench.cli.options import Benchmarks, Data, Db, print_table
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ def evaluate(
     kit: Annotated[
         str, typer.Option(help="Evaluation toolkit: vlmevalkit; or lmms-eval, the cross-check.")
     ] = "vlmevalkit",
-    benchmarks: Annotated[
-        str,
-        typer.Option(
-            help="Benchmarks, such as MMStar,BLINK, or paths of TOML files; default the suite's 14."
-        ),
-    ] = "",
+    benchmarks: Benchmarks = "",
     list_: Annotated[
         bool, typer.Option("--list", help="List of benchmarks; nothing is evaluated.")
     ] = False,
@@ -95,51 +90,40 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score checkpoints with an evaluation toolkit, which runs in an environment of its own."""
-    chosen = tuple(benchmarks.split(",")) if benchmarks else ()
     if list_:
         from rilbench.evaluate.cli_tables import suite_table
 
-        print_table(suite_table(suite, kit, chosen))
+        print_table(suite_table(suite, kit, tuple(benchmarks.split(",")) if benchmarks else ()))
         return
     if not model and not endpoint and not dry_run:
         raise UserError(
             "no model named; give a checkpoint folder or nano:restyled with --model, or its server "
             "with --endpoint"
         )
-    if max_tokens != "kit" and not max_tokens.isdecimal():
-        raise UserError(f"unknown --max-tokens {max_tokens!r}; give kit or a number")
-    from rilbench.devices import has_gpu
-    from rilbench.evaluate.data import data_folder
-    from rilbench.evaluate.image_resize import Pixels
-    from rilbench.evaluate.judge_session import read_judge
-    from rilbench.evaluate.options import EvalOptions
+    from rilbench.evaluate.options import read_options
     from rilbench.evaluate.progress import EvaluationProgress
     from rilbench.evaluate.run import evaluate_many
-    from rilbench.evaluate.suite import find_suite
     from rilbench.ledger import default_db
     from rilbench.logs import log_file
     from rilbench.paths import locate
-    from rilbench.serving import vllm_python
 
-    gpu = has_gpu()
-    options = EvalOptions(
+    options = read_options(
         suite=suite,
-        data=data_folder(find_suite(suite).by(kit), data),
-        work=work,
-        db=default_db(db),
         kit=kit,
-        judge=read_judge(judge),
-        endpoint=endpoint,
-        benchmarks=chosen,
-        limit=limit,
-        max_tokens=None if max_tokens == "kit" else int(max_tokens),
-        concurrency=concurrency,
+        benchmarks=benchmarks,
+        data=data,
+        db=default_db(db),
+        work=work,
         fresh=not resume,
+        judge=judge,
+        endpoint=endpoint,
+        concurrency=concurrency,
+        limit=limit,
+        max_tokens=max_tokens,
         prompt=prompt,
-        pixels=Pixels(min_pixels, max_pixels),
-        device="cuda" if gpu else "cpu",
-        vllm=vllm_python() if gpu else None,
-        engine=cast('Literal["server", "batch"]', engine),  # Which EvalOptions checks.
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        engine=engine,
     )
     if dry_run:
         _dry_run(options, price)
@@ -150,7 +134,7 @@ def evaluate(
         evaluations = evaluate_many(
             [locate(name) for name in model or []], options, progress.report
         )
-    _print_scores(evaluations)
+    print_scores(evaluations)
     typer.echo(f"recorded in {options.db}; see it with: rilbench table")
 
 
@@ -168,7 +152,7 @@ def _dry_run(options: EvalOptions, price: str | None) -> None:
     print_table(estimate_table(options.chosen(), questions, options.judge, prices))
 
 
-def _print_scores(evaluations: list[Evaluation]) -> None:
+def print_scores(evaluations: list[Evaluation]) -> None:
     """Print the scores, and on stderr what a reader has to know about them."""
     for evaluation in evaluations:
         scores = "  ".join(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Db, print_table
+from rilbench.cli.options import Benchmarks, Db, print_table
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def import_(
     ] = "base",
     teacher: Annotated[str, typer.Option(help="Teacher label.")] = "none",
     suite: Annotated[str, typer.Option(help="Benchmark suite: paper or nano.")] = "paper",
+    benchmarks: Benchmarks = "",
     split: Annotated[
         str, typer.Option(help="Split of the nano sandbox's results: test or dev.")
     ] = "test",
@@ -46,7 +47,7 @@ def import_(
     from rilbench.lab.to_ledger import find_results, record_results
     from rilbench.ledger import Ledger, default_db
 
-    chosen, labels = find_suite(suite), ImportLabels(student, method, teacher)
+    chosen, labels = find_suite(suite, benchmarks, kit=""), ImportLabels(student, method, teacher)
     path, files = default_db(db), files_below(folder)
     sandbox = find_results(files, split)
     kits = read_folder(files, chosen, sandbox.files)

@@ -30,7 +30,9 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 @contextmanager
-def says_how_to_go_on(run: Run) -> Iterator[None]:
+def says_how_to_go_on(
+    run: Run, how: str = "the same command with --resume goes on"
+) -> Iterator[None]:
     """Say what is saved when the body is interrupted; SIGTERM and SIGHUP interrupt it too.
 
     The process then ends with status 128 plus the signal's number, as shells report it.
@@ -45,7 +47,7 @@ def says_how_to_go_on(run: Run) -> Iterator[None]:
         name = signal.Signals(number).name
         typer.echo(
             f"rilbench: {run.folder} was stopped ({name}); saved is {saved}, and every response "
-            "that was collected; the same command with --resume goes on",
+            f"that was collected; {how}",
             err=True,
         )
         sys.stdout.flush()

@@ -18,6 +18,12 @@ Data = Annotated[
         "--data", help="Folder with the benchmarks' files; default ~/LMUData, for nano built in."
     ),
 ]
+Benchmarks = Annotated[
+    str,
+    typer.Option(
+        help="Benchmarks, such as MMStar,BLINK, or paths of TOML files; default the suite's 14."
+    ),
+]
 Db = Annotated[
     Optional[Path],
     typer.Option("--db", help="Ledger file; default $RILBENCH_DB, else rilbench.db."),

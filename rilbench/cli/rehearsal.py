@@ -12,19 +12,11 @@ from rilbench.config import Recipe
 from rilbench.plan import make_plan
 from rilbench.plan.assumptions import assume
 from rilbench.rehearsal import STEPS, Rehearsal, rehearse
+from rilbench.train.activity import PARTS
 from rilbench.train.pipeline.progress import TrainingProgress
+from rilbench.train.pipeline.progress_record import planned_stages
 
 _GIB = 2**30
-_PARTS = {
-    "gen": "sampling",
-    "discriminator": "discriminator",
-    "ref": "reference",
-    "update_actor": "policy update",
-    "update_weights": "weights to the sampler",
-    "save_checkpoint": "saving",
-    "testing": "dev split",
-}
-"""verl's names of a step's parts, in their order, and ours."""
 
 
 def show_rehearsal(recipe: Recipe, folder: Path, *, strict: bool) -> None:
@@ -35,7 +27,10 @@ def show_rehearsal(recipe: Recipe, folder: Path, *, strict: bool) -> None:
     """
     console = Console()
     title = f"rehearsal of {recipe.method}: {recipe.student.name} with {recipe.teacher_label}"
-    with TrainingProgress(console, f"{title} → {folder}", STEPS) as progress:
+    shown = TrainingProgress(
+        console, f"{title} → {folder}", STEPS, folder / "run", planned_stages(recipe)
+    )
+    with shown as progress:
         found = rehearse(recipe, folder, progress, strict=strict)
     for line in found.smaller:
         typer.echo(f"smaller than the run: {line}")
@@ -56,7 +51,7 @@ def _seconds(found: Rehearsal) -> Table:
     for name, seconds in found.seconds.items():
         table.add_row(f"stage {name}", f"{seconds:.1f}")
     timings = found.step.get("verl", {})
-    for name, shown in _PARTS.items():
+    for name, shown in PARTS.items():
         if (seconds := timings.get(f"timing_s/{name}")) is not None:
             table.add_row(f"  step {STEPS}: {shown}", f"{seconds:.1f}")
     if "seconds" in found.step:

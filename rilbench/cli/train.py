@@ -52,7 +52,7 @@ def train(
     ] = None,
     log: Annotated[
         Optional[list[str]],
-        typer.Option(help="Tracker to log to as well: tensorboard or wandb; repeatable."),
+        typer.Option(help="Tracker to log to as well: tensorboard, wandb or trackio; repeatable."),
     ] = None,
     ray_address: Annotated[
         Optional[str],
@@ -83,6 +83,8 @@ def train(
     from rilbench.config import load_recipe
     from rilbench.ledger import default_db
     from rilbench.plan import check_fit
+    from rilbench.plan.assumptions import assume
+    from rilbench.plan.teachers import teacher_lines
 
     overrides = list(set_ or [])
     shorthands: dict[str, object] = {
@@ -96,6 +98,8 @@ def train(
     check_fit(resolved)
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
+        for line in teacher_lines(resolved, assume(resolved)):
+            typer.echo(f"# collect {line}")
         return
 
     if run is not None and (Path(run).name != run or run.startswith(".")):
@@ -154,17 +158,12 @@ def _train(
     if collect_only:
         with (
             says_how_to_go_on(run),
-            TrainingProgress(Console(), f"collect: → {folder}", 0) as progress,
+            TrainingProgress(Console(), f"collect: → {folder}", 0, folder, ["collect"]) as progress,
         ):
             stages.collect(run, progress, inputs, strict=strict)
         typer.echo("collected; to train, use --resume instead of --collect-only")
         return
-    title = f"{recipe.method}: {recipe.student.name} with {recipe.teacher_label} → {folder}"
-    with (
-        says_how_to_go_on(run),
-        recorded(run, db),
-        TrainingProgress(Console(), title, recipe.schedule.steps) as progress,
-    ):
+    with says_how_to_go_on(run), recorded(run, db), TrainingProgress.of(Console(), run) as progress:
         checkpoint = stages.train(run, progress, trackers, inputs=inputs, strict=strict)
     typer.echo(f"the trained student is in {checkpoint}")
     typer.echo(f"evaluate it with: rilbench eval --model {checkpoint}")

@@ -75,6 +75,7 @@ _KINDS = {
         "; or give a YAML file, a model's folder, its hub name OWNER/NAME",
     ),
     "hardware": ("hardware profile", "recipes/hardware", ""),
+    "runs": ("run file", "recipes/runs", "; or give a YAML file"),
 }
 _YAML = (".yaml", ".yml")
 
@@ -85,6 +86,7 @@ def load_recipe(
     method: str | None = None,
     overrides: Iterable[str] = (),
     hardware: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Resolve a recipe from its layers, and check it.
 
@@ -95,6 +97,7 @@ def load_recipe(
         method: one of `METHODS`; None: the recipe's.
         overrides: settings as ``key=value``.
         hardware: a name of ``known("hardware")``; None: the one that a file names, else 1x8-80gb.
+        settings: groups of settings of a run's file, which win over all but ``overrides``.
 
     Raises:
         UserError: an unknown recipe, student, hardware, method or key (with the known or nearest
@@ -118,12 +121,10 @@ def load_recipe(
     values["recipe"] = Path(recipe).stem
     if method is not None:
         values["method"] = method
+    _merge(values, settings or {})
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise UserError(f"--set {override}: write it as key=value, e.g. schedule.steps=40")
-        _set(values, key.strip(), _parse_value(text))
-    built: Recipe = _build(Recipe, values, "")
+        _set(values, *parse_override(override))
+    built: Recipe = build_settings(Recipe, values, "")
     check(built)
     return built
 
@@ -140,12 +141,12 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"{path} cannot be read ({error}); is it a run's recipe.yaml?") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a resolved recipe; start the run again under another name")
-    built: Recipe = _build(Recipe, values, "")
+    built: Recipe = build_settings(Recipe, values, "")
     return built
 
 
 def known(kind: str) -> list[str]:
-    """Names of the ``recipes``, ``students`` or ``hardware`` profiles, plug-ins' students too.
+    """Names of ``recipes``, ``students`` (plug-ins' too), ``hardware`` profiles or ``runs``.
 
     Raises:
         UserError: a plug-in is broken, or provides a name that exists already.
@@ -209,10 +210,7 @@ def _file(kind: str, name: str) -> File | None:
 
 def _read(kind: str, name: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     """The settings of one file, merged into those of the files that it is ``like``."""
-    file = _file(kind, name)
-    if file is None:
-        one, _, alternative = _KINDS[kind]
-        raise UserError(f"unknown {one} {name!r}; known: {', '.join(known(kind))}{alternative}")
+    file = _known_file(kind, name)
     written = _parse_file(file)
     like = written.pop("like", [])
     values: dict[str, Any] = {}
@@ -230,7 +228,36 @@ def _read(kind: str, name: str, readers: tuple[str, ...] = ()) -> dict[str, Any]
     return values
 
 
-def _parse_file(file: File) -> dict[str, Any]:
+def parse_override(text: str) -> tuple[str, Any]:
+    """A setting of the command line, ``key=value``, as key and value.
+
+    Raises:
+        UserError: it has no ``=``.
+    """
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise UserError(f"--set {text}: write it as key=value, e.g. schedule.steps=40")
+    return key.strip(), _parse_value(value)
+
+
+def load_yaml(kind: str, name: str) -> dict[str, Any]:
+    """The content of a file of ``known(kind)``, or of the user's own.
+
+    Raises:
+        UserError: there is none of that name, or it is not YAML, or no mapping.
+    """
+    return _load(_known_file(kind, name))
+
+
+def _known_file(kind: str, name: str) -> File:
+    file = _file(kind, name)
+    if file is None:
+        one, _, alternative = _KINDS[kind]
+        raise UserError(f"unknown {one} {name!r}; known: {', '.join(known(kind))}{alternative}")
+    return file
+
+
+def _load(file: File) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -238,6 +265,11 @@ def _parse_file(file: File) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read as YAML ({reason}); fix it") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{file} holds no settings; write them as in recipes/students/nano.yaml")
+    return loaded
+
+
+def _parse_file(file: File) -> dict[str, Any]:
+    loaded = _load(file)
     for group in ("student", "hardware"):
         if not isinstance(loaded.get(group, {}), dict):
             raise UserError(f"{file}: {group} is a group of settings, such as {group}: {{…}}")
@@ -295,7 +327,17 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[name] = value
 
 
-def _build(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+def build_settings(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    """Build a dataclass of settings from values as YAML has them.
+
+    Args:
+        cls: the dataclass; fields may be dataclasses.
+        values: by field.
+        prefix: of the settings' names in messages, such as ``policy.``.
+
+    Raises:
+        UserError: a setting is unknown (with the nearest one) or of the wrong type.
+    """
     hints = get_type_hints(cls)
     built: dict[str, Any] = {}
     for name, value in values.items():
@@ -319,15 +361,21 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise UserError(f"{key} is a group of settings; set one of them, e.g. {key}.…=…")
-        return _build(kind, value, f"{key}.")
-    origin = get_origin(kind)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(str(item) for item in value)
+        return build_settings(kind, value, f"{key}.")
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        # One of several may be given alone.
+        several = value if isinstance(value, (list, tuple)) else [value] if value != "" else []
+        kinds = parts[:1] * len(several) if parts[-1] is Ellipsis else parts
+        if len(several) == len(kinds):
+            return tuple(_convert(*pair, key) for pair in zip(kinds, several, strict=True))
     if origin is not None and origin is not Union and isinstance(value, Mapping):
-        return {str(k): str(v) for k, v in value.items()}
+        return {str(k): _convert(parts[1], v, f"{key}.{k}") for k, v in value.items()}
+    if kind is Any:
+        return value
     # In Python true is an int, here it is not.
     accepted = {float: (int, float), bool: (bool,), int: (int,), str: (str, int, float)}.get(kind)
     if accepted and isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
         return kind(value)
-    wanted = getattr(kind, "__name__", str(kind)) if not get_args(kind) else str(kind)
+    wanted = getattr(kind, "__name__", str(kind)) if not parts else str(kind)
     raise UserError(f"{key}={value!r} is not of type {wanted}")

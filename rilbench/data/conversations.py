@@ -6,11 +6,13 @@ LLaVA writes ``[{"from": "human", "value": …}, {"from": "gpt", "value": …}]`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from rilbench.data.jsonl import to_text
-from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question
+from rilbench.data.question import PLACEHOLDER, Question
+from rilbench.errors import InvalidQuestionError
 
 _USER = ("human", "user")
 _ASSISTANT = ("gpt", "assistant", "model")
@@ -43,6 +45,34 @@ def read_turns(conversation: Any, num_images: int, all_turns: bool) -> list[tupl
     return chosen
 
 
+def read_prompt(conversation: Any) -> str:
+    """Return the question of a conversation whose answer stands elsewhere.
+
+    Args:
+        conversation: a list of turns, JSON of one, or the question itself.
+
+    Raises:
+        InvalidQuestionError: it is none of these, or asks more than one question.
+    """
+    turns = _as_turns(conversation)
+    if isinstance(turns, str):
+        return turns.strip()
+    questions = [text for is_question, text in _turns(turns) if is_question]
+    if len(questions) != 1:
+        raise InvalidQuestionError(f"its conversation has {len(questions)} questions; drop it")
+    return questions[0].strip()
+
+
+def _as_turns(conversation: Any) -> Any:
+    """The conversation, parsed if it is JSON."""
+    if isinstance(conversation, str) and conversation.lstrip().startswith("["):
+        try:
+            return json.loads(conversation)
+        except (ValueError, RecursionError):  # a question that starts with a bracket
+            return conversation
+    return conversation
+
+
 def turn_questions(
     id_: str, images: tuple[bytes, ...], turns: list[tuple[str, str]], source: str
 ) -> list[Question]:
@@ -62,8 +92,7 @@ def turn_questions(
 
 
 def _pairs(conversation: Any) -> list[tuple[str, str]]:
-    if not isinstance(conversation, list) or not conversation:
-        raise InvalidQuestionError("it has no conversation; drop it")
+    conversation = _as_turns(conversation)
     pairs: list[tuple[str, str]] = []
     question: str | None = None
     for is_question, text in _turns(conversation):
@@ -81,8 +110,10 @@ def _pairs(conversation: Any) -> list[tuple[str, str]]:
     return pairs
 
 
-def _turns(conversation: list[Any]) -> Iterator[tuple[bool, str]]:
+def _turns(conversation: Any) -> Iterator[tuple[bool, str]]:
     """Yield whether a turn is a question, and its text; system turns are left out."""
+    if not isinstance(conversation, list) or not conversation:
+        raise InvalidQuestionError("it has no conversation; drop it")
     for turn in conversation:
         if not isinstance(turn, dict):
             raise InvalidQuestionError("a turn of its conversation is not an object; drop it")

@@ -8,13 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 from rilbench.data.row_files import mapped_column
+from rilbench.errors import InvalidQuestionError
 
 PLACEHOLDER = "<image>"
 """Marks in a question's text where an image goes."""
-
-
-class InvalidQuestionError(ValueError):
-    """An entry of a file that is not a valid question. The caller adds the file and the line."""
 
 
 @dataclass(frozen=True)
@@ -99,18 +96,27 @@ class StoredQuestion(Question):
         return tuple(stored[row] for row in self.rows)
 
 
+_MISSING = ("nan", "NaN", "<NA>", "NaT")
+"""How pandas writes a missing value."""
+
+
 def check_question(question: Question) -> Question:
     """Return the question if it is valid.
 
     Raises:
-        InvalidQuestionError: it lacks its id, text, answer or image, or the number of placeholders
-            is not the number of images.
+        InvalidQuestionError: it lacks its id, text, answer or image, its answer is a missing value,
+            or the number of placeholders is not the number of images.
     """
     lacking = [name for name in ("id", "question", "answer") if not getattr(question, name).strip()]
     if not question.images or not all(question.images):
         lacking.append("image")
     if lacking:
         raise InvalidQuestionError(f"question {question.id!r} lacks its {lacking[0]}; add it")
+    if question.answer.strip() in _MISSING:
+        raise InvalidQuestionError(
+            f"the answer of question {question.id!r} is {question.answer!r}, a missing value that "
+            "was written as a text; drop it"
+        )
     places, images = question.marked.count(PLACEHOLDER), len(question.images)
     if places != images:
         raise InvalidQuestionError(

@@ -63,13 +63,8 @@ def _add_benchmark(table: Table, benchmark: Benchmark, published: bool) -> None:
     )
 
 
-def data_table(name: str, chosen: Path | None, kit: str = VLMEVALKIT) -> tuple[Table, int]:
-    """Return a table of a suite's data files with their states, and the number of missing ones.
-
-    Raises:
-        UserError: there is no such suite or kit.
-    """
-    suite = find_suite(name).by(kit)
+def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, int]:
+    """Return a table of a suite's data files with their states, and the number of missing ones."""
     if not suite.published:  # lmms-eval's stand-ins are made from VLMEvalKit's files.
         suite = suite.by(VLMEVALKIT)
     table = _table("file", "state", "MB", "SHA-256", "why unverified")

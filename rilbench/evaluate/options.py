@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
-from rilbench.evaluate.judge_session import EXACT_RULES, Judge
+from rilbench.evaluate.judge_session import EXACT_RULES, Judge, read_judge
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.suite import VLMEVALKIT, Suite, find_suite
 
@@ -123,9 +123,7 @@ class EvalOptions:
         Raises:
             UserError: there is no such suite or benchmark, or a benchmark needs another judge.
         """
-        suite = find_suite(self.suite).by(self.kit)
-        if self.benchmarks:
-            suite = suite.pick(self.benchmarks)
+        suite = find_suite(self.suite, ",".join(self.benchmarks), self.kit)
         needed = [b.column for b in suite.benchmarks if b.judged]
         if suite.published and self.judge.exact and needed:
             raise UserError(
@@ -133,3 +131,55 @@ class EvalOptions:
                 "or name the others with --benchmarks"
             )
         return replace(suite, max_tokens=self.max_tokens or suite.max_tokens)
+
+
+def read_options(
+    *,
+    suite: str = "nano",
+    kit: str = VLMEVALKIT,
+    benchmarks: str = "",
+    data: Path | None = None,
+    db: Path | None = None,
+    work: Path = Path("runs/eval"),
+    fresh: bool = False,
+    judge: str | None = None,
+    endpoint: str | None = None,
+    concurrency: int | None = None,
+    limit: int | None = None,
+    max_tokens: str = "kit",
+    prompt: str = DATASET_PROMPTS,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    engine: str = "server",
+) -> EvalOptions:
+    """Return the options of ``rilbench eval``, on this machine's GPU if it has one.
+
+    Raises:
+        UserError: one of them is not understood.
+    """
+    from rilbench.devices import has_gpu
+    from rilbench.evaluate.data import data_folder
+    from rilbench.serving import vllm_python
+
+    if max_tokens != "kit" and not max_tokens.isdecimal():
+        raise UserError(f"unknown --max-tokens {max_tokens!r}; give kit or a number")
+    gpu = has_gpu()
+    return EvalOptions(
+        suite=suite,
+        data=data_folder(find_suite(suite).by(kit), data),
+        work=work,
+        db=db,
+        kit=kit,
+        judge=read_judge(judge),
+        endpoint=endpoint,
+        benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
+        limit=limit,
+        max_tokens=None if max_tokens == "kit" else int(max_tokens),
+        concurrency=concurrency,
+        fresh=fresh,
+        prompt=prompt,
+        pixels=Pixels(min_pixels, max_pixels),
+        device="cuda" if gpu else "cpu",
+        vllm=vllm_python() if gpu else None,
+        engine=cast('Literal["server", "batch"]', engine),  # Which EvalOptions checks.
+    )

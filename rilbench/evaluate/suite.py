@@ -66,6 +66,11 @@ class Suite:
         scored = tuple(_scored_by(kit, benchmark) for benchmark in self.benchmarks)
         return replace(self, kit=kit, benchmarks=scored)
 
+    def known_to(self, kit: str) -> "Suite":
+        """Return the suite with the benchmarks that a kit can score, scored by it."""
+        known = tuple(benchmark for benchmark in self.benchmarks if kit in benchmark.by_kit)
+        return replace(self, benchmarks=known).by(kit)
+
     def pick(self, names: Sequence[str]) -> "Suite":
         """Return the suite with these benchmarks only.
 
@@ -114,6 +119,8 @@ class Suite:
 
 
 def _scored_by(kit: str, benchmark: Benchmark) -> Benchmark:
+    if not kit:
+        return benchmark
     if kit not in benchmark.by_kit:
         (other,) = benchmark.by_kit
         raise UserError(f"{benchmark.column} has no data set for {kit}; use --kit {other}")
@@ -131,15 +138,21 @@ NANO_DEV = "nano-dev"
 """Suite name of evaluations on the lab's dev questions; they are never compared with test."""
 
 
-def find_suite(name: str) -> Suite:
+def find_suite(name: str, benchmarks: str = "", kit: str = VLMEVALKIT) -> Suite:
     """Return a suite.
 
+    Args:
+        name: of the suite.
+        benchmarks: the ones that are wanted, with commas (`Suite.pick`); "": the suite's own.
+        kit: to score it with; "" for results that exist already, of any kit.
+
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no such suite, kit or benchmark.
     """
     if name not in SUITES:
         raise UserError(f"unknown suite {name!r}; choose from {', '.join(SUITES)}")
-    return SUITES[name]
+    suite = SUITES[name].by(kit) if kit else replace(SUITES[name], kit="")
+    return suite.pick(benchmarks.split(",")) if benchmarks else suite
 
 
 def suite(name: str) -> tuple[Benchmark, ...]:

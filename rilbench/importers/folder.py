@@ -59,9 +59,9 @@ def read_folder(
             results.skip(file, "is a link to nothing")
         elif file not in known:
             candidates.append(file)
-    read = vlmevalkit.read(candidates, suite.by(VLMEVALKIT), results)
+    read = vlmevalkit.read(candidates, suite.known_to(VLMEVALKIT), results)
     rest = [file for file in candidates if file not in read]
-    read |= lmmseval.read(rest, suite.by(LMMSEVAL), results)
+    read |= lmmseval.read(rest, suite.known_to(LMMSEVAL), results)
     for file in candidates:
         if file not in read and not file.name.endswith(_NEVER_RESULTS):
             results.skip(file, f"is no kit's result for a benchmark of the suite {suite.name}")

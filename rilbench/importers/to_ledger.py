@@ -104,7 +104,7 @@ def to_evaluation(
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """Return the evaluation and its notes; without scores when no benchmark is whole."""
     built, notes = [], list(model.notes)
-    for benchmark in suite.by(model.kit).benchmarks:
+    for benchmark in suite.known_to(model.kit).benchmarks:
         names = [dataset.name for dataset in benchmark.datasets]
         results = [model.datasets[name] for name in names if name in model.datasets]
         if not results:

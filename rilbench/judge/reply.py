@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rilbench.judge.transport import NoReplyError
+from rilbench.serving.transport import NoReplyError
 
 LIMITS = ("max_tokens", "max_completion_tokens")
 """Fields of a request that limit the reply; servers know one or the other."""

@@ -28,6 +28,7 @@ from rilbench.plan.saved_responses import (
     note_on_collection,
     plan_collection,
 )
+from rilbench.plan.teachers import TeacherTokens, plan_tokens, teacher_lines
 
 FULL = 0.92
 """Share of a device beyond which a plan warns, because of fragmentation."""
@@ -45,6 +46,8 @@ class RunPlan:
     gpu_hours: dict[str, float]
     responses: dict[str, int]  # to collect, by model
     responses_used: dict[str, int]  # of them, at most, by the whole schedule
+    teacher_tokens: dict[str, TeacherTokens]
+    teacher_lines: list[str]  # what is asked where, and what is started when
     judge_calls: int
     host: dict[str, float]  # memory of each machine
     disk: dict[str, float]
@@ -92,6 +95,10 @@ class RunPlan:
             "gpu_hours": self.gpu_hours,
             "responses": self.responses,
             "responses_used": self.responses_used,
+            "teachers": {
+                name: dataclasses.asdict(tokens) for name, tokens in self.teacher_tokens.items()
+            },
+            "teacher_servers": self.teacher_lines,
             "judge_calls": self.judge_calls,
             "host": {**self.host, "total": self.host_total},
             "disk": {**self.disk, "total": self.disk_total},
@@ -122,6 +129,8 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
         gpu_hours=_gpu_hours(recipe, student, step, collected, assumed),
         responses=responses,
         responses_used={name: one.used for name, one in collected.items()},
+        teacher_tokens=plan_tokens(recipe, assumed),
+        teacher_lines=teacher_lines(recipe, assumed),
         judge_calls=recipe.schedule.steps * recipe.responses_per_step
         if recipe.method_spec.is_rl
         else 0,
@@ -131,6 +140,15 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
         warnings=_warnings(recipe, student, memory, assumed),
         refused=refusals(recipe, student),
     )
+
+
+def stage_hours(plan: RunPlan) -> dict[str, float]:
+    """Return the wall-clock hours of each stage on the run's own devices."""
+    hours: dict[str, float] = {}
+    for name, gpu_hours in plan.gpu_hours.items():
+        stage = name.split(":")[0]  # "collect: 72b"
+        hours[stage] = hours.get(stage, 0.0) + gpu_hours / plan.recipe.hardware.ranks
+    return hours
 
 
 def _gpu_hours(
@@ -177,13 +195,17 @@ def _warnings(
             f"{rollout.sequences_wanted} to sample: the others may have to wait; raise "
             "hardware.rollout_memory"
         )
-    if (
-        not recipe.judge.url
-        and not decides_by_code(recipe.judge.model)
-        and recipe.method_spec.is_rl
-    ):
-        warnings.append(f"the judge, {recipe.judge.model}, needs an address: --set judge.url=URL")
+    if line := judge_warning(recipe):
+        warnings.append(line)
     return warnings
+
+
+def judge_warning(recipe: Recipe) -> str:
+    """Return what a judge still needs; "" if nothing."""
+    judge = recipe.judge
+    if judge.url or decides_by_code(judge.model) or not recipe.method_spec.is_rl:
+        return ""
+    return f"the judge, {judge.model}, needs an address: --set judge.url=URL"
 
 
 def _helps(recipe: Recipe, student: Architecture, assumed: Assumptions, phase: str) -> str:

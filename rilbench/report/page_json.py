@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rilbench.data.rollout_groups import GroupResponse, RecordedStep, RolloutGroup
 from rilbench.ledger import Sample
 from rilbench.report.escaping import clean, label, packed
 from rilbench.report.pictures import Pictures, PictureSource, numbers
 from rilbench.report.questions import AnsweredQuestion, QuestionSet, by_need
-from rilbench.report.rollout_groups import GroupResponse, RecordedStep, RolloutGroup
 
 BUDGET = 5_500_000
 """Characters for all texts together, compressed."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rilbench.data.rollout_groups import training_steps
 from rilbench.ledger import Evaluation, Ledger, Run
 from rilbench.report.charts import Chart, LegendEntry, bar_charts, curve_charts, curve_legend
 from rilbench.report.escaping import MINUS, NOTHING, clean, label
 from rilbench.report.page_json import RunSteps
 from rilbench.report.questions import QuestionSet, question_sets
-from rilbench.report.rollout_groups import training_steps
 from rilbench.report.scores import (
     MEAN,
     ScoreRow,

@@ -213,6 +213,7 @@ def write_rollouts(
                 ),
                 "similarity_reward": json_number(signal.similarity_reward[i].item()),
                 "discriminator_prob": json_number(round(probability[i].item(), 6)),
+                "reward": json_number(round(signal.reward[i].item(), 6)),
                 "advantage": json_number(round(signal.learned_advantage[i].item(), 6)),
             }
             if extra_rewards:

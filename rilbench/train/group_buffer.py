@@ -37,6 +37,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
         poll_seconds: how often to look for finished groups.
         replace: submits that many other questions.
         tell: takes one line for the user.
+        reached: takes the number of responses that have come.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
         poll_seconds: float,
         replace: Callable[[int], Any],
         tell: Callable[[str], None],
+        reached: Callable[[int], None],
     ) -> None:
         super().__init__(
             trainer_mode="sync",
@@ -55,7 +57,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
             poll_interval=poll_seconds,
             refill_fn=replace,
         )
-        self.step, self.tell = step, tell
+        self.step, self.tell, self.reached = step, tell, reached
         self.failed: list[str] = []
         """Questions of the step that failed, with the reason."""
         self._questions = 0
@@ -117,6 +119,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         """verl's hook between two looks at the queue: has anything come since the last?"""
         came = len(self.partitions[partition_id]) + len(self.failed)
+        self.reached(came)
         now = time.monotonic()
         if came != self._seen:
             self._seen, self._seen_at, self._warned = came, now, False

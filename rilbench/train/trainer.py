@@ -12,6 +12,8 @@ import random
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ import rilbench.train.verl.cpu_rollout  # noqa: F401  registers the CPU's rollou
 from rilbench.errors import UserError
 from rilbench.ril.rewards import compute_rewards
 from rilbench.ril.step import StepSignal, score_step
+from rilbench.train.activity import ActivityFile
 from rilbench.train.batch import (
     StepBatch,
     balanced_order,
@@ -82,6 +85,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
     def __init__(self, config: Any) -> None:
         self.step_config = StepConfig.parse(OmegaConf.to_container(config.ril))
         self.run_dir = Path(self.step_config.run_dir)
+        self.activity = ActivityFile(self.run_dir)
         self.rewards = load_rewards(self.step_config.extra_rewards)
         self.discriminator: DiscriminatorTrainer | None = None
         self.step_metrics: dict[str, float] = {}
@@ -103,7 +107,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         started = time.monotonic()
 
         # Sample G responses to each question and take G saved ones of its teachers, all judged.
-        with marked_timer("gen", timing_raw):
+        responses_of_step = sample_batch_size * self.step_config.group_responses
+        with self._part("gen", timing_raw, responses_of_step):
             batch = self._sample(metrics, sample_batch_size)
         batch = self._deal_to_ranks(in_fixed_order(batch), metrics)
         responses = read_batch(
@@ -112,7 +117,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
 
         # Update the discriminator by Equation 1, then score the responses with it.
         logits = None
-        with marked_timer("discriminator", timing_raw):
+        with self._part("discriminator", timing_raw):
             if self.discriminator is not None:
                 logits, discriminator_metrics = self.discriminator.update_and_score(responses)
                 self.step_metrics |= discriminator_metrics
@@ -120,24 +125,31 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         # What Equation 2 compares the policy with: π_old (itself at mu = 1) and the reference.
         old_log_probs = None
         if not self.on_policy:
-            with marked_timer("old_log_prob", timing_raw):
+            with self._part("old_log_prob", timing_raw):
                 batch = self._compute_old_log_prob(batch, metrics=metrics)
                 old_log_probs = read_old_log_probs(batch)
         if self.use_reference_policy:
-            with marked_timer("ref", timing_raw):
+            with self._part("ref", timing_raw):
                 batch = self._compute_ref_log_prob(batch, metrics=metrics)
 
         # Rewards and advantages, then the policy's update by Equation 2.
         with marked_timer("adv", timing_raw):
             signal = self._score(responses, logits, old_log_probs)
             write_back(batch, responses, signal)
-        with marked_timer("update_actor", timing_raw):
+        with self._part("update_actor", timing_raw):
             batch = self._update_actor(batch, metrics=metrics)
         self.step_metrics |= policy_metrics(metrics)
         self._check_finite("discriminator_loss", "discriminator_grad_norm")
         self._check_finite("policy_loss", "kl", "entropy", "grad_norm")
         self.step_metrics["seconds_after_sampling"] = time.monotonic() - started - timing_raw["gen"]
         return batch
+
+    @contextmanager
+    def _part(self, name: str, timing_raw: dict[str, float], of: int = 0) -> Iterator[None]:
+        """Time a part of the step, and say that it goes on; ``of`` counts what it waits for."""
+        self.activity.begin(name, self.global_steps, of)
+        with marked_timer(name, timing_raw):
+            yield
 
     def _sample(self, metrics: dict[str, Any], questions: int) -> KVBatchMeta:
         """All groups of a step, from verl's rollout workers (`rilbench.train.rollout`)."""
@@ -276,7 +288,13 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         return manager
 
     def _build_replay_buffer(self) -> Any:
-        return GroupBuffer(self.step_config, POLL_SECONDS, self._replace_questions, self._tell)
+        return GroupBuffer(
+            self.step_config,
+            POLL_SECONDS,
+            self._replace_questions,
+            self._tell,
+            self.activity.reached,
+        )
 
     def _replace_questions(self, count: int) -> None:
         """Submit questions that are not in the step, in the place of ones that failed in it.
@@ -317,9 +335,15 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         if self.discriminator is not None and self.global_steps <= 1:
             self.discriminator.pretrain_or_load()
 
+    def on_step_end(self) -> None:
+        """verl's hook: the new weights go to the sampler."""
+        self.activity.begin("update_weights", self.global_steps)
+        super().on_step_end()
+
     def _validate(self) -> Any:
         """Score the dev split; the judge sees each of its questions once."""
         self.judge_calls += len(self.val_dataset)
+        self.activity.begin("testing", self.global_steps, of=len(self.val_dataset))
         return super()._validate()
 
     def _compute_metrics(
@@ -342,7 +366,9 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.step_metrics, self.judge_calls = {}, 0
         if self.save_due:
             self.save_due = False
+            started = time.monotonic()
             self._save_step()
+            self.step_metrics["seconds_saving"] = time.monotonic() - started  # the next line has it
 
     # ---- checkpoints
 
@@ -356,6 +382,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _save_step(self) -> None:
         """Save under another name first, as verl writes in place: a step is whole or absent."""
+        self.activity.begin("save_checkpoint", self.global_steps)
         trainer = self.config.trainer
         root = Path(trainer.default_local_dir)
         partial_dir = root / ".partial"

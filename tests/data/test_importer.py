@@ -1,4 +1,4 @@
-"""Importers on real files: LLaVA's JSON, the hub's Parquet, JSON lines."""
+"""The import of a data set: its files, its rows, its images, and what is refused."""
 
 import io
 import json
@@ -13,12 +13,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rilbench.cli import app
-from rilbench.data.import_hf import HubParquet
-from rilbench.data.import_llava import LlavaJson
-from rilbench.data.importer import import_questions
-from rilbench.data.question import InvalidQuestionError
+from rilbench.data.importer import Options, import_questions
+from rilbench.data.jsonl import ImageRoot
+from rilbench.data.layouts import column_names, recognise, row_questions
 from rilbench.data.question_files import read_questions
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 
 
 def picture(shade=128, kind="PNG", size=(40, 30)):
@@ -32,9 +31,17 @@ def turns(*texts):
     return [{"from": speakers[i % 2], "value": text} for i, text in enumerate(texts)]
 
 
-def import_all(format_, out):
-    report = import_questions(format_, out, lambda _: None)
+def import_all(place, out, **options):
+    report = import_questions([place], out, Options(**options), lambda _: None)
     return report, read_questions(out)
+
+
+def questions_of(row, root, **options):
+    """The questions of one row, as the importer finds them."""
+    columns = recognise(tuple(column_names(row)), options.pop("columns", {}))
+    return row_questions(
+        columns, row, ImageRoot(root), default_id="r", default_source="s", **options
+    )
 
 
 @pytest.fixture
@@ -78,16 +85,16 @@ MIXED = (
 def test_llava_first_turns(llava, tmp_path):
     file = write_llava(llava, *MIXED)
     report, found = import_all(
-        LlavaJson(file, llava / "images", False, "llava"), tmp_path / "q.parquet"
+        file, tmp_path / "q.parquet", images=llava / "images", source="llava"
     )
     assert [(q.id, q.question, q.answer, len(q.images), q.source) for q in found] == [
         ("1", "What?", "a cat", 1, "llava"),
         ("1#2", "<image> or <image>?", "b", 2, "llava"),
-        ("3", "What?", "dog", 1, "chartqa"),
+        ("data.json-3", "What?", "dog", 1, "chartqa"),
     ]
     assert (report.rows, report.questions, report.skipped, report.renamed) == (12, 3, 9, 1)
     reasons = " ".join(report.examples)
-    for words in ("entry 4: it has no image", "entry 5: the image 'gone.png' cannot be read"):
+    for words in ("row 4: it has no image", "row 5: the image 'gone.png' cannot be read"):
         assert words in reasons
     for words in (
         "leads out of",
@@ -102,7 +109,7 @@ def test_llava_first_turns(llava, tmp_path):
 
 def test_llava_all_turns(llava, tmp_path):
     file = write_llava(llava, *MIXED)
-    _, found = import_all(LlavaJson(file, llava / "images", True, "llava"), tmp_path / "q.parquet")
+    _, found = import_all(file, tmp_path / "q.parquet", images=llava / "images", all_turns=True)
     assert [(q.id, q.question, q.answer) for q in found[:2]] == [
         ("1", "What?", "a cat"),
         ("1.2", "Where?", "in"),
@@ -119,18 +126,26 @@ TURN = st.dictionaries(
     st.sampled_from(["human", "gpt", "system", "user", "<image>", "a <image> b", "\ud800"]) | JSON,
 )
 ENTRY = st.fixed_dictionaries(
-    {"image": st.just("a.png") | st.just(["a.png"]) | JSON, "conversations": st.lists(TURN) | JSON},
-    optional={"id": JSON, "data_source": JSON},
+    {"image": st.just("a.png") | st.just(["a.png"]) | JSON},
+    optional={
+        "conversations": st.lists(TURN) | JSON,
+        "prompt": st.lists(TURN) | JSON,
+        "question": JSON,
+        "answer": JSON,
+        "options": JSON,
+        "reward_model": JSON,
+        "id": JSON,
+        "data_source": JSON,
+    },
 )
 
 
-@given(ENTRY | JSON, st.booleans())
+@given(ENTRY, st.booleans())
 def test_any_entry_is_questions_or_refused(tmp_path_factory, entry, every):
     folder = tmp_path_factory.getbasetemp()
     (folder / "a.png").write_bytes(b"png")
-    format_ = LlavaJson(folder / "none", folder, every, "s")
     try:
-        found = format_.questions("entry 1", entry)
+        found = questions_of(entry, folder, all_turns=every)
     except InvalidQuestionError:
         return
     assert found
@@ -148,100 +163,157 @@ def cell(shade=128):
     return {"bytes": picture(shade), "path": "a.png"}
 
 
-def test_hub_with_columns_named(tmp_path):
+def test_hub_with_alternatives_and_splits(tmp_path):
     chart = {"image": cell(), "query": "How many?", "label": ["3"], "human_or_machine": 0}
     two = {"image": cell(9), "query": "Which?", "label": ["a", "b", "a"], "human_or_machine": 1}
     broken = {"image": {"bytes": b"x", "path": None}, "query": "?", "label": ["b"]}
     none = {"image": None, "query": "?", "label": ["b"]}
     folder = hub(tmp_path / "chart", [chart, two, {**broken, "human_or_machine": 0}, none])
     hub(folder, [chart], "data/test-00000-of-00001.parquet")
-    report, found = import_all(
-        HubParquet(folder, "train", {}, False, "chartqa"), tmp_path / "q.parquet"
-    )
+    report, found = import_all(folder, tmp_path / "q.parquet")
     assert [(q.question, q.answer, q.source) for q in found] == [
-        ("How many?", "3", "chartqa"),
-        ("Which?", "a<OR>b", "chartqa"),
+        ("How many?", "3", "chart"),
+        ("Which?", "a<OR>b", "chart"),
     ]
     assert found[0].id == "data/train-00000-of-00001.parquet-1"
     assert (report.skipped, report.rows) == (2, 4)
     with pytest.raises(UserError, match=r"split 'dev' \(test, train\); give another --split"):
-        HubParquet(folder, "dev", {}, False, "")
-    with pytest.raises(UserError, match="no column for answer; name it with --columns"):
-        HubParquet(
-            hub(tmp_path / "x", [{"image": cell(), "question": "?"}]), "train", {}, False, ""
+        import_all(folder, tmp_path / "q.parquet", split="dev")
+    with pytest.raises(UserError, match=r"no answer .*name the column with --columns answer=NAME"):
+        import_all(
+            hub(tmp_path / "x", [{"image": cell(), "question": "?"}]), tmp_path / "q.parquet"
         )
     with pytest.raises(UserError, match="--columns ansver"):
-        HubParquet(folder, "train", {"ansver": "label"}, False, "")
+        import_all(folder, tmp_path / "q.parquet", columns={"ansver": "label"})
+    with pytest.raises(UserError, match="no column 'gold', named for the answer"):
+        import_all(folder, tmp_path / "q.parquet", columns={"answer": "gold"})
 
 
 @pytest.mark.parametrize(
     ("answer", "right"),
     [("1", "B"), (1, "B"), ("B", "B"), ("cow", "B"), ("7", None), ("", None), (-1, None)],
 )
-def test_hub_options(tmp_path, answer, right):
+def test_options(tmp_path, answer, right):
     row = {"image": cell(), "question": "Which?", "options": ["cat", "cow"], "answer": answer}
-    chosen = HubParquet(hub(tmp_path, [row]), "train", {"options": "options"}, False, "ai2d")
-    ((place, values),) = chosen.rows()
     if right is None:
         with pytest.raises(InvalidQuestionError, match="not one of its options"):
-            chosen.questions(place, values)
+            questions_of(row, tmp_path)
         return
-    (found,) = chosen.questions(place, values)
+    (found,) = questions_of(row, tmp_path)
     assert (found.question, found.answer) == ("Which?\nA. cat\nB. cow", right)
 
 
-def test_hub_options_that_are_numbers(tmp_path):
-    row = {"image": cell(), "question": "Which?", "options": ["2", "1", "5"], "answer": "1"}
+def test_options_that_are_numbers(tmp_path):
+    row = {"image": cell(), "question": "Which?", "answer": "1"}
     for options, right in ((["2", "1", "5"], "B"), (["1", "2", "5"], None), (["5", "6"], "B")):
-        chosen = HubParquet(
-            hub(tmp_path, [{**row, "options": options}]), "train", {"options": "options"}, False, ""
-        )
-        ((place, values),) = chosen.rows()
         if right is None:
             with pytest.raises(InvalidQuestionError, match="one option and the number of another"):
-                chosen.questions(place, values)
+                questions_of({**row, "options": options}, tmp_path)
         else:
-            assert chosen.questions(place, values)[0].answer == right
+            assert questions_of({**row, "options": options}, tmp_path)[0].answer == right
 
 
-def test_hub_conversations(tmp_path):
-    cauldron = {"images": [cell(), cell(9)], "texts": [{"user": "Which?", "assistant": "A"}]}
-    _, found = import_all(
-        HubParquet(hub(tmp_path / "c", [cauldron]), "train", {}, True, "cauldron"),
-        tmp_path / "c.parquet",
-    )
-    assert [(q.question, q.answer, len(q.images)) for q in found] == [("Which?", "A", 2)]
-    onevision = {"id": "x", "image": cell(), "conversations": turns("<image>\nWhat?", "7")}
-    _, found = import_all(
-        HubParquet(hub(tmp_path / "o", [onevision]), "train", {}, False, "o"),
-        tmp_path / "o.parquet",
-    )
-    assert [(q.id, q.question, q.answer) for q in found] == [("x", "What?", "7")]
+def test_options_that_are_in_the_question_or_in_a_text(tmp_path):
+    row = {"image": cell(), "question": "Which?\n(A) cat\n(B) cow", "answer": 1}
+    (found,) = questions_of({**row, "options": ["cat", "cow"]}, tmp_path)
+    assert (found.question, found.answer) == (row["question"], "B")
+    row |= {"question": "Which?", "answer": "B"}
+    (found,) = questions_of({**row, "options": "['cat', 'cow']"}, tmp_path)
+    assert (found.question, found.answer) == ("Which?\nA. cat\nB. cow", "B")
+    (found,) = questions_of({**row, "options": "[]"}, tmp_path)
+    assert (found.question, found.answer) == ("Which?", "B")
+    row["options"] = "A: cat, B: cow"
+    with pytest.raises(InvalidQuestionError, match="question=question"):
+        questions_of(row, tmp_path)
+    (found,) = questions_of(row, tmp_path, columns={"question": "question+options", "options": ""})
+    assert (found.question, found.answer) == ("Which?\nA: cat, B: cow", "B")
 
 
-def test_a_hub_file_that_was_cut(tmp_path):
+def test_a_file_that_cannot_be_used_costs_itself_only(tmp_path):
     rows = [{"image": cell(i), "question": "?", "answer": "a"} for i in range(9)]
-    folder = hub(tmp_path, rows)
-    file = folder / "data/train-00000-of-00001.parquet"
-    file.write_bytes(file.read_bytes()[:-9])
+    folder = hub(tmp_path / "s", rows, "a/train-00000-of-00001.parquet")
+    hub(folder, [{"question": "?", "answer": "a"}], "text/train-00000-of-00001.parquet")
+    cut = hub(folder, rows, "z/train-00000-of-00001.parquet") / "z/train-00000-of-00001.parquet"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    report, found = import_all(folder, tmp_path / "q.parquet")
+    assert {q.source for q in found} == {"a"}
+    assert len(found) == report.questions == 9
+    text, damaged = report.unused_files
+    assert "text/train" in text
+    assert "it has no image (its columns: question, answer)" in text
+    assert "z/train" in damaged
+    assert "cannot be read as Parquet" in damaged
     with pytest.raises(UserError, match="download it again"):
-        HubParquet(folder, "train", {}, False, "")
+        import_all(cut, tmp_path / "q.parquet")
+
+
+def test_parquet_of_columns_that_are_structs(tmp_path):
+    row = {"image": cell(), "meta": {"ask": {"text": "What?"}, "gold": 7.0}}
+    folder = hub(tmp_path / "s", [row])
+    columns = {"question": "meta.ask.text", "answer": "meta.gold"}
+    report, found = import_all(folder, tmp_path / "q.parquet", columns=columns)
+    assert [(q.question, q.answer) for q in found] == [("What?", "7")]
+    (layout,) = report.layouts
+    assert layout == "your columns (images=image, question=meta.ask.text, answer=meta.gold)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "column", "gold"),
+    [
+        ("<think>1 + 2</think> <answer> 3 </answer>", "answer", "3"),
+        ("<think>1 + 2 = 3", "answer", None),
+        (r"\boxed{\frac{1}{2}}", "answer", r"\frac{1}{2}"),
+        (r"$\boxed{3}$", "answer", "3"),
+        (r"\boxed{1} or \boxed{2}", "answer", r"\boxed{1} or \boxed{2}"),
+        ("So it is 3.\n**Final Answer:** 3", "solution", "3"),
+        ("First 1, then 2.\n#### 12", "solution", "12"),
+        (r"Hence \boxed{x_{1}}.", "solution", "x_{1}"),
+        ("a cat", "solution", "a cat"),
+        ("To find the answer, look\nat the map.", "solution", None),
+        ("word " * 30, "lecture", None),
+        ("word " * 30, "answer", ("word " * 30).strip()),
+        ("['ride', 'bus']", "answer", None),
+        ("{'a': 1}", "answer", None),
+        ("[1, 2]", "answer", "[1, 2]"),
+        ({"a": 1}, "answer", None),
+        (True, "answer", None),
+        (float("nan"), "answer", None),
+        (3.0, "answer", "3"),
+        (["a", "<answer>b</answer>"], "answer", "a<OR>b"),
+    ],
+)
+def test_gold_answers(tmp_path, answer, column, gold):
+    row = {"image": cell(), "question": "?", column: answer}
+    if gold is None:
+        with pytest.raises(InvalidQuestionError, match=";"):
+            questions_of(row, tmp_path, columns={"answer": column})
+        return
+    assert questions_of(row, tmp_path, columns={"answer": column})[0].answer == gold
+
+
+def test_whole_answers_are_kept_for_fine_tuning(tmp_path):
+    said = "<think>1 + 2</think> <answer>3</answer>"
+    row = {"images": [cell()], "messages": [{"role": "user", "content": "?"}], "solution": said}
+    assert questions_of(row, tmp_path)[0].answer == "3"
+    assert questions_of(row, tmp_path, whole_answers=True)[0].answer == said
 
 
 def test_the_command(llava, tmp_path):
     write_llava(llava, *MIXED)
     images = ("--images", "llava/images")
     done = run(
-        *("data", "import", "llava/data.json", "--from", "llava", "--out", "q.parquet", *images),
+        *("data", "import", "llava/data.json", "--out", "q.parquet", *images),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    words = "q.parquet: 3 questions of 12 rows, 9 skipped; 1 duplicate ids got a number"
-    assert " ".join(done.stdout.split()) == words
-    assert done.stderr.count("skipped entry") == 9
+    layout, *samples, counts = done.stdout.splitlines()
+    assert layout.startswith("layout LLaVA (id=id, images=image, conversation=conversations)")
+    assert '  1#2 (2 images): "<image> or <image>?" answer "b"' in samples
+    assert counts == "q.parquet: 3 questions of 12 rows, 9 skipped; 1 duplicate ids got a number"
+    assert done.stderr.count("skipped data.json row") == 9
     none = write_llava(llava, *MIXED[3:])
     said = run(
-        *("data", "import", str(none), "--from", "llava", "--out", "n.parquet", *images),
+        *("data", "import", str(none), "--out", "n.parquet", *images),
         cwd=tmp_path,
     )
     refused(said, "none of 9 rows")
@@ -252,7 +324,7 @@ def test_the_command(llava, tmp_path):
 def test_json_lines_without_the_bad_ones(llava, tmp_path):
     good = {"id": 1, "question": "What?", "answer": 7, "image": "images/a.png"}
     (llava / "q.jsonl").write_text(json.dumps(good) + "\n{\n" + json.dumps({**good, "image": "x"}))
-    arguments = ["data", "import", str(llava / "q.jsonl"), "--from", "jsonl"]
+    arguments = ["data", "import", str(llava / "q.jsonl")]
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "q.parquet")])
     assert done.exit_code == 0, done.exception
     (question,) = read_questions(tmp_path / "q.parquet")
@@ -262,20 +334,19 @@ def test_json_lines_without_the_bad_ones(llava, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["none.json", "--from", "llava"], "not a file"),
-        (["none", "--from", "hf"], "does not exist"),
-        (["x.json", "--from", "coco"], "use llava, hf or jsonl"),
-        (["x.json", "--from", "llava", "--turns", "last"], "first or all"),
-        (["x.json", "--from", "llava", "--columns", "question=q"], "for --from hf"),
-        (["x.json", "--from", "hf", "--columns", "question"], "field=column"),
-        (["x.json", "--from", "hf"], "not a Parquet"),
-        (["q.parquet", "--from", "jsonl"], "another file"),
+        (["none"], "does not exist"),
+        (["x.json", "--turns", "last"], "first or all"),
+        (["x.json", "--columns", "question"], "field=column"),
+        (["x.json"], "none of 0 rows"),
+        (["y.parquet"], "cannot be read as Parquet"),
+        (["q.parquet"], "another file"),
     ],
 )
 def test_wrong_arguments(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.json").write_text("[]")
-    (tmp_path / "q.parquet").write_text("")
+    for name in ("q.parquet", "y.parquet"):
+        (tmp_path / name).write_text("")
     done = CliRunner().invoke(app, ["data", "import", *arguments, "--out", "q.parquet"])
     assert isinstance(done.exception, UserError)
     assert words in str(done.exception)

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.data.jsonl import is_inside, parse_line, to_image
-from rilbench.data.question import InvalidQuestionError
+from rilbench.data.jsonl import ImageRoot, parse_line, to_image
 from rilbench.data.question_files import Question, read_questions
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 
 PICTURE = b"\x89PNG picture"
 ENCODED = base64.b64encode(PICTURE).decode()
@@ -65,6 +64,8 @@ def test_every_form_of_a_picture(folder):
         ({**GOOD, "answer": ["7"]}, "'answer' is a list; write a text"),
         ({**GOOD, "answer": None}, "'answer' is null"),
         ({**GOOD, "answer": True}, "true or false"),
+        ({**GOOD, "answer": float("nan")}, "not a number"),
+        ({**GOOD, "answer": "nan"}, "a missing value"),
         ({**GOOD, "question": "\ud800"}, "not valid text"),
         ({**GOOD, "question": "<image> <image>?"}, "2 <image> in its text and 1 images"),
         ({**GOOD, "images": ["../secret.png"]}, "leads out of"),
@@ -123,7 +124,7 @@ FIELDS = st.fixed_dictionaries(
 @given(st.binary() | FIELDS.map(lambda row: json.dumps(row).encode()))
 def test_whatever_a_line_holds_it_is_a_question_or_refused(tmp_path_factory, line):
     folder = tmp_path_factory.getbasetemp()
-    found = outcome(parse_line, line, folder, "s")
+    found = outcome(parse_line, line, ImageRoot(folder), "s")
     assert ";" in found if isinstance(found, str) else found.id and found.images
 
 
@@ -137,11 +138,28 @@ def test_no_path_reads_outside(tmp_path_factory, parts):
         (base / "cat.png").write_bytes(b"secret")
         (folder / "cat.png").write_bytes(PICTURE)
     name = "/".join(parts)
-    found = outcome(to_image, name, folder)
-    assert isinstance(found, str) or (found == PICTURE and is_inside(name, folder))
+    for root in (ImageRoot(folder), ImageRoot(folder, is_given=True)):
+        found = outcome(to_image, name, root)
+        assert found == PICTURE or isinstance(found, str)
 
 
 @given(st.text(string.printable, max_size=30))
 def test_any_path_is_an_image_or_refused(tmp_path_factory, name):
-    found = outcome(to_image, name, tmp_path_factory.getbasetemp())
+    found = outcome(to_image, name, ImageRoot(tmp_path_factory.getbasetemp()))
     assert isinstance(found, bytes) or ";" in found
+
+
+def test_absolute_paths_and_links_need_the_users_word(folder):
+    inside, outside = str(folder / "cat.png"), str(folder.parent / "secret.png")
+    for name in (inside, f"file://{inside}"):
+        refused = outcome(to_image, name, ImageRoot(folder))
+        assert refused.endswith(f"convert it with rilbench data import --images {folder}")
+        for root in (folder, folder.parent, folder / "..", type(folder)("/")):
+            assert to_image(name, ImageRoot(root, is_given=True)) == PICTURE
+    given = ImageRoot(folder, is_given=True)
+    assert outcome(to_image, outside, given).endswith("give --images with a folder above it")
+    assert outcome(to_image, "out/secret.png", given).endswith("--follow-links")
+    following = ImageRoot(folder, follow_links=True)
+    assert to_image("out/secret.png", following) == PICTURE
+    for name in ("../secret.png", "out/../../secret.png", outside):
+        assert "leads out of" in outcome(to_image, name, following)

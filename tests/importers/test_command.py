@@ -77,6 +77,22 @@ def test_a_kits_folder(tmp_path, vlmevalkit):
     assert compared.returncode == 0, compared.stderr
 
 
+def test_a_kits_result_of_an_own_benchmark(tmp_path, vlmevalkit):
+    for file in vlmevalkit.glob("*MMStar*"):
+        if file.is_file():
+            copy = tmp_path / "out" / file.name.replace("MMStar", "MyChoices")
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copy(file, copy)
+    (tmp_path / "mine.toml").write_text(
+        'name = "Mine"\n[[vlmevalkit]]\nname = "MyChoices"\nquestions = 14\n'
+    )
+    refused(run("import", "out", "--db", "l.db", cwd=tmp_path), "has no result that can be")
+    done = run("import", "out", "--benchmarks", "mine.toml", "--db", "l.db", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (found,), _ = evaluations(tmp_path / "l.db")
+    assert [score.benchmark for score in found.scores] == ["Mine"]
+
+
 def test_nothing_to_import(tmp_path):
     (tmp_path / "empty").mkdir()
     refused(run("import", "empty", cwd=tmp_path), "has no result that can be imported", "outputs/")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rilbench.judge.reply import read_reply
-from rilbench.judge.transport import NoReplyError
+from rilbench.serving.transport import NoReplyError
 
 
 def completion(message: dict[str, Any], ended: str | None = "stop") -> dict[str, Any]:

@@ -8,8 +8,8 @@ import pytest
 from report_place import HOSTILE, RECIPE, Place, png
 
 from rilbench.data.question_files import Question, write_questions
+from rilbench.data.rollout_groups import training_steps
 from rilbench.data.row_files import write_column
-from rilbench.report.rollout_groups import training_steps
 
 
 def test_the_first_and_the_last_step_with_the_student_first(place: Place) -> None:

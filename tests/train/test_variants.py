@@ -15,7 +15,9 @@ from rilbench.paths import locate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SCRIPT = Path(sys.executable).parent / "rilbench"
-REWARDS = [f"{kind}_{who}" for kind in ("answer", "similarity") for who in ("student", "teacher")]
+REWARDS = [
+    f"{kind}_reward_{who}" for kind in ("answer", "similarity") for who in ("student", "teacher")
+]
 
 
 @pytest.fixture(scope="module")

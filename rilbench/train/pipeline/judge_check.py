@@ -17,7 +17,7 @@ from rilbench.judge.answers import plain_forms
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import PARSER, RULE, CodeJudge, decides_by_code, find_judge
 from rilbench.judge.rules import is_right
-from rilbench.judge.transport import NoReplyError
+from rilbench.serving.transport import NoReplyError
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,9 @@ def model_to_ask(recipe: Recipe) -> str:
     return "" if not judge.url or decides_by_code(judge.model) else judge.model
 
 
-def check_on_sample(recipe: Recipe, folder: Path, url: str, *, is_first: bool) -> list[str]:
+def check_on_sample(
+    recipe: Recipe, folder: Path, urls: Sequence[str], *, is_first: bool
+) -> list[str]:
     """Ask the judge before the training: who it is, and how far it agrees with the rules.
 
     Verdicts that another model gave under the same name are put aside.
@@ -118,7 +120,7 @@ def check_on_sample(recipe: Recipe, folder: Path, url: str, *, is_first: bool) -
     Args:
         recipe: the run's.
         folder: the run's, with its data prepared.
-        url: where the judge listens.
+        urls: where the judge listens.
         is_first: compare its verdicts with the rules' on `SAMPLE` saved responses.
 
     Returns:
@@ -132,7 +134,9 @@ def check_on_sample(recipe: Recipe, folder: Path, url: str, *, is_first: bool) -
     name, key, timeout = model_to_ask(recipe) or None, judge_key(), recipe.judge.timeout
 
     async def content() -> dict[str, str] | None:
-        async with JudgeClient(url, name, key, timeout=timeout) as judge:
+        async with JudgeClient(
+            urls, name, key, timeout=timeout, fields=recipe.judge.fields
+        ) as judge:
             try:
                 return await judge.content()
             except NoReplyError:  # Its verdicts will be missing, or it has come back by then.
@@ -140,7 +144,9 @@ def check_on_sample(recipe: Recipe, folder: Path, url: str, *, is_first: bool) -
 
     async def ask(sample: Sequence[Asked]) -> list[Verdict]:
         cache = folder / VERDICTS if recipe.judge.url else None
-        async with JudgeClient(url, name, key, timeout=timeout, cache=cache) as judge:
+        async with JudgeClient(
+            urls, name, key, timeout=timeout, fields=recipe.judge.fields, cache=cache
+        ) as judge:
             return await asyncio.gather(*(judge.verdict(*each) for each in sample))
 
     known = asyncio.run(content()) if recipe.judge.url else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
@@ -20,10 +21,8 @@ from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
-from rilbench.paths import locate
+from rilbench.paths import locate, locate_files
 from rilbench.train.pipeline.collect_stage import (
-    ModelCollection,
-    find_servers,
     student_collection,
     teacher_collections,
 )
@@ -37,6 +36,11 @@ from rilbench.train.pipeline.question_check import (
     refuse_strictly,
 )
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.teacher_servers import (
+    ModelCollection,
+    find_servers,
+    first_questions,
+)
 from rilbench.train.rewards import load_rewards
 from rilbench.train.verl.config import overrides, picture_file
 from rilbench.train.verl.ray_devices import check_devices
@@ -47,7 +51,7 @@ IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 """Model types that receive their images: verl 0.9.1 has their processor, or
 `rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
 
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS = ("tensorboard", "wandb", "trackio")
 """Trackers of verl that ``--log`` offers; each needs the package of its name."""
 
 
@@ -97,7 +101,8 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run, strict=strict)
-    find_servers(recipe, inputs.collections, inputs.questions)
+    probes = first_questions(recipe, inputs.questions)
+    find_servers(recipe, inputs.collections, inputs.questions, probes)
     if not collect_only:
         check_disk(run, len(inputs.questions))
         check_judge(recipe)
@@ -134,7 +139,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     checks: dict[str, QuestionCheck] = {}
     pictures = 0
     for key, (name, _) in needed.items():
-        scans[key] = QuestionScan(locate(name, key), picture_file(run.folder), pictures)
+        scans[key] = QuestionScan(locate_files(name, key), picture_file(run.folder), pictures)
         checks[key] = _checked(run, student, key, scans[key])
         pictures = scans[key].end
     if strict:
@@ -160,6 +165,12 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     )
 
 
+_NO_GOLD = (
+    "answer: it is a response with <think>; the judge compares with a short answer (rilbench data "
+    "import takes it out of <answer>, or from another column)"
+)
+
+
 def _checked(run: Run, student: Checkpoint, name: str, scan: QuestionScan) -> QuestionCheck:
     """Read a file and say what is wrong with its questions.
 
@@ -176,8 +187,10 @@ def _checked(run: Run, student: Checkpoint, name: str, scan: QuestionScan) -> Qu
     if before is not None:
         if before.digest == key:
             return before
-        again = QuestionScan(scan.path, scan.pictures, 0)
+        again = QuestionScan(scan.paths, scan.pictures, 0)
         refused = check_questions(student.path, again, most)
+    if name != "sft.data":
+        refused |= {q.id: _NO_GOLD for q in scan.questions if "<think>" in q.answer}
     number = len(scan.questions)
     log.info("%s: %d questions, %d refused (%s)", name, number, len(refused), refused)
     return QuestionCheck(key, number, refused)
@@ -239,19 +252,45 @@ def probe_judge(recipe: Recipe) -> None:
     """
     if not (recipe.method_spec.is_rl and recipe.judge.url):
         return
-    name, timeout = model_to_ask(recipe) or None, recipe.judge.timeout
+    name, judge = model_to_ask(recipe), recipe.judge
+    verdicts = {
+        url: _first_verdict(url, name, timeout=judge.timeout, fields=judge.fields)
+        for url in judge.url
+    }
+    silent = [url for url, verdict in verdicts.items() if verdict.value is None]
+    for url in silent:
+        why = _silent(verdicts[url], url)
+        if len(silent) == len(verdicts):
+            raise UserError(
+                f"{why}; start it, set judge.url to the address where it answers, or judge.fields "
+                "to the fields that it takes (docs/teachers.md)"
+            )
+        log.warning("%s; the other servers of the judge go on", why)
+    log.info("judge %s answers", judge.model)
 
-    async def ask() -> Verdict:
-        async with JudgeClient(
-            recipe.judge.url, name, judge_key(), retries=2, timeout=timeout
-        ) as judge:
-            return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
 
-    verdict = asyncio.run(ask())
+def ask_judge(url: str, model: str, setting: str) -> None:
+    """Ask a judge for one verdict; an empty ``model`` is the only one that it serves.
+
+    Raises:
+        UserError: it gives none; ``setting`` names where its address was given.
+    """
+    verdict = _first_verdict(url, model)
     if verdict.value is None:
-        said = " ".join(verdict.text.split())[:200]
         raise UserError(
-            f"the judge {verdict.judge} at {recipe.judge.url} gives no verdict ({said}); start it, "
-            "or set judge.url to the address where it answers"
+            f"{_silent(verdict, url)}; start it, or set {setting} to the address where it answers"
         )
     log.info("judge %s answers", verdict.judge)
+
+
+def _first_verdict(url: str, model: str, **options: Any) -> Verdict:
+    async def ask() -> Verdict:
+        async with JudgeClient(url, model or None, judge_key(), retries=2, **options) as judge:
+            return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
+
+    return asyncio.run(ask())
+
+
+def _silent(verdict: Verdict, url: str) -> str:
+    said = " ".join(verdict.text.split())[:200]
+    return f"the judge {verdict.judge} at {url} gives no verdict ({said})"

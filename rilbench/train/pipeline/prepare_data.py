@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from rilbench.data.question import StoredQuestion
 from rilbench.data.response_store import read_responses
 from rilbench.data.row_files import row_file, write_column
 from rilbench.errors import UserError
-from rilbench.train.pipeline.collect_stage import STUDENT, ModelCollection
+from rilbench.train.pipeline.collect_stage import STUDENT
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.teacher_servers import ModelCollection
 
 log = logging.getLogger(__name__)
 
@@ -75,15 +77,26 @@ def teacher_share(recipe: Recipe) -> int:
     return -(-recipe.num_teacher_responses // len(recipe.teachers.names))
 
 
-def note_on_recipe(recipe: Recipe) -> str:
-    """A note if the recipe saves fewer responses of a teacher than a group takes, or nothing."""
-    if not recipe.method_spec.uses_teachers or recipe.max_saved_responses >= teacher_share(recipe):
-        return ""
-    return (
-        f"a group may take {teacher_share(recipe)} responses of one teacher and "
-        f"{recipe.max_saved_responses} are saved: some occur twice in it; raise "
-        "collection.teacher_responses (or teachers.max_responses), or leave it so"
-    )
+def notes_on_recipe(recipe: Recipe) -> list[str]:
+    """What a user may not have meant, though it can be done."""
+    schedule, notes = recipe.schedule, []
+    if recipe.data.train == recipe.data.dev and schedule.eval_every:
+        notes.append("data.dev is data.train: its accuracy is on what is trained")
+    if schedule.export == "best" and (
+        math.lcm(schedule.save_every, schedule.eval_every) >= schedule.steps
+    ):
+        notes.append(
+            "schedule.export=best has only the last step to choose from, as no other is both saved "
+            "and scored: lower schedule.save_every and schedule.eval_every"
+        )
+    saved = recipe.max_saved_responses
+    if recipe.method_spec.uses_teachers and saved < teacher_share(recipe):
+        notes.append(
+            f"a group may take {teacher_share(recipe)} responses of one teacher and {saved} are "
+            "saved: some occur twice in it; raise collection.teacher_responses (or "
+            "teachers.max_responses), or leave it so"
+        )
+    return notes
 
 
 def notes_on_responses(recipe: Recipe, saved: SavedResponses) -> list[str]:

@@ -72,12 +72,13 @@ def train_policy(
         running(recipe.method, progress),
         nullcontext(recipe.judge.url)
         if recipe.judge.url
-        else serve_judge(recipe.judge.model) as judge_url,
+        else serve_judge(recipe.judge.model) as judge,
     ):
-        for text in check_on_sample(recipe, run.folder, judge_url, is_first=not step):
+        judge_urls = (judge,) if isinstance(judge, str) else judge
+        for text in check_on_sample(recipe, run.folder, judge_urls, is_first=not step):
             note(text, progress)
         resume_from = _for_these_devices(run, step, progress)
-        job = _write_job(run, inputs.student, resume_from, judge_url, trackers)
+        job = _write_job(run, inputs.student, resume_from, judge_urls, trackers)
         device = recipe.hardware.device
         timer = StepTimer(verl.cpu_seconds, Yardstick()) if device == "cpu" else None
         try:
@@ -143,14 +144,20 @@ def _tracker_id(run: Run) -> str:
 
 
 def _write_job(
-    run: Run, student: Checkpoint, resume_from: Path | None, judge_url: str, trackers: Sequence[str]
+    run: Run,
+    student: Checkpoint,
+    resume_from: Path | None,
+    judge_urls: Sequence[str],
+    trackers: Sequence[str],
 ) -> Path:
     """Write what the trainer's process reads: ``data/agent_loop.yaml`` and ``data/job.json``."""
     import yaml
 
     judge, folder = run.recipe.judge, run.folder.resolve()
     model, cache = model_to_ask(run.recipe), folder / VERDICTS if judge.url else None
-    part = agent_loop_part(run.recipe, folder, judge_url, model, cache, full_length=run.full_length)
+    part = agent_loop_part(
+        run.recipe, folder, judge_urls, model, cache, full_length=run.full_length
+    )
     loop = yaml.safe_dump(part)
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
     job = {

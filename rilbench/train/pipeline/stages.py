@@ -20,7 +20,8 @@ from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.judge_check import notes_on_golds
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
-from rilbench.train.pipeline.prepare_data import note_on_recipe
+from rilbench.train.pipeline.prepare_data import notes_on_recipe
+from rilbench.train.pipeline.progress_record import RecordedProgress, planned_stages
 from rilbench.train.pipeline.question_check import (
     FILE,
     changed_questions,
@@ -65,6 +66,8 @@ def train(
     with _working_on(run):
         if run.finished:
             return run.checkpoint
+        probed = inputs is not None
+        progress = RecordedProgress(progress, run.folder, planned_stages(recipe))
         if inputs is None:
             inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
@@ -76,13 +79,11 @@ def train(
         cost = RunCost(run.folder)
         start = inputs.student
         _note_on_questions(run, inputs, progress)
-        if recipe.data.train == recipe.data.dev and recipe.schedule.eval_every:
-            note("data.dev is data.train: its accuracy is on what is trained", progress)
-        if text := note_on_recipe(recipe):
+        for text in notes_on_recipe(recipe):
             note(text, progress)
 
         inputs.store_pictures(run)
-        collect_all(run, inputs.collections, inputs.questions, progress)
+        collect_all(run, inputs.collections, inputs.questions, progress, probed=probed)
         if recipe.sft.steps:
             student = fine_tune(run, inputs, cost, progress)
             # The discriminator is pretrained on responses of the student that it will meet.
@@ -108,10 +109,12 @@ def collect(
         UserError: a model or the data failed; what was done is kept.
     """
     with _working_on(run):
+        probed = inputs is not None
+        progress = RecordedProgress(progress, run.folder, ["collect"])
         inputs = inputs or read_inputs(run, strict=strict)
         _note_on_questions(run, inputs, progress)
         inputs.store_pictures(run)
-        collect_all(run, inputs.collections, inputs.questions, progress)
+        collect_all(run, inputs.collections, inputs.questions, progress, probed=probed)
 
 
 def _note_on_questions(run: Run, inputs: Inputs, progress: Progress) -> None:

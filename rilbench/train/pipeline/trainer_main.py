@@ -82,10 +82,24 @@ def start_trainer(config: Any, trainer: Any) -> None:
     run_dir = trainer.run_dir
     alone = one_start_at_a_time(run_dir, partial(leave_note, run_dir, 0))
     with alone if config.trainer.device == "cpu" else nullcontext():
+        trainer.activity.begin("starting Ray")
         start_ray(config)
+        trainer.activity.begin("loading the models")
         trainer.started_servers = start_servers(config)
         tq.init(config.transfer_queue)
         trainer.init()
+
+
+def continue_in_trackers(job: dict[str, Any], project: str) -> None:
+    """Make verl's trackers go on with the run that an earlier process of this run began there."""
+    os.environ["TENSORBOARD_DIR"] = str(Path(job["run_dir"]) / "tensorboard")
+    os.environ.setdefault("WANDB_RUN_ID", job["tracker_id"])
+    os.environ.setdefault("WANDB_RESUME", "allow")
+    if "trackio" in job["trackers"]:
+        import trackio
+
+        # verl starts none where one has begun.
+        trackio.init(project=project, name=job["tracker_id"], resume="allow", embed=False)
 
 
 def fit(trainer: Any) -> None:
@@ -103,10 +117,8 @@ def train_job(job: dict[str, Any]) -> None:
     """Train a job's run to its last step."""
     from rilbench.train.trainer import RILTrainer
 
-    os.environ["TENSORBOARD_DIR"] = str(Path(job["run_dir"]) / "tensorboard")
-    os.environ.setdefault("WANDB_RUN_ID", job["tracker_id"])
-    os.environ.setdefault("WANDB_RESUME", "allow")
     config = compose_config(job)
+    continue_in_trackers(job, config.trainer.project_name)
     trainer = RILTrainer(config)
     start_trainer(config, trainer)
     fit(trainer)

@@ -88,9 +88,22 @@ def trainer_environment(device: str) -> dict[str, str]:
     return environment
 
 
-def watcher(folder: Path, on_line: OnLine) -> Callable[[], None]:
-    """Return a function that passes on the lines recorded in a run's folder since its last call."""
-    tails = {stage: Tail(folder / name) for stage, name in RECORDS.items()}
+def watcher(
+    folder: Path,
+    on_line: OnLine,
+    records: Mapping[str, str] = RECORDS,
+    *,
+    from_start: bool = False,
+) -> Callable[[], None]:
+    """Return a function that passes on the lines recorded in a run's folder since its last call.
+
+    Args:
+        folder: the run's.
+        on_line: called with the kind and the values of each line.
+        records: files of the folder, by kind, in the order in which they are read.
+        from_start: pass on existing lines, too.
+    """
+    tails = {stage: Tail(folder / name, from_start=from_start) for stage, name in records.items()}
 
     def watch() -> None:
         for stage, tail in tails.items():
@@ -109,11 +122,11 @@ def raise_if_stopped(reason: str) -> None:
 
 
 class Tail:
-    """New whole lines of a growing JSON-lines file."""
+    """New whole lines of a growing JSON-lines file; ``from_start``: the existing ones first."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_start: bool = False) -> None:
         self.path = path
-        self.offset = path.stat().st_size if path.exists() else 0
+        self.offset = path.stat().st_size if path.exists() and not from_start else 0
 
     def new_lines(self) -> list[dict[str, Any]]:
         """Return the lines that were completed since the last call."""

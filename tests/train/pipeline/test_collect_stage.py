@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from collected import save, stored
+from collected import Notes, save, stored
 from fake_judge import fake_judge
 
 from rilbench.config import load_recipe
@@ -19,27 +19,13 @@ from rilbench.train.pipeline.collect_stage import (
     teacher_collections,
 )
 from rilbench.train.pipeline.prepare_data import (
-    note_on_recipe,
+    notes_on_recipe,
     notes_on_responses,
     store_responses,
 )
 from rilbench.train.pipeline.run_folder import Run
 
 QUESTIONS = [Question(f"q{i}", (b"image",), f"{i}?", "yes", "test") for i in range(4)]
-
-
-class Notes:
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-    def stage(self, name, state):
-        pass
-
-    def answers(self, model, done, total):
-        pass
 
 
 def run_of(folder, *settings, recipe="72b"):
@@ -84,7 +70,7 @@ def test_a_finished_collection_needs_no_teacher_and_fits_any_student(tmp_path, m
     with fake_judge(answer, ["x", "Big/Teacher-72B"]) as server:
         run = teacher_at(server.url, tmp_path / "a", shared)
         collect_all(run, teacher_collections(run), QUESTIONS, Notes())
-        assert len(server.seen) == 4 * 4
+        assert len(server.seen) == 1 + 4 * 4, "a probe, and each response"
         assert {body["model"] for body in server.seen} == {"Big/Teacher-72B"}
         assert server.keys == {"Bearer sk-teacher"}
     file = tmp_path / "shared" / "72b.parquet"
@@ -114,13 +100,21 @@ def saved(run, failing):
     return one
 
 
+def test_best_of_one_step_and_dev_that_is_trained_on_are_told():
+    settings = ["schedule.export=best", "schedule.eval_every=50", "data.dev=nano:prompts.parquet"]
+    dev, best = notes_on_recipe(load_recipe("both", "nano", overrides=settings))
+    assert dev.startswith("data.dev is data.train")
+    assert best.startswith("schedule.export=best has only the last step to choose from")
+    settings[1] = "schedule.eval_every=10"
+    assert notes_on_recipe(load_recipe("both", "nano", overrides=settings)) == [dev]
+
+
 def test_notes_count_the_questions_with_too_few_responses(tmp_path):
-    assert note_on_recipe(run_of(tmp_path).recipe) == ""
+    assert notes_on_recipe(run_of(tmp_path).recipe) == []
     few = run_of(tmp_path / "few", "teachers.max_responses=2").recipe
-    assert note_on_recipe(few).startswith(
-        "a group may take 4 responses of one teacher and 2 are saved"
-    )
-    assert note_on_recipe(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == ""
+    (note,) = notes_on_recipe(few)
+    assert note.startswith("a group may take 4 responses of one teacher and 2 are saved")
+    assert notes_on_recipe(run_of(tmp_path, "teachers.max_responses=2", recipe="both").recipe) == []
     run = run_of(tmp_path / "some", "collection.max_failed=0.5")
     one = saved(run, {("q1", 0), *(("q3", i) for i in range(4))})
     responses = store_responses(run, [one], QUESTIONS)

@@ -1,4 +1,4 @@
-"""The training groups: all responses to a question in the first and the last recorded step."""
+"""A run's recorded groups: all responses to a question in one step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rilbench.data.row_files import MappedColumn, mapped_column
 from rilbench.errors import UserError
-from rilbench.report.selection import read_yaml
 
 MOST_GROUPS = 200
 """Groups shown for a step."""
@@ -31,6 +32,7 @@ class GroupResponse:
         discriminator: the probability that the student wrote it.
         advantage: what the policy's gradient was weighed by.
         tokens: the response's length.
+        reward: the sum of its rewards.
     """
 
     source: str
@@ -40,6 +42,7 @@ class GroupResponse:
     discriminator: float | None
     advantage: float | None
     tokens: int | None
+    reward: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,17 @@ def training_steps(folder: Path, recipe_yaml: str) -> list[RecordedStep]:
     return [_step(number, groups, asked) for number, groups in found.items() if groups]
 
 
+def sample_group(folder: Path, number: int) -> RolloutGroup | None:
+    """One group of a step, each step another in turn; None where nothing is recorded of it."""
+    path = folder / "rollouts" / f"step_{number}.jsonl"
+    groups = _read_groups(path) if path.exists() else {}
+    if not groups:
+        return None
+    name = sorted(groups)[number % len(groups)]
+    asked = _from_run(folder / "data" / "train.parquet", {name})
+    return _step(number, {name: groups[name]}, asked).groups[0]
+
+
 def _read_groups(path: Path) -> dict[str, list[GroupResponse]]:
     groups: dict[str, list[GroupResponse]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -111,6 +125,7 @@ def _response(row: Mapping[str, Any]) -> GroupResponse:
         discriminator=number("discriminator_prob"),
         advantage=number("advantage"),
         tokens=tokens if isinstance(tokens, int) else None,
+        reward=number("reward"),
     )
 
 
@@ -151,6 +166,8 @@ def _from_run(path: Path, wanted: set[str]) -> dict[str, _TrainingQuestion]:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(256, columns=[*_COLUMNS, "data_source"]):
                 _take(batch.to_pylist(), wanted, pictures, found)
+                if len(found) == len(wanted):
+                    break
     except (OSError, UserError, pa.ArrowException, LookupError, TypeError, AttributeError):
         return found
     return found
@@ -175,12 +192,12 @@ def _take(
 
 def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _TrainingQuestion]:
     from rilbench.data.question_files import read_questions
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
-    data = read_yaml(recipe_yaml).get("data")
     try:
-        questions = read_questions(locate(str(data["train"]))) if isinstance(data, dict) else []
-    except (UserError, LookupError):
+        train = str(yaml.safe_load(recipe_yaml)["data"]["train"])
+        questions = read_questions(*locate_files(train))
+    except (UserError, yaml.YAMLError, LookupError, TypeError):
         return {}
     return {
         each.id: _TrainingQuestion(each.question, each.answer, each.source, each.images)

@@ -1,0 +1,299 @@
+"""Publish a run on the hub: its checkpoint, or its collections, with a card that says what it is.
+
+``rilbench push``. The card is made from the run's folder and the ledger alone: method, settings,
+data, scores with their provenance, and what differs from the paper.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rilbench.checkpoint import Checkpoint, inspect_checkpoint
+from rilbench.config import Recipe, load_recipe, read_recipe
+from rilbench.config.load import all_keys
+from rilbench.config.schema import may_change
+from rilbench.errors import UserError
+from rilbench.hub import upload_folder
+from rilbench.ledger import Evaluation, Ledger
+
+_OURS = ("data.", "collection.", "judge.url", "student.", "teachers.models", "hardware.")
+"""Settings that are the user's own in any case: no differences to a shipped recipe."""
+_PRIVATE = ("judge.url", "collection.endpoints", "collection.folder", "hardware.ray_address")
+_PLACES = (("student", "model"), ("data", "train"), ("data", "dev"))
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run, as its folder has it."""
+
+    folder: Path
+    recipe: Recipe
+    checkpoint: Checkpoint
+    manifest: dict[str, Any]
+    """Of the training set (`rilbench.data.build`); empty without one."""
+
+    @property
+    def steps(self) -> int:
+        """The step that was exported."""
+        export = json.loads((self.checkpoint.path / "export.json").read_text(encoding="utf-8"))
+        return int(export["step"])
+
+
+def read_run(folder: Path) -> TrainedRun:
+    """Read a finished run.
+
+    Raises:
+        UserError: it is no run's folder, or its student is not exported yet.
+    """
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder} is not the folder of a run; give its name, or its folder")
+    if not (folder / "checkpoint" / "export.json").is_file():
+        raise UserError(
+            f"{folder} has no exported checkpoint; finish it with rilbench train --run "
+            f"{folder.name} --resume"
+        )
+    recipe = read_recipe(folder / "recipe.yaml")
+    manifest = Path(recipe.data.train).with_suffix(".manifest.json")
+    found = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    return TrainedRun(folder, recipe, inspect_checkpoint(folder / "checkpoint"), found)
+
+
+def evaluations_of(run: TrainedRun, ledger: Ledger) -> list[Evaluation]:
+    """The newest evaluation of the run's checkpoint on each suite and with each kit."""
+    newest: dict[tuple[str, str], Evaluation] = {}
+    for evaluation in sorted(ledger.evaluations(), key=lambda evaluation: evaluation.moment):
+        if evaluation.fingerprint == run.checkpoint.fingerprint:
+            newest[evaluation.suite, evaluation.kit] = evaluation
+    return list(newest.values())
+
+
+def model_card(name: str, run: TrainedRun, evaluations: Sequence[Evaluation]) -> str:
+    """The ``README.md`` of a published checkpoint.
+
+    Args:
+        name: ``owner/name``.
+        run: what was trained.
+        evaluations: its scores.
+    """
+    recipe, labels = run.recipe, run.checkpoint.labels
+    teachers = " and ".join(
+        _public(recipe.teachers.models.get(teacher, ""), teacher)
+        for teacher in recipe.teachers.names
+    )
+    by = f"`{labels.method}`{f' with responses of {teachers}' if teachers else ''}"
+    parts = [
+        "---\n" + yaml.safe_dump(_front_matter(name, run, evaluations), sort_keys=False) + "---",
+        f"# {name.split('/')[-1]}",
+        f"{_public(recipe.student.model, recipe.student.name)}, trained for {run.steps} steps by "
+        f"{by} with rilbench, an open implementation of RIL (Unified Reinforcement and Imitation "
+        "Learning for Vision-Language Models, NeurIPS 2025, arXiv 2510.19307).",
+        "```python\nfrom transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
+        f'model = AutoModelForImageTextToText.from_pretrained("{name}", dtype="auto")\n'
+        f'processor = AutoProcessor.from_pretrained("{name}")\n```',
+        "## Scores\n\n" + _score_tables(evaluations),
+        "## Training\n\n" + _training(run),
+        "## Data\n\n" + _data(run),
+        "## Differences to the paper\n\n" + _differences(recipe),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(name: str, run: TrainedRun, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """What the hub reads of a card."""
+    sources = run.manifest.get("recipe", {}).get("sources", {}).values()
+    results = [
+        {
+            "task": {"type": "image-text-to-text"},
+            "dataset": {"name": score.benchmark, "type": score.dataset},
+            "metrics": [{"type": score.metric, "value": round(score.value, 2)}],
+            "source": {"name": f"rilbench, {score.kit} {score.kit_version}", "url": "README.md"},
+        }
+        for evaluation in evaluations
+        if evaluation.suite == "paper"
+        for score in evaluation.scores
+        if score.value is not None and not score.partial
+    ]
+    values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
+    values["tags"] = ["rilbench", run.checkpoint.labels.method]
+    if _HUB_NAME.fullmatch(run.recipe.student.model):
+        values["base_model"] = run.recipe.student.model
+    if hubs := sorted({source["hub"] for source in sources if source["hub"]}):
+        values["datasets"] = hubs
+    if results:
+        values["model-index"] = [{"name": name.split("/")[-1], "results": results}]
+    return values
+
+
+def _score_tables(evaluations: Sequence[Evaluation]) -> str:
+    """A table for each evaluation, below what it is of."""
+    if not evaluations:
+        return "None is in the ledger."
+    parts = []
+    for evaluation in evaluations:
+        kits = sorted({f"{score.kit} {score.kit_version}" for score in evaluation.scores})
+        what = "published benchmarks" if evaluation.suite == "paper" else "synthetic stand-ins"
+        lines = [
+            f"Suite `{evaluation.suite}` ({what}), {', '.join(kits)}, {evaluation.created}.",
+            "",
+            "| benchmark | score | questions | without a verdict | judge | data |",
+            "|---|---:|---:|---:|---|---|",
+        ]
+        for score in evaluation.scores:
+            value = "-" if score.value is None else f"{score.value:.1f}"
+            value += " (partial)" if score.partial else ""
+            cells = (
+                *(score.benchmark, value, score.questions, score.missing, score.judge or "-"),
+                f"{score.data_state}, {score.data_sha256[:12]}",
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _training(run: TrainedRun) -> str:
+    """The settings that readers look for; all are in ``recipe.yaml``."""
+    recipe, labels = run.recipe, run.checkpoint.labels
+    rows = {
+        "steps": f"{run.steps} of {recipe.schedule.steps}",
+        "prompts per step": recipe.schedule.prompts_per_step,
+        "group size": recipe.group_size,
+        "learning rate": recipe.policy.lr,
+        "KL coefficient": recipe.policy.kl_coef,
+        "judge": recipe.judge.model,
+        "SFT steps before": recipe.sft.steps,
+        "seed": recipe.seed,
+        "recipe": labels.recipe_fingerprint,
+        "student before training": labels.start_fingerprint,
+        "checkpoint": run.checkpoint.fingerprint,
+    }
+    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    return "\n".join(lines) + "\n\nAll settings are in [recipe.yaml](recipe.yaml)."
+
+
+def _data(run: TrainedRun) -> str:
+    """Where the questions are from."""
+    if not run.manifest:
+        return f"Questions of `{Path(run.recipe.data.train).name}`; no manifest says where from."
+    lines = [
+        f"{run.manifest['questions']} questions ([manifest](data.manifest.json)).",
+        "",
+        "| source | from | commit | licence stated there | questions |",
+        "|---|---|---|---|---:|",
+    ]
+    for name, source in run.manifest["sources"].items():
+        settings = run.manifest["recipe"]["sources"][name]
+        cells = (
+            *(name, settings["hub"] or "own files", source["revision"][:12]),
+            *(source["license"] or "none", source["questions"]),
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def _differences(recipe: Recipe) -> str:
+    """Settings that differ from the recipe that follows the paper."""
+    usual = load_recipe(recipe.recipe) if recipe.recipe in ("72b", "78b", "both") else Recipe()
+    lines = [
+        f"| `{key}` | {_value(usual, key)} | {_value(recipe, key)} |"
+        for key in all_keys()
+        if not may_change(key)
+        and not key.startswith(_OURS)
+        and _value(usual, key) != _value(recipe, key)
+    ]
+    listed = "What the paper leaves open, and how rilbench decides it, is in its docs/paper.md."
+    if not lines:
+        return f"Every setting of the method is that of the paper's recipe. {listed}"
+    head = ["| setting | the paper's recipe | this run |", "|---|---|---|"]
+    return "\n".join([*head, *lines]) + f"\n\n{listed}"
+
+
+def _value(recipe: Recipe, key: str) -> Any:
+    value: Any = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def public_recipe(recipe: Recipe) -> str:
+    """A run's settings as YAML, without the addresses and folders of whoever trained it."""
+    values = recipe.as_dict()
+    for key in _PRIVATE:
+        group, _, name = key.partition(".")
+        values[group].pop(name, None)
+    for key, name in _PLACES:
+        values[key][name] = _public(values[key][name], Path(values[key][name]).name)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _public(place: str, instead: str) -> str:
+    """A model's or file's name as others know it: that on the hub or of the nano sandbox."""
+    known = _HUB_NAME.fullmatch(place) and not Path(place).exists()
+    return place if known or place.startswith("nano:") else instead
+
+
+def collection_card(name: str, run: TrainedRun) -> str:
+    """The ``README.md`` of published collections: which models answered, sampled how."""
+    lines = [
+        "---\n" + yaml.safe_dump({"tags": ["rilbench", "distillation"]}) + "---",
+        f"# {name.split('/')[-1]}",
+        "Saved responses of teachers (and of the student), collected by rilbench for RIL. A row is "
+        "one response: `question_id`, `question_sha256` (of text and pictures), `model`, `sample`, "
+        "`seed`, `response`, `tokens`, `finish_reason`.",
+    ]
+    for file in sorted(collection_folder(run).glob("*.json")):
+        if file.with_suffix(".parquet").is_file():
+            said = json.loads(file.read_text(encoding="utf-8"))
+            text = json.dumps(said, indent=2, ensure_ascii=False)
+            lines.append(f"## {file.stem}\n\n```json\n{text}\n```")
+    lines.append("## Questions\n\n" + _data(run))
+    return "\n\n".join(lines) + "\n"
+
+
+def collection_folder(run: TrainedRun) -> Path:
+    """Where a run's collections are."""
+    chosen = run.recipe.collection.folder
+    return Path(chosen) if chosen else run.folder / "collection"
+
+
+def push(run: TrainedRun, name: str, card: str, *, collections: bool, private: bool) -> str:
+    """Publish a run's checkpoint or collections with a card; return the repository's address.
+
+    Raises:
+        UserError: there is nothing to publish, or the hub refuses.
+    """
+    with _linked(run, card, collections=collections) as folder:
+        kind = "dataset" if collections else "model"
+        message = f"rilbench run {run.folder.name}, step {run.steps}"
+        return upload_folder(folder, name, kind, message, private=private)
+
+
+@contextmanager
+def _linked(run: TrainedRun, card: str, *, collections: bool) -> Iterator[Path]:
+    """A folder with links to what is published: weights are not copied."""
+    files = (
+        sorted(collection_folder(run).glob("*.parquet"))
+        if collections
+        else sorted(path for path in run.checkpoint.path.iterdir() if path.is_file())
+    )
+    if not files:
+        raise UserError(f"{collection_folder(run)} has no collection; there is nothing to publish")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for file in files:
+            (folder / file.name).symlink_to(file.resolve())
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "recipe.yaml").write_text(public_recipe(run.recipe), encoding="utf-8")
+        if run.manifest:
+            text = json.dumps(run.manifest, indent=2, ensure_ascii=False)
+            (folder / "data.manifest.json").write_text(text + "\n", encoding="utf-8")
+        yield folder

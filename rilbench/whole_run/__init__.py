@@ -1,0 +1,1 @@
+"""The whole experiment of a run file: data, training, evaluation, table."""

@@ -1,0 +1,226 @@
+"""What a run file does, counted without doing any of it: no GPU, no torch."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from rilbench.config import Recipe
+from rilbench.config.run_file import RunFile
+from rilbench.data.build_recipe import DataRecipe, read_data_recipe
+from rilbench.errors import UserError
+from rilbench.evaluate.options import EvalOptions, read_options
+from rilbench.evaluate.suite import Suite, find_suite
+from rilbench.paths import locate
+from rilbench.plan import RunPlan, make_plan
+from rilbench.plan.assumptions import assume, count_questions
+from rilbench.plan.run_plan import judge_warning, stage_hours
+from rilbench.train.pipeline.progress_record import planned_stages
+
+_NOT_IN_A_FILE = {"db", "endpoint", "fresh", "work"}
+"""Options of ``rilbench eval`` that make no sense for the two models of a run."""
+MODELS = 2
+"""The student before and after training are evaluated."""
+
+
+def evaluation_options(file: RunFile, db: Path) -> EvalOptions:
+    """Return the options of a run file's evaluation.
+
+    Raises:
+        UserError: an unknown option, or a value of another type.
+    """
+    hints = get_type_hints(read_options)
+    known = [name for name in inspect.signature(read_options).parameters if name in hints]
+    known = [name for name in known if name not in _NOT_IN_A_FILE]
+    values: dict[str, Any] = {}
+    for key, value in file.evaluation.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UserError(f"there is no option eval.{key}; there are {', '.join(known)}")
+        if value is not None:
+            values[name] = _as_kind(hints[name], value, f"eval.{key}")
+    return read_options(**values, db=db)
+
+
+def _as_kind(hint: Any, value: Any, key: str) -> Any:
+    """A value from YAML as the type of its option."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not types.NoneType]
+    if kinds == [str] and isinstance(value, list):
+        return ",".join(map(str, value))
+    if kinds == [int] and (isinstance(value, bool) or not isinstance(value, int)):
+        raise UserError(f"{key}={value!r} is not a number")
+    return kinds[0](value)
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of the plan."""
+
+    name: str
+    what: list[str]
+    """One line for each thing it reads, asks or starts."""
+    hours: float | None = None
+    """Of wall-clock time on the run's devices; None: not counted."""
+
+
+@dataclass(frozen=True)
+class WholePlan:
+    """Everything that a run file does, counted without doing any of it."""
+
+    stages: list[PlannedStage]
+    gpu_hours: float
+    disk: str
+    notes: list[str]
+    missing: list[str]
+    """What has to be given before it can start."""
+
+
+def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
+    """Return the plan of a run file.
+
+    Raises:
+        UserError: the student's size cannot be counted.
+    """
+    recipe = file.recipe
+    sources = {str(path): read_data_recipe(name) for path, name in file.data.items()}
+    to_build = sources.get(str(recipe.data.train))
+    known = [f"questions={to_build.questions}"] if to_build else []
+    plan = make_plan(recipe, assume(recipe, known))
+    hours = whole_hours(plan, options)
+    servers = _servers(recipe, plan)
+    what = {
+        "data": _data(recipe, plan, sources),
+        "collect": servers,
+        "sft": [f"{recipe.sft.steps:,} steps of {recipe.sft.batch_size} responses"],
+        "discriminator": [
+            f"{recipe.discriminator.pretrain_steps:,} steps of "
+            f"{recipe.discriminator.pretrain_batch_size} responses"
+        ],
+        recipe.method: _loop(recipe, plan),
+        "export": [f"the {recipe.schedule.export} saved step as a Hugging Face checkpoint"],
+        "eval": _evaluation(options),
+        "table": ["the paper's rows, and the two measured ones"],
+    }
+    there = shutil.disk_usage(Path.cwd()).free
+    return WholePlan(
+        stages=[PlannedStage(name, what[name], hours.get(name)) for name in whole_stages(recipe)],
+        gpu_hours=sum(hours.values()) * recipe.hardware.ranks,
+        disk=f"{plan.disk_total / 2**30:,.1f} GiB at most, {there / 2**30:,.1f} are free here",
+        notes=[*plan.notes, *(line for line in plan.warnings if line != judge_warning(recipe))],
+        missing=[*plan.refused, *_missing(recipe, options)],
+    )
+
+
+def whole_stages(recipe: Recipe) -> list[str]:
+    """The stages of a run file, in their order."""
+    return ["data", *planned_stages(recipe), "eval", "table"]
+
+
+def whole_hours(plan: RunPlan, options: EvalOptions) -> dict[str, float]:
+    """Return the wall-clock hours of each stage that is counted.
+
+    Of the evaluation only sampling counts, as fast as in training; kit and judge are not counted.
+    """
+    hours = stage_hours(plan)
+    if plan.step is not None and _suite(options).published:
+        responses = MODELS * _questions(options)
+        devices = plan.recipe.hardware.ranks
+        speed = plan.step.decode_tokens_per_second * devices
+        hours["eval"] = responses * plan.assumed.response_tokens / speed / 3600
+    return hours
+
+
+def _questions(options: EvalOptions) -> int:
+    asked = [dataset.questions for dataset in _suite(options).datasets]
+    return sum(min(number, options.limit or number) for number in asked)
+
+
+def _data(recipe: Recipe, plan: RunPlan, built: Mapping[str, DataRecipe]) -> list[str]:
+    lines = []
+    for path, made in built.items():
+        quotas = made.quotas(round(made.questions * made.pool))
+        lines += [
+            f"{name}: {source.hub or source.path}, {quotas[name]:,} questions"
+            for name, source in made.sources.items()
+        ]
+        chosen = f" of {sum(quotas.values()):,}" if made.pool > 1 else ""
+        lines.append(f"built of these: {path}, {made.questions:,} questions{chosen}")
+    for key, name in (("data.train", recipe.data.train), ("data.dev", recipe.data.dev)):
+        number = count_questions(name) if name else 0
+        if number:
+            size = locate(name, key).stat().st_size
+            lines.append(f"{key}: {name}, {number:,} questions, {size / 2**20:,.1f} MiB")
+        elif name not in built:
+            assumed = f"; {plan.assumed.questions:,} questions are assumed"
+            lines.append(f"{key}: {name or 'not given'}{assumed if key == 'data.train' else ''}")
+    return lines
+
+
+def _servers(recipe: Recipe, plan: RunPlan) -> list[str]:
+    """A line for each model that is asked, and where it is served."""
+    lines = []
+    for name, number in plan.responses.items():
+        source = recipe.student.model if name == "student" else recipe.teachers.models[name]
+        endpoint = recipe.collection.endpoints.get(name)
+        where = f"at {endpoint}" if endpoint else f"served here ({_engine(recipe)})"
+        hours = plan.gpu_hours.get(f"collect: {name}", 0.0)
+        lines.append(f"{name}: {source} {where}, {number:,} responses, {hours:,.3g} GPU-hours")
+    return lines
+
+
+def _engine(recipe: Recipe) -> str:
+    return "transformers" if recipe.hardware.device == "cpu" else "vLLM, one model after the other"
+
+
+def _loop(recipe: Recipe, plan: RunPlan) -> list[str]:
+    if plan.step is None:
+        return []
+    hardware, judge = recipe.hardware, recipe.judge
+    where = f"{hardware.ranks} devices of {hardware.memory_gib} GiB"
+    asked = f" at {judge.url}" if judge.url else ""
+    return [
+        f"{recipe.schedule.steps:,} steps of {recipe.responses_per_step:,} responses, "
+        f"{plan.step.total_seconds:,.1f} s each, on {where} ({hardware.profile})",
+        f"judge: {judge.model}{asked}, at most {plan.judge_calls:,} calls",
+    ]
+
+
+def _suite(options: EvalOptions) -> Suite:
+    """The chosen benchmarks, also where their judge is still missing."""
+    suite = find_suite(options.suite).by(options.kit)
+    return suite.pick(options.benchmarks) if options.benchmarks else suite
+
+
+def _evaluation(options: EvalOptions) -> list[str]:
+    suite = _suite(options)
+    judge = options.judge
+    decides = judge.model or "exact rules"
+    if judge.url:
+        decides += f" at {judge.url}"
+    asked = f"{_questions(options):,} questions" if suite.published else "synthetic stand-ins"
+    return [
+        f"{suite.name} suite, {len(suite.benchmarks)} benchmarks, {asked}, {MODELS} models: the "
+        "student before and after",
+        f"kit: {options.kit}; judge: {decides}; data in {options.data}",
+    ]
+
+
+def _missing(recipe: Recipe, options: EvalOptions) -> list[str]:
+    """What no recipe can know."""
+    missing = [
+        f"{key} is not given (docs/data.md)"
+        for key, value in (("data.train", recipe.data.train), ("data.dev", recipe.data.dev))
+        if not value
+    ]
+    if line := judge_warning(recipe):
+        missing.append(line)
+    try:
+        options.chosen()
+    except UserError as error:
+        missing.append(f"eval.judge or eval.benchmarks: {error}")
+    return missing

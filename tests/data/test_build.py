@@ -1,0 +1,207 @@
+"""``rilbench data build``: from sources in their own layouts to one training set and a manifest."""
+
+import io
+import json
+import shutil
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from command import refused, run
+from PIL import Image
+
+from rilbench.data.build import build, manifest_of
+from rilbench.data.build_recipe import read_data_recipe
+from rilbench.data.contamination.overlap import BenchmarkIndex
+from rilbench.data.question_files import read_questions
+from rilbench.errors import UserError
+from rilbench.evaluate.data import data_folder
+from rilbench.evaluate.suite import find_suite
+
+
+def picture(seed):
+    stream = io.BytesIO()
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def cauldron(path, start, rows):
+    """Two turns a row, as in The Cauldron."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = [
+        {
+            "images": [{"bytes": picture(start + i), "path": None}],
+            "texts": [
+                {"user": f"Which? {i}", "assistant": "Answer: B", "source": "made"},
+                {"user": f"How many? {i}", "assistant": "three " * (i % 4 + 1), "source": "made"},
+            ],
+        }
+        for i in range(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(values), path)
+
+
+def science(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = [
+        {
+            "image": {"bytes": picture(5000 + i), "path": None},
+            "question": f"What is {i}?",
+            "choices": ["yes", "no", "perhaps"],
+            "answer": i % 3,
+        }
+        for i in range(rows)
+    ]
+    pq.write_table(pa.Table.from_pylist(values), path)
+
+
+@pytest.fixture
+def recipe(tmp_path, hub):
+    """A function that writes a recipe of three sources with these changes, and reads it."""
+    folder = hub.add("lab/cauldron", license="cc-by-4.0")
+    cauldron(folder / "charts" / "train-00000-of-00001.parquet", 0, 20)
+    cauldron(folder / "diagrams" / "train-00000-of-00001.parquet", 100, 12)
+    science(tmp_path / "science" / "train-0.parquet", 30)
+    one = {"hub": "lab/cauldron", "all_turns": True}
+    sources = {
+        "charts": {**one, "files": ["charts/*.parquet"], "share": 2},
+        "diagrams": {**one, "files": ["diagrams/*.parquet"], "max_answer_words": 2},
+        "science": {"path": "science", "share": 1.5},
+    }
+
+    def write(changes=None, **values):
+        settings = {
+            "questions": 18,
+            "benchmarks": "",
+            "sources": sources | (changes or {}),
+            **values,
+        }
+        file = tmp_path / "recipe.yaml"
+        file.write_text(yaml.safe_dump(settings))
+        return read_data_recipe(str(file))
+
+    return write
+
+
+def make(recipe, out, **options):
+    notes = []
+    arguments = {"open_benchmarks": None, "scorer": None, **options}
+    return build(recipe, out, note=notes.append, **arguments), notes
+
+
+def test_each_source_gives_its_share_and_the_manifest_says_so(recipe, hub, tmp_path):
+    out = tmp_path / "set.parquet"
+    manifest, _ = make(recipe(), out)
+    questions = read_questions(out)
+    assert Counter(q.source for q in questions) == {"charts": 8, "diagrams": 4, "science": 6}
+    assert len({q.id for q in questions}) == 18
+    assert all(len(q.answer.split()) <= 2 for q in questions if q.source == "diagrams")
+    assert json.loads(manifest_of(out).read_text()) == json.loads(json.dumps(manifest))
+    charts = manifest["sources"]["charts"]
+    assert charts["revision"] == hub.commit("datasets/lab/cauldron")
+    assert charts["license"] == "cc-by-4.0"
+    assert (charts["rows"], charts["candidates"], charts["questions"]) == (20, 40, 8)
+    assert manifest["sources"]["diagrams"]["too_long"] == 6
+    sources = [q.source for q in questions]
+    assert sources != sorted(sources), "the sources are mixed"
+
+
+def test_the_same_recipe_makes_the_same_set_and_a_seed_another(recipe, tmp_path):
+    first, _ = make(recipe(), tmp_path / "a.parquet")
+    again, _ = make(recipe(), tmp_path / "b.parquet")
+    other, _ = make(recipe(seed=1), tmp_path / "c.parquet")
+    assert first == again
+    assert first["questions_sha256"] != other["questions_sha256"]
+    assert first["recipe_fingerprint"] != other["recipe_fingerprint"]
+
+
+def test_a_source_that_is_done_is_not_done_again(recipe, tmp_path):
+    out = tmp_path / "set.parquet"
+    too_many = {"path": "science", "share": 40}
+    with pytest.raises(UserError, match=r"sources.science has 30 questions left and the recipe"):
+        make(recipe({"science": too_many}, questions=60), out)
+    assert not out.exists()
+    parts = out.with_suffix(".build")
+    before = {file: file.stat().st_mtime_ns for file in parts.glob("*.parquet")}
+    assert {file.stem for file in before} == {"charts", "diagrams", "science"}
+    make(recipe(), out)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    science(tmp_path / "science" / "train-0.parquet", 31)
+    manifest, notes = make(recipe(), out)
+    assert manifest["sources"]["science"]["rows"] == 31
+    assert [note for note in notes if "candidates" in note] == ["science: 31 candidates of 31 rows"]
+
+
+def test_pictures_of_the_benchmarks_are_left_out(recipe, tmp_path):
+    suite = find_suite("nano").pick(["MMStar"])
+    folder = data_folder(suite)
+    index = BenchmarkIndex(suite, folder, lambda _: None)
+    table = pq.read_table(tmp_path / "science" / "train-0.parquet").to_pylist()
+    import base64
+
+    import pandas as pd
+
+    rows = pd.read_csv(folder / "MMStar.tsv", sep="\t")
+    for row, encoded in zip(table[:5], rows["image"], strict=False):
+        row["image"] = {"bytes": base64.b64decode(encoded), "path": None}
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "science" / "train-0.parquet")
+    out = tmp_path / "set.parquet"
+    manifest, _ = make(recipe(benchmarks="nano"), out, open_benchmarks=lambda: index)
+    assert manifest["sources"]["science"]["in_benchmarks"] == 5
+    assert manifest["sources"]["science"]["candidates"] == 25
+    assert manifest["sources"]["charts"]["in_benchmarks"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "values", "message"),
+    [
+        ({"x": {"share": 1}}, {}, "sources.x needs hub or path, and not both"),
+        ({"x": {"path": "nowhere"}}, {}, r"sources.x.path: .*nowhere does not exist"),
+        (
+            {"x": {"path": "science", "shares": 1}},
+            {},
+            "there is no setting 'sources.x.shares'",
+        ),
+        ({"x": {"path": "science", "share": -1}}, {}, "share=-1.0 must be above 0"),
+        ({"x": {"hub": "lab/none"}}, {}, "the hub has no lab/none, or it is private"),
+        ({"charts": {"hub": "lab/cauldron", "revision": "v9"}}, {}, "has no revision v9"),
+        ({}, {"questions": 0}, "questions=0 must be at least 1"),
+        ({}, {"pool": 0.5}, "pool=0.5 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(recipe, tmp_path, changes, values, message):
+    with pytest.raises(UserError, match=message):
+        make(recipe(changes, **values), tmp_path / "set.parquet")
+
+
+def test_the_shipped_recipe_is_whole():
+    recipe = read_data_recipe("open-40k")
+    assert recipe.questions == 40_000
+    assert sum(recipe.quotas(60_000).values()) == 60_000
+    with pytest.raises(UserError, match="no recipe 'open'; known: open-40k"):
+        read_data_recipe("open")
+
+
+@pytest.mark.integration  # starts the command twice
+def test_the_command(recipe, hub, tmp_path):
+    recipe()
+    # A new interpreter, which reads these.
+    hub_is = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": "."}
+    shown = run("data", "build", "recipe.yaml", "--out", "set.parquet", "--dry-run", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "lab/cauldron" in shown.stdout
+    assert "18 questions" in shown.stdout
+    assert not (tmp_path / "set.parquet").exists()
+    arguments = ("data", "build", "recipe.yaml", "--out", "set.parquet")
+    done = run(*arguments, cwd=tmp_path, **hub_is)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == (
+        "set.parquet: 18 questions; their sources in set.manifest.json"
+    )
+    hub.gated.add("datasets/lab/cauldron")
+    shutil.rmtree(tmp_path / "set.build")
+    refused(run(*arguments, cwd=tmp_path, **hub_is), "is gated")

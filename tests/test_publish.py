@@ -1,0 +1,127 @@
+"""``rilbench push``: a run on the hub, with a card made from its folder and the ledger."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from command import refused, run
+from hub_server import TOKEN
+
+from rilbench import publish
+from rilbench.config import load_recipe
+from rilbench.errors import UserError
+from rilbench.ledger import Evaluation, Ledger, Score
+from rilbench.paths import nano_folder
+from rilbench.train.pipeline.run_folder import open_run
+
+MANIFEST = {
+    "questions": 40,
+    "recipe": {"sources": {"charts": {"hub": "lab/charts"}, "ours": {"hub": ""}}},
+    "sources": {
+        "charts": {"revision": "a" * 40, "license": "cc-by-4.0", "questions": 30},
+        "ours": {"revision": "b" * 40, "license": "", "questions": 10},
+    },
+}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run's folder as training leaves it, but with the untrained student in it."""
+    settings = [
+        f"data.train={tmp_path / 'mine.parquet'}",
+        "judge.url=http://10.0.0.7:8000/v1",
+        "judge.model=secret-judge",
+        "group_size=2",
+    ]
+    recipe = load_recipe("both", "nano", None, settings)
+    folder = tmp_path / "runs" / "mine"
+    open_run(folder, recipe, resume=False)
+    shutil.copytree(nano_folder() / "restyled", folder / "checkpoint")
+    labels = {"student": "nano", "method": "ril", "teacher": "both", "run": "mine", "seed": 0}
+    (folder / "checkpoint" / "rilbench.json").write_text(json.dumps(labels))
+    export = {"step": 30, "choice": "last", "dev_accuracy": None, "steps": 30}
+    (folder / "checkpoint" / "export.json").write_text(json.dumps(export))
+    (tmp_path / "mine.manifest.json").write_text(json.dumps(MANIFEST))
+    return folder
+
+
+def evaluation(fingerprint, **values):
+    score = Score(
+        benchmark="MMStar",
+        value=61.25,
+        kit="ms-vlmeval",
+        kit_version="0.0.19",
+        dataset="MMStar",
+        metric="acc",
+        questions=1500,
+        answered=1500,
+        missing=0,
+        judge="gpt",
+        data_sha256="c" * 64,
+        data_state="published",
+    )
+    given = {"suite": "paper", "created": "2026-11-01T00:00:00Z", "scores": (score,), **values}
+    labels = {"student": "nano", "method": "ril", "teacher": "both"}
+    return Evaluation(path="x", fingerprint=fingerprint, **labels, **given)
+
+
+def test_the_card_has_scores_settings_data_and_differences(trained, tmp_path):
+    found = publish.read_run(trained)
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.record(evaluation(found.checkpoint.fingerprint, created="2026-10-01T00:00:00Z"))
+        ledger.record(evaluation(found.checkpoint.fingerprint))
+        ledger.record(evaluation("another model"))
+        evaluations = publish.evaluations_of(found, ledger)
+    assert [each.created for each in evaluations] == ["2026-11-01T00:00:00Z"]
+    card = publish.model_card("me/small", found, evaluations)
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["datasets"] == ["lab/charts"]
+    (result,) = front["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "acc", "value": 61.25}]
+    assert "| MMStar | 61.2 | 1500 | 0 | gpt | published, cccccccccccc |" in card
+    assert "| charts | lab/charts | aaaaaaaaaaaa | cc-by-4.0 | 30 |" in card
+    assert "| `group_size` | 4 | 2 |" in card
+    assert "nano:restyled, trained for 30 steps by `ril`" in card
+    assert "10.0.0.7" not in card + publish.public_recipe(found.recipe)
+    assert str(tmp_path) not in card + publish.public_recipe(found.recipe)
+
+
+def test_checkpoint_and_card_are_published(trained, hub, monkeypatch):
+    found = publish.read_run(trained)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    card = publish.model_card("me/small", found, [])
+    url = publish.push(found, "me/small", card, collections=False, private=True)
+    stored = hub.repos["models/me/small"]
+    assert url.endswith("/me/small")
+    weights = "model.safetensors"
+    assert (stored / weights).read_bytes() == (trained / "checkpoint" / weights).read_bytes()
+    assert (stored / "README.md").read_text() == card
+    assert json.loads((stored / "data.manifest.json").read_text()) == MANIFEST
+    assert yaml.safe_load((stored / "recipe.yaml").read_text())["group_size"] == 2
+    with pytest.raises(UserError, match="has no collection; there is nothing to publish"):
+        publish.push(found, "me/rows", card, collections=True, private=True)
+
+
+def test_collections_are_published_with_a_card(trained, hub, monkeypatch):
+    folder = trained / "collection"
+    folder.mkdir()
+    (folder / "72b.parquet").write_bytes(b"rows")
+    (folder / "72b.json").write_text('{"model": "a teacher", "responses": 16}')
+    (folder / "cost.json").write_text("{}")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    found = publish.read_run(trained)
+    card = publish.collection_card("me/rows", found)
+    assert '"responses": 16' in card
+    publish.push(found, "me/rows", card, collections=True, private=True)
+    stored = hub.repos["datasets/me/rows"]
+    assert (stored / "72b.parquet").read_bytes() == b"rows"
+
+
+def test_the_command_prints_the_card_and_refuses_what_is_no_run(trained, tmp_path):
+    done = run("push", "mine", "--to", "me/small", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "## Differences to the paper" in done.stdout
+    refused(run("push", "other", "--to", "me/x", cwd=tmp_path), "is not the folder of a run")
+    (trained / "checkpoint" / "export.json").unlink()
+    refused(run("push", "mine", "--to", "me/x", cwd=tmp_path), "has no exported checkpoint")
