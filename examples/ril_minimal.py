@@ -32,7 +32,7 @@ from rilbench.data.question import Question
 from rilbench.data.question_files import read_questions
 from rilbench.judge.rules import is_right
 from rilbench.paths import locate
-from rilbench.ril.discriminator import discriminator_loss, discriminator_messages
+from rilbench.ril.discriminator import discriminator_loss, discriminator_tokens
 from rilbench.ril.methods import METHODS
 from rilbench.ril.policy import PolicyLoss, policy_loss
 from rilbench.ril.step import score_step
@@ -130,11 +130,8 @@ def response_log_probs(
 
 def discriminator_logits(models: Models, responses: Sequence[str]) -> Tensor:
     """(N,) logits of D, which reads the response alone: neither question nor image (Fig. 3)."""
-    texts = [
-        models.tokenizer.apply_chat_template(discriminator_messages(r), tokenize=False)
-        for r in responses
-    ]
-    inputs = models.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    ids = [discriminator_tokens(models.tokenizer, response) for response in responses]
+    inputs = models.tokenizer.pad({"input_ids": ids}, return_tensors="pt")
     mask = inputs["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # padding on the left must not shift a text
     output = models.discriminator(inputs["input_ids"], attention_mask=mask, position_ids=positions)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 JUDGE_KEY = "RILBENCH_JUDGE_KEY"
 """Environment variable with the judge's key."""
 
 ENDPOINT_KEY = "RILBENCH_ENDPOINT_KEY"
-"""Environment variable with the key of the server that serves a user's model."""
+"""Environment variable with the key of the servers of a user's models. A teacher's own, such as
+``RILBENCH_ENDPOINT_KEY_72B``, goes before it."""
 
 NO_KEY = "none"
 """Sent where the user has set no key."""
@@ -20,9 +22,15 @@ def judge_key() -> str:
     return _key(JUDGE_KEY)
 
 
-def endpoint_key() -> str:
-    """Return the key for the server of a user's model."""
-    return _key(ENDPOINT_KEY)
+def endpoint_key(teacher: str = "") -> str:
+    """Return the key for the server of a user's model: a teacher's own, or that of all."""
+    own = _key(endpoint_variable(teacher)) if teacher else NO_KEY
+    return _key(ENDPOINT_KEY) if own == NO_KEY else own
+
+
+def endpoint_variable(teacher: str) -> str:
+    """Return the environment variable with the key of one teacher's server."""
+    return f"{ENDPOINT_KEY}_{re.sub(r'[^A-Z0-9]', '_', teacher.upper())}"
 
 
 def _key(name: str) -> str:
@@ -40,5 +48,8 @@ def without_key(text: str, key: str) -> str:
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a program that asks none of the user's servers."""
-    keys = (JUDGE_KEY, ENDPOINT_KEY)
-    return {name: value for name, value in environment.items() if name not in keys}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name != JUDGE_KEY and not name.startswith(ENDPOINT_KEY)
+    }

@@ -1,4 +1,4 @@
-"""Messages for the user: one type of exception, one type of warning."""
+"""Messages for the user: exceptions, and one type of warning."""
 
 
 class UserError(ValueError):
@@ -11,3 +11,7 @@ class UserError(ValueError):
 
 class UserNotice(UserWarning):
     """Something that the user should know; the command line prints it in one line and goes on."""
+
+
+class InvalidQuestionError(ValueError):
+    """An invalid entry of a file, or its image. The caller adds the file and the line."""

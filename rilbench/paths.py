@@ -57,6 +57,31 @@ def locate(name: str, setting: str = "student.model") -> Path:
     )
 
 
+def locate_files(name: str, setting: str = "") -> list[Path]:
+    """Return the paths of files of questions: names and patterns (``data/*.parquet``), by commas.
+
+    Args:
+        name: of one or several, each as `locate` takes it.
+        setting: the setting that gave the name, for the remedy; "": an argument.
+
+    Raises:
+        UserError: one is not on this machine, or no file matches a pattern.
+    """
+    if not name or Path(name).exists():  # its own name may have a comma or a bracket
+        return [locate(name, setting)]
+    paths: list[Path] = []
+    for part in filter(None, map(str.strip, name.split(","))):
+        if not set(part) & set("*?["):
+            paths.append(locate(part, setting))
+            continue
+        anchor = Path(part).anchor
+        found = sorted(Path(anchor).glob(part.removeprefix(anchor)))
+        if not found:
+            raise UserError(f"no file matches {part}; give another pattern, or a file of questions")
+        paths += map(Path.resolve, found)
+    return paths or [locate(name, setting)]
+
+
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 

@@ -168,7 +168,7 @@ def _longest_questions(recipe: Recipe, inputs: Inputs) -> list[tuple[int, Questi
     train = inputs.scans[0]
     counted = (
         (reader.prompt_tokens(question), question)
-        for question in QuestionScan(train.path, train.pictures, 0)
+        for question in QuestionScan(train.paths, train.pictures, 0)
         if question.id in kept
     )
     number = STEPS * recipe.schedule.prompts_per_step

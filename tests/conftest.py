@@ -68,6 +68,7 @@ INTEGRATION = (
     "test_interruption.py",
     "test_packaging.py",
     "test_wheel.py",
+    "train/pipeline/test_started_teachers.py",
     "train/verl/test_saved_weights.py",
 )
 """Files and folders that start toolkits, servers, Chromium or more trainings."""

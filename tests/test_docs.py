@@ -33,7 +33,10 @@ DOCUMENTS = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in so
 GENERATED = ("docs/cli.md", "docs/settings.md")
 ALL = "\n".join(text for name, text in DOCUMENTS.items() if name not in GENERATED)
 KEYS = set(all_keys())
-OPEN_KEYS = ("teachers.models.", "collection.endpoints.")
+OPEN_KEYS = (
+    "teachers.models.",
+    *(f"collection.{s}." for s in ("endpoints", "fields", "price", "serve")),
+)
 """Settings whose last part is a name of the user's own."""
 NO_CHOICES = {
     "recipe",
@@ -41,6 +44,8 @@ NO_CHOICES = {
     "teachers.names",
     "teachers.models",
     "collection.endpoints",
+    "collection.price",
+    "collection.serve",
     "data.dev",
     "discriminator.micro_batch_size",
     "policy.micro_batch_size",

@@ -22,6 +22,9 @@ from rilbench.cli.options import (
 )
 from rilbench.errors import UserError
 
+SHOWN = 10
+"""How many ids are named."""
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
 data_app = typer.Typer(help="Benchmark files, and the questions to train on.", no_args_is_help=True)
 
 Questions = Annotated[
-    str, typer.Argument(help="File of questions (Parquet or JSON lines), or nano:prompts.parquet.")
+    str,
+    typer.Argument(help="Files of questions (Parquet or JSON lines), by commas or as a pattern."),
 ]
 
 
@@ -233,6 +237,65 @@ def sources_table(recipe: DataRecipe) -> Table:
     return table
 
 
+@data_app.command(name="import-responses")
+def data_import_responses(
+    files: Annotated[
+        list[Path], typer.Argument(help="Parquet files, JSON lines, or folders of them.")
+    ],
+    questions: Annotated[str, typer.Option(help="File of questions, as in data.train.")],
+    teacher: Annotated[str, typer.Option(help="Name of the teacher in the recipe, such as 72b.")],
+    out: Annotated[Path, typer.Option(help="Folder of the collection, for collection.folder.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Model that wrote the responses; default: the one that the files name."),
+    ] = "",
+    columns: Annotated[
+        str,
+        typer.Option(help="Columns, such as id=qid,response=output,model=generator."),
+    ] = "",
+    keep_reasoning: Annotated[
+        bool,
+        typer.Option("--keep-reasoning", help="Reasoning in <think> is a part of the response."),
+    ] = False,
+) -> None:
+    """Import a teacher's responses that exist already, and say which questions have none."""
+    from rilbench.data.import_responses import COLUMNS, import_responses
+    from rilbench.paths import locate
+
+    chosen = _field_columns(columns)
+    if unknown := [name for name in chosen if name not in COLUMNS]:
+        raise UserError(f"--columns {unknown[0]}=… is not known; use {', '.join(COLUMNS)}")
+    report = import_responses(
+        files,
+        locate(questions, ""),
+        teacher,
+        out,
+        chosen,
+        model=model,
+        keep_reasoning=keep_reasoning,
+    )
+    counts = sorted(report.responses.values())
+    each = f"{counts[0]} to {counts[-1]}" if counts[0] != counts[-1] else f"{counts[0]}"
+    typer.echo(
+        f"{report.file}: {sum(counts)} responses of {report.model} to {len(counts)} of "
+        f"{report.questions} questions, {each} to each"
+    )
+    for words, names in (
+        ("questions without a response", report.without),
+        ("rows with an id that is no question's", report.unknown),
+        ("rows without a response", report.unusable),
+    ):
+        if names:
+            more = ", …" if len(names) > SHOWN else ""
+            typer.echo(f"{len(names)} {words}: {', '.join(names[:SHOWN])}{more}")
+    if report.other_models:
+        typer.echo(f"{report.other_models} rows of other models")
+    if report.reasoned:
+        kept = "kept" if keep_reasoning else "left out (--keep-reasoning)"
+        typer.echo(f"{report.reasoned} responses with reasoning, which is {kept}")
+    typer.echo(f"train with: --set collection.folder={out} --set data.train={questions}")
+
+
 @data_app.command(name="select")
 def data_select(
     questions: Questions,
@@ -251,17 +314,18 @@ def data_select(
 ) -> None:
     """Select the questions to train on by the student's log-probability and by length."""
     from rilbench.data.select import Rule, select
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     rule = Rule(keep, easiest, hardest, seed)
     if batch < 1:
         raise UserError(f"--batch {batch} must be at least 1")
-    path = locate(questions, "")
-    _check_output(path, out)
+    paths = locate_files(questions)
+    for path in paths:
+        _check_output(path, out)
     scores_file = scores or out.with_suffix(".scores.jsonl")
     scorer = load_scorer(_recipe_of(student, set_ or []))
     progress = print_every(1_000, "questions")
-    report = select(path, out, scorer, scores_file, rule, batch, progress)
+    report = select(paths, out, scorer, scores_file, rule, batch, progress)
     write_whole(out.with_suffix(".selection.json"), json.dumps(report, indent=2) + "\n")
     for fate, count in report["fates"].items():
         typer.echo(f"{fate:>15}: {count}")
@@ -324,18 +388,19 @@ def data_overlap(
     from rilbench.data.question_files import iter_questions
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
-    path, chosen = locate(questions, ""), find_suite(suite, benchmarks)
-    if drop:
-        _check_output(path, drop)
+    paths, chosen = locate_files(questions), find_suite(suite, benchmarks)
+    for path in paths:
+        if drop:
+            _check_output(path, drop)
     index = BenchmarkIndex(
         chosen, data_folder(chosen, data), lambda name: typer.echo(name, err=True)
     )
     progress = print_every(1_000, "questions")
-    overlap = find_overlap(iter_questions(path), index, by, drop, progress)
+    overlap = find_overlap(iter_questions(*paths), index, by, drop, progress)
     if report:
         write_whole(report, json.dumps(overlap_json(overlap, by), ensure_ascii=False) + "\n")
     print_table(overlap_table(overlap))

@@ -83,6 +83,8 @@ def train(
     from rilbench.config import load_recipe
     from rilbench.ledger import default_db
     from rilbench.plan import check_fit
+    from rilbench.plan.assumptions import assume
+    from rilbench.plan.teachers import teacher_lines
 
     overrides = list(set_ or [])
     shorthands: dict[str, object] = {
@@ -96,6 +98,8 @@ def train(
     check_fit(resolved)
     if dry_run:
         typer.echo(resolved.to_yaml(), nl=False)
+        for line in teacher_lines(resolved, assume(resolved)):
+            typer.echo(f"# collect {line}")
         return
 
     if run is not None and (Path(run).name != run or run.startswith(".")):

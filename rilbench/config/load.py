@@ -362,14 +362,20 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{key} is a group of settings; set one of them, e.g. {key}.…=…")
         return build_settings(kind, value, f"{key}.")
-    origin = get_origin(kind)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(str(item) for item in value)
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        # One of several may be given alone.
+        several = value if isinstance(value, (list, tuple)) else [value] if value != "" else []
+        kinds = parts[:1] * len(several) if parts[-1] is Ellipsis else parts
+        if len(several) == len(kinds):
+            return tuple(_convert(*pair, key) for pair in zip(kinds, several, strict=True))
     if origin is not None and origin is not Union and isinstance(value, Mapping):
-        return {str(k): str(v) for k, v in value.items()}
+        return {str(k): _convert(parts[1], v, f"{key}.{k}") for k, v in value.items()}
+    if kind is Any:
+        return value
     # In Python true is an int, here it is not.
     accepted = {float: (int, float), bool: (bool,), int: (int,), str: (str, int, float)}.get(kind)
     if accepted and isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
         return kind(value)
-    wanted = getattr(kind, "__name__", str(kind)) if not get_args(kind) else str(kind)
+    wanted = getattr(kind, "__name__", str(kind)) if not parts else str(kind)
     raise UserError(f"{key}={value!r} is not of type {wanted}")

@@ -35,9 +35,11 @@ HOW_IT_RUNS = (
     "judge.url",
     "collection.endpoints",
     "collection.folder",
+    "collection.serve",
     # how fast, and how many failures are too many
     "collection.concurrency",
     "collection.max_failed",
+    "collection.price",
     "data.max_failed",
     "judge.max_missing",
     "schedule.max_wait",
@@ -86,8 +88,8 @@ class Teachers:
 class Data:
     """The questions, as Parquet or JSON lines (`rilbench.data.question_files`, docs/data.md)."""
 
-    train: str = ""  # file to train on; 40K questions in the paper [App C]
-    dev: str = ""  # file to score during the run; shares nothing with the benchmarks
+    train: str = ""  # files to train on, by commas or as a pattern; the paper's 40K [App C]
+    dev: str = ""  # files to score during the run; share nothing with the benchmarks
     max_prompt_tokens: int = 4096  # longest prompt, images included; unstated
     max_response_tokens: int = 2048  # longest response; unstated
     max_failed: float = 0.05  # share of a step's questions that may fail and be replaced
@@ -112,7 +114,13 @@ class Collection:
     concurrency: int = 32  # requests in flight
     seed: int = 0
     folder: str = ""  # folder that several runs share; "": the run's own
-    endpoints: Mapping[str, str] = field(default_factory=dict)  # teacher -> [MODEL@]URL of a server
+    endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """teacher -> [MODEL@]URL of its server, or a list of several"""
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """teacher -> all fields of a request to it, instead of ``sampling``"""
+    price: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """teacher -> [price of a million prompt tokens, of a million response tokens], for the plan"""
+    serve: Mapping[str, str] = field(default_factory=dict)  # teacher -> options for vllm serve
     max_failed: float = 0.05  # share of a model's responses that may be empty or refused
     keep_reasoning: bool = False  # a thinking model's <think>…</think> is a part of its response
 
@@ -172,8 +180,10 @@ class Judge:
     """The judge that gives the answer reward."""
 
     model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], or "rule": rule-based
-    url: str = ""  # address of the model's server
+    url: tuple[str, ...] = ()  # address of the model's server, or a list of several
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """all fields of a request to it, instead of temperature and max_tokens"""
     false_positive_rate: float = 0.0  # simulated: share of wrong responses judged right
     false_negative_rate: float = 0.0  # simulated: share of right responses judged wrong
 

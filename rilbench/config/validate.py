@@ -25,6 +25,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hardware.offload": ("none", "idle", "always"),
 }
 
+OWN_FIELDS = {"model", "messages", "stream"}
+"""Fields of a request that no recipe sets."""
+
 RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
     "must be at least 1": (
         lambda value: value >= 1,
@@ -117,7 +120,8 @@ def check(recipe: Recipe) -> None:
             value = _value(recipe, key)
             if not is_valid(value):
                 raise UserError(f"{key}={value} {words}")
-    for problems in (_schedule, _teachers, _sft, _hardware, _unused_settings, _judge_noise):
+    checks = (_schedule, _teachers, _requests, _sft, _hardware, _unused_settings, _judge_noise)
+    for problems in checks:
         for problem in problems(recipe):
             raise UserError(problem)
 
@@ -167,6 +171,27 @@ def _teachers(recipe: Recipe) -> Iterator[str]:
             "a discriminator with mu=0 and pretrain_steps=0 would never be trained; raise "
             "discriminator.mu or discriminator.pretrain_steps, or use method=teacher-rows"
         )
+
+
+def _requests(recipe: Recipe) -> Iterator[str]:
+    """What is sent to servers, and what it costs."""
+    collection, known = recipe.collection, {*recipe.teachers.models, *recipe.teachers.names}
+    for setting in ("fields", "price", "serve"):
+        for name in getattr(collection, setting).keys() - known - {"student"}:
+            yield (
+                f"collection.{setting}.{name}: the recipe has no teacher {name}; use one of "
+                f"{', '.join(sorted(known))}"
+            )
+    given = {f"collection.fields.{name}": fields for name, fields in collection.fields.items()}
+    for key, fields in {**given, "judge.fields": recipe.judge.fields}.items():
+        for name in OWN_FIELDS & fields.keys():
+            yield f"{key}.{name} is set by rilbench; leave it out"
+        number = fields.get("n", 1)
+        if not isinstance(number, int) or number < 1 or (number > 1 and key == "judge.fields"):
+            yield f"{key}.n={number}: give the number of responses to one request; a judge's is 1"
+    for name, prices in collection.price.items():
+        if not all(0 <= price < math.inf for price in prices):
+            yield f"collection.price.{name}={list(prices)}: a price must not be negative"
 
 
 def _sft(recipe: Recipe) -> Iterator[str]:

@@ -91,7 +91,7 @@ def build(
     if scorer is not None:
         rule = Rule(recipe.questions, recipe.easiest, recipe.hardest, recipe.seed)
         journal = parts / "scores.jsonl"
-        selection = select(drawn, out, scorer(), journal, rule, 8, lambda _: None)
+        selection = select([drawn], out, scorer(), journal, rule, 8, lambda _: None)
     else:
         drawn.replace(out)
     manifest = _manifest(recipe, out, found, selection)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rilbench.data.jsonl import to_text
-from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question
+from rilbench.data.question import PLACEHOLDER, Question
+from rilbench.errors import InvalidQuestionError
 
 _USER = ("human", "user")
 _ASSISTANT = ("gpt", "assistant", "model")

@@ -11,8 +11,7 @@ from typing import Any
 from rilbench.data.json_stream import read_objects
 from rilbench.data.jsonl import parse_object, read_lines
 from rilbench.data.layouts import Columns, column_names
-from rilbench.data.question import InvalidQuestionError
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 
 _BATCH = 64
 """Rows of Parquet read at a time."""

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from rilbench.data.jsonl import to_text
-from rilbench.data.question import InvalidQuestionError
+from rilbench.errors import InvalidQuestionError
 
 REASONING = frozenset(
     {"solution", "chosen", "rationale", "rationales", "explanation", "lecture", "reasoning", "cot"}

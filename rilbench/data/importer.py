@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.data.data_set_files import DataFile, find_files, read_rows
-from rilbench.data.images import check_image
 from rilbench.data.jsonl import ImageRoot
 from rilbench.data.layouts import Columns, check_fields, recognise, row_questions
-from rilbench.data.question import InvalidQuestionError, Question, check_question
+from rilbench.data.question import Question, check_question
 from rilbench.data.question_files import QuestionWriter
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
+from rilbench.images import as_seen, check_image
 
 SHOWN = 10
 """How many skipped entries are reported with their reasons."""
@@ -137,9 +137,16 @@ def _row_questions(
         all_turns=options.all_turns,
         whole_answers=options.whole_answers,
     )
-    for image in {image for question in questions for image in question.images}:
-        check_image(image)
-    return [check_question(question) for question in questions]
+    seen = {image: _checked(image) for question in questions for image in question.images}
+    return [
+        check_question(replace(question, images=tuple(map(seen.__getitem__, question.images))))
+        for question in questions
+    ]
+
+
+def _checked(image: bytes) -> bytes:
+    check_image(image)
+    return as_seen(image)
 
 
 def _unique(questions: Iterable[Question], report: Report) -> Iterator[Question]:

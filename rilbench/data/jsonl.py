@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from rilbench.data.question import InvalidQuestionError, Question, check_question
-from rilbench.errors import UserError
+from rilbench.data.question import Question, check_question
+from rilbench.errors import InvalidQuestionError, UserError
 
 _LONGEST = 256 << 20
 """Bytes of a line; a longer one is not a question."""

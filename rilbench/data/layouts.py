@@ -14,8 +14,8 @@ from typing import Any
 from rilbench.data.conversations import read_prompt, read_turns, turn_questions
 from rilbench.data.golds import gold_answer
 from rilbench.data.jsonl import ImageRoot, as_list, to_image, to_text
-from rilbench.data.question import InvalidQuestionError, Question
-from rilbench.errors import UserError
+from rilbench.data.question import Question
+from rilbench.errors import InvalidQuestionError, UserError
 
 FIELDS = ("id", "images", "question", "answer", "options", "conversation", "source")
 """What a column can be used for."""

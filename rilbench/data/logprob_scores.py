@@ -15,10 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rilbench.data.images import open_image
 from rilbench.data.question import Question
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel
+from rilbench.images import open_image
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 
 if TYPE_CHECKING:

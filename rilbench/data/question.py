@@ -8,13 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 from rilbench.data.row_files import mapped_column
+from rilbench.errors import InvalidQuestionError
 
 PLACEHOLDER = "<image>"
 """Marks in a question's text where an image goes."""
-
-
-class InvalidQuestionError(ValueError):
-    """An entry of a file that is not a valid question. The caller adds the file and the line."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from rilbench.data.jsonl import ImageRoot, parse_line, read_lines, to_text
-from rilbench.data.question import PLACEHOLDER, InvalidQuestionError, Question, check_question
+from rilbench.data.question import PLACEHOLDER, Question, check_question
 from rilbench.data.row_files import row_file
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 
 __all__ = [
     "COLUMNS",
@@ -37,18 +37,40 @@ _BATCH = 64
 """Rows read at a time."""
 
 
-def read_questions(path: Path) -> list[Question]:
-    """Read a file of questions; raises as `iter_questions` does."""
-    return list(iter_questions(path))
+def read_questions(*paths: Path) -> list[Question]:
+    """Read files of questions; raises as `iter_questions` does."""
+    return list(iter_questions(*paths))
 
 
-def iter_questions(path: Path) -> Iterator[Question]:
-    """Read a file of questions, a few at a time.
+def iter_questions(*paths: Path) -> Iterator[Question]:
+    """Read files of questions, one after another and a few questions at a time.
 
     Raises:
-        UserError: the file is missing, neither Parquet nor JSON lines, lacks a column, is empty,
-            has an id twice, or an invalid question (`check_question`).
+        UserError: a file is missing, neither Parquet nor JSON lines, lacks a column, is empty, has
+            an invalid question (`check_question`), or they have an id twice.
     """
+    found: dict[str, Path] = {}
+    for path in paths:
+        before = len(found)
+        for question in _read_file(path):
+            if question.id in found:
+                raise UserError(_twice(question.id, path, found[question.id]))
+            found[question.id] = path
+            yield question
+        if len(found) == before:
+            raise UserError(f"{path} is empty; give a file with questions")
+
+
+def _twice(name: str, path: Path, before: Path) -> str:
+    if path == before:
+        return f"{path} has the id {name!r} twice; every question needs its own id"
+    return (
+        f"{before} and {path} have the same id {name!r}; make one file of them with rilbench data "
+        "import FILE FILE --out NEW, which numbers equal ids"
+    )
+
+
+def _read_file(path: Path) -> Iterator[Question]:
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the Parquet or JSONL file of questions in it")
     if path.suffix.lower() == ".json":
@@ -60,17 +82,7 @@ def iter_questions(path: Path) -> Iterator[Question]:
         raise UserError(
             f"{path} does not exist; set data.train and data.dev to Parquet or JSONL files"
         )
-    ids: set[str] = set()
-    questions = _read_jsonl(path) if path.suffix.lower() in JSONL else _read_parquet(path)
-    for question in questions:
-        if question.id in ids:
-            raise UserError(
-                f"{path} has the id {question.id!r} twice; every question needs its own id"
-            )
-        ids.add(question.id)
-        yield question
-    if not ids:
-        raise UserError(f"{path} is empty; give a file with questions")
+    yield from _read_jsonl(path) if path.suffix.lower() in JSONL else _read_parquet(path)
 
 
 def _read_jsonl(path: Path) -> Iterator[Question]:

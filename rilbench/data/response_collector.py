@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rilbench.api_keys import NO_KEY
 from rilbench.data.question import Question
@@ -20,6 +19,7 @@ from rilbench.data.response_store import (
     EMPTY,
     FAILED,
     FILTERED,
+    LIMITS,
     ONLY_REASONING,
     Key,
     Plan,
@@ -31,7 +31,7 @@ from rilbench.data.response_store import (
 )
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, iter_jsonl
-from rilbench.serving import ChatClient, Completion, Sampling, image_part, text_part
+from rilbench.serving import ChatClient, Completion, Message, Sampling, image_part, text_part
 
 TRIES = 3
 """Requests for one response, each with another seed, before it counts as failed."""
@@ -41,7 +41,8 @@ TRIES = 3
 class ModelServer:
     """The server of a model."""
 
-    base_url: str
+    base_url: str | Sequence[str]
+    """Its address, or those of several that serve the model."""
     name: str
     """The model's name there."""
     transformers: bool = False
@@ -65,26 +66,20 @@ class _RequestQueue:
         self.attempts = dict.fromkeys(keys, 0)
         """Attempts of each that failed."""
 
-    def __iter__(self) -> Iterator[tuple[Key, list[dict[str, Any]], Sampling]]:
+    def __iter__(self) -> Iterator[tuple[tuple[Key, ...], list[Message], Sampling]]:
         return self
 
-    def __next__(self) -> tuple[Key, list[dict[str, Any]], Sampling]:
+    def __next__(self) -> tuple[tuple[Key, ...], list[Message], Sampling]:
         if not self.waiting:
             raise StopIteration
-        key = self.waiting.popleft()
-        parts = [
-            text_part(part) if isinstance(part, str) else image_part(part)
-            for part in self.questions[key[0]].parts
-        ]
-        sampling = Sampling(
-            max_tokens=self.plan.max_tokens,
-            temperature=self.plan.sampling.temperature,
-            top_p=self.plan.sampling.top_p,
-            top_k=self.plan.sampling.top_k,
-            seed=self.seed(key),
-            extra={"repetition_penalty": self.plan.sampling.repetition_penalty},
+        keys = [self.waiting.popleft()]
+        while (
+            len(keys) < self.plan.per_request and self.waiting and self.waiting[0][0] == keys[0][0]
+        ):
+            keys.append(self.waiting.popleft())
+        return tuple(keys), *request(
+            self.plan, self.questions[keys[0][0]], self.seed(keys[0]), len(keys)
         )
-        return key, [{"role": "user", "content": parts}], sampling
 
     def seed(self, key: Key) -> int:
         """The seed of the current attempt."""
@@ -97,6 +92,33 @@ class _RequestQueue:
         self.attempts[key] += 1
         self.waiting.append(key)
         return True
+
+
+def request(
+    plan: Plan, question: Question, seed: int, number: int
+) -> tuple[list[Message], Sampling]:
+    """Return the messages and the sampling of a request for some responses to a question."""
+    parts = [
+        text_part(part) if isinstance(part, str) else image_part(part) for part in question.parts
+    ]
+    fields = None
+    if plan.fields is not None:
+        # Nothing but what is asked for: API servers refuse the fields that they do not know.
+        named = any(name in plan.fields for name in LIMITS)
+        fields = {} if named else {"max_tokens": plan.max_tokens}
+        fields |= {name: value for name, value in plan.fields.items() if value is not None}
+        fields |= {"seed": seed} if "seed" in fields else {}
+        fields |= {"n": number} if "n" in fields else {}
+    sampling = Sampling(
+        max_tokens=plan.max_tokens,
+        temperature=plan.sampling.temperature,
+        top_p=plan.sampling.top_p,
+        top_k=plan.sampling.top_k or -1,
+        seed=seed,
+        extra={"repetition_penalty": plan.sampling.repetition_penalty},
+        fields=fields,
+    )
+    return [{"role": "user", "content": parts}], sampling
 
 
 async def collect(
@@ -143,15 +165,20 @@ async def collect(
         concurrency=plan.concurrency,
         timeout=server.timeout,
     ) as client:
-        async for key, completion in client.complete_all(queue, keep_refused=True):
-            question = queue.questions[key[0]]
-            response = _saved_response(plan, question, key, queue.seed(key), completion)
-            if response.failure and queue.retry(key):
-                continue
-            new.add(response)
-            if response.failure and len(new.failures) > allowed:
-                raise _too_many_failed(plan, list(new.failures.values()), total, max_failed)
-            on_answer(done + len(new), total)
+        async for keys, completions in client.complete_all(queue, keep_refused=True):
+            if completions[0].failed:
+                completions = completions[:1] * len(keys)
+            # What a server did not return of several is asked for again.
+            queue.waiting.extendleft(reversed(keys[len(completions) :]))
+            question, seed = queue.questions[keys[0][0]], queue.seed(keys[0])
+            for key, completion in zip(keys, completions, strict=False):
+                response = _saved_response(plan, question, key, seed, completion)
+                if response.failure and queue.retry(key):
+                    continue
+                new.add(response)
+                if response.failure and len(new.failures) > allowed:
+                    raise _too_many_failed(plan, list(new.failures.values()), total, max_failed)
+                on_answer(done + len(new), total)
     path = add_responses(plan, folder, new.in_order(missing), set(missing))
     new.journal.unlink(missing_ok=True)
     return path
@@ -214,7 +241,7 @@ def _saved_response(
         question_sha256=question.sha256,
         model=plan.model,
         sample=key[1],
-        seed=seed,
+        seed=seed if plan.fields is None or "seed" in plan.fields else 0,
         response="" if failure else text,
         tokens=0 if failure else completion.completion_tokens,
         finish_reason=FAILED if failure else completion.finish_reason,
@@ -246,8 +273,9 @@ def _why_not_whole(plan: Plan, completion: Completion, reasoning: str, text: str
         return FILTERED if reason == "content_filter" else CUT
     if not text.strip():
         return ONLY_REASONING if reasoning else EMPTY
-    # Its own limit, such as the length of its context; at ours it is `overlong`.
-    return CUT if reason == "length" and 0 < tokens < plan.max_tokens else ""
+    # Its own limit, such as the length of its context; at ours it is `overlong`. Of several
+    # responses only the sum of their tokens is known.
+    return CUT if reason == "length" and 0 < tokens < plan.limit and plan.per_request == 1 else ""
 
 
 def _too_many_failed(
@@ -256,7 +284,10 @@ def _too_many_failed(
     kinds = count_failures(response.failure for response in failed)
     counted = ", ".join(f"{kind} {n}" for kind, n in kinds.items())
     hints = {
-        ONLY_REASONING: "raise data.max_response_tokens: the model was still reasoning at its end",
+        ONLY_REASONING: (
+            f"raise data.max_response_tokens, or max_tokens in collection.fields.{plan.model}: the "
+            "model was still reasoning at its end"
+        ),
         CUT: "give the server a longer context (vllm serve --max-model-len)",
     }
     most = max(kinds, key=lambda kind: kinds[kind])

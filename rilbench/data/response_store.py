@@ -4,7 +4,8 @@ Each model has one Parquet file with the columns
 
 ``question_id``, ``question_sha256``, ``model``, ``sample``, ``seed``
     the question and a hash of what the model saw of it (text and pictures, not the answer), the
-    model, which of the responses to the question this is, and its last seed.
+    model, which of the responses to the question this is, and its last seed (0: the request
+    had none).
 ``response``, ``tokens``, ``finish_reason``, ``overlong``, ``reasoned``
     the response, its tokens by the server's count, why it ended, whether it was cut at the longest
     response allowed, and whether the model wrote its reasoning down before it answered; a failure
@@ -56,6 +57,9 @@ _MANIFEST = "rilbench.manifest"
 _BATCH = 4096
 """Rows read at a time."""
 
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Names that servers give to the tokens of the longest response."""
+
 Key = tuple[str, int]
 """Question id and sample."""
 
@@ -96,15 +100,29 @@ class Plan:
     """The model's folder or hub name in the recipe; information only."""
     keep_reasoning: bool = False
     """Whether the reasoning of a thinking model is a part of its response."""
+    fields: Mapping[str, Any] | None = None
+    """Fields of a request instead of `sampling`, as the model's server takes them."""
+
+    @property
+    def per_request(self) -> int:
+        """Responses of one request."""
+        return int((self.fields or {}).get("n") or 1)
+
+    @property
+    def limit(self) -> int:
+        """Tokens after which the server ends a response; 0: the request does not say."""
+        given = [self.fields[name] for name in LIMITS if name in self.fields] if self.fields else []
+        return int(given[0] or 0) if given else self.max_tokens
 
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that one response depends on but the question and the sample."""
+        own = None if self.fields is None else {k: v for k, v in self.fields.items() if k != "n"}
         return {
             "model": self.model,
             "weights": self.weights,
             "seed": self.seed,
-            "sampling": asdict(self.sampling),
+            "sampling": asdict(self.sampling) if own is None else own,
             "max_tokens": self.max_tokens,
             "keep_reasoning": self.keep_reasoning,
         }
@@ -154,6 +172,8 @@ class ResponseIndex:
     """Why there is no response, or ""."""
     reasoned: int = 0
     """Responses before which the model wrote its reasoning down."""
+    imported: bool = False
+    """They were not collected: what is not there cannot be asked for."""
 
     @property
     def total(self) -> int:
@@ -175,6 +195,8 @@ class ResponseIndex:
         Args:
             max_failed: the share of the responses that may be failures.
         """
+        if self.imported:
+            return []
         again = self.failed_more_than(max_failed)
         settled = np.array([not (failure and again) for failure in self.failure], dtype=bool)
         there = np.zeros((len(self.questions), self.responses), dtype=bool)
@@ -227,6 +249,7 @@ def index_responses(plan: Plan, questions: Sequence[Question], folder: Path) -> 
         row,
         tuple(table["failure"].take(row).to_pylist()),
         int(table["reasoned"].to_numpy()[row].sum()),
+        "imported" in read_manifest(path),
     )
 
 
@@ -263,7 +286,11 @@ def read_responses(path: Path, rows: NDArray[np.int64]) -> Iterator[Any]:
 
 
 def add_responses(
-    plan: Plan, folder: Path, new: Iterable[SavedResponse], replaced: set[Key]
+    plan: Plan,
+    folder: Path,
+    new: Iterable[SavedResponse],
+    replaced: set[Key],
+    origin: Mapping[str, Any] | None = None,
 ) -> Path:
     """Add responses to a collection's file, and write ``MODEL.json``; return the file's path.
 
@@ -272,6 +299,7 @@ def add_responses(
         folder: the collection's.
         new: the responses, a few in memory at a time.
         replaced: failures in the file in whose place new responses come.
+        origin: further entries of the manifest.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -292,7 +320,7 @@ def add_responses(
         for response in new:
             writer.write({**vars(response), "response": response.response or None})
             counts.add_one(response)
-        manifest = counts.manifest(plan)
+        manifest = {**counts.manifest(plan), **(origin or {})}
         writer.close({_FINGERPRINT: plan.fingerprint, _MANIFEST: json.dumps(manifest)})
         note.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return path
@@ -360,10 +388,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def _check_settings(plan: Plan, path: Path) -> None:
     """Refuse, from its metadata alone, a file that was collected with other settings."""
-    metadata = _metadata(path)
-    if metadata.get(_FINGERPRINT.encode(), b"").decode() == plan.fingerprint:
+    manifest = read_manifest(path)
+    if "imported" in manifest:  # collected by others, of whose settings nothing is known
         return
-    saved, wanted = _flat(read_manifest(path)), _flat(plan.settings)
+    if _metadata(path).get(_FINGERPRINT.encode(), b"").decode() == plan.fingerprint:
+        return
+    saved, wanted = _flat(manifest), _flat(plan.settings)
     differences = [
         f"{key}={saved[key]} (asked: {value})"
         for key, value in wanted.items()

@@ -192,10 +192,10 @@ def _take(
 
 def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _TrainingQuestion]:
     from rilbench.data.question_files import read_questions
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     try:
-        questions = read_questions(locate(str(yaml.safe_load(recipe_yaml)["data"]["train"])))
+        questions = read_questions(*locate_files(str(yaml.safe_load(recipe_yaml)["data"]["train"])))
     except (UserError, yaml.YAMLError, LookupError, TypeError):
         return {}
     return {

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def _mean_logprob(scores: Iterable[Score]) -> float | None:
 
 
 def select(
-    path: Path,
+    paths: Sequence[Path],
     out: Path,
     scorer: Scorer,
     journal: Path,
@@ -119,10 +119,10 @@ def select(
     size: int,
     on_score: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Score a file of questions and write those that are kept, in the file's order.
+    """Score files of questions and write those that are kept, in the files' order.
 
     Args:
-        path: the questions; read twice, a few at a time.
+        paths: the questions; read twice, a few at a time.
         out: the file for the questions that are kept.
         scorer: the student.
         journal: the file of scores, from which a killed selection resumes.
@@ -136,16 +136,16 @@ def select(
     Raises:
         UserError: the questions or the journal cannot be used, or no question is left.
     """
-    scores = score_all(scorer, iter_questions(path), journal, size, on_score)
+    scores = score_all(scorer, iter_questions(*paths), journal, size, on_score)
     fates = choose(scores.values(), rule)
     summary = report(scores, fates, rule)
     if KEPT not in fates.values():
         raise UserError(
-            f"no question of {path} is left ({summary['fates']}); raise data.max_prompt_tokens or "
-            "data.max_response_tokens, or lower --easiest and --hardest"
+            f"no question of {', '.join(map(str, paths))} is left ({summary['fates']}); raise "
+            "data.max_prompt_tokens or data.max_response_tokens, or lower --easiest and --hardest"
         )
     with QuestionWriter(out) as writer:
-        for question in iter_questions(path):
+        for question in iter_questions(*paths):
             if fates.get(question.id) == KEPT:
                 writer.write(question)
     return {**summary, "student": scorer.name, "limits": asdict(scorer.limits)}

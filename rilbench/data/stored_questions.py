@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rilbench.data.images import as_seen
 from rilbench.data.question import Question, StoredQuestion
 from rilbench.data.question_files import iter_questions
 from rilbench.data.row_files import read_column_metadata, write_column
 from rilbench.errors import UserError
+from rilbench.images import as_seen_if_readable
 
 _AT_A_TIME = 64
 """Pictures in memory at a time."""
@@ -19,28 +19,28 @@ _HASH = "rilbench.questions"
 
 
 class QuestionScan:
-    """One reading of a file of questions: iterate once, then `questions` has the texts.
+    """One reading of files of questions: iterate once, then `questions` has the texts.
 
     Each question is yielded while its pictures are in memory, as models see them.
 
     Args:
-        path: the file.
+        paths: the files.
         pictures: where `store_pictures` will write the pictures.
         first: the number of the first picture there.
     """
 
-    def __init__(self, path: Path, pictures: Path, first: int) -> None:
-        self.path, self.pictures = path, pictures
+    def __init__(self, paths: Sequence[Path], pictures: Path, first: int) -> None:
+        self.paths, self.pictures = tuple(paths), pictures
         self.questions: list[StoredQuestion] = []
         self.changed: set[int] = set()
-        """Numbers of the pictures that models see otherwise than the file has them."""
+        """Numbers of the pictures that models see otherwise than the files have them."""
         self.end = first
         """The number after that of the last picture."""
 
     def __iter__(self) -> Iterator[Question]:
         """Yield each question; raises as `iter_questions` does."""
-        for question in iter_questions(self.path):
-            seen = replace(question, images=tuple(map(as_seen, question.images)))
+        for question in iter_questions(*self.paths):
+            seen = replace(question, images=tuple(map(as_seen_if_readable, question.images)))
             yield seen
             pairs = zip(question.images, seen.images, strict=True)
             self.changed |= {i for i, (old, new) in enumerate(pairs, self.end) if old is not new}
@@ -68,16 +68,17 @@ def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> None:
     def images() -> Iterator[list[bytes]]:
         some: list[bytes] = []
         for scan in scans:
-            read = iter_questions(scan.path)
+            read = iter_questions(*scan.paths)
             for stored in scan.questions:
                 question = next(read, None)
                 if question is None or (question.id, question.num_images) != (
                     stored.id,
                     stored.num_images,
                 ):
-                    raise UserError(f"{scan.path} changed while it was read; run again")
+                    names = ", ".join(map(str, scan.paths))
+                    raise UserError(f"{names} changed while it was read; run again")
                 for number, image in zip(stored.rows, question.images, strict=True):
-                    some.append(as_seen(image) if number in scan.changed else image)
+                    some.append(as_seen_if_readable(image) if number in scan.changed else image)
                 if len(some) >= _AT_A_TIME:
                     yield some
                     some = []

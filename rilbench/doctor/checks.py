@@ -11,7 +11,7 @@ from rilbench.doctor import machine, servers
 from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
 from rilbench.extras import require
-from rilbench.paths import locate
+from rilbench.paths import locate, locate_files
 
 
 def examine(
@@ -55,6 +55,10 @@ def _locate(place: str) -> str:
     return str(locate(place))
 
 
+def _locate_files(place: str) -> str:
+    return ", ".join(map(str, locate_files(place)))
+
+
 def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
     """Check the inputs of a run, without reading models' weights."""
 
@@ -88,16 +92,18 @@ def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
     served = recipe.collection.endpoints
     places |= {f"teachers.models.{n}": model for n, model in used.items() if n not in served}
     for name, place in places.items():
-        yield attempt(f"recipe: {name}", partial(_locate, place))
+        find = _locate_files if name.startswith(("data.", "sft.")) else _locate
+        yield attempt(f"recipe: {name}", partial(find, place))
     for name, model in used.items():
-        if name in served:
-            option = served[name] if "@" in served[name] else f"{model}@{served[name]}"
-            remedy = f"start it, or set collection.endpoints.{name}=MODEL@URL"
-            yield servers.server(f"recipe: {name}", option, endpoint_key(), remedy)
+        remedy = f"start it, or set collection.endpoints.{name}=MODEL@URL"
+        for url in served.get(name, ()):
+            option = url if "@" in url else f"{model}@{url}"
+            yield servers.server(f"recipe: {name}", option, endpoint_key(name), remedy)
     if recipe.method_spec.is_rl:
         if recipe.judge.url:
             model = "" if recipe.judge.model == "rule" else f"{recipe.judge.model}@"
             remedy = "start it, or set judge.url and judge.model"
-            yield servers.server("recipe: judge", model + recipe.judge.url, judge_key(), remedy)
+            for url in recipe.judge.url:
+                yield servers.server("recipe: judge", model + url, judge_key(), remedy)
         else:
             yield attempt("recipe: judge", own_judge)

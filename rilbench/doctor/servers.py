@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rilbench.api_keys import ENDPOINT_KEY, JUDGE_KEY, NO_KEY, endpoint_key, judge_key
 from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
-from rilbench.serving import is_transformers, listed_models, named_server
+from rilbench.serving import UnlistedError, is_transformers, listed_models, named_server
 
 HUB_VARIABLE = "HF_ENDPOINT"
 """Environment variable of the hub, for a mirror."""
@@ -32,7 +32,13 @@ def hub(timeout: float = 10.0) -> CheckResult:
 
 def keys() -> Iterator[CheckResult]:
     """Check which keys are set."""
-    for name, key in ((JUDGE_KEY, judge_key()), (ENDPOINT_KEY, endpoint_key())):
+    own = f"{ENDPOINT_KEY}_"
+    teachers = [
+        (name, endpoint_key(name.removeprefix(own)))
+        for name in sorted(os.environ)
+        if name.startswith(own)
+    ]
+    for name, key in ((JUDGE_KEY, judge_key()), (ENDPOINT_KEY, endpoint_key()), *teachers):
         if key == NO_KEY:
             yield CheckResult(
                 name, "missing", "not set", "only a server that asks for a key needs it"
@@ -49,7 +55,12 @@ def server(name: str, option: str, key: str, remedy: str) -> CheckResult:
         if named is None:
             raise UserError(f"{option} is not understood; give URL or MODEL@URL")
         model, url = named
-        served = listed_models(url, api_key=key, remedy=remedy)
+        try:
+            served = listed_models(url, api_key=key, remedy=remedy)
+        except UnlistedError:
+            if not model:
+                raise
+            return f"{url} answers, and lists no models"
         # transformers serve lists what is in a cache, whatever it serves.
         if model and model not in served and not is_transformers(url):
             raise UserError(f"{url} serves {', '.join(served[:5])}, not {model}; {remedy}")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -137,8 +138,9 @@ class OfflineModel:
             content = []
             for part in question.parts:
                 if part["type"] == "image":
-                    with Image.open(prompts.folder / part["path"]) as image:
-                        images.append(self.pixels.scaled(image.convert("RGB")))
+                    file = io.BytesIO(self.pixels.fit(prompts.folder / part["path"]))
+                    with Image.open(file) as image:
+                        images.append(image.convert("RGB"))
                     content.append({"type": "image"})
                 else:
                     content.append({"type": "text", "text": part["text"]})

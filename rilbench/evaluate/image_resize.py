@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rilbench.errors import UserError
+from rilbench.images import as_seen_if_readable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,15 +56,16 @@ class Pixels:
         size = self.size(*picture.size)
         return picture if size == picture.size else picture.resize(size)
 
-    def fit(self, file: Path) -> Path | bytes:
-        """Return the file if its image is within the limits, else a PNG that is."""
-        if self == AS_IS:
-            return file
+    def fit(self, file: Path) -> bytes:
+        """Return the image as models see it, as a PNG within the limits if it is not yet."""
         from PIL import Image
 
-        with Image.open(file) as picture:
+        image = as_seen_if_readable(file.read_bytes())
+        if self == AS_IS:
+            return image
+        with Image.open(io.BytesIO(image)) as picture:
             if self.size(*picture.size) == picture.size:
-                return file
+                return image
             stream = io.BytesIO()
             self.scaled(picture.convert("RGB")).save(stream, "PNG")
         return stream.getvalue()

@@ -139,7 +139,7 @@ def ask(
         answered = any(not completion.failed for completion in answers.found.values())
         refused = 0
         async with client:
-            async for key, completion in client.complete_all(requests, keep_refused=True):
+            async for key, (completion, *_) in client.complete_all(requests, keep_refused=True):
                 answered, refused = answered or not completion.failed, refused + completion.failed
                 if refused >= _REFUSED and not answered:
                     raise RequestRefusedError(completion.finish_reason.removeprefix("error: "))

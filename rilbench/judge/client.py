@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +20,8 @@ from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.prompt import judge_messages, parse_verdict
-from rilbench.judge.transport import NoReplyError, Transport
-from rilbench.serving.endpoints import checked
+from rilbench.serving.endpoints import all_checked
+from rilbench.serving.transport import NoReplyError, Transport
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +51,16 @@ class JudgeClient:
     :meth:`close`.
 
     Args:
-        base_url: the server's address, ending in ``/v1``.
+        base_url: the server's address, ending in ``/v1``, or those of several.
         model: the judge's name; None takes the only model that the server lists.
         api_key: sent as the bearer token; never logged.
         concurrency: requests in flight at one time.
         retries: further attempts after a connection error, a time-out, HTTP 429 or 5xx.
         backoff: seconds before the first retry; it doubles each time, with jitter.
         timeout: seconds for one attempt.
+        patience: see `rilbench.serving.transport.Transport`.
         max_tokens: length of the judge's reply. The paper leaves decoding open: greedy here.
+        fields: the request's fields, instead of a temperature of 0 and ``max_tokens``.
         cache: file that keeps the verdicts, for this client and later ones; several may share it.
 
     Raises:
@@ -66,7 +69,7 @@ class JudgeClient:
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         model: str | None = None,
         api_key: str = NO_KEY,
         concurrency: int = 32,
@@ -74,10 +77,13 @@ class JudgeClient:
         *,
         backoff: float = 0.5,
         timeout: float = 120.0,
+        patience: float = 300.0,
         max_tokens: int = 512,
+        fields: Mapping[str, Any] | None = None,
         cache: Path | None = None,
     ) -> None:
-        self.base_url = checked(base_url)
+        self._urls = all_checked(base_url)
+        self.base_url = ", ".join(self._urls)
         self.counts = {"asked": 0, "cached": 0, "missing": 0, "retried": 0}
         self._model = model
         self._key = api_key or NO_KEY
@@ -85,7 +91,8 @@ class JudgeClient:
         self._retries = retries
         self._backoff = backoff
         self._timeout = timeout
-        self._max_tokens = max_tokens
+        self._patience = patience
+        self._fields = fields or {"temperature": 0.0, "max_tokens": max_tokens}
         self._cache = cache
         self._verdicts: dict[str, Verdict] = {}
         for line in [] if cache is None else read_jsonl(cache):
@@ -153,12 +160,13 @@ class JudgeClient:
         loop = asyncio.get_running_loop()
         if self._link is None or self._link.loop is not loop:
             transport = Transport(
-                self.base_url,
+                self._urls,
                 self._key,
                 concurrency=self._concurrency,
                 retries=self._retries,
                 backoff=self._backoff,
                 timeout=self._timeout,
+                patience=self._patience,
                 counts=self.counts,
             )
             self._link = _Link(loop, transport, asyncio.Lock(), {})
@@ -166,12 +174,7 @@ class JudgeClient:
 
     async def _ask(self, judge: str, messages: list[dict[str, str]], key: str) -> Verdict:
         """Ask once for all who wait for ``key``; cache the verdict unless it is missing."""
-        body = {
-            "model": judge,
-            "messages": messages,
-            "temperature": 0.0,
-            "max_tokens": self._max_tokens,
-        }
+        body = {"model": judge, "messages": messages, **self._fields}
         transport = self._connect().transport
         try:
             reply = await transport.request("POST", "/chat/completions", body, json.loads)

@@ -6,7 +6,8 @@ pay for the same question twice. So they get this address and a dummy key instea
 - The real key stays in this process.
 - A reply is written through to a file before it is passed on, and never asked for again.
 - Trouble that passes (HTTP 408, 429, 5xx, no connection, a time-out) is tried again with growing
-  pauses. What then fails is answered with 503 at once, also the next time in this evaluation.
+  pauses, or after as long as the judge asks for. What then fails is answered with 503 at once, also
+  the next time in this evaluation.
 - After several such failures in a row the judge counts as down, and everything is answered with
   503. A refusal (a content filter's, say) concerns its own question and is no sign of that.
 - A kit's job begins with `JudgeProxy.begin`: what failed in an earlier job is asked again.
@@ -29,8 +30,8 @@ from aiohttp import web
 from rilbench.api_keys import JUDGE_KEY, NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
-from rilbench.judge.transport import LONGEST_REPLY, NoReplyError, Transport
 from rilbench.serving.endpoints import checked
+from rilbench.serving.transport import NoReplyError, Transport
 
 _MAX_BODY = 64 * 1024**2  # bytes
 _PROBE = "hello"  # What VLMEvalKit sends to see whether a judge is up; no verdict.
@@ -55,6 +56,7 @@ class JudgeProxy:
         backoff: seconds before the first of them; it doubles each time, with jitter.
         timeout: seconds for one attempt.
         patience: failures in a row, by trouble that passes, after which the judge counts as down.
+        busy_patience: see `rilbench.serving.transport.Transport.patience`.
 
     Attributes:
         url: the proxy's address, up to ``/v1``; within the block.
@@ -79,6 +81,7 @@ class JudgeProxy:
         backoff: float = 0.5,
         timeout: float = 120.0,
         patience: int = 8,
+        busy_patience: float = 120.0,
     ) -> None:
         self.upstream, self.model, self.cache = checked(upstream), model, cache
         self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
@@ -86,6 +89,7 @@ class JudgeProxy:
         self._key = api_key or NO_KEY
         self._concurrency, self._retries = concurrency, retries
         self._backoff, self._timeout, self._patience = backoff, timeout, patience
+        self._busy_patience = busy_patience
         self._replies: dict[str, dict[str, Any]] = {}
         self._failed: dict[str, str] = {}
         self._outcomes: dict[str, str] = {}
@@ -168,6 +172,7 @@ class JudgeProxy:
             retries=self._retries,
             backoff=self._backoff,
             timeout=self._timeout,
+            patience=self._busy_patience,
             counts=self.counts,
         )
         application = web.Application(client_max_size=_MAX_BODY)
@@ -261,8 +266,6 @@ class JudgeProxy:
             body["model"] = self.model
 
         def read(content: bytes) -> dict[str, Any]:
-            if len(content) > LONGEST_REPLY:
-                raise NoReplyError(f"a reply of more than {LONGEST_REPLY} bytes")
             try:
                 completion = json.loads(content)
                 reply = completion["choices"][0]["message"].get("content")

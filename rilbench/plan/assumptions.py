@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
-from rilbench.paths import locate
+from rilbench.paths import locate_files
 
 DEVICES = {80: ("A100-80GB", 312.0, 2039.0), 141: ("H200-141GB", 989.0, 4800.0)}
 """By GiB of memory: name, dense bf16 TFLOP/s, GB/s of memory (data sheets)."""
@@ -93,17 +94,20 @@ def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
 
 
 def count_questions(data: str) -> int:
-    """Return the number of questions in ``data.train``; 0 if the file cannot be read here."""
+    """Return the number of questions in ``data.train``; 0 if a file cannot be read here."""
     try:
-        path = locate(data)
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            return int(pq.read_metadata(path).num_rows)
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+        return sum(map(_count_rows, locate_files(data)))
     except (UserError, OSError, ValueError):  # pyarrow's errors are of the latter two kinds
         return 0
+
+
+def _count_rows(path: Path) -> int:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(path).num_rows)
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())
 
 
 def device(recipe: Recipe) -> tuple[str, float, float]:

@@ -127,21 +127,15 @@ def devices_of_server(model: Architecture, devices: int) -> int:
     return max(n for n in range(1, devices + 1) if devices % n == 0 and model.splits(n))
 
 
-def devices_to_serve(path: Path, devices: int) -> int:
-    """Return `devices_of_server` for a model's folder; all devices if its layout is unknown."""
-    try:
-        return devices_of_server(find_architecture(str(path)), devices)
-    except UserError:
-        return devices
-
-
 def _teachers(recipe: Recipe) -> list[str]:
     """Check the teachers without an address, which are served on the devices of one node."""
     if not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers):
         return []
     hardware, found = recipe.hardware, []
     for name in recipe.teachers.names:
-        if recipe.collection.endpoints.get(name):
+        folder = recipe.collection.folder
+        collected = bool(folder) and (Path(folder) / f"{name}.parquet").is_file()
+        if recipe.collection.endpoints.get(name) or collected:
             continue
         try:
             teacher = find_architecture(recipe.teachers.models[name])

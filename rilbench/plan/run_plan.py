@@ -27,6 +27,7 @@ from rilbench.plan.saved_responses import (
     note_on_collection,
     plan_collection,
 )
+from rilbench.plan.teachers import TeacherTokens, plan_tokens, teacher_lines
 
 FULL = 0.92
 """Share of a device beyond which a plan warns, because of fragmentation."""
@@ -44,6 +45,8 @@ class RunPlan:
     gpu_hours: dict[str, float]
     responses: dict[str, int]  # to collect, by model
     responses_used: dict[str, int]  # of them, at most, by the whole schedule
+    teacher_tokens: dict[str, TeacherTokens]
+    teacher_lines: list[str]  # what is asked where, and what is started when
     judge_calls: int
     host: dict[str, float]  # memory of each machine
     disk: dict[str, float]
@@ -91,6 +94,10 @@ class RunPlan:
             "gpu_hours": self.gpu_hours,
             "responses": self.responses,
             "responses_used": self.responses_used,
+            "teachers": {
+                name: dataclasses.asdict(tokens) for name, tokens in self.teacher_tokens.items()
+            },
+            "teacher_servers": self.teacher_lines,
             "judge_calls": self.judge_calls,
             "host": {**self.host, "total": self.host_total},
             "disk": {**self.disk, "total": self.disk_total},
@@ -121,6 +128,8 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
         gpu_hours=_gpu_hours(recipe, student, step, collected, assumed),
         responses=responses,
         responses_used={name: one.used for name, one in collected.items()},
+        teacher_tokens=plan_tokens(recipe, assumed),
+        teacher_lines=teacher_lines(recipe, assumed),
         judge_calls=recipe.schedule.steps * recipe.responses_per_step
         if recipe.method_spec.is_rl
         else 0,

@@ -64,6 +64,8 @@ def collection_hours(
 ) -> dict[str, float]:
     """Return the GPU-hours to collect, by model; served models use GPUs like the recipe's.
 
+    One with a price is paid for by tokens, and uses none of the user's.
+
     Args:
         recipe: the run.
         student: its student.
@@ -72,6 +74,8 @@ def collection_hours(
     """
     hours: dict[str, float] = {}
     for name, count in counts.items():
+        if name in recipe.collection.price:
+            continue
         try:
             model = student if name == STUDENT else find_architecture(recipe.teachers.models[name])
         except UserError:
@@ -100,8 +104,8 @@ def note_on_collection(recipe: Recipe, student: Architecture, assumed: Assumptio
             settings.append(f"collection.{setting}={enough[names[0]]}")
     before = sum(collection_hours(recipe, student, asked, assumed).values())
     after = sum(collection_hours(recipe, student, enough, assumed).values())
+    hours = f"saves {before - after:,.3g} of {before:,.3g} GPU-hours of collecting"
     return (
         f"the schedule can use at most {' and '.join(parts)}; --set {' --set '.join(settings)} "
-        f"saves {before - after:,.3g} of {before:,.3g} GPU-hours of collecting, and no response is "
-        "used twice"
+        f"{hours if before else 'saves the price of the others'}, and no response is used twice"
     )

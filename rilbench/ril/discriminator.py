@@ -4,6 +4,8 @@ D is the student's own network with a scalar head on the last token; D = sigmoid
 for a student's text and 0 for a teacher's. The network itself is the trainer's business.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -24,6 +26,29 @@ def discriminator_messages(response: str) -> list[dict[str, str]]:
     return [
         {"role": "system", "content": DISCRIMINATOR_SYSTEM},
         {"role": "user", "content": f"<response>{response}</response>"},
+    ]
+
+
+def discriminator_tokens(tokenizer: Any, response: str) -> list[int]:
+    """Return the tokens of the chat that D reads.
+
+    What looks like a special token in the response is plain text, as in the policy's batch: D must
+    not know a teacher by a token that no student's text can have.
+
+    Args:
+        tokenizer: D's, of transformers.
+        response: the response alone.
+    """
+    messages = discriminator_messages(response)
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False)
+    added = tokenizer.added_tokens_decoder.values()
+    if not any(token.special and token.content in response for token in added):
+        return list(tokenizer.encode(prompt, add_special_tokens=False))
+    before, content, after = prompt.partition(messages[-1]["content"])
+    return [
+        *tokenizer.encode(before, add_special_tokens=False),
+        *tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True),
+        *tokenizer.encode(after, add_special_tokens=False),
     ]
 
 

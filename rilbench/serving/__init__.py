@@ -16,6 +16,8 @@ from rilbench.serving.chat import (
     text_part,
 )
 from rilbench.serving.endpoints import (
+    UnlistedError,
+    UnreachedError,
     first_model,
     is_transformers,
     listed_models,
@@ -32,6 +34,8 @@ __all__ = [
     "Sampling",
     "Server",
     "UnansweredError",
+    "UnlistedError",
+    "UnreachedError",
     "failure",
     "first_model",
     "image_part",

@@ -5,9 +5,15 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import math
 import re
+import time
+import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _LONGEST = 16 * 1024**2  # bytes of a list of models, or of routes
+_PATIENCE = 60.0  # seconds for which a busy server is asked again
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
 """Exceptions of a request to an address without such a server (an SSH port: BadStatusLine)."""
 _ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
@@ -55,6 +62,19 @@ def checked(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
+class UnreachedError(UserError):
+    """Nothing answers at the address."""
+
+
+class UnlistedError(UserError):
+    """The server answers, but not with a list of models; not every API has one."""
+
+
+def all_checked(base_urls: str | Sequence[str]) -> list[str]:
+    """Return one address or several as `checked` does; raises as it does."""
+    return [checked(url) for url in ([base_urls] if isinstance(base_urls, str) else base_urls)]
+
+
 def proxy_for(base_url: str) -> str | None:
     """Return the user's proxy for a server from the environment; None for one on this machine."""
     parts = urlsplit(base_url)
@@ -87,7 +107,8 @@ def first_model(
         remedy: the end of the errors' message.
 
     Raises:
-        UserError: it does not answer, or not as the OpenAI API does.
+        UnreachedError: it does not answer.
+        UnlistedError: it answers, but not with a list.
     """
     models = listed_models(base_url, timeout, api_key, remedy=remedy)
     if len(models) > 1 and is_transformers(base_url, timeout):
@@ -109,7 +130,9 @@ def listed_models(
         models[0]  # an empty list is no answer
     except _NO_ANSWER as error:
         why = without_key(" ".join(f"{error}".split()) or type(error).__name__, api_key)
-        raise UserError(f"{url} does not list a model ({why}); {remedy}") from error
+        answered = isinstance(error, (urllib.error.HTTPError, ValueError, LookupError, TypeError))
+        kind = UnlistedError if answered else UnreachedError
+        raise kind(f"{url} does not list a model ({why}); {remedy}") from error
     return models
 
 
@@ -143,6 +166,20 @@ def refusal(content: bytes, api_key: str) -> str:
     return " ".join(without_key(text, api_key).split())
 
 
+def seconds_to_wait(retry_after: str) -> float:
+    """Return the seconds of a ``Retry-After``: a number or a date; 0 for neither."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return 0.0
+        date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+        seconds = (date - datetime.now(timezone.utc)).total_seconds()
+    return seconds if 0 <= seconds < math.inf else 0.0
+
+
 def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:
     """Return the JSON at an address; raises one of `_NO_ANSWER`."""
     request = urllib.request.Request(url)
@@ -151,5 +188,13 @@ def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:
     proxy = proxy_for(url)
     proxies = {} if proxy is None else {urlsplit(url).scheme: proxy}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
-    with opener.open(request, timeout=timeout) as response:
-        return json.loads(response.read(_LONGEST))
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with opener.open(request, timeout=timeout) as response:
+                return json.loads(response.read(_LONGEST))
+        except urllib.error.HTTPError as error:
+            pause = seconds_to_wait(error.headers.get("Retry-After", ""))
+            if error.code not in (429, 503) or not pause or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)

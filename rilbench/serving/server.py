@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,9 @@ def serve(
     dtype: str = "float32",
     threads: int = 1,
     vllm: Path | None = None,
-    gpus: int = 1,
+    tensor_parallel: int = 1,
+    data_parallel: int = 1,
+    arguments: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Serve a checkpoint folder while the body runs.
 
@@ -66,7 +68,9 @@ def serve(
         dtype: type of the weights, such as "float32" or "auto".
         threads: OpenMP threads of the server.
         vllm: a Python with vLLM; None for ``transformers serve``.
-        gpus: number of GPUs among which vLLM divides the model.
+        tensor_parallel: number of GPUs among which vLLM divides the model.
+        data_parallel: number of such copies, among which it balances.
+        arguments: further options of vLLM's; they go before those above.
 
     Raises:
         UserError: there is no such folder, the port is taken, or the server died or did not answer
@@ -87,14 +91,16 @@ def serve(
                 f"port {port} of {host} cannot be used ({error.strerror}); choose another"
             ) from error
         port = int(probe.getsockname()[1])
-    address = ["--host", host, "--port", str(port), "--dtype", dtype]
-    if vllm is None:
-        program = str(Path(sys.executable).parent / "transformers")
-        command = [program, "serve", str(model), *address, "--device", device]
-    else:  # What `vllm serve` starts; the CPU's build has no such command.
-        module = "vllm.entrypoints.openai.api_server"
-        command = [str(vllm), "-m", module, "--model", str(model), *address]
-        command += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+    command = server_command(
+        str(model),
+        device=device,
+        dtype=dtype,
+        vllm=vllm,
+        tensor_parallel=tensor_parallel,
+        data_parallel=data_parallel,
+        arguments=arguments,
+    )
+    command += ["--host", host, "--port", str(port)]
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
@@ -118,6 +124,28 @@ def serve(
     finally:
         stop_group(guard)
         _log.info("the server at %s is stopped", server.base_url)
+
+
+def server_command(
+    model: str,
+    *,
+    device: str,
+    dtype: str,
+    vllm: Path | None,
+    tensor_parallel: int = 1,
+    data_parallel: int = 1,
+    arguments: Sequence[str] = (),
+) -> list[str]:
+    """Return the command line of a server, but for its address; arguments as for `serve`."""
+    if vllm is None:
+        program = str(Path(sys.executable).parent / "transformers")
+        return [program, "serve", model, "--dtype", dtype, "--device", device]
+    # What `vllm serve` starts; the CPU's build has no such command.
+    module = "vllm.entrypoints.openai.api_server"
+    command = [str(vllm), "-m", module, "--model", model, "--dtype", dtype]
+    for option, size in (("tensor", tensor_parallel), ("data", data_parallel)):
+        command += [f"--{option}-parallel-size", str(size)] if size > 1 else []
+    return [*command, *arguments]
 
 
 class _NotReadyError(UserError):

@@ -17,7 +17,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 
 from rilbench.data.row_files import mapped_column
-from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_messages
+from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_tokens
 from rilbench.train.batch import StepBatch, balanced_order, nested
 from rilbench.train.losses import discriminator_loss_fn, last_logit
 from rilbench.train.nan_guard import check_finite
@@ -135,10 +135,7 @@ def discriminator_batch(
 
     A plain TensorDict for `train_mini_batch` and `infer_batch`; the policy's batch is untouched.
     """
-    ids = []
-    for text in texts:
-        prompt = tokenizer.apply_chat_template(discriminator_messages(text), tokenize=False)
-        ids.append(torch.tensor(tokenizer.encode(prompt, add_special_tokens=False)))
+    ids = [torch.tensor(discriminator_tokens(tokenizer, text)) for text in texts]
     return TensorDict(
         {
             "input_ids": nested(ids),

@@ -8,6 +8,7 @@ Each session asks the judge itself: verl's reward worker would prepare every pic
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -68,7 +69,9 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
     async def _judge(self, output: AgentLoopOutput, info: dict[str, Any], reference: str) -> None:
         """Put the judge's verdict, with simulated errors if the recipe asks, into the output."""
         config = self.step_config
-        judge = _judge_client(config.judge_url, config.judge_model, config.judge_cache)
+        judge = _judge_client(
+            config.judge_urls, config.judge_model, config.judge_fields, config.judge_cache
+        )
         text = self.tokenizer.decode(output.response_ids, skip_special_tokens=True)
         verdict = await judge.verdict(info["question"], reference, text)
         # NaN and not 0: nothing is learned from a verdict that nobody gave.
@@ -173,5 +176,11 @@ def group_cache() -> GroupCache:
 
 
 @lru_cache(maxsize=1)
-def _judge_client(url: str, model: str, cache: str) -> JudgeClient:
-    return JudgeClient(url, model or None, judge_key(), cache=Path(cache) if cache else None)
+def _judge_client(urls: tuple[str, ...], model: str, fields: str, cache: str) -> JudgeClient:
+    return JudgeClient(
+        urls,
+        model or None,
+        judge_key(),
+        fields=json.loads(fields or "{}"),
+        cache=Path(cache) if cache else None,
+    )

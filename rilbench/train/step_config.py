@@ -7,13 +7,17 @@ through `StepConfig.parse`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from rilbench.config import Recipe
 from rilbench.ril.methods import METHODS, Method
+
+_LISTS = ("judge_urls", "extra_rewards")
+"""Tuples, which verl's configuration carries as lists."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class StepConfig:
     # Rollout.
     mix: str
     repetition_penalty: float
-    judge_url: str
+    judge_urls: tuple[str, ...]
     judge_model: str
+    judge_fields: str  # of a request, as JSON; "": the client's own
     judge_cache: str
     max_failed: float
     max_wait: float  # minutes
@@ -67,7 +72,7 @@ class StepConfig:
         cls,
         recipe: Recipe,
         run_dir: Path,
-        judge_url: str = "",
+        judge_urls: Sequence[str] = (),
         judge_model: str = "",
         judge_cache: Path | None = None,
     ) -> StepConfig:
@@ -76,7 +81,7 @@ class StepConfig:
         Args:
             recipe: the resolved recipe.
             run_dir: the run's folder.
-            judge_url: where the judge listens; only the rollout workers need it.
+            judge_urls: where the judge listens; only the rollout workers need it.
             judge_model: the model to ask for there; "": the only one.
             judge_cache: file that keeps verdicts; None where asking again costs nothing.
         """
@@ -89,8 +94,9 @@ class StepConfig:
             num_teacher_responses=recipe.num_teacher_responses,
             mix=recipe.teachers.mix,
             repetition_penalty=recipe.sampling.repetition_penalty,
-            judge_url=judge_url,
+            judge_urls=tuple(judge_urls),
             judge_model=judge_model,
+            judge_fields=json.dumps(recipe.judge.fields) if judge_model else "",
             judge_cache=str(judge_cache or ""),
             max_failed=recipe.data.max_failed,
             max_wait=recipe.schedule.max_wait,
@@ -121,8 +127,8 @@ class StepConfig:
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> StepConfig:
         """Return the configuration that `as_dict` gave."""
-        return cls(**{**values, "extra_rewards": tuple(values["extra_rewards"])})
+        return cls(**{**values, **{name: tuple(values[name]) for name in _LISTS}})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as verl's configuration carries them."""
-        return {**dataclasses.asdict(self), "extra_rewards": list(self.extra_rewards)}
+        return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}

@@ -16,9 +16,8 @@ from rilbench.cli import app
 from rilbench.data.importer import Options, import_questions
 from rilbench.data.jsonl import ImageRoot
 from rilbench.data.layouts import column_names, recognise, row_questions
-from rilbench.data.question import InvalidQuestionError
 from rilbench.data.question_files import read_questions
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 
 
 def picture(shade=128, kind="PNG", size=(40, 30)):

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rilbench.data.jsonl import ImageRoot, parse_line, to_image
-from rilbench.data.question import InvalidQuestionError
 from rilbench.data.question_files import Question, read_questions
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 
 PICTURE = b"\x89PNG picture"
 ENCODED = base64.b64encode(PICTURE).decode()

@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from rilbench.data.question_files import (
     write_questions,
 )
 from rilbench.errors import UserError
+from rilbench.paths import locate_files
 
 GOOD = Question("q1", (b"jpeg",), "What?", "7", "here")
 
@@ -58,6 +60,47 @@ def test_bad_files_are_refused(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "short.parquet")
     with pytest.raises(UserError, match="images, question"):
         read_questions(tmp_path / "short.parquet")
+
+
+def test_several_files_and_patterns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c, d [e]"):
+        write_questions(tmp_path / f"{name}.parquet", [replace(GOOD, id=name)])
+    for given, found in (
+        ("b.parquet, a.parquet", ["b", "a"]),
+        ("*.parquet", ["a", "b", "c, d [e]"]),
+        ("[ab].parquet,", ["a", "b"]),
+        ("c, d [e].parquet", ["c, d [e]"]),
+    ):
+        assert [q.id for q in iter_questions(*locate_files(given))] == found
+    for given, words in (
+        ("a.parquet,a*.parquet", "a.parquet has the id 'a' twice"),
+        ("*.jsonl", r"no file matches \*.jsonl"),
+        ("a.parquet,d.parquet", "d.parquet does not exist"),
+        ("", "has no data.train"),
+    ):
+        with pytest.raises(UserError, match=words):
+            list(iter_questions(*locate_files(given, "data.train")))
+    write_questions(tmp_path / "z.parquet", [GOOD, replace(GOOD, id="a")])
+    with pytest.raises(UserError, match=r"a.parquet and .*z.parquet have the same id 'a'.*import"):
+        list(iter_questions(*locate_files("[az].parquet")))
+
+
+def test_answers_that_are_no_texts_are_refused(tmp_path):
+    row = {"id": 1.0, "images": [b"x"], "question": "?", "answer": 3.0, "source": None}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "q.parquet")
+    (found,) = read_questions(tmp_path / "q.parquet")
+    assert (found.id, found.answer, found.source) == ("1", "3", "unnamed")
+    for answer, words in (
+        (["a"], "'answer' is a list"),
+        ({"a": 1}, "'answer' is an object"),
+        (True, "true or false"),
+        (float("nan"), "not a number"),
+        ("nan", "missing value"),
+    ):
+        pq.write_table(pa.Table.from_pylist([{**row, "answer": answer}]), tmp_path / "q.parquet")
+        with pytest.raises(UserError, match=words):
+            read_questions(tmp_path / "q.parquet")
 
 
 def test_a_large_file_is_written_and_read_in_parts(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import sys
 import pytest
 from command import refused, run
 from fake_judge import fake_judge, says
+from strict_api import strict_api
 
 from rilbench.doctor import machine
 from rilbench.doctor import servers as reach
@@ -145,3 +146,14 @@ def test_an_error_is_split_at_its_remedy():
 @pytest.mark.parametrize("option", ["nowhere", "m@"])
 def test_a_malformed_address_is_refused(option):
     assert "MODEL@URL" in reach.server("judge", option, "none", "x").remedy
+
+
+def test_an_api_without_a_list_of_models_and_a_teachers_own_key(monkeypatch):
+    monkeypatch.setenv("RILBENCH_ENDPOINT_KEY_72B", "sk-own-9")
+    with strict_api("flash", "sk-own-9", lambda _: "yes") as api:
+        named = reach.server("recipe: 72b", f"flash@{api.url}", "sk-own-9", "start it")
+        bare = reach.server("endpoint", api.url, "sk-own-9", "name the model")
+    assert (named.state, named.found) == ("ok", f"{api.url} answers, and lists no models")
+    assert bare.state == "wrong"
+    keys = list(reach.keys())
+    assert ("RILBENCH_ENDPOINT_KEY_72B", "ok") in [(key.name, key.state) for key in keys]

@@ -13,7 +13,7 @@ from one_file import one_file
 from rilbench.errors import UserError
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
-from rilbench.serving import ChatClient, Completion, Sampling, chat
+from rilbench.serving import ChatClient, Completion, Sampling, transport
 
 REFUSAL = Reply(401, b"no such key")
 BUSY = Reply(429, b"too many requests")
@@ -45,10 +45,10 @@ def ask_all(url: str, answers: AnswerFile, **more: object) -> dict[str, Completi
 @pytest.mark.parametrize(
     ("reply", "why"),
     [
-        (BUSY, r"did not answer after \d+ tries \(429 too many requests\)"),
-        (BROKEN, r"did not answer after 1 tries \(500 bad picture\)"),
+        (BUSY, r"did not answer after \d+ tries \(HTTP 429: too many requests"),
+        (BROKEN, r"did not answer after 1 tries \(HTTP 500: bad picture\)"),
         (HANGS, r"did not answer after 1 tries \(.*Timeout"),
-        (Reply(), r"did not answer after 1 tries \(no JSON"),
+        (Reply(), r"did not answer after 1 tries \(not JSON"),
         (LONG, "more than 4194304 bytes"),
         (NONSENSE, "not an OpenAI chat completion"),
     ],
@@ -73,8 +73,8 @@ def test_what_only_some_questions_meet_is_their_failure(
     ("reply", "why"),
     [
         (REFUSAL, "with 401: no such key"),
-        (BUSY, "429 too many requests"),
-        (BROKEN, "500 bad picture"),
+        (BUSY, "429: too many requests"),
+        (BROKEN, "500: bad picture"),
         (HANGS, "Timeout"),
     ],
 )
@@ -155,21 +155,23 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path, status: 
         assert not any(each.failed for each in found.values())
 
 
-def test_but_not_for_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "_LONGEST_RETRY_AFTER", 0.1)
-    reply = Reply(429, b"", {"Retry-After": "3600"})
+def test_one_that_asks_for_an_hour_ends_it_at_once(tmp_path: Path) -> None:
+    reply = Reply(429, b"quota", {"Retry-After": "3600"})
     with (
-        bad_server(busy_at_first(1, reply)) as (url, _),
+        bad_server(busy_at_first(1, reply)) as (url, asked),
         open_answers(one_file(tmp_path / "a.jsonl")) as answers,
     ):
-        found = ask_all(url, answers, patience=10.0)
-        assert not any(each.failed for each in found.values())
+        start = time.monotonic()
+        with pytest.raises(UserError, match=r"429: quota; it asks to wait for 3600 s"):
+            ask_all(url, answers, patience=10.0, concurrency=1)
+        assert time.monotonic() - start < 10
+        assert len(asked) == 1
 
 
 def test_a_busy_server_is_tried_more_often_than_a_broken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(transport, "_LONGEST_PAUSE", 0.01)
     with (
         bad_server(busy_at_first(30, BUSY)) as (url, _),
         open_answers(one_file(tmp_path / "a.jsonl")) as answers,

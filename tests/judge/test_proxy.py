@@ -12,6 +12,7 @@ import pytest
 from bad_server import no_proxies
 from fake_judge import FakeJudge, fake_judge, says
 from full_disk import room
+from strict_api import strict_api
 
 from rilbench.errors import UserError
 from rilbench.judge.proxy import JudgeProxy
@@ -48,6 +49,17 @@ def ask_again(real: FakeJudge, folder: Path) -> int:
     with JudgeProxy(real.url, "the-judge", folder / "cache.jsonl", KEY) as proxy:
         ask(proxy, "abc", temperature=0.5)
     return len(real.seen)
+
+
+def test_an_api_that_refuses_max_tokens_judges_for_a_kit(tmp_path: Path) -> None:
+    with (
+        strict_api("judge-2", KEY, lambda _: "0.5") as real,
+        JudgeProxy(real.url, "judge-2", tmp_path / "c", KEY) as proxy,
+    ):
+        assert proxy.probe() == "judge-2"
+        assert ask(proxy, "q", max_tokens=16, temperature=0) == "0.5"
+    assert [body["max_completion_tokens"] for body in real.served] == [8, 16]
+    assert len(real.refused) == 1, "it is told once"
 
 
 def test_the_probe_tells_the_name_that_the_server_reports(tmp_path: Path) -> None:
@@ -123,7 +135,7 @@ def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
         ((200, b"<html>"), "no chat completion"),
         ((200, b'{"choices": []}'), "no chat completion"),
         ((200, b'{"choices": [{"message": {"content": null}}]}'), "no text"),
-        ((200, b" " * 10_000_000), "more than 1048576 bytes"),
+        ((200, b" " * 10_000_000), "more than 4194304 bytes"),
     ],
 )
 def test_a_failure_is_told_at_once_the_second_time(
@@ -238,7 +250,9 @@ def test_a_judge_that_was_down_is_asked_again_in_the_next_job(tmp_path: Path, st
     down = True
     with (
         fake_judge(lambda _: (status, b"busy") if down else says("0.5")) as real,
-        JudgeProxy(real.url, "m", tmp_path / "c", retries=0, patience=3) as proxy,
+        JudgeProxy(
+            real.url, "m", tmp_path / "c", retries=0, patience=3, busy_patience=0.0
+        ) as proxy,
     ):
         for number in range(5):
             failing(proxy, f"q{number}")

@@ -4,7 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from rilbench.paths import nano_folder
 from rilbench.ril.discriminator import (
     DISCRIMINATOR_SYSTEM,
     STUDENT_LABEL,
@@ -12,6 +14,7 @@ from rilbench.ril.discriminator import (
     discriminator_accuracy,
     discriminator_loss,
     discriminator_messages,
+    discriminator_tokens,
 )
 
 LOGITS = st.floats(-20, 20)
@@ -37,6 +40,26 @@ def test_it_reads_the_response_alone_in_its_tag():
     assert "0 = teacher" in DISCRIMINATOR_SYSTEM
     assert "1 = student" in DISCRIMINATOR_SYSTEM
     assert (TEACHER_LABEL, STUDENT_LABEL) == (0.0, 1.0)
+
+
+ORDINARY = ("A cat.", "", " \n\n", "x = 3\n", "<b>Ja</b>, \u56fe é", "[1, 2]<", "</response>")
+
+
+def test_special_tokens_in_a_response_are_plain_text():
+    tokenizer = AutoTokenizer.from_pretrained(nano_folder() / "restyled")
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+    def chat(text):
+        return tokenizer.apply_chat_template(discriminator_messages(text), tokenize=False)
+
+    for text in ORDINARY:
+        plain = tokenizer.encode(chat(text), add_special_tokens=False)
+        assert discriminator_tokens(tokenizer, text) == plain
+    marks = [token for token in plain if token in special]
+    for text in ("It is 3.<|im_end|>", "<|image_pad|> or <|vision_start|>", "<|endoftext|>"):
+        tokens = discriminator_tokens(tokenizer, text)
+        assert [token for token in tokens if token in special] == marks, "those of the template"
+        assert tokenizer.decode(tokens) == chat(text), "nothing is lost"
 
 
 @given(st.lists(st.tuples(LOGITS, LOGITS), min_size=1, max_size=12))

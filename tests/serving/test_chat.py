@@ -54,7 +54,7 @@ def test_keeps_to_its_concurrency_and_reads_requests_lazily() -> None:
 
         found = {}
         async with listening(slow) as url, ChatClient(url, "m", concurrency=3) as client:
-            async for key, completion in client.complete_all(requests()):
+            async for key, (completion,) in client.complete_all(requests()):
                 found[key] = completion.text
                 assert drawn <= len(found) + 3
         return found
@@ -78,7 +78,7 @@ def test_tries_again_after_an_overload_and_gives_up_in_words() -> None:
 
     assert asyncio.run(go(2)) == "at last"
     tries = 3
-    with pytest.raises(UserError, match=r"after 2 tries \(503 busy\)"):
+    with pytest.raises(UserError, match=r"after 2 tries \(HTTP 503: busy\)"):
         asyncio.run(go(1))
 
 
@@ -161,4 +161,12 @@ def test_an_answer_that_is_none_and_a_server_that_is_not_there() -> None:
 
 def test_image_part_names_the_format() -> None:
     assert image_part(b"\xff\xd8x")["image_url"]["url"].startswith("data:image/jpeg;base64,/9h4")
-    assert image_part(b"\x89PNG")["image_url"]["url"].startswith("data:image/png;base64,")
+    for start, kind in (
+        (b"\x89PNG", "png"),
+        (b"RIFF____WEBP", "webp"),
+        (b"GIF89a", "gif"),
+        (b"BM__", "bmp"),
+        (b"II*\0", "tiff"),
+    ):
+        url = image_part(start)["image_url"]["url"]
+        assert url.startswith(f"data:image/{kind};base64,")

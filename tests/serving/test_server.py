@@ -71,7 +71,7 @@ def ask_all(
         )
         requests = ((i, question(colour), sampling) for i, colour in enumerate(colours))
         async with client:
-            return {key: found async for key, found in client.complete_all(requests)}
+            return {key: found async for key, (found,) in client.complete_all(requests)}
 
     return asyncio.run(go())
 

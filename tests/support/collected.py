@@ -51,3 +51,19 @@ def stored(questions, file):
     write_column(file, [q.images for q in questions], "binary")
     firsts = np.cumsum([0, *(q.num_images for q in questions)])
     return [StoredQuestion(q, file, int(i)) for q, i in zip(questions, firsts, strict=False)]
+
+
+class Notes:
+    """Progress that remembers what the user was told."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+    def stage(self, name, state):
+        pass
+
+    def answers(self, model, done, total):
+        pass

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from rilbench.data.contamination.ngram_match import NEAR, SAME
-from rilbench.data.images import open_image
+from rilbench.images import open_image
 
 SIDE = 16
 BITS = 24

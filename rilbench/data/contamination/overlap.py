@@ -17,9 +17,9 @@ from typing import Any
 from rilbench.data.contamination.benchmark_questions import BenchmarkRow, read_benchmark
 from rilbench.data.contamination.image_hash import ImageHash, ImageIndex, hash_image
 from rilbench.data.contamination.ngram_match import NEAR, SAME, TextIndex
-from rilbench.data.question import InvalidQuestionError, Question
+from rilbench.data.question import Question
 from rilbench.data.question_files import QuestionWriter
-from rilbench.errors import UserError
+from rilbench.errors import InvalidQuestionError, UserError
 from rilbench.evaluate.suite import Suite
 
 BY = ("image", "question", "both", "any")

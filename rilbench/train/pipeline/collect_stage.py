@@ -9,53 +9,35 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
 from rilbench.data.question_files import Question
 from rilbench.data.response_collector import ModelServer, collect
-from rilbench.data.response_store import Plan, ResponseIndex, index_responses, read_manifest
+from rilbench.data.response_store import Plan, read_manifest
 from rilbench.errors import UserError
 from rilbench.paths import locate
-from rilbench.plan.fit import devices_to_serve
+from rilbench.plan.teachers import plan_server
 from rilbench.processes import tree_cpu_seconds
-from rilbench.serving import is_transformers, listed_models, named_server, serve, vllm_python
+from rilbench.serving import serve, vllm_python
 from rilbench.train.pipeline.cost import CollectionCost, metered
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.pipeline.stage import Progress, note, running, skipped
+from rilbench.train.pipeline.teacher_servers import (
+    PROBES,
+    ModelCollection,
+    find_servers,
+    read_endpoints,
+)
 
 log = logging.getLogger(__name__)
 
 STUDENT = "student"
 """Name of the student's own responses in a collection."""
-
-_SECONDS_TO_LOAD = {"cpu": 180.0, "cuda": 1800.0}  # a teacher of 145 GB from a slow disk
-
-
-@dataclass(frozen=True)
-class ModelCollection:
-    """The responses of one model that a run needs."""
-
-    plan: Plan
-    path: Path | None
-    """The model's folder; None if the user serves it, or if it was collected elsewhere."""
-    folder: Path
-    """Folder of the collection."""
-
-    @property
-    def file(self) -> Path:
-        """The collection's Parquet file."""
-        return self.plan.file(self.folder)
-
-    def index(self, questions: Sequence[Question]) -> ResponseIndex:
-        """Which responses to the questions there are, checked against the plan."""
-        return index_responses(self.plan, questions, self.folder)
 
 
 def teacher_collections(run: Run) -> list[ModelCollection]:
@@ -93,17 +75,18 @@ def _collection(
 ) -> ModelCollection:
     """A model's responses, whether the user serves it, or it is on this machine, or neither."""
     recipe, path, weights = run.recipe, None, ""
-    endpoint = recipe.collection.endpoints.get(name)
-    if endpoint is not None and folder is None:
-        weights = _read_endpoint(name, endpoint)[0] or source
+    file = run.collection / f"{name}.parquet"
+    manifest = read_manifest(file) if file.exists() and folder is None else {}
+    if "imported" in manifest:
+        weights = manifest["weights"]
+    elif recipe.collection.endpoints.get(name) and folder is None:
+        weights = read_endpoints(recipe, name)[0] or source
     else:
         try:
             checkpoint = checkpoint or inspect_checkpoint(locate(source))
             weights, path = checkpoint.fingerprint, checkpoint.path
         except UserError:
             # A collection that was made elsewhere no longer needs its teacher.
-            file = run.collection / f"{name}.parquet"
-            manifest = read_manifest(file) if file.exists() else {}
             if manifest.get("source") != source:
                 raise
             weights = manifest["weights"]
@@ -117,68 +100,27 @@ def _collection(
         recipe.collection.concurrency,
         source,
         recipe.collection.keep_reasoning,
+        recipe.collection.fields.get(name),
     )
     return ModelCollection(plan, path, folder or run.collection)
 
 
-def _read_endpoint(name: str, endpoint: str) -> tuple[str, str]:
-    """The model that an endpoint names (empty if it names none), and its address."""
-    server = named_server(endpoint)
-    if server is None:
-        raise UserError(
-            f"collection.endpoints.{name}={endpoint} is not understood; give URL or MODEL@URL, "
-            "such as http://teacher:8000/v1"
-        )
-    return server
-
-
-def find_servers(
-    recipe: Recipe, collections: list[ModelCollection], questions: Sequence[Question]
-) -> dict[str, ModelServer]:
-    """Check everything that would stop the collecting, before any of it is paid for.
-
-    Returns:
-        The user's servers that are needed, by the models' names.
-
-    Raises:
-        UserError: a collection was made with other settings; a model is neither on this machine
-            nor served; its server does not answer, or serves another model.
-    """
-    servers = {}
-    for collection in collections:
-        missing = collection.index(questions).missing(recipe.collection.max_failed)
-        if missing and collection.path is None:
-            servers[collection.plan.model] = _find_server(recipe, collection.plan, len(missing))
-    return servers
-
-
-def _find_server(recipe: Recipe, plan: Plan, missing: int) -> ModelServer:
-    """The user's server of a model; it must serve the one that the recipe names."""
-    name = plan.model
-    if name not in recipe.collection.endpoints:
-        raise UserError(
-            f"{plan.source} is needed to collect {missing} responses and is not on this machine; "
-            f"download it, or serve it and set collection.endpoints.{name}=URL"
-        )
-    named, url = _read_endpoint(name, recipe.collection.endpoints[name])
-    model, key, transformers = named or plan.source, endpoint_key(), is_transformers(url)
-    # transformers serve lists what is in a cache, whatever it serves.
-    if not (named and transformers):
-        remedy = f"start it, or set collection.endpoints.{name} to its address"
-        served = listed_models(url, api_key=key, remedy=remedy)
-        if model not in served:
-            raise UserError(
-                f"{url} serves {', '.join(served[:5])}, not {model}, which is the {name} of the "
-                f"recipe; serve that, or say that it is the same: "
-                f"collection.endpoints.{name}={served[0]}@{url}"
-            )
-    return ModelServer(url, model, transformers, key)
-
-
 def collect_all(
-    run: Run, collections: list[ModelCollection], questions: Sequence[Question], progress: Progress
+    run: Run,
+    collections: list[ModelCollection],
+    questions: Sequence[Question],
+    progress: Progress,
+    *,
+    probed: bool = False,
 ) -> None:
     """Collect what is missing of collections in one folder, and check all of it.
+
+    Args:
+        run: whose folder exists.
+        collections: of the models.
+        questions: with their pictures.
+        progress: shows it to the user.
+        probed: `preflight` has just asked every server for a response.
 
     Raises:
         UserError: as `find_servers`; or a model or its server failed, and what it answered is kept.
@@ -187,7 +129,8 @@ def collect_all(
         return
     (folder,) = {collection.folder for collection in collections}
     with _folder_alone(folder, progress):
-        servers = find_servers(run.recipe, collections, questions)
+        probes = [] if probed else questions[:PROBES]
+        servers = find_servers(run.recipe, collections, questions, probes)
         allowed = run.recipe.collection.max_failed
         missing = [each for each in collections if each.index(questions).missing(allowed)]
         if missing:
@@ -238,15 +181,21 @@ def _collect(
                 server = servers[name]
             else:
                 log.info("%s: serving %s", name, path)
+                layout = plan_server(run.recipe, name, str(path))
+                if not on_cpu:
+                    minutes = layout.start_limit / 60
+                    note(f"{name}: vLLM loads {path}, in {minutes:.0f} min at most", progress)
                 served = stack.enter_context(
                     serve(
                         path,
                         log=run.folder / "logs" / f"serve-{name}.log",
-                        timeout=_SECONDS_TO_LOAD[hardware.device],
+                        timeout=layout.start_limit,
                         device=hardware.device,
                         dtype="float32" if on_cpu else "auto",
                         vllm=None if on_cpu else vllm_python(),
-                        gpus=1 if on_cpu else devices_to_serve(path, hardware.devices),
+                        tensor_parallel=layout.tensor_parallel,
+                        data_parallel=layout.data_parallel,
+                        arguments=layout.arguments,
                     )
                 )
                 server = ModelServer(served.base_url, served.model, served.transformers)
@@ -286,6 +235,13 @@ def check_collection(
     """
     name, index = collection.plan.model, collection.index(questions)
     log.info("%s: %d responses in %s", name, len(index.row), collection.file)
+    if index.imported:
+        there = len(set(index.question.tolist()))
+        note(
+            f"{name}: {len(index.row)} imported responses of {collection.plan.weights} to {there} "
+            f"of {len(questions)} questions; no others are collected",
+            progress,
+        )
     if missing := index.missing(recipe.collection.max_failed):
         raise UserError(
             f"{collection.file} lacks {len(missing)} of {index.total} responses (first: to "

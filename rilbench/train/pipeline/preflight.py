@@ -20,10 +20,8 @@ from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
-from rilbench.paths import locate
+from rilbench.paths import locate, locate_files
 from rilbench.train.pipeline.collect_stage import (
-    ModelCollection,
-    find_servers,
     student_collection,
     teacher_collections,
 )
@@ -36,6 +34,11 @@ from rilbench.train.pipeline.question_check import (
     refuse_strictly,
 )
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.teacher_servers import (
+    ModelCollection,
+    find_servers,
+    first_questions,
+)
 from rilbench.train.rewards import load_rewards
 from rilbench.train.verl.config import overrides, picture_file
 from rilbench.train.verl.ray_devices import check_devices
@@ -96,7 +99,8 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     if not collect_only:
         check_devices(recipe)
     inputs = read_inputs(run, strict=strict)
-    find_servers(recipe, inputs.collections, inputs.questions)
+    probes = first_questions(recipe, inputs.questions)
+    find_servers(recipe, inputs.collections, inputs.questions, probes)
     if not collect_only:
         check_disk(run, len(inputs.questions))
         check_judge(recipe)
@@ -133,7 +137,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     checks: dict[str, QuestionCheck] = {}
     pictures = 0
     for key, (name, _) in needed.items():
-        scans[key] = QuestionScan(locate(name, key), picture_file(run.folder), pictures)
+        scans[key] = QuestionScan(locate_files(name, key), picture_file(run.folder), pictures)
         checks[key] = _checked(run, student, key, scans[key])
         pictures = scans[key].end
     if strict:
@@ -159,6 +163,12 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     )
 
 
+_NO_GOLD = (
+    "answer: it is a response with <think>; the judge compares with a short answer (rilbench data "
+    "import takes it out of <answer>, or from another column)"
+)
+
+
 def _checked(run: Run, student: Checkpoint, name: str, scan: QuestionScan) -> QuestionCheck:
     """Read a file and say what is wrong with its questions.
 
@@ -175,8 +185,10 @@ def _checked(run: Run, student: Checkpoint, name: str, scan: QuestionScan) -> Qu
     if before is not None:
         if before.digest == key:
             return before
-        again = QuestionScan(scan.path, scan.pictures, 0)
+        again = QuestionScan(scan.paths, scan.pictures, 0)
         refused = check_questions(student.path, again, most)
+    if name != "sft.data":
+        refused |= {q.id: _NO_GOLD for q in scan.questions if "<think>" in q.answer}
     number = len(scan.questions)
     log.info("%s: %d questions, %d refused (%s)", name, number, len(refused), refused)
     return QuestionCheck(key, number, refused)
@@ -236,27 +248,26 @@ def probe_judge(recipe: Recipe) -> None:
     Raises:
         UserError: it gives none.
     """
-    if recipe.method_spec.is_rl and recipe.judge.url:
-        model = "" if recipe.judge.model == "rule" else recipe.judge.model
-        ask_judge(recipe.judge.url, model, "judge.url")
+    if not (recipe.method_spec.is_rl and recipe.judge.url):
+        return
+    name = None if recipe.judge.model == "rule" else recipe.judge.model
 
-
-def ask_judge(url: str, model: str, setting: str) -> None:
-    """Ask a judge for one verdict; an empty ``model`` is the only one that it serves.
-
-    Raises:
-        UserError: it gives none; ``setting`` names where its address was given.
-    """
-
-    async def ask() -> Verdict:
-        async with JudgeClient(url, model or None, judge_key(), retries=2) as judge:
+    async def ask(url: str) -> Verdict:
+        async with JudgeClient(
+            url, name, judge_key(), retries=2, fields=recipe.judge.fields
+        ) as judge:
             return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
 
-    verdict = asyncio.run(ask())
-    if verdict.value is None:
+    verdicts = {url: asyncio.run(ask(url)) for url in recipe.judge.url}
+    silent = [url for url, verdict in verdicts.items() if verdict.value is None]
+    for url in silent:
+        verdict = verdicts[url]
         said = " ".join(verdict.text.split())[:200]
-        raise UserError(
-            f"the judge {verdict.judge} at {url} gives no verdict ({said}); start it, or set "
-            f"{setting} to the address where it answers"
-        )
-    log.info("judge %s answers", verdict.judge)
+        why = f"the judge {verdict.judge} at {url} gives no verdict ({said})"
+        if len(silent) == len(verdicts):
+            raise UserError(
+                f"{why}; start it, set judge.url to the address where it answers, or judge.fields "
+                "to the fields that it takes (docs/teachers.md)"
+            )
+        log.warning("%s; the other servers of the judge go on", why)
+    log.info("judge %s answers", recipe.judge.model)

@@ -22,8 +22,9 @@ from rilbench.data.question import StoredQuestion
 from rilbench.data.response_store import read_responses
 from rilbench.data.row_files import row_file, write_column
 from rilbench.errors import UserError
-from rilbench.train.pipeline.collect_stage import STUDENT, ModelCollection
+from rilbench.train.pipeline.collect_stage import STUDENT
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.teacher_servers import ModelCollection
 
 log = logging.getLogger(__name__)
 

@@ -71,10 +71,16 @@ def train_policy(
         running(recipe.method, progress),
         nullcontext(recipe.judge.url)
         if recipe.judge.url
-        else serve_judge(recipe.judge.model) as judge_url,
+        else serve_judge(recipe.judge.model) as judge,
     ):
         resume_from = _for_these_devices(run, step, progress)
-        job = _write_job(run, inputs.student, resume_from, judge_url, trackers)
+        job = _write_job(
+            run,
+            inputs.student,
+            resume_from,
+            (judge,) if isinstance(judge, str) else judge,
+            trackers,
+        )
         device = recipe.hardware.device
         timer = StepTimer(verl.cpu_seconds, Yardstick()) if device == "cpu" else None
         try:
@@ -140,7 +146,11 @@ def _tracker_id(run: Run) -> str:
 
 
 def _write_job(
-    run: Run, student: Checkpoint, resume_from: Path | None, judge_url: str, trackers: Sequence[str]
+    run: Run,
+    student: Checkpoint,
+    resume_from: Path | None,
+    judge_urls: Sequence[str],
+    trackers: Sequence[str],
 ) -> Path:
     """Write what the trainer's process reads: ``data/agent_loop.yaml`` and ``data/job.json``."""
     import yaml
@@ -148,7 +158,9 @@ def _write_job(
     judge, folder = run.recipe.judge, run.folder.resolve()
     model = judge.model if judge.url and judge.model != "rule" else ""
     cache = folder / "judge.jsonl" if judge.url else None
-    part = agent_loop_part(run.recipe, folder, judge_url, model, cache, full_length=run.full_length)
+    part = agent_loop_part(
+        run.recipe, folder, judge_urls, model, cache, full_length=run.full_length
+    )
     loop = yaml.safe_dump(part)
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
     job = {

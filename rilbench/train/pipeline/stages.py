@@ -66,6 +66,7 @@ def train(
         if run.finished:
             return run.checkpoint
         progress = RecordedProgress(progress, run.folder, planned_stages(recipe))
+        probed = inputs is not None
         if inputs is None:
             inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
@@ -81,7 +82,7 @@ def train(
             note(text, progress)
 
         inputs.store_pictures(run)
-        collect_all(run, inputs.collections, inputs.questions, progress)
+        collect_all(run, inputs.collections, inputs.questions, progress, probed=probed)
         if recipe.sft.steps:
             student = fine_tune(run, inputs, cost, progress)
             # The discriminator is pretrained on responses of the student that it will meet.
@@ -108,10 +109,11 @@ def collect(
     """
     with _working_on(run):
         progress = RecordedProgress(progress, run.folder, ["collect"])
+        probed = inputs is not None
         inputs = inputs or read_inputs(run, strict=strict)
         _note_on_questions(run, inputs, progress)
         inputs.store_pictures(run)
-        collect_all(run, inputs.collections, inputs.questions, progress)
+        collect_all(run, inputs.collections, inputs.questions, progress, probed=probed)
 
 
 def _note_on_questions(run: Run, inputs: Inputs, progress: Progress) -> None:

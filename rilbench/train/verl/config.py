@@ -6,7 +6,7 @@ Sources: verl 0.9.1's ``verl/trainer/config``. Hydra composes it, so verl's own 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -329,7 +329,7 @@ def validate(config: Any) -> None:
 def agent_loop_part(
     recipe: Recipe,
     run_dir: Path,
-    judge_url: str,
+    judge_urls: Sequence[str],
     judge_model: str,
     judge_cache: Path | None,
     *,
@@ -340,7 +340,7 @@ def agent_loop_part(
     ``judge_cache`` keeps the verdicts; None where asking again costs nothing. ``full_length`` is
     for a rehearsal: every response is as long as it may be.
     """
-    step = StepConfig.from_recipe(recipe, run_dir, judge_url, judge_model, judge_cache)
+    step = StepConfig.from_recipe(recipe, run_dir, judge_urls, judge_model, judge_cache)
     step = replace(step, full_length=full_length)
     return [
         {"name": "ril", "_target_": "rilbench.train.rollout.RILAgentLoop", "ril": step.as_dict()}

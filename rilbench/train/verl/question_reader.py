@@ -16,8 +16,9 @@ from PIL import Image
 from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from rilbench.data.images import check_image
-from rilbench.data.question import InvalidQuestionError, Question
+from rilbench.data.question import Question
+from rilbench.errors import InvalidQuestionError
+from rilbench.images import check_image
 from rilbench.train.verl.model_families import RLDataset, StudentModel, has_mrope
 
 VERL_MARKS = ("<video>", "<audio>")

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 
 from rilbench.data.contamination.image_hash import ImageIndex, hash_image
 from rilbench.data.contamination.ngram_match import NEAR, SAME
-from rilbench.data.question import InvalidQuestionError
+from rilbench.errors import InvalidQuestionError
 from rilbench.nano.data import benchmark_questions
 
 

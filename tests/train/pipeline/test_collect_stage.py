@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from collected import save, stored
+from collected import Notes, save, stored
 from fake_judge import fake_judge
 
 from rilbench.config import load_recipe
@@ -26,20 +26,6 @@ from rilbench.train.pipeline.prepare_data import (
 from rilbench.train.pipeline.run_folder import Run
 
 QUESTIONS = [Question(f"q{i}", (b"image",), f"{i}?", "yes", "test") for i in range(4)]
-
-
-class Notes:
-    def __init__(self):
-        self.said = []
-
-    def note(self, text):
-        self.said.append(text)
-
-    def stage(self, name, state):
-        pass
-
-    def answers(self, model, done, total):
-        pass
 
 
 def run_of(folder, *settings, recipe="72b"):
@@ -84,7 +70,7 @@ def test_a_finished_collection_needs_no_teacher_and_fits_any_student(tmp_path, m
     with fake_judge(answer, ["x", "Big/Teacher-72B"]) as server:
         run = teacher_at(server.url, tmp_path / "a", shared)
         collect_all(run, teacher_collections(run), QUESTIONS, Notes())
-        assert len(server.seen) == 4 * 4
+        assert len(server.seen) == 1 + 4 * 4, "a probe, and each response"
         assert {body["model"] for body in server.seen} == {"Big/Teacher-72B"}
         assert server.keys == {"Bearer sk-teacher"}
     file = tmp_path / "shared" / "72b.parquet"

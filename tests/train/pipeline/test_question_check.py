@@ -10,8 +10,10 @@ from qwen3_vl import write_student
 
 from rilbench.config import load_recipe
 from rilbench.data.question_files import Question, read_questions, write_questions
+from rilbench.data.stored_questions import store_pictures
 from rilbench.errors import UserError
 from rilbench.paths import nano_folder
+from rilbench.plan.assumptions import count_questions
 from rilbench.train.pipeline.preflight import read_inputs
 from rilbench.train.pipeline.prepare_data import pixel_limits
 from rilbench.train.pipeline.question_check import (
@@ -23,6 +25,7 @@ from rilbench.train.pipeline.question_check import (
     write_checks,
 )
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.verl.config import picture_file
 from rilbench.train.verl.question_reader import QuestionReader
 
 NANO = nano_folder() / "restyled"
@@ -100,19 +103,30 @@ def run_with(folder, questions, *settings):
 
 def test_refused_questions_are_left_out_or_stop_a_strict_run(tmp_path):
     torn = replace(GOOD, id="torn", images=(WHOLE[:-100],))
-    run = run_with(tmp_path, [GOOD, torn, *ODD])
+    thinking = replace(GOOD, id="thinking", answer="<think>7, I see</think> 7")
+    run = run_with(tmp_path, [GOOD, torn, thinking, *ODD])
     inputs = read_inputs(run)
     assert [q.id for q in inputs.questions] == ["good", "wide", "two", "after"]
-    (refused,) = inputs.checks["data.train"].refused
-    assert refused == "torn"
+    assert set(inputs.checks["data.train"].refused) == {"torn", "thinking"}
     summary = inputs.checks["data.train"].summary("data.train")
-    assert summary.startswith("1 of 5 questions of data.train cannot be trained on")
-    assert "picture 1; first torn" in summary
+    assert summary.startswith("2 of 6 questions of data.train cannot be trained on")
+    assert "picture 1, answer 1; first torn" in summary
     with pytest.raises(
-        UserError, match=r"1 questions cannot be trained on \(torn: picture.*--strict"
+        UserError, match=r"2 questions cannot be trained on \(torn: picture.*--strict"
     ):
         read_inputs(run, strict=True)
     refuse_strictly({"data.dev": inputs.checks["data.dev"]})
+
+
+def test_a_run_reads_several_files_as_one(tmp_path):
+    write_questions(tmp_path / "more.parquet", [replace(GOOD, id="more")])
+    both = f"data.train={tmp_path / 'train.parquet'},{tmp_path / 'm*.parquet'}"
+    run = run_with(tmp_path, [GOOD], both)
+    inputs = read_inputs(run)
+    assert [q.id for q in inputs.questions] == ["good", "more"]
+    store_pictures(picture_file(run.folder), inputs.scans)
+    assert [q.images for q in inputs.questions] == [GOOD.images] * 2
+    assert count_questions(run.recipe.data.train) == 2
 
 
 def test_too_few_that_are_left_are_refused_with_the_reason(tmp_path):

@@ -40,9 +40,11 @@ def test_another_recipe_is_refused_by_what_differs(tmp_path, recipe):
 
 MAY_CHANGE = {
     "hardware.ray_address": "auto",
-    "judge.url": "http://judge:8000/v1",
+    "judge.url": ["http://judge:8000/v1"],
     "judge.max_missing": 0.2,
-    "collection.endpoints.72b": "http://teacher:8000/v1",
+    "collection.endpoints.72b": ["http://a:8000/v1", "http://b:8000/v1"],
+    "collection.price.72b": [1.0, 2.5],
+    "collection.serve.72b": "--max-model-len 8192",
     "collection.folder": "shared",
     "collection.concurrency": 4,
     "collection.max_failed": 0.6,

@@ -95,7 +95,7 @@ def test_collecting_alone_and_resuming_finds_it(tmp_path, monkeypatch):
         results = [CliRunner().invoke(app, [*command, *more]) for more in ([], ["--resume"])]
     assert [result.exit_code for result in results] == [0, 0], results
     assert "--resume" in results[0].stdout
-    assert len(teacher.asked) == 280 * 3
+    assert len(teacher.asked) == 2 + 280 * 3, "each model is tried once, before all others"
     assert read == ["inspect_checkpoint", *["QuestionScan"] * 2] * 2, "once in each command"
     saved = {p.stem: pq.read_table(p) for p in Path("runs/r/collection").glob("*.parquet")}
     assert {name: len(table) for name, table in saved.items()} == {"72b": 560, "student": 280}

@@ -105,9 +105,9 @@ def test_settings_of_the_ablations_reach_trainer_and_agent_loop():
     plain = StepConfig.parse(composed(load_recipe("both", "nano")).ril)
     assert (step.similarity, step.teachers_in_loss) == ("continuous", False)
     assert (plain.similarity, plain.teachers_in_loss) == ("binary", True)
-    loop = StepConfig.parse(agent_loop_part(changed, RUN, "u", "m", None)[0]["ril"])
+    loop = StepConfig.parse(agent_loop_part(changed, RUN, ("u", "v"), "m", None)[0]["ril"])
     assert (loop.false_positive_rate, loop.false_negative_rate) == (0.2, 0.1)
-    assert (loop.judge_url, loop.judge_model) == ("u", "m")
+    assert (loop.judge_urls, loop.judge_model, loop.judge_fields) == (("u", "v"), "m", "{}")
 
 
 @pytest.mark.parametrize("name", ["a=b+c", "it's", "with space", "[x]", "{y}", "a,b", "ü"])

@@ -1,0 +1,52 @@
+"""What stands for vLLM's server where there is no GPU: its command line, and no model.
+
+Run as ``python -m vllm.entrypoints.openai.api_server`` from the package that `install` writes.
+"""
+
+import argparse
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+def install(folder: Path) -> None:
+    """Write a package ``vllm`` whose server is this file."""
+    package = folder / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    for part in (package, package.parent, package.parent.parent):
+        (part / "__init__.py").touch()
+    (package / "api_server.py").write_text(Path(__file__).read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Serve until the end, and write the arguments and the times of start and end."""
+    parser = argparse.ArgumentParser()
+    for name in ("model", "host", "port", "dtype", "generation-config", "max-model-len"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--tensor-parallel-size", type=int, default=1)
+    parser.add_argument("--data-parallel-size", type=int, default=1)
+    arguments = parser.parse_args()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            told = {"at": time.time(), "arguments": vars(arguments), "fields": sorted(body)}
+            sys.stdout.write(json.dumps(told) + "\n")
+            sys.stdout.flush()
+            choice = {"message": {"content": f"said {body.get('seed')}"}, "finish_reason": "stop"}
+            content = json.dumps({"choices": [choice]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    ThreadingHTTPServer((arguments.host, int(arguments.port)), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
