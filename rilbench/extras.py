@@ -1,4 +1,4 @@
-"""Packages of the extras ``train`` and ``lab``, which a plain installation does not have."""
+"""Packages of the extras, which a plain installation does not have."""
 
 from importlib.util import find_spec
 
@@ -19,8 +19,11 @@ EXTRAS = {
         "filelock",
     ),
     "lab": ("sklearn", "matplotlib"),
+    "parser": ("math_verify", "sympy"),
 }
-"""The modules that each extra installs and that rilbench imports; ``lab`` includes ``train``."""
+"""The modules that each extra installs and that rilbench imports; ``lab`` includes ``train``, which
+includes ``parser``.
+"""
 
 
 def require(extra: str, purpose: str) -> None:
@@ -33,7 +36,7 @@ def require(extra: str, purpose: str) -> None:
     Raises:
         UserError: with the command that installs it.
     """
-    modules = EXTRAS["train"] + (EXTRAS["lab"] if extra == "lab" else ())
+    modules = EXTRAS[extra] + (EXTRAS["train"] if extra == "lab" else ())
     for module in modules:
         if find_spec(module) is None:
             raise UserError(_message(purpose, module, extra))

@@ -145,6 +145,7 @@ def test_require_passes_where_everything_is_installed():
 MODULES = {
     "hydra-core": "hydra",
     "huggingface-hub": "huggingface_hub",
+    "math-verify": "math_verify",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
@@ -168,7 +169,8 @@ def declared(requirements):
 
 
 BASE = declared(PROJECT["dependencies"])
-TRAIN = BASE | declared(PROJECT["optional-dependencies"]["train"])
+PARSER = declared(PROJECT["optional-dependencies"]["parser"])
+TRAIN = BASE | PARSER | declared(PROJECT["optional-dependencies"]["train"])
 LAB = TRAIN | declared(PROJECT["optional-dependencies"]["lab"])
 GPU = declared(PROJECT["optional-dependencies"]["gpu"])
 
@@ -226,4 +228,5 @@ def test_the_extras_are_what_the_errors_name():
     extra = PROJECT["optional-dependencies"]
     assert set(EXTRAS["train"]) <= declared(extra["train"])
     assert set(EXTRAS["lab"]) == declared(extra["lab"])
+    assert set(EXTRAS["parser"]) == declared(extra["parser"])
     assert extra["gpu"][0] == extra["lab"][0] == "rilbench[train]"

@@ -260,14 +260,14 @@ def data_import_responses(
 ) -> None:
     """Import a teacher's responses that exist already, and say which questions have none."""
     from rilbench.data.import_responses import COLUMNS, import_responses
-    from rilbench.paths import locate
+    from rilbench.paths import locate_files
 
     chosen = _field_columns(columns)
     if unknown := [name for name in chosen if name not in COLUMNS]:
         raise UserError(f"--columns {unknown[0]}=… is not known; use {', '.join(COLUMNS)}")
     report = import_responses(
         files,
-        locate(questions, ""),
+        locate_files(questions),
         teacher,
         out,
         chosen,

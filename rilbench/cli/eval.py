@@ -44,7 +44,10 @@ def evaluate(
     ] = True,
     judge: Annotated[
         Optional[str],
-        typer.Option(help="Judge: MODEL@URL, its key in $RILBENCH_JUDGE_KEY; or exact (default)."),
+        typer.Option(
+            help="Judge: MODEL@URL, its key in $RILBENCH_JUDGE_KEY; parser; FILE.py:FUNCTION; or "
+            "exact (default)."
+        ),
     ] = None,
     endpoint: Annotated[
         Optional[str],

@@ -42,6 +42,7 @@ HOW_IT_RUNS = (
     "collection.price",
     "data.max_failed",
     "judge.max_missing",
+    "judge.timeout",
     "schedule.max_wait",
     # what is saved on the way
     "schedule.save_every",
@@ -179,8 +180,9 @@ class Sft:
 class Judge:
     """The judge that gives the answer reward."""
 
-    model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], or "rule": rule-based
+    model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], rule, parser or FILE.py:FUNCTION
     url: tuple[str, ...] = ()  # address of the model's server, or a list of several
+    timeout: float = 120.0  # seconds for one request to it
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
     fields: Mapping[str, Any] = field(default_factory=dict)
     """all fields of a request to it, instead of temperature and max_tokens"""

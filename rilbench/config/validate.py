@@ -77,6 +77,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "discriminator.lr",
             "discriminator.pretrain_final_lr",
             "discriminator.pretrain_lr",
+            "judge.timeout",
             "policy.clip_eps",
             "policy.lr",
             "sampling.repetition_penalty",

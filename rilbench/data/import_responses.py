@@ -57,7 +57,7 @@ class ResponseReport:
 
 def import_responses(
     files: Sequence[Path],
-    questions: Path,
+    questions: Sequence[Path],
     teacher: str,
     folder: Path,
     columns: Mapping[str, str],
@@ -69,7 +69,7 @@ def import_responses(
 
     Args:
         files: Parquet files, JSON lines, or folders of them.
-        questions: the file of questions, as ``data.train`` will name it.
+        questions: the files of questions, as ``data.train`` will name it.
         teacher: its name in the recipe.
         folder: the collection's; it must not have the teacher's file yet.
         columns: field → column, where a column has another name than `COLUMNS` knows.
@@ -91,7 +91,7 @@ def import_responses(
     target = plan.file(folder)
     if target.exists():
         raise UserError(f"{target} exists; delete it, or give another --out")
-    hashes = {q.id: q.sha256 for q in QuestionScan([questions], Path(), 0)}
+    hashes = {q.id: q.sha256 for q in QuestionScan(questions, Path(), 0)}
     report = ResponseReport(target, named, len(hashes))
 
     def responses() -> Iterator[SavedResponse]:
@@ -125,7 +125,7 @@ def import_responses(
         if not report.responses:
             raise UserError(
                 f"none of {report.rows} rows is a response of {named} to one of the {len(hashes)} "
-                f"questions of {questions}; {_hint(report)}"
+                f"questions of {', '.join(map(str, questions))}; {_hint(report)}"
             )
 
     made_of = [{"name": path.name, "sha256": _sha256(path)} for path in sources]

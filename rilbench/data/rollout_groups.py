@@ -195,7 +195,8 @@ def _from_recipe(recipe_yaml: str, wanted: set[str]) -> dict[str, _TrainingQuest
     from rilbench.paths import locate_files
 
     try:
-        questions = read_questions(*locate_files(str(yaml.safe_load(recipe_yaml)["data"]["train"])))
+        train = str(yaml.safe_load(recipe_yaml)["data"]["train"])
+        questions = read_questions(*locate_files(train))
     except (UserError, yaml.YAMLError, LookupError, TypeError):
         return {}
     return {

@@ -11,6 +11,7 @@ from rilbench.doctor import machine, servers
 from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
 from rilbench.extras import require
+from rilbench.judge.code_judges import decides_by_code
 from rilbench.paths import locate, locate_files
 
 
@@ -101,7 +102,7 @@ def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
             yield servers.server(f"recipe: {name}", option, endpoint_key(name), remedy)
     if recipe.method_spec.is_rl:
         if recipe.judge.url:
-            model = "" if recipe.judge.model == "rule" else f"{recipe.judge.model}@"
+            model = "" if decides_by_code(recipe.judge.model) else f"{recipe.judge.model}@"
             remedy = "start it, or set judge.url and judge.model"
             for url in recipe.judge.url:
                 yield servers.server("recipe: judge", model + url, judge_key(), remedy)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rilbench.api_keys import JUDGE_KEY, judge_key
 from rilbench.errors import UserError
-from rilbench.judge.code_judges import RULE, find_judge, judge_names
+from rilbench.judge.code_judges import RULE, decides_by_code, find_judge, judge_names
 from rilbench.serving import first_model, named_server
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Judge:
-    """Who is to decide; without an address, code: the project's exact rules, or a plug-in."""
+    """Who is to decide; without an address, code: the project's exact rules, or another."""
 
     url: str | None = None
     """Up to ``/v1``."""
     model: str = ""
     """Its name there; empty: the first that the server lists. Without an address, the name of a
-    plug-in (`rilbench.judge.code_judges`); empty: the rules."""
+    judge that decides by code (`rilbench.judge.code_judges`); empty: the rules."""
 
     @property
     def exact(self) -> bool:
@@ -42,21 +42,23 @@ EXACT_RULES = Judge()
 
 
 def read_judge(option: str | None) -> Judge:
-    """Read ``MODEL@URL``, ``URL``, ``exact`` or a plug-in's name; None is ``exact``.
+    """Read ``MODEL@URL``, ``URL``, ``exact``, ``FILE.py:FUNCTION`` or the name of another judge.
+
+    None is ``exact``.
 
     Raises:
-        UserError: it is none of these, or the plug-in cannot judge.
+        UserError: it is none of these, or the function cannot judge.
     """
     if option is None or option in (EXACT, RULE):
         return EXACT_RULES
-    if option in judge_names():
+    if decides_by_code(option):
         return Judge(model=find_judge(option).name)
     found = named_server(option)
     if found is None:
         raise UserError(
             f"--judge {option} is not understood; give MODEL@URL, such as "
-            f"qwen2.5-32b@http://127.0.0.1:8000/v1, or {', '.join([EXACT, *judge_names()[1:]])}; "
-            f"a key goes into {JUDGE_KEY}"
+            f"qwen2.5-32b@http://127.0.0.1:8000/v1, or FILE.py:FUNCTION, "
+            f"{', '.join([EXACT, *judge_names()[1:]])}; a key goes into {JUDGE_KEY}"
         )
     model, url = found
     return Judge(url, model)
@@ -111,7 +113,7 @@ def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
             yield RunningJudge(url, RULE_JUDGE, exact=True)
         return
     if judge.url is None:
-        # Through the proxy, which knows why a plug-in gave no verdict. Nothing is cached: its code
+        # Through the proxy, which knows why a function gave no verdict. Nothing is cached: its code
         # may change without its version.
         name = find_judge(judge.model).model
         with serve_judge(judge.model) as url, JudgeProxy(url, name, None) as proxy:

@@ -20,8 +20,14 @@ from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.prompt import judge_messages, parse_verdict
+from rilbench.judge.reply import LIMITS, Reply, read_reply
 from rilbench.serving.endpoints import all_checked
 from rilbench.serving.transport import NoReplyError, Transport
+
+_LONGER = (1, 4, 16)
+"""Times ``max_tokens``: a reply that is cut is asked for again with more tokens."""
+_TELLS_CONTENT = ("root", "revision")
+"""Fields of a listed model that say what stands behind its name, in vLLM and others."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +65,9 @@ class JudgeClient:
         backoff: seconds before the first retry; it doubles each time, with jitter.
         timeout: seconds for one attempt.
         patience: see `rilbench.serving.transport.Transport`.
-        max_tokens: length of the judge's reply. The paper leaves decoding open: greedy here.
+        max_tokens: length of the judge's reply. The paper leaves decoding open: greedy here. A
+            reply that is cut gives no verdict: it is asked for again with 4 and 16 times as many,
+            and from then on every reply may be as long.
         fields: the request's fields, instead of a temperature of 0 and ``max_tokens``.
         cache: file that keeps the verdicts, for this client and later ones; several may share it.
 
@@ -99,6 +107,7 @@ class JudgeClient:
             verdict = Verdict(int(line["value"]), str(line["judge"]), False, "from the cache")
             self._verdicts[line["key"]] = verdict
         self._link: _Link | None = None
+        self._longer: tuple[int, ...] = _LONGER
 
     async def verdict(self, question: str, truth: str, response: str) -> Verdict:
         """Return the judge's verdict on ``response``; ``value`` is None when it is missing.
@@ -110,8 +119,8 @@ class JudgeClient:
             UserError: no model was named and the server does not tell which one it serves.
         """
         judge = await self.name()
-        messages = judge_messages(question, truth, response)
-        key = hashlib.sha256(json.dumps([judge, messages]).encode()).hexdigest()
+        body = self._body(judge, judge_messages(question, truth, response))
+        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         self.counts["asked"] += 1
         verdict = self._verdicts.get(key)
         shared = verdict is not None
@@ -119,7 +128,7 @@ class JudgeClient:
             in_flight = self._connect().in_flight
             shared = key in in_flight
             if not shared:
-                in_flight[key] = asyncio.ensure_future(self._ask(judge, messages, key))
+                in_flight[key] = asyncio.ensure_future(self._ask(body, key))
             # Shielded: a caller that gives up must not take the others' verdict with it.
             verdict = await asyncio.shield(in_flight[key])
         self.counts["cached"] += shared
@@ -137,6 +146,27 @@ class JudgeClient:
                 if self._model is None:
                     self._model = await self._only_model()
         return self._model
+
+    async def content(self) -> dict[str, str]:
+        """Return what the server tells about the model behind the judge's name, asking it a word.
+
+        It has ``model``, the name; ``served``, the name under which it replies (a dated one where
+        ``model`` is an alias); and ``root`` and ``revision`` where its list of models has them.
+
+        Raises:
+            UserError: see `name`.
+            NoReplyError: the judge does not reply.
+        """
+        judge, request = await self.name(), self._connect().transport.request
+        body = self._body(judge, [{"role": "user", "content": "hello"}])
+        completion = await request("POST", "/chat/completions", body, json.loads)
+        found = {"model": judge, "served": str(completion.get("model") or judge)}
+        try:
+            listing = await request("GET", "/models", None, json.loads)
+            entry = next(model for model in listing["data"] if model.get("id") == judge)
+        except (NoReplyError, LookupError, TypeError, AttributeError, StopIteration):
+            return found  # Many servers of an API list no models.
+        return found | {key: str(entry[key]) for key in _TELLS_CONTENT if entry.get(key)}
 
     async def close(self) -> None:
         """Close the connections; the verdicts stay and the client may be used again."""
@@ -172,13 +202,14 @@ class JudgeClient:
             self._link = _Link(loop, transport, asyncio.Lock(), {})
         return self._link
 
-    async def _ask(self, judge: str, messages: list[dict[str, str]], key: str) -> Verdict:
+    def _body(self, judge: str, messages: list[dict[str, str]]) -> dict[str, Any]:
+        return {"model": judge, "messages": messages, **self._fields}
+
+    async def _ask(self, body: dict[str, Any], key: str) -> Verdict:
         """Ask once for all who wait for ``key``; cache the verdict unless it is missing."""
-        body = {"model": judge, "messages": messages, **self._fields}
-        transport = self._connect().transport
+        judge = body["model"]
         try:
-            reply = await transport.request("POST", "/chat/completions", body, json.loads)
-            text = _reply_text(reply)
+            text = (await self._whole_reply(body)).text
             verdict = Verdict(parse_verdict(text), judge, False, text)
         except NoReplyError as error:
             verdict = Verdict(None, judge, False, str(error))
@@ -192,6 +223,26 @@ class JudgeClient:
                 line = {"key": key, "judge": judge, "value": verdict.value}
                 append_jsonl(self._cache, [line])
         return verdict
+
+    async def _whole_reply(self, body: dict[str, Any]) -> Reply:
+        """Ask, and again with more tokens while the reply is cut.
+
+        Raises:
+            NoReplyError: there is none, or the longest is cut as well.
+        """
+        limits = {name: body[name] for name in LIMITS if name in body}
+        for times in self._longer if limits else (1,):
+            asked = body | {name: times * limit for name, limit in limits.items()}
+            transport = self._connect().transport
+            completion = await transport.request("POST", "/chat/completions", asked, json.loads)
+            reply = read_reply(completion)
+            if not reply.is_cut:
+                if not reply.text:
+                    raise NoReplyError(reply.why_empty)
+                self._longer = tuple(each for each in self._longer if each >= times)
+                return reply
+        most = " and ".join(f"{name}={times * limit}" for name, limit in limits.items())
+        raise NoReplyError(f"the reply is cut at {most or 'the longest'}")
 
     async def _only_model(self) -> str:
         try:
@@ -221,14 +272,3 @@ class _Link:
     transport: Transport
     naming: asyncio.Lock
     in_flight: dict[str, asyncio.Future[Verdict]]
-
-
-def _reply_text(reply: Any) -> str:
-    """Return the text of a chat completion."""
-    try:
-        text = reply["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise NoReplyError("the reply is not a chat completion") from error
-    if not isinstance(text, str):
-        raise NoReplyError("the reply has no text")
-    return text

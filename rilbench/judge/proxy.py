@@ -30,10 +30,12 @@ from aiohttp import web
 from rilbench.api_keys import JUDGE_KEY, NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
+from rilbench.judge.reply import LIMITS, Reply, read_reply
 from rilbench.serving.endpoints import checked
 from rilbench.serving.transport import NoReplyError, Transport
 
 _MAX_BODY = 64 * 1024**2  # bytes
+_ENOUGH = 8192  # tokens of a judge that reasons, with its verdict
 _PROBE = "hello"  # What VLMEvalKit sends to see whether a judge is up; no verdict.
 
 _OUTCOMES = ("failed", "cached", "judge")
@@ -265,19 +267,21 @@ class JudgeProxy:
         if self.model:
             body["model"] = self.model
 
-        def read(content: bytes) -> dict[str, Any]:
+        def read(content: bytes) -> Reply:
             try:
                 completion = json.loads(content)
-                reply = completion["choices"][0]["message"].get("content")
-                if reply is None and probing:
-                    reply = ""  # A judge that reasons has not come to its first word yet.
-                if not isinstance(reply, str):
-                    raise TypeError("no text")
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 raise NoReplyError(f"no chat completion ({error})") from error
-            return {"model": str(completion.get("model") or self.model), "reply": reply}
+            return read_reply(completion)
 
-        return await self._transport.request("POST", "/chat/completions", body, read)
+        reply = await self._transport.request("POST", "/chat/completions", body, read)
+        if not (reply.text or probing) and reply.is_cut:
+            # A judge that reasons: the kit's limit, a few tokens, is of the verdict alone.
+            body |= {limit: _ENOUGH for limit in LIMITS if limit in body}
+            reply = await self._transport.request("POST", "/chat/completions", body, read)
+        if not (reply.text or probing):
+            raise NoReplyError(reply.why_empty)
+        return {"model": reply.model or self.model, "reply": reply.text}
 
 
 def _completion(reply: dict[str, Any]) -> dict[str, Any]:

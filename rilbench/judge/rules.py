@@ -7,14 +7,15 @@ They follow the metrics of the benchmarks: ChartQA's relaxed correctness for num
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 RELAXED_TOLERANCE = 0.05
 """ChartQA counts a number as right within this share of the truth."""
 
 _MARKER = re.compile(r"\banswer(?:\s+is\b|[\s*_]*:)", re.I)
 # Full-width and curly marks are escapes here, since they look like the plain ones.
-_LEADING = " \t\r\n\"'`*_([{<:\u201c\u2018\u300c\uff08\u3010"
-_TRAILING = " \t\r\n\"'`*_)]}>.,;:!?\u201d\u2019\u300d\uff09\u3011\u3002\uff0c\uff01\uff1f"
+LEADING = " \t\r\n\"'`*_([{<:\u201c\u2018\u300c\uff08\u3010"
+TRAILING = " \t\r\n\"'`*_)]}>.,;:!?\u201d\u2019\u300d\uff09\u3011\u3002\uff0c\uff01\uff1f"
 _MINUS = "\u2212"
 _NUMBER = re.compile(
     r"(?P<value>[+-]?(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
@@ -38,15 +39,21 @@ NOTHING = "Z"
 """The extraction from a response without an answer; VLMEvalKit reads it as none of the options."""
 
 
+def after_marker(text: str) -> str | None:
+    """Return what follows the last "answer:" or "answer is"; None if there is neither."""
+    markers = list(_MARKER.finditer(text))
+    return text[markers[-1].end() :] if markers else None
+
+
 def final_answer(text: str) -> str:
     """Return what follows the last "answer:" or "answer is", else the whole text.
 
     White space, surrounding punctuation and a trailing full stop are removed, unless that leaves
     nothing.
     """
-    markers = list(_MARKER.finditer(text))
-    answer = text[markers[-1].end() :] if markers else text
-    return answer.lstrip(_LEADING).rstrip(_TRAILING) or answer.strip()
+    marked = after_marker(text)
+    answer = text if marked is None else marked
+    return answer.lstrip(LEADING).rstrip(TRAILING) or answer.strip()
 
 
 def _number(text: str) -> float | None:
@@ -64,13 +71,13 @@ def _tokens(text: str) -> list[str]:
     return [token.replace(",", "") for token in tokens]
 
 
-def _present(element: str, response: str) -> bool:
-    """Return whether ``response`` has ``element`` as whole tokens: 3 is not in 35 or -3."""
+def _occurrences(element: str, response: str) -> int:
+    """Return how often ``response`` has ``element`` as whole tokens: 3 is not in 35 or -3."""
     needle, hay = _tokens(element), _tokens(response)
     if not needle:  # only symbols, such as "+"
-        return element.strip() in response
+        return response.count(element)
     width = len(needle)
-    return any(hay[i : i + width] == needle for i in range(len(hay) - width + 1))
+    return sum(hay[i : i + width] == needle for i in range(len(hay) - width + 1))
 
 
 def _share(truth: str, response: str) -> float:
@@ -79,7 +86,10 @@ def _share(truth: str, response: str) -> float:
     for alternative in truth.split("<OR>"):
         elements = [part.strip() for part in alternative.split("<AND>") if part.strip()]
         if elements:
-            present = sum(_present(element, response) for element in elements)
+            present = sum(
+                min(asked, _occurrences(element, response))
+                for element, asked in Counter(elements).items()
+            )
             shares.append(present / len(elements))
     if not shares:
         raise ValueError("the ground truth is empty; give every question an answer")
@@ -89,10 +99,10 @@ def _share(truth: str, response: str) -> float:
 def is_right(truth: str, response: str) -> bool:
     """Decide whether ``response`` answers the question whose ground truth is ``truth``.
 
-    With ``<AND>`` the response must have every element. With ``<OR>`` it must be right for one of
-    the alternatives alone, so naming all of them earns nothing. A number must be the final answer
-    within 5 % (a truth of 0 needs 0). Any other truth must equal the final answer, apart from case
-    and surrounding punctuation.
+    With ``<AND>`` the response must have every element, as often as it is asked for. With ``<OR>``
+    it must be right for one of the alternatives alone, so naming all of them earns nothing. A
+    number must be the final answer within 5 % (a truth of 0 needs 0). Any other truth must equal
+    the final answer, apart from case and surrounding punctuation.
 
     Raises:
         ValueError: the ground truth is empty.
@@ -117,8 +127,8 @@ def is_right(truth: str, response: str) -> bool:
 def grade(truth: str, response: str) -> float:
     """Grade free text as MM-Vet does: 0.0 to 1.0 in tenths.
 
-    It is the largest share of ``<AND>`` elements that ``response`` has, over the ``<OR>``
-    alternatives of ``truth``.
+    It is the largest share of ``<AND>`` elements that ``response`` has, as often as asked for, over
+    the ``<OR>`` alternatives of ``truth``.
 
     Raises:
         ValueError: the ground truth is empty.
@@ -148,9 +158,9 @@ def extract(question: str, response: str) -> str:
     hint = question.partition("\n")[0]
     if "integer" in hint or "floating-point number" in hint:
         text = response.replace(_MINUS, "-")
-        markers = list(_MARKER.finditer(text))
-        numbers = _NUMBER_WITHIN.findall(text[markers[-1].end() :] if markers else text)
-        number = str(numbers[0 if markers else -1]).replace(",", "") if numbers else ""
+        marked = after_marker(text)
+        numbers = _NUMBER_WITHIN.findall(text if marked is None else marked)
+        number = str(numbers[-1 if marked is None else 0]).replace(",", "") if numbers else ""
         if not number or len(number) > _LONGEST_NUMBER:
             return NOTHING
         whole = "integer" in hint and float(number).is_integer()  # 8.0 is 8

@@ -9,6 +9,7 @@ from typing import Any
 
 from rilbench.config.schema import Recipe
 from rilbench.devices import attention_on_gpus
+from rilbench.judge.code_judges import decides_by_code
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
 from rilbench.plan.compute_cost import (
@@ -202,7 +203,7 @@ def _warnings(
 def judge_warning(recipe: Recipe) -> str:
     """Return what a judge still needs; "" if nothing."""
     judge = recipe.judge
-    if judge.url or judge.model == "rule" or not recipe.method_spec.is_rl:
+    if judge.url or decides_by_code(judge.model) or not recipe.method_spec.is_rl:
         return ""
     return f"the judge, {judge.model}, needs an address: --set judge.url=URL"
 

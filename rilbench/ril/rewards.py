@@ -69,11 +69,17 @@ def compute_rewards(rewards: Mapping[str, Reward], inputs: RewardInputs) -> dict
     """Return each registered reward of a step's N responses, (N,) float32.
 
     Raises:
-        ValueError: a reward returned another number of values, or one that is not finite.
+        ValueError: a reward raised, or returned something else than one finite number for each.
     """
     values: dict[str, Tensor] = {}
     for name, reward in rewards.items():
-        value = torch.as_tensor(reward(inputs), dtype=torch.float32).detach().cpu()
+        try:
+            value = torch.as_tensor(reward(inputs), dtype=torch.float32).detach().cpu()
+        except Exception as error:  # a function of the user's may raise anything
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ValueError(
+                f"reward {name!r} failed ({said}); let it return one number for each response"
+            ) from error
         if value.shape != (len(inputs),):
             raise ValueError(
                 f"reward {name!r} returned shape {tuple(value.shape)} for {len(inputs)} responses; "

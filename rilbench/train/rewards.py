@@ -6,13 +6,12 @@ file: ``brevity.py:brevity``. `rilbench.ril.rewards.Reward` is what the function
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
-from rilbench.plugins import load_plugins
+from rilbench.plugins import load_function, load_plugins
 
 if TYPE_CHECKING:  # it imports torch, and the command line loads this module first
     from rilbench.ril.rewards import Reward
@@ -33,7 +32,7 @@ def load_rewards(names: Iterable[str]) -> dict[str, Reward]:
         if short in rewards:
             raise UserError(f"reward.extra names {short!r} twice; leave one out")
         if separator:
-            rewards[short] = _from_file(Path(file), function)
+            rewards[short] = load_function(Path(file), function, "reward.extra")
         elif name in plugins:
             rewards[short] = _callable(plugins[name], name)
         else:
@@ -43,23 +42,6 @@ def load_rewards(names: Iterable[str]) -> dict[str, Reward]:
                 f"FILE.py:FUNCTION"
             )
     return rewards
-
-
-def _from_file(path: Path, function: str) -> Reward:
-    if not path.is_file():
-        raise UserError(f"reward.extra: there is no file {path}; give its path from here")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None, path
-    assert spec.loader is not None, path
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a file of the user's may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"reward.extra: {path} cannot be imported ({reason}); fix it") from error
-    if not hasattr(module, function):
-        raise UserError(f"reward.extra: {path} has no function {function!r}")
-    return _callable(getattr(module, function), f"{path}:{function}")
 
 
 def _callable(reward: Any, name: str) -> Reward:

@@ -70,7 +70,11 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
         """Put the judge's verdict, with simulated errors if the recipe asks, into the output."""
         config = self.step_config
         judge = _judge_client(
-            config.judge_urls, config.judge_model, config.judge_fields, config.judge_cache
+            config.judge_urls,
+            config.judge_model,
+            config.judge_fields,
+            config.judge_cache,
+            config.judge_timeout,
         )
         text = self.tokenizer.decode(output.response_ids, skip_special_tokens=True)
         verdict = await judge.verdict(info["question"], reference, text)
@@ -176,11 +180,14 @@ def group_cache() -> GroupCache:
 
 
 @lru_cache(maxsize=1)
-def _judge_client(urls: tuple[str, ...], model: str, fields: str, cache: str) -> JudgeClient:
+def _judge_client(
+    urls: tuple[str, ...], model: str, fields: str, cache: str, timeout: float
+) -> JudgeClient:
     return JudgeClient(
         urls,
         model or None,
         judge_key(),
         fields=json.loads(fields or "{}"),
+        timeout=timeout,
         cache=Path(cache) if cache else None,
     )

@@ -36,6 +36,7 @@ class StepConfig:
     judge_model: str
     judge_fields: str  # of a request, as JSON; "": the client's own
     judge_cache: str
+    judge_timeout: float  # seconds
     max_failed: float
     max_wait: float  # minutes
     false_positive_rate: float
@@ -98,6 +99,7 @@ class StepConfig:
             judge_model=judge_model,
             judge_fields=json.dumps(recipe.judge.fields) if judge_model else "",
             judge_cache=str(judge_cache or ""),
+            judge_timeout=recipe.judge.timeout,
             max_failed=recipe.data.max_failed,
             max_wait=recipe.schedule.max_wait,
             false_positive_rate=recipe.judge.false_positive_rate,

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from rilbench.api_keys import judge_key
 from rilbench.config.run_file import RunFile
-from rilbench.errors import UserError
 from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import Report, evaluate_many
-from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.ledger import Evaluation
 from rilbench.logs import log_file
 from rilbench.paths import locate
 from rilbench.train.pipeline import stages
 from rilbench.train.pipeline.ledger_summary import recorded
-from rilbench.train.pipeline.preflight import preflight
+from rilbench.train.pipeline.preflight import ask_judge, preflight
 from rilbench.train.pipeline.progress_record import planned_stages
 from rilbench.train.pipeline.run_folder import Run, open_run
 from rilbench.train.pipeline.stage import Progress, running, skipped
@@ -53,7 +49,8 @@ def train_and_evaluate(
         skipped("data", progress)
     else:
         with running("data", progress):
-            _ask_judge(options)
+            if options.judge.url:  # days later it would stop the evaluation
+                ask_judge(options.judge.url, options.judge.model, "eval.judge")
             inputs = preflight(Run(folder, recipe), strict=strict)
     run = open_run(folder, recipe, resume=folder.exists())
     if run.finished:
@@ -64,26 +61,3 @@ def train_and_evaluate(
             stages.train(run, progress, trackers, inputs=inputs, strict=strict)
     with running("eval", progress), log_file(options.work / "rilbench.log"):
         return evaluate_many([locate(recipe.student.model), run.checkpoint], options, on_evaluation)
-
-
-def _ask_judge(options: EvalOptions) -> None:
-    """Ask the evaluation's judge for one verdict; days later it would stop the run.
-
-    Raises:
-        UserError: it gives none.
-    """
-    judge = options.judge
-    if judge.url is None:
-        return
-
-    async def ask() -> Verdict:
-        async with JudgeClient(judge.url or "", judge.model or None, judge_key(), retries=2) as one:
-            return await one.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
-
-    verdict = asyncio.run(ask())
-    if verdict.value is None:
-        said = " ".join(verdict.text.split())[:200]
-        raise UserError(
-            f"the judge {verdict.judge} at {judge.url} gives no verdict ({said}); start it, or set "
-            "eval.judge to the address where it answers"
-        )

@@ -153,7 +153,7 @@ def minor() -> Iterator[Row]:
     os.environ.pop("WANDB_API_KEY", None)
     os.environ |= {"HOME": str(Path.cwd()), "NETRC": "none"}
     yield "5", "`--log wandb` without a login", train("--log", "wandb")
-    for key in ("judge.timeout", "policy.lora", "schedule.warmup", "policy.lrr"):
+    for key in ("judge.retries", "policy.lora", "schedule.warmup", "policy.lrr"):
         yield "9", f"`--set {key}=1`", train("--set", f"{key}=1")
     for name in (".", "../x"):
         yield "14", f"`--run {name}`", train(run=name)

@@ -313,7 +313,7 @@ def test_best_needs_steps_that_are_saved_and_scored(save, score, fits):
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("judge.timeout", "the settings of judge are model, url, max_missing"),
+        ("judge.retries", "the settings of judge are model, url, "),
         ("policy.lora", "the settings of policy are lr, "),
         ("schedule.warmup", "the settings of schedule are steps, "),
         ("data.system_prompt", "the settings of data are train, "),

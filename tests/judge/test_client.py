@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
@@ -283,3 +284,71 @@ def test_verdicts_are_kept_in_a_file_by_their_content(tmp_path):
         assert asyncio.run(ask("a", "b", "a")) == [1, 0, 1]
         assert len(server.seen) == 3
     assert len(file.read_text().splitlines()) == 2
+
+
+def completion(text, ended="stop", **message):
+    choice = {"message": {"content": text, **message}, "finish_reason": ended}
+    return 200, json.dumps({"model": "judge-2026-01", "choices": [choice]}).encode()
+
+
+def ask_once(url, **options):
+    async def ask():
+        async with JudgeClient(url, "judge", retries=0, **options) as judge:
+            return await judge.verdict("q", "7", "8")
+
+    return asyncio.run(ask())
+
+
+def test_a_judge_that_reasons_decides_after_its_thoughts():
+    thought = "<think><answer>1</answer>? No.</think> Wrong. <answer>0</answer>"
+    with fake_judge(lambda _: completion(thought)) as server:
+        assert ask_once(server.url).value == 0
+    with fake_judge(lambda _: completion(None, reasoning_content="<answer>1</answer>")) as server:
+        verdict = ask_once(server.url)
+        assert (verdict.value, verdict.text) == (None, "the reply is only reasoning")
+        assert len(server.seen) == 1
+
+
+def test_a_reply_that_is_cut_is_asked_for_again_with_more_tokens(tmp_path):
+    def thinks(body):
+        # 1000 tokens of thought, and a guess in the middle of them.
+        if body["max_tokens"] < 1000:
+            return completion("<answer>1</answer>, or", "length")
+        return completion("<answer>0</answer>")
+
+    with fake_judge(thinks) as server:
+
+        async def ask():
+            async with JudgeClient(server.url, "judge", cache=tmp_path / "v.jsonl") as judge:
+                return [(await judge.verdict(q, "7", "8")).value for q in ("a", "b", "a")]
+
+        assert asyncio.run(ask()) == [0, 0, 0]
+        # What one reply needed, the next may need as well.
+        assert [body["max_tokens"] for body in server.seen] == [512, 2048, 2048]
+        assert asyncio.run(ask()) == [0, 0, 0]
+        assert len(server.seen) == 3, "however long it may be, it is the same verdict"
+
+
+def test_a_reply_that_is_always_cut_is_missing_and_no_guess():
+    with fake_judge(lambda _: completion("<answer>1</answer>, or", "length")) as server:
+        verdict = ask_once(server.url)
+        assert (verdict.value, verdict.text) == (None, "the reply is cut at max_tokens=8192")
+        assert len(server.seen) == 3
+
+
+def test_a_judge_tells_what_stands_behind_its_name():
+    async def content(models):
+        async def chat(_):
+            return web.json_response(json.loads(completion("hello")[1]))
+
+        async def listed(_):
+            return web.json_response(models)
+
+        async with _judge(chat, listed) as url, JudgeClient(url, "judge") as judge:
+            return await judge.content()
+
+    plain = {"model": "judge", "served": "judge-2026-01"}
+    vllm = {"data": [{"id": "judge", "root": "/models/qwen", "created": 5}, {"id": "other"}]}
+    assert asyncio.run(content(vllm)) == plain | {"root": "/models/qwen"}
+    for without in ({"data": [{"id": "other"}]}, {"data": []}, [], {}):
+        assert asyncio.run(content(without)) == plain

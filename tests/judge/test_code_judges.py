@@ -41,6 +41,53 @@ def verdicts(url: str, *asked: tuple[str, str, str]) -> list[Verdict]:
     return asyncio.run(ask())
 
 
+def test_a_judge_is_a_function_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.py"
+    file.write_text(LENIENT)
+    name = "mine.py:plugin"
+    with serve_judge(name) as url:
+        right, none = verdicts(url, ("Colour?", "red", "It is red"), ("Colour", "red", "red"))
+    assert (right.value, none.value) == (1, None)
+    judge = find_judge(name)
+    assert right.judge == judge.model
+    assert judge.model.startswith("mine.py:plugin-")
+    assert read_judge(name) == Judge(None, name)
+    assert code_judge_name(read_judge(name)) == judge.model
+    file.write_text(LENIENT.replace("lower", "upper"))
+    assert find_judge(name).model != judge.model, "another code is another judge"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "there is no file mine.py; give its path from here"),
+        ("import a_module_that_nobody_has", "cannot be imported .*; fix it"),
+        ("x = 1", "has no function 'judge'"),
+        ("judge = 1", "is not a function"),
+        ("def judge(*texts): raise KeyError('x')", "raised KeyError.*: fix mine.py"),
+        ("def judge(*texts): return 1.5", r"returned 1\.5; a judge returns 1, 0 or None: fix mine"),
+    ],
+)
+def test_a_file_that_is_no_judge_is_one_line_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if code is not None:
+        (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(UserError, match=message) as told:
+        find_judge("mine.py:judge")
+    assert "\n" not in str(told.value)
+
+
+def test_the_parser_without_its_package_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rilbench.extras.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"parser needs math_verify.*pip install 'rilbench\[parser"):
+        find_judge("parser")
+
+
 def test_the_rules_are_built_in() -> None:
     assert judge_names()[0] == "rule"
     assert find_judge("rule").model == RULE_JUDGE
@@ -143,7 +190,9 @@ def test_an_unknown_judge_is_refused_with_the_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, tmp_path, "lenient", LENIENT)
-    with pytest.raises(UserError, match=r"unknown judge 'strict'; choose from rule, lenient, or"):
+    with pytest.raises(
+        UserError, match=r"unknown judge 'strict'; choose from rule, parser, lenient, name"
+    ):
         find_judge("strict")
-    with pytest.raises(UserError, match=r"exact, lenient; a key goes into"):
+    with pytest.raises(UserError, match=r"exact, parser, lenient; a key goes into"):
         read_judge("strict")

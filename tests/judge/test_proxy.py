@@ -120,6 +120,22 @@ def test_a_judge_that_reasons_passes_the_probe(
         assert proxy.probe() == "thinker"
 
 
+def test_a_judge_that_reasons_is_given_more_tokens_than_the_kit_gives(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        cut = body["max_tokens"] < 100
+        message = {"content": None if cut else "<think>0.0?</think>1.0", "reasoning": "hm"}
+        choice = {"message": message, "finish_reason": "length" if cut else "stop"}
+        return 200, json.dumps({"model": "thinker", "choices": [choice]}).encode()
+
+    with (
+        fake_judge(answer) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c") as proxy,
+    ):
+        assert ask(proxy, "q", max_tokens=3) == "1.0"
+        assert ask(proxy, "q", max_tokens=3) == "1.0"
+        assert [body["max_tokens"] for body in real.seen] == [3, 8192]
+
+
 def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
     answers = iter([(429, b""), (500, b"busy"), says("1.0")])
     with fake_judge(lambda _: next(answers)) as real:
@@ -133,7 +149,7 @@ def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
     [
         ((500, b"on fire"), "HTTP 500: on fire"),
         ((200, b"<html>"), "no chat completion"),
-        ((200, b'{"choices": []}'), "no chat completion"),
+        ((200, b'{"choices": []}'), "not a chat completion"),
         ((200, b'{"choices": [{"message": {"content": null}}]}'), "no text"),
         ((200, b" " * 10_000_000), "more than 4194304 bytes"),
     ],

@@ -1,6 +1,7 @@
 """Rows are dealt to ranks by work, and groups stay whole in a mini-batch."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -76,6 +77,8 @@ def test_a_mini_batch_has_the_same_whole_groups_on_any_number_of_ranks(ranks, mi
 
 class Tokenizer:
     """One token for each character."""
+
+    added_tokens_decoder: ClassVar = {}
 
     def apply_chat_template(self, messages, tokenize):
         return messages[-1]["content"]

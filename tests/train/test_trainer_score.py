@@ -99,6 +99,9 @@ def test_a_registered_reward_is_added_recorded_and_measured(tmp_path):
         (lambda inputs: [NAN] * len(inputs), "'mine' is NaN or infinite for 8 of 8 responses"),
         (lambda inputs: [0.0], r"'mine' returned shape \(1,\) for 8 responses"),
         (lambda inputs: torch.zeros(8, 2), r"'mine' returned shape \(8, 2\)"),
+        (lambda inputs: None, r"'mine' failed \(.*; let it return one number for each response"),
+        (lambda inputs: ["a"] * 8, r"'mine' failed \(.*; let it return one number"),
+        (lambda inputs: inputs.none, r"'mine' failed \(AttributeError: .*; let it return one"),
     ],
 )
 def test_a_reward_that_returns_nonsense_stops_the_run_in_one_line(tmp_path, reward, error):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
@@ -26,6 +27,7 @@ from rilbench.train.pipeline.collect_stage import (
     teacher_collections,
 )
 from rilbench.train.pipeline.disk import check_disk
+from rilbench.train.pipeline.judge_check import model_to_ask
 from rilbench.train.pipeline.question_check import (
     QuestionCheck,
     check_questions,
@@ -229,7 +231,7 @@ def check_judge(recipe: Recipe) -> None:
     """Refuse a judge without an address that does not decide by code or is needed on other nodes.
 
     Raises:
-        UserError: with the setting that gives the address, or why a plug-in cannot judge.
+        UserError: with the setting that gives the address, or why its function cannot judge.
     """
     name = recipe.judge.model
     if recipe.judge.url:
@@ -250,24 +252,45 @@ def probe_judge(recipe: Recipe) -> None:
     """
     if not (recipe.method_spec.is_rl and recipe.judge.url):
         return
-    name = None if recipe.judge.model == "rule" else recipe.judge.model
-
-    async def ask(url: str) -> Verdict:
-        async with JudgeClient(
-            url, name, judge_key(), retries=2, fields=recipe.judge.fields
-        ) as judge:
-            return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
-
-    verdicts = {url: asyncio.run(ask(url)) for url in recipe.judge.url}
+    name, judge = model_to_ask(recipe), recipe.judge
+    verdicts = {
+        url: _first_verdict(url, name, timeout=judge.timeout, fields=judge.fields)
+        for url in judge.url
+    }
     silent = [url for url, verdict in verdicts.items() if verdict.value is None]
     for url in silent:
-        verdict = verdicts[url]
-        said = " ".join(verdict.text.split())[:200]
-        why = f"the judge {verdict.judge} at {url} gives no verdict ({said})"
+        why = _silent(verdicts[url], url)
         if len(silent) == len(verdicts):
             raise UserError(
                 f"{why}; start it, set judge.url to the address where it answers, or judge.fields "
                 "to the fields that it takes (docs/teachers.md)"
             )
         log.warning("%s; the other servers of the judge go on", why)
-    log.info("judge %s answers", recipe.judge.model)
+    log.info("judge %s answers", judge.model)
+
+
+def ask_judge(url: str, model: str, setting: str) -> None:
+    """Ask a judge for one verdict; an empty ``model`` is the only one that it serves.
+
+    Raises:
+        UserError: it gives none; ``setting`` names where its address was given.
+    """
+    verdict = _first_verdict(url, model)
+    if verdict.value is None:
+        raise UserError(
+            f"{_silent(verdict, url)}; start it, or set {setting} to the address where it answers"
+        )
+    log.info("judge %s answers", verdict.judge)
+
+
+def _first_verdict(url: str, model: str, **options: Any) -> Verdict:
+    async def ask() -> Verdict:
+        async with JudgeClient(url, model or None, judge_key(), retries=2, **options) as judge:
+            return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
+
+    return asyncio.run(ask())
+
+
+def _silent(verdict: Verdict, url: str) -> str:
+    said = " ".join(verdict.text.split())[:200]
+    return f"the judge {verdict.judge} at {url} gives no verdict ({said})"

@@ -16,6 +16,7 @@ from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
 from rilbench.judge.server import serve_judge
 from rilbench.train.pipeline.cost import RunCost, metered
+from rilbench.train.pipeline.judge_check import VERDICTS, check_on_sample, model_to_ask
 from rilbench.train.pipeline.preflight import Inputs
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import (
@@ -73,14 +74,11 @@ def train_policy(
         if recipe.judge.url
         else serve_judge(recipe.judge.model) as judge,
     ):
+        judge_urls = (judge,) if isinstance(judge, str) else judge
+        for text in check_on_sample(recipe, run.folder, judge_urls, is_first=not step):
+            note(text, progress)
         resume_from = _for_these_devices(run, step, progress)
-        job = _write_job(
-            run,
-            inputs.student,
-            resume_from,
-            (judge,) if isinstance(judge, str) else judge,
-            trackers,
-        )
+        job = _write_job(run, inputs.student, resume_from, judge_urls, trackers)
         device = recipe.hardware.device
         timer = StepTimer(verl.cpu_seconds, Yardstick()) if device == "cpu" else None
         try:
@@ -156,8 +154,7 @@ def _write_job(
     import yaml
 
     judge, folder = run.recipe.judge, run.folder.resolve()
-    model = judge.model if judge.url and judge.model != "rule" else ""
-    cache = folder / "judge.jsonl" if judge.url else None
+    model, cache = model_to_ask(run.recipe), folder / VERDICTS if judge.url else None
     part = agent_loop_part(
         run.recipe, folder, judge_urls, model, cache, full_length=run.full_length
     )

@@ -18,6 +18,7 @@ from rilbench.train.pipeline.collect_stage import collect_all, student_collectio
 from rilbench.train.pipeline.cost import RunCost
 from rilbench.train.pipeline.disk import check_disk
 from rilbench.train.pipeline.export import export
+from rilbench.train.pipeline.judge_check import notes_on_golds
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
 from rilbench.train.pipeline.prepare_data import notes_on_recipe
 from rilbench.train.pipeline.progress_record import RecordedProgress, planned_stages
@@ -65,8 +66,8 @@ def train(
     with _working_on(run):
         if run.finished:
             return run.checkpoint
-        progress = RecordedProgress(progress, run.folder, planned_stages(recipe))
         probed = inputs is not None
+        progress = RecordedProgress(progress, run.folder, planned_stages(recipe))
         if inputs is None:
             inputs = read_inputs(run, strict=strict)
             if last_step(run) < recipe.schedule.steps:
@@ -108,8 +109,8 @@ def collect(
         UserError: a model or the data failed; what was done is kept.
     """
     with _working_on(run):
-        progress = RecordedProgress(progress, run.folder, ["collect"])
         probed = inputs is not None
+        progress = RecordedProgress(progress, run.folder, ["collect"])
         inputs = inputs or read_inputs(run, strict=strict)
         _note_on_questions(run, inputs, progress)
         inputs.store_pictures(run)
@@ -117,12 +118,17 @@ def collect(
 
 
 def _note_on_questions(run: Run, inputs: Inputs, progress: Progress) -> None:
-    """Tell which questions are left out, and whether they are others than before; keep both."""
+    """Tell which questions are left out, and whether they are others than before; keep both.
+
+    And which reference answers the judge can hardly find in a response.
+    """
     for text in changed_questions(read_checks(run.folder), inputs.checks):
         note(text, progress)
     for name, check in inputs.checks.items():
         if text := check.summary(name):
             note(f"{text}; all are in {run.folder / FILE}", progress)
+    for text in notes_on_golds(run.recipe, inputs.questions):
+        note(text, progress)
     write_checks(run.folder, inputs.checks)
 
 
