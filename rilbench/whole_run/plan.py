@@ -16,10 +16,11 @@ from rilbench.data.build_recipe import DataRecipe, read_data_recipe
 from rilbench.errors import UserError
 from rilbench.evaluate.options import EvalOptions, read_options
 from rilbench.evaluate.suite import Suite, find_suite
-from rilbench.paths import locate
+from rilbench.paths import locate_files
 from rilbench.plan import RunPlan, make_plan
 from rilbench.plan.assumptions import assume, count_questions
 from rilbench.plan.run_plan import judge_warning, stage_hours
+from rilbench.plan.saved_responses import STUDENT
 from rilbench.train.pipeline.progress_record import planned_stages
 
 _NOT_IN_A_FILE = {"db", "endpoint", "fresh", "work"}
@@ -153,7 +154,7 @@ def _data(recipe: Recipe, plan: RunPlan, built: Mapping[str, DataRecipe]) -> lis
     for key, name in (("data.train", recipe.data.train), ("data.dev", recipe.data.dev)):
         number = count_questions(name) if name else 0
         if number:
-            size = locate(name, key).stat().st_size
+            size = sum(file.stat().st_size for file in locate_files(name, key))
             lines.append(f"{key}: {name}, {number:,} questions, {size / 2**20:,.1f} MiB")
         elif name not in built:
             assumed = f"; {plan.assumed.questions:,} questions are assumed"
@@ -162,19 +163,17 @@ def _data(recipe: Recipe, plan: RunPlan, built: Mapping[str, DataRecipe]) -> lis
 
 
 def _servers(recipe: Recipe, plan: RunPlan) -> list[str]:
-    """A line for each model that is asked, and where it is served."""
-    lines = []
-    for name, number in plan.responses.items():
-        source = recipe.student.model if name == "student" else recipe.teachers.models[name]
-        endpoint = recipe.collection.endpoints.get(name)
-        where = f"at {endpoint}" if endpoint else f"served here ({_engine(recipe)})"
-        hours = plan.gpu_hours.get(f"collect: {name}", 0.0)
-        lines.append(f"{name}: {source} {where}, {number:,} responses, {hours:,.3g} GPU-hours")
+    """What is asked of each model, where, and what is started for it."""
+    lines = list(plan.teacher_lines)
+    if number := plan.responses.get(STUDENT):
+        urls = recipe.collection.endpoints.get(STUDENT, ())
+        where = f"asked at {', '.join(urls)}" if urls else "served here"
+        lines.append(f"{STUDENT}: {recipe.student.model} {where}, {number:,} responses")
+    for name, hours in plan.gpu_hours.items():
+        stage, _, model = name.partition(": ")
+        if stage == "collect":
+            lines.append(f"{model}: {hours:,.3g} GPU-hours")
     return lines
-
-
-def _engine(recipe: Recipe) -> str:
-    return "transformers" if recipe.hardware.device == "cpu" else "vLLM, one model after the other"
 
 
 def _loop(recipe: Recipe, plan: RunPlan) -> list[str]:
@@ -182,7 +181,7 @@ def _loop(recipe: Recipe, plan: RunPlan) -> list[str]:
         return []
     hardware, judge = recipe.hardware, recipe.judge
     where = f"{hardware.ranks} devices of {hardware.memory_gib} GiB"
-    asked = f" at {judge.url}" if judge.url else ""
+    asked = f" at {', '.join(judge.url)}" if judge.url else ""
     return [
         f"{recipe.schedule.steps:,} steps of {recipe.responses_per_step:,} responses, "
         f"{plan.step.total_seconds:,.1f} s each, on {where} ({hardware.profile})",
