@@ -33,7 +33,7 @@ RULE = "rule"
 PARSER = "parser"
 """Name of the built-in judge that compares by math-verify, `rilbench.judge.parser`."""
 
-RULE_JUDGE = "rilbench-rule-judge-2"
+RULE_JUDGE = "rilbench-rule-judge-1"
 """Name under which the rules are served; the number goes up whenever a rule changes a verdict."""
 
 

@@ -7,7 +7,6 @@ They follow the metrics of the benchmarks: ChartQA's relaxed correctness for num
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 RELAXED_TOLERANCE = 0.05
 """ChartQA counts a number as right within this share of the truth."""
@@ -71,13 +70,13 @@ def _tokens(text: str) -> list[str]:
     return [token.replace(",", "") for token in tokens]
 
 
-def _occurrences(element: str, response: str) -> int:
-    """Return how often ``response`` has ``element`` as whole tokens: 3 is not in 35 or -3."""
+def _present(element: str, response: str) -> bool:
+    """Return whether ``response`` has ``element`` as whole tokens: 3 is not in 35 or -3."""
     needle, hay = _tokens(element), _tokens(response)
     if not needle:  # only symbols, such as "+"
-        return response.count(element)
+        return element.strip() in response
     width = len(needle)
-    return sum(hay[i : i + width] == needle for i in range(len(hay) - width + 1))
+    return any(hay[i : i + width] == needle for i in range(len(hay) - width + 1))
 
 
 def _share(truth: str, response: str) -> float:
@@ -86,10 +85,7 @@ def _share(truth: str, response: str) -> float:
     for alternative in truth.split("<OR>"):
         elements = [part.strip() for part in alternative.split("<AND>") if part.strip()]
         if elements:
-            present = sum(
-                min(asked, _occurrences(element, response))
-                for element, asked in Counter(elements).items()
-            )
+            present = sum(_present(element, response) for element in elements)
             shares.append(present / len(elements))
     if not shares:
         raise ValueError("the ground truth is empty; give every question an answer")
@@ -99,10 +95,10 @@ def _share(truth: str, response: str) -> float:
 def is_right(truth: str, response: str) -> bool:
     """Decide whether ``response`` answers the question whose ground truth is ``truth``.
 
-    With ``<AND>`` the response must have every element, as often as it is asked for. With ``<OR>``
-    it must be right for one of the alternatives alone, so naming all of them earns nothing. A
-    number must be the final answer within 5 % (a truth of 0 needs 0). Any other truth must equal
-    the final answer, apart from case and surrounding punctuation.
+    With ``<AND>`` the response must have every element. With ``<OR>`` it must be right for one of
+    the alternatives alone, so naming all of them earns nothing. A number must be the final answer
+    within 5 % (a truth of 0 needs 0). Any other truth must equal the final answer, apart from case
+    and surrounding punctuation.
 
     Raises:
         ValueError: the ground truth is empty.
@@ -127,8 +123,8 @@ def is_right(truth: str, response: str) -> bool:
 def grade(truth: str, response: str) -> float:
     """Grade free text as MM-Vet does: 0.0 to 1.0 in tenths.
 
-    It is the largest share of ``<AND>`` elements that ``response`` has, as often as asked for, over
-    the ``<OR>`` alternatives of ``truth``.
+    It is the largest share of ``<AND>`` elements that ``response`` has, over the ``<OR>``
+    alternatives of ``truth``.
 
     Raises:
         ValueError: the ground truth is empty.
