@@ -56,7 +56,8 @@ def build(
 
     Args:
         recipe: what it is made of.
-        out: the Parquet file; parts that are done stand in ``OUT.build`` until it is whole.
+        out: the Parquet file; ``OUT.build`` beside it keeps the candidates of each source, from
+            which another draw is quick.
         open_benchmarks: reads the benchmarks to compare with; None for none.
         scorer: loads the student that scores, if the recipe has a pool.
         note: told what is done.
