@@ -86,7 +86,9 @@ def test_a_kits_result_of_an_own_benchmark(tmp_path, vlmevalkit):
     (tmp_path / "mine.toml").write_text(
         'name = "Mine"\n[[vlmevalkit]]\nname = "MyChoices"\nquestions = 14\n'
     )
-    refused(run("import", "out", "--db", "l.db", cwd=tmp_path), "has no result that can be")
+    unknown = run("import", "out", "--db", "l.db", cwd=tmp_path)
+    assert unknown.returncode == 1
+    assert "out has no result that can be imported" in unknown.stderr
     done = run("import", "out", "--benchmarks", "mine.toml", "--db", "l.db", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (found,), _ = evaluations(tmp_path / "l.db")
