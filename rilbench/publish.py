@@ -25,10 +25,18 @@ from rilbench.errors import UserError
 from rilbench.hub import upload_folder
 from rilbench.ledger import Evaluation, Ledger
 
-_OURS = ("data.", "collection.", "judge.url", "student.", "teachers.models", "hardware.")
+_OURS = (
+    "data.",
+    "sft.data",
+    "collection.",
+    "judge.url",
+    "student.",
+    "teachers.models",
+    "hardware.",
+)
 """Settings that are the user's own in any case: no differences to a shipped recipe."""
 _PRIVATE = ("judge.url", "collection.endpoints", "collection.folder", "hardware.ray_address")
-_PLACES = (("student", "model"), ("data", "train"), ("data", "dev"))
+_PLACES = (("student", "model"), ("data", "train"), ("data", "dev"), ("sft", "data"))
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -231,8 +239,15 @@ def public_recipe(recipe: Recipe) -> str:
         group, _, name = key.partition(".")
         values[group].pop(name, None)
     for key, name in _PLACES:
-        values[key][name] = _public(values[key][name], Path(values[key][name]).name)
+        values[key][name] = _public(values[key][name], _file_names(values[key][name]))
+    models = values["teachers"]["models"]
+    values["teachers"]["models"] = {name: _public(models[name], name) for name in models}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _file_names(places: str) -> str:
+    """Files, with commas, without their folders."""
+    return ",".join(Path(place.strip()).name for place in places.split(","))
 
 
 def _public(place: str, instead: str) -> str:

@@ -32,6 +32,9 @@ def trained(tmp_path):
         f"data.train={tmp_path / 'mine.parquet'}",
         "judge.url=http://10.0.0.7:8000/v1",
         "judge.model=secret-judge",
+        f"teachers.models.72b={tmp_path / 'teacher-72b'}",
+        "sft.steps=1",
+        f"sft.data={tmp_path / 'a.parquet'},{tmp_path / 'b.parquet'}",
         "group_size=2",
     ]
     recipe = load_recipe("both", "nano", None, settings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from rilbench.data.build_recipe import DataRecipe, Source, as_plain
 from rilbench.data.contamination.overlap import BenchmarkIndex, find_overlap
 from rilbench.data.importer import Options, import_questions
 from rilbench.data.question import Question
-from rilbench.data.question_files import QuestionWriter, iter_questions
+from rilbench.data.question_files import iter_questions, write_questions
 from rilbench.data.select import Rule, select
 from rilbench.errors import UserError
 from rilbench.hub import Snapshot, download_dataset
@@ -87,7 +87,7 @@ def build(
                 "lower its share, questions or pool, or add a source"
             )
     drawn = parts / "drawn.parquet"
-    write_all(drawn, _draw(found, wanted, recipe.seed))
+    write_questions(drawn, _draw(found, wanted, recipe.seed))
     selection = None
     if scorer is not None:
         rule = Rule(recipe.questions, recipe.easiest, recipe.hardest, recipe.seed)
@@ -133,7 +133,7 @@ def _candidates(
     short = _Short(read, name, source)
     index = benchmarks()
     if index is None:
-        write_all(file, short)
+        write_questions(file, short)
         in_benchmarks = 0
     else:
         overlap = find_overlap(short, index, recipe.overlap, file, lambda _: None)
@@ -197,13 +197,6 @@ class _Short:
 
 def _within(text: str, limit: int) -> bool:
     return not limit or len(text.split()) <= limit
-
-
-def write_all(out: Path, questions: Iterable[Question]) -> None:
-    """Write a file of questions."""
-    with QuestionWriter(out) as writer:
-        for question in questions:
-            writer.write(question)
 
 
 def _draw(found: Sequence[Candidates], quotas: Mapping[str, int], seed: int) -> Iterator[Question]:

@@ -8,7 +8,7 @@ the text marks where an image goes, once for each image; without it, the images 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -127,7 +127,7 @@ def _parse_row(path: Path, row: dict[str, Any]) -> Question:
         raise UserError(f"{path}, question {row['id']!r}: {error}") from error
 
 
-def write_questions(path: Path, questions: Sequence[Question]) -> None:
+def write_questions(path: Path, questions: Iterable[Question]) -> None:
     """Write a Parquet file of questions, whole or not at all."""
     with QuestionWriter(path) as writer:
         for question in questions:
