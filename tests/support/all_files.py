@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from conftest import VERL
+from tiers import VERL
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "test-all.json"
 # Property tests try new examples each time.
 PYTEST = (sys.executable, "-m", "pytest", "--hypothesis-profile=explore")
