@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from rilbench.cli.options import Benchmarks, Data, Db, print_table
+from rilbench.cli.score_report import print_scores
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ def evaluate(
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Use of existing responses, or ask all again.")
     ] = True,
+    fresh_verdicts: Annotated[
+        bool,
+        typer.Option("--fresh-verdicts", help="Delete the judge's kept replies and ask it again."),
+    ] = False,
+    list_verdicts: Annotated[
+        bool,
+        typer.Option("--list-verdicts", help="List of judges' replies kept in --work, and stop."),
+    ] = False,
     judge: Annotated[
         Optional[str],
         typer.Option(
@@ -95,6 +104,11 @@ def evaluate(
 
         print_table(suite_table(suite, kit, tuple(benchmarks.split(",")) if benchmarks else ()))
         return
+    if list_verdicts:
+        from rilbench.evaluate.cli_tables import verdicts_table
+
+        print_table(verdicts_table(work))
+        return
     if not model and not endpoint and not dry_run:
         raise UserError(
             "no model named; give a checkpoint folder or nano:restyled with --model, or its server "
@@ -102,7 +116,7 @@ def evaluate(
         )
     from rilbench.evaluate.options import read_options
     from rilbench.evaluate.progress import EvaluationProgress
-    from rilbench.evaluate.run import evaluate_many
+    from rilbench.evaluate.run import evaluate_each
     from rilbench.ledger import default_db
     from rilbench.logs import log_file
     from rilbench.paths import locate
@@ -115,6 +129,7 @@ def evaluate(
         db=default_db(db),
         work=work,
         fresh=not resume,
+        fresh_verdicts=fresh_verdicts,
         judge=judge,
         endpoint=endpoint,
         concurrency=concurrency,
@@ -130,12 +145,21 @@ def evaluate(
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
-    with log_file(work / "rilbench.log"), EvaluationProgress() as progress:
-        evaluations = evaluate_many(
-            [locate(name) for name in model or []], options, progress.report
-        )
-    print_scores(evaluations)
-    typer.echo(f"recorded in {options.db}; see it with: rilbench table")
+    models = [locate(name) for name in model or []]
+    evaluations: list[Evaluation] = []
+    try:
+        with log_file(work / "rilbench.log"), EvaluationProgress() as progress:
+            evaluations.extend(evaluate_each(models, options, progress.report))
+    finally:  # A model that fails takes nothing from those before it.
+        for evaluation in evaluations:
+            print_scores(evaluation)
+        if evaluations:
+            typer.echo(f"recorded in {options.db}; see it with: rilbench table")
+    for evaluation in evaluations:
+        if all(score.value is None for score in evaluation.scores):
+            raise UserError(
+                f"nothing of {evaluation.path} was scored; the lines above say why and what helps"
+            )
 
 
 def _dry_run(options: EvalOptions, price: str | None) -> None:
@@ -150,43 +174,6 @@ def _dry_run(options: EvalOptions, price: str | None) -> None:
     with EvaluationProgress() as progress:
         questions = preview(options, progress.report)
     print_table(estimate_table(options.chosen(), questions, options.judge, prices))
-
-
-def print_scores(evaluations: list[Evaluation]) -> None:
-    """Print the scores, and on stderr what a reader has to know about them."""
-    for evaluation in evaluations:
-        scores = "  ".join(
-            f"{s.benchmark} {'-' if s.value is None else format(s.value, '.1f')}"
-            for s in evaluation.scores
-        )
-        typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
-        for dataset, reason in evaluation.settings.get("data_reasons", {}).items():
-            typer.echo(f"data unverified: {dataset}: {reason}", err=True)
-        cut = [
-            f"{s.benchmark} {s.truncated} of {s.questions}"
-            for s in evaluation.scores
-            if s.truncated
-        ]
-        if cut:
-            typer.echo(f"truncated responses: {', '.join(cut)}", err=True)
-        lost = [
-            f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
-        ]
-        if lost:
-            reasons = _why_missing(evaluation)
-            typer.echo(f"missing verdicts: {', '.join(lost)}; {reasons}", err=True)
-
-
-def _why_missing(evaluation: Evaluation) -> str:
-    """Return why verdicts are missing, the first case of each reason, and the remedy."""
-    ends = [s.finish_reason or "" for s in evaluation.samples if s.score is None]
-    failures = [end.removeprefix("error: ") for end in ends if end.startswith("error: ")]
-    trouble = evaluation.settings["judge"].get("trouble")
-    reasons = [f"the judge: {trouble}"] if trouble else []
-    reasons += [f"no response: {failures[0]}"] if failures else []
-    if not reasons:  # The judge's replies are cached and would be the same.
-        return "the judge's replies hold none; another judge may give one"
-    return f"{', '.join(reasons)}; run the same command again to ask what is missing"
 
 
 @kits_app.command(name="list")

@@ -39,6 +39,7 @@ class EvalOptions:
         pixels: size limits of an image that is sent.
         concurrency: requests in flight; None for a default that suits the server.
         fresh: ask every question again, also those with a response.
+        fresh_verdicts: delete the judge's cached replies and ask it again.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server; ``batch`` generates in this process, without one.
@@ -60,6 +61,7 @@ class EvalOptions:
     pixels: Pixels = AS_IS
     concurrency: int | None = None
     fresh: bool = False
+    fresh_verdicts: bool = False
     device: str = "cpu"
     python: Path | None = None
     engine: Literal["server", "batch"] = "server"
@@ -142,6 +144,7 @@ def read_options(
     db: Path | None = None,
     work: Path = Path("runs/eval"),
     fresh: bool = False,
+    fresh_verdicts: bool = False,
     judge: str | None = None,
     endpoint: str | None = None,
     concurrency: int | None = None,
@@ -177,6 +180,7 @@ def read_options(
         max_tokens=None if max_tokens == "kit" else int(max_tokens),
         concurrency=concurrency,
         fresh=fresh,
+        fresh_verdicts=fresh_verdicts,
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
         device="cuda" if gpu else "cpu",

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -37,6 +37,7 @@ from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
 from rilbench.extras import require
 from rilbench.ledger import Evaluation, Ledger
 from rilbench.serving import ChatClient, Sampling, serve
+from rilbench.serving.reply import UNANSWERED
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ModelResult:
     scores: dict[str, KitScore]
     """By data set."""
     judge: dict[str, Any]
-    """See `RunningJudge.provenance`; and ``trouble``, why the last question to it failed."""
+    """See `RunningJudge.provenance`; and ``troubles``, why questions to it failed."""
 
 
 def evaluate(
@@ -84,7 +85,14 @@ def evaluate(
 def evaluate_many(
     models: Sequence[Path], plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
 ) -> list[Evaluation]:
-    """Evaluate checkpoints on a suite and record them in the ledger.
+    """Evaluate checkpoints on a suite and record them in the ledger; see `evaluate_each`."""
+    return list(evaluate_each(models, plan, on_progress, kit))
+
+
+def evaluate_each(
+    models: Sequence[Path], plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
+) -> Iterator[Evaluation]:
+    """Evaluate checkpoints on a suite, one after another, and record each in the ledger.
 
     Existing responses and scores in the ``work`` folder are reused; the kit starts only if there
     is something left for it to do, once for all models.
@@ -95,8 +103,8 @@ def evaluate_many(
         on_progress: called at each step.
         kit: a running kit that also serves the next call; by default one that ends with this call.
 
-    Returns:
-        One evaluation per model, in order.
+    Yields:
+        One evaluation per model, in order, recorded before the next model is asked.
 
     Raises:
         UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not usable.
@@ -116,17 +124,19 @@ def evaluate_many(
     with ExitStack() as stack:
         # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
-        own = Kit(plan.work.absolute() / "kit.log", plan.judge, plan.kit)
+        log = plan.work.absolute() / "kit.log"
+        own = Kit(log, plan.judge, plan.kit, fresh_verdicts=plan.fresh_verdicts)
         running = stack.enter_context(own) if kit is None else kit
         # A language model is probed with one request before the evaluation starts.
-        judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().name
+        judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().identity
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
         files = evaluated_files(suite, plan.data)
         run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
-        # Models with the same content share one result.
-        results = run.all({c.content: c for c in checkpoints}, running, python)
-        evaluations = []
+        results: dict[str, ModelResult] = {}
         for checkpoint in checkpoints:
+            # Models with the same content share one result.
+            if checkpoint.content not in results:
+                results[checkpoint.content] = run.one(checkpoint, running, python)
             result = results[checkpoint.content]
             provenance = Provenance(
                 suite=suite,
@@ -136,16 +146,13 @@ def evaluate_many(
                 generation=run.generation,
                 data={name: file.state for name, file in files.items()},
                 judge_reads=not plan.judge.exact,
+                data_reasons={name: file.reason for name, file in files.items() if file.reason},
             )
             evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
-            if reasons := {name: file.reason for name, file in files.items() if file.reason}:
-                settings = {**evaluation.settings, "data_reasons": reasons}
-                evaluation = replace(evaluation, settings=settings)
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
-            evaluations.append(evaluation)
+            yield evaluation
         on_progress(Progress("done"))
-        return evaluations
 
 
 def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[BenchmarkQuestion]:
@@ -234,18 +241,10 @@ class _Run:
         program = "vllm" if plan.vllm is not None else "transformers"
         return f"{program} serve {_version(program)} on {plan.device}, {plan.dtype}"
 
-    def all(
-        self, models: Mapping[str, Checkpoint], kit: Kit, python: Path
-    ) -> dict[str, ModelResult]:
-        """Collect the responses of all models, given by their content, then score them."""
-        with ExitStack() as stack:
-            answers = {
-                name: stack.enter_context(open_answers(self._answer_files(name))) for name in models
-            }
-            finished = all(
-                self._answered(file) and self._complete(self._result(file))
-                for file in answers.values()
-            )
+    def one(self, model: Checkpoint, kit: Kit, python: Path) -> ModelResult:
+        """Collect a model's responses, then score them."""
+        with open_answers(self._answer_files(model.content)) as answers:
+            finished = self._answered(answers) and self._complete(answers)
             if self.plan.fresh or not finished:
                 try:
                     # Started first: the kit imports while the server starts and the model responds.
@@ -253,14 +252,12 @@ class _Run:
                     if not self.prompts.ready:
                         self.report(Progress("prompts"))
                         self.prompts.submit(process)
-                    for name, model in models.items():
-                        self._collect(model, answers[name], process)
-                    for name, model in models.items():
-                        self._score(model, answers[name], process, kit.judge())
+                    self._collect(model, answers, process)
+                    self._score(model, answers, process, kit.judge())
                 except BaseException:
                     kit.discard()
                     raise
-            return {name: self._read(file) for name, file in answers.items()}
+            return self._read(answers)
 
     # ---- responses
 
@@ -348,11 +345,25 @@ class _Run:
     # ---- scores
 
     def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
-        """Return the responses as {dataset: {question_id: text}}, in the order of the questions."""
+        """Return the answers as {dataset: {question_id: text}}, in the order of the questions.
+
+        Reasoning is dropped. What is no answer has a text that no judge is asked about.
+        """
         texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
         for question in self.prompts.questions:
-            texts[question.dataset][question.question_id] = answers.found[question.key].text
+            found = answers.found[question.key]
+            text = UNANSWERED if found.failed or found.no_answer else found.answer
+            texts[question.dataset][question.question_id] = text
         return texts
+
+    def _unanswered(self, answers: AnswerFile) -> dict[str, set[str]]:
+        """Return by dataset the questions without an answer, which have no verdict either."""
+        lost = {question.dataset: set[str]() for question in self.prompts.questions}
+        for question in self.prompts.questions:
+            found = answers.found[question.key]
+            if found.failed or found.no_answer:
+                lost[question.dataset].add(question.group)
+        return lost
 
     def _result(self, answers: AnswerFile) -> Path:
         """Return the path of the kit's result for exactly these responses and this judge."""
@@ -362,19 +373,25 @@ class _Run:
         name = hashlib.sha256(decides.encode()).hexdigest()[:16]
         return self.work / "scores" / name / "result.json"
 
-    def _complete(self, result: Path) -> bool:
+    def _complete(self, answers: AnswerFile) -> bool:
         """Whether the kit's result exists and no language model owes it a verdict."""
-        if not result.exists():
+        result = self._result(answers)
+        if not result.exists() or (self.plan.fresh_verdicts and not self.plan.judge.exact):
             return False
         _, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
-        return self.plan.judge == EXACT_RULES or not any(each.missing for each in scores.values())
+        lost = self._unanswered(answers)
+        return self.plan.judge == EXACT_RULES or not any(
+            outcome.value is None and outcome.question_id not in lost[name]
+            for name, score in scores.items()
+            for outcome in score.outcomes
+        )
 
     def _score(
         self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge: RunningJudge
     ) -> None:
         """Let the kit score in a fresh folder, renamed when the result is complete."""
         result = self._result(answers)
-        if self._complete(result):
+        if self._complete(answers):
             return
         self.report(Progress("scores", model.labels.student))
         scores = result.parent.parent
@@ -385,7 +402,8 @@ class _Run:
             job = score_job(self.prompts.job(), building, self._texts(answers), address)
             judge.begin()
             kit.run("score", job)
-            asked = {**judge.provenance(), **({"trouble": judge.trouble} if judge.trouble else {})}
+            troubles = {"troubles": judge.troubles} if judge.troubles else {}
+            asked = {**judge.provenance(), **troubles}
             (building / "judge.json").write_text(json.dumps(asked), encoding="utf-8")
             shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)
@@ -393,16 +411,13 @@ class _Run:
             shutil.rmtree(building, ignore_errors=True)
 
     def _read(self, answers: AnswerFile) -> ModelResult:
-        """Return the kit's scores, without its verdicts on questions that have no response."""
+        """Return the kit's scores, without its verdicts on questions that have no answer."""
         result = self._result(answers)
         kit, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
         judge = result.with_name("judge.json")
         asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
-        failed = {q.dataset: set[str]() for q in self.prompts.questions}
-        for question in self.prompts.questions:
-            if answers.found[question.key].failed:
-                failed[question.dataset].add(question.group)
-        valid = {name: score.without(failed[name]) for name, score in scores.items()}
+        lost = self._unanswered(answers)
+        valid = {name: score.without(lost[name]) for name, score in scores.items()}
         return ModelResult(answers, kit, valid, asked)
 
 

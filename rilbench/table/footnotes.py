@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rilbench.benchmark_names import PAPER_14
+from rilbench.ledger.records import LEAST_SHARE
 from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableRow, in_order
 
 UNLIKE = "≠"
 """Marks a difference that is not computed, since the provenance of the two scores differs."""
 ODD = "†"
 """Marks a score whose provenance differs from the rest of its row or column."""
+INCOMPLETE = "‡"
+"""Marks a score on too few of its questions, which counts in no mean and no difference."""
 REPRODUCED = "✓"
 """Marks a number of the paper that another seed might give."""
 
@@ -27,6 +30,7 @@ def notes(rows: Sequence[TableRow], columns: Sequence[str] = PAPER_14) -> list[s
         *_about_the_mean(measured, columns),
         *_about_intervals(measured),
         *_about_judges(measured),
+        *_about_incomplete(measured),
         *(note for row in measured for note in _about_row(row)),
         *_about_comparisons(measured),
     ]
@@ -66,19 +70,46 @@ def _about_judges(rows: Sequence[TableRow]) -> Iterator[str]:
         yield f"{benchmark}: judged by {' and '.join(sorted(judges[benchmark]))}."
 
 
+def _about_incomplete(rows: Sequence[TableRow]) -> Iterator[str]:
+    if any(cell.incomplete for row in rows for cell in row.cells.values()):
+        yield (
+            f"{INCOMPLETE}: less than {LEAST_SHARE:.0%} of the questions have a verdict; left out of "
+            "means and differences. --force averages it."
+        )
+
+
 def _about_row(row: TableRow) -> Iterator[str]:
     name = f"{row.student} {row.method} {row.teacher}"
     benchmarks = in_order(row.scores)
     if row.seeds > 1:
         ids = sorted({e.id for e in row.evaluations if e.id is not None})
         yield f"{name}: the mean of {row.seeds} seeds (evaluations {', '.join(map(str, ids))})."
-    scores = [origin.score for b in benchmarks for origin in row.cell(b).origins]
+    origins = [origin for b in benchmarks for origin in row.cell(b).origins]
+    scores = [origin.score for origin in origins]
+    readings = [(o.score, o.evaluation.reading(o.score.benchmark)) for o in origins]
+    unread = [f"{s.benchmark} {r.unread} of {s.questions}" for s, r in readings if r.unread]
+    second = [
+        f"{s.benchmark} {r.second:.1f} ({r.second_name}, {r.second_unread} unread)"
+        for s, r in readings
+        if r.second is not None
+    ]
+    no_answer = [
+        f"{s.benchmark} {', '.join(f'{cause} {n}' for cause, n in r.no_answer.items())} of "
+        f"{s.questions}"
+        for s, r in readings
+        if r.no_answer
+    ]
+    dropped = [f"{s.benchmark} {r.reasoning} of {s.questions}" for s, r in readings if r.reasoning]
     missing = [f"{s.benchmark} {s.missing} of {s.questions}" for s in scores if s.missing]
     cut = [f"{s.benchmark} {s.truncated} of {s.questions}" for s in scores if s.truncated]
     unverified = [s.benchmark for s in scores if s.data_state == "unverified"]
     sampled = [s.benchmark for s in scores if s.sampled is not None]
     for what, where in (
         ("missing verdicts", missing),
+        ("of these without an answer", no_answer),
+        ("reasoning dropped before scoring", dropped),
+        ("choices that the kit's rules could not read, counted as wrong", unread),
+        ("by a second reading of those, which eval --judge MODEL@URL makes needless", second),
         ("answers cut at the longest length", cut),
         ("data unverified", list(dict.fromkeys(unverified))),
         ("a sample of the questions only", list(dict.fromkeys(sampled))),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rilbench.stats import Interval
-from rilbench.table.footnotes import ODD, REPRODUCED, UNLIKE
+from rilbench.table.footnotes import INCOMPLETE, ODD, REPRODUCED, UNLIKE
 from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableRow
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def lines(row: TableRow, benchmarks: Sequence[str]) -> Iterator[tuple[str, list[
     columns = (*benchmarks, AVERAGE)
     cells = [row.cell(column) for column in columns]
     numbers = [number(row.value(column)) for column in columns]
-    yield "", [n + (ODD if cell.odd else "") for n, cell in zip(numbers, cells, strict=True)]
+    marks = [
+        (INCOMPLETE if cell.incomplete and cell.value is not None else "")
+        + (ODD if cell.odd else "")
+        for cell in cells
+    ]
+    yield "", [n + mark for n, mark in zip(numbers, marks, strict=True)]
     if row.difference is not None:
         yield (
             "from start",

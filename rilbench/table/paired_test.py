@@ -38,6 +38,8 @@ class Paired:
         adjusted: the same, adjusted by Holm over the benchmarks.
         unlike: parts of the provenance in which the two scores differ.
         over: the benchmarks of the mean; empty for a benchmark.
+        incomplete: on one side too few questions have a verdict; it is left out of the mean, and
+            there is no verdict.
     """
 
     benchmark: str
@@ -51,10 +53,13 @@ class Paired:
     adjusted: float | None = None
     unlike: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
+    incomplete: bool = False
 
     @property
     def verdict(self) -> str:
-        """The verdict on the second: "better", "worse", "not decided" or "too few"."""
+        """The verdict on the second: "better", "worse", "not decided", "too few", "incomplete"."""
+        if self.incomplete:
+            return "incomplete"
         if self.adjusted is None:
             decided = self.difference.low > 0 or self.difference.high < 0
         elif self.questions < TOO_FEW:
@@ -96,7 +101,9 @@ def paired(pairs: Iterable[Pair], first: Evaluation, second: Evaluation) -> list
         benchmarks.append(_one(name, groups[name], counts[name], unlike))
     adjusted = holm([b.p if b.p is not None else 1.0 for b in benchmarks])
     benchmarks = [replace(b, adjusted=p) for b, p in zip(benchmarks, adjusted, strict=True)]
-    paper = [b for b in benchmarks if b.benchmark in PAPER_14]
+    incomplete = {s.benchmark for side in (first, second) for s in side.scores if s.is_incomplete}
+    benchmarks = [replace(b, incomplete=b.benchmark in incomplete) for b in benchmarks]
+    paper = [b for b in benchmarks if b.benchmark in PAPER_14 and not b.incomplete]
     if len(paper) > 1:
         mean = Paired(
             benchmark=AVERAGE,

@@ -82,6 +82,8 @@ def _cell(row: TableRow, column: str) -> dict[str, Any]:
         "paper": cell.paper,
         "reproduced": cell.reproduced,
         "differs_in": list(cell.odd),
+        "incomplete": cell.incomplete,
+        "reading": [o.evaluation.reading(column).as_settings() for o in cell.origins],
     }
 
 
@@ -160,6 +162,7 @@ _LATEX = {
     "±": r"$\pm$",
     "≠": r"$\neq$",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
     "✓": r"$\checkmark$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
