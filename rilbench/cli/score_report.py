@@ -21,6 +21,7 @@ def print_scores(evaluation: Evaluation) -> None:
     for note in (
         _counted(evaluation, "reasoning dropped before scoring", lambda s, r: r.reasoning),
         _counted(evaluation, "truncated responses", lambda s, _: s.truncated),
+        _counted(evaluation, "empty answers, counted as wrong", lambda _, r: r.silent),
         _no_answers(evaluation),
         _missing_verdicts(evaluation),
         _if_wrong(evaluation),

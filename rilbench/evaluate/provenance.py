@@ -157,7 +157,7 @@ def _reading(
 ) -> Reading:
     """Return how the responses to one benchmark could be read, over its data sets."""
     causes: Counter[str] = Counter()
-    reasoning, unread, second_unread = 0, 0, 0
+    silent, reasoning, unread, second_unread = 0, 0, 0, 0
     second, wrong = [], []
     for name, score in scores.items():
         outcomes = []
@@ -166,7 +166,8 @@ def _reading(
             if cause := _why_unanswered(asked, answers):
                 causes[cause] += 1
             else:
-                found = (answers.found[question.key] for question in asked)
+                found = [answers.found[question.key] for question in asked]
+                silent += any(each.is_silent for each in found)
                 reasoning += any(each.answer != each.text for each in found)
             letters = [
                 choice.read
@@ -183,6 +184,7 @@ def _reading(
         wrong.append(summed_up(as_wrong, score.seconds).value)
     return Reading(
         no_answer=dict(causes),
+        silent=silent,
         reasoning=reasoning,
         unread=unread,
         second=_mean(second) if unread else None,

@@ -36,7 +36,7 @@ from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
 from rilbench.extras import require
 from rilbench.ledger import Evaluation, Ledger
-from rilbench.serving import ChatClient, Sampling, serve
+from rilbench.serving import ChatClient, Completion, Sampling, serve
 from rilbench.serving.reply import UNANSWERED
 
 
@@ -352,18 +352,20 @@ class _Run:
         texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
         for question in self.prompts.questions:
             found = answers.found[question.key]
-            text = UNANSWERED if found.failed or found.no_answer else found.answer
+            is_answer = found.answer.strip() and not (found.failed or found.no_answer)
+            text = found.answer if is_answer else UNANSWERED
             texts[question.dataset][question.question_id] = text
         return texts
 
-    def _unanswered(self, answers: AnswerFile) -> dict[str, set[str]]:
-        """Return by dataset the questions without an answer, which have no verdict either."""
-        lost = {question.dataset: set[str]() for question in self.prompts.questions}
+    def _groups(
+        self, answers: AnswerFile, what: Callable[[Completion], object]
+    ) -> dict[str, set[str]]:
+        """Return by dataset the questions for which this holds of a response, of any rotation."""
+        groups = {question.dataset: set[str]() for question in self.prompts.questions}
         for question in self.prompts.questions:
-            found = answers.found[question.key]
-            if found.failed or found.no_answer:
-                lost[question.dataset].add(question.group)
-        return lost
+            if what(answers.found[question.key]):
+                groups[question.dataset].add(question.group)
+        return groups
 
     def _result(self, answers: AnswerFile) -> Path:
         """Return the path of the kit's result for exactly these responses and this judge."""
@@ -379,9 +381,10 @@ class _Run:
         if not result.exists() or (self.plan.fresh_verdicts and not self.plan.judge.exact):
             return False
         _, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
-        lost = self._unanswered(answers)
+        # The judge is not asked about them.
+        unasked = self._groups(answers, lambda c: c.failed or c.no_answer or c.is_silent)
         return self.plan.judge == EXACT_RULES or not any(
-            outcome.value is None and outcome.question_id not in lost[name]
+            outcome.value is None and outcome.question_id not in unasked[name]
             for name, score in scores.items()
             for outcome in score.outcomes
         )
@@ -411,13 +414,17 @@ class _Run:
             shutil.rmtree(building, ignore_errors=True)
 
     def _read(self, answers: AnswerFile) -> ModelResult:
-        """Return the kit's scores, without its verdicts on questions that have no answer."""
+        """Return the kit's scores, but no verdict where there is no answer, and 0 for silence."""
         result = self._result(answers)
         kit, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
         judge = result.with_name("judge.json")
         asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
-        lost = self._unanswered(answers)
-        valid = {name: score.without(lost[name]) for name, score in scores.items()}
+        silent = self._groups(answers, lambda completion: completion.is_silent)
+        lost = self._groups(answers, lambda completion: completion.failed or completion.no_answer)
+        valid = {
+            name: score.with_value(0.0, silent[name]).with_value(None, lost[name])
+            for name, score in scores.items()
+        }
         return ModelResult(answers, kit, valid, asked)
 
 

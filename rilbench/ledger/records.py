@@ -115,6 +115,7 @@ class Reading:
     Attributes:
         no_answer: questions without a verdict for want of an answer, by cause: one of
             `rilbench.serving.reply.CAUSES`, `NO_RESPONSE` or `NOT_ASKED`.
+        silent: questions to which the model ended at once, without a word; they count as wrong.
         reasoning: questions before whose answer the model's reasoning was dropped.
         unread: questions that count as wrong since the kit's rules read no option in a response.
         second: the score by the second reading, which reads some of those; None where it has no
@@ -125,6 +126,7 @@ class Reading:
     """
 
     no_answer: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    silent: int = 0
     reasoning: int = 0
     unread: int = 0
     second: float | None = None

@@ -90,9 +90,15 @@ class Completion:
         return self._split[0] or self.reasoning.strip()
 
     @property
+    def is_silent(self) -> bool:
+        """Whether the model itself ended at once, with one token: an answer, and a wrong one."""
+        text = self.text.strip() or self.reasoning or self.withheld
+        return not text and self.finish_reason == "stop" and self.completion_tokens == 1
+
+    @property
     def no_answer(self) -> str:
         """Why the reply is no answer, one of `CAUSES`; empty if it is one or there is none."""
-        if self.failed:
+        if self.failed or self.is_silent:
             return ""
         if self.finish_reason.startswith(CONTENT_FILTER):
             return CONTENT_FILTER

@@ -73,8 +73,8 @@ def _about_judges(rows: Sequence[TableRow]) -> Iterator[str]:
 def _about_incomplete(rows: Sequence[TableRow]) -> Iterator[str]:
     if any(cell.incomplete for row in rows for cell in row.cells.values()):
         yield (
-            f"{INCOMPLETE}: less than {LEAST_SHARE:.0%} of the questions have a verdict; left out of "
-            "means and differences. --force averages it."
+            f"{INCOMPLETE}: less than {LEAST_SHARE:.0%} of the questions have a verdict; left out "
+            "of means and differences. --force averages it."
         )
 
 
@@ -99,6 +99,7 @@ def _about_row(row: TableRow) -> Iterator[str]:
         for s, r in readings
         if r.no_answer
     ]
+    silent = [f"{s.benchmark} {r.silent} of {s.questions}" for s, r in readings if r.silent]
     dropped = [f"{s.benchmark} {r.reasoning} of {s.questions}" for s, r in readings if r.reasoning]
     missing = [f"{s.benchmark} {s.missing} of {s.questions}" for s in scores if s.missing]
     cut = [f"{s.benchmark} {s.truncated} of {s.questions}" for s in scores if s.truncated]
@@ -107,6 +108,7 @@ def _about_row(row: TableRow) -> Iterator[str]:
     for what, where in (
         ("missing verdicts", missing),
         ("of these without an answer", no_answer),
+        ("empty answers, counted as wrong", silent),
         ("reasoning dropped before scoring", dropped),
         ("choices that the kit's rules could not read, counted as wrong", unread),
         ("by a second reading of those, which eval --judge MODEL@URL makes needless", second),

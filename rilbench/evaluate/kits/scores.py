@@ -47,12 +47,14 @@ class KitScore:
     """Questions without a verdict; the kit would count them as wrong."""
     seconds: float
 
-    def without(self, lost: AbstractSet[str]) -> KitScore:
-        """Return the score when these questions have no verdict."""
-        if not lost:
+    def with_value(self, value: float | None, questions: AbstractSet[str]) -> KitScore:
+        """Return the score when these questions have another outcome; None: no verdict."""
+        if not questions:
             return self
         outcomes = tuple(
-            replace(outcome, value=None, unread=()) if outcome.question_id in lost else outcome
+            replace(outcome, value=value, unread=())
+            if outcome.question_id in questions
+            else outcome
             for outcome in self.outcomes
         )
         return summed_up(outcomes, self.seconds)
