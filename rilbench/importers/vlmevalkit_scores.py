@@ -239,7 +239,7 @@ def _question(
         extracted=verdict.extracted,
         stem=asked.stem or None,
         no_answer=no_answer,
-        unread=verdict.rules_alone and not lost and not verdict.value,
+        unread=verdict.rules_alone and not lost and row.get("question_type") != "open",
     )
 
 

@@ -18,7 +18,7 @@ from vlmeval.dataset import DATASET_CLASSES, build_dataset
 from vlmeval.dataset.image_base import ImageBaseDataset
 from vlmeval.dataset.image_mcq import CustomMCQDataset, MMMUDataset
 from vlmeval.dataset.image_vqa import CustomVQADataset, ImageVQADataset, MMVet
-from vlmeval.smp import file
+from vlmeval.smp import LMUDataRoot, file
 
 if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why
@@ -138,7 +138,13 @@ def checked(name: str, table: Any, options: tuple[str, ...] = ()) -> Any:
 
 def checked_own_file(read: Any) -> Any:
     """The reader of a data set that the kit does not know, whose rows it then finds checked."""
-    return lambda dataset, name: checked(name, read(dataset, name))
+
+    def load(dataset: Any, name: str) -> Any:
+        table = read(dataset, name)
+        restore_words(table, f"{LMUDataRoot()}/{name}.tsv")
+        return checked(name, table)
+
+    return load
 
 
 def without_options(dataset: Any, name: str) -> Any:
