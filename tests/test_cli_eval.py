@@ -147,8 +147,8 @@ def test_what_is_no_answer_is_counted_by_cause_beside_the_score(
         "empty answers, counted as wrong: MMStar 1 of 100",
         "no answer: MMStar 93 of 100 (only reasoning 90, no response 2, not asked 1); no verdict, "
         "no judge was asked; the first without a response: 400: too long; raise --max-tokens, or "
-        "turn the model's thinking off; run the same command again to ask those without a response; "
-        "rilbench data check looks at the files of those that cannot be asked",
+        "turn the model's thinking off; run the same command again to ask those without a "
+        "response; rilbench data check looks at the files of those that cannot be asked",
         "with all of these as wrong answers: MMStar 4.0",
         "incomplete: MMStar: less than 95% of the questions have a verdict; left out of means",
     ]

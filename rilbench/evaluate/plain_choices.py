@@ -2,7 +2,7 @@
 
 VLMEvalKit's rules split at ASCII marks and look for a letter among the last five words, so that
 ``答案：B``, ``<answer>B</answer>`` and a letter before an explanation are no choice to it. This
-reading knows these forms. Its score is another number than the kit's: it stands beside it under
+reading knows these forms. Its score is another number than the kit's: it is shown next to it under
 `NAME` and takes its place nowhere.
 """
 

@@ -239,9 +239,7 @@ def test_a_judge_that_thinks_judges_and_is_not_asked_about_no_answer(tmp_path: P
         if body.get("max_tokens", 9999) < 200:
             choice |= {"finish_reason": "length", "message": {"content": thought}}
         else:
-            choice["message"]["content"] = (
-                f"{thought}No.\n</think>\n\n" + choice["message"]["content"]
-            )
+            choice["message"]["content"] = f"{thought}No.\n</think>\n\n{said}"
         return status, json.dumps(reply).encode()
 
     def asked_of(judge: FakeJudge) -> list[str]:
