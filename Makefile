@@ -4,6 +4,8 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
+# Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-scale bench-share bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
 
