@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from command import run
 from fake_judge import FakeJudge, fake_judge
 from PIL import Image
 
@@ -184,9 +186,9 @@ def test_a_model_that_fails_takes_nothing_from_the_one_before(
 ) -> None:
     write(tmp_path / "data", "RealWorldQA", choice_rows("q", 2))
     broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "config.json").write_text('{"model_type": "no-such-type"}')
-    (broken / "model.safetensors").write_bytes(b"")
+    shutil.copytree(checkpoint, broken)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "model_type": "no-such-type"}))
     plan = EvalOptions("paper", tmp_path / "data", tmp_path / "work", db=tmp_path / "scores.db")
     plan = replace(plan, benchmarks=("RWQA",), engine="batch", max_tokens=2)
     with pytest.raises(UserError, match="broken"):
@@ -194,6 +196,18 @@ def test_a_model_that_fails_takes_nothing_from_the_one_before(
     with Ledger(tmp_path / "scores.db") as ledger:
         (kept,) = ledger.evaluations()
     assert (kept.path, len(kept.scores)) == (str(checkpoint), 1)
+
+
+def test_an_evaluation_in_which_nothing_was_scored_fails(tmp_path: Path) -> None:
+    write(tmp_path / "data", "RealWorldQA", choice_rows("r", 3))
+    nothing: Reply = {"content": None, "reasoning_content": "Green, so the answer is B."}
+    options = ("--suite", "paper", "--data", "data", "--benchmarks", "RWQA", "--work", "work")
+    with fake_judge(by_mark({}, nothing)) as server:
+        done = run("eval", "--endpoint", f"fake@{server.url}", *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "fake base none: RWQA -" in done.stdout
+    assert "no answer: RWQA 3 of 3 (only reasoning 3)" in done.stderr
+    assert "nothing of fake was scored" in done.stderr
 
 
 MATHVISTA = {
