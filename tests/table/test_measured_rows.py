@@ -299,7 +299,10 @@ def test_what_could_not_be_read_is_said_below_the_table() -> None:
     settings = {"reading": {"MMStar": reading, "MMB": no_answer}}
     (row,) = measured_rows([dataclasses.replace(BASE, settings=settings)], columns)
     said = "\n".join(notes([row]))
-    assert "could not read, counted as wrong: MMStar 4 of 10." in said
-    assert "MODEL@URL makes needless: MMStar 70.0 (plain forms 1, 1 unread)." in said
+    assert (
+        "could not read, counted as wrong (eval --judge MODEL@URL has a judge read them): " in said
+    )
+    assert "read them): MMStar 4 of 10." in said
+    assert "a second reading of those: MMStar 70.0 (plain forms 1, 1 unread)." in said
     assert "without an answer: MMB empty 2, cut 1 of 10." in said
     assert "reasoning dropped before scoring: MMB 3 of 10." in said
