@@ -149,7 +149,8 @@ def evaluate(
     evaluations: list[Evaluation] = []
     try:
         with log_file(work / "rilbench.log"), EvaluationProgress() as progress:
-            evaluations.extend(evaluate_each(models, options, progress.report))
+            for evaluation in evaluate_each(models, options, progress.report):
+                evaluations.append(evaluation)  # noqa: PERF402  Kept if the next one fails.
     finally:  # A model that fails takes nothing from those before it.
         for evaluation in evaluations:
             print_scores(evaluation)

@@ -4,6 +4,7 @@
 
 import pytest
 
+from rilbench.evaluate.kits.worker_common import unread
 from rilbench.evaluate.plain_choices import read_plainly
 
 
@@ -70,3 +71,13 @@ def test_what_names_no_option_or_several_is_not(text: str) -> None:
 def test_only_an_option_of_the_question_counts() -> None:
     assert read_plainly("I", "ABCDEFGHIJ") == "I"
     assert read_plainly("I", "ABCD") is None
+
+
+@pytest.mark.parametrize(
+    ("read", "is_unread"),
+    [("", True), ("B", False), ("A", False), ("B ", True), (" B", True), ("A ", False)],
+)
+def test_a_question_is_unread_if_nothing_else_makes_it_wrong(read: str, is_unread: bool) -> None:
+    """Each letter is what the rules read in one rotation, whose gold is B; a space is nothing."""
+    choices = [{"read": letter.strip(), "gold": "B"} for letter in read or " "]
+    assert unread(choices) is is_unread
