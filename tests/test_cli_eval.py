@@ -9,7 +9,8 @@ import pytest
 from command import refused, run
 
 from rilbench.benchmark_names import PAPER_14
-from rilbench.cli.score_report import print_scores
+from rilbench.cli.score_report import print_scores, refuse_unscored
+from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 
 
@@ -166,6 +167,13 @@ def test_unread_choices_are_told_with_the_second_reading_and_the_remedy(
         "judge reads them: --judge MODEL@URL; by the second reading, plain forms 1: MMStar 89.6 (3 "
         "unread)\n"
     )
+
+
+def test_an_evaluation_without_a_score_is_a_failure() -> None:
+    whole = evaluation("m", "It is B.", 1.0)
+    refuse_unscored([whole])
+    with pytest.raises(UserError, match="nothing of m was scored"):
+        refuse_unscored([whole, replace(whole, scores=(replace(whole.scores[0], value=None),))])
 
 
 def test_kept_verdicts_are_listed(tmp_path: Path) -> None:

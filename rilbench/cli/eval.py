@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from rilbench.cli.options import Benchmarks, Data, Db, print_table
-from rilbench.cli.score_report import print_scores
+from rilbench.cli.score_report import print_scores, refuse_unscored
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -156,11 +156,7 @@ def evaluate(
             print_scores(evaluation)
         if evaluations:
             typer.echo(f"recorded in {options.db}; see it with: rilbench table")
-    for evaluation in evaluations:
-        if all(score.value is None for score in evaluation.scores):
-            raise UserError(
-                f"nothing of {evaluation.path} was scored; the lines above say why and what helps"
-            )
+    refuse_unscored(evaluations)
 
 
 def _dry_run(options: EvalOptions, price: str | None) -> None:

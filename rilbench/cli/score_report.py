@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
+
+from rilbench.errors import UserError
 
 if TYPE_CHECKING:
     from rilbench.ledger import Evaluation
@@ -30,6 +32,15 @@ def print_scores(evaluation: Evaluation) -> None:
     ):
         if note:
             typer.echo(note, err=True)
+
+
+def refuse_unscored(evaluations: Sequence[Evaluation]) -> None:
+    """Raise a UserError where nothing of a model was scored, so that the command fails."""
+    for evaluation in evaluations:
+        if all(score.value is None for score in evaluation.scores):
+            raise UserError(
+                f"nothing of {evaluation.path} was scored; the lines above say why and what helps"
+            )
 
 
 def _score(score: Score) -> str:

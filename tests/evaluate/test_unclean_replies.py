@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from command import run
 from fake_judge import FakeJudge, fake_judge
 from PIL import Image
 
+from rilbench.cli.score_report import print_scores, refuse_unscored
 from rilbench.errors import UserError
 from rilbench.evaluate.judge_session import Judge
 from rilbench.evaluate.kit_session import Kit
@@ -198,16 +198,19 @@ def test_a_model_that_fails_takes_nothing_from_the_one_before(
     assert (kept.path, len(kept.scores)) == (str(checkpoint), 1)
 
 
-def test_an_evaluation_in_which_nothing_was_scored_fails(tmp_path: Path) -> None:
+def test_an_evaluation_in_which_nothing_was_scored_fails(
+    kit: Kit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path / "data", "RealWorldQA", choice_rows("r", 3))
     nothing: Reply = {"content": None, "reasoning_content": "Green, so the answer is B."}
-    options = ("--suite", "paper", "--data", "data", "--benchmarks", "RWQA", "--work", "work")
     with fake_judge(by_mark({}, nothing)) as server:
-        done = run("eval", "--endpoint", f"fake@{server.url}", *options, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "fake base none: RWQA -" in done.stdout
-    assert "no answer: RWQA 3 of 3 (only reasoning 3)" in done.stderr
-    assert "nothing of fake was scored" in done.stderr
+        found = evaluated(server.url, tmp_path, "RWQA", kit)
+    print_scores(found)
+    said = capsys.readouterr()
+    assert said.out == "fake base none: RWQA -\n"
+    assert "no answer: RWQA 3 of 3 (only reasoning 3)" in said.err
+    with pytest.raises(UserError, match="nothing of fake was scored"):
+        refuse_unscored([found])
 
 
 MATHVISTA = {
