@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe, load_recipe, read_recipe
 from rilbench.config.load import all_keys
 from rilbench.config.schema import may_change
+from rilbench.data.manifest import SETTINGS, Manifest, kept_manifests, manifest_of
 from rilbench.errors import UserError
 from rilbench.hub import upload_folder
 from rilbench.ledger import Evaluation, Ledger
@@ -47,8 +48,8 @@ class TrainedRun:
     folder: Path
     recipe: Recipe
     checkpoint: Checkpoint
-    manifest: dict[str, Any]
-    """Of the training set (`rilbench.data.build`); empty without one."""
+    manifests: Mapping[str, Sequence[Manifest]]
+    """Of its questions, by `rilbench.data.manifest.SETTINGS`, as they were when it began."""
 
     @property
     def steps(self) -> int:
@@ -71,9 +72,8 @@ def read_run(folder: Path) -> TrainedRun:
             f"{folder.name} --resume"
         )
     recipe = read_recipe(folder / "recipe.yaml")
-    manifest = Path(recipe.data.train).with_suffix(".manifest.json")
-    found = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    return TrainedRun(folder, recipe, inspect_checkpoint(folder / "checkpoint"), found)
+    checkpoint = inspect_checkpoint(folder / "checkpoint")
+    return TrainedRun(folder, recipe, checkpoint, kept_manifests(folder))
 
 
 def evaluations_of(run: TrainedRun, ledger: Ledger) -> list[Evaluation]:
@@ -118,7 +118,11 @@ def model_card(name: str, run: TrainedRun, evaluations: Sequence[Evaluation]) ->
 
 def _front_matter(name: str, run: TrainedRun, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """What the hub reads of a card."""
-    sources = run.manifest.get("recipe", {}).get("sources", {}).values()
+    sources = [
+        source
+        for manifest in _all_manifests(run)
+        for source in manifest.values["recipe"]["sources"].values()
+    ]
     results = [
         {
             "task": {"type": "image-text-to-text"},
@@ -190,22 +194,40 @@ def _training(run: TrainedRun) -> str:
 
 def _data(run: TrainedRun) -> str:
     """Where the questions are from."""
-    if not run.manifest:
-        return f"Questions of `{Path(run.recipe.data.train).name}`; no manifest says where from."
+    parts = []
+    for name, setting in SETTINGS.items():
+        manifests = run.manifests.get(name, ())
+        parts += [_built_data(setting, manifest) for manifest in manifests]
+        built = {manifest.file.name for manifest in manifests}
+        files = _file_names(_value(run.recipe, setting)).split(",")
+        if others := [file for file in files if file and file not in built and "*" not in file]:
+            names = ", ".join(f"`{file}`" for file in others)
+            parts.append(f"{setting}: questions of {names}; no manifest says where from.")
+    return "\n\n".join(parts)
+
+
+def _built_data(setting: str, manifest: Manifest) -> str:
+    """A table of the sources of a set that ``rilbench data build`` made."""
+    values, file = manifest.values, manifest_of(manifest.file).name
     lines = [
-        f"{run.manifest['questions']} questions ([manifest](data.manifest.json)).",
+        f"{setting}: {values['questions']} questions, built as [{file}]({file}) says (digest "
+        f"{manifest.digest}).",
         "",
         "| source | from | commit | licence stated there | questions |",
         "|---|---|---|---|---:|",
     ]
-    for name, source in run.manifest["sources"].items():
-        settings = run.manifest["recipe"]["sources"][name]
+    for name, source in values["sources"].items():
+        settings = values["recipe"]["sources"][name]
         cells = (
             *(name, settings["hub"] or "own files", source["revision"][:12]),
             *(source["license"] or "none", source["questions"]),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _all_manifests(run: TrainedRun) -> list[Manifest]:
+    return [manifest for some in run.manifests.values() for manifest in some]
 
 
 def _differences(recipe: Recipe) -> str:
@@ -308,7 +330,8 @@ def _linked(run: TrainedRun, card: str, *, collections: bool) -> Iterator[Path]:
             (folder / file.name).symlink_to(file.resolve())
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "recipe.yaml").write_text(public_recipe(run.recipe), encoding="utf-8")
-        if run.manifest:
-            text = json.dumps(run.manifest, indent=2, ensure_ascii=False)
-            (folder / "data.manifest.json").write_text(text + "\n", encoding="utf-8")
+        for manifest in _all_manifests(run):
+            text = json.dumps(manifest.values, indent=2, ensure_ascii=False)
+            file = folder / manifest_of(manifest.file).name
+            file.write_text(text + "\n", encoding="utf-8")
         yield folder

@@ -47,6 +47,7 @@ NO_CHOICES = {
     "collection.price",
     "collection.serve",
     "data.dev",
+    "data.manifests",
     "discriminator.micro_batch_size",
     "policy.micro_batch_size",
     "schedule.save_every",

@@ -17,6 +17,7 @@ from rilbench.train.pipeline.run_folder import open_run
 
 MANIFEST = {
     "questions": 40,
+    "questions_sha256": "d" * 64,
     "recipe": {"sources": {"charts": {"hub": "lab/charts"}, "ours": {"hub": ""}}},
     "sources": {
         "charts": {"revision": "a" * 40, "license": "cc-by-4.0", "questions": 30},
@@ -37,6 +38,8 @@ def trained(tmp_path):
         f"sft.data={tmp_path / 'a.parquet'},{tmp_path / 'b.parquet'}",
         "group_size=2",
     ]
+    (tmp_path / "mine.parquet").touch()
+    (tmp_path / "mine.manifest.json").write_text(json.dumps(MANIFEST))
     recipe = load_recipe("both", "nano", None, settings)
     folder = tmp_path / "runs" / "mine"
     open_run(folder, recipe, resume=False)
@@ -45,7 +48,7 @@ def trained(tmp_path):
     (folder / "checkpoint" / "rilbench.json").write_text(json.dumps(labels))
     export = {"step": 30, "choice": "last", "dev_accuracy": None, "steps": 30}
     (folder / "checkpoint" / "export.json").write_text(json.dumps(export))
-    (tmp_path / "mine.manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "mine.manifest.json").unlink()  # the run has kept it
     return folder
 
 
@@ -84,6 +87,10 @@ def test_the_card_has_scores_settings_data_and_differences(trained, tmp_path):
     assert result["metrics"] == [{"type": "acc", "value": 61.25}]
     assert "| MMStar | 61.2 | 1500 | 0 | gpt | published, cccccccccccc |" in card
     assert "| charts | lab/charts | aaaaaaaaaaaa | cc-by-4.0 | 30 |" in card
+    digest = found.recipe.data.manifests["train"]
+    assert "data.train: 40 questions, built as [mine.manifest.json]" in card
+    assert f"(digest {digest})" in card
+    assert "sft.data: questions of `a.parquet`, `b.parquet`; no manifest says" in card
     assert "| `group_size` | 4 | 2 |" in card
     assert "nano:restyled, trained for 30 steps by `ril`" in card
     assert "10.0.0.7" not in card + publish.public_recipe(found.recipe)
@@ -100,7 +107,7 @@ def test_checkpoint_and_card_are_published(trained, hub, monkeypatch):
     weights = "model.safetensors"
     assert (stored / weights).read_bytes() == (trained / "checkpoint" / weights).read_bytes()
     assert (stored / "README.md").read_text() == card
-    assert json.loads((stored / "data.manifest.json").read_text()) == MANIFEST
+    assert json.loads((stored / "mine.manifest.json").read_text()) == MANIFEST
     assert yaml.safe_load((stored / "recipe.yaml").read_text())["group_size"] == 2
     with pytest.raises(UserError, match="has no collection; there is nothing to publish"):
         publish.push(found, "me/rows", card, collections=True, private=True)

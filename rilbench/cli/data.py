@@ -201,8 +201,9 @@ def build_training_set(
     Raises:
         UserError: as `rilbench.data.build.build`.
     """
-    from rilbench.data.build import build, manifest_of
+    from rilbench.data.build import build
     from rilbench.data.contamination.overlap import BenchmarkIndex
+    from rilbench.data.manifest import manifest_of
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
 

@@ -107,8 +107,8 @@ def _build_data(read: RunFile) -> None:
     import json
 
     from rilbench.cli.data import build_training_set, load_scorer
-    from rilbench.data.build import manifest_of
     from rilbench.data.build_recipe import read_data_recipe
+    from rilbench.data.manifest import manifest_of
 
     benchmarks = read.evaluation.get("data")
     for out, name in read.data.items():

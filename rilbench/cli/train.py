@@ -97,7 +97,9 @@ def train(
     resolved = load_recipe(recipe, student, method, overrides, hardware)
     check_fit(resolved)
     if dry_run:
-        typer.echo(resolved.to_yaml(), nl=False)
+        from rilbench.data.manifest import with_manifests
+
+        typer.echo(with_manifests(resolved).to_yaml(), nl=False)
         for line in teacher_lines(resolved, assume(resolved)):
             typer.echo(f"# collect {line}")
         return

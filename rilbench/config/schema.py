@@ -94,6 +94,8 @@ class Data:
     max_prompt_tokens: int = 4096  # longest prompt, images included; unstated
     max_response_tokens: int = 2048  # longest response; unstated
     max_failed: float = 0.05  # share of a step's questions that may fail and be replaced
+    manifests: Mapping[str, str] = field(default_factory=dict)
+    """train, dev or sft -> digest of the manifest of rilbench data build; the run fills it in"""
 
 
 @dataclass(frozen=True)
@@ -301,11 +303,13 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over every setting but `HOW_IT_RUNS`."""
+        """16 hex digits over every setting but `HOW_IT_RUNS`, manifests of the data included."""
         values = self.as_dict()
         for key in HOW_IT_RUNS:
             group, name = key.split(".")
             del values[group][name]
+        if not self.data.manifests:  # as before there were any
+            del values["data"]["manifests"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -19,6 +19,7 @@ from typing import Any
 from rilbench.data.build_recipe import DataRecipe, Source, as_plain
 from rilbench.data.contamination.overlap import BenchmarkIndex, find_overlap
 from rilbench.data.importer import Options, import_questions
+from rilbench.data.manifest import digest_of, manifest_of
 from rilbench.data.question import Question
 from rilbench.data.question_files import iter_questions, write_questions
 from rilbench.data.select import Rule, select
@@ -38,11 +39,6 @@ class Candidates:
     file: Path
     counts: dict[str, Any]
     """What the manifest says of the source."""
-
-
-def manifest_of(questions: Path) -> Path:
-    """The manifest of a file of questions that `build` wrote."""
-    return questions.with_suffix(".manifest.json")
 
 
 def build(
@@ -227,10 +223,13 @@ def _manifest(
 ) -> dict[str, Any]:
     """Where every question of a built training set is from."""
     kept: dict[str, int] = dict.fromkeys(recipe.sources, 0)
-    digest = hashlib.sha256()
-    for question in iter_questions(out):
-        kept[question.source] += 1
-        digest.update(f"{question.id}\x1f{question.sha256}\x1f{question.answer}\x1e".encode())
+
+    def counted() -> Iterator[Question]:
+        for question in iter_questions(out):
+            kept[question.source] += 1
+            yield question
+
+    digest = digest_of(counted())
     sources = {
         candidates.name: {**candidates.counts, "questions": kept[candidates.name]}
         for candidates in found
@@ -239,7 +238,7 @@ def _manifest(
         "recipe": as_plain(recipe),
         "recipe_fingerprint": recipe.fingerprint,
         "questions": sum(kept.values()),
-        "questions_sha256": digest.hexdigest(),
+        "questions_sha256": digest,
         "sources": sources,
         "selection": selection,
     }

@@ -13,9 +13,10 @@ import yaml
 from command import refused, run
 from PIL import Image
 
-from rilbench.data.build import build, manifest_of
+from rilbench.data.build import build
 from rilbench.data.build_recipe import read_data_recipe
 from rilbench.data.contamination.overlap import BenchmarkIndex
+from rilbench.data.manifest import manifest_of
 from rilbench.data.question_files import read_questions
 from rilbench.errors import UserError
 from rilbench.evaluate.data import data_folder

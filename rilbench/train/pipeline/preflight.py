@@ -16,6 +16,7 @@ from typing import Any
 from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
+from rilbench.data.manifest import manifest_beside
 from rilbench.data.question import StoredQuestion
 from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
@@ -142,6 +143,9 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
         scans[key] = QuestionScan(locate_files(name, key), picture_file(run.folder), pictures)
         checks[key] = _checked(run, student, key, scans[key])
         pictures = scans[key].end
+        for path, questions in scans[key].by_file.items():
+            if manifest := manifest_beside(path):
+                manifest.check(questions)
     if strict:
         refuse_strictly(checks)
     lists: dict[str, list[StoredQuestion]] = {}
