@@ -28,11 +28,13 @@ HOW_IT_RUNS = (
     "hardware.offload",
     "hardware.rollout_tensor_parallel",
     "hardware.rollout_memory",
+    "hardware.judge_devices",
     "hardware.gradient_checkpointing",
     "hardware.remove_padding",
     # addresses and folders
     "hardware.ray_address",
     "judge.url",
+    "judge.serve",
     "collection.endpoints",
     "collection.folder",
     "collection.serve",
@@ -184,6 +186,7 @@ class Judge:
 
     model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], rule, parser or FILE.py:FUNCTION
     url: tuple[str, ...] = ()  # address of the model's server, or a list of several
+    serve: str = ""  # options for vllm serve, where the run starts it on hardware.judge_devices
     timeout: float = 120.0  # seconds for one request to it
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -212,7 +215,8 @@ class Hardware:
     profile: str = "1x8-80gb"  # recipes/hardware/NAME.yaml, which sets what follows
     device: str = "cuda"  # or "cpu"
     nodes: int = 1
-    devices: int = 8  # per node
+    devices: int = 8  # per node, to train on
+    judge_devices: int = 0  # further ones of the node, for a judge that the run starts
     memory_gib: int = 80  # per device
     offload: str = "none"  # models moved to CPU memory: "none", "idle" between phases, or "always"
     rollout_engine: str = "auto"  # "auto": vLLM on GPUs, transformers on a CPU; or "vllm"
@@ -224,8 +228,13 @@ class Hardware:
 
     @property
     def ranks(self) -> int:
-        """Devices of all nodes."""
+        """Devices of all nodes that train."""
         return self.nodes * self.devices
+
+    @property
+    def node_devices(self) -> int:
+        """Devices of the first node, those for the judge included."""
+        return self.devices + self.judge_devices
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate, locate_files
+from rilbench.plan.servers import starts_judge
 from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
@@ -37,6 +38,7 @@ from rilbench.train.pipeline.question_check import (
     refuse_strictly,
 )
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.started_servers import check_started_judge
 from rilbench.train.pipeline.teacher_servers import (
     ModelCollection,
     find_servers,
@@ -232,13 +234,16 @@ def check_trackers(trackers: Sequence[str]) -> None:
 
 
 def check_judge(recipe: Recipe) -> None:
-    """Refuse a judge without an address that does not decide by code or is needed on other nodes.
+    """Refuse a judge without an address that can neither be started nor decide by code.
 
     Raises:
-        UserError: with the setting that gives the address, or why its function cannot judge.
+        UserError: with the setting that helps, or why its function cannot judge.
     """
     name = recipe.judge.model
     if recipe.judge.url:
+        return
+    if starts_judge(recipe):
+        check_started_judge(recipe)
         return
     find_judge(name)
     if recipe.hardware.nodes > 1:
