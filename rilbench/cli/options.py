@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -52,19 +51,6 @@ def print_table(table: object) -> None:
 
     # Never cut to a window or a pipe: a number without its last digits is another number.
     Console(width=max(Console().width, 200)).print(table)
-
-
-def print_every(number: int, unit: str) -> Callable[[int], None]:
-    """Return a callback that takes a count and prints it to standard error at every ``number``."""
-    printed = 0
-
-    def print_count(count: int) -> None:
-        nonlocal printed
-        if count // number > printed:
-            printed = count // number
-            typer.echo(f"{count} {unit}", err=True)
-
-    return print_count
 
 
 def write_whole(path: Path, text: str) -> None:

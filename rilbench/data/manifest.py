@@ -33,6 +33,16 @@ def manifest_of(questions: Path) -> Path:
     return questions.with_suffix(".manifest.json")
 
 
+def dev_of(questions: Path) -> Path:
+    """Where the questions for ``data.dev`` are that the recipe of a training set holds out."""
+    return questions.with_suffix(".dev.parquet")
+
+
+def whole_of(questions: Path) -> Path:
+    """The training set that is built together with a file: itself, or for its `dev_of`."""
+    return questions.with_name(questions.name.replace(".dev.parquet", ".parquet"))
+
+
 def digest_of(questions: Iterable[Question]) -> str:
     """64 hex digits over questions in their order, with pictures and gold answers."""
     digest = hashlib.sha256()

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 from rilbench.config import Recipe
 from rilbench.config.run_file import RunFile
 from rilbench.data.build_recipe import DataRecipe, read_data_recipe
+from rilbench.data.manifest import whole_of
 from rilbench.errors import UserError
 from rilbench.evaluate.options import EvalOptions, read_options
 from rilbench.evaluate.suite import Suite, find_suite
@@ -148,6 +149,9 @@ def _questions(options: EvalOptions) -> int:
 def _data(recipe: Recipe, plan: RunPlan, built: Mapping[str, DataRecipe]) -> list[str]:
     lines = []
     for path, made in built.items():
+        if whole_of(Path(path)) != Path(path):
+            lines.append(f"held out of the same: {path}, {made.dev:,} questions for data.dev")
+            continue
         quotas = made.quotas(round(made.questions * made.pool))
         lines += [
             f"{name}: {source.hub or source.path}, {quotas[name]:,} questions"

@@ -20,7 +20,7 @@ from rilbench.data.question_files import Question
 from rilbench.data.response_collector import ModelServer, collect
 from rilbench.data.response_store import Plan, read_manifest
 from rilbench.errors import UserError
-from rilbench.paths import locate
+from rilbench.paths import locate, public_name
 from rilbench.plan.servers import plan_teacher
 from rilbench.processes import tree_cpu_seconds
 from rilbench.train.pipeline.cost import CollectionCost, metered
@@ -87,7 +87,7 @@ def _collection(
             weights, path = checkpoint.fingerprint, checkpoint.path
         except UserError:
             # A collection that was made elsewhere no longer needs its teacher.
-            if manifest.get("source") != source:
+            if manifest.get("source") not in (source, public_name(source)):
                 raise
             weights = manifest["weights"]
     plan = Plan(
