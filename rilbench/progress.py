@@ -98,9 +98,12 @@ class BarDisplay(ProgressDisplay):
 
 
 class CountProgress(BarDisplay):
-    """Counts with a bar each; piped, a line at each fifth, or at each ``LINES`` without a total."""
+    """Counts with a bar each; piped, lines now and then.
 
-    LINES = 10_000
+    They come at each fifth of a total of ``FEW`` or more, else at each ``MANY``.
+    """
+
+    FEW, MANY = 100, 10_000
 
     def __init__(self) -> None:
         super().__init__(MofNCompleteColumn(), TimeRemainingColumn())
@@ -112,7 +115,7 @@ class CountProgress(BarDisplay):
         if self.console.is_terminal:
             self.update(name, text, done, total)
             return
-        part = 5 * done // total if total else done // self.LINES
+        part = 5 * done // total if total >= self.FEW else done // self.MANY
         if part > self._said.get(name, 0):
             self._said[name] = part
             self.say(f"{text} {done}" + (f"/{total}" if total else ""))

@@ -12,6 +12,8 @@ def test_piped_counts_are_few_lines():
     shown.console = Console(file=io.StringIO())
     for done in range(1, 1001):
         shown.report("charts rows", done, 1000)
+    for done in range(1, 100):
+        shown.report("few rows", done, 99)
     for done in range(1, 25_001):
         shown.report("maths rows", done)
     assert shown.console.file.getvalue().splitlines() == [

@@ -83,6 +83,7 @@ def build(
         _candidates(recipe, name, source, parts, benchmarks, tell)
         for name, source in recipe.sources.items()
     ]
+    tell.note(f"drawing from {sum(each.counts['candidates'] for each in found)} candidates")
     chosen = _choose(recipe, found)
     for_dev = {name: rows.dev for name, rows in chosen.items()}
     drawn = parts / "drawn.parquet"
@@ -143,7 +144,7 @@ def _candidates(
         "license": snapshot.license,
         "rows": report.rows,
         "skipped": report.skipped,
-        "skipped_first": report.examples[:3],
+        "skipped_first": [_without(snapshot.files, text) for text in report.examples[:3]],
         "files_not_used": [_without(snapshot.files, reason) for reason in report.unused_files],
         "layouts": dict(report.layouts),
         "too_long": report.questions - short.kept,
