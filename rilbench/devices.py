@@ -49,6 +49,13 @@ def gpus(timeout: float = 30.0) -> list[Gpu]:
     return devices[: len([name for name in visible.split(",") if name.strip() not in ("", "-1")])]
 
 
+def some_gpus(first: int, number: int) -> str:
+    """``CUDA_VISIBLE_DEVICES`` with so many of the GPUs that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(first + number)))
+    return ",".join(names[first : first + number])
+
+
 def has_gpu() -> bool:
     """Whether this machine has a GPU."""
     return bool(gpus())

@@ -89,6 +89,17 @@ def _names(folder: Path) -> list[str]:
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
+def public_name(place: str, instead: str = "") -> str:
+    """A model's or file's name as others know it: that on the hub or of the nano sandbox.
+
+    Args:
+        place: as a recipe names it.
+        instead: for a path of this machine; "": the last part of it.
+    """
+    is_known = _HUB_NAME.fullmatch(place) and not Path(place).exists()
+    return place if is_known or place.startswith("nano:") else instead or Path(place).name
+
+
 def _downloaded(name: str) -> Path | None:
     """The newest download of a hub model in the local cache."""
     from huggingface_hub import snapshot_download

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,7 +91,31 @@ class BarDisplay(ProgressDisplay):
         return self.bars
 
     def update(self, key: Hashable, text: str, done: int, total: int) -> None:
-        """Show a task's bar; a new key adds a bar."""
+        """Show a task's bar; a new key adds a bar. A total of 0 is not known."""
         if key not in self.tasks:
-            self.tasks[key] = self.bars.add_task(text, total=total)
-        self.bars.update(self.tasks[key], description=text, completed=done, total=total)
+            self.tasks[key] = self.bars.add_task(text, total=total or None)
+        self.bars.update(self.tasks[key], description=text, completed=done, total=total or None)
+
+
+class CountProgress(BarDisplay):
+    """Counts with a bar each; piped, lines now and then.
+
+    They come at each fifth of a total of ``FEW`` or more, else at each ``MANY``.
+    """
+
+    FEW, MANY = 100, 10_000
+
+    def __init__(self) -> None:
+        super().__init__(MofNCompleteColumn(), TimeRemainingColumn())
+        self._said: dict[str, int] = {}
+
+    def report(self, text: str, done: int, total: int = 0) -> None:
+        """Show a count; the first word of ``text`` names its bar."""
+        name = text.split(" ", 1)[0]
+        if self.console.is_terminal:
+            self.update(name, text, done, total)
+            return
+        part = 5 * done // total if total >= self.FEW else done // self.MANY
+        if part > self._said.get(name, 0):
+            self._said[name] = part
+            self.say(f"{text} {done}" + (f"/{total}" if total else ""))

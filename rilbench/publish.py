@@ -7,11 +7,10 @@ data, scores with their provenance, and what differs from the paper.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,11 @@ from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe, load_recipe, read_recipe
 from rilbench.config.load import all_keys
 from rilbench.config.schema import may_change
+from rilbench.data.manifest import SETTINGS, Manifest, kept_manifests, manifest_of
 from rilbench.errors import UserError
 from rilbench.hub import upload_folder
 from rilbench.ledger import Evaluation, Ledger
+from rilbench.paths import public_name
 
 _OURS = (
     "data.",
@@ -35,9 +36,6 @@ _OURS = (
     "hardware.",
 )
 """Settings that are the user's own in any case: no differences to a shipped recipe."""
-_PRIVATE = ("judge.url", "collection.endpoints", "collection.folder", "hardware.ray_address")
-_PLACES = (("student", "model"), ("data", "train"), ("data", "dev"), ("sft", "data"))
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,10 @@ class TrainedRun:
 
     folder: Path
     recipe: Recipe
+    """With the paths of this machine; `public_recipe` has none."""
     checkpoint: Checkpoint
-    manifest: dict[str, Any]
-    """Of the training set (`rilbench.data.build`); empty without one."""
+    manifests: Mapping[str, Sequence[Manifest]]
+    """Of its questions, by `rilbench.data.manifest.SETTINGS`, as they were when it began."""
 
     @property
     def steps(self) -> int:
@@ -71,9 +70,8 @@ def read_run(folder: Path) -> TrainedRun:
             f"{folder.name} --resume"
         )
     recipe = read_recipe(folder / "recipe.yaml")
-    manifest = Path(recipe.data.train).with_suffix(".manifest.json")
-    found = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    return TrainedRun(folder, recipe, inspect_checkpoint(folder / "checkpoint"), found)
+    checkpoint = inspect_checkpoint(folder / "checkpoint")
+    return TrainedRun(folder, recipe, checkpoint, kept_manifests(folder))
 
 
 def evaluations_of(run: TrainedRun, ledger: Ledger) -> list[Evaluation]:
@@ -93,23 +91,20 @@ def model_card(name: str, run: TrainedRun, evaluations: Sequence[Evaluation]) ->
         run: what was trained.
         evaluations: its scores.
     """
-    recipe, labels = run.recipe, run.checkpoint.labels
-    teachers = " and ".join(
-        _public(recipe.teachers.models.get(teacher, ""), teacher)
-        for teacher in recipe.teachers.names
-    )
+    recipe, labels = public_recipe(run.recipe), run.checkpoint.labels
+    teachers = " and ".join(recipe.teachers.models.get(n, n) for n in recipe.teachers.names)
     by = f"`{labels.method}`{f' with responses of {teachers}' if teachers else ''}"
     parts = [
         "---\n" + yaml.safe_dump(_front_matter(name, run, evaluations), sort_keys=False) + "---",
         f"# {name.split('/')[-1]}",
-        f"{_public(recipe.student.model, recipe.student.name)}, trained for {run.steps} steps by "
+        f"{recipe.student.model}, trained for {run.steps} steps by "
         f"{by} with rilbench, an open implementation of RIL (Unified Reinforcement and Imitation "
         "Learning for Vision-Language Models, NeurIPS 2025, arXiv 2510.19307).",
         "```python\nfrom transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
         f'model = AutoModelForImageTextToText.from_pretrained("{name}", dtype="auto")\n'
         f'processor = AutoProcessor.from_pretrained("{name}")\n```',
         "## Scores\n\n" + _score_tables(evaluations),
-        "## Training\n\n" + _training(run),
+        "## Training\n\n" + _training(run, recipe),
         "## Data\n\n" + _data(run),
         "## Differences to the paper\n\n" + _differences(recipe),
     ]
@@ -118,7 +113,11 @@ def model_card(name: str, run: TrainedRun, evaluations: Sequence[Evaluation]) ->
 
 def _front_matter(name: str, run: TrainedRun, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """What the hub reads of a card."""
-    sources = run.manifest.get("recipe", {}).get("sources", {}).values()
+    sources = [
+        source
+        for manifest in _all_manifests(run)
+        for source in manifest.values["recipe"]["sources"].values()
+    ]
     results = [
         {
             "task": {"type": "image-text-to-text"},
@@ -133,8 +132,9 @@ def _front_matter(name: str, run: TrainedRun, evaluations: Sequence[Evaluation])
     ]
     values: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
     values["tags"] = ["rilbench", run.checkpoint.labels.method]
-    if _HUB_NAME.fullmatch(run.recipe.student.model):
-        values["base_model"] = run.recipe.student.model
+    base = public_recipe(run.recipe).student.model
+    if "/" in base:  # a name on the hub
+        values["base_model"] = base
     if hubs := sorted({source["hub"] for source in sources if source["hub"]}):
         values["datasets"] = hubs
     if results:
@@ -168,9 +168,9 @@ def _score_tables(evaluations: Sequence[Evaluation]) -> str:
     return "\n\n".join(parts)
 
 
-def _training(run: TrainedRun) -> str:
+def _training(run: TrainedRun, recipe: Recipe) -> str:
     """The settings that readers look for; all are in ``recipe.yaml``."""
-    recipe, labels = run.recipe, run.checkpoint.labels
+    labels = run.checkpoint.labels
     rows = {
         "steps": f"{run.steps} of {recipe.schedule.steps}",
         "prompts per step": recipe.schedule.prompts_per_step,
@@ -190,22 +190,40 @@ def _training(run: TrainedRun) -> str:
 
 def _data(run: TrainedRun) -> str:
     """Where the questions are from."""
-    if not run.manifest:
-        return f"Questions of `{Path(run.recipe.data.train).name}`; no manifest says where from."
+    parts = []
+    for name, setting in SETTINGS.items():
+        manifests = run.manifests.get(name, ())
+        parts += [_built_data(setting, manifest) for manifest in manifests]
+        built = {manifest.file.name for manifest in manifests}
+        files = str(_value(public_recipe(run.recipe), setting)).split(",")
+        if others := [file for file in files if file and file not in built and "*" not in file]:
+            names = ", ".join(f"`{file}`" for file in others)
+            parts.append(f"{setting}: questions of {names}; no manifest says where from.")
+    return "\n\n".join(parts)
+
+
+def _built_data(setting: str, manifest: Manifest) -> str:
+    """A table of the sources of a set that ``rilbench data build`` made."""
+    values, file = manifest.values, manifest_of(manifest.file).name
     lines = [
-        f"{run.manifest['questions']} questions ([manifest](data.manifest.json)).",
+        f"{setting}: {values['questions']} questions, built as [{file}]({file}) says (digest "
+        f"{manifest.digest}).",
         "",
         "| source | from | commit | licence stated there | questions |",
         "|---|---|---|---|---:|",
     ]
-    for name, source in run.manifest["sources"].items():
-        settings = run.manifest["recipe"]["sources"][name]
+    for name, source in values["sources"].items():
+        settings = values["recipe"]["sources"][name]
         cells = (
             *(name, settings["hub"] or "own files", source["revision"][:12]),
             *(source["license"] or "none", source["questions"]),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _all_manifests(run: TrainedRun) -> list[Manifest]:
+    return [manifest for some in run.manifests.values() for manifest in some]
 
 
 def _differences(recipe: Recipe) -> str:
@@ -232,28 +250,44 @@ def _value(recipe: Recipe, key: str) -> Any:
     return value
 
 
-def public_recipe(recipe: Recipe) -> str:
-    """A run's settings as YAML, without the addresses and folders of whoever trained it."""
-    values = recipe.as_dict()
-    for key in _PRIVATE:
-        group, _, name = key.partition(".")
-        values[group].pop(name, None)
-    for key, name in _PLACES:
-        values[key][name] = _public(values[key][name], _file_names(values[key][name]))
-    models = values["teachers"]["models"]
-    values["teachers"]["models"] = {name: _public(models[name], name) for name in models}
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+def function_files(recipe: Recipe) -> dict[str, str]:
+    """Where the Python files of a recipe's judge and rewards are published, by their paths here."""
+    named = [name.rpartition(":")[0] for name in (recipe.judge.model, *recipe.reward.extra)]
+    files: dict[str, str] = {}
+    for file in (name for name in named if name.endswith(".py")):
+        place = f"functions/{Path(file).name}"
+        if place in files.values() and file not in files:
+            place = f"functions/{len(files)}/{Path(file).name}"
+        files.setdefault(file, place)
+    return files
 
 
-def _file_names(places: str) -> str:
-    """Files, with commas, without their folders."""
-    return ",".join(Path(place.strip()).name for place in places.split(","))
+def public_recipe(recipe: Recipe) -> Recipe:
+    """A run's settings without the addresses and folders of whoever trained it."""
+    functions = function_files(recipe)
 
+    def published(name: str) -> str:
+        file, _, function = name.rpartition(":")
+        return f"{functions[file]}:{function}" if file in functions else public_name(name)
 
-def _public(place: str, instead: str) -> str:
-    """A model's or file's name as others know it: that on the hub or of the nano sandbox."""
-    known = _HUB_NAME.fullmatch(place) and not Path(place).exists()
-    return place if known or place.startswith("nano:") else instead
+    def files(names: str) -> str:
+        return ",".join(public_name(name.strip()) for name in names.split(","))
+
+    teachers, judge = recipe.teachers, recipe.judge
+    models = {name: public_name(model, name) for name, model in teachers.models.items()}
+    return replace(
+        recipe,
+        student=replace(
+            recipe.student, model=public_name(recipe.student.model, recipe.student.name)
+        ),
+        teachers=replace(teachers, models=models),
+        data=replace(recipe.data, train=files(recipe.data.train), dev=files(recipe.data.dev)),
+        collection=replace(recipe.collection, endpoints={}, folder="", serve={}),
+        sft=replace(recipe.sft, data=files(recipe.sft.data)),
+        judge=replace(judge, model=published(judge.model), url=(), serve=""),
+        reward=replace(recipe.reward, extra=tuple(map(published, recipe.reward.extra))),
+        hardware=replace(recipe.hardware, ray_address=""),
+    )
 
 
 def collection_card(name: str, run: TrainedRun) -> str:
@@ -268,6 +302,7 @@ def collection_card(name: str, run: TrainedRun) -> str:
     for file in sorted(collection_folder(run).glob("*.json")):
         if file.with_suffix(".parquet").is_file():
             said = json.loads(file.read_text(encoding="utf-8"))
+            said |= {"source": public_name(said["source"])} if "source" in said else {}
             text = json.dumps(said, indent=2, ensure_ascii=False)
             lines.append(f"## {file.stem}\n\n```json\n{text}\n```")
     lines.append("## Questions\n\n" + _data(run))
@@ -307,8 +342,14 @@ def _linked(run: TrainedRun, card: str, *, collections: bool) -> Iterator[Path]:
         for file in files:
             (folder / file.name).symlink_to(file.resolve())
         (folder / "README.md").write_text(card, encoding="utf-8")
-        (folder / "recipe.yaml").write_text(public_recipe(run.recipe), encoding="utf-8")
-        if run.manifest:
-            text = json.dumps(run.manifest, indent=2, ensure_ascii=False)
-            (folder / "data.manifest.json").write_text(text + "\n", encoding="utf-8")
+        text = public_recipe(run.recipe).to_yaml()
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        for name, place in function_files(run.recipe).items():
+            if Path(name).is_file():
+                (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                (folder / place).symlink_to(Path(name).resolve())
+        for manifest in _all_manifests(run):
+            text = json.dumps(manifest.values, indent=2, ensure_ascii=False)
+            file = folder / manifest_of(manifest.file).name
+            file.write_text(text + "\n", encoding="utf-8")
         yield folder

@@ -186,6 +186,7 @@ def _of_two_steps(recipe: Recipe, sources: Path) -> Recipe:
             recipe.data,
             train=str(sources / "train.parquet"),
             dev=str(sources / "dev.parquet"),
+            manifests={},
         ),
         schedule=dataclasses.replace(
             recipe.schedule,

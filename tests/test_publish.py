@@ -9,14 +9,16 @@ from command import refused, run
 from hub_server import TOKEN
 
 from rilbench import publish
-from rilbench.config import load_recipe
+from rilbench.config import load_recipe, read_recipe
 from rilbench.errors import UserError
+from rilbench.judge.code_judges import find_judge
 from rilbench.ledger import Evaluation, Ledger, Score
 from rilbench.paths import nano_folder
 from rilbench.train.pipeline.run_folder import open_run
 
 MANIFEST = {
     "questions": 40,
+    "questions_sha256": "d" * 64,
     "recipe": {"sources": {"charts": {"hub": "lab/charts"}, "ours": {"hub": ""}}},
     "sources": {
         "charts": {"revision": "a" * 40, "license": "cc-by-4.0", "questions": 30},
@@ -25,18 +27,29 @@ MANIFEST = {
 }
 
 
+JUDGE = "def decide(question, reference, response):\n    return float(reference == response)\n"
+
+
 @pytest.fixture
 def trained(tmp_path):
     """A run's folder as training leaves it, but with the untrained student in it."""
     settings = [
         f"data.train={tmp_path / 'mine.parquet'}",
         "judge.url=http://10.0.0.7:8000/v1",
-        "judge.model=secret-judge",
+        f"judge.model={tmp_path / 'judge.py'}:decide",
+        f"reward.extra=[{tmp_path / 'own' / 'judge.py'}:brevity]",
+        "judge.serve=--chat-template /private/template",
+        "collection.serve.72b=--chat-template /private/template",
         f"teachers.models.72b={tmp_path / 'teacher-72b'}",
         "sft.steps=1",
         f"sft.data={tmp_path / 'a.parquet'},{tmp_path / 'b.parquet'}",
         "group_size=2",
     ]
+    (tmp_path / "judge.py").write_text(JUDGE)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "judge.py").write_text("brevity = len\n")
+    (tmp_path / "mine.parquet").touch()
+    (tmp_path / "mine.manifest.json").write_text(json.dumps(MANIFEST))
     recipe = load_recipe("both", "nano", None, settings)
     folder = tmp_path / "runs" / "mine"
     open_run(folder, recipe, resume=False)
@@ -45,7 +58,7 @@ def trained(tmp_path):
     (folder / "checkpoint" / "rilbench.json").write_text(json.dumps(labels))
     export = {"step": 30, "choice": "last", "dev_accuracy": None, "steps": 30}
     (folder / "checkpoint" / "export.json").write_text(json.dumps(export))
-    (tmp_path / "mine.manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "mine.manifest.json").unlink()  # the run has kept it
     return folder
 
 
@@ -84,10 +97,15 @@ def test_the_card_has_scores_settings_data_and_differences(trained, tmp_path):
     assert result["metrics"] == [{"type": "acc", "value": 61.25}]
     assert "| MMStar | 61.2 | 1500 | 0 | gpt | published, cccccccccccc |" in card
     assert "| charts | lab/charts | aaaaaaaaaaaa | cc-by-4.0 | 30 |" in card
+    digest = found.recipe.data.manifests["train"]
+    assert "data.train: 40 questions, built as [mine.manifest.json]" in card
+    assert f"(digest {digest})" in card
+    assert "sft.data: questions of `a.parquet`, `b.parquet`; no manifest says" in card
     assert "| `group_size` | 4 | 2 |" in card
     assert "nano:restyled, trained for 30 steps by `ril`" in card
-    assert "10.0.0.7" not in card + publish.public_recipe(found.recipe)
-    assert str(tmp_path) not in card + publish.public_recipe(found.recipe)
+    assert "| judge | functions/judge.py:decide |" in card
+    text = card + publish.public_recipe(found.recipe).to_yaml()
+    assert not [word for word in ("10.0.0.7", str(tmp_path), "/private") if word in text]
 
 
 def test_checkpoint_and_card_are_published(trained, hub, monkeypatch):
@@ -100,8 +118,15 @@ def test_checkpoint_and_card_are_published(trained, hub, monkeypatch):
     weights = "model.safetensors"
     assert (stored / weights).read_bytes() == (trained / "checkpoint" / weights).read_bytes()
     assert (stored / "README.md").read_text() == card
-    assert json.loads((stored / "data.manifest.json").read_text()) == MANIFEST
-    assert yaml.safe_load((stored / "recipe.yaml").read_text())["group_size"] == 2
+    assert json.loads((stored / "mine.manifest.json").read_text()) == MANIFEST
+    recipe = read_recipe(stored / "recipe.yaml")
+    assert recipe.group_size == 2
+    assert recipe.judge.model == "functions/judge.py:decide"
+    assert recipe.reward.extra == ("functions/1/judge.py:brevity",)
+    assert (stored / "functions" / "judge.py").read_text() == JUDGE
+    assert (stored / "functions" / "1" / "judge.py").read_text() == "brevity = len\n"
+    monkeypatch.chdir(stored)
+    assert find_judge(recipe.judge.model).decide("?", "3", "3") == 1
     with pytest.raises(UserError, match="has no collection; there is nothing to publish"):
         publish.push(found, "me/rows", card, collections=True, private=True)
 

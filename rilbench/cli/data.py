@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -16,7 +17,6 @@ from rilbench.cli.options import (
     Set,
     Student,
     Suite,
-    print_every,
     print_table,
     write_whole,
 )
@@ -118,6 +118,7 @@ def data_import(
 ) -> None:
     """Convert a data set to a file of questions; its layout is recognised."""
     from rilbench.data.importer import Options, import_questions
+    from rilbench.progress import CountProgress
 
     if turns not in ("first", "all"):
         raise UserError(f"--turns {turns} is not known; use first or all")
@@ -126,7 +127,8 @@ def data_import(
     options = Options(
         split, _field_columns(columns), images, follow_links, turns == "all", whole_answers, name
     )
-    report = import_questions(sources, out, options, print_every(10_000, "rows"))
+    with CountProgress() as progress:
+        report = import_questions(sources, out, options, partial(progress.report, "rows"))
     for reason in report.unused_files:
         typer.echo(f"not used: {reason}", err=True)
     for example in report.examples:
@@ -201,23 +203,35 @@ def build_training_set(
     Raises:
         UserError: as `rilbench.data.build.build`.
     """
-    from rilbench.data.build import build, manifest_of
+    from rilbench.data.build import build
     from rilbench.data.contamination.overlap import BenchmarkIndex
+    from rilbench.data.manifest import dev_of, manifest_of
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
+    from rilbench.progress import CountProgress
 
-    def open_benchmarks() -> BenchmarkIndex:
-        suite = find_suite(recipe.benchmarks)
-        return BenchmarkIndex(suite, data_folder(suite, data), lambda _: None)
+    class Shown(CountProgress):
+        """Counts with bars; notes as lines."""
 
-    manifest = build(
-        recipe,
-        out,
-        open_benchmarks if recipe.benchmarks else None,
-        scorer if recipe.pool > 1 else None,
-        typer.echo,
-    )
+        def note(self, text: str) -> None:
+            typer.echo(text)
+
+    with Shown() as shown:
+
+        def open_benchmarks() -> BenchmarkIndex:
+            suite = find_suite(recipe.benchmarks)
+            return BenchmarkIndex(suite, data_folder(suite, data), shown.note)
+
+        manifest = build(
+            recipe,
+            out,
+            open_benchmarks if recipe.benchmarks else None,
+            scorer if recipe.pool > 1 else None,
+            shown,
+        )
     typer.echo(f"{out}: {manifest['questions']} questions; their sources in {manifest_of(out)}")
+    if recipe.dev:
+        typer.echo(f"{dev_of(out)}: {recipe.dev} questions for data.dev, of no picture in it")
 
 
 def sources_table(recipe: DataRecipe) -> Table:
@@ -233,7 +247,9 @@ def sources_table(recipe: DataRecipe) -> Table:
         table.add_row(name, source.hub or source.path, source.revision, f"{quotas[name]:,}")
     chosen = f", of which {recipe.questions:,} are chosen by log-probability"
     end = chosen if recipe.pool > 1 else ""
-    table.caption, table.caption_justify = f"{sum(quotas.values()):,} questions{end}", "left"
+    dev = f"; {recipe.dev:,} further ones for data.dev" if recipe.dev else ""
+    table.caption = f"{sum(quotas.values()):,} questions{end}{dev}"
+    table.caption_justify = "left"
     return table
 
 
@@ -315,6 +331,7 @@ def data_select(
     """Select the questions to train on by the student's log-probability and by length."""
     from rilbench.data.select import Rule, select
     from rilbench.paths import locate_files
+    from rilbench.progress import CountProgress
 
     rule = Rule(keep, easiest, hardest, seed)
     if batch < 1:
@@ -324,8 +341,9 @@ def data_select(
         _check_output(path, out)
     scores_file = scores or out.with_suffix(".scores.jsonl")
     scorer = load_scorer(_recipe_of(student, set_ or []))
-    progress = print_every(1_000, "questions")
-    report = select(paths, out, scorer, scores_file, rule, batch, progress)
+    with CountProgress() as progress:
+        on_score = partial(progress.report, "questions")
+        report = select(paths, out, scorer, scores_file, rule, batch, on_score)
     write_whole(out.with_suffix(".selection.json"), json.dumps(report, indent=2) + "\n")
     for fate, count in report["fates"].items():
         typer.echo(f"{fate:>15}: {count}")
@@ -389,6 +407,7 @@ def data_overlap(
     from rilbench.evaluate.data import data_folder
     from rilbench.evaluate.suite import find_suite
     from rilbench.paths import locate_files
+    from rilbench.progress import CountProgress
 
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
@@ -399,8 +418,9 @@ def data_overlap(
     index = BenchmarkIndex(
         chosen, data_folder(chosen, data), lambda name: typer.echo(name, err=True)
     )
-    progress = print_every(1_000, "questions")
-    overlap = find_overlap(iter_questions(*paths), index, by, drop, progress)
+    with CountProgress() as progress:
+        on_question = partial(progress.report, "questions")
+        overlap = find_overlap(iter_questions(*paths), index, by, drop, on_question)
     if report:
         write_whole(report, json.dumps(overlap_json(overlap, by), ensure_ascii=False) + "\n")
     print_table(overlap_table(overlap))

@@ -23,9 +23,9 @@ def nano_build(
     """Build the small models, questions and benchmarks from their seeds (about 20 minutes)."""
     require("lab", "rilbench nano build")
     from rilbench.nano.build import build
-    from rilbench.nano.progress import BuildProgress
+    from rilbench.progress import CountProgress
 
-    with BuildProgress() as progress:
+    with CountProgress() as progress:
         build(out, progress.report)
     typer.echo(f"built in {out}; use it with: export RILBENCH_NANO={out.resolve()}")
 

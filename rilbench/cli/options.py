@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -46,25 +45,25 @@ Student = Annotated[
 ]
 
 
+def ledger_to_read(db: Path | None) -> Path:
+    """Return the ledger's path; without ``--db`` it need not exist, and is then empty.
+
+    Raises:
+        UserError: the file that ``--db`` names does not exist.
+    """
+    from rilbench.ledger import default_db
+
+    if db is not None and not db.exists():
+        raise UserError(f"{db} does not exist; rilbench eval writes it")
+    return default_db(db)
+
+
 def print_table(table: object) -> None:
     """Print a Rich table."""
     from rich.console import Console
 
     # Never cut to a window or a pipe: a number without its last digits is another number.
     Console(width=max(Console().width, 200)).print(table)
-
-
-def print_every(number: int, unit: str) -> Callable[[int], None]:
-    """Return a callback that takes a count and prints it to standard error at every ``number``."""
-    printed = 0
-
-    def print_count(count: int) -> None:
-        nonlocal printed
-        if count // number > printed:
-            printed = count // number
-            typer.echo(f"{count} {unit}", err=True)
-
-    return print_count
 
 
 def write_whole(path: Path, text: str) -> None:

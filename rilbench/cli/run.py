@@ -107,8 +107,8 @@ def _build_data(read: RunFile) -> None:
     import json
 
     from rilbench.cli.data import build_training_set, load_scorer
-    from rilbench.data.build import manifest_of
     from rilbench.data.build_recipe import read_data_recipe
+    from rilbench.data.manifest import manifest_of, whole_of
 
     benchmarks = read.evaluation.get("data")
     for out, name in read.data.items():
@@ -121,9 +121,14 @@ def _build_data(read: RunFile) -> None:
                     "it again"
                 )
             continue
-        out.parent.mkdir(parents=True, exist_ok=True)
+        whole = whole_of(out)
+        if whole != out and not recipe.dev:
+            raise UserError(
+                f"data.dev: {name} holds out no questions; set dev: 500 in it, or give another file"
+            )
+        whole.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(benchmarks) if benchmarks else None
-        build_training_set(recipe, out, folder, lambda: load_scorer(read.recipe))
+        build_training_set(recipe, whole, folder, lambda: load_scorer(read.recipe))
 
 
 def _show(

@@ -84,6 +84,7 @@ def train(
     from rilbench.ledger import default_db
     from rilbench.plan import check_fit
     from rilbench.plan.assumptions import assume
+    from rilbench.plan.servers import judge_line
     from rilbench.plan.teachers import teacher_lines
 
     overrides = list(set_ or [])
@@ -97,9 +98,13 @@ def train(
     resolved = load_recipe(recipe, student, method, overrides, hardware)
     check_fit(resolved)
     if dry_run:
-        typer.echo(resolved.to_yaml(), nl=False)
+        from rilbench.data.manifest import with_manifests
+
+        typer.echo(with_manifests(resolved).to_yaml(), nl=False)
         for line in teacher_lines(resolved, assume(resolved)):
             typer.echo(f"# collect {line}")
+        if resolved.method_spec.is_rl:
+            typer.echo(f"# {judge_line(resolved)}")
         return
 
     if run is not None and (Path(run).name != run or run.startswith(".")):

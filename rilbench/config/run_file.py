@@ -3,7 +3,8 @@
 ``recipe``, ``student``, ``method`` and ``hardware`` are names, as the options of ``rilbench
 train``; ``settings`` are groups of settings that win over theirs; ``eval`` has options of
 ``rilbench eval``; ``run`` names the run's folder; ``data`` names recipes of training sets, for
-``data.train``, ``data.dev`` or both, which ``rilbench data build`` makes. The command line wins.
+``data.train``, ``data.dev`` or both (one recipe for both: dev is what it holds out), which
+``rilbench data build`` makes. The command line wins.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def read_run_file(
     files = {
         split: Path("data") / f"{Path(recipe).stem}.parquet" for split, recipe in built.items()
     }
+    if len(set(built.values())) < len(built):  # what the recipe holds out
+        files["dev"] = files["train"].with_suffix(".dev.parquet")
     groups = dict(written.get("settings") or {})
     if files:
         paths = {split: str(path) for split, path in files.items()}

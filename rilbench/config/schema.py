@@ -28,11 +28,13 @@ HOW_IT_RUNS = (
     "hardware.offload",
     "hardware.rollout_tensor_parallel",
     "hardware.rollout_memory",
+    "hardware.judge_devices",
     "hardware.gradient_checkpointing",
     "hardware.remove_padding",
     # addresses and folders
     "hardware.ray_address",
     "judge.url",
+    "judge.serve",
     "collection.endpoints",
     "collection.folder",
     "collection.serve",
@@ -94,6 +96,8 @@ class Data:
     max_prompt_tokens: int = 4096  # longest prompt, images included; unstated
     max_response_tokens: int = 2048  # longest response; unstated
     max_failed: float = 0.05  # share of a step's questions that may fail and be replaced
+    manifests: Mapping[str, str] = field(default_factory=dict)
+    """train, dev or sft -> digest of the manifest of rilbench data build; the run fills it in"""
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ class Judge:
 
     model: str = "Qwen/Qwen2.5-32B-Instruct"  # a model [Fig. 4], rule, parser or FILE.py:FUNCTION
     url: tuple[str, ...] = ()  # address of the model's server, or a list of several
+    serve: str = ""  # options for vllm serve, where the run starts it on hardware.judge_devices
     timeout: float = 120.0  # seconds for one request to it
     max_missing: float = 0.05  # share of a step's responses that may have no verdict
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -210,7 +215,8 @@ class Hardware:
     profile: str = "1x8-80gb"  # recipes/hardware/NAME.yaml, which sets what follows
     device: str = "cuda"  # or "cpu"
     nodes: int = 1
-    devices: int = 8  # per node
+    devices: int = 8  # per node, to train on
+    judge_devices: int = 0  # further ones of the node, for a judge that the run starts
     memory_gib: int = 80  # per device
     offload: str = "none"  # models moved to CPU memory: "none", "idle" between phases, or "always"
     rollout_engine: str = "auto"  # "auto": vLLM on GPUs, transformers on a CPU; or "vllm"
@@ -222,8 +228,13 @@ class Hardware:
 
     @property
     def ranks(self) -> int:
-        """Devices of all nodes."""
+        """Devices of all nodes that train."""
         return self.nodes * self.devices
+
+    @property
+    def node_devices(self) -> int:
+        """Devices of the first node, those for the judge included."""
+        return self.devices + self.judge_devices
 
 
 @dataclass(frozen=True)
@@ -301,11 +312,13 @@ class Recipe:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over every setting but `HOW_IT_RUNS`."""
+        """16 hex digits over every setting but `HOW_IT_RUNS`, manifests of the data included."""
         values = self.as_dict()
         for key in HOW_IT_RUNS:
             group, name = key.split(".")
             del values[group][name]
+        if not self.data.manifests:  # as before there were any
+            del values["data"]["manifests"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

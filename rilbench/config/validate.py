@@ -61,6 +61,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "discriminator.micro_batch_tokens",
             "discriminator.mu",
             "discriminator.pretrain_steps",
+            "hardware.judge_devices",
             "policy.kl_coef",
             "policy.length_scale",
             "policy.micro_batch_tokens",
@@ -227,6 +228,7 @@ def _hardware(recipe: Recipe) -> Iterator[str]:
             ("hardware.offload", hardware.offload != "none"),
             ("hardware.remove_padding", hardware.remove_padding),
             ("hardware.rollout_tensor_parallel", hardware.rollout_tensor_parallel > 1),
+            ("hardware.judge_devices", hardware.judge_devices > 0),
         ):
             if is_set:
                 yield (

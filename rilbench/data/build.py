@@ -2,23 +2,26 @@
 
 Each source is fetched, read (`rilbench.data.importer`), filtered and compared with the benchmarks;
 a source that is done is not done again when the command is given again. Then the questions are
-drawn, a quota from each source, and if the recipe has a pool, chosen from it by the student's
-log-probability (`rilbench.data.select`). The manifest beside the file says where each is from.
+drawn, a quota from each source, first those that are held out for ``data.dev``. If the recipe has a
+pool, the student's log-probability chooses those to train on from it (`rilbench.data.select`). The
+manifest beside each file says where its questions are from.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from rilbench.data.build_recipe import DataRecipe, Source, as_plain
 from rilbench.data.contamination.overlap import BenchmarkIndex, find_overlap
-from rilbench.data.importer import Options, import_questions
+from rilbench.data.importer import Options, Report, read_data_set
+from rilbench.data.manifest import dev_of, digest_of, manifest_of
 from rilbench.data.question import Question
 from rilbench.data.question_files import iter_questions, write_questions
 from rilbench.data.select import Rule, select
@@ -26,8 +29,15 @@ from rilbench.errors import UserError
 from rilbench.hub import Snapshot, download_dataset
 from rilbench.ledger.builder import sha256
 
-Note = Callable[[str], None]
-"""Called with a line that a user shall read."""
+
+class Tell(Protocol):
+    """Told how a build goes on."""
+
+    def note(self, text: str) -> None:
+        """A line that a user shall read."""
+
+    def report(self, text: str, done: int, total: int = 0) -> None:
+        """So many are done; the first word of ``text`` names them. A total of 0 is not known."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +50,14 @@ class Candidates:
     """What the manifest says of the source."""
 
 
-def manifest_of(questions: Path) -> Path:
-    """The manifest of a file of questions that `build` wrote."""
-    return questions.with_suffix(".manifest.json")
-
-
 def build(
     recipe: DataRecipe,
     out: Path,
     open_benchmarks: Callable[[], BenchmarkIndex] | None,
     scorer: Callable[[], Any] | None,
-    note: Note,
+    tell: Tell,
 ) -> dict[str, Any]:
-    """Build a training set; return its manifest.
+    """Build a training set, and its dev split if the recipe has one; return its manifest.
 
     Args:
         recipe: what it is made of.
@@ -60,7 +65,7 @@ def build(
             which another draw is quick.
         open_benchmarks: reads the benchmarks to compare with; None for none.
         scorer: loads the student that scores, if the recipe has a pool.
-        note: told what is done.
+        tell: told what is done.
 
     Raises:
         UserError: a source cannot be had or read, or has too few questions left.
@@ -75,30 +80,26 @@ def build(
         return index[0] if index else None
 
     found = [
-        _candidates(recipe, name, source, parts, benchmarks, note)
+        _candidates(recipe, name, source, parts, benchmarks, tell)
         for name, source in recipe.sources.items()
     ]
-    wanted = recipe.quotas(round(recipe.questions * recipe.pool))
-    for candidates in found:
-        have, need = candidates.counts["candidates"], wanted[candidates.name]
-        if have < need:
-            raise UserError(
-                f"sources.{candidates.name} has {have} questions left and the recipe takes {need}; "
-                "lower its share, questions or pool, or add a source"
-            )
+    tell.note(f"drawing from {sum(each.counts['candidates'] for each in found)} candidates")
+    chosen = _choose(recipe, found)
+    for_dev = {name: rows.dev for name, rows in chosen.items()}
     drawn = parts / "drawn.parquet"
-    write_questions(drawn, _draw(found, wanted, recipe.seed))
+    write_questions(drawn, _mixed(found, {name: rows.train for name, rows in chosen.items()}))
     selection = None
     if scorer is not None:
         rule = Rule(recipe.questions, recipe.easiest, recipe.hardest, recipe.seed)
-        journal = parts / "scores.jsonl"
-        selection = select([drawn], out, scorer(), journal, rule, 8, lambda _: None)
+        journal, total = parts / "scores.jsonl", round(recipe.questions * recipe.pool)
+        on_score = partial(tell.report, "scored by the student", total=total)
+        selection = select([drawn], out, scorer(), journal, rule, 8, on_score)
     else:
         drawn.replace(out)
-    manifest = _manifest(recipe, out, found, selection)
-    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    manifest_of(out).write_text(text, encoding="utf-8")
-    return manifest
+    if recipe.dev:
+        write_questions(dev_of(out), _mixed(found, for_dev))
+        _write_manifest(recipe, dev_of(out), found, None)
+    return _write_manifest(recipe, out, found, selection)
 
 
 def _candidates(
@@ -107,10 +108,10 @@ def _candidates(
     source: Source,
     parts: Path,
     benchmarks: Callable[[], BenchmarkIndex | None],
-    note: Note,
+    tell: Tell,
 ) -> Candidates:
     """Fetch, read, filter and compare one source, unless that is done."""
-    snapshot = _fetch(recipe, source, note, name)
+    snapshot = _fetch(recipe, source, tell, name)
     made_of = {
         "source": {
             key: value for key, value in vars(source).items() if key not in ("share", "note")
@@ -125,12 +126,12 @@ def _candidates(
         saved = json.loads(record.read_text(encoding="utf-8"))
         if saved["made_of"] == digest:
             return Candidates(name, file, saved["counts"])
-    read = parts / f"{name}.read.parquet"
     options = Options(
         split=source.split, columns=source.columns, all_turns=source.all_turns, source=name
     )
-    report = import_questions(snapshot.files, read, options, lambda _: None)
-    short = _Short(read, name, source)
+    report = Report()
+    rows = read_data_set(snapshot.files, options, report, partial(tell.report, f"{name} rows"))
+    short = _Short(rows, name, source)
     index = benchmarks()
     if index is None:
         write_questions(file, short)
@@ -143,23 +144,29 @@ def _candidates(
         "license": snapshot.license,
         "rows": report.rows,
         "skipped": report.skipped,
-        "skipped_first": report.examples[:3],
-        "files_not_used": report.unused_files,
+        "skipped_first": [_without(snapshot.files, text) for text in report.examples[:3]],
+        "files_not_used": [_without(snapshot.files, reason) for reason in report.unused_files],
         "layouts": dict(report.layouts),
         "too_long": report.questions - short.kept,
         "in_benchmarks": in_benchmarks,
         "candidates": short.kept - in_benchmarks,
     }
-    read.unlink()
     record.write_text(json.dumps({"made_of": digest, "counts": counts}), encoding="utf-8")
-    note(f"{name}: {counts['candidates']} candidates of {report.rows} rows")
+    tell.note(f"{name}: {counts['candidates']} candidates of {report.rows} rows")
     return Candidates(name, file, counts)
 
 
-def _fetch(recipe: DataRecipe, source: Source, note: Note, name: str) -> Snapshot:
+def _without(places: Sequence[Path], text: str) -> str:
+    """A text without the folders of this machine."""
+    for place in places:
+        text = text.replace(f"{place if place.is_dir() else place.parent}/", "")
+    return text
+
+
+def _fetch(recipe: DataRecipe, source: Source, tell: Tell, name: str) -> Snapshot:
     """A source's files: the hub's, or local ones, whose revision is a hash of their contents."""
     if source.hub:
-        note(f"{name}: {source.hub} at {source.revision}")
+        tell.note(f"{name}: {source.hub} at {source.revision}")
         return download_dataset(source.hub, source.revision, source.files)
     place = recipe.folder / source.path
     if not place.exists():
@@ -172,18 +179,18 @@ def _fetch(recipe: DataRecipe, source: Source, note: Note, name: str) -> Snapsho
 
 
 class _Short:
-    """The questions of a source that are within its limits, named by it; counts them.
+    """The questions of a source that are within its limits, named by it, once; counts them.
 
     Raises:
         UserError: there is none.
     """
 
-    def __init__(self, read: Path, name: str, source: Source) -> None:
-        self.read, self.name, self.source = read, name, source
+    def __init__(self, questions: Iterable[Question], name: str, source: Source) -> None:
+        self.questions, self.name, self.source = questions, name, source
         self.kept = 0
 
     def __iter__(self) -> Iterator[Question]:
-        for question in iter_questions(self.read):
+        for question in self.questions:
             if _within(question.question, self.source.max_question_words) and _within(
                 question.answer, self.source.max_answer_words
             ):
@@ -199,14 +206,60 @@ def _within(text: str, limit: int) -> bool:
     return not limit or len(text.split()) <= limit
 
 
-def _draw(found: Sequence[Candidates], quotas: Mapping[str, int], seed: int) -> Iterator[Question]:
-    """Yield the drawn questions of all sources, as evenly mixed as their numbers allow."""
+class _Rows(NamedTuple):
+    """Numbers of a source's candidates that are drawn."""
+
+    dev: set[int]
+    train: set[int]
+
+
+def _choose(recipe: DataRecipe, found: Sequence[Candidates]) -> dict[str, _Rows]:
+    """Draw from each source by its share: the questions of dev, then those to train on.
+
+    Raises:
+        UserError: a source has too few.
+    """
+    order = {candidates.name: sorted(_keyed(candidates, recipe.seed)) for candidates in found}
+    of_dev, quotas = recipe.quotas(recipe.dev), recipe.quotas(round(recipe.questions * recipe.pool))
+    held = {name: some[: of_dev[name]] for name, some in order.items()}
+    pictures = {digest for some in held.values() for each in some for digest in each.pictures}
+    chosen = {}
+    for name, some in order.items():
+        left = [each.row for each in some if pictures.isdisjoint(each.pictures)]
+        if len(held[name]) < of_dev[name] or len(left) < quotas[name]:
+            without = f", without the pictures of dev={recipe.dev}," if recipe.dev else ""
+            raise UserError(
+                f"sources.{name} has {len(left)} questions left{without} and the recipe takes "
+                f"{quotas[name]}; lower its share, questions or pool, or add a source"
+            )
+        chosen[name] = _Rows({each.row for each in held[name]}, set(left[: quotas[name]]))
+    return chosen
+
+
+class _Keyed(NamedTuple):
+    """A candidate with its place in the draw."""
+
+    key: str
+    """Pseudo-random; depends on the seed and on the question's id only."""
+    row: int
+    pictures: tuple[bytes, ...]
+    """A hash of each."""
+
+
+def _keyed(candidates: Candidates, seed: int) -> Iterator[_Keyed]:
+    for row, question in enumerate(iter_questions(candidates.file)):
+        text = f"{seed}\x1f{question.id}".encode("utf-8", "surrogatepass")
+        pictures = (hashlib.sha256(image).digest() for image in question.images)
+        yield _Keyed(hashlib.sha256(text).hexdigest(), row, tuple(pictures))
+
+
+def _mixed(found: Sequence[Candidates], rows: Mapping[str, AbstractSet[int]]) -> Iterator[Question]:
+    """Yield the questions of these rows of all sources, as evenly mixed as their numbers allow."""
     streams, turns = {}, []
     for candidates in found:
-        quota = quotas[candidates.name]
-        rows = {row for _, row in sorted(_keys(candidates, seed))[:quota]}
-        streams[candidates.name] = _at_rows(candidates.file, rows)
-        turns += [((turn + 0.5) / quota, candidates.name) for turn in range(quota)]
+        wanted = rows[candidates.name]
+        streams[candidates.name] = _at_rows(candidates.file, wanted)
+        turns += [((turn + 0.5) / len(wanted), candidates.name) for turn in range(len(wanted))]
     for _, name in sorted(turns):
         yield next(streams[name])
 
@@ -215,31 +268,30 @@ def _at_rows(file: Path, rows: AbstractSet[int]) -> Iterator[Question]:
     return (question for row, question in enumerate(iter_questions(file)) if row in rows)
 
 
-def _keys(candidates: Candidates, seed: int) -> Iterator[tuple[str, int]]:
-    """A pseudo-random key for each question, which depends on the seed and on its id only."""
-    for row, question in enumerate(iter_questions(candidates.file)):
-        text = f"{seed}\x1f{question.id}".encode("utf-8", "surrogatepass")
-        yield hashlib.sha256(text).hexdigest(), row
-
-
-def _manifest(
+def _write_manifest(
     recipe: DataRecipe, out: Path, found: Sequence[Candidates], selection: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Where every question of a built training set is from."""
+    """Write where every question of a built file is from, and return it."""
     kept: dict[str, int] = dict.fromkeys(recipe.sources, 0)
-    digest = hashlib.sha256()
-    for question in iter_questions(out):
-        kept[question.source] += 1
-        digest.update(f"{question.id}\x1f{question.sha256}\x1f{question.answer}\x1e".encode())
+
+    def counted() -> Iterator[Question]:
+        for question in iter_questions(out):
+            kept[question.source] += 1
+            yield question
+
+    digest = digest_of(counted())
     sources = {
         candidates.name: {**candidates.counts, "questions": kept[candidates.name]}
         for candidates in found
     }
-    return {
+    manifest = {
         "recipe": as_plain(recipe),
         "recipe_fingerprint": recipe.fingerprint,
         "questions": sum(kept.values()),
-        "questions_sha256": digest.hexdigest(),
+        "questions_sha256": digest,
         "sources": sources,
         "selection": selection,
     }
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    manifest_of(out).write_text(text, encoding="utf-8")
+    return manifest

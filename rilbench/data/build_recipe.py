@@ -40,6 +40,7 @@ class DataRecipe:
     """A training set."""
 
     questions: int
+    dev: int = 0  # further questions for data.dev, of no picture that is in the training set
     seed: int = 0
     benchmarks: str = "paper"  # suite whose questions may not be in it; "": none is compared
     overlap: str = "image"  # what counts as overlap, as in rilbench data overlap --by
@@ -116,6 +117,8 @@ def _check(path: Path, recipe: DataRecipe) -> None:
 
     if recipe.questions < 1:
         refuse(f"questions={recipe.questions} must be at least 1")
+    if recipe.dev < 0:
+        refuse(f"dev={recipe.dev} must not be negative")
     if recipe.pool < 1:
         refuse(f"pool={recipe.pool} must be at least 1, which chooses without a student")
     for name, source in recipe.sources.items():
@@ -126,7 +129,10 @@ def _check(path: Path, recipe: DataRecipe) -> None:
 
 
 def as_plain(recipe: DataRecipe) -> dict[str, Any]:
-    """The recipe as plain types, without its folder."""
+    """The recipe as plain types, without the folders of this machine."""
     values = asdict(recipe)
     del values["folder"]
+    for source in values["sources"].values():
+        if Path(source["path"]).is_absolute():
+            source["path"] = Path(source["path"]).name
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,19 @@ def read_rows(file: DataFile, recognise: Recognise) -> Iterator[tuple[int, Colum
         except InvalidQuestionError as error:
             columns, values = error, None
         yield number, columns, values
+
+
+def count_rows(files: Sequence[DataFile]) -> int:
+    """The rows of files; 0 where that is not known: of JSON, or of a file that cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if any(file.path.suffix.lower() in _JSON for file in files):
+        return 0
+    try:
+        return sum(pq.read_metadata(file.path).num_rows for file in files)
+    except (pa.ArrowException, OSError):
+        return 0
 
 
 def _is_array(path: Path) -> bool:

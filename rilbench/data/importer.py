@@ -10,11 +10,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from rilbench.data.data_set_files import DataFile, find_files, read_rows
+from rilbench.data.data_set_files import DataFile, count_rows, find_files, read_rows
 from rilbench.data.jsonl import ImageRoot
 from rilbench.data.layouts import Columns, check_fields, recognise, row_questions
 from rilbench.data.question import Question, check_question
-from rilbench.data.question_files import QuestionWriter
+from rilbench.data.question_files import write_questions
 from rilbench.errors import InvalidQuestionError, UserError
 from rilbench.images import as_seen, check_image
 
@@ -65,48 +65,60 @@ class Report:
     """A few of the questions, drawn at random."""
 
 
-def import_questions(
-    sources: Sequence[Path], out: Path, options: Options, on_row: Callable[[int], None]
-) -> Report:
-    """Write all valid questions of a data set to a Parquet file.
+OnRow = Callable[[int, int], object]
+"""Called with the number of rows so far and of all rows, 0 where that is not known."""
+
+
+def read_data_set(
+    sources: Sequence[Path], options: Options, report: Report, on_row: OnRow
+) -> Iterator[Question]:
+    """Yield all valid questions of a data set, and count them in ``report``.
 
     Args:
         sources: its files and folders.
-        out: the Parquet file; written whole, and only if there is a question.
         options: how it is read.
-        on_row: called with the number of rows so far.
+        report: an empty one.
+        on_row: called before each row.
 
     Raises:
         UserError: there is no file, the only one cannot be read, or none has a valid question.
     """
     check_fields(options.columns)
     files = [file for source in sources for file in find_files(source, options.split)]
-    report = Report()
     chance = random.Random(0)
-    with QuestionWriter(out) as writer:
-        for question in _unique(_questions(files, options, report, on_row), report):
-            writer.write(question)
-            _keep_sample(question, report, chance)
-        if not report.questions:
-            reasons = [*report.unused_files, *report.examples][:1]
-            raise UserError(
-                f"none of {report.rows} rows is a question with an image"
-                f"{''.join(f' ({reason})' for reason in reasons)}; see docs/data.md for the layouts"
-            )
+    for question in _unique(_questions(files, options, report, on_row), report):
+        _keep_sample(question, report, chance)
+        yield question
+    if not report.questions:
+        reasons = [*report.unused_files, *report.examples][:1]
+        raise UserError(
+            f"none of {report.rows} rows is a question with an image"
+            f"{''.join(f' ({reason})' for reason in reasons)}; see docs/data.md for the layouts"
+        )
+
+
+def import_questions(sources: Sequence[Path], out: Path, options: Options, on_row: OnRow) -> Report:
+    """Write all valid questions of a data set to a Parquet file, whole and only if there is one.
+
+    Arguments and errors are those of `read_data_set`.
+    """
+    report = Report()
+    write_questions(out, read_data_set(sources, options, report, on_row))
     return report
 
 
 def _questions(
-    files: Sequence[DataFile], options: Options, report: Report, on_row: Callable[[int], None]
+    files: Sequence[DataFile], options: Options, report: Report, on_row: OnRow
 ) -> Iterator[Question]:
     """Yield the valid questions of all files; an unusable file costs its own rows only."""
     # Rows of JSON may have other columns each; few combinations occur.
     known = lru_cache(maxsize=1024)(partial(recognise, chosen=options.columns))
+    total = count_rows(files)
     for file in files:
         try:
             for number, columns, row in read_rows(file, known):
                 report.rows += 1
-                on_row(report.rows)
+                on_row(report.rows, total)
                 try:
                     questions = _row_questions(file, number, columns, row, options)
                 except InvalidQuestionError as error:

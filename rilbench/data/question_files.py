@@ -8,7 +8,7 @@ the text marks where an image goes, once for each image; without it, the images 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -42,8 +42,14 @@ def read_questions(*paths: Path) -> list[Question]:
     return list(iter_questions(*paths))
 
 
-def iter_questions(*paths: Path) -> Iterator[Question]:
+def iter_questions(
+    *paths: Path, on_file: Callable[[Path], object] = lambda _: None
+) -> Iterator[Question]:
     """Read files of questions, one after another and a few questions at a time.
+
+    Args:
+        paths: the files.
+        on_file: called with each before its first question.
 
     Raises:
         UserError: a file is missing, neither Parquet nor JSON lines, lacks a column, is empty, has
@@ -52,6 +58,7 @@ def iter_questions(*paths: Path) -> Iterator[Question]:
     found: dict[str, Path] = {}
     for path in paths:
         before = len(found)
+        on_file(path)
         for question in _read_file(path):
             if question.id in found:
                 raise UserError(_twice(question.id, path, found[question.id]))

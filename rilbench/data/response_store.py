@@ -39,6 +39,7 @@ from rilbench.config import Sampling as RecipeSampling
 from rilbench.data.question import Question
 from rilbench.data.row_files import RowWriter, whole_file
 from rilbench.errors import UserError
+from rilbench.paths import public_name
 from rilbench.serving.reply import CAUSES
 
 FAILED = "failed"
@@ -365,7 +366,7 @@ class _Counts:
             "format": 2,
             "rilbench": __version__,
             **plan.settings,
-            "source": plan.source,
+            "source": public_name(plan.source),
             "questions": len(self.questions),
             "failed": dict(sorted(self.failed.items())),
             **{name: self.sums[name] for name in ("got", "overlong", "reasoned", "tokens")},

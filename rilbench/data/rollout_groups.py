@@ -16,6 +16,8 @@ from rilbench.errors import UserError
 
 MOST_GROUPS = 200
 """Groups shown for a step."""
+SAMPLE_EVERY = 10
+"""Steps between two samples, on the screen and in trackers."""
 
 _COLUMNS = ("images", "prompt", "reward_model", "extra_info")
 """Of ``data/train.parquet``; see `rilbench.train.pipeline.prepare_data`."""
@@ -43,6 +45,12 @@ class GroupResponse:
     advantage: float | None
     tokens: int | None
     reward: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The judge's verdict in words."""
+        words = {None: "no verdict", 0.0: "wrong", 1.0: "right"}
+        return words.get(self.answer) or f"answer {self.answer:.2f}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +94,11 @@ def training_steps(folder: Path, recipe_yaml: str) -> list[RecordedStep]:
     wanted = {name for groups in found.values() for name in list(groups)[:MOST_GROUPS]}
     asked = _questions(folder, recipe_yaml, wanted) if wanted else {}
     return [_step(number, groups, asked) for number, groups in found.items() if groups]
+
+
+def is_sampled(step: int) -> bool:
+    """Whether a sample of a step is shown and logged."""
+    return step == 1 or step % SAMPLE_EVERY == 0
 
 
 def sample_group(folder: Path, number: int) -> RolloutGroup | None:

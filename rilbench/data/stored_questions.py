@@ -36,16 +36,27 @@ class QuestionScan:
         """Numbers of the pictures that models see otherwise than the files have them."""
         self.end = first
         """The number after that of the last picture."""
+        self._starts: list[int] = []
+        """Of each file, how many questions are before it."""
 
     def __iter__(self) -> Iterator[Question]:
         """Yield each question; raises as `iter_questions` does."""
-        for question in iter_questions(*self.paths):
+        for question in iter_questions(
+            *self.paths, on_file=lambda _: self._starts.append(len(self.questions))
+        ):
             seen = replace(question, images=tuple(map(as_seen_if_readable, question.images)))
             yield seen
             pairs = zip(question.images, seen.images, strict=True)
             self.changed |= {i for i, (old, new) in enumerate(pairs, self.end) if old is not new}
             self.questions.append(StoredQuestion(seen, self.pictures, self.end))
             self.end += seen.num_images
+
+    @property
+    def by_file(self) -> dict[Path, list[StoredQuestion]]:
+        """The questions of each file."""
+        ends = [*self._starts[1:], len(self.questions)]
+        parts = zip(self.paths, self._starts, ends, strict=True)
+        return {path: self.questions[start:end] for path, start, end in parts}
 
 
 def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> None:

@@ -141,9 +141,10 @@ def _teachers(recipe: Recipe) -> list[str]:
             teacher = find_architecture(recipe.teachers.models[name])
         except UserError:
             continue
-        need, have = 2 * teacher.parameters / GIB, hardware.devices * hardware.memory_gib
+        devices = hardware.node_devices
+        need, have = 2 * teacher.parameters / GIB, devices * hardware.memory_gib
         if need > SERVED_SHARE * have:
-            gpus = "1 GPU" if hardware.devices == 1 else f"{hardware.devices} GPUs"
+            gpus = "1 GPU" if devices == 1 else f"{devices} GPUs"
             found.append(
                 f"teacher {name} cannot be served here: {teacher.name} is {need:.0f} GiB in bf16, "
                 f"on {gpus} of {hardware.memory_gib} GiB; give its address with "

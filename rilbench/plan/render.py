@@ -26,7 +26,7 @@ def plan_view(plan: RunPlan) -> RenderableType:
         _stages(plan),
         _sizes("Memory of each machine", plan.host, plan.host_total),
         _sizes("Disk", plan.disk, plan.disk_total),
-        *(Text(line) for line in plan.teacher_lines),
+        *(Text(line) for line in (*plan.teacher_lines, plan.judge_line) if line),
         Text(f"attention: {plan.attention}"),
         Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}"),
     ]

@@ -9,7 +9,6 @@ from typing import Any
 
 from rilbench.config.schema import Recipe
 from rilbench.devices import attention_on_gpus
-from rilbench.judge.code_judges import decides_by_code
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions, device
 from rilbench.plan.compute_cost import (
@@ -28,6 +27,7 @@ from rilbench.plan.saved_responses import (
     note_on_collection,
     plan_collection,
 )
+from rilbench.plan.servers import judge_line, judge_needs
 from rilbench.plan.teachers import TeacherTokens, plan_tokens, teacher_lines
 
 FULL = 0.92
@@ -49,6 +49,7 @@ class RunPlan:
     teacher_tokens: dict[str, TeacherTokens]
     teacher_lines: list[str]  # what is asked where, and what is started when
     judge_calls: int
+    judge_line: str  # who judges where; "" without RL
     host: dict[str, float]  # memory of each machine
     disk: dict[str, float]
     notes: list[str]  # what could be cheaper
@@ -100,6 +101,7 @@ class RunPlan:
             },
             "teacher_servers": self.teacher_lines,
             "judge_calls": self.judge_calls,
+            "judge_server": self.judge_line,
             "host": {**self.host, "total": self.host_total},
             "disk": {**self.disk, "total": self.disk_total},
             "notes": self.notes,
@@ -134,6 +136,7 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
         judge_calls=recipe.schedule.steps * recipe.responses_per_step
         if recipe.method_spec.is_rl
         else 0,
+        judge_line=judge_line(recipe) if recipe.method_spec.is_rl else "",
         host=host_memory(recipe, student, memory, assumed),
         disk=disk(recipe, student, responses, assumed),
         notes=[note] if note else [],
@@ -195,17 +198,9 @@ def _warnings(
             f"{rollout.sequences_wanted} to sample: the others may have to wait; raise "
             "hardware.rollout_memory"
         )
-    if line := judge_warning(recipe):
+    if line := judge_needs(recipe):
         warnings.append(line)
     return warnings
-
-
-def judge_warning(recipe: Recipe) -> str:
-    """Return what a judge still needs; "" if nothing."""
-    judge = recipe.judge
-    if judge.url or decides_by_code(judge.model) or not recipe.method_spec.is_rl:
-        return ""
-    return f"the judge, {judge.model}, needs an address: --set judge.url=URL"
 
 
 def _helps(recipe: Recipe, student: Architecture, assumed: Assumptions, phase: str) -> str:

@@ -54,6 +54,8 @@ def serve(
     vllm: Path | None = None,
     tensor_parallel: int = 1,
     data_parallel: int = 1,
+    name: str = "",
+    gpus: str = "",
     arguments: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Serve a checkpoint folder while the body runs.
@@ -70,6 +72,8 @@ def serve(
         vllm: a Python with vLLM; None for ``transformers serve``.
         tensor_parallel: number of GPUs among which vLLM divides the model.
         data_parallel: number of such copies, among which it balances.
+        name: vLLM's name for the model; "": its folder.
+        gpus: its ``CUDA_VISIBLE_DEVICES``; "": ours.
         arguments: further options of vLLM's; they go before those above.
 
     Raises:
@@ -98,6 +102,7 @@ def serve(
         vllm=vllm,
         tensor_parallel=tensor_parallel,
         data_parallel=data_parallel,
+        name=name,
         arguments=arguments,
     )
     command += ["--host", host, "--port", str(port)]
@@ -108,9 +113,11 @@ def serve(
         "TYPER_STANDARD_TRACEBACK": "1",
         "_TYPER_STANDARD_TRACEBACK": "1",
         "NO_COLOR": "1",
+        **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}),
     }
     guard = start_guarded(command, log, environment, keys=False)
-    server = Server(f"http://{host}:{port}/v1", str(model), log, guard.pid, vllm is None)
+    asked = name if name and vllm else str(model)
+    server = Server(f"http://{host}:{port}/v1", asked, log, guard.pid, vllm is None)
     try:
         _log.info("starting a server for %s at %s; its log is %s", model, server.base_url, log)
         begun = time.monotonic()
@@ -134,6 +141,7 @@ def server_command(
     vllm: Path | None,
     tensor_parallel: int = 1,
     data_parallel: int = 1,
+    name: str = "",
     arguments: Sequence[str] = (),
 ) -> list[str]:
     """Return the command line of a server, but for its address; arguments as for `serve`."""
@@ -143,6 +151,7 @@ def server_command(
     # What `vllm serve` starts; the CPU's build has no such command.
     module = "vllm.entrypoints.openai.api_server"
     command = [str(vllm), "-m", module, "--model", model, "--dtype", dtype]
+    command += ["--served-model-name", name] if name else []
     for option, size in (("tensor", tensor_parallel), ("data", data_parallel)):
         command += [f"--{option}-parallel-size", str(size)] if size > 1 else []
     return [*command, *arguments]

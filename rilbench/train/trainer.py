@@ -31,6 +31,7 @@ from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import log_seqlen_unbalance
 
 import rilbench.train.verl.cpu_rollout  # noqa: F401  registers the CPU's rollout engine
+from rilbench.data.rollout_groups import is_sampled, sample_group
 from rilbench.errors import UserError
 from rilbench.ril.rewards import compute_rewards
 from rilbench.ril.step import StepSignal, score_step
@@ -58,6 +59,7 @@ from rilbench.train.metrics import (
 from rilbench.train.nan_guard import check_finite, leave_reason
 from rilbench.train.notes import leave_note
 from rilbench.train.rewards import load_rewards
+from rilbench.train.sample_tables import SampleTables, sample_rows
 from rilbench.train.seeding import seed_everything, seed_of
 from rilbench.train.step_checkpoint import missing_part, steps_in
 from rilbench.train.step_config import StepConfig
@@ -91,6 +93,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.step_metrics: dict[str, float] = {}
         self.judge_calls = 0
         self.save_due = False
+        self.sample_tables: SampleTables | None = None
         self.in_step: set[int] = set()
         """Row in the data of each question that was submitted in this step."""
         metrics = self.run_dir / "metrics.jsonl"
@@ -363,12 +366,22 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         line = {**numbers, "warnings": warnings(self.history), "verl": verl_metrics}
         with (self.run_dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self._log_sample()
         self.step_metrics, self.judge_calls = {}, 0
         if self.save_due:
             self.save_due = False
             started = time.monotonic()
             self._save_step()
             self.step_metrics["seconds_saving"] = time.monotonic() - started  # the next line has it
+
+    def _log_sample(self) -> None:
+        """Log a question of the step with its responses to verl's trackers, now and then."""
+        if not (self.logger.logger and is_sampled(self.global_steps)):
+            return
+        if self.sample_tables is None:
+            self.sample_tables = SampleTables(self.logger.logger)
+        if group := sample_group(self.run_dir, self.global_steps):
+            self.sample_tables.log(self.global_steps, sample_rows(self.global_steps, group))
 
     # ---- checkpoints
 

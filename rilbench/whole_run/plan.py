@@ -13,14 +13,16 @@ from typing import Any, get_args, get_type_hints
 from rilbench.config import Recipe
 from rilbench.config.run_file import RunFile
 from rilbench.data.build_recipe import DataRecipe, read_data_recipe
+from rilbench.data.manifest import whole_of
 from rilbench.errors import UserError
 from rilbench.evaluate.options import EvalOptions, read_options
 from rilbench.evaluate.suite import Suite, find_suite
 from rilbench.paths import locate_files
 from rilbench.plan import RunPlan, make_plan
 from rilbench.plan.assumptions import assume, count_questions
-from rilbench.plan.run_plan import judge_warning, stage_hours
+from rilbench.plan.run_plan import stage_hours
 from rilbench.plan.saved_responses import STUDENT
+from rilbench.plan.servers import judge_needs, starts_judge
 from rilbench.train.pipeline.progress_record import planned_stages
 
 _NOT_IN_A_FILE = {"db", "endpoint", "fresh", "work"}
@@ -94,6 +96,9 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
     plan = make_plan(recipe, assume(recipe, known))
     hours = whole_hours(plan, options)
     servers = _servers(recipe, plan)
+    devices = recipe.hardware.ranks
+    if starts_judge(recipe):
+        devices += recipe.hardware.judge_devices
     what = {
         "data": _data(recipe, plan, sources),
         "collect": servers,
@@ -110,9 +115,9 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
     there = shutil.disk_usage(Path.cwd()).free
     return WholePlan(
         stages=[PlannedStage(name, what[name], hours.get(name)) for name in whole_stages(recipe)],
-        gpu_hours=sum(hours.values()) * recipe.hardware.ranks,
+        gpu_hours=sum(hours.values()) * devices,
         disk=f"{plan.disk_total / 2**30:,.1f} GiB at most, {there / 2**30:,.1f} are free here",
-        notes=[*plan.notes, *(line for line in plan.warnings if line != judge_warning(recipe))],
+        notes=[*plan.notes, *(line for line in plan.warnings if line != judge_needs(recipe))],
         missing=[*plan.refused, *_missing(recipe, options)],
     )
 
@@ -144,6 +149,9 @@ def _questions(options: EvalOptions) -> int:
 def _data(recipe: Recipe, plan: RunPlan, built: Mapping[str, DataRecipe]) -> list[str]:
     lines = []
     for path, made in built.items():
+        if whole_of(Path(path)) != Path(path):
+            lines.append(f"held out of the same: {path}, {made.dev:,} questions for data.dev")
+            continue
         quotas = made.quotas(round(made.questions * made.pool))
         lines += [
             f"{name}: {source.hub or source.path}, {quotas[name]:,} questions"
@@ -179,13 +187,13 @@ def _servers(recipe: Recipe, plan: RunPlan) -> list[str]:
 def _loop(recipe: Recipe, plan: RunPlan) -> list[str]:
     if plan.step is None:
         return []
-    hardware, judge = recipe.hardware, recipe.judge
+    hardware = recipe.hardware
     where = f"{hardware.ranks} devices of {hardware.memory_gib} GiB"
-    asked = f" at {', '.join(judge.url)}" if judge.url else ""
     return [
         f"{recipe.schedule.steps:,} steps of {recipe.responses_per_step:,} responses, "
         f"{plan.step.total_seconds:,.1f} s each, on {where} ({hardware.profile})",
-        f"judge: {judge.model}{asked}, at most {plan.judge_calls:,} calls",
+        plan.judge_line,
+        f"at most {plan.judge_calls:,} calls of the judge",
     ]
 
 
@@ -216,7 +224,7 @@ def _missing(recipe: Recipe, options: EvalOptions) -> list[str]:
         for key, value in (("data.train", recipe.data.train), ("data.dev", recipe.data.dev))
         if not value
     ]
-    if line := judge_warning(recipe):
+    if line := judge_needs(recipe):
         missing.append(line)
     try:
         options.chosen()

@@ -13,9 +13,10 @@ import yaml
 from command import refused, run
 from PIL import Image
 
-from rilbench.data.build import build, manifest_of
+from rilbench.data.build import build
 from rilbench.data.build_recipe import read_data_recipe
 from rilbench.data.contamination.overlap import BenchmarkIndex
+from rilbench.data.manifest import dev_of, digest_of, manifest_of, whole_of
 from rilbench.data.question_files import read_questions
 from rilbench.errors import UserError
 from rilbench.evaluate.data import data_folder
@@ -87,10 +88,23 @@ def recipe(tmp_path, hub):
     return write
 
 
+class Tell:
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.notes, self.counts = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def report(self, text, done, total=0):
+        self.counts.append((text, done, total))
+
+
 def make(recipe, out, **options):
-    notes = []
+    tell = Tell()
     arguments = {"open_benchmarks": None, "scorer": None, **options}
-    return build(recipe, out, note=notes.append, **arguments), notes
+    return build(recipe, out, tell=tell, **arguments), tell
 
 
 def test_each_source_gives_its_share_and_the_manifest_says_so(recipe, hub, tmp_path):
@@ -131,9 +145,48 @@ def test_a_source_that_is_done_is_not_done_again(recipe, tmp_path):
     make(recipe(), out)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     science(tmp_path / "science" / "train-0.parquet", 31)
-    manifest, notes = make(recipe(), out)
+    manifest, told = make(recipe(), out)
     assert manifest["sources"]["science"]["rows"] == 31
-    assert [note for note in notes if "candidates" in note] == ["science: 31 candidates of 31 rows"]
+    assert told.notes[-2:] == ["science: 31 candidates of 31 rows", "drawing from 89 candidates"]
+    assert not any("candidates" in note for note in told.notes[:-2])
+    assert told.counts == [("science rows", done, 31) for done in range(1, 32)]
+
+
+def test_the_dev_split_shares_no_picture_with_the_training_set(recipe, tmp_path):
+    out = tmp_path / "set.parquet"
+    plain, _ = make(recipe(), tmp_path / "plain.parquet")
+    manifest, _ = make(recipe(dev=9), out)
+    train, dev = read_questions(out), read_questions(dev_of(out))
+    assert (len(train), manifest["questions"]) == (18, 18)
+    assert Counter(q.source for q in dev) == {"charts": 4, "diagrams": 2, "science": 3}
+    pictures = [{image for q in some for image in q.images} for some in (train, dev)]
+    assert pictures[0].isdisjoint(pictures[1]), "two questions of a row have one picture"
+    of_dev = json.loads(manifest_of(dev_of(out)).read_text())
+    assert (of_dev["questions"], of_dev["recipe"]["dev"]) == (9, 9)
+    assert of_dev["questions_sha256"] == digest_of(dev)
+    assert plain["recipe_fingerprint"] != manifest["recipe_fingerprint"]
+    assert whole_of(dev_of(out)) == out == whole_of(out)
+    with pytest.raises(UserError, match=r"charts has \d+ questions left, without the pictures"):
+        make(recipe(dev=60, questions=40), tmp_path / "b.parquet")
+
+
+def test_a_source_is_written_once_and_no_folder_is_in_the_manifest(recipe, tmp_path):
+    broken = tmp_path / "own" / "train-1.parquet"
+    science(tmp_path / "own" / "train-0.parquet", 5)
+    broken.write_bytes(b"no Parquet")
+    out = tmp_path / "set.parquet"
+    make(recipe({"own": {"path": str(tmp_path / "own"), "share": 1}}), out)
+    parts = {file.name for file in out.with_suffix(".build").iterdir()}
+    assert parts == {
+        f"{name}.{kind}"
+        for name in ("charts", "diagrams", "science", "own")
+        for kind in ("parquet", "json")
+    }
+    text = manifest_of(out).read_text()
+    assert str(tmp_path) not in text
+    own = json.loads(text)["sources"]["own"]
+    assert own["files_not_used"][0].startswith("train-1.parquet cannot be read as Parquet")
+    assert json.loads(text)["recipe"]["sources"]["own"]["path"] == "own"
 
 
 def test_pictures_of_the_benchmarks_are_left_out(recipe, tmp_path):
@@ -171,6 +224,7 @@ def test_pictures_of_the_benchmarks_are_left_out(recipe, tmp_path):
         ({"charts": {"hub": "lab/cauldron", "revision": "v9"}}, {}, "has no revision v9"),
         ({}, {"questions": 0}, "questions=0 must be at least 1"),
         ({}, {"pool": 0.5}, "pool=0.5 must be at least 1"),
+        ({}, {"dev": -1}, "dev=-1 must not be negative"),
     ],
 )
 def test_what_cannot_be_built_is_one_line(recipe, tmp_path, changes, values, message):
@@ -180,7 +234,7 @@ def test_what_cannot_be_built_is_one_line(recipe, tmp_path, changes, values, mes
 
 def test_the_shipped_recipe_is_whole():
     recipe = read_data_recipe("open-40k")
-    assert recipe.questions == 40_000
+    assert (recipe.questions, recipe.dev) == (40_000, 600)
     assert sum(recipe.quotas(60_000).values()) == 60_000
     with pytest.raises(UserError, match="no recipe 'open'; known: open-40k"):
         read_data_recipe("open")

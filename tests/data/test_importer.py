@@ -32,7 +32,7 @@ def turns(*texts):
 
 
 def import_all(place, out, **options):
-    report = import_questions([place], out, Options(**options), lambda _: None)
+    report = import_questions([place], out, Options(**options), lambda *_: None)
     return report, read_questions(out)
 
 

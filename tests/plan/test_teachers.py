@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from rilbench.cli import app
 from rilbench.config import load_recipe
 from rilbench.plan.assumptions import assume
-from rilbench.plan.teachers import plan_server, plan_tokens, teacher_lines
+from rilbench.plan.servers import plan_teacher
+from rilbench.plan.teachers import plan_tokens, teacher_lines
 
 STUDENT = "qwen2.5-vl-7b"
 
@@ -38,13 +39,13 @@ def test_tokens_and_price_count_a_shared_prompt_once():
 def test_a_72b_is_divided_as_little_as_it_fits_and_copied(hardware, layout):
     recipe = recipe_of(hardware=hardware)
     for name, model in recipe.teachers.models.items():
-        server = plan_server(recipe, name, model)
+        server = plan_teacher(recipe, name, model)
         assert (server.tensor_parallel, server.data_parallel) == layout
         assert 30 * 60 < server.start_limit < 45 * 60
-    small = plan_server(recipe, "72b", "Qwen/Qwen2.5-VL-7B-Instruct")
+    small = plan_teacher(recipe, "72b", "Qwen/Qwen2.5-VL-7B-Instruct")
     assert (small.tensor_parallel, small.data_parallel) == (1, 8)
     assert small.start_limit < 15 * 60
-    unknown = plan_server(recipe, "72b", "Some/Other-Model")
+    unknown = plan_teacher(recipe, "72b", "Some/Other-Model")
     assert (unknown.tensor_parallel, unknown.data_parallel) == (8, 1)
 
 

@@ -67,3 +67,6 @@ class Notes:
 
     def answers(self, model, done, total):
         pass
+
+    def line(self, kind, values):
+        pass

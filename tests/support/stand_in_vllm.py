@@ -5,10 +5,12 @@ Run as ``python -m vllm.entrypoints.openai.api_server`` from the package that `i
 
 import argparse
 import json
+import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 
 def install(folder: Path) -> None:
@@ -23,7 +25,8 @@ def install(folder: Path) -> None:
 def main() -> None:
     """Serve until the end, and write the arguments and the times of start and end."""
     parser = argparse.ArgumentParser()
-    for name in ("model", "host", "port", "dtype", "generation-config", "max-model-len"):
+    names = ("model", "host", "port", "dtype", "generation-config", "max-model-len")
+    for name in (*names, "served-model-name"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     parser.add_argument("--data-parallel-size", type=int, default=1)
@@ -33,10 +36,19 @@ def main() -> None:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             told = {"at": time.time(), "arguments": vars(arguments), "fields": sorted(body)}
+            told |= {"pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
-            choice = {"message": {"content": f"said {body.get('seed')}"}, "finish_reason": "stop"}
-            content = json.dumps({"choices": [choice]}).encode()
+            said = f"said {body.get('seed')} <answer>1</answer>"
+            choice = {"message": {"content": said}, "finish_reason": "stop"}
+            self.reply({"choices": [choice], "model": body["model"]})
+
+        def do_GET(self) -> None:
+            name = arguments.served_model_name or arguments.model
+            self.reply({"data": [{"id": name, "root": arguments.model}]})
+
+        def reply(self, values: dict[str, Any]) -> None:
+            content = json.dumps(values).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

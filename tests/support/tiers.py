@@ -49,6 +49,7 @@ INTEGRATION = (
     "test_interruption.py",
     "test_packaging.py",
     "test_wheel.py",
+    "train/pipeline/test_started_judge.py",
     "train/pipeline/test_started_teachers.py",
     "train/verl/test_saved_weights.py",
 )

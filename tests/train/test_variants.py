@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.data.question_files import read_questions, write_questions
@@ -172,7 +173,12 @@ def test_the_dev_split_chooses_the_step_and_trackers_get_the_figures(folder):
     chosen = json.loads((folder / "runs" / "dev" / "checkpoint" / "export.json").read_text())
     assert chosen["choice"] == "best"
     assert chosen["dev_accuracy"] == max(scores.values()) == scores[chosen["step"]]
-    assert list((folder / "runs" / "dev" / "tensorboard").rglob("events.out.tfevents*"))
+    written = EventAccumulator(str(folder / "runs" / "dev" / "tensorboard")).Reload()
+    (sample,) = written.Tensors("samples/text_summary")
+    table = sample.tensor_proto.string_val[0].decode()
+    assert (sample.step, table.count("| student |")) == (1, 4)
+    assert table.count("| 72b |") + table.count("| 78b |") == 4
+    assert len(written.Tensors("val/generations/text_summary")) == 1 + len(scores)
 
 
 def test_teacher_rows_with_the_answer_reward_alone_need_no_discriminator(folder):

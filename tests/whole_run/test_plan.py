@@ -43,9 +43,8 @@ def test_one_file_is_the_papers_fifteen_runs(student, teachers, tmp_path):
     assert file.recipe.schedule.eval_every == 50
     plan = plan_whole_run(file, evaluation_options(file, tmp_path / "r.db"))
     assert [stage.name for stage in plan.stages] == whole_stages(file.recipe)
-    assert [line.split()[0] for line in plan.missing] == [
-        *("data.dev", "the", "eval.judge"),
-    ]
+    assert [line.split()[0] for line in plan.missing] == ["the", "eval.judge"]
+    assert file.recipe.data.dev == "data/open-40k.dev.parquet"
 
 
 def test_a_file_wins_over_student_and_hardware_and_the_command_line_over_it(tmp_path):
@@ -99,12 +98,12 @@ def test_the_dry_run_prints_the_whole_plan_and_starts_nothing(tmp_path, monkeypa
         "qwen2.5-vl-7b with both by ril → runs/qwen2.5-vl-7b-both-ril",
         "docvqa: HuggingFaceM4/the_cauldron, 6,000 questions",
         "built of these: data/open-40k.parquet, 40,000 questions of 60,000",
-        "data.dev: not given",
+        "held out of the same: data/open-40k.dev.parquet, 600 questions for data.dev",
         "72b: asked at http://teacher:1/v1",
         "--model OpenGVLab/InternVL3-78B-hf",
         "34,687 questions, 2 models",
         "device-hours",
-        "missing: data.dev is not given",
+        "missing: eval.judge or eval.benchmarks:",
     ):
         assert words in text
     assert list(tmp_path.iterdir()) == []
@@ -137,6 +136,31 @@ def test_a_training_set_is_built_once_and_never_that_of_another_recipe(tmp_path,
     with pytest.raises(UserError, match="was built by another recipe"):
         _build_data(read)
     assert not read_run_file(file, {}, ["data.train=nano:prompts.parquet"]).data
+
+
+def test_one_recipe_for_both_holds_the_dev_split_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"question": f"What is {i}?", "answer": str(i), "image": {"bytes": png(i), "path": None}}
+        for i in range(6)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    made = {"questions": 4, "benchmarks": "", "sources": {"mine": {"path": "rows.parquet"}}}
+    (tmp_path / "set.yaml").write_text(yaml.safe_dump(made))
+    file = written(tmp_path, "student: nano\ndata: {dev: set.yaml, train: set.yaml}\n")
+    read = read_run_file(file, {})
+    assert (read.recipe.data.train, read.recipe.data.dev) == (
+        "data/set.parquet",
+        "data/set.dev.parquet",
+    )
+    with pytest.raises(UserError, match=r"set\.yaml holds out no questions; set dev: 500 in it"):
+        _build_data(read)
+    (tmp_path / "set.yaml").write_text(yaml.safe_dump({**made, "dev": 2}))
+    _build_data(read)
+    before = {path: path.stat().st_mtime_ns for path in read.data}
+    assert [len(read_questions(path)) for path in read.data] == [2, 4]
+    _build_data(read)
+    assert {path: path.stat().st_mtime_ns for path in read.data} == before
 
 
 def png(number):

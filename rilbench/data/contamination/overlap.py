@@ -247,8 +247,8 @@ def find_overlap(
                 writer.write(question)
         if writer is not None and dropped == total:
             raise UserError(
-                f"every question overlaps with a benchmark by {by}; give another --by, or other "
-                "questions"
+                f"every question overlaps with a benchmark by {by}; give another --by (in a "
+                "recipe: overlap), or other questions"
             )
     return Overlap(total, len(rows), dropped, index.tallies, rows)
 

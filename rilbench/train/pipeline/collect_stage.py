@@ -20,13 +20,13 @@ from rilbench.data.question_files import Question
 from rilbench.data.response_collector import ModelServer, collect
 from rilbench.data.response_store import Plan, read_manifest
 from rilbench.errors import UserError
-from rilbench.paths import locate
-from rilbench.plan.teachers import plan_server
+from rilbench.paths import locate, public_name
+from rilbench.plan.servers import plan_teacher
 from rilbench.processes import tree_cpu_seconds
-from rilbench.serving import serve, vllm_python
 from rilbench.train.pipeline.cost import CollectionCost, metered
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.pipeline.stage import Progress, note, running, skipped
+from rilbench.train.pipeline.started_servers import started
 from rilbench.train.pipeline.teacher_servers import (
     PROBES,
     ModelCollection,
@@ -87,7 +87,7 @@ def _collection(
             weights, path = checkpoint.fingerprint, checkpoint.path
         except UserError:
             # A collection that was made elsewhere no longer needs its teacher.
-            if manifest.get("source") != source:
+            if manifest.get("source") not in (source, public_name(source)):
                 raise
             weights = manifest["weights"]
     plan = Plan(
@@ -181,23 +181,8 @@ def _collect(
                 server = servers[name]
             else:
                 log.info("%s: serving %s", name, path)
-                layout = plan_server(run.recipe, name, str(path))
-                if not on_cpu:
-                    minutes = layout.start_limit / 60
-                    note(f"{name}: vLLM loads {path}, in {minutes:.0f} min at most", progress)
-                served = stack.enter_context(
-                    serve(
-                        path,
-                        log=run.folder / "logs" / f"serve-{name}.log",
-                        timeout=layout.start_limit,
-                        device=hardware.device,
-                        dtype="float32" if on_cpu else "auto",
-                        vllm=None if on_cpu else vllm_python(),
-                        tensor_parallel=layout.tensor_parallel,
-                        data_parallel=layout.data_parallel,
-                        arguments=layout.arguments,
-                    )
-                )
+                layout = plan_teacher(run.recipe, name, str(path))
+                served = stack.enter_context(started(run, name, path, layout, progress))
                 server = ModelServer(served.base_url, served.model, served.transformers)
                 book = partial(cost.book, name, fingerprint)
                 spent = partial(tree_cpu_seconds, served.pid)

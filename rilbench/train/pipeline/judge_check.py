@@ -106,8 +106,12 @@ def _plain(reference: str) -> str:
 
 def model_to_ask(recipe: Recipe) -> str:
     """Return the judge's name at its address; "": the only one there, where code decides."""
-    judge = recipe.judge
-    return "" if not judge.url or decides_by_code(judge.model) else judge.model
+    return "" if decides_by_code(recipe.judge.model) else recipe.judge.model
+
+
+def verdict_file(recipe: Recipe, folder: Path) -> Path | None:
+    """Where the verdicts of a judge are kept; None for code that the run serves itself."""
+    return folder / VERDICTS if recipe.judge.url or model_to_ask(recipe) else None
 
 
 def check_on_sample(
@@ -142,14 +146,15 @@ def check_on_sample(
             except NoReplyError:  # Its verdicts will be missing, or it has come back by then.
                 return None
 
+    cache = verdict_file(recipe, folder)
+
     async def ask(sample: Sequence[Asked]) -> list[Verdict]:
-        cache = folder / VERDICTS if recipe.judge.url else None
         async with JudgeClient(
             urls, name, key, timeout=timeout, fields=recipe.judge.fields, cache=cache
         ) as judge:
             return await asyncio.gather(*(judge.verdict(*each) for each in sample))
 
-    known = asyncio.run(content()) if recipe.judge.url else None
+    known = asyncio.run(content()) if cache else None
     notes = list(_keep_content(folder, known)) if known else []
     if is_first:
         sample = list(_sample(folder))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rilbench.data.manifest import kept_manifests
 from rilbench.ledger import Ledger
 from rilbench.ledger.records import Run as RunRow
 from rilbench.ledger.records import utc_now
@@ -56,7 +57,7 @@ def summary(run: Run, status: str) -> RunRow:
         finished=utc_now() if status == "finished" else None,
         family=recipe.family,
         seed=recipe.seed,
-        metrics=figures(run.folder, steps),
+        metrics=figures(run.folder, steps) | _data(run.folder),
         curves=curves(steps),
     )
 
@@ -82,6 +83,15 @@ def figures(folder: Path, steps: list[dict[str, Any]]) -> dict[str, Any]:
         "step_seconds": statistics.median(seconds) if seconds else None,
         "memory_gb": max(memory, default=None),
     }
+
+
+def _data(folder: Path) -> dict[str, Any]:
+    """Where questions that ``rilbench data build`` made are from; empty without such."""
+    found = {
+        name: {each.digest: each.sources for each in manifests}
+        for name, manifests in kept_manifests(folder).items()
+    }
+    return {"data": found} if found else {}
 
 
 def record(run: Run, status: str, db: Path) -> None:

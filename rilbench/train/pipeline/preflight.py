@@ -16,12 +16,14 @@ from typing import Any
 from rilbench.api_keys import judge_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
+from rilbench.data.manifest import manifest_beside
 from rilbench.data.question import StoredQuestion
 from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate, locate_files
+from rilbench.plan.servers import starts_judge
 from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
@@ -36,6 +38,7 @@ from rilbench.train.pipeline.question_check import (
     refuse_strictly,
 )
 from rilbench.train.pipeline.run_folder import Run
+from rilbench.train.pipeline.started_servers import check_started_judge
 from rilbench.train.pipeline.teacher_servers import (
     ModelCollection,
     find_servers,
@@ -142,6 +145,9 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
         scans[key] = QuestionScan(locate_files(name, key), picture_file(run.folder), pictures)
         checks[key] = _checked(run, student, key, scans[key])
         pictures = scans[key].end
+        for path, questions in scans[key].by_file.items():
+            if manifest := manifest_beside(path):
+                manifest.check(questions)
     if strict:
         refuse_strictly(checks)
     lists: dict[str, list[StoredQuestion]] = {}
@@ -228,13 +234,16 @@ def check_trackers(trackers: Sequence[str]) -> None:
 
 
 def check_judge(recipe: Recipe) -> None:
-    """Refuse a judge without an address that does not decide by code or is needed on other nodes.
+    """Refuse a judge without an address that can neither be started nor decide by code.
 
     Raises:
-        UserError: with the setting that gives the address, or why its function cannot judge.
+        UserError: with the setting that helps, or why its function cannot judge.
     """
     name = recipe.judge.model
     if recipe.judge.url:
+        return
+    if starts_judge(recipe):
+        check_started_judge(recipe)
         return
     find_judge(name)
     if recipe.hardware.nodes > 1:

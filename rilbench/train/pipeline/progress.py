@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rilbench.config import METHODS
-from rilbench.data.rollout_groups import sample_group
+from rilbench.data.rollout_groups import is_sampled, sample_group
 from rilbench.jsonl_log import read_jsonl
 from rilbench.progress import LiveDisplay
 from rilbench.train.activity import read_activity
@@ -48,8 +48,6 @@ _NOTES_SHOWN = 4
 _OTHER_LINES = 22
 """Lines of the picture beside the table of steps, about: a terminal of few lines gets fewer
 steps."""
-SAMPLE_EVERY = 10
-"""Steps between two samples."""
 
 
 class TrainingProgress(LiveDisplay):
@@ -185,7 +183,7 @@ class TrainingProgress(LiveDisplay):
         if values.get("dev_accuracy") is not None:
             cells.append(("dev", f"{values['dev_accuracy']:.2f}"))
         self.say("  " + "  ".join(f"{name} {value}" for name, value in cells))
-        if (number == 1 or number % SAMPLE_EVERY == 0) and not self.is_silent:
+        if is_sampled(number) and not self.is_silent:
             self.show_sample(number)
         for name in values.get("warnings", ()):
             if name not in self.warned:

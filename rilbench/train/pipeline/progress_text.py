@@ -107,8 +107,7 @@ def sample_lines(group: RolloutGroup) -> list[tuple[str, str]]:
 
 
 def _verdict(response: GroupResponse) -> str:
-    verdict = {None: "no verdict", 0.0: "wrong", 1.0: "right"}.get(response.answer, "")
-    parts = [verdict or f"answer {response.answer:.2f}"]
+    parts = [response.verdict]
     if response.reward is not None:
         parts.append(f"reward {response.reward:g}")
     if response.advantage is not None:

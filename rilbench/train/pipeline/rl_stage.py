@@ -9,14 +9,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
-from rilbench.judge.server import serve_judge
 from rilbench.train.pipeline.cost import RunCost, metered
-from rilbench.train.pipeline.judge_check import VERDICTS, check_on_sample, model_to_ask
+from rilbench.train.pipeline.judge_check import check_on_sample, model_to_ask, verdict_file
 from rilbench.train.pipeline.preflight import Inputs
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import (
@@ -27,6 +25,7 @@ from rilbench.train.pipeline.run_folder import (
     stop_reason,
 )
 from rilbench.train.pipeline.stage import Progress, note, running, skipped
+from rilbench.train.pipeline.started_servers import judge_addresses, training_gpus
 from rilbench.train.pipeline.step_time import StepTimer, Yardstick
 from rilbench.train.pipeline.trainer_process import Trainer, TrainerProcess
 from rilbench.train.step_checkpoint import ranks_of
@@ -67,14 +66,9 @@ def train_policy(
         begun = (run.folder / "discriminator.jsonl").exists()
         cost.book("discriminator" if begun and not pretrained.exists() else "ril", seconds)
 
-    verl = session or TrainerProcess(run.folder / "logs" / "trainer.log")
-    with (
-        running(recipe.method, progress),
-        nullcontext(recipe.judge.url)
-        if recipe.judge.url
-        else serve_judge(recipe.judge.model) as judge,
-    ):
-        judge_urls = (judge,) if isinstance(judge, str) else judge
+    log_file = run.folder / "logs" / "trainer.log"
+    verl = session or TrainerProcess(log_file, training_gpus(recipe))
+    with running(recipe.method, progress), judge_addresses(run, progress) as judge_urls:
         for text in check_on_sample(recipe, run.folder, judge_urls, is_first=not step):
             note(text, progress)
         resume_from = _for_these_devices(run, step, progress)
@@ -153,8 +147,8 @@ def _write_job(
     """Write what the trainer's process reads: ``data/agent_loop.yaml`` and ``data/job.json``."""
     import yaml
 
-    judge, folder = run.recipe.judge, run.folder.resolve()
-    model, cache = model_to_ask(run.recipe), folder / VERDICTS if judge.url else None
+    folder = run.folder.resolve()
+    model, cache = model_to_ask(run.recipe), verdict_file(run.recipe, folder)
     part = agent_loop_part(
         run.recipe, folder, judge_urls, model, cache, full_length=run.full_length
     )

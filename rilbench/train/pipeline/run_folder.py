@@ -2,8 +2,9 @@
 
 A run's folder has ``recipe.yaml`` (resolved), ``collection/`` (saved responses), ``data/`` (what
 verl reads), ``sft/``, ``discriminator/``, ``steps/`` (the trainer's checkpoints),
-``metrics.jsonl``, ``cost.json``, ``rollouts/``, ``logs/``, ``changes.jsonl`` (what a ``--resume``
-changed) and, when it is finished, ``checkpoint/``: an ordinary Hugging Face folder.
+``metrics.jsonl``, ``cost.json``, ``rollouts/``, ``logs/``, ``manifests.json`` (where questions that
+were built are from), ``changes.jsonl`` (what a ``--resume`` changed) and, when it is finished,
+``checkpoint/``: an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from filelock import FileLock, Timeout
 
 from rilbench.config import Recipe, read_recipe
 from rilbench.config.schema import may_change
+from rilbench.data.manifest import (
+    FILE,
+    SETTINGS,
+    find_manifests,
+    keep_manifests,
+    with_manifests,
+)
 from rilbench.errors import UserError
 from rilbench.ledger.records import utc_now
 from rilbench.train.nan_guard import STOPPED
@@ -66,13 +74,16 @@ class Run:
 def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
     """Create a run's folder, or open an existing one.
 
-    With ``resume``, settings that `may_change` replace those of the run, which is recorded in
+    The recipe gets the digests of its questions' manifests, and the folder the manifests. With
+    ``resume``, settings that `may_change` replace those of the run, which is recorded in
     ``changes.jsonl`` with the step.
 
     Raises:
         UserError: ``resume`` without a folder; an unfinished run without ``resume``; the folder
-            holds a run of another recipe; or another process is training it.
+            holds a run of another recipe or of questions that were built otherwise; or another
+            process is training it.
     """
+    recipe = with_manifests(recipe)
     if not folder.exists():
         if resume:
             raise UserError(
@@ -83,10 +94,12 @@ def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        keep_manifests(part, find_manifests(recipe))
         part.rename(folder)
         return Run(folder, recipe)
     run = Run(folder, read_recipe(folder / "recipe.yaml"))
     changes = changed_settings(run.recipe, recipe)
+    _check_data(folder, changes)
     if fixed := [key for key in changes if not may_change(key)]:
         shown = [f"{key}={changes[key]['from']} there, {changes[key]['to']} asked" for key in fixed]
         more = [f"and {len(fixed) - 3} more"] if len(fixed) > 3 else []
@@ -105,6 +118,18 @@ def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
             "another --run"
         )
     return _changed(run, recipe, changes) if changes else run
+
+
+def _check_data(folder: Path, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse questions of other manifests, in files of the same names."""
+    for name, setting in SETTINGS.items():
+        change = changes.get(f"data.manifests.{name}")
+        if change and setting not in changes:
+            raise UserError(
+                f"{folder} was started with the manifest {change['from'] or 'none'} beside "
+                f"{setting}, and now it is {change['to'] or 'none'}; build the questions as they "
+                f"were ({folder / FILE} has their sources), or use another --run"
+            )
 
 
 def changed_settings(before: Recipe, now: Recipe) -> dict[str, dict[str, Any]]:

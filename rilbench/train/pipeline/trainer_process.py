@@ -37,10 +37,11 @@ class TrainerProcess:
 
     Args:
         log: file for the process's output.
+        environment: its variables, in addition to ours.
     """
 
-    def __init__(self, log: Path) -> None:
-        self.log = log
+    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log, self.environment = log, environment or {}
         self._seconds = 0.0
         self._guard: GuardedProcess | None = None
 
@@ -55,7 +56,8 @@ class TrainerProcess:
         outcome = job.with_name("outcome.json")
         outcome.unlink(missing_ok=True)
         command = [sys.executable, "-m", "rilbench.train.pipeline.trainer_main", str(job)]
-        self._guard = start_guarded(command, self.log, trainer_environment(device))
+        environment = {**trainer_environment(device), **self.environment}
+        self._guard = start_guarded(command, self.log, environment)
         try:
             while self._guard.poll() is None:
                 watch()

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rilbench.data.rollout_groups import SAMPLE_EVERY
 from rilbench.scratch import is_locked
 from rilbench.train import activity
 from rilbench.train.pipeline import progress_record
-from rilbench.train.pipeline.progress import SAMPLE_EVERY, TrainingProgress
+from rilbench.train.pipeline.progress import TrainingProgress
 from rilbench.train.pipeline.run_folder import Run, last_step, stop_reason
 from rilbench.train.pipeline.trainer_process import RECORDS, watcher
 

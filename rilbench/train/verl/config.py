@@ -52,6 +52,7 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         "trainer.resume_mode": "resume_path" if resume_from else "disable",
         "trainer.project_name": "rilbench",
         "trainer.experiment_name": Path(run_dir.name),
+        "trainer.log_val_generations": 8,  # of the dev split, to trackers
         "reward.num_workers": 0,  # the agent loop asks the judge itself
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": _storage_units(recipe),
         "critic.enable": recipe.method_spec.uses_discriminator,

@@ -29,7 +29,8 @@ def check_devices(recipe: Recipe) -> None:
             needs none.
     """
     hardware = recipe.hardware
-    need = f"{hardware.nodes * hardware.devices} GPUs"
+    number = hardware.ranks + hardware.judge_devices
+    need = f"{number} GPUs"
     if hardware.nodes > 1:
         need += f" on {hardware.nodes} nodes"
     if hardware.ray_address:
@@ -56,10 +57,13 @@ def check_devices(recipe: Recipe) -> None:
             f"{recipe.student.name} needs {need} and one machine is one node; start Ray on all of "
             "them and give --ray-address (docs/cluster.md)"
         )
-    if there_are < hardware.devices:
+    if there_are < number:
+        judge = hardware.judge_devices
+        asked = f", {judge} of them for the judge (hardware.judge_devices)" if judge else ""
         raise UserError(
-            f"{recipe.student.name} needs {need} and this machine has {there_are}; set "
-            f"hardware.devices={there_are}, or see docs/cluster.md for more machines"
+            f"{recipe.student.name} needs {need}{asked} and this machine has {there_are}; set "
+            f"hardware.devices={max(1, there_are - judge)}, or see docs/cluster.md for more "
+            "machines"
         )
 
 

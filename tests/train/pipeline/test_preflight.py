@@ -6,7 +6,10 @@ import pytest
 from fake_judge import fake_judge, says
 
 from rilbench.config import load_recipe
+from rilbench.data.manifest import digest_of, manifest_of
+from rilbench.data.question_files import read_questions, write_questions
 from rilbench.errors import UserError
+from rilbench.paths import locate
 from rilbench.train.pipeline.preflight import (
     check_judge,
     check_trackers,
@@ -82,4 +85,17 @@ def test_a_wrong_path_of_data_is_told_as_such(tmp_path, monkeypatch, setting, wo
     (tmp_path / "list.json").write_text("[]")
     run = Run(tmp_path / "r", load_recipe("both", "nano", "dr-grpo", [setting]))
     with pytest.raises(UserError, match=words):
+        read_inputs(run)
+
+
+def test_a_training_set_that_its_manifest_is_not_of_is_refused(tmp_path):
+    questions = read_questions(locate("nano:dev.parquet"))[:4]
+    file = tmp_path / "set.parquet"
+    write_questions(file, questions)
+    manifest = {"questions_sha256": digest_of(questions), "sources": {}}
+    manifest_of(file).write_text(json.dumps({**manifest, "recipe": {"sources": {}}}))
+    run = Run(tmp_path / "run", load_recipe("both", "nano", None, [f"data.dev={file}"]))
+    assert len(read_inputs(run).dev) == 4
+    write_questions(file, questions[:3])
+    with pytest.raises(UserError, match="its questions were changed after it was built"):
         read_inputs(run)

@@ -53,7 +53,7 @@ def test_all_readers_see_the_same(tmp_path, name):
     (tmp_path / "p.bin").write_bytes(raw)
     row = {"id": "q", "question": "?", "answer": "a", "image": "p.bin"}
     (tmp_path / "q.jsonl").write_text(json.dumps(row))
-    import_questions([tmp_path / "q.jsonl"], tmp_path / "i.parquet", Options(), lambda _: None)
+    import_questions([tmp_path / "q.jsonl"], tmp_path / "i.parquet", Options(), lambda *_: None)
     (imported,) = read_questions(tmp_path / "i.parquet")
 
     write_questions(tmp_path / "raw.parquet", [Question("q", (raw,), "?", "a", "s")])
