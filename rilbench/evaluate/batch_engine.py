@@ -125,6 +125,7 @@ class OfflineModel:
                 prompt_tokens=length,
                 completion_tokens=len(tokens),
                 seconds=seconds,
+                generated_here=True,
             )
             for text, tokens, length in zip(texts, responses, lengths, strict=True)
         ]

@@ -64,6 +64,8 @@ class Completion:
     """`REFUSAL` or `TOOL_CALL`, where the message is one."""
     model: str = ""
     """The model that replied, as the server calls it."""
+    generated_here: bool = False
+    """Generated in this process, so that no server can have withheld anything."""
 
     @property
     def failed(self) -> bool:
@@ -91,9 +93,14 @@ class Completion:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the model itself ended at once, with one token: an answer, and a wrong one."""
-        text = self.text.strip() or self.reasoning or self.withheld
-        return not text and self.finish_reason == "stop" and self.completion_tokens == 1
+        """Whether the model itself wrote no word, which is an answer, and a wrong one.
+
+        Behind a server that is only certain of one that ended at once, with one token.
+        """
+        if self.failed or self.text.strip() or self.reasoning or self.withheld:
+            return False
+        at_once = self.finish_reason == "stop" and self.completion_tokens == 1
+        return self.generated_here or at_once
 
     @property
     def no_answer(self) -> str:

@@ -94,6 +94,11 @@ def test_silence_of_the_model_itself_is_an_answer() -> None:
     assert not read({"content": "B"}, "stop", tokens=1).is_silent
 
 
+def test_what_this_process_generated_was_withheld_by_nobody() -> None:
+    said = Completion("", "length", 9, 64, 0.1, generated_here=True)
+    assert (said.is_silent, said.no_answer) == (True, "")
+
+
 def test_a_failure_is_neither() -> None:
     assert (failure("no").failed, failure("no").no_answer) == (True, "")
 
