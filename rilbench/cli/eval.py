@@ -56,7 +56,10 @@ def evaluate(
         ),
     ] = None,
     concurrency: Annotated[
-        Optional[int], typer.Option(help="Requests in flight; default 32 with --endpoint, else 4.")
+        Optional[int],
+        typer.Option(
+            help="Requests in flight; default 32 with --endpoint or each copy in vLLM, else 4."
+        ),
     ] = None,
     limit: Annotated[
         Optional[int], typer.Option(help="Questions per data set, always the same sample.")
@@ -70,6 +73,13 @@ def evaluate(
     prompt: Annotated[
         str, typer.Option(help="Prompts: dataset, each data set's; model, the kit's for the model.")
     ] = "dataset",
+    model_settings: Annotated[
+        str,
+        typer.Option(
+            help="Sizes of images and repetition penalty: checkpoint, the model's own; kit, those "
+            "of the toolkit's entry for the model."
+        ),
+    ] = "checkpoint",
     min_pixels: Annotated[
         Optional[int], typer.Option(help="Pixels to which smaller images are enlarged.")
     ] = None,
@@ -79,9 +89,16 @@ def evaluate(
     engine: Annotated[
         str,
         typer.Option(
-            help="Engine: server, vLLM on a GPU, else transformers; or batch, in this process."
+            help="Engine: server, vLLM on all GPUs, else transformers; or batch, in this process."
         ),
     ] = "server",
+    server_args: Annotated[
+        str, typer.Option(help="Options of vllm serve, such as '--max-model-len 16384'.")
+    ] = "",
+    start_limit: Annotated[
+        Optional[float],
+        typer.Option(help="Seconds for the start of vllm serve; default 1800, more for a 72B."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option(help="Preview of what would be asked; no model is needed.")
     ] = False,
@@ -121,9 +138,12 @@ def evaluate(
         limit=limit,
         max_tokens=max_tokens,
         prompt=prompt,
+        model_settings=model_settings,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
         engine=engine,
+        server_args=server_args,
+        start_limit=start_limit,
     )
     if dry_run:
         _dry_run(options, price)
@@ -160,6 +180,8 @@ def print_scores(evaluations: list[Evaluation]) -> None:
             for s in evaluation.scores
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+        if unlike := evaluation.settings.get("unlike_kit"):
+            typer.echo(f"not as the toolkit sets it: {unlike}; --model-settings kit", err=True)
         for dataset, reason in evaluation.settings.get("data_reasons", {}).items():
             typer.echo(f"data unverified: {dataset}: {reason}", err=True)
         cut = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.suite import VLMEVALKIT, Suite, find_suite
 
 DATASET_PROMPTS, MODEL_PROMPTS = "dataset", "model"
+CHECKPOINT_SETTINGS, KIT_SETTINGS = "checkpoint", "kit"
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,20 @@ class EvalOptions:
         max_tokens: the longest response; None for the kit's or the suite's own.
         prompt: ``dataset`` for the kit's prompts of each data set, ``model`` for its prompts for
             the model's family.
+        model_settings: ``checkpoint`` for the model's own repetition penalty and sizes of images,
+            ``kit`` for those of the kit's entry for the model's family.
         pixels: size limits of an image that is sent.
+        repetition_penalty: sent with every request; None leaves it to the model's files.
         concurrency: requests in flight; None for a default that suits the server.
         fresh: ask every question again, also those with a response.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server; ``batch`` generates in this process, without one.
         vllm: a Python with vLLM, which serves the model; None for ``transformers serve``.
+        gpus: of this machine, on all of which vLLM serves the model.
+        gpu_gib: memory of each.
+        server_args: further options of ``vllm serve``.
+        start_limit: seconds within which a started server must answer; None by the model's size.
         batch: questions per batch of the engine ``batch``.
     """
 
@@ -57,13 +66,19 @@ class EvalOptions:
     limit: int | None = None
     max_tokens: int | None = None
     prompt: str = DATASET_PROMPTS
+    model_settings: str = CHECKPOINT_SETTINGS
     pixels: Pixels = AS_IS
+    repetition_penalty: float | None = None
     concurrency: int | None = None
     fresh: bool = False
     device: str = "cpu"
     python: Path | None = None
     engine: Literal["server", "batch"] = "server"
     vllm: Path | None = None
+    gpus: int = 0
+    gpu_gib: float = 0.0
+    server_args: tuple[str, ...] = ()
+    start_limit: float | None = None
     batch: int = 64
 
     def __post_init__(self) -> None:
@@ -73,11 +88,23 @@ class EvalOptions:
             )
         if self.engine not in ("server", "batch"):
             raise UserError(f"unknown --engine {self.engine!r}; choose from server, batch")
+        if self.model_settings not in (CHECKPOINT_SETTINGS, KIT_SETTINGS):
+            raise UserError(
+                f"unknown --model-settings {self.model_settings!r}; choose from "
+                f"{CHECKPOINT_SETTINGS}, {KIT_SETTINGS}"
+            )
         if self.engine == "batch" and self.endpoint is not None:
             raise UserError("the engine batch needs no server; leave out --endpoint")
+        starts_vllm = self.vllm is not None and self.endpoint is None and self.engine == "server"
+        if self.server_args and not starts_vllm:
+            raise UserError(
+                "--server-args are for the vLLM server that eval starts on a GPU, and it starts "
+                "none; leave them out"
+            )
         for option, value in {
             "--max-tokens": self.max_tokens,
             "--concurrency": self.concurrency,
+            "--start-limit": self.start_limit,
             "the batch size": self.batch,
         }.items():
             if value is not None and value < 1:
@@ -117,6 +144,60 @@ class EvalOptions:
             )
         return styles.pop()
 
+    def with_model_settings(self, models: Sequence[Checkpoint]) -> EvalOptions:
+        """Return the options with what the kit's entry sets for these models, if that is wanted.
+
+        Raises:
+            UserError: the kit sets nothing for them that could be sent, or not the same for all.
+        """
+        if self.model_settings == CHECKPOINT_SETTINGS:
+            return self
+        known = find_kit(self.kit).model_settings
+        for model in models:
+            if model.model_type not in known:
+                raise UserError(
+                    f"{self.kit} has no --model-settings {KIT_SETTINGS} for {model.model_type} "
+                    f"that a server takes, only for {', '.join(known)}; leave it out, or set "
+                    "--min-pixels and --max-pixels"
+                )
+        settings = {known[model.model_type] for model in models}
+        if len(settings) != 1:
+            raise UserError(
+                f"--model-settings {KIT_SETTINGS} needs models of one family; evaluate one at a "
+                "time"
+            )
+        (found,) = settings
+        pixels = found.pixels if self.pixels == AS_IS else self.pixels
+        return replace(self, pixels=pixels, repetition_penalty=found.repetition_penalty)
+
+    def unlike_kit(self, model: Checkpoint) -> str:
+        """Return what is set otherwise than in the kit's entry for the model; empty if nothing is.
+
+        A published score depends on it.
+        """
+        kit = find_kit(self.kit).model_settings.get(model.model_type)
+        if kit is None:
+            return ""
+        ours: dict[str, float | None] = {
+            "min_pixels": self.pixels.least,
+            "max_pixels": self.pixels.most,
+        }
+        theirs: dict[str, float | None] = {
+            "min_pixels": kit.pixels.least,
+            "max_pixels": kit.pixels.most,
+        }
+        if kit.repetition_penalty is not None:
+            own = model.generation_config.get("repetition_penalty", 1.0)
+            ours["repetition_penalty"] = self.repetition_penalty or own
+            theirs["repetition_penalty"] = kit.repetition_penalty
+        differ = [
+            f"{name} {'the processor decides' if ours[name] is None else ours[name]} "
+            f"({self.kit}: {theirs[name]})"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+        return ", ".join(differ)
+
     def chosen(self) -> Suite:
         """Return the suite with the chosen benchmarks, kit and longest response.
 
@@ -150,20 +231,23 @@ def read_options(
     prompt: str = DATASET_PROMPTS,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    model_settings: str = CHECKPOINT_SETTINGS,
     engine: str = "server",
+    server_args: str = "",
+    start_limit: float | None = None,
 ) -> EvalOptions:
-    """Return the options of ``rilbench eval``, on this machine's GPU if it has one.
+    """Return the options of ``rilbench eval``, on this machine's GPUs if it has any.
 
     Raises:
         UserError: one of them is not understood.
     """
-    from rilbench.devices import has_gpu
+    from rilbench.devices import gpus
     from rilbench.evaluate.data import data_folder
     from rilbench.serving import vllm_python
 
     if max_tokens != "kit" and not max_tokens.isdecimal():
         raise UserError(f"unknown --max-tokens {max_tokens!r}; give kit or a number")
-    gpu = has_gpu()
+    found = gpus()
     return EvalOptions(
         suite=suite,
         data=data_folder(find_suite(suite).by(kit), data),
@@ -179,7 +263,12 @@ def read_options(
         fresh=fresh,
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
-        device="cuda" if gpu else "cpu",
-        vllm=vllm_python() if gpu else None,
+        model_settings=model_settings,
+        device="cuda" if found else "cpu",
+        vllm=vllm_python() if found else None,
+        gpus=len(found),
+        gpu_gib=min((gpu.memory_gib for gpu in found), default=0.0),
+        server_args=tuple(shlex.split(server_args)),
+        start_limit=start_limit,
         engine=cast('Literal["server", "batch"]', engine),  # Which EvalOptions checks.
     )

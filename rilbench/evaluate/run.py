@@ -29,6 +29,7 @@ from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
+from rilbench.evaluate.model_server import changing_arguments, started_client
 from rilbench.evaluate.options import MODEL_PROMPTS, EvalOptions
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.provenance import Provenance, to_evaluation
@@ -36,7 +37,7 @@ from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
 from rilbench.extras import require
 from rilbench.ledger import Evaluation, Ledger
-from rilbench.serving import ChatClient, Sampling, serve
+from rilbench.serving import ChatClient, Sampling
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def evaluate_many(
     checkpoints = [inspect_checkpoint(model) for model in models]
     if endpoint is not None and not checkpoints:
         checkpoints = [endpoint.checkpoint]
+    plan = plan.with_model_settings(checkpoints)
     with ExitStack() as stack:
         # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
@@ -138,9 +140,12 @@ def evaluate_many(
                 judge_reads=not plan.judge.exact,
             )
             evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
+            notes: dict[str, Any] = {}
             if reasons := {name: file.reason for name, file in files.items() if file.reason}:
-                settings = {**evaluation.settings, "data_reasons": reasons}
-                evaluation = replace(evaluation, settings=settings)
+                notes["data_reasons"] = reasons
+            if suite.published and (unlike := plan.unlike_kit(checkpoint)):
+                notes["unlike_kit"] = unlike
+            evaluation = replace(evaluation, settings={**evaluation.settings, **notes})
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
             evaluations.append(evaluation)
@@ -214,7 +219,9 @@ class _Run:
         self.plan, self.suite, self.prompts, self.judge = plan, suite, prompts, judge
         self.endpoint, self.report = endpoint, report
         self.work = plan.work.absolute()
-        self.sampling = Sampling(max_tokens=suite.max_tokens)
+        penalty = plan.repetition_penalty
+        extra = {} if penalty is None else {"repetition_penalty": penalty}
+        self.sampling = Sampling(max_tokens=suite.max_tokens, extra=extra)
         longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
         self.generation = {
             "server": self._server_name(),
@@ -222,12 +229,15 @@ class _Run:
             "max_tokens": longest,
             "pixels": asdict(plan.pixels),
         }
+        if changing := changing_arguments(plan.server_args):
+            self.generation["server_args"] = changing
 
     def _server_name(self) -> str:
         """Return what generates the responses, with its version and device."""
         plan = self.plan
         if plan.engine == "batch":
             how = f"batches of {plan.batch}, on {plan.device}"
+            how += "" if plan.device == "cpu" else f", {plan.dtype}"
             return f"transformers generate {_version('transformers')}, {how}"
         if self.endpoint is not None:
             return f"{self.endpoint.model} at {self.endpoint.url}"
@@ -303,7 +313,7 @@ class _Run:
             count(len(questions) - len(answers.missing(questions)))
 
         if self.plan.engine == "batch":
-            offline = OfflineModel(model, self.plan.device, self.plan.pixels)
+            offline = OfflineModel(model, self.plan.device, self.plan.pixels, self.plan.dtype)
             begin()
             size = self.plan.batch
             answer_in_batches(offline, self.prompts, answers, self._sampling, size, count)
@@ -334,16 +344,8 @@ class _Run:
             )
             return
         self.report(Progress("server", model.labels.student))
-        log = self.work / "server.log"
-        with serve(
-            model.path, log=log, device=plan.device, dtype=plan.dtype, vllm=plan.vllm
-        ) as server:
-            yield ChatClient(
-                server.base_url,
-                server.model,
-                transformers=server.transformers,
-                concurrency=plan.in_flight,
-            )
+        with started_client(plan, model.path, self.work / "server.log") as client:
+            yield client
 
     # ---- scores
 

@@ -8,29 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.config.schema import Recipe
-from rilbench.errors import UserError
-from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions
-from rilbench.plan.fit import SERVED_SHARE
-from rilbench.plan.memory import GIB
 from rilbench.plan.saved_responses import STUDENT, plan_collection
+from rilbench.plan.server_layout import ServerLayout, server_layout
 from rilbench.serving.server import server_command
-
-_STARTING = 600.0  # seconds that vLLM takes to compile, capture graphs and warm up, at most
-_DISK = 1e8  # bytes per second of a slow disk
-_UNKNOWN_BYTES = 150e9  # of a model whose layout is not known here
-
-
-@dataclass(frozen=True)
-class TeacherServer:
-    """How ``train`` starts a teacher's server on the devices of one node."""
-
-    tensor_parallel: int
-    data_parallel: int
-    start_limit: float
-    """Seconds within which it must answer."""
-    arguments: tuple[str, ...]
-    """Further options of ``vllm serve``."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +25,20 @@ class TeacherTokens:
     """In the currency of ``collection.price``; None where none is given."""
 
 
-def plan_server(recipe: Recipe, name: str, model: str) -> TeacherServer:
-    """Return how to serve a teacher: divided as little as it fits, and copied on what is left.
+def plan_server(recipe: Recipe, name: str, model: str) -> ServerLayout:
+    """Return how ``train`` serves a teacher on the devices of one node.
 
     Args:
         recipe: with the hardware.
         name: the teacher's name in the recipe.
         model: its folder or hub name.
     """
-    devices, memory = recipe.hardware.devices, recipe.hardware.memory_gib
     if recipe.hardware.device == "cpu":
-        return TeacherServer(1, 1, 180.0, ())
+        return ServerLayout()
     # All that a request does not say is neutral, and not what the model's own files suggest.
-    arguments: tuple[str, ...] = ("--generation-config", "vllm")
-    arguments += tuple(shlex.split(recipe.collection.serve.get(name, "")))
-    try:
-        shape = find_architecture(model)
-    except UserError:
-        return TeacherServer(devices, 1, _STARTING + _UNKNOWN_BYTES / _DISK, arguments)
-    tensor = _tensor_parallel(shape, devices, memory)
-    seconds = _STARTING + 2 * shape.parameters / _DISK
-    return TeacherServer(tensor, devices // tensor, seconds, arguments)
-
-
-def _tensor_parallel(model: Architecture, devices: int, memory_gib: int) -> int:
-    """The fewest devices that hold the model and leave room for its cache."""
-    sizes = [n for n in range(1, devices + 1) if devices % n == 0 and model.splits(n)]
-    room = 0.8 * SERVED_SHARE * memory_gib * GIB
-    return next((n for n in sizes if 2 * model.parameters <= room * n), sizes[-1])
+    arguments = ["--generation-config", "vllm"]
+    arguments += shlex.split(recipe.collection.serve.get(name, ""))
+    return server_layout(model, recipe.hardware.devices, recipe.hardware.memory_gib, arguments)
 
 
 def plan_tokens(recipe: Recipe, assumed: Assumptions) -> dict[str, TeacherTokens]:

@@ -1,10 +1,14 @@
 """What stands for vLLM's server where there is no GPU: its command line, and no model.
 
 Run as ``python -m vllm.entrypoints.openai.api_server`` from the package that `install` writes.
+
+``STAND_IN_VLLM`` says how it starts: ``{"seconds": 240}`` late, ``{"dies": "…"}`` not at all, with
+this text in its log.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +27,16 @@ def install(folder: Path) -> None:
 def main() -> None:
     """Serve until the end, and write the arguments and the times of start and end."""
     parser = argparse.ArgumentParser()
-    for name in ("model", "host", "port", "dtype", "generation-config", "max-model-len"):
+    texts = ("model", "host", "port", "dtype", "generation-config", "max-model-len")
+    for name in (*texts, "gpu-memory-utilization"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     parser.add_argument("--data-parallel-size", type=int, default=1)
     arguments = parser.parse_args()
+    start = json.loads(os.environ.get("STAND_IN_VLLM", "{}"))
+    time.sleep(start.get("seconds", 0))
+    if "dies" in start:
+        sys.exit(start["dies"])
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -35,7 +44,8 @@ def main() -> None:
             told = {"at": time.time(), "arguments": vars(arguments), "fields": sorted(body)}
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
-            choice = {"message": {"content": f"said {body.get('seed')}"}, "finish_reason": "stop"}
+            said = start.get("says", f"said {body.get('seed')}")
+            choice = {"message": {"content": said}, "finish_reason": "stop"}
             content = json.dumps({"choices": [choice]}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -45,6 +55,7 @@ def main() -> None:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
+    ThreadingHTTPServer.daemon_threads = True
     ThreadingHTTPServer((arguments.host, int(arguments.port)), Handler).serve_forever()
 
 

@@ -196,6 +196,7 @@ def _collect(
                         tensor_parallel=layout.tensor_parallel,
                         data_parallel=layout.data_parallel,
                         arguments=layout.arguments,
+                        option=f"collection.serve.{name}",
                     )
                 )
                 server = ModelServer(served.base_url, served.model, served.transformers)
