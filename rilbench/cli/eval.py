@@ -45,16 +45,26 @@ def evaluate(
     judge: Annotated[
         Optional[str],
         typer.Option(
-            help="Judge: MODEL@URL, its key in $RILBENCH_JUDGE_KEY; parser; FILE.py:FUNCTION; or "
-            "exact (default)."
+            help="Judge: MODEL@URL, or several URLs divided by commas, its key in "
+            "$RILBENCH_JUDGE_KEY; parser; FILE.py:FUNCTION; or exact (default)."
         ),
     ] = None,
+    judge_fields: Annotated[
+        str, typer.Option(help="Fields of a request to the judge, as YAML, instead of the kit's.")
+    ] = "",
     endpoint: Annotated[
         Optional[str],
         typer.Option(
-            help="Server that already serves the model, [MODEL@]URL; --model is then optional."
+            help="Server that already serves the model, [MODEL@]URL, or several divided by commas; "
+            "--model is then optional."
         ),
     ] = None,
+    fields: Annotated[
+        str,
+        typer.Option(
+            help="Fields of a request to the endpoint, as YAML, instead of temperature and so on."
+        ),
+    ] = "",
     concurrency: Annotated[
         Optional[int],
         typer.Option(
@@ -133,7 +143,9 @@ def evaluate(
         work=work,
         fresh=not resume,
         judge=judge,
+        judge_fields=judge_fields,
         endpoint=endpoint,
+        fields=fields,
         concurrency=concurrency,
         limit=limit,
         max_tokens=max_tokens,
@@ -180,6 +192,8 @@ def print_scores(evaluations: list[Evaluation]) -> None:
             for s in evaluation.scores
         )
         typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+        if known := _about_responses(evaluation):
+            typer.echo(f"responses: {known}", err=True)
         if unlike := evaluation.settings.get("unlike_kit"):
             typer.echo(f"not as the toolkit sets it: {unlike}; --model-settings kit", err=True)
         for dataset, reason in evaluation.settings.get("data_reasons", {}).items():
@@ -197,6 +211,18 @@ def print_scores(evaluations: list[Evaluation]) -> None:
         if lost:
             reasons = _why_missing(evaluation)
             typer.echo(f"missing verdicts: {', '.join(lost)}; {reasons}", err=True)
+
+
+def _about_responses(evaluation: Evaluation) -> str:
+    """Return what is known of the model behind an endpoint, and how old its responses are."""
+    settings, known = evaluation.settings, []
+    if stored := settings.get("stored_responses"):
+        since = stored["since"][:16].replace("T", " ")
+        known.append(f"{stored['old']} of {stored['of']} from before, the oldest of {since} UTC")
+        known += [settings["identity"]] if settings.get("identity") else []
+        known.append("--fresh asks all again")
+    known += [settings["unknown"]] if settings.get("unknown") else []
+    return "; ".join(known)
 
 
 def _why_missing(evaluation: Evaluation) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
@@ -14,6 +14,7 @@ from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.judge_session import EXACT_RULES, Judge, read_judge
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.suite import VLMEVALKIT, Suite, find_suite
+from rilbench.serving import several
 
 DATASET_PROMPTS, MODEL_PROMPTS = "dataset", "model"
 CHECKPOINT_SETTINGS, KIT_SETTINGS = "checkpoint", "kit"
@@ -32,7 +33,9 @@ class EvalOptions:
         judge: who decides free text, and reads options where the kit's rules cannot; by default
             the project's exact rules, which read none.
         endpoint: ``MODEL@URL`` or ``URL`` (up to ``/v1``) of a server that already serves the
-            model; None starts one.
+            model, or several of them, divided by commas; None starts one.
+        fields: all fields of a request to the endpoint besides ``model`` and ``messages``, instead
+            of what is sent otherwise; the limit of the response is added unless they name one.
         benchmarks: names of benchmarks, or paths of TOML files; empty for the suite's own.
         limit: questions per data set, sampled by their ids alone; None for all.
         max_tokens: the longest response; None for the kit's or the suite's own.
@@ -62,6 +65,7 @@ class EvalOptions:
     kit: str = VLMEVALKIT
     judge: Judge = EXACT_RULES
     endpoint: str | None = None
+    fields: Mapping[str, Any] | None = None
     benchmarks: tuple[str, ...] = ()
     limit: int | None = None
     max_tokens: int | None = None
@@ -96,6 +100,8 @@ class EvalOptions:
         if self.engine == "batch" and self.endpoint is not None:
             raise UserError("the engine batch needs no server; leave out --endpoint")
         starts_vllm = self.vllm is not None and self.endpoint is None and self.engine == "server"
+        if self.fields is not None and self.endpoint is None:
+            raise UserError("--fields are for a server at an --endpoint; give both")
         if self.server_args and not starts_vllm:
             raise UserError(
                 "--server-args are for the vLLM server that eval starts on a GPU, and it starts "
@@ -115,7 +121,9 @@ class EvalOptions:
         """Requests in flight: many for an endpoint or vLLM, few for ``transformers serve``."""
         if self.concurrency is not None:
             return self.concurrency
-        return 4 if self.endpoint is None and self.vllm is None else 32
+        if self.endpoint is not None:
+            return 32 * len(several(self.endpoint))
+        return 4 if self.vllm is None else 32
 
     @property
     def dtype(self) -> str:
@@ -152,6 +160,11 @@ class EvalOptions:
         """
         if self.model_settings == CHECKPOINT_SETTINGS:
             return self
+        if not models:
+            raise UserError(
+                f"--model-settings {KIT_SETTINGS} needs the model's family; give its folder with "
+                "--model, or set --min-pixels and --max-pixels"
+            )
         known = find_kit(self.kit).model_settings
         for model in models:
             if model.model_type not in known:
@@ -214,6 +227,26 @@ class EvalOptions:
         return replace(suite, max_tokens=self.max_tokens or suite.max_tokens)
 
 
+def read_fields(option: str, text: str) -> dict[str, Any] | None:
+    """Read a request's fields, such as ``{max_completion_tokens: 4096}``; None if there are none.
+
+    Raises:
+        UserError: it is no mapping in YAML.
+    """
+    if not text:
+        return None
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        example = "'{max_completion_tokens: 4096, temperature: 1}'"
+        raise UserError(f"{option} {text} is not understood; give a mapping: {example}")
+    return {str(name): value for name, value in found.items()}
+
+
 def read_options(
     *,
     suite: str = "nano",
@@ -224,7 +257,9 @@ def read_options(
     work: Path = Path("runs/eval"),
     fresh: bool = False,
     judge: str | None = None,
+    judge_fields: str = "",
     endpoint: str | None = None,
+    fields: str = "",
     concurrency: int | None = None,
     limit: int | None = None,
     max_tokens: str = "kit",
@@ -254,8 +289,9 @@ def read_options(
         work=work,
         db=db,
         kit=kit,
-        judge=read_judge(judge),
+        judge=read_judge(judge, read_fields("--judge-fields", judge_fields)),
         endpoint=endpoint,
+        fields=read_fields("--fields", fields),
         benchmarks=tuple(benchmarks.split(",")) if benchmarks else (),
         limit=limit,
         max_tokens=None if max_tokens == "kit" else int(max_tokens),

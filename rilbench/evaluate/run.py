@@ -16,12 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
 from rilbench.evaluate.data import ensure_data, evaluated_files
-from rilbench.evaluate.endpoint import Endpoint, find_endpoint
+from rilbench.evaluate.endpoint import find_endpoint
+from rilbench.evaluate.identity import ServedModel, choose, serving_model
 from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.base import read_scores, score_job
@@ -36,7 +36,7 @@ from rilbench.evaluate.provenance import Provenance, to_evaluation
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
 from rilbench.extras import require
-from rilbench.ledger import Evaluation, Ledger
+from rilbench.ledger import Evaluation, Ledger, utc_now
 from rilbench.serving import ChatClient, Sampling
 
 
@@ -112,9 +112,12 @@ def evaluate_many(
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     endpoint = find_endpoint(plan.endpoint) if plan.endpoint is not None else None
     checkpoints = [inspect_checkpoint(model) for model in models]
-    if endpoint is not None and not checkpoints:
-        checkpoints = [endpoint.checkpoint]
     plan = plan.with_model_settings(checkpoints)
+    served = None
+    if endpoint is not None:
+        sampling = _sampling(plan, suite)
+        served = serving_model(endpoint, plan.work.absolute(), checkpoints, sampling)
+        checkpoints = checkpoints or [served.endpoint.checkpoint]
     with ExitStack() as stack:
         # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
@@ -124,7 +127,7 @@ def evaluate_many(
         judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().name
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
         files = evaluated_files(suite, plan.data)
-        run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
+        run = _Run(plan, suite, prompts, judge, served, on_progress)
         # Models with the same content share one result.
         results = run.all({c.content: c for c in checkpoints}, running, python)
         evaluations = []
@@ -140,7 +143,9 @@ def evaluate_many(
                 judge_reads=not plan.judge.exact,
             )
             evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
-            notes: dict[str, Any] = {}
+            notes: dict[str, Any] = dict(served.notes) if served is not None else {}
+            if stored := run.stored_responses(result.answers):
+                notes["stored_responses"] = stored
             if reasons := {name: file.reason for name, file in files.items() if file.reason}:
                 notes["data_reasons"] = reasons
             if suite.published and (unlike := plan.unlike_kit(checkpoint)):
@@ -151,6 +156,13 @@ def evaluate_many(
             evaluations.append(evaluation)
         on_progress(Progress("done"))
         return evaluations
+
+
+def _sampling(plan: EvalOptions, suite: Suite) -> Sampling:
+    """Return how responses are sampled: greedily, but for the user's fields."""
+    penalty = plan.repetition_penalty
+    extra = {} if penalty is None else {"repetition_penalty": penalty}
+    return Sampling(max_tokens=suite.max_tokens, extra=extra, fields=plan.fields)
 
 
 def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[BenchmarkQuestion]:
@@ -213,15 +225,14 @@ class _Run:
         suite: Suite,
         prompts: PromptSet,
         judge: str,
-        endpoint: Endpoint | None,
+        served: ServedModel | None,
         report: Report,
     ) -> None:
         self.plan, self.suite, self.prompts, self.judge = plan, suite, prompts, judge
-        self.endpoint, self.report = endpoint, report
-        self.work = plan.work.absolute()
-        penalty = plan.repetition_penalty
-        extra = {} if penalty is None else {"repetition_penalty": penalty}
-        self.sampling = Sampling(max_tokens=suite.max_tokens, extra=extra)
+        self.served, self.report = served, report
+        self.endpoint = None if served is None else served.endpoint
+        self.work, self.begun = plan.work.absolute(), utc_now()
+        self.sampling = _sampling(plan, suite)
         longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
         self.generation = {
             "server": self._server_name(),
@@ -229,6 +240,8 @@ class _Run:
             "max_tokens": longest,
             "pixels": asdict(plan.pixels),
         }
+        if self.endpoint is not None and self.endpoint.left_out:
+            self.generation["left_out"] = list(self.endpoint.left_out)
         if changing := changing_arguments(plan.server_args):
             self.generation["server_args"] = changing
 
@@ -240,7 +253,7 @@ class _Run:
             how += "" if plan.device == "cpu" else f", {plan.dtype}"
             return f"transformers generate {_version('transformers')}, {how}"
         if self.endpoint is not None:
-            return f"{self.endpoint.model} at {self.endpoint.url}"
+            return f"{self.endpoint.name} at {self.endpoint.url}"
         program = "vllm" if plan.vllm is not None else "transformers"
         return f"{program} serve {_version(program)} on {plan.device}, {plan.dtype}"
 
@@ -280,10 +293,13 @@ class _Run:
         A server's response to a question does not depend on the other questions, so each data set
         has its own file. In a batch the other questions change the rounding, so all share one.
         """
+        generation = self.generation
+        if self.endpoint is not None:  # Its address may change.
+            generation = {**generation, "server": self.endpoint.name}
         files = {}
         for dataset, fingerprint in self.prompts.fingerprints.items():
             prompts = self.prompts.name if self.plan.engine == "batch" else fingerprint
-            decides = json.dumps([prompts, self.generation], sort_keys=True)
+            decides = json.dumps([prompts, generation], sort_keys=True)
             name = f"{model}-{hashlib.sha256(decides.encode()).hexdigest()[:12]}"
             files[dataset] = self.work / "answers" / f"{name}.jsonl"
         return files
@@ -320,7 +336,34 @@ class _Run:
             return
         with self._client(model) as client:
             begin()
-            ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
+            try:
+                ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
+            finally:
+                self._store(answers)
+
+    def _store(self, answers: AnswerFile) -> None:
+        """Keep a few questions with their responses, by which the model is recognised later."""
+        if self.served is None:
+            return
+        new = [
+            (question, found)
+            for question in self.prompts.questions
+            if (found := answers.found.get(question.key)) is not None
+            and not found.failed
+            and answers.dates.get(question.key, "") >= self.begun
+        ]
+        if new:
+            pixels = self.plan.pixels
+            stored = choose(new, lambda question: self.prompts.messages(question, pixels))
+            self.served.file.store(self.served.endpoint.since, stored)
+
+    def stored_responses(self, answers: AnswerFile) -> dict[str, Any]:
+        """Return how many responses of an endpoint are older than this evaluation, since when."""
+        if self.endpoint is None:
+            return {}
+        dates = [answers.dates.get(question.key, "") for question in self.prompts.questions]
+        old = [date for date in dates if date and date < self.begun]
+        return {"of": len(dates), "old": len(old), "since": min(old)} if old else {}
 
     def _sampling(self, question: BenchmarkQuestion) -> Sampling:
         """Return a question's sampling: the kit's longest response, unless the plan has its own."""
@@ -328,20 +371,14 @@ class _Run:
         if kit_longest is not None and self.plan.max_tokens is None:
             # A synthetic stand-in's responses are short, whatever its original's may be.
             longest = kit_longest if self.suite.published else min(kit_longest, longest)
-        return replace(self.sampling, max_tokens=longest)
+        return replace(self.sampling, max_tokens=longest).with_limit()
 
     @contextmanager
     def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
         """Yield a client of the model's server, which is started unless there is an endpoint."""
         plan, endpoint = self.plan, self.endpoint
         if endpoint is not None:
-            yield ChatClient(
-                endpoint.url,
-                endpoint.model,
-                transformers=endpoint.transformers,
-                api_key=endpoint_key(),
-                concurrency=plan.in_flight,
-            )
+            yield endpoint.client(plan.in_flight)
             return
         self.report(Progress("server", model.labels.student))
         with started_client(plan, model.path, self.work / "server.log") as client:

@@ -17,7 +17,7 @@ KEY = "sk-not-to-be-seen"
 
 def test_an_address_names_the_model_or_its_server_does() -> None:
     found = find_endpoint("org/some-vlm@https://host:8000/v1/chat/completions")
-    assert (found.url, found.model) == ("https://host:8000/v1", "org/some-vlm")
+    assert (found.urls, found.model) == (("https://host:8000/v1",), "org/some-vlm")
     assert found.checkpoint.labels.student == "some-vlm"
     with fake_judge(lambda _: says("A"), ["listed"]) as server:
         assert find_endpoint(f"{server.url}/").model == "listed"
@@ -26,7 +26,7 @@ def test_an_address_names_the_model_or_its_server_does() -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["host:8000", "ftp://host/v1", "https://", "a@b@http://h/v1", "http://me:pass@host/v1"],
+    ["host:8000", "ftp://host/v1", "https://", "sk-1@b@http://h/v1", "http://me:pass@host/v1"],
 )
 def test_an_address_that_is_none(option: str) -> None:
     with pytest.raises(UserError, match="is not understood; give URL or MODEL@URL"):
