@@ -182,7 +182,7 @@ class JudgeProxy:
 
     async def _start(self) -> None:
         self._transport = Transport(
-            self.upstream,
+            self.urls,
             self._key,
             concurrency=self._concurrency,
             retries=self._retries,
