@@ -63,11 +63,11 @@ def _add_benchmark(table: Table, benchmark: Benchmark, published: bool) -> None:
     )
 
 
-def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, int]:
-    """Return a table of a suite's data files with their states, and the number of missing ones."""
+def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, str]:
+    """Return a table of a suite's data files with their states, and what is wrong, in words."""
     if not suite.published:  # lmms-eval's stand-ins are made from VLMEvalKit's files.
         suite = suite.by(VLMEVALKIT)
-    table = _table("file", "state", "MB", "SHA-256", "why unverified")
+    table = _table("file", "state", "MB", "SHA-256", "why unverified or broken")
     folder = data_folder(suite, chosen)
     table.title, table.title_justify = str(folder), "left"
     files = check_data(suite, folder)
@@ -75,7 +75,11 @@ def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, int]:
         size = f"{file.size / 1e6:.1f}" if file.sha256 else ""
         place = str(file.path.relative_to(folder))
         table.add_row(place, file.state, size, (file.sha256 or "")[:16], file.reason)
-    return table, sum(file.state == "missing" for file in files)
+    missing = sum(file.state == "missing" for file in files)
+    broken = [file.path.name for file in files if file.state == "broken"]
+    wrong = [f"{missing} are missing; rilbench eval downloads what it can"] if missing else []
+    wrong += [f"no whole data: {', '.join(broken)}; delete and download again"] if broken else []
+    return table, "; ".join(wrong)
 
 
 def estimate_table(

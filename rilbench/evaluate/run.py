@@ -19,7 +19,7 @@ from typing import Any
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
-from rilbench.evaluate.data import ensure_data, evaluated_files
+from rilbench.evaluate.data import ensure_data, usable_files
 from rilbench.evaluate.endpoint import find_endpoint
 from rilbench.evaluate.identity import ServedModel, choose, serving_model
 from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
@@ -126,7 +126,7 @@ def evaluate_many(
         # A language model is probed with one request before the evaluation starts.
         judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().name
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
-        files = evaluated_files(suite, plan.data)
+        files = usable_files(suite, plan.data)
         run = _Run(plan, suite, prompts, judge, served, on_progress)
         # Models with the same content share one result.
         results = run.all({c.content: c for c in checkpoints}, running, python)
