@@ -7,11 +7,14 @@ finished step is a file in the work folder, so a killed evaluation resumes where
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,6 +56,8 @@ class Progress:
     done: int = 0
     total: int = 0
     note: str = ""
+    benchmarks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each, in the stage ``answers``, the responses so far and all; a second old at most."""
 
 
 Report = Callable[[Progress], None]
@@ -316,9 +321,15 @@ class _Run:
         if not self.plan.fresh and self._answered(answers):
             return
 
+        counted, counts = -math.inf, dict[str, tuple[int, int]]()
+
         def count(done: int) -> None:
+            nonlocal counted, counts
             total = len(self.prompts.questions)
-            self.report(Progress("answers", model.labels.student, done, total))
+            if time.monotonic() - counted > 1 or done == total:
+                counted, counts = time.monotonic(), self._by_benchmark(answers)
+            name = model.labels.student
+            self.report(Progress("answers", name, done, total, benchmarks=counts))
 
         def begin() -> None:
             self.prompts.finish(kit)
@@ -340,6 +351,15 @@ class _Run:
                 ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
             finally:
                 self._store(answers)
+
+    def _by_benchmark(self, answers: AnswerFile) -> dict[str, tuple[int, int]]:
+        """Return the responses so far, and all, of each benchmark."""
+        columns = {d.name: b.column for b in self.suite.benchmarks for d in b.datasets}
+        all_, missing = (
+            Counter(columns[question.dataset] for question in questions)
+            for questions in (self.prompts.questions, answers.missing(self.prompts.questions))
+        )
+        return {name: (total - missing[name], total) for name, total in all_.items()}
 
     def _store(self, answers: AnswerFile) -> None:
         """Keep a few questions with their responses, by which the model is recognised later."""

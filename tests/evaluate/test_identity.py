@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from fake_judge import FakeJudge, fake_judge, says
 
-from rilbench.checkpoint import Checkpoint, Labels
+from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import Endpoint, check_served, find_endpoint, probed
 from rilbench.evaluate.identity import STORED, IdentityFile, Stored, choose, serving_model
 from rilbench.evaluate.prompts import BenchmarkQuestion
+from rilbench.paths import locate
 from rilbench.serving import Completion, Message, Sampling
 
 SAMPLING = Sampling(2048)
@@ -168,11 +169,8 @@ def test_the_questions_with_the_longest_responses_are_kept() -> None:
     assert [len(each.response) for each in found] == list(range(38, 38 - STORED, -1))
 
 
-def test_a_folder_that_is_served_is_compared_with_the_named_model(
-    tmp_path: Path, checkpoint: Path
-) -> None:
-    from rilbench.checkpoint import inspect_checkpoint
-
+def test_a_folder_that_is_served_is_compared_with_the_named_model(tmp_path: Path) -> None:
+    checkpoint = locate("nano:restyled").resolve()
     model = inspect_checkpoint(checkpoint)
     other = Checkpoint(tmp_path, "f" * 16, "qwen2_5_vl", Labels("s", "base", "none"))
     served = Endpoint(("http://h/v1",), "m", served={"root": str(checkpoint)})

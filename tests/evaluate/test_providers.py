@@ -212,7 +212,9 @@ def test_several_addresses_are_balanced_and_one_may_be_lost(
         assert (first.keys, second.keys) == ({"Bearer of-all"}, {"Bearer of-one"})
         with running_judge(read_judge(option), tmp_path) as judge:
             assert judge.proxy is not None
-            assert {ask(judge.proxy, f"{n}?") for n in range(20)} == {"B"}
+            proxy = judge.proxy
+            with ThreadPoolExecutor(8) as threads:
+                assert {*threads.map(lambda n: ask(proxy, f"{n}?"), range(40))} == {"B"}
         assert "Bearer judges" in second.keys
         with pytest.raises(UserError, match="names several models"):
             find_endpoint(f"m@{first.url},n@{other}")
