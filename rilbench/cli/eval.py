@@ -158,7 +158,7 @@ def evaluate(
         start_limit=start_limit,
     )
     if dry_run:
-        _dry_run(options, price)
+        _dry_run(options, model or [], price)
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
@@ -170,18 +170,35 @@ def evaluate(
     typer.echo(f"recorded in {options.db}; see it with: rilbench table")
 
 
-def _dry_run(options: EvalOptions, price: str | None) -> None:
+def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None:
+    from rilbench.checkpoint import inspect_checkpoint
     from rilbench.evaluate.cli_tables import estimate_table
-    from rilbench.evaluate.cost_estimate import read_price
+    from rilbench.evaluate.cost_estimate import estimate, read_price
+    from rilbench.evaluate.dry_run import dry_run_lines, picture_tokens
     from rilbench.evaluate.progress import EvaluationProgress
     from rilbench.evaluate.run import preview
+    from rilbench.paths import locate
 
     prices = read_price(price) if price is not None else None
     if prices is not None and options.judge.exact:
         raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
+    checkpoints = [inspect_checkpoint(locate(name)) for name in models]
+    if checkpoints:
+        options = options.with_model_settings(checkpoints)
     with EvaluationProgress() as progress:
-        questions = preview(options, progress.report)
-    print_table(estimate_table(options.chosen(), questions, options.judge, prices))
+        seen = preview(options, checkpoints, progress.report)
+    tokens, questions = {}, []
+    if seen.prompts is not None:
+        first = checkpoints[0] if checkpoints else None
+        tokens = picture_tokens(seen.prompts, options.pixels, first)
+        questions = seen.prompts.questions
+    estimates = estimate(options.chosen(), questions, options.judge, tokens, seen.absent)
+    print_table(estimate_table(estimates, prices))
+    if seen.absent:
+        names = ", ".join(f"{name} ({number:,})" for name, number in seen.absent.items())
+        typer.echo(f"not here, and counted as published without pictures and texts: {names}")
+    for line in dry_run_lines(options, estimates, checkpoints, seen.stored):
+        typer.echo(line)
 
 
 def print_scores(evaluations: list[Evaluation]) -> None:

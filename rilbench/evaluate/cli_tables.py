@@ -7,11 +7,9 @@ from pathlib import Path
 from rich.table import Table
 
 from rilbench.evaluate.benchmark import Benchmark, known_benchmarks
-from rilbench.evaluate.cost_estimate import Estimate, cost, estimate
+from rilbench.evaluate.cost_estimate import Estimate, cost
 from rilbench.evaluate.data import check_data, data_folder
-from rilbench.evaluate.judge_session import Judge
 from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
-from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.resources import resource
 
@@ -82,16 +80,10 @@ def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, str]:
     return table, "; ".join(wrong)
 
 
-def estimate_table(
-    suite: Suite,
-    questions: Sequence[BenchmarkQuestion],
-    judge: Judge,
-    price: tuple[float, float] | None,
-) -> Table:
+def estimate_table(estimates: Sequence[Estimate], price: tuple[float, float] | None) -> Table:
     """Return a table of what an evaluation of one model would ask, with the judge's cost."""
-    estimates = estimate(suite, questions, judge)
-    heads = ("benchmark", "questions", "requests", "pictures", "text tokens", "judge calls")
-    table = _table(*heads, "judge tokens")
+    heads = ("benchmark", "questions", "requests", "pictures", "picture tokens", "text tokens")
+    table = _table(*heads, "judge calls", "judge tokens")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in estimates:
@@ -115,6 +107,7 @@ def _sums(estimates: Sequence[Estimate]) -> list[str]:
         f"{sum(one.questions for one in estimates):,}",
         f"{sum(one.requests for one in estimates):,}",
         f"{sum(one.pictures for one in estimates):,}",
+        f"{sum(one.picture_tokens for one in estimates):,}",
         f"{sum(one.text_tokens for one in estimates):,}",
         between(sum(one.certain for one in estimates), sum(one.possible for one in estimates)),
         between(

@@ -111,9 +111,7 @@ def read_contents(path: Path, dataset: Dataset) -> Contents:
     found.questions = len(groups)
     found.unreadable += [name for name, other in referred.items() if other not in indices]
     if not last_ends:
-        return Contents(
-            f"cut off in the row after {found.questions:,} questions; download it again"
-        )
+        return Contents(f"cut off after {found.questions:,} questions; download it again")
     return found if found.questions else Contents("a table without a question")
 
 

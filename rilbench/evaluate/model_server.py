@@ -56,6 +56,13 @@ def layout_for(options: EvalOptions, model: str) -> ServerLayout:
     )
 
 
+def requests_in_flight(options: EvalOptions, layout: ServerLayout) -> int:
+    """Return the requests that go to a model's servers at one time."""
+    if options.concurrency or options.endpoint is not None or options.vllm is None:
+        return options.in_flight
+    return min(_PER_COPY * layout.data_parallel, _MOST)
+
+
 def server_line(options: EvalOptions, model: str) -> str:
     """Return what would be started for a model, in a line."""
     layout = layout_for(options, model)
@@ -108,10 +115,9 @@ def started_client(options: EvalOptions, model: Path, log: Path) -> Iterator[Cha
         arguments=layout.arguments,
         option="--server-args",
     ) as server:
-        per_copy = options.in_flight if options.vllm is None else _PER_COPY * layout.data_parallel
         yield ChatClient(
             server.base_url,
             server.model,
             transformers=server.transformers,
-            concurrency=options.concurrency or min(per_copy, _MOST),
+            concurrency=requests_in_flight(options, layout),
         )

@@ -28,7 +28,7 @@ from rilbench.evaluate.identity import ServedModel, choose, serving_model
 from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.base import read_scores, score_job
-from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.environment import ensure_environment, existing_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
@@ -37,7 +37,7 @@ from rilbench.evaluate.options import MODEL_PROMPTS, EvalOptions
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.provenance import Provenance, to_evaluation
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
-from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
+from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
 from rilbench.extras import require
 from rilbench.ledger import Evaluation, Ledger, utc_now
 from rilbench.serving import ChatClient, Sampling
@@ -170,22 +170,56 @@ def _sampling(plan: EvalOptions, suite: Suite) -> Sampling:
     return Sampling(max_tokens=suite.max_tokens, extra=extra, fields=plan.fields)
 
 
-def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[BenchmarkQuestion]:
-    """Return the questions that `evaluate_many` would ask, without asking model or judge.
+@dataclass(frozen=True)
+class Preview:
+    """What `evaluate_many` would ask."""
+
+    prompts: PromptSet | None
+    """Of the data sets whose files exist; None where none does, or without the kit."""
+    absent: Mapping[str, int]
+    """Of the others, the number of questions, as published."""
+    stored: Mapping[str, tuple[AnswerFile, int]]
+    """By model: its responses, and how many of the questions have none."""
+
+
+def preview(
+    plan: EvalOptions, models: Sequence[Checkpoint] = (), on_progress: Report = _silent
+) -> Preview:
+    """Return what `evaluate_many` would ask, without asking model or judge, or downloading.
 
     Raises:
         UserError: the data or the kit is not usable.
     """
-    if plan.prompt == MODEL_PROMPTS:
+    if plan.prompt == MODEL_PROMPTS and not models:
         raise UserError(f"without a model there are no --prompt {MODEL_PROMPTS}; leave it out")
-    python, prompts = _prompts(plan, plan.chosen(), None, on_progress)
+    suite = plan.chosen()
+    data = plan.data
+    files = {f.dataset.name: f for f in usable_files(suite, data).values()}
+    python = plan.python or existing_environment(plan.kit)
+    present = [d for d in suite.datasets if python and files[d.name].state != "missing"]
+    absent = {
+        d.name: min(d.questions, plan.limit or d.questions)
+        for d in suite.datasets
+        if d not in present
+    }
+    if python is None or not present:
+        return Preview(None, absent, {})
+    if suite.kit == LMMSEVAL and not suite.published:
+        data = write_hub(data, plan.work / "hub")
+    prompts = _prompt_set(plan, present, data, python, plan.style(models))
     if not prompts.ready:
         on_progress(Progress("prompts"))
         with Kit(plan.work.absolute() / "kit.log", name=plan.kit) as kit:
             process = kit.process(python)
             prompts.submit(process)
             prompts.finish(process)
-    return prompts.questions
+    on_progress(Progress("done"))
+    stored = {}
+    run = _Run(plan, suite, prompts, "", None, _silent)
+    for model in models if plan.endpoint is None else ():
+        answers = AnswerFile(run.answer_files(model.content))
+        stored[str(model.path)] = answers, len(answers.missing(prompts.questions))
+    return Preview(prompts, absent, stored)
 
 
 def _prompts(
@@ -205,8 +239,14 @@ def _prompts(
         )
     if suite.kit == LMMSEVAL and not suite.published:
         data = write_hub(data, plan.work / "hub")
-    prompts = PromptSet(
-        suite.datasets,
+    return python, _prompt_set(plan, suite.datasets, data, python, style)
+
+
+def _prompt_set(
+    plan: EvalOptions, datasets: Sequence[Dataset], data: Path, python: Path, style: str | None
+) -> PromptSet:
+    return PromptSet(
+        datasets,
         data,
         cache=plan.work / "prompts",
         environment=python.parent.parent.name,
@@ -214,7 +254,6 @@ def _prompts(
         kit=plan.kit,
         style=style,
     )
-    return python, prompts
 
 
 class _Run:
@@ -268,7 +307,7 @@ class _Run:
         """Collect the responses of all models, given by their content, then score them."""
         with ExitStack() as stack:
             answers = {
-                name: stack.enter_context(open_answers(self._answer_files(name))) for name in models
+                name: stack.enter_context(open_answers(self.answer_files(name))) for name in models
             }
             finished = all(
                 self._answered(file) and self._complete(self._result(file))
@@ -292,7 +331,7 @@ class _Run:
 
     # ---- responses
 
-    def _answer_files(self, model: str) -> dict[str, Path]:
+    def answer_files(self, model: str) -> dict[str, Path]:
         """Return each data set's file for this model, these prompts and this way of generating.
 
         A server's response to a question does not depend on the other questions, so each data set
