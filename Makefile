@@ -4,8 +4,10 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 # One thread for each process: OpenMP's spinning costs ten times the work on two cores.
 export OMP_NUM_THREADS = 1
+# Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
+export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-scale bench-share bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -115,6 +117,9 @@ bench: setup chromium  ## Time the command line, evaluation next to the toolkits
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)
 	$(BIN)/python tests/bench/coverage.py
+
+bench-gate: setup  ## What the regression gate finds, and its false alarms, on the tree's own runs
+	$(BIN)/python tests/bench/gate.py
 
 bench-scale: setup  ## Prepare a run of the paper's size, 40,000 questions and 1.28 million responses, and train two steps (half an hour, 20 GB of disk)
 	$(BIN)/python tests/bench/scale.py

@@ -27,6 +27,13 @@ def within(file: str, places: tuple[str, ...]) -> bool:
     return any(file == place or file.startswith(f"{place}/") for place in places)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import what `make test` deselects: verl and torch take a while in each process."""
+    if "not integration" not in config.option.markexpr:
+        return None
+    return within(collection_path.relative_to(TESTS).as_posix(), INTEGRATION) or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tiers, and put the longest files first: they may not be left for the end."""
     for item in items:

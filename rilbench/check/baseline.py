@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
-from rilbench.check.metrics import MEAN, Metric
+from rilbench.check.metrics import MEAN, Metric, Outcomes
 from rilbench.check.thresholds import (
     ALPHA,
     DROP,
@@ -175,8 +176,24 @@ def _entry_document(
         }
         if metric.questions:
             values |= {"questions": metric.questions, "provenance": dict(metric.provenance)}
+        if metric.outcomes:
+            values["outcomes"] = _write_outcomes(metric.outcomes)
         metrics.append(values)
     return document
+
+
+def _write_outcomes(outcomes: Outcomes) -> dict[str, str]:
+    """Return the ids of the questions by their score, quoted and on one line: they are many."""
+    by_score: dict[str, list[str]] = {}
+    for question, score in outcomes.items():
+        by_score.setdefault(f"{score:.10g}", []).append(quote(question, safe="/"))
+    return {score: " ".join(names) for score, names in sorted(by_score.items())}
+
+
+def _read_outcomes(document: Mapping[str, str]) -> Outcomes:
+    return {
+        unquote(name): float(score) for score, names in document.items() for name in names.split()
+    }
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -225,6 +242,7 @@ def _read_entry(document: Mapping[str, Any]) -> Entry:
             tuple(float(value) for value in metric["values"]),
             metric.get("questions", 0),
             metric.get("provenance", {}),
+            _read_outcomes(metric.get("outcomes", {})),
         )
         for metric in document["metrics"]
     )

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 from rilbench.check.baseline import Baseline, Entry
-from rilbench.check.metrics import LOWER_IS_BETTER, MEAN, TRAINING, Measured, provenance
+from rilbench.check.metrics import LOWER_IS_BETTER, MEAN, TRAINING, Measured, Metric, provenance
 from rilbench.check.thresholds import Bound
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run, Score, latest
+from rilbench.ledger.queries import outcomes
 
-State = Literal["passed", "failed", "not measured", "not comparable", "skipped"]
-OPEN: frozenset[State] = frozenset({"passed", "skipped"})
-"""All other states close the gate: what was not measured has not passed."""
+State = Literal["passed", "failed", "not measured", "not comparable", "no bound", "skipped"]
+OPEN: frozenset[State] = frozenset({"passed", "no bound", "skipped"})
+"""All other states close the gate: what was not measured has not passed.
+
+"no bound": the values of the calibration spread so much that no score could fail.
+"""
+
+_ROUNDING = 1e-9
+_SHOWN = 5
+"""Questions that a verdict names."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,9 @@ def select_entries(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]
 
 
 def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -> list[Verdict]:
-    """Compare the newest evaluation of each entry's models. No response is read.
+    """Compare the newest evaluation of each entry's models.
+
+    Responses are not read; outcomes are, of models without seeds.
 
     Args:
         ledger: evaluations and runs.
@@ -91,8 +102,15 @@ def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -
     verdicts = []
     for entry in entries:
         newest = next((m for m in measured if entry.matches(m.evaluation)), None)
+        if newest is not None and entry.single:
+            newest = with_outcomes(newest, ledger)
         verdicts += check_entry(entry, bounds[entry.label], newest)
     return verdicts
+
+
+def with_outcomes(measured: Measured, ledger: Ledger) -> Measured:
+    """Return it with the outcome of each question, from the ledger."""
+    return replace(measured, outcomes=outcomes(ledger, measured.evaluation.id or 0))
 
 
 def with_runs(evaluations: Iterable[Evaluation], runs: Iterable[Run]) -> list[Measured]:
@@ -121,32 +139,73 @@ def check_entry(
     differences = _differences(entry, measured) if measured is not None else {}
     verdicts = []
     for metric in entry.metrics:
-        limit, usual, value = bounds[metric.name].value, metric.usual, None
+        limit, value = bounds[metric.name], None
         state: State = "not measured"
         why = "the ledger has no evaluation of this model"
         if measured is not None:
             value = measured.value(metric.name, entry.benchmarks)
             if metric.name in differences:
                 state, why = "not comparable", differences[metric.name]
-            elif value is None:
-                if scores_alone and metric.name in TRAINING and measured.run is None:
-                    state = "skipped"
-                if metric.name not in TRAINING:
-                    needed = entry.benchmarks if metric.name == MEAN else [metric.name]
-                    why = measured.missing_score(needed)
-                elif measured.run is None:
-                    why = "its training run is not in this ledger"
-                else:
-                    why = "its training run did not measure it"
-            elif metric.lower_is_better and value > limit:
-                state = "failed"
-                why = f"{value:.3f} is above {limit:.3f}, {value / usual:.2f} of the usual"
-            elif not metric.lower_is_better and value < limit:
-                state, why = "failed", f"{value:.3f} is below {limit:.3f}, usual is {usual:.3f}"
+            elif value is not None:
+                state, why = _judged(entry, metric, limit, value, measured)
+            elif scores_alone and metric.name in TRAINING and measured.run is None:
+                state, why = "skipped", "its training run is not in this ledger"
             else:
-                state, why = "passed", ""
-        verdicts.append(Verdict(entry.label, metric.name, state, value, limit, usual, why))
+                why = _unmeasured(entry, metric, measured)
+        usual = metric.usual
+        verdicts.append(Verdict(entry.label, metric.name, state, value, limit.value, usual, why))
     return verdicts
+
+
+def _judged(
+    entry: Entry, metric: Metric, bound: Bound, value: float, measured: Measured
+) -> tuple[State, str]:
+    """Return the state of a metric that was measured, and why it is not passed."""
+    limit, usual = bound.value, metric.usual
+    if metric.lower_is_better:
+        if value > limit:
+            return "failed", f"{value:.3f} is above {limit:.3f}, {value / usual:.2f} of the usual"
+        return "passed", ""
+    if metric.name not in TRAINING and limit <= 0:
+        return "no bound", "the calibration spreads too much for one, or is too near 0"
+    if bound.worse is not None:
+        lost = _lost(entry, metric, measured)
+        if sum(lost.values()) > bound.worse + _ROUNDING:
+            names = ", ".join(islice(lost, _SHOWN)) + (", …" if len(lost) > _SHOWN else "")
+            return "failed", (
+                f"{len(lost)} answers are worse than the baseline's, and {bound.worse} may be "
+                f"({names})"
+            )
+    if value < limit:
+        return "failed", f"{value:.3f} is below {limit:.3f}, usual is {usual:.3f}"
+    return "passed", ""
+
+
+def _lost(entry: Entry, metric: Metric, measured: Measured) -> dict[str, float]:
+    """Return what each question lost that is worse than in the baseline, by its id.
+
+    For the mean, of all benchmarks. Empty where one side has no outcomes.
+    """
+    names = entry.benchmarks if metric.name == MEAN else [metric.name]
+    lost = {}
+    for benchmark in entry.metrics:
+        if benchmark.name in names:
+            now = measured.outcomes.get(benchmark.name, {})
+            for question, score in benchmark.outcomes.items():
+                if question in now and now[question] < score - _ROUNDING:
+                    name = question if metric.name != MEAN else f"{benchmark.name}/{question}"
+                    lost[name] = score - now[question]
+    return lost
+
+
+def _unmeasured(entry: Entry, metric: Metric, measured: Measured) -> str:
+    """Return why a metric has no value."""
+    if metric.name not in TRAINING:
+        needed = entry.benchmarks if metric.name == MEAN else [metric.name]
+        return measured.missing_score(needed)
+    if measured.run is None:
+        return "its training run is not in this ledger"
+    return "its training run did not measure it"
 
 
 def _differences(entry: Entry, measured: Measured) -> dict[str, str]:

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rilbench.check.baseline import Baseline, Entry
-from rilbench.check.compare import Verdict, check_entry, select_entries, with_runs
+from rilbench.check.compare import (
+    Verdict,
+    check_entry,
+    select_entries,
+    with_outcomes,
+    with_runs,
+)
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.cli_tables import PACKAGES
@@ -67,6 +73,7 @@ def check_model(
         evaluation = evaluate(model, options, on_progress)
         with Ledger.open_read(db) as ledger:
             (measured,) = with_runs([evaluation], ledger.runs())
+            measured = with_outcomes(measured, ledger) if entry.single else measured
         verdicts += check_entry(entry, bounds[entry.label], measured, scores_alone=True)
     return verdicts
 

@@ -29,7 +29,7 @@ def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
             if not verdict.open:
                 ET.SubElement(case, "failure", type=verdict.state, message=why).text = text
                 continue
-            if verdict.state == "skipped":
+            if verdict.state in ("skipped", "no bound"):
                 ET.SubElement(case, "skipped", message=why)
             ET.SubElement(case, "system-out").text = text
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:
         "tests": str(len(verdicts)),
         "failures": str(sum(not verdict.open for verdict in verdicts)),
         "errors": "0",
-        "skipped": str(sum(verdict.state == "skipped" for verdict in verdicts)),
+        "skipped": str(sum(verdict.open and verdict.state != "passed" for verdict in verdicts)),
         "time": "0",
     }
 

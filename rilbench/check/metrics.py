@@ -22,6 +22,10 @@ PROVENANCE = ("kit", "kit_version", "dataset", "metric", "judge", "data_sha256",
 """Names for the values of a score's provenance, in the ledger's order."""
 
 
+Outcomes = Mapping[str, float]
+"""Score, 0 to 1, of each question of a benchmark by its id."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric of the calibration.
@@ -31,12 +35,15 @@ class Metric:
         values: one for each seed, or a single one for a model without seeds.
         questions: number of the benchmark's questions; 0 for other metrics.
         provenance: how a benchmark's score was made (`PROVENANCE`); empty for other metrics.
+        outcomes: score of each question by its id, of a model without seeds whose responses the
+            ledger has; else empty.
     """
 
     name: str
     values: tuple[float, ...]
     questions: int = 0
     provenance: Mapping[str, str | None] = field(default_factory=dict)
+    outcomes: Outcomes = field(default_factory=dict)
 
     @property
     def lower_is_better(self) -> bool:
@@ -51,10 +58,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measured:
-    """An evaluation, and the training run of its model if the ledger has it."""
+    """An evaluation, and the training run of its model if the ledger has it.
+
+    ``outcomes`` is by benchmark, and only filled where it is needed.
+    """
 
     evaluation: Evaluation
     run: Run | None = None
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, Score]:

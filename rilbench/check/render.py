@@ -68,14 +68,15 @@ def append_job_summary(verdicts: Sequence[Verdict], path: Path) -> None:
         "",
         f"{closed} of {len(verdicts)} metrics outside their bounds or not comparable."
         if closed
-        else f"All {len(verdicts)} metrics within their bounds.",
+        else f"{sum(v.state == 'passed' for v in verdicts)} metrics within their bounds.",
     ]
     for label, group in _by_entry(verdicts):
         lines += ["", f"**{_markdown(label)}**", "", f"| | {' | '.join(HEADS)} |"]
         lines.append("| --- | --- | ---: | ---: | ---: | --- |")
         for verdict in group:
             cells = [_markdown(text) for text in _cells(verdict)]
-            lines.append(f"| {'✅' if verdict.open else '❌'} | {' | '.join(cells)} |")
+            mark = "✅" if verdict.state == "passed" else "·" if verdict.open else "❌"
+            lines.append(f"| {mark} | {' | '.join(cells)} |")
     # Several steps of a job may share the file.
     with path.open("a", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n\n")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rilbench.check.baseline import Baseline, Change, Entry, merged, read_baseline, write_baseline
-from rilbench.check.compare import differing_parts, select_entries, with_runs
+from rilbench.check.compare import (
+    differing_parts,
+    select_entries,
+    with_outcomes,
+    with_runs,
+)
 from rilbench.check.metrics import MEAN, TRAINING, Measured, Metric, provenance
 from rilbench.check.thresholds import DROP, MIN_SEEDS, POWER, power
 from rilbench.errors import UserError
@@ -50,7 +56,8 @@ def update_baseline(
     if not reason.strip():
         raise UserError('a baseline is not changed without a reason; give --reason "..."')
     old = read_baseline(path) if path.exists() else Baseline(())
-    entries, notes = _entries(with_runs(latest(ledger.evaluations()), ledger.runs()))
+    measured = with_runs(latest(ledger.evaluations()), ledger.runs())
+    entries, notes = _entries(measured, partial(with_outcomes, ledger=ledger))
     entries = select_entries(entries, only)
     if not entries:
         why = f": {notes[0]}" if notes else ""
@@ -89,11 +96,14 @@ def _weaknesses(baseline: Baseline) -> Iterator[str]:
             )
 
 
-def _entries(measured: Iterable[Measured]) -> tuple[list[Entry], list[str]]:
+def _entries(
+    measured: Iterable[Measured], with_outcomes: Callable[[Measured], Measured]
+) -> tuple[list[Entry], list[str]]:
     """Return the entries of all kinds of models, and notes on what was left out.
 
     Args:
         measured: the newest evaluations first.
+        with_outcomes: reads the outcomes of a model without seeds.
     """
     groups: dict[tuple[object, ...], list[Measured]] = {}
     notes = []
@@ -119,7 +129,7 @@ def _entries(measured: Iterable[Measured]) -> tuple[list[Entry], list[str]]:
             seeds = sorted(by_seed, key=lambda seed: seed or 0)
             entries.append(_entry([by_seed[seed] for seed in seeds]))
         else:
-            entries += [_entry([model]) for model in by_seed.values()]
+            entries += [_entry([with_outcomes(model)]) for model in by_seed.values()]
     return entries, notes
 
 
@@ -143,7 +153,13 @@ def _entry(measured: Sequence[Measured]) -> Entry:
         return tuple(round(value, _DIGITS) for value in known if value is not None)
 
     metrics = [
-        Metric(score.benchmark, values(score.benchmark), score.questions, provenance(score))
+        Metric(
+            score.benchmark,
+            values(score.benchmark),
+            score.questions,
+            provenance(score),
+            measured[0].outcomes.get(score.benchmark, {}),
+        )
         for score in first.scores
     ]
     if len(benchmarks) > 1:

@@ -123,10 +123,15 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
         for line in error_annotations(verdicts):
             typer.echo(line, err=True)
     if lines := problems(verdicts):
+        for line in lines:
+            typer.echo(line, err=True)
         closed = sum(not verdict.open for verdict in verdicts)
-        raise UserError(f"{closed} of {len(verdicts)} metrics did not pass: {'; '.join(lines)}")
+        raise UserError(f"{closed} of {len(verdicts)} metrics did not pass")
     if format_ == "rich":
-        typer.echo(f"passed: {len(verdicts)} metrics are within their bounds")
+        passed = sum(verdict.state == "passed" for verdict in verdicts)
+        unbounded = sum(verdict.state == "no bound" for verdict in verdicts)
+        more = f"; {unbounded} have no bound and are not checked" if unbounded else ""
+        typer.echo(f"passed: {passed} metrics are within their bounds{more}")
 
 
 def say_update(done: Update, path: Path) -> None:

@@ -94,9 +94,11 @@ def _size(value: Any) -> int:
     """Bytes of a value, about; 8 for a number."""
     if isinstance(value, (bytes, str)):
         return len(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return sum(map(_size, value.values()))
-    if isinstance(value, Sequence):
+    if isinstance(value, (list, tuple)):
+        if value and isinstance(value[0], int):  # one look at a list of numbers, not at each
+            return 8 * len(value)
         return sum(map(_size, value))
     return 8
 

@@ -48,7 +48,7 @@ class Pixels:
         if scale > 1:
             return math.ceil(width * scale), math.ceil(height * scale)
         short = max(1, math.floor(min(width, height) * scale))
-        long = min(math.floor(max(width, height) * scale), wanted // short)
+        long = max(1, min(math.floor(max(width, height) * scale), wanted // short))
         return (short, long) if width < height else (long, short)
 
     def scaled(self, picture: Image) -> Image:

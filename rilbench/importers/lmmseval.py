@@ -61,6 +61,15 @@ class _Run:
         name = str(self.values.get("lmms_eval_version") or self.values.get("git_hash") or "")
         return UNKNOWN if UNKNOWN in name or not name else name
 
+    @property
+    def created(self) -> str | None:
+        """When the kit wrote it, by the file's name (local time, which is not told)."""
+        try:
+            moment = datetime.datetime.strptime(self.date[-15:], "%Y%m%d_%H%M%S")
+        except ValueError:
+            return None
+        return moment.replace(tzinfo=datetime.timezone.utc).isoformat()
+
     def samples(self, task: str) -> Path:
         """The file of a task's questions, which need not exist."""
         return self.file.with_name(f"{self.date}_samples_{task}.jsonl")
@@ -133,8 +142,8 @@ def _model(
             if not any(skipped.file == run.file for skipped in results.skipped):
                 results.skip(run.file, f"has no task of the suite {suite.name}")
         return None
-    times = [file.stat().st_mtime for result in datasets.values() for file in result.files]
-    created = datetime.datetime.fromtimestamp(max(times), datetime.timezone.utc).isoformat()
+    used = {file for result in datasets.values() for file in result.files}
+    created = max((run.created for run in runs if run.file in used and run.created), default=None)
     return ModelResult(LMMSEVAL, model, home, created, datasets, tuple(notes))
 
 

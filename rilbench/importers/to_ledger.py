@@ -11,12 +11,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Benchmark, Suite
 from rilbench.importers.types import DatasetResult, ModelResult
-from rilbench.ledger import Evaluation, Ledger, Sample, Score
+from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.builder import ScoredDataset, build_score, sha256
 
 _KITS = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
@@ -59,7 +60,11 @@ def record(
     *,
     write: bool = True,
 ) -> list[Imported]:
-    """Write the evaluations that the ledger lacks, each of them whole or not at all.
+    """Write the evaluations that the ledger lacks, all of them or, after an error, none.
+
+    What two imports at the same time read is recorded once. A model is known by the kit's name for
+    it while its folder or its files are the same: results of two folders never share a row
+    of the table because somebody gave two models one name.
 
     Args:
         models: see `rilbench.importers.folder.read_folder`.
@@ -74,22 +79,57 @@ def record(
     if labels.student is not None and len({model.model for model in models}) > 1:
         names = ", ".join(sorted({plain(model.model) for model in models}))
         raise UserError(f"--student names one model, but there is {names}; give one model's folder")
-    known_keys = {_key(evaluation) for evaluation in ledger.evaluations(suite.name)}
+    built = [to_evaluation(model, suite, labels) for model in models]
     done = []
-    for model in models:
-        evaluation, notes = to_evaluation(model, suite, labels)
-        known = _key(evaluation) in known_keys
-        if write and evaluation.scores and not known:
-            evaluation = dataclasses.replace(evaluation, id=ledger.record(evaluation))
-            known_keys.add(_key(evaluation))
-        done.append(Imported(evaluation, notes, known))
+    with ledger.one_transaction() if write else nullcontext():
+        recorded = ledger.evaluations(suite.name)
+        for evaluation, notes in built:
+            known = any(_key(evaluation) == _key(other) for other in recorded)
+            evaluation, other_model = _identified(evaluation, recorded)
+            if write and evaluation.scores and not known:
+                evaluation = dataclasses.replace(evaluation, id=ledger.record(evaluation))
+                recorded.append(evaluation)
+            notes = notes if known else (*notes, *other_model)
+            done.append(Imported(evaluation, notes, known))
     return done
+
+
+def _identified(
+    evaluation: Evaluation, recorded: Sequence[Evaluation]
+) -> tuple[Evaluation, tuple[str, ...]]:
+    """Return the evaluation with its model's fingerprint; and a note on a model of equal name.
+
+    Another kit's results of the only model of this name are of the same model.
+    """
+    imported, files = evaluation.settings["imported"], _digests(evaluation)
+    alike = [
+        e for e in recorded if e.settings.get("imported", {}).get("model") == imported["model"]
+    ]
+    of_this_kit = [e for e in alike if e.kit == evaluation.kit]
+    for other in of_this_kit:
+        # A folder that was moved and grew has the old files too; one equal total says nothing.
+        if other.path == evaluation.path or files <= (old := _digests(other)) or old <= files:
+            return dataclasses.replace(evaluation, fingerprint=other.fingerprint), ()
+    if not of_this_kit and len({e.fingerprint for e in alike}) == 1:
+        return dataclasses.replace(evaluation, fingerprint=alike[0].fingerprint), ()
+    if not of_this_kit:
+        return evaluation, ()
+    note = (
+        f"evaluation {of_this_kit[0].id} is of another model that is called {imported['model']} "
+        f"too, from {of_this_kit[0].path}: they have rows of their own; --student NAME tells them "
+        "apart"
+    )
+    return evaluation, (note,)
+
+
+def _digests(evaluation: Evaluation) -> set[str]:
+    return {str(f["sha256"]) for f in evaluation.settings.get("imported", {}).get("files", ())}
 
 
 def _key(evaluation: Evaluation) -> tuple[object, ...]:
     """Return what identifies an import: the labels and the files' content, not their place."""
     imported = evaluation.settings.get("imported", {})
-    files = sorted(str(file["sha256"]) for file in imported.get("files", ()))
+    files = sorted(_digests(evaluation))
     labels = (evaluation.student, evaluation.method, evaluation.teacher)
     return (*labels, imported.get("model"), *files)
 
@@ -115,6 +155,9 @@ def to_evaluation(
             notes.append(f"{benchmark.column} lacks {lacking} and is not imported")
             continue
         built.append(_score(benchmark, model, results, suite, notes))
+    digests = model.hashes.values()
+    if model.created is None:
+        notes.append("its files do not say when they were made: it is dated by this import")
     imported = {
         "kit": _KITS[model.kit],
         "model": plain(model.model),
@@ -128,14 +171,13 @@ def to_evaluation(
     }
     evaluation = Evaluation(
         path=str(model.folder.resolve()),
-        # Without the weights, the name identifies the model, so that both kits' results of a
-        # model belong together.
-        fingerprint=f"imported-{sha256(plain(model.model))[:12]}",
+        # Without the weights; `_identified` finds the same model in the ledger.
+        fingerprint=f"imported-{sha256(' '.join([plain(model.model), *digests]))[:12]}",
         student=labels.student or plain(model.model),
         method=labels.method,
         teacher=labels.teacher,
         suite=suite.name,
-        created=model.created,
+        created=model.created or utc_now(),
         settings={"imported": imported},
         scores=tuple(score for score, _ in built),
         samples=tuple(sample for _, samples in built for sample in samples),

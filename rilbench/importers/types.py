@@ -89,7 +89,8 @@ class ModelResult:
         kit: as in `rilbench.evaluate.suite`.
         model: the kit's name for it.
         folder: the model's folder.
-        created: time of the newest file, ISO 8601 in UTC.
+        created: when it was evaluated by what the files or their names say, ISO 8601 in UTC; None
+            if they do not. A file's own time is not asked: a copy or a clone has another.
         datasets: results by data set.
         notes: remarks for the reader.
     """
@@ -97,7 +98,7 @@ class ModelResult:
     kit: str
     model: str
     folder: Path
-    created: str
+    created: str | None
     datasets: dict[str, DatasetResult]
     notes: tuple[str, ...] = ()
 

@@ -36,7 +36,7 @@ from rilbench.importers.types import (
 )
 from rilbench.importers.vlmevalkit_scores import DatasetFiles, read_dataset
 
-_RUN = re.compile(r"T\d{8}(-\d{6}|_G(?P<commit>[0-9a-fA-F]+))")
+_RUN = re.compile(r"T(?P<day>\d{8})(-(?P<time>\d{6})|_G(?P<commit>[0-9a-fA-F]+))")
 """The kit's name for a run's folder."""
 _OTHER_DATA = ("NO_MASK", "V11", "Hard", "COT", "KO", "TR", "MINI", "circular")
 """After a data set's name, one of these makes it the name of another data set."""
@@ -145,9 +145,20 @@ def _model(
                 datasets[dataset.name] = result
     if not datasets:
         return None
-    times = [file.stat().st_mtime for result in datasets.values() for file in result.files]
-    created = datetime.datetime.fromtimestamp(max(times), datetime.timezone.utc).isoformat()
+    folders = {file.resolve().parent.name for d in datasets.values() for file in d.files}
+    created = max(filter(None, map(_created, folders)), default=None)
     return ModelResult(VLMEVALKIT, model, home, created, datasets, tuple(notes))
+
+
+def _created(folder: str) -> str | None:
+    """When a run started, by its folder's name; the kit writes local time, which is not told."""
+    if (run := _RUN.fullmatch(folder)) is None:
+        return None
+    try:
+        moment = datetime.datetime.strptime(run["day"] + (run["time"] or "000000"), "%Y%m%d%H%M%S")
+    except ValueError:  # no day of a calendar
+        return None
+    return moment.replace(tzinfo=datetime.timezone.utc).isoformat()
 
 
 def _dataset(

@@ -35,6 +35,12 @@ _MODEL = (
     "seed",
 )
 """Fields of an evaluation that identify its row in ``models``."""
+_EVALUATION = ("id", "path", "suite", "created", '"commit"', "dirty", "settings")
+"""Columns of ``evaluations`` beside the model's number."""
+# Named one by one: users may add columns of their own to any table.
+_SCORE, _SAMPLE, _RUN = (
+    ", ".join(field.name for field in dataclasses.fields(kind)) for kind in (Score, Sample, Run)
+)
 _NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "afs")
 """File systems on which SQLite's locks and write-ahead log are not reliable."""
 
@@ -92,12 +98,22 @@ class Ledger:
                 create(ledger._connection)
         return ledger
 
+    @contextlib.contextmanager
+    def one_transaction(self) -> Iterator[None]:
+        """Hold the ledger: what is read and recorded in the body is seen and done as one.
+
+        Nothing is recorded if the body raises.
+        """
+        with self._errors(), self._writing():
+            yield
+
     def record(self, evaluation: Evaluation) -> int:
         """Write an evaluation with its scores and samples, all or nothing; return its id."""
         settings = json.dumps(_without_secrets(evaluation.settings), allow_nan=False)
         with self._errors(), self._writing():
             row = {
                 "model_id": self._model(evaluation),
+                "path": evaluation.path,
                 "suite": evaluation.suite,
                 "created": evaluation.created,
                 "commit": evaluation.commit,
@@ -128,18 +144,17 @@ class Ledger:
             suite: only this suite's; None for all.
         """
         query = (
-            f"SELECT e.*, m.path, {', '.join(f'm.{name}' for name in _MODEL)} "
-            "FROM evaluations e JOIN models m ON m.id = e.model_id "
+            f"SELECT {', '.join(f'e.{name}' for name in _EVALUATION)}, "
+            f"{', '.join(f'm.{name}' for name in _MODEL)} FROM evaluations e "
+            "JOIN models m ON m.id = e.model_id "
             "WHERE :suite IS NULL OR e.suite = :suite ORDER BY e.id DESC"
         )
         evaluations = []
         with self._errors(), self._reading():
             scores: dict[int, list[Score]] = {}
-            for row in self._records("SELECT * FROM scores ORDER BY rowid"):
-                del row["comparability"]  # Computed from the other fields.
+            for row in self._records(f"SELECT evaluation_id, {_SCORE} FROM scores ORDER BY rowid"):
                 scores.setdefault(row.pop("evaluation_id"), []).append(Score(**row))
             for row in self._records(query, {"suite": suite}):
-                del row["model_id"]
                 row["dirty"] = bool(row["dirty"])
                 row["settings"] = json.loads(row["settings"])
                 evaluations.append(Evaluation(**row, scores=tuple(scores.get(row["id"], ()))))
@@ -156,10 +171,8 @@ class Ledger:
             if not self._records("SELECT id FROM evaluations WHERE id = :id", key):
                 raise UserError(f"has no evaluation {evaluation_id}; give another number")
             rows = self._records(
-                "SELECT * FROM samples WHERE evaluation_id = :id ORDER BY rowid", key
+                f"SELECT {_SAMPLE} FROM samples WHERE evaluation_id = :id ORDER BY rowid", key
             )
-        for row in rows:
-            del row["evaluation_id"]
         return [Sample(**row) for row in rows]
 
     def runs(self) -> list[Run]:
@@ -169,7 +182,7 @@ class Ledger:
         this machine and no process has it locked.
         """
         with self._errors():
-            rows = self._records("SELECT * FROM runs ORDER BY created, path")
+            rows = self._records(f"SELECT {_RUN} FROM runs ORDER BY created, path")
         for row in rows:
             row |= {name: json.loads(row[name]) for name in ("metrics", "curves")}
             folder = Path(row["path"])
@@ -202,10 +215,8 @@ class Ledger:
         labels = {name: getattr(evaluation, name) for name in _MODEL}
         where = " AND ".join(f"{name} IS :{name}" for name in _MODEL)
         for row in self._records(f"SELECT id FROM models WHERE {where}", labels):
-            number = int(row["id"])
-            self._db["models"].update(number, {"path": evaluation.path})
-            return number
-        return int(self._db["models"].insert({**labels, "path": evaluation.path}).last_pk)
+            return int(row["id"])
+        return int(self._db["models"].insert(labels).last_pk)
 
     def _records(
         self, query: str, parameters: Mapping[str, Any] | None = None
@@ -255,6 +266,9 @@ class Ledger:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
+        if self._connection.in_transaction:  # within `one_transaction`
+            yield
+            return
         self._connection.execute(begin)
         try:
             yield
@@ -279,6 +293,8 @@ class Ledger:
         try:
             yield
         except UserError as error:
+            if str(error).startswith(f"{self.path} "):  # within `one_transaction`
+                raise
             raise UserError(f"{self.path} {error}") from error
         except sqlite3.IntegrityError:
             raise  # A bug of ours, such as one benchmark twice.

@@ -58,6 +58,22 @@ def tallies(ledger: Ledger, evaluations: Iterable[int]) -> dict[tuple[int, str],
     return counts
 
 
+def outcomes(ledger: Ledger, evaluation: int) -> dict[str, dict[str, float]]:
+    """Return an evaluation's scores by benchmark and question id; without those that have none.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    found: dict[str, dict[str, float]] = {}
+    query = (
+        "SELECT benchmark, question_id, score FROM samples "
+        "WHERE evaluation_id = :evaluation AND score IS NOT NULL ORDER BY rowid"
+    )
+    for benchmark, question, score in ledger.rows(query, {"evaluation": evaluation}):
+        found.setdefault(benchmark, {})[question] = score
+    return found
+
+
 def pairs(ledger: Ledger, first: int, second: int) -> list[Pair]:
     """Return the questions that both evaluations asked, by benchmark and id.
 

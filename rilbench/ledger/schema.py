@@ -9,7 +9,7 @@ from rilbench.ledger.paper import insert_paper_scores
 
 APPLICATION_ID = 0x52494C42
 """Marks an SQLite file as a ledger ("RILB")."""
-VERSION = 6
+VERSION = 7
 """The schema's version, raised when a table changes; a file of another version is refused."""
 
 _STATEMENTS = (
@@ -36,7 +36,6 @@ _STATEMENTS = (
     CREATE TABLE models (
         id INTEGER PRIMARY KEY,
         fingerprint TEXT NOT NULL,
-        path TEXT NOT NULL,
         student TEXT NOT NULL,
         method TEXT NOT NULL,
         teacher TEXT NOT NULL,
@@ -51,6 +50,7 @@ _STATEMENTS = (
     CREATE TABLE evaluations (
         id INTEGER PRIMARY KEY,
         model_id INTEGER NOT NULL REFERENCES models (id),
+        path TEXT NOT NULL,
         suite TEXT NOT NULL,
         created TEXT NOT NULL,
         "commit" TEXT,
@@ -129,6 +129,33 @@ _STATEMENTS = (
         e.suite, e.created, s.benchmark, s.value, s.questions, s.missing, s.kit, s.kit_version,
         s.dataset, s.judge, s.comparability
     FROM scores s JOIN evaluations e ON e.id = s.evaluation_id JOIN models m ON m.id = e.model_id
+    """,
+    """
+    CREATE VIEW answers AS
+    SELECT r.evaluation_id, r.student, r.method, r.teacher, r.seed, r.suite, r.kit, a.benchmark,
+        a.question_id, a.stem AS question, a.gold, a.response, a.extracted, a.score, a.judge,
+        a.tokens, a.finish_reason
+    FROM samples a JOIN results r ON r.evaluation_id = a.evaluation_id
+        AND r.benchmark = a.benchmark
+    """,
+    # Each trained model beside the model that its training started from, question by question,
+    # where their scores may be compared.
+    """
+    CREATE VIEW changes AS
+    SELECT sa.evaluation_id, sb.evaluation_id AS start_evaluation_id, m.student, m.method,
+        m.teacher, m.seed, m.run, ea.suite, sa.kit, a.benchmark, a.question_id,
+        a.stem AS question, a.gold, b.score AS score_before, a.score AS score_after,
+        b.response AS response_before, a.response AS response_after
+    FROM models m
+    JOIN models start ON start.fingerprint = m.start_fingerprint
+    JOIN evaluations ea ON ea.model_id = m.id
+    JOIN evaluations eb ON eb.model_id = start.id AND eb.suite = ea.suite
+    JOIN scores sa ON sa.evaluation_id = ea.id
+    JOIN scores sb ON sb.evaluation_id = eb.id AND sb.benchmark = sa.benchmark
+        AND sb.comparability = sa.comparability
+    JOIN samples a ON a.evaluation_id = sa.evaluation_id AND a.benchmark = sa.benchmark
+    JOIN samples b ON b.evaluation_id = sb.evaluation_id AND b.benchmark = a.benchmark
+        AND b.question_id = a.question_id
     """,
 )
 

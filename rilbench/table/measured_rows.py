@@ -179,11 +179,8 @@ def _row(
         difference = {name: minus(scores[name], old[name]) for name in benchmarks}
         difference[AVERAGE] = minus(mean, average(old, over))
 
-    used = [
-        e
-        for model in group
-        for e in (model.newest, *(origin.evaluation for origin in model.origins.values()))
-    ]
+    # Only those that a number is from; a newer one that asked a few questions gives none.
+    used = [o.evaluation for model in group for o in model.origins.values()] or [newest]
     return TableRow(
         source="measured",
         student=newest.student,

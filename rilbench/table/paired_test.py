@@ -35,8 +35,8 @@ class Paired:
         gained: questions on which the second is better.
         lost: questions on which it is worse.
         p: p-value of McNemar's exact test or of sign flips; None for the mean.
-        adjusted: the same, adjusted by Holm over the benchmarks.
-        unlike: parts of the provenance in which the two scores differ.
+        adjusted: the same, adjusted by Holm over the comparable benchmarks; None for the others.
+        unlike: parts of the provenance in which the two scores differ: they are not comparable.
         over: the benchmarks of the mean; empty for a benchmark.
     """
 
@@ -54,7 +54,9 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """The verdict on the second: "better", "worse", "not decided" or "too few"."""
+        """The second is "better", "worse", "not decided", "too few" or "not comparable"."""
+        if self.unlike:
+            return "not comparable"
         if self.adjusted is None:
             decided = self.difference.low > 0 or self.difference.high < 0
         elif self.questions < TOO_FEW:
@@ -69,7 +71,8 @@ class Paired:
 def paired(pairs: Iterable[Pair], first: Evaluation, second: Evaluation) -> list[Paired]:
     """Compare benchmark by benchmark: the paper's in its order, then the others by name.
 
-    The plain mean over the paper's benchmarks follows if there are several; others do not count.
+    The plain mean over the paper's benchmarks follows if several are comparable; others do not
+    count.
 
     Raises:
         UserError: the two have no question in common with a verdict on both sides.
@@ -94,9 +97,16 @@ def paired(pairs: Iterable[Pair], first: Evaluation, second: Evaluation) -> list
         parts = first_parts.get(name, {}), second_parts.get(name, {})
         unlike = tuple(p for p in parts[0] if parts[1] and parts[0][p] != parts[1][p])
         benchmarks.append(_one(name, groups[name], counts[name], unlike))
-    adjusted = holm([b.p if b.p is not None else 1.0 for b in benchmarks])
-    benchmarks = [replace(b, adjusted=p) for b, p in zip(benchmarks, adjusted, strict=True)]
-    paper = [b for b in benchmarks if b.benchmark in PAPER_14]
+    alike = [b for b in benchmarks if not b.unlike]
+    adjusted = dict(
+        zip(
+            [b.benchmark for b in alike],
+            holm([b.p if b.p is not None else 1.0 for b in alike]),
+            strict=True,
+        )
+    )
+    benchmarks = [replace(b, adjusted=adjusted.get(b.benchmark)) for b in benchmarks]
+    paper = [b for b in alike if b.benchmark in PAPER_14]
     if len(paper) > 1:
         mean = Paired(
             benchmark=AVERAGE,
@@ -106,7 +116,6 @@ def paired(pairs: Iterable[Pair], first: Evaluation, second: Evaluation) -> list
             difference=_points(bootstrap_average([counts[b.benchmark] for b in paper])),
             gained=sum(b.gained for b in paper),
             lost=sum(b.lost for b in paper),
-            unlike=tuple(dict.fromkeys(part for b in paper for part in b.unlike)),
             over=tuple(b.benchmark for b in paper),
         )
         benchmarks.append(mean)

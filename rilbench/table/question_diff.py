@@ -101,7 +101,7 @@ def _cause(first: Sample | None, second: Sample | None) -> str:
 
 
 def find_evaluation(ledger: Ledger, name: str) -> Evaluation:
-    """Return the evaluation of a number, else the newest of a model.
+    """Return the evaluation of a number, else the newest whole one of a model.
 
     Args:
         ledger: where to look.
@@ -128,7 +128,7 @@ def find_evaluation(ledger: Ledger, name: str) -> Evaluation:
     if len({e.fingerprint for e in matching}) > 1:
         which = ", ".join(f"{e.id} ({e.path})" for e in matching[:5])
         raise UserError(f"{ledger.path} has several models called {name!r}: {which}; give a number")
-    return matching[0]
+    return max(matching, key=lambda e: (e.whole, e.moment, e.id or 0))
 
 
 def counts(questions: Sequence[Difference]) -> dict[str, dict[str, int]]:

@@ -35,11 +35,11 @@ def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
     for parts in dict.fromkeys(b.unlike for b in benchmarks if b.unlike):
         names = [b.benchmark for b in benchmarks if b.unlike == parts and b.benchmark != AVERAGE]
         if names:
-            text = f"other provenance: {', '.join(names)} differ in {' and '.join(parts)}"
+            text = f"not comparable: {', '.join(names)} differ in {' and '.join(parts)}"
             yield Text(text, style="yellow")
     if benchmarks[-1].over and len(benchmarks[-1].over) < len(benchmarks) - 1:
-        text = f"mean: over the paper's benchmarks only, {', '.join(benchmarks[-1].over)}"
-        yield Text(text, style="dim")
+        over = ", ".join(benchmarks[-1].over)
+        yield Text(f"mean: over the paper's comparable benchmarks only, {over}", style="dim")
     yield Text(
         "p: McNemar's exact test, or sign flips for graded answers; by Holm over the benchmarks.",
         style="dim",
@@ -64,7 +64,7 @@ def benchmarks_table(benchmarks: Sequence[Paired]) -> Table:
     for b in benchmarks:
         p = "" if b.adjusted is None else f"{b.adjusted:.3f}"
         table.add_row(
-            "mean" if b.benchmark == AVERAGE else b.benchmark,
+            "mean" if b.benchmark == AVERAGE else printable(b.benchmark),
             str(b.questions),
             f"{b.first:.1f}",
             f"{b.second:.1f}",
@@ -95,11 +95,16 @@ def questions_table(questions: Sequence[Difference]) -> Table:
         assert sample is not None
         table.add_row(
             question.cause,
-            Text(question.benchmark),
-            Text(question.question_id),
-            Text(sample.gold or ""),
-            Text(_outcome(question.first)),
-            Text(_outcome(question.second)),
+            *[
+                Text(printable(text))
+                for text in (
+                    question.benchmark,
+                    question.question_id,
+                    sample.gold or "",
+                    _outcome(question.first),
+                    _outcome(question.second),
+                )
+            ],
         )
     return table
 
@@ -110,7 +115,7 @@ def _outcome(sample: Sample | None) -> str:
         return "not asked"
     score = "no verdict" if sample.score is None else f"{sample.score:g}"
     extracted = "" if sample.extracted is None else f" [{sample.extracted}]"
-    response = printable(sample.response)
+    response = sample.response
     short = response if len(response) <= _LONGEST else response[: _LONGEST - 1] + "…"
     return f"{score}{extracted} {short}"
 

@@ -3,14 +3,14 @@
 import dataclasses
 
 import pytest
-from measured import BENCHMARKS, evaluation, score, seeds, training_run
+from measured import BENCHMARKS, QUESTIONS, evaluation, score, seeds, training_run
 
 from rilbench.check.baseline import read_baseline
 from rilbench.check.compare import check_ledger, problems
 from rilbench.check.metrics import TRAINING
 from rilbench.check.update import update_baseline
 from rilbench.errors import UserError
-from rilbench.ledger import Ledger
+from rilbench.ledger import Ledger, Sample
 
 VALUES = dict.fromkeys(BENCHMARKS, 70.0)
 METRICS = {*BENCHMARKS, "mean", *TRAINING}
@@ -160,10 +160,68 @@ def test_only_some_entries(tmp_path, fill, check, baseline):
 
 
 def test_no_response_is_read(tmp_path, fill, baseline):
-    """A million samples cost nothing, as they are not looked at."""
+    """A million samples of seeds cost nothing, as they are not looked at."""
     with Ledger.open_read(fill(tmp_path / "many.db", seeds())) as ledger:
         asked = []
         ledger._connection.set_trace_callback(asked.append)
         assert all(each.open for each in check_ledger(ledger, read_baseline(baseline)))
     assert asked
     assert not [statement for statement in asked if "samples" in statement]
+
+
+# ---- a model without seeds: question by question
+
+
+def answered(outcomes, minute=0):
+    """The untrained model with these outcomes of each benchmark's questions."""
+    samples = [
+        Sample(benchmark=name, question_id=str(n), prompt_hash="h", response="r", score=value)
+        for name, values in outcomes.items()
+        for n, value in enumerate(values)
+    ]
+    means = {name: 100 * sum(values) / QUESTIONS for name, values in outcomes.items()}
+    return evaluation(means, minute=minute, samples=tuple(samples))
+
+
+@pytest.fixture
+def recheck(tmp_path, fill):
+    """Checks new outcomes against a baseline of others; returns the verdicts by metric."""
+
+    def run(before, now):
+        path = tmp_path / "single.json"
+        with Ledger(fill(tmp_path / "before.db", [(answered(before), None)])) as ledger:
+            update_baseline(ledger, path, "one evaluation")
+        with Ledger(fill(tmp_path / "now.db", [(answered(now, 9), None)])) as ledger:
+            found = check_ledger(ledger, read_baseline(path))
+        return {verdict.metric: verdict for verdict in found}
+
+    return run
+
+
+HALF = [1.0] * 100 + [0.0] * 100
+
+
+def test_answers_that_got_worse_are_counted_and_named(recheck):
+    worse = [0.0] * 8 + HALF[8:]
+    found = recheck({"MMB": HALF, "MMStar": HALF}, {"MMB": worse, "MMStar": HALF})
+    assert found["MMB"].state == "failed"
+    assert found["MMB"].why.startswith("8 answers are worse than the baseline's, and ")
+    assert found["MMB"].why.endswith("may be (0, 1, 2, 3, 4, …)")
+    assert found["MMStar"].state == "passed"
+
+
+def test_gains_do_not_make_up_for_losses(recheck):
+    found = recheck({"MMB": HALF}, {"MMB": HALF[::-1]})
+    assert (found["MMB"].value, found["MMB"].usual, found["MMB"].state) == (50.0, 50.0, "failed")
+    assert recheck({"MMB": HALF}, {"MMB": [1.0] * 200})["MMB"].state == "passed"
+
+
+def test_one_flip_passes(recheck):
+    assert recheck({"MMB": HALF}, {"MMB": [0.0, *HALF[1:]]})["MMB"].state == "passed"
+
+
+def test_a_score_that_cannot_fall_is_not_counted_as_a_check(recheck):
+    low = [1.0] + [0.0] * 199
+    found = recheck({"MMB": low, "MMStar": HALF}, {"MMB": [0.0] * 200, "MMStar": HALF})
+    assert (found["MMB"].state, found["MMB"].open) == ("no bound", True)
+    assert found["MMStar"].state == "passed"

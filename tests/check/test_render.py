@@ -17,10 +17,10 @@ def test_each_entry_has_a_table_with_its_failures_first(tmp_path):
     lines = (tmp_path / "summary.md").read_text().splitlines()
     assert lines[0] == "### rilbench check: failed"
     assert lines[2] == "2 of 4 metrics outside their bounds or not comparable."
-    rows = [line for line in lines if line.startswith(("| ✅", "| ❌"))]
+    rows = [line for line in lines if line.startswith(("| ✅", "| ❌", "| ·"))]
     assert rows[0] == "| ❌ | mean | 50.000 | ≥ 60.000 | 71.000 | failed: 50 is below 60 |"
     assert rows[1] == "| ✅ | MMB | 70.000 | ≥ 60.000 | 71.000 | passed |"
-    assert rows[2] == "| ✅ | memory | - | ≤ 2.000 | 1.000 | skipped: no run |"
+    assert rows[2] == "| · | memory | - | ≤ 2.000 | 1.000 | skipped: no run |"
 
 
 def test_a_passed_check_says_so_and_steps_share_the_file(tmp_path):
@@ -28,7 +28,8 @@ def test_a_passed_check_says_so_and_steps_share_the_file(tmp_path):
     append_job_summary(VERDICTS[:1], path)
     append_job_summary(VERDICTS[2:3], path)
     assert path.read_text().count("### rilbench check: passed") == 2
-    assert path.read_text().count("All 1 metrics within their bounds.") == 2
+    assert path.read_text().count("1 metrics within their bounds.") == 1
+    assert path.read_text().count("0 metrics within their bounds.") == 1, "skipped is not passed"
 
 
 def test_hostile_text_stays_in_its_table_cell(tmp_path):

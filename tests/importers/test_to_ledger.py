@@ -1,6 +1,7 @@
 """Evaluations of what was read, without a kit."""
 
 import dataclasses
+import threading
 
 import pytest
 
@@ -35,9 +36,9 @@ def question(number, score, counted=None, **more):
 def model(tmp_path):
     """A model with some datasets, {name: scores of its questions}, or a total alone."""
 
-    def make(kit=VLMEVALKIT, name="org/model", /, **scores):
-        home = tmp_path / kit
-        home.mkdir(exist_ok=True)
+    def make(kit=VLMEVALKIT, name="org/model", /, place="", created=WHEN, **scores):
+        home = tmp_path / place / kit
+        home.mkdir(parents=True, exist_ok=True)
         datasets = {}
         for own, values in scores.items():
             file = home / f"{own}.csv"
@@ -48,7 +49,7 @@ def model(tmp_path):
             found = dataset(own, PAPER.by(kit))
             bare = DatasetResult(found, value, asked, len(asked), None, "unknown", (file,))
             datasets[own] = settled(bare, "as no file has its questions", None)
-        return ModelResult(kit, name, home, WHEN, datasets)
+        return ModelResult(kit, name, home, created, datasets)
 
     return make
 
@@ -128,16 +129,79 @@ def test_an_import_is_not_written_twice(model, tmp_path):
     assert {row.evaluation.kit for row in rows} == {"ms-vlmeval", "lmms-eval"}
 
 
-def test_both_kits_of_a_model_have_one_fingerprint(model):
-    found = [
-        to_evaluation(each, PAPER, ImportLabels())[0].fingerprint
-        for each in (model(MMStar=[1.0]), model(LMMSEVAL, mmstar=[1.0]))
-    ]
-    assert found[0] == found[1]
-    assert (
-        to_evaluation(model(VLMEVALKIT, "b", MMStar=[1.0]), PAPER, ImportLabels())[0].fingerprint
-        != (found[0])
-    )
+def fingerprints(ledger, *models):
+    """The fingerprint under which each was recorded, and the notes on models of equal names."""
+    done = [each for model in models for each in record([model], PAPER, ImportLabels(), ledger)]
+    notes = [note for each in done for note in each.notes if "called" in note]
+    return [each.evaluation.fingerprint for each in done], notes
+
+
+def test_both_kits_of_a_model_have_one_fingerprint(model, tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        models = (
+            model(MMStar=[1.0]),
+            model(LMMSEVAL, mmstar=[1.0]),
+            model(VLMEVALKIT, "b", BLINK=0.5),
+        )
+        (one, two, other), notes = fingerprints(ledger, *models)
+    assert one == two != other
+    assert notes == []
+
+
+def test_two_models_of_one_name_have_rows_of_their_own(model, tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        first = model(place="one", MMStar=[1.0, 0.0])
+        second = model(place="two", BLINK=[0.0, 1.0])
+        (one, two), notes = fingerprints(ledger, first, second)
+        assert one != two
+        assert notes == [
+            f"evaluation 1 is of another model that is called org/model too, from {first.folder}: "
+            "they have rows of their own; --student NAME tells them apart"
+        ]
+        rows = measured_rows(ledger.evaluations(), Settings(suite_columns))
+        assert [(row.value("MMStar"), row.value("BLINK")) for row in rows] == [
+            *((50.0, None), (None, 50.0)),
+        ]
+        assert [e.path for e in ledger.evaluations()] == [str(second.folder), str(first.folder)]
+        # Moved, and with one more data set: the files tell that it is the first model.
+        grown = model(place="moved", MMStar=[1.0, 0.0], BLINK=[1.0, 1.0])
+        (three,), notes = fingerprints(ledger, grown)
+        assert three == one
+        assert notes == []
+
+
+def test_files_without_a_date_are_dated_by_the_import(model, tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        (done,) = record([model(created=None, MMStar=[1.0])], PAPER, ImportLabels(), ledger)
+        assert "its files do not say when they were made: it is dated by this import" in done.notes
+        assert ledger.evaluations()[0].created > WHEN
+
+
+def test_two_imports_at_once_record_each_model_once(model, tmp_path):
+    models = [model(place=str(i), MMStar=[1.0, float(i % 2)]) for i in range(6)]
+    Ledger(tmp_path / "l.db").close()
+
+    def work():
+        with Ledger(tmp_path / "l.db") as ledger:
+            record(models, PAPER, ImportLabels(), ledger)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with Ledger.open_read(tmp_path / "l.db") as ledger:
+        assert len(ledger.evaluations()) == 2, "six folders with two contents"
+
+
+def test_an_error_records_nothing(model, tmp_path, monkeypatch):
+    with Ledger(tmp_path / "l.db") as ledger:
+        write = ledger.record
+        monkeypatch.setattr(ledger, "record", lambda e: write(e) if e.student == "a" else 1 / 0)
+        models = [model(VLMEVALKIT, name, MMStar=[1.0]) for name in ("a", "b")]
+        with pytest.raises(ZeroDivisionError):
+            record(models, PAPER, ImportLabels(), ledger)
+        assert ledger.evaluations() == []
 
 
 def test_synthetic_stand_ins_have_no_published_number(model):

@@ -144,7 +144,7 @@ def test_a_failure_ends_neither_the_session_nor_what_comes_after(shared):
 
         # A judge that dies in the middle stops the run; when it is back, the run goes on.
         with fake_judge(moody := MoodyJudge(), ["judge"]) as judge:
-            settings = (f"judge.url={judge.url}", "judge.model=judge", "judge.max_missing=0.6")
+            settings = (f"judge.url={judge.url}", "judge.model=judge", "judge.max_missing=0.4")
             bad = new_run(shared, "bad", *settings)
             moody.dies_with = bad.folder / "metrics.jsonl"  # With the end of step 1.
             with pytest.raises(UserError, match="step 2: the judge gave no verdict on"):

@@ -162,8 +162,24 @@ def test_newest_first_and_one_row_per_model(tmp_path: Path) -> None:
         second = ledger.record(dataclasses.replace(EVALUATION, path="/moved"))
         third = ledger.record(dataclasses.replace(EVALUATION, method="base", run=None))
         assert [each.id for each in ledger.evaluations()] == [third, second, first]
-        assert [each.path for each in ledger.evaluations()] == ["/models/a", "/moved", "/moved"]
+        # A path is where an evaluation found the model: a later one does not change it.
+        assert [each.path for each in ledger.evaluations()] == ["/models/a", "/moved", "/models/a"]
         assert ledger._db["models"].count == 2
+
+
+def test_columns_tables_and_views_of_a_user_break_nothing(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.record(EVALUATION)
+        ledger.record_run(RUN)
+        before = ledger.evaluations(), ledger.samples(1), ledger.runs()
+        for table in ("runs", "models", "evaluations", "scores", "samples", "paper_scores"):
+            ledger._connection.execute(f"ALTER TABLE {table} ADD COLUMN mine TEXT DEFAULT 'x'")
+        ledger._connection.execute("CREATE TABLE mine (id INTEGER)")
+        ledger._connection.execute("CREATE VIEW my_view AS SELECT * FROM samples")
+        assert (ledger.evaluations(), ledger.samples(1), ledger.runs()) == before
+        ledger.record(dataclasses.replace(EVALUATION, path="/again"))
+        ledger.record_run(dataclasses.replace(RUN, status="finished"))
+        assert len(ledger.evaluations()) == 2
 
 
 def test_runs_are_recorded_and_updated(tmp_path: Path) -> None:
@@ -332,7 +348,7 @@ def _stranger(folder: Path) -> Path:
         (lambda folder: _not_sqlite(folder) / "l.db", "does not exist"),
         (lambda folder: folder, "is a folder"),
         (_not_sqlite, "is not an SQLite database"),
-        (_other_version, "is a ledger of schema 5, but this rilbench reads schema 6; use the "),
+        (_other_version, "is a ledger of schema 5, but this rilbench reads schema 7; use the "),
         (_damaged, "is damaged .*; restore a backup or give another --db"),
         (_stranger, "another program"),
     ],

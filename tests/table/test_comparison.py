@@ -15,10 +15,17 @@ from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.queries import Pair
 from rilbench.table.comparison import read_comparison
 from rilbench.table.paired_test import paired
+from rilbench.table.question_diff import find_evaluation
 from rilbench.table.render_comparison import as_json, show
 
 BASE = Evaluation(
-    **{"path": "p", "fingerprint": "base", "student": "s", "method": "base", "teacher": "none"},
+    **{
+        "path": "p",
+        "fingerprint": "base-model",
+        "student": "s",
+        "method": "base",
+        "teacher": "none",
+    },
     suite="nano",
     created=utc_now(),
 )
@@ -109,14 +116,58 @@ def test_nothing_in_common_is_said(ledger: Ledger) -> None:
         read_comparison(ledger, "1", "3")
 
 
-def test_another_provenance_is_said(ledger: Ledger) -> None:
+def test_what_is_not_comparable_gets_no_verdict(ledger: Ledger) -> None:
+    other = evaluation({**SECOND, "BLINK": [1.0] * 120}, fingerprint="x")
+    changed = [
+        dataclasses.replace(s, judge="j") if s.benchmark == "MMStar" else s for s in other.scores
+    ]
+    ledger.record(dataclasses.replace(other, scores=tuple(changed)))
+    ledger.record(evaluation({**FIRST, "BLINK": [0.0] * 120}))
+    found = read_comparison(ledger, "4", "3")
+    assert {b.benchmark: b.unlike for b in found.benchmarks if b.unlike} == {"MMStar": ("judge",)}
+    verdicts = {b.benchmark: b.verdict for b in found.benchmarks}
+    assert verdicts["MMStar"] == "not comparable"
+    assert verdicts["BLINK"] == "better"
+    mean = found.benchmarks[-1]
+    assert mean.over == ("AI2D", "BLINK"), "the mean leaves out what is not comparable"
+    # Holm's adjustment is over the two that are tested.
+    by_name = {b.benchmark: b for b in found.benchmarks}
+    assert by_name["MMStar"].adjusted is None
+    assert by_name["BLINK"].adjusted == pytest.approx(2 * (by_name["BLINK"].p or 0))
+    shown = text(found)
+    assert "not comparable: MMStar differ in judge" in shown
+    assert "mean: over the paper's comparable benchmarks only, AI2D, BLINK" in shown
+    verdict = {b["benchmark"]: b["verdict"] for b in json.loads(as_json(found))["benchmarks"]}
+    assert verdict["MMStar"] == "not comparable"
+    assert "not comparable" not in text(read_comparison(ledger, "1", "2"))
+
+
+def test_without_a_comparable_benchmark_there_is_no_mean(ledger: Ledger) -> None:
     other = evaluation(SECOND, fingerprint="x")
     changed = tuple(dataclasses.replace(s, judge="j") for s in other.scores)
     ledger.record(dataclasses.replace(other, scores=changed))
     found = read_comparison(ledger, "1", "3")
-    assert {each.unlike for each in found.benchmarks} == {("judge",)}
-    assert "other provenance: AI2D, MMStar differ in judge" in text(found)
-    assert "other provenance" not in text(read_comparison(ledger, "1", "2"))
+    assert [b.verdict for b in found.benchmarks] == ["not comparable"] * 2
+
+
+def test_a_models_words_cannot_steer_a_terminal(ledger: Ledger) -> None:
+    bad = "\x1b[2J\x1b]0;mine\x07\u202e"
+    sample = Sample(
+        benchmark="AI2D", question_id=f"9{bad}", prompt_hash="h", response=bad, score=1.0,
+        gold=bad, extracted=bad,
+    )  # fmt: skip
+    other = evaluation(SECOND, fingerprint="x")
+    ledger.record(dataclasses.replace(other, samples=(*other.samples, sample)))
+    shown = text(read_comparison(ledger, "1", "3"), questions=True)
+    assert not set("\x1b\x07\u202e") & set(shown)
+
+
+def test_a_model_means_its_newest_whole_evaluation(ledger: Ledger) -> None:
+    look = evaluation({"MMStar": [1.0]})
+    scores = tuple(dataclasses.replace(s, sampled=1) for s in look.scores)
+    ledger.record(dataclasses.replace(look, scores=scores, created=utc_now()))
+    assert find_evaluation(ledger, "base-model").id == 1
+    assert find_evaluation(ledger, "3").id == 3
 
 
 def text(found: object, questions: bool = False) -> str:

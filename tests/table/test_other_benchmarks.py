@@ -156,7 +156,7 @@ def test_a_comparison_has_the_benchmark_and_leaves_it_out_of_the_mean(ledger: Le
     assert (mean.first, mean.second, mean.over) == (50.0, 75.0, PAPER_14)
     shown = text(render_comparison.show(found, questions=False))
     assert "OCRBench" in shown
-    assert "mean: over the paper's benchmarks only, AI2D, " in shown
+    assert "mean: over the paper's comparable benchmarks only, AI2D, " in shown
 
 
 def test_a_comparison_of_chosen_benchmarks(ledger: Ledger) -> None:

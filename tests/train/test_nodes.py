@@ -78,7 +78,7 @@ class Node:
 
 
 def wait_for_nodes(address, number):
-    for _ in range(30):
+    for _ in range(120):
         with contextlib.suppress(UserError):
             if len(ray_gpus(address)) == number:
                 return
@@ -181,6 +181,7 @@ def test_a_run_on_two_nodes_survives_the_loss_of_a_process_and_of_a_node(tmp_pat
     )
     assert returncode == 1
     assert "the training stopped" in said
+    wait_for_nodes(address, 1)  # Ray notices a lost node after some seconds
     add()
     resumed = command("two", "--resume", *more, **settings)
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}

@@ -24,7 +24,7 @@ from rilbench.data.question_files import read_questions, write_questions
 from rilbench.paths import locate, nano_folder
 
 SCRIPT = Path(sys.executable).parent / "rilbench"
-STEPS, QUESTIONS, G = 4, 4, 4
+STEPS, QUESTIONS, G = 3, 4, 4
 
 
 def questions_file(folder, number=8):
