@@ -25,7 +25,8 @@ from rilbench.serving import Completion, Message, Sampling
 
 STORED = 16
 """Questions that are kept."""
-_TOKENS = 64  # of a response that is asked for again; more would diverge by rounding alone
+TOKENS = 48
+"""Of a response that is asked for again; longer ones would diverge by rounding alone."""
 _TOLERATED = 1  # of `STORED`: in a batch a server may round otherwise
 _LARGEST = 512 * 1024  # characters of a question with its pictures
 _log = logging.getLogger(__name__)
@@ -212,7 +213,7 @@ def _is_same(endpoint: Endpoint, model: Model, sampling: Sampling) -> tuple[bool
 async def _ask_again(
     endpoint: Endpoint, stored: Sequence[Stored], sampling: Sampling
 ) -> list[Completion]:
-    short = sampling.limited(_TOKENS)
+    short = sampling.limited(TOKENS)
     found: dict[int, Completion] = {}
     requests = ((place, each.messages, short) for place, each in enumerate(stored))
     async with endpoint.client(STORED) as client:

@@ -24,7 +24,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
 from rilbench.evaluate.data import ensure_data, usable_files
 from rilbench.evaluate.endpoint import find_endpoint
-from rilbench.evaluate.identity import ServedModel, choose, serving_model
+from rilbench.evaluate.identity import STORED, ServedModel, choose, serving_model
 from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.base import read_scores, score_job
@@ -361,9 +361,13 @@ class _Run:
             return
 
         counted, counts = -math.inf, dict[str, tuple[int, int]]()
+        store_at = math.inf  # Early: after a kill the model must be recognised as well.
 
         def count(done: int) -> None:
-            nonlocal counted, counts
+            nonlocal counted, counts, store_at
+            if done >= store_at:
+                store_at = math.inf
+                self._store(answers)
             total = len(self.prompts.questions)
             if time.monotonic() - counted > 1 or done == total:
                 counted, counts = time.monotonic(), self._by_benchmark(answers)
@@ -376,7 +380,10 @@ class _Run:
             if self.plan.fresh:
                 answers.forget(questions)
             answers.note_problems(questions)
-            count(len(questions) - len(answers.missing(questions)))
+            done = len(questions) - len(answers.missing(questions))
+            count(done)
+            nonlocal store_at
+            store_at = done + STORED
 
         if self.plan.engine == "batch":
             offline = OfflineModel(model, self.plan.device, self.plan.pixels, self.plan.dtype)

@@ -8,9 +8,10 @@ from fake_judge import fake_judge, says
 from rilbench.api_keys import ENDPOINT_KEY
 from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import find_endpoint
+from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate_many
-from rilbench.ledger import Ledger
+from rilbench.ledger import Evaluation, Ledger
 
 KEY = "sk-not-to-be-seen"
 
@@ -57,3 +58,40 @@ def test_without_a_checkpoint(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
         )
     for file in tmp_path.rglob("*"):
         assert file.is_dir() or KEY.encode() not in file.read_bytes(), file
+
+
+@pytest.mark.integration
+def test_a_model_exchanged_behind_the_address_does_not_get_the_old_score(
+    data: Path, tmp_path: Path
+) -> None:
+    """Nor is the old one asked again when it comes back."""
+    said = "A. red"
+    with fake_judge(lambda _: says(said), ["vlm"]) as server, Kit(tmp_path / "kit.log") as kit:
+        plan = EvalOptions(
+            "nano",
+            data,
+            tmp_path / "work",
+            tmp_path / "ledger.db",
+            endpoint=server.url,
+            benchmarks=("MMStar",),
+        )
+
+        def asks(number: int) -> Evaluation:
+            before = len(server.questions)
+            (found,) = evaluate_many([], plan, kit=kit)
+            assert len(server.questions) == before + number
+            return found
+
+        first = asks(4)
+        assert "stored_responses" not in first.settings
+        again = asks(0)
+        assert again.fingerprint == first.fingerprint
+        assert again.settings["stored_responses"]["old"] == 4
+        assert "0 are answered otherwise now" in again.settings["identity"]
+        said = "B. green"
+        other = asks(4)
+        assert other.fingerprint != first.fingerprint
+        assert "another model is served" in other.settings["identity"]
+        assert {s.extracted for s in other.samples} == {"B"}
+        said = "A. red"
+        assert asks(0).fingerprint == first.fingerprint
