@@ -129,7 +129,7 @@ class JudgeProxy:
             UserError: it does not answer, or refuses (a wrong key, an unknown model).
         """
         messages = [{"role": "user", "content": _PROBE}]
-        body = {"messages": messages, "max_tokens": 8, "temperature": 0}
+        body = self._with_fields({"messages": messages, "max_tokens": 8, "temperature": 0})
         try:
             reply = self._call(self._ask(body, probing=True))
         except NoReplyError as error:
@@ -214,6 +214,15 @@ class JudgeProxy:
         self._thread.join()
         self._loop.close()
 
+    def _with_fields(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a kit's request with the user's fields instead of its own, if there are any."""
+        if self.fields is None:
+            return body
+        names_limit = any(limit in self.fields for limit in LIMITS)
+        kept = {"messages", *(() if names_limit else LIMITS)}
+        own = {name: value for name, value in self.fields.items() if value is not None}
+        return {name: value for name, value in body.items() if name in kept} | own
+
     async def _models(self, _: web.Request) -> web.Response:
         model = {"id": self.model, "object": "model", "created": 0, "owned_by": "judge"}
         return web.json_response({"object": "list", "data": [model]})
@@ -228,7 +237,7 @@ class JudgeProxy:
             return web.json_response(_completion({"model": self.model, "reply": "hello"}))
         self.counts["asked"] += 1
         try:
-            reply = await self._reply(body, text)
+            reply = await self._reply(self._with_fields(body), text)
         except NoReplyError as error:
             self.counts["failed"] += 1
             self._note(text, "failed")
@@ -240,6 +249,7 @@ class JudgeProxy:
     async def _reply(self, body: dict[str, Any], text: str) -> dict[str, Any]:
         """Return the reply from the cache, from another request in flight, or from the judge."""
         sampling = [body.get(name) for name in ("temperature", "max_tokens", "top_p", "seed")]
+        sampling += [] if self.fields is None else [dict(self.fields)]
         key = hashlib.sha256(json.dumps([self.name, text, sampling]).encode()).hexdigest()
         if (cached := self._replies.get(key)) is not None:
             self.counts["cached"] += 1
@@ -279,11 +289,6 @@ class JudgeProxy:
     async def _ask(self, body: dict[str, Any], *, probing: bool = False) -> dict[str, Any]:
         """Ask the judge, again after passing trouble: its reply and its name."""
         body = {name: value for name, value in body.items() if name != "stream"}
-        if self.fields is not None:
-            names_limit = any(limit in self.fields for limit in LIMITS)
-            kept = {"messages", *(() if names_limit else LIMITS)}
-            body = {name: value for name, value in body.items() if name in kept}
-            body |= {name: value for name, value in self.fields.items() if value is not None}
         if self.model:
             body["model"] = self.model
 
