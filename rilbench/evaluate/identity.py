@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
@@ -38,14 +39,25 @@ class Stored:
 
     messages: list[Message]
     response: str
+    is_cut: bool = False
+    """Whether the response reached its limit."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] | None = None
+    """As it was sampled; see `rilbench.serving.Sampling`."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it is asked again."""
+        return Sampling(TOKENS, extra=self.extra, fields=self.fields).limited(TOKENS)
 
     def is_answered_by(self, again: Completion) -> bool | None:
-        """Whether a response is the same as far as it goes; None if it says nothing."""
+        """Whether a response is the same as far as both go; None if it says nothing."""
         said = again.reasoning + again.text
         if again.failed or not said:
             return None
-        cut = again.finish_reason == "length"
-        return self.response.startswith(said) if cut else self.response == said
+        if again.finish_reason == "length" and self.response.startswith(said):
+            return True
+        return said.startswith(self.response) if self.is_cut else said == self.response
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,7 @@ def serving_model(
         UserError: it refuses, serves another model than the named one, or never answered.
     """
     file = IdentityFile(work, endpoint, checkpoints[0].content if checkpoints else "")
-    endpoint, said = recognise(probed(endpoint, sampling), file, sampling)
+    endpoint, said = recognise(probed(endpoint, sampling), file)
     unknown = ""
     if checkpoints and endpoint.answers:
         unknown = check_served(endpoint, checkpoints[0])
@@ -139,13 +151,12 @@ def serving_model(
     return ServedModel(endpoint, file, notes)
 
 
-def recognise(endpoint: Endpoint, file: IdentityFile, sampling: Sampling) -> tuple[Endpoint, str]:
+def recognise(endpoint: Endpoint, file: IdentityFile) -> tuple[Endpoint, str]:
     """Return the endpoint as one of the models that answered before, or as a new one, and why.
 
     Args:
         endpoint: probed.
         file: with the models so far.
-        sampling: of the evaluation.
 
     Raises:
         UserError: no server answers, and none ever did.
@@ -161,7 +172,7 @@ def recognise(endpoint: Endpoint, file: IdentityFile, sampling: Sampling) -> tup
         return endpoint, ""
     told = []
     for model in reversed(models):
-        same, said = _is_same(endpoint, model, sampling)
+        same, said = _is_same(endpoint, model)
         if same:
             return _as_before(endpoint, model), said
         told.append(said)
@@ -187,15 +198,16 @@ def _as_before(endpoint: Endpoint, model: Model) -> Endpoint:
     return replace(endpoint, since=model.since, fingerprint=model.fingerprint, left_out=left_out)
 
 
-def _is_same(endpoint: Endpoint, model: Model, sampling: Sampling) -> tuple[bool, str]:
+def _is_same(endpoint: Endpoint, model: Model) -> tuple[bool, str]:
     """Whether a model from before still answers, and why."""
     for key, before in model.served.items():
         now = endpoint.served.get(key, before)
         if now != before:
             return False, f"the server tells {key} {now}, and {before} before"
     if not model.stored:
-        return not set(model.urls).isdisjoint(endpoint.urls), "nothing of it was stored"
-    again = asyncio.run(_ask_again(endpoint, model.stored, sampling))
+        why = "no question was stored that could be asked again"
+        return not set(model.urls).isdisjoint(endpoint.urls), why
+    again = asyncio.run(_ask_again(endpoint, model.stored))
     compared = [
         same
         for each, completion in zip(model.stored, again, strict=True)
@@ -210,12 +222,9 @@ def _is_same(endpoint: Endpoint, model: Model, sampling: Sampling) -> tuple[bool
     return other <= tolerated, said
 
 
-async def _ask_again(
-    endpoint: Endpoint, stored: Sequence[Stored], sampling: Sampling
-) -> list[Completion]:
-    short = sampling.limited(TOKENS)
+async def _ask_again(endpoint: Endpoint, stored: Sequence[Stored]) -> list[Completion]:
     found: dict[int, Completion] = {}
-    requests = ((place, each.messages, short) for place, each in enumerate(stored))
+    requests = ((place, each.messages, each.sampling) for place, each in enumerate(stored))
     async with endpoint.client(STORED) as client:
         async for place, (completion, *_) in client.complete_all(requests, keep_refused=True):
             found[place] = completion
@@ -225,19 +234,30 @@ async def _ask_again(
 def choose(
     candidates: Sequence[tuple[BenchmarkQuestion, Completion]],
     messages: Callable[[BenchmarkQuestion], list[Message]],
+    sampling: Sampling,
+    left_out: Sequence[str] = (),
 ) -> list[Stored]:
     """Return the questions to keep: those with the longest responses, which tell most.
+
+    None where the responses are not greedy, and so differ each time.
 
     Args:
         candidates: questions with their responses.
         messages: returns a question's request.
+        sampling: of the responses.
+        left_out: fields that the server refuses.
     """
+    fields = sampling.fields
+    greedy = fields.get("temperature") == 0 if fields is not None else not sampling.temperature
+    if not greedy or "temperature" in left_out:
+        return []
     ordered = sorted(candidates, key=lambda each: -len(each[1].reasoning + each[1].text))
     kept: list[Stored] = []
     for question, completion in ordered[: 4 * STORED]:
         request, said = messages(question), completion.reasoning + completion.text
         if said and len(json.dumps(request)) <= _LARGEST:
-            kept.append(Stored(request, said))
+            is_cut = completion.finish_reason == "length"
+            kept.append(Stored(request, said, is_cut, sampling.extra, fields))
         if len(kept) == STORED:
             break
     return kept

@@ -419,9 +419,14 @@ class _Run:
             and answers.dates.get(question.key, "") >= self.begun
         ]
         if new:
-            pixels = self.plan.pixels
-            stored = choose(new, lambda question: self.prompts.messages(question, pixels))
-            self.served.file.store(self.served.endpoint.since, stored)
+            pixels, endpoint = self.plan.pixels, self.served.endpoint
+            stored = choose(
+                new,
+                lambda question: self.prompts.messages(question, pixels),
+                self.sampling,
+                endpoint.left_out,
+            )
+            self.served.file.store(endpoint.since, stored)
 
     def stored_responses(self, answers: AnswerFile) -> dict[str, Any]:
         """Return how many responses of an endpoint are older than this evaluation, since when."""

@@ -13,7 +13,7 @@ from fake_judge import FakeJudge, fake_judge, says
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import Endpoint, check_served, find_endpoint, probed
-from rilbench.evaluate.identity import STORED, IdentityFile, Stored, choose, serving_model
+from rilbench.evaluate.identity import STORED, TOKENS, IdentityFile, Stored, choose, serving_model
 from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.paths import locate
 from rilbench.serving import Completion, Message, Sampling
@@ -153,6 +153,12 @@ def test_a_response_is_compared_as_far_as_it_goes(again: Completion, same: bool 
     assert Stored([], "The answer is 7.").is_answered_by(again) is same
 
 
+def test_a_response_that_was_cut_is_compared_to_its_end() -> None:
+    longer = Completion("The answer is 7.", "stop", 1, 1, 0.1)
+    assert Stored([], "The answer", is_cut=True).is_answered_by(longer)
+    assert Stored([], "The other", is_cut=True).is_answered_by(longer) is False
+
+
 def test_the_questions_with_the_longest_responses_are_kept() -> None:
     def messages(question: BenchmarkQuestion) -> list[Message]:
         size = 10**6 if question.question_id == "39" else 1
@@ -165,7 +171,10 @@ def test_the_questions_with_the_longest_responses_are_kept() -> None:
         )
         for n in range(40)
     ]
-    found = choose(asked, messages)
+    found = choose(asked, messages, Sampling(99, extra={"repetition_penalty": 1.0}))
+    assert found[0].sampling == Sampling(TOKENS, extra={"repetition_penalty": 1.0})
+    assert choose(asked, messages, Sampling(99), ["temperature"]) == []
+    assert choose(asked, messages, Sampling(99, fields={"temperature": 1})) == []
     assert [len(each.response) for each in found] == list(range(38, 38 - STORED, -1))
 
 
