@@ -104,9 +104,13 @@ class IdentityFile:
             raise UserError(f"{self.path} cannot be read ({error}); delete it") from error
 
     def store(self, since: str, questions: Sequence[Stored]) -> None:
-        """Keep questions with the responses of the model that has been served since then."""
+        """Keep questions with the responses of the model that has been served since then.
+
+        What it has stays where that is more.
+        """
         (model,) = [each for each in self.read() if each.since == since]
-        self.write(replace(model, stored=questions, at=utc_now()))
+        if len(questions) >= len(model.stored):
+            self.write(replace(model, stored=questions, at=utc_now()))
 
     def write(self, model: Model) -> None:
         """Enter a model, in place of the one with the same date."""

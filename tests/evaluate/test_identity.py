@@ -63,6 +63,8 @@ def seen_first(work: Path, server: Swapped) -> Endpoint:
     model = serving_model(find_endpoint(server.server.url), work, [], SAMPLING)
     assert (model.notes, model.endpoint.since, server.questions) == ({}, "", 0)
     model.file.store("", stored())
+    model.file.store("", stored(3))
+    assert len(model.file.read()[0].stored) == STORED, "a few more questions do not replace many"
     return model.endpoint
 
 
