@@ -1,6 +1,7 @@
 """The command line as a user meets it: real processes, their output and exit status."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,20 @@ def test_the_table_without_measurements_is_the_papers(tmp_path):
     assert all(row["source"] == "paper" for row in rows)
     assert list(tmp_path.iterdir()) == []
     refused(run("table", "--format", "pdf", cwd=tmp_path), "rich, markdown, latex, csv, html, json")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_a_terminal_of_few_letters_gets_the_table(tmp_path, encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "rilbench", "table", "--student", "Qwen2.5-VL-7B"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"83.9" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["table", "show", "compare 1 2", "report 1"])
+def test_a_ledger_that_does_not_exist_is_not_an_empty_one(tmp_path, command):
+    refused(run(*command.split(), "--db", "typo.db", cwd=tmp_path), "typo.db does not exist")
 
 
 def test_the_ledger_can_come_from_the_environment(tmp_path):

@@ -61,7 +61,7 @@ def test_help_needs_no_extra(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("table", "--paper"), "RIL both"),
+        (("table", "--only", "paper"), "RIL both"),
         (("plan", "--student", "qwen2.5-vl-3b"), "assumed"),
         (("show",), "is empty"),
         (("eval", "--list"), "MMStar"),

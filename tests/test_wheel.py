@@ -67,7 +67,7 @@ def test_the_package_is_complete_and_has_no_torch(installed, tmp_path):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("table --paper", "RIL both"),
+        ("table --only paper", "RIL both"),
         ("plan --student qwen2.5-vl-3b", "assumed"),
         ("show", "is empty"),
         ("eval --list", "MMStar"),

@@ -6,6 +6,7 @@ A command imports what it needs when it runs, so that ``--help`` is fast.
 from __future__ import annotations
 
 import errno
+import io
 import sys
 import warnings
 from typing import Annotated, Any
@@ -98,6 +99,9 @@ def main() -> None:
             default_showwarning(message, category, *args, **kwargs)
 
     warnings.showwarning = show
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of few letters shows "?" for others
     try:
         app()
     except UserError as error:

@@ -46,6 +46,19 @@ Student = Annotated[
 ]
 
 
+def ledger_to_read(db: Path | None) -> Path:
+    """Return the ledger's path; without ``--db`` it need not exist, and is then empty.
+
+    Raises:
+        UserError: the file that ``--db`` names does not exist.
+    """
+    from rilbench.ledger import default_db
+
+    if db is not None and not db.exists():
+        raise UserError(f"{db} does not exist; rilbench eval writes it")
+    return default_db(db)
+
+
 def print_table(table: object) -> None:
     """Print a Rich table."""
     from rich.console import Console

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Db, print_table, write_whole
+from rilbench.cli.options import Db, ledger_to_read, print_table, write_whole
 from rilbench.errors import UserError
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
@@ -18,7 +18,7 @@ def table(
     format_: Annotated[
         str, typer.Option("--format", help="Format: rich, markdown, latex, csv, html or json.")
     ] = "rich",
-    paper: Annotated[bool, typer.Option("--paper", help="The paper's rows only.")] = False,
+    only: Annotated[str, typer.Option(help="Rows to show: paper or measured; default: all.")] = "",
     every: Annotated[
         bool, typer.Option("--all", help="The other models of Tables 3 and 4, too.")
     ] = False,
@@ -31,6 +31,19 @@ def table(
     method: Annotated[Optional[list[str]], typer.Option(help="Method to show; repeatable.")] = None,
     teacher: Annotated[
         Optional[list[str]], typer.Option(help="Teacher to show; repeatable.")
+    ] = None,
+    suite: Annotated[
+        Optional[list[str]], typer.Option(help="Suite to show, such as paper; repeatable.")
+    ] = None,
+    sort: Annotated[
+        str, typer.Option(help="Column to sort by, best first: a benchmark or mean.")
+    ] = "",
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Rows to show at most.")] = None,
+    details: Annotated[
+        Optional[bool],
+        typer.Option(
+            help="Changes, intervals and the numbers of evaluations; default: all but latex."
+        ),
     ] = None,
     benchmarks: Annotated[
         str,
@@ -51,13 +64,22 @@ def table(
     db: Db = None,
 ) -> None:
     """Show the paper's main table and, below it, what was measured."""
+    from rich.console import Console
+
     from rilbench.evaluate.suite import suite_columns
-    from rilbench.ledger import Ledger, default_db
+    from rilbench.ledger import Ledger
     from rilbench.table.build import Choice, build_table, split_names
     from rilbench.table.render import render
 
+    if only not in ("", "paper", "measured"):
+        raise UserError(f"--only {only} is not known; use paper or measured")
     choice = Choice(
-        paper=paper,
+        paper=only == "paper",
+        measured=only == "measured",
+        suites=tuple(suite or ()),
+        sort=sort,
+        limit=limit,
+        details=format_ != "latex" if details is None else details,
         every=every,
         ablations=ablations,
         students=tuple(student or ()),
@@ -68,12 +90,11 @@ def table(
         force=force,
         each_seed=seeds,
     )
-    path = default_db(db)
-    if db is not None and not path.exists():
-        raise UserError(f"{path} does not exist; rilbench eval writes it")
-    with Ledger.open_read(path) as ledger:
+    with Ledger.open_read(ledger_to_read(db)) as ledger:
         built = build_table(ledger, choice, suite_columns)
-    text = render(built, format_, colour=out is None and sys.stdout.isatty())
+    on_screen = out is None and sys.stdout.isatty()
+    width = Console().width if on_screen else None
+    text = render(built, format_, colour=on_screen, width=width)
     if out is None:
         typer.echo(text)
     else:
@@ -95,13 +116,13 @@ def compare(
     db: Db = None,
 ) -> None:
     """Compare two evaluations: scores, significance, and the questions that differ."""
-    from rilbench.ledger import Ledger, default_db
+    from rilbench.ledger import Ledger
     from rilbench.table.build import split_names
     from rilbench.table.comparison import read_comparison
     from rilbench.table.render_comparison import as_json, show
 
     _require_format(format_)
-    with Ledger.open_read(default_db(db)) as ledger:
+    with Ledger.open_read(ledger_to_read(db)) as ledger:
         comparison = read_comparison(ledger, first, second, split_names(benchmarks))
     if format_ == "json":
         typer.echo(as_json(comparison))
@@ -119,11 +140,11 @@ def show(
     db: Db = None,
 ) -> None:
     """List the training runs and evaluations in the ledger, or show one of them in full."""
-    from rilbench.ledger import Ledger, default_db
+    from rilbench.ledger import Ledger
     from rilbench.table.inspect_ledger import as_json, everything, find, in_full, overview
 
     _require_format(format_)
-    path = default_db(db)
+    path = ledger_to_read(db)
     with Ledger.open_read(path) as ledger:
         records = everything(ledger) if what is None else [find(ledger, what)]
     if format_ == "json":

@@ -12,7 +12,7 @@ from rilbench.ledger.queries import tallies
 from rilbench.table.footnotes import notes
 from rilbench.table.measured_rows import Settings, SuiteColumns, measured_rows
 from rilbench.table.paper_rows import PaperCells, ablation_rows, main_rows, other_rows, same_name
-from rilbench.table.types import Table, TableRow, in_order
+from rilbench.table.types import AVERAGE, Table, TableRow, in_order
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,19 @@ class Choice:
         over: benchmarks of the average; if empty, the paper's in the row's suite.
         force: average scores of different provenance, too.
         each_seed: one row per run instead of one for all seeds of a recipe.
+        measured: the measured rows only.
+        suites: measured rows of these suites only; all if empty.
+        sort: sort each student's rows by this column, best first; "" for their own order.
+        limit: show so many rows at most; None for all.
+        details: see `Table`.
     """
 
     paper: bool = False
+    measured: bool = False
+    suites: tuple[str, ...] = ()
+    sort: str = ""
+    limit: int | None = None
+    details: bool = True
     every: bool = False
     ablations: bool = False
     students: tuple[str, ...] = ()
@@ -56,6 +66,8 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
     rows = ablation_rows(ledger, over or PAPER_14) if choice.ablations else list(main)
     if choice.every:
         rows += other
+    if choice.measured:
+        rows = []
     if measured:
         settings = Settings(
             suite_columns=suite_columns,
@@ -66,17 +78,43 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
             each_seed=choice.each_seed,
         )
         rows += measured_rows(evaluations, settings)
-    rows = _with_labels(rows, choice)
+    rows = _sorted(_with_labels(rows, choice), choice, known)[: choice.limit]
     columns = choose_benchmarks(choice.benchmarks, known) or in_order(
         [*PAPER_14, *(benchmark for row in rows for benchmark in row.scores)]
     )
-    return Table(tuple(rows), tuple(notes(rows, columns)), over, columns)
+    return Table(
+        tuple(rows),
+        tuple(notes(rows, columns, details=choice.details)),
+        over,
+        columns,
+        choice.details,
+    )
+
+
+def _sorted(rows: list[TableRow], choice: Choice, known: Sequence[str]) -> list[TableRow]:
+    """Return the rows of each source by a column, best first; those without a number last.
+
+    Raises:
+        UserError: there is no such column.
+    """
+    if not choice.sort:
+        return rows
+    column = AVERAGE
+    if choice.sort.lower() not in ("mean", AVERAGE):
+        (column,) = choose_benchmarks((choice.sort,), known)
+
+    def key(row: TableRow) -> tuple[bool, bool, float]:
+        value = row.value(column)
+        return (row.source == "measured", value is None, -(value or 0.0))
+
+    return sorted(rows, key=key)
 
 
 def _with_labels(rows: list[TableRow], choice: Choice) -> list[TableRow]:
     """Return the rows with the chosen students, methods and teachers."""
     kept = rows
     for label, wanted in (
+        ("suite", choice.suites),
         ("student", choice.students),
         ("method", choice.methods),
         ("teacher", choice.teachers),

@@ -15,20 +15,23 @@ REPRODUCED = "✓"
 """Marks a number of the paper that another seed might give."""
 
 
-def notes(rows: Sequence[TableRow], columns: Sequence[str] = PAPER_14) -> list[str]:
+def notes(
+    rows: Sequence[TableRow], columns: Sequence[str] = PAPER_14, *, details: bool = True
+) -> list[str]:
     """Return what weakens or explains the measured rows; none for the paper's.
 
     Args:
         rows: the table's.
         columns: the benchmarks shown.
+        details: whether changes and intervals are shown.
     """
     measured = [row for row in rows if row.source == "measured"]
     return [
         *_about_the_mean(measured, columns),
-        *_about_intervals(measured),
+        *(_about_intervals(measured) if details else ()),
         *_about_judges(measured),
         *(note for row in measured for note in _about_row(row)),
-        *_about_comparisons(measured),
+        *_about_comparisons(measured, details),
     ]
 
 
@@ -96,8 +99,8 @@ def _about_row(row: TableRow) -> Iterator[str]:
         )
 
 
-def _about_comparisons(rows: Sequence[TableRow]) -> Iterator[str]:
-    if any(row.unlike for row in rows):
+def _about_comparisons(rows: Sequence[TableRow], details: bool) -> Iterator[str]:
+    if details and any(row.unlike for row in rows):
         yield f"{UNLIKE}: not compared, since kit, data, metric or judge differ."
     kits = sorted({row.kit for row in rows})
     if len(kits) > 1:

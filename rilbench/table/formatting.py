@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
 from rilbench.stats import Interval
@@ -18,16 +19,19 @@ _CROSS_CHECK = "lmms-eval"
 
 
 def number(value: float | None) -> str:
-    """Return a number with one digit; "-" for none."""
-    return NONE if value is None else f"{value:.1f}"
+    """Return a number with one digit, a tie to the even one; "-" for none."""
+    if value is None:
+        return NONE
+    # As written: in binary, 69.35 is a little less.
+    return str(Decimal(f"{value:.10g}").quantize(Decimal("0.1"), ROUND_HALF_EVEN))
 
 
 def signed(value: float | None) -> str:
     """Return a number with one digit and its sign; "-" for none."""
     if value is None:
         return NONE
-    rounded = round(value, 1)
-    return f"{rounded:+.1f}" if rounded else "0.0"
+    rounded = number(abs(value))
+    return rounded if rounded == "0.0" else ("-" if value < 0 else "+") + rounded
 
 
 def lines(row: TableRow, benchmarks: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

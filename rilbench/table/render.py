@@ -13,20 +13,24 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.stats import Interval
 from rilbench.table.formatting import cross_check, evaluation_ids, lines, printable, trace
+from rilbench.table.latex import latex
 from rilbench.table.types import AVERAGE, Table, TableRow
 
 _NAMES = ("source", "student", "method", "teacher", "suite")
 
 
-def render(table: Table, table_format: str, *, colour: bool = False) -> str:
+def render(
+    table: Table, table_format: str, *, colour: bool = False, width: int | None = None
+) -> str:
     """Return the table as text, without a line feed at its end.
 
-    Nothing is cut to the width of a terminal.
+    Nothing is cut: in a terminal that is too narrow, the benchmarks are rows.
 
     Args:
         table: to be written.
         table_format: one of `FORMATS`.
         colour: whether "rich" has escape sequences; for output to a terminal.
+        width: characters of a terminal's line, for "rich"; None where any width will do.
 
     Raises:
         UserError: there is no such format.
@@ -34,7 +38,7 @@ def render(table: Table, table_format: str, *, colour: bool = False) -> str:
     if table_format == "rich":
         from rilbench.table.render_rich import terminal
 
-        return terminal(table, colour)
+        return terminal(table, colour, width)
     if table_format not in _PLAIN:
         known = ", ".join(FORMATS)
         raise UserError(f"there is no table format {table_format!r}; take one of {known}")
@@ -94,13 +98,17 @@ def _csv(table: Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     mean = AVERAGE if table.mean == "mean" else table.mean
-    writer.writerow([*_NAMES, "origin", *table.columns, mean])
+    more = ("seeds", "differs_in", "not_compared")
+    writer.writerow([*_NAMES, "origin", "evaluations", *table.columns, mean, *more])
     for row in table.rows:
         names = [plain(getattr(row, name)) for name in _NAMES]
         names[-1] += cross_check(row)
-        origin = row.origin or " ".join(map(str, evaluation_ids(row)))
+        ids = " ".join(map(str, evaluation_ids(row)))
         values = [row.value(column) for column in (*table.columns, AVERAGE)]
-        writer.writerow([*names, origin, *("" if v is None else f"{v:.10g}" for v in values)])
+        numbers = ["" if v is None else f"{v:.10g}" for v in values]
+        odd = [f"{c}: {' and '.join(row.cell(c).odd)}" for c in table.columns if row.cell(c).odd]
+        marks = [str(row.seeds) if ids else "", "; ".join(odd), "; ".join(row.unlike)]
+        writer.writerow([*names, row.origin, ids, *numbers, *marks])
     return text.getvalue().removesuffix("\n")
 
 
@@ -112,10 +120,12 @@ def _body(table: Table) -> Iterator[list[str]]:
     for row in table.rows:
         names = [printable(getattr(row, name)) for name in _NAMES]
         names[-1] += cross_check(row)
-        names[2] += trace(row)
+        names[2] += trace(row) if table.details else ""
         if row.origin:
             names[0] = row.origin
         for line, cells in lines(row, table.columns):
+            if line and not table.details:
+                continue
             yield [*(["", "", line, "", ""] if line else names), *cells]
 
 
@@ -136,41 +146,6 @@ def _markdown_cell(text: str) -> str:
     return re.sub(r"([\\|*_`\[\]])", r"\\\1", text)
 
 
-def _latex(table: Table) -> str:
-    """Return a booktabs table; the document needs ``\\usepackage{booktabs,textcomp}``."""
-    head = ["Student", "Method", "Teacher", *table.columns, table.mean]
-    text = [rf"\begin{{tabular}}{{lll{'r' * (len(table.columns) + 1)}}}", r"\toprule"]
-    text += [" & ".join(map(_latex_cell, head)) + r" \\", r"\midrule"]
-    before = None
-    for cells in _body(table):
-        names, numbers = cells[: len(_NAMES)], cells[len(_NAMES) :]
-        if names[1] and before not in (None, names[1]):
-            text.append(r"\addlinespace")
-        before = names[1] or before
-        text.append(" & ".join(map(_latex_cell, [*names[1:4], *numbers])) + r" \\")
-    text += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*text, *(f"% {printable(note)}" for note in table.notes)])
-
-
-_LATEX = {
-    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "≠": r"$\neq$",
-    "†": r"$^\dagger$",
-    "✓": r"$\checkmark$",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "…": r"\ldots{}",
-}
-
-
-def _latex_cell(text: str) -> str:
-    return "".join(_LATEX.get(mark, mark) for mark in printable(text))
-
-
 def _html(table: Table) -> str:
     """Return a table element and a list of notes, to be put into a page."""
 
@@ -186,7 +161,7 @@ def _html(table: Table) -> str:
 
 _PLAIN: dict[str, Callable[[Table], str]] = {
     "markdown": _markdown,
-    "latex": _latex,
+    "latex": latex,
     "csv": _csv,
     "html": _html,
     "json": _json,

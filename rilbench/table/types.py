@@ -135,12 +135,15 @@ class Table:
         notes: what a reader must know, one line each.
         over: the benchmarks of ``--average-over``; empty for the paper's.
         columns: the benchmarks shown.
+        details: whether a measured row has lines of its changes and intervals, and the number of
+            its evaluation.
     """
 
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
     columns: tuple[str, ...] = PAPER_14
+    details: bool = True
 
     @property
     def mean(self) -> str:

@@ -4,8 +4,12 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
+import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +18,9 @@ from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Score
 from rilbench.resources import resource
 from rilbench.table import render as rendering
+from rilbench.table.build import Choice, build_table
 from rilbench.table.footnotes import notes
+from rilbench.table.formatting import number, signed
 from rilbench.table.measured_rows import Settings, measured_rows
 from rilbench.table.paper_rows import main_rows
 from rilbench.table.render import FORMATS
@@ -65,7 +71,7 @@ def paper_rows() -> list[TableRow]:
         return main_rows(ledger)
 
 
-def render(rows: Sequence[TableRow], name: str, **more: bool) -> str:
+def render(rows: Sequence[TableRow], name: str, **more: Any) -> str:
     return rendering.render(Table(tuple(rows), tuple(notes(rows))), name, **more)
 
 
@@ -233,14 +239,81 @@ def test_csv_holds_any_name_and_no_formula(student: str) -> None:
     assert row["MMStar"] == "1"
 
 
-def test_latex_is_a_booktabs_table() -> None:
-    text = render(rows(evaluation("base", (1.0, 2.0, 3.0, 4.0), "a_b & 50% \\x{}")), "latex")
+def test_latex_is_a_whole_table() -> None:
+    odd = rows(BASE, RIL, evaluation("base", (1.0, 2.0, 3.0, 4.0), "a_b & 50% \\x{}|"))
+    table = Table(tuple(odd), ("† one_note: ✓",), details=False)
+    text = rendering.render(table, "latex")
     lines = [line for line in text.splitlines() if line.endswith(r" \\")]
-    assert len(lines) == 1 + 30 + 1
-    assert all(len(re.split(r"(?<!\\)&", line)) == 3 + 15 for line in lines)
-    assert r"a\_b \& 50\% \textbackslash{}x\{\}" in lines[-1]
-    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
+    whole = [line for line in lines if not line.startswith(r"\multicolumn{18}")]
+    assert len(lines) - len(whole) == 2, (
+        "the paper's rows and the measured ones have a heading each"
+    )
+    assert len(whole) == 1 + 30 + 3
+    assert all(len(re.split(r"(?<!\\)&", line)) == 3 + 15 for line in whole)
+    assert any(
+        line.startswith(r"a\_b \& 50\% \textbackslash{}x\{\}\textbar{} & base &") for line in whole
+    )
+    assert "#" not in text
+    base, ril = (next(x for x in whole if x.startswith(f"nano & {m}")) for m in ("base", "RIL"))
+    assert r"\textbf{63.4}" in ril
+    assert r"\textbf{50.0} & - &" in base, "a tie by its written digits is bold twice"
+    assert r"\textbf{50.0}" in ril
+    assert r"$^\dagger$ one\_note: $^{\checkmark}$\par" in text
+    for word in (r"\toprule", r"\bottomrule", r"\caption{", r"\label{", r"\end{table*}"):
         assert word in text
+
+
+def test_marks_stand_beside_the_column() -> None:
+    from rilbench.table.latex import _cell
+
+    assert _cell("50.0†") == r"50.0\rlap{$^\dagger$}"
+    assert _cell("-1.2✓") == r"$-1.2$\rlap{$^{\checkmark}$}"
+    assert (_cell("-"), _cell("≠")) == ("-", r"$\neq$")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_with_the_packages_that_it_names(tmp_path: Path) -> None:
+    packages = render(rows(BASE, RIL), "latex").splitlines()[0].removeprefix("% ")
+    for details in (False, True):
+        odd = evaluation("base", (1.0, 2.0, 3.0, 4.0), "a_b & 50% \\x{}|$#~^<>")
+        table = Table(tuple(rows(BASE, RIL, odd)), ("† ≠ ✓ ±: a note",), details=details)
+        text = rendering.render(table, "latex")
+        body = f"\\documentclass{{article}}{packages}\\begin{{document}}{text}\\end{{document}}"
+        (tmp_path / "t.tex").write_text(body)
+        command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-1500:]
+
+
+def test_ties_go_to_the_even_digit() -> None:
+    values = (69.35, 69.65, 69.25, 0.05, 100.0, 69.349)
+    assert [number(value) for value in values] == ["69.4", "69.6", "69.2", "0.0", "100.0", "69.3"]
+    assert [signed(value) for value in (-0.05, -0.15, 0.15)] == ["0.0", "-0.2", "+0.2"]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_terminal_has_the_benchmarks_as_rows(width: int) -> None:
+    text = render(rows(BASE, RIL), "rich", width=width)
+    assert max(map(len, text.splitlines())) <= width
+    numbers = [n for row in rows(BASE, RIL) for n in map(row.value, (*PAPER_14, "average"))]
+    shown = Counter(re.findall(r"(?<![+\-\d])\d+\.\d(?!\d)", text))
+    assert shown >= Counter(number(n) for n in numbers if n is not None)
+    assert "+23.4" in text
+
+
+def test_rows_are_chosen_sorted_and_limited(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.db") as ledger:
+        for each in (BASE, RIL):
+            ledger.record(each)
+        choice = Choice(measured=True, sort="mean", suites=("nano",))
+        built = build_table(ledger, choice, lambda _: NANO)
+        assert [row.method for row in built.rows] == ["RIL", "base"]
+        by_vet = dataclasses.replace(choice, sort="mm-vet", limit=1)
+        assert [row.method for row in build_table(ledger, by_vet, lambda _: NANO).rows] == ["base"]
+        with pytest.raises(UserError, match="no benchmark 'no'"):
+            build_table(ledger, Choice(sort="no"), lambda _: NANO)
+        with pytest.raises(UserError, match="no row has the suite 'other'"):
+            build_table(ledger, Choice(suites=("other",)), lambda _: NANO)
 
 
 def test_html_shows_names_as_text() -> None:
