@@ -23,6 +23,8 @@ from rilbench.serving.endpoints import (
     listed_models,
     named_server,
     proxy_for,
+    servers_of_model,
+    several,
 )
 from rilbench.serving.server import Server, log_end, serve, vllm_python
 
@@ -45,6 +47,8 @@ __all__ = [
     "named_server",
     "proxy_for",
     "serve",
+    "servers_of_model",
+    "several",
     "text_part",
     "vllm_python",
 ]
