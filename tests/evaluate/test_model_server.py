@@ -71,7 +71,7 @@ def started(options: EvalOptions, model: Path) -> tuple[dict[str, Any], int]:
                 question = [{"role": "user", "content": "Which?"}]
                 return (await client.complete(question, Sampling(8))).text
 
-        assert asyncio.run(ask()) == "said None"
+        assert asyncio.run(ask()) == "said None <answer>1</answer>"
     return json.loads(log.read_text().splitlines()[0])["arguments"], client.concurrency
 
 
