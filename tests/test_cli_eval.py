@@ -9,7 +9,8 @@ import pytest
 from command import refused, run
 
 from rilbench.benchmark_names import PAPER_14
-from rilbench.cli.eval import print_scores
+from rilbench.cli.score_report import print_scores, refuse_unscored
+from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 
 
@@ -105,34 +106,108 @@ def test_truncated_responses_are_printed_after_the_scores(
 ) -> None:
     whole = evaluation("m", "It is B.", 1.0)
     cut = replace(whole, scores=(replace(whole.scores[0], questions=7, truncated=3),))
-    print_scores([whole, cut])
+    print_scores(whole)
+    print_scores(cut)
     said = capsys.readouterr()
     assert said.out == "m base none: MMStar 100.0\n" * 2
     assert said.err == "truncated responses: MMStar 3 of 7\n"
 
 
+HOLD_NONE = (
+    "hold none (kept in work/judge/j.jsonl); another judge may give one, and --fresh-verdicts"
+)
+
+
 @pytest.mark.parametrize(
-    ("finish", "judge", "why"),
+    ("judge", "why"),
     [
-        ("stop", {}, "the judge's replies hold none; another judge may give one"),
-        ("stop", {"trouble": "HTTP 500"}, "the judge: HTTP 500; run the same command again"),
-        ("error: it is cut", {}, "no response: it is cut; run the same command again"),
+        ({}, "the judge's replies hold none; another judge may give one"),
+        ({"replies": "work/judge/j.jsonl"}, f"the judge's replies {HOLD_NONE} asks this one again"),
         (
-            "error: it is cut",
-            {"trouble": "HTTP 500"},
-            "the judge: HTTP 500, no response: it is cut; run the same command again",
+            {"troubles": {"HTTP 429: slow down": 3}},
+            "the judge: HTTP 429: slow down (3); run the same command again to ask what got no",
+        ),
+        (
+            {"troubles": {"HTTP 500": 1, "it is cut": 1}, "replies": "work/judge/j.jsonl"},
+            "the judge: HTTP 500 (1); the judge: it is cut (1); run the same command again to ask "
+            f"what got no reply; the judge's other replies {HOLD_NONE}",
         ),
     ],
 )
 def test_why_verdicts_are_missing(
-    capsys: pytest.CaptureFixture[str], finish: str, judge: dict[str, str], why: str
+    capsys: pytest.CaptureFixture[str], judge: dict[str, object], why: str
 ) -> None:
+    print_scores(with_counts(60.0, 3, judge={"name": "j", **judge}))
+    assert f"\nmissing verdicts: MMStar 3 of 100; {why}" in "\n" + capsys.readouterr().err
+
+
+def test_what_is_no_answer_is_counted_by_cause_beside_the_score(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    causes = {"only reasoning": 90, "no response": 2, "not asked": 1}
+    reading = {"no_answer": causes, "if_wrong": 4.0, "reasoning": 7, "silent": 1}
+    print_scores(with_counts(57.14, 93, reading, finish="error: 400: too long"))
+    said = capsys.readouterr()
+    assert said.out == "m base none: MMStar 57.1 (7 of 100)\n"
+    assert said.err.splitlines() == [
+        "reasoning dropped before scoring: MMStar 7 of 100",
+        "empty answers, counted as wrong: MMStar 1 of 100",
+        "no answer: MMStar 93 of 100 (only reasoning 90, no response 2, not asked 1); no verdict, "
+        "no judge was asked; the first without a response: 400: too long; raise --max-tokens, or "
+        "turn the model's thinking off; run the same command again to ask those without a "
+        "response; rilbench data check looks at the files of those that cannot be asked",
+        "with all of these as wrong answers: MMStar 4.0",
+        "incomplete: MMStar: less than 95% of the questions have a verdict; left out of means",
+    ]
+
+
+def test_unread_choices_are_told_with_the_second_reading_and_the_remedy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    second = {"second": 89.6, "second_unread": 3, "second_name": "plain forms 1"}
+    print_scores(with_counts(43.8, 0, {"unread": 26, **second}))
+    said = capsys.readouterr()
+    assert said.out == "m base none: MMStar 43.8\n"
+    assert said.err == (
+        "choices that the kit's rules could not read: MMStar 26 of 100; they count as wrong, a "
+        "judge reads them: --judge MODEL@URL; by the second reading, plain forms 1: MMStar 89.6 (3 "
+        "unread)\n"
+    )
+
+
+def test_an_evaluation_without_a_score_is_a_failure() -> None:
     whole = evaluation("m", "It is B.", 1.0)
+    refuse_unscored([whole])
+    with pytest.raises(UserError, match="nothing of m was scored"):
+        refuse_unscored([whole, replace(whole, scores=(replace(whole.scores[0], value=None),))])
+
+
+def test_kept_verdicts_are_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "w" / "judge"
+    folder.mkdir(parents=True)
+    line = '{"key": "k", "model": "qwen-2507", "reply": "1", "revision": "org/q"}\n'
+    (folder / "q.jsonl").write_text(line * 2)
+    found = lines(run("eval", "--list-verdicts", "--work", "w", cwd=tmp_path))
+    assert found[1].split() == ["qwen-2507", "org/q", "2", "w/judge/q.jsonl"]
+    assert lines(run("eval", "--list-verdicts", "--work", "x", cwd=tmp_path))[1].split() == [
+        "none",
+        "x/judge",
+    ]
+
+
+def with_counts(
+    value: float,
+    missing: int,
+    reading: dict[str, object] | None = None,
+    judge: dict[str, object] | None = None,
+    finish: str = "stop",
+) -> Evaluation:
+    """A hundred questions of MMStar, one of which has a sample."""
+    whole = evaluation("m", "It is B.", 1.0)
+    score = replace(whole.scores[0], value=value, questions=100, missing=missing)
     sample = replace(whole.samples[0], score=None, finish_reason=finish)
-    score = replace(whole.scores[0], missing=1)
-    settings = {"judge": {"name": "j", **judge}}
-    print_scores([replace(whole, samples=(sample,), scores=(score,), settings=settings)])
-    assert capsys.readouterr().err.startswith(f"missing verdicts: MMStar 1 of 1; {why}")
+    settings = {"judge": judge or {"name": "j"}, "reading": {"MMStar": reading or {}}}
+    return replace(whole, samples=(sample,), scores=(score,), settings=settings)
 
 
 def evaluation(name: str, response: str, score: float) -> Evaluation:

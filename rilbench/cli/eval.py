@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from rilbench.cli.options import Benchmarks, Data, Db, print_table
+from rilbench.cli.score_report import print_scores, refuse_unscored
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ def evaluate(
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Use of existing responses, or ask all again.")
     ] = True,
+    fresh_verdicts: Annotated[
+        bool,
+        typer.Option("--fresh-verdicts", help="Delete the judge's kept replies and ask it again."),
+    ] = False,
+    list_verdicts: Annotated[
+        bool,
+        typer.Option("--list-verdicts", help="List of judges' replies kept in --work, and stop."),
+    ] = False,
     judge: Annotated[
         Optional[str],
         typer.Option(
@@ -122,6 +131,11 @@ def evaluate(
 
         print_table(suite_table(suite, kit, tuple(benchmarks.split(",")) if benchmarks else ()))
         return
+    if list_verdicts:
+        from rilbench.evaluate.cli_tables import verdicts_table
+
+        print_table(verdicts_table(work))
+        return
     if not model and not endpoint and not dry_run:
         raise UserError(
             "no model named; give a checkpoint folder or nano:restyled with --model, or its server "
@@ -129,7 +143,7 @@ def evaluate(
         )
     from rilbench.evaluate.options import read_options
     from rilbench.evaluate.progress import EvaluationProgress
-    from rilbench.evaluate.run import evaluate_many
+    from rilbench.evaluate.run import evaluate_each
     from rilbench.ledger import default_db
     from rilbench.logs import log_file
     from rilbench.paths import locate
@@ -142,6 +156,7 @@ def evaluate(
         db=default_db(db),
         work=work,
         fresh=not resume,
+        fresh_verdicts=fresh_verdicts,
         judge=judge,
         judge_fields=judge_fields,
         endpoint=endpoint,
@@ -162,12 +177,18 @@ def evaluate(
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
-    with log_file(work / "rilbench.log"), EvaluationProgress() as progress:
-        evaluations = evaluate_many(
-            [locate(name) for name in model or []], options, progress.report
-        )
-    print_scores(evaluations)
-    typer.echo(f"recorded in {options.db}; see it with: rilbench table")
+    models = [locate(name) for name in model or []]
+    evaluations: list[Evaluation] = []
+    try:
+        with log_file(work / "rilbench.log"), EvaluationProgress() as progress:
+            for evaluation in evaluate_each(models, options, progress.report):
+                evaluations.append(evaluation)  # noqa: PERF402  Kept if the next one fails.
+    finally:  # A model that fails takes nothing from those before it.
+        for evaluation in evaluations:
+            print_scores(evaluation)
+        if evaluations:
+            typer.echo(f"recorded in {options.db}; see it with: rilbench table")
+    refuse_unscored(evaluations)
 
 
 def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None:
@@ -199,59 +220,6 @@ def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None
         typer.echo(f"not here, and counted as published without pictures and texts: {names}")
     for line in dry_run_lines(options, estimates, checkpoints, seen.stored):
         typer.echo(line)
-
-
-def print_scores(evaluations: list[Evaluation]) -> None:
-    """Print the scores, and on stderr what a reader has to know about them."""
-    for evaluation in evaluations:
-        scores = "  ".join(
-            f"{s.benchmark} {'-' if s.value is None else format(s.value, '.1f')}"
-            for s in evaluation.scores
-        )
-        typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
-        if known := _about_responses(evaluation):
-            typer.echo(f"responses: {known}", err=True)
-        if unlike := evaluation.settings.get("unlike_kit"):
-            typer.echo(f"not as the toolkit sets it: {unlike}; --model-settings kit", err=True)
-        for dataset, reason in evaluation.settings.get("data_reasons", {}).items():
-            typer.echo(f"data unverified: {dataset}: {reason}", err=True)
-        cut = [
-            f"{s.benchmark} {s.truncated} of {s.questions}"
-            for s in evaluation.scores
-            if s.truncated
-        ]
-        if cut:
-            typer.echo(f"truncated responses: {', '.join(cut)}", err=True)
-        lost = [
-            f"{s.benchmark} {s.missing} of {s.questions}" for s in evaluation.scores if s.missing
-        ]
-        if lost:
-            reasons = _why_missing(evaluation)
-            typer.echo(f"missing verdicts: {', '.join(lost)}; {reasons}", err=True)
-
-
-def _about_responses(evaluation: Evaluation) -> str:
-    """Return what is known of the model behind an endpoint, and how old its responses are."""
-    settings, known = evaluation.settings, []
-    if stored := settings.get("stored_responses"):
-        since = stored["since"][:16].replace("T", " ")
-        known.append(f"{stored['old']} of {stored['of']} from before, the oldest of {since} UTC")
-        known += [settings["identity"]] if settings.get("identity") else []
-        known.append("--fresh asks all again")
-    known += [settings["unknown"]] if settings.get("unknown") else []
-    return "; ".join(known)
-
-
-def _why_missing(evaluation: Evaluation) -> str:
-    """Return why verdicts are missing, the first case of each reason, and the remedy."""
-    ends = [s.finish_reason or "" for s in evaluation.samples if s.score is None]
-    failures = [end.removeprefix("error: ") for end in ends if end.startswith("error: ")]
-    trouble = evaluation.settings["judge"].get("trouble")
-    reasons = [f"the judge: {trouble}"] if trouble else []
-    reasons += [f"no response: {failures[0]}"] if failures else []
-    if not reasons:  # The judge's replies are cached and would be the same.
-        return "the judge's replies hold none; another judge may give one"
-    return f"{', '.join(reasons)}; run the same command again to ask what is missing"
 
 
 @kits_app.command(name="list")

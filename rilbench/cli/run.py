@@ -137,8 +137,8 @@ def _show(
     """Do the experiment on one screen, then print the scores."""
     from rich.console import Console, Group
 
-    from rilbench.cli.eval import print_scores
     from rilbench.cli.interruption import says_how_to_go_on
+    from rilbench.cli.score_report import print_scores
     from rilbench.evaluate.progress import EvaluationProgress
     from rilbench.plan import make_plan
     from rilbench.plan.assumptions import assume
@@ -166,7 +166,8 @@ def _show(
             read, folder, options, screen, bars.report, trackers, strict=strict
         )
         screen.stage("table", "done")
-    print_scores(evaluations)
+    for evaluation in evaluations:
+        print_scores(evaluation)
 
 
 def _plan_view(plan: WholePlan) -> RenderableType:

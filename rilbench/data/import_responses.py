@@ -14,11 +14,10 @@ from typing import Any
 
 from rilbench.config import Sampling
 from rilbench.data.jsonl import as_list, read_lines, to_text
-from rilbench.data.response_collector import split_reasoning
 from rilbench.data.response_store import Plan, SavedResponse, add_responses
 from rilbench.data.stored_questions import QuestionScan
 from rilbench.errors import InvalidQuestionError, UserError
-from rilbench.serving import Completion
+from rilbench.serving.reply import ONLY_REASONING, split_reasoning
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "question_id"),
@@ -157,10 +156,10 @@ def _read_row(row: Mapping[str, Any]) -> tuple[str, list[str]]:
 def _response(
     plan: Plan, id_: str, sha256: str, sample: int, text: str, finish: str
 ) -> SavedResponse:
-    reasoning, text = split_reasoning(Completion(text, finish, 0, 0, 0.0))
+    reasoning, text = split_reasoning(text)
     if plan.keep_reasoning and reasoning:
         text = f"<think>\n{reasoning}\n</think>\n\n{text}"
-    failure = "" if text.strip() else "only reasoning"
+    failure = "" if text.strip() else ONLY_REASONING
     return SavedResponse(
         question_id=id_,
         question_sha256=sha256,

@@ -16,11 +16,8 @@ from rilbench.api_keys import NO_KEY
 from rilbench.data.question import Question
 from rilbench.data.response_store import (
     CUT,
-    EMPTY,
     FAILED,
-    FILTERED,
     LIMITS,
-    ONLY_REASONING,
     Key,
     Plan,
     SavedResponse,
@@ -32,6 +29,8 @@ from rilbench.data.response_store import (
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, iter_jsonl
 from rilbench.serving import ChatClient, Completion, Message, Sampling, image_part, text_part
+from rilbench.serving import reply as replies
+from rilbench.serving.reply import ONLY_REASONING
 
 TRIES = 3
 """Requests for one response, each with another seed, before it counts as failed."""
@@ -232,8 +231,8 @@ def _saved_response(
     plan: Plan, question: Question, key: Key, seed: int, completion: Completion
 ) -> SavedResponse:
     """The response that a completion is, or why it is none."""
-    reasoning, text = split_reasoning(completion)
-    failure = _why_not_whole(plan, completion, reasoning, text)
+    reasoning, text = completion.thoughts, completion.answer
+    failure = _why_not_whole(plan, completion)
     if plan.keep_reasoning and reasoning:
         text = f"<think>\n{reasoning}\n</think>\n\n{text}"
     return SavedResponse(
@@ -251,28 +250,15 @@ def _saved_response(
     )
 
 
-def split_reasoning(completion: Completion) -> tuple[str, str]:
-    """Split a completion into the model's reasoning and its response.
-
-    The server returns the reasoning apart, or the text has it before ``</think>``. Some chat
-    templates put ``<think>`` into the prompt, so that it is not in the text.
-    """
-    text = completion.text
-    if not ("</think>" in text or text.lstrip().startswith("<think>")):
-        return completion.reasoning.strip(), text
-    thought, _, response = text.partition("</think>")
-    return thought.replace("<think>", "", 1).strip() or completion.reasoning, response.lstrip()
-
-
-def _why_not_whole(plan: Plan, completion: Completion, reasoning: str, text: str) -> str:
+def _why_not_whole(plan: Plan, completion: Completion) -> str:
     """Why a completion is no whole response; "" if it is one."""
     reason, tokens = completion.finish_reason, completion.completion_tokens
     if completion.failed:
         return reason.removeprefix("error: ")
-    if reason in ("content_filter", "abort"):
-        return FILTERED if reason == "content_filter" else CUT
-    if not text.strip():
-        return ONLY_REASONING if reasoning else EMPTY
+    if completion.no_answer == replies.CUT:
+        return replies.EMPTY if completion.is_cut else CUT
+    if completion.no_answer:
+        return completion.no_answer
     # Its own limit, such as the length of its context; at ours it is `overlong`. Of several
     # responses only the sum of their tokens is known.
     return CUT if reason == "length" and 0 < tokens < plan.limit and plan.per_request == 1 else ""

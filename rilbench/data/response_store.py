@@ -40,18 +40,14 @@ from rilbench.data.question import Question
 from rilbench.data.row_files import RowWriter, whole_file
 from rilbench.errors import UserError
 from rilbench.paths import public_name
+from rilbench.serving.reply import CAUSES
 
 FAILED = "failed"
 """The finish reason of a row without a response."""
-EMPTY = "empty"
-"""The failure of a model that returned no text."""
-FILTERED = "content_filter"
-"""The failure of a response that the server withheld or broke off for its content."""
 CUT = "cut by the server"
 """The failure of a response that the server cut before the longest that was allowed."""
-ONLY_REASONING = "only reasoning"
-"""The failure of a model that was still reasoning at the end; others are the server's words."""
-KINDS = (EMPTY, FILTERED, CUT, ONLY_REASONING)
+KINDS = (CUT, *CAUSES)
+"""The failures that are counted by kind; others are the server's words."""
 
 _FINGERPRINT = "rilbench.fingerprint"
 _MANIFEST = "rilbench.manifest"

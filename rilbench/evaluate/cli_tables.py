@@ -9,6 +9,7 @@ from rich.table import Table
 from rilbench.evaluate.benchmark import Benchmark, known_benchmarks
 from rilbench.evaluate.cost_estimate import Estimate, cost
 from rilbench.evaluate.data import check_data, data_folder
+from rilbench.evaluate.judge_session import JUDGE_FOLDER, kept_replies
 from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.resources import resource
@@ -115,6 +116,16 @@ def _sums(estimates: Sequence[Estimate]) -> list[str]:
             sum(one.possible_tokens for one in estimates),
         ),
     ]
+
+
+def verdicts_table(work: Path) -> Table:
+    """Return a table of the judges' replies in a work folder; deleting a file forgets them."""
+    table = _table("judge", "replies", "file")
+    for kept in kept_replies(work / JUDGE_FOLDER):
+        table.add_row(kept.judge, f"{kept.replies:,}", str(kept.file))
+    if not table.rows:
+        table.add_row("none", "", str(work / JUDGE_FOLDER))
+    return table
 
 
 def kits_table() -> Table:

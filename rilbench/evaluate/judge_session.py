@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rilbench.api_keys import JUDGE_KEY, judge_key
 from rilbench.errors import UserError
+from rilbench.jsonl_log import read_jsonl
 from rilbench.judge.code_judges import RULE, decides_by_code, find_judge, judge_names
 from rilbench.serving import named_server, servers_of_model, several
 from rilbench.serving.endpoints import host_of, listed_by_all
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 EXACT = "exact"
 """What ``--judge`` says for the project's rules."""
+JUDGE_FOLDER = "judge"
+"""Folder of the judges' replies in a work folder."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,14 @@ class RunningJudge:
     """As its server reports it."""
     exact: bool
     """The rules, which read no option for a kit."""
+    revision: str = ""
+    """What its server tells about it beside its name; mostly nothing."""
     proxy: JudgeProxy | None = field(default=None, compare=False)
+
+    @property
+    def identity(self) -> str:
+        """Its name with its revision."""
+        return f"{self.name} {self.revision}".strip()
 
     def begin(self) -> None:
         """Begin a score job: forget failures and counts of the one before."""
@@ -92,21 +103,24 @@ class RunningJudge:
         """What belongs to the score's row: its name, and what was asked since `begin`, how well."""
         if self.proxy is None:
             return {"name": self.name}
-        return {"name": self.name, "model": self.proxy.model, **self.proxy.provenance()}
+        kept = {"replies": str(self.proxy.cache)} if self.proxy.cache is not None else {}
+        named = {"name": self.name, "model": self.proxy.model, **kept}
+        return {**named, **self.proxy.provenance()}
 
     @property
-    def trouble(self) -> str:
-        """Why the last question since `begin` failed; empty when none did."""
-        return self.proxy.trouble if self.proxy is not None else ""
+    def troubles(self) -> dict[str, int]:
+        """Why questions since `begin` got no reply, with how many did not."""
+        return dict(self.proxy.troubles) if self.proxy is not None else {}
 
 
 @contextmanager
-def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
+def running_judge(judge: Judge, cache: Path, *, fresh: bool = False) -> Iterator[RunningJudge]:
     """Start what the kits can ask, and ask a language model one word before any is spent.
 
     Args:
         judge: who is to decide.
         cache: folder for a language model's replies.
+        fresh: delete this judge's replies there, so that it is asked again.
 
     Raises:
         UserError: the judge does not answer.
@@ -137,7 +151,30 @@ def running_judge(judge: Judge, cache: Path) -> Iterator[RunningJudge]:
             raise UserError(f"no judge: {error}") from error
     file = cache / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model)}.jsonl"
     with JudgeProxy(urls, model, file, keys, fields=judge.fields) as proxy:
-        yield RunningJudge(proxy.url, proxy.probe(), exact=False, proxy=proxy)
+        name = proxy.probe()
+        if fresh:  # Not before: a judge that does not answer gives nothing in their place.
+            proxy.forget()
+        yield RunningJudge(proxy.url, name, exact=False, revision=proxy.revision, proxy=proxy)
+
+
+@dataclass(frozen=True)
+class KeptReplies:
+    """A judge's replies in a work folder."""
+
+    file: Path
+    judge: str
+    """The name under which it replied, with its revision where that is told."""
+    replies: int
+
+
+def kept_replies(cache: Path) -> list[KeptReplies]:
+    """Return what a folder keeps of judges' replies, by file and judge."""
+    found = []
+    for file in sorted(cache.glob("*.jsonl")):
+        lines = read_jsonl(file)
+        judges = Counter(f"{x.get('model')} {x.get('revision') or ''}".strip() for x in lines)
+        found += [KeptReplies(file, judge, count) for judge, count in judges.items()]
+    return found
 
 
 def code_judge_name(judge: Judge) -> str:

@@ -3,7 +3,13 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from rilbench.evaluate.judge_session import EXACT_RULES, Judge, RunningJudge, running_judge
+from rilbench.evaluate.judge_session import (
+    EXACT_RULES,
+    JUDGE_FOLDER,
+    Judge,
+    RunningJudge,
+    running_judge,
+)
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import VLMEVALKIT
@@ -20,10 +26,19 @@ class Kit:
             same folder.
         judge: who decides free text; by default the project's exact rules.
         name: of the kit.
+        fresh_verdicts: delete the judge's cached replies at its start.
     """
 
-    def __init__(self, log: Path, judge: Judge = EXACT_RULES, name: str = VLMEVALKIT) -> None:
+    def __init__(
+        self,
+        log: Path,
+        judge: Judge = EXACT_RULES,
+        name: str = VLMEVALKIT,
+        *,
+        fresh_verdicts: bool = False,
+    ) -> None:
         self.log, self.chosen, self.name = log.absolute(), judge, name
+        self._fresh_verdicts = fresh_verdicts
         self._adapter = find_kit(name)
         self._judge, self._worker = ExitStack(), ExitStack()
         self._running: RunningJudge | None = None
@@ -56,7 +71,8 @@ class Kit:
             UserError: it does not respond.
         """
         if self._running is None:
-            started = running_judge(self.chosen, self.log.parent / "judge")
+            folder = self.log.parent / JUDGE_FOLDER
+            started = running_judge(self.chosen, folder, fresh=self._fresh_verdicts)
             self._running = self._judge.enter_context(started)
         return self._running
 

@@ -47,6 +47,7 @@ class EvalOptions:
         repetition_penalty: sent with every request; None leaves it to the model's files.
         concurrency: requests in flight; None for a default that suits the server.
         fresh: ask every question again, also those with a response.
+        fresh_verdicts: delete the judge's cached replies and ask it again.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server; ``batch`` generates in this process, without one.
@@ -75,6 +76,7 @@ class EvalOptions:
     repetition_penalty: float | None = None
     concurrency: int | None = None
     fresh: bool = False
+    fresh_verdicts: bool = False
     device: str = "cpu"
     python: Path | None = None
     engine: Literal["server", "batch"] = "server"
@@ -256,6 +258,7 @@ def read_options(
     db: Path | None = None,
     work: Path = Path("runs/eval"),
     fresh: bool = False,
+    fresh_verdicts: bool = False,
     judge: str | None = None,
     judge_fields: str = "",
     endpoint: str | None = None,
@@ -297,6 +300,7 @@ def read_options(
         max_tokens=None if max_tokens == "kit" else int(max_tokens),
         concurrency=concurrency,
         fresh=fresh,
+        fresh_verdicts=fresh_verdicts,
         prompt=prompt,
         pixels=Pixels(min_pixels, max_pixels),
         model_settings=model_settings,

@@ -2,14 +2,18 @@
 
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rilbench.checkpoint import Checkpoint
-from rilbench.evaluate.kits.scores import KitScore, Outcome
+from rilbench.evaluate import plain_choices
+from rilbench.evaluate.kits.scores import KitScore, Outcome, summed_up
 from rilbench.evaluate.kits.vlmevalkit import EXACT_MATCHING
+from rilbench.evaluate.plain_choices import read_plainly
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import AnswerFile
 from rilbench.evaluate.suite import Benchmark, Suite
@@ -21,6 +25,7 @@ from rilbench.ledger.builder import (
     joint_sha256,
     sha256,
 )
+from rilbench.ledger.records import NO_ANSWER, NO_RESPONSE, NOT_ASKED, Reading
 
 _WHERE = frozenset({"server"})
 """Generation settings that do not change what the model is sent."""
@@ -63,6 +68,7 @@ def to_evaluation(
     for question in provenance.prompts.questions:
         rotations.setdefault((question.dataset, question.group), []).append(question)
     built = []
+    readings = {}
     for benchmark in provenance.suite.benchmarks:
         datasets = []
         for dataset in benchmark.datasets:
@@ -79,6 +85,8 @@ def to_evaluation(
             ]
             datasets.append(ScoredDataset(dataset.name, scored.value, samples))
         built.append(_score(benchmark, provenance, datasets))
+        kit_scores = {dataset.name: scores[dataset.name] for dataset in benchmark.datasets}
+        readings[benchmark.column] = _reading(kit_scores, rotations, answers).as_settings()
     commit, dirty = code_version()
     return Evaluation(
         **asdict(checkpoint.labels),
@@ -100,6 +108,7 @@ def to_evaluation(
                 provenance.judge["name"] if provenance.judge_reads else EXACT_MATCHING
             ),
             "judge": dict(provenance.judge),
+            "reading": {column: reading for column, reading in readings.items() if reading},
             # The folder of the questions and their images, so that a report can show them.
             "questions": str(provenance.prompts.folder),
         },
@@ -141,6 +150,65 @@ def _score(
     )
 
 
+def _reading(
+    scores: Mapping[str, KitScore],
+    rotations: Mapping[tuple[str, str], Sequence[BenchmarkQuestion]],
+    answers: AnswerFile,
+) -> Reading:
+    """Return how the responses to one benchmark could be read, over its data sets."""
+    causes: Counter[str] = Counter()
+    silent, reasoning, unread, second_unread = 0, 0, 0, 0
+    second, wrong = [], []
+    for name, score in scores.items():
+        outcomes = []
+        for outcome in score.outcomes:
+            asked = rotations[name, outcome.question_id]
+            if cause := _why_unanswered(asked, answers):
+                causes[cause] += 1
+            else:
+                found = [answers.found[question.key] for question in asked]
+                silent += any(each.is_silent for each in found)
+                reasoning += any(each.answer != each.text for each in found)
+            letters = [
+                choice.read
+                or read_plainly(answers.found[name, choice.question_id].answer, choice.options)
+                for choice in outcome.unread
+            ]
+            if letters:
+                unread, second_unread = unread + 1, second_unread + (None in letters)
+                right = letters == [choice.gold for choice in outcome.unread]
+                outcome = replace(outcome, value=float(right))
+            outcomes.append(outcome)
+        second.append(summed_up(outcomes, score.seconds).value)
+        as_wrong = [replace(outcome, value=outcome.value or 0.0) for outcome in score.outcomes]
+        wrong.append(summed_up(as_wrong, score.seconds).value)
+    return Reading(
+        no_answer=dict(causes),
+        silent=silent,
+        reasoning=reasoning,
+        unread=unread,
+        second=_mean(second) if unread else None,
+        second_unread=second_unread,
+        second_name=plain_choices.NAME if unread else "",
+        if_wrong=_mean(wrong) if any(score.missing for score in scores.values()) else None,
+    )
+
+
+def _why_unanswered(asked: Sequence[BenchmarkQuestion], answers: AnswerFile) -> str:
+    """Return why a question has no answer, or one of its rotations; empty if all have one."""
+    found = [answers.found[question.key] for question in asked]
+    if any(question.problem is not None for question in asked):
+        return NOT_ASKED
+    if any(completion.failed for completion in found):
+        return NO_RESPONSE
+    return next((each.no_answer for each in found if each.no_answer), "")
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    values = [score for score in scores if score is not None]
+    return fmean(values) if values and len(values) == len(scores) else None
+
+
 def _sample(
     column: str,
     rotations: Sequence[BenchmarkQuestion],
@@ -151,15 +219,16 @@ def _sample(
     """Return one scored question; a circular one joins its rotations."""
     completions = [answers.found[question.key] for question in rotations]
     prompts = json.dumps([question.parts for question in rotations], ensure_ascii=False)
-    # The worst reason of all rotations: an error, else the length limit.
+    # The worst reason of all rotations: an error, else no answer, else the length limit.
     reasons = [completion.finish_reason for completion in completions]
     errors = [completion.finish_reason for completion in completions if completion.failed]
+    errors += [NO_ANSWER + each.no_answer for each in completions if each.no_answer]
     worst = errors[0] if errors else "length" if "length" in reasons else reasons[0]
     return Sample(
         benchmark=column,
         question_id=outcome.question_id,
         prompt_hash=sha256(prompts)[:16],
-        response=BETWEEN_ROTATIONS.join(completion.text for completion in completions),
+        response=BETWEEN_ROTATIONS.join(completion.answer for completion in completions),
         score=outcome.value,
         gold=",".join(question.truth for question in rotations),
         judge=judge if outcome.judged else None,

@@ -40,7 +40,8 @@ from rilbench.evaluate.responses import AnswerFile, ask, open_answers
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
 from rilbench.extras import require
 from rilbench.ledger import Evaluation, Ledger, utc_now
-from rilbench.serving import ChatClient, Sampling
+from rilbench.serving import ChatClient, Completion, Sampling
+from rilbench.serving.reply import UNANSWERED
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class ModelResult:
     scores: dict[str, KitScore]
     """By data set."""
     judge: dict[str, Any]
-    """See `RunningJudge.provenance`; and ``trouble``, why the last question to it failed."""
+    """See `RunningJudge.provenance`; and ``troubles``, why questions to it failed."""
 
 
 def evaluate(
@@ -90,7 +91,14 @@ def evaluate(
 def evaluate_many(
     models: Sequence[Path], plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
 ) -> list[Evaluation]:
-    """Evaluate checkpoints on a suite and record them in the ledger.
+    """Evaluate checkpoints on a suite and record them in the ledger; see `evaluate_each`."""
+    return list(evaluate_each(models, plan, on_progress, kit))
+
+
+def evaluate_each(
+    models: Sequence[Path], plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
+) -> Iterator[Evaluation]:
+    """Evaluate checkpoints on a suite, one after another, and record each in the ledger.
 
     Existing responses and scores in the ``work`` folder are reused; the kit starts only if there
     is something left for it to do, once for all models.
@@ -101,8 +109,8 @@ def evaluate_many(
         on_progress: called at each step.
         kit: a running kit that also serves the next call; by default one that ends with this call.
 
-    Returns:
-        One evaluation per model, in order.
+    Yields:
+        One evaluation per model, in order, recorded before the next model is asked.
 
     Raises:
         UserError: a checkpoint, the data, the ledger, a server, the judge or the kit is not usable.
@@ -126,17 +134,19 @@ def evaluate_many(
     with ExitStack() as stack:
         # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
-        own = Kit(plan.work.absolute() / "kit.log", plan.judge, plan.kit)
+        log = plan.work.absolute() / "kit.log"
+        own = Kit(log, plan.judge, plan.kit, fresh_verdicts=plan.fresh_verdicts)
         running = stack.enter_context(own) if kit is None else kit
         # A language model is probed with one request before the evaluation starts.
-        judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().name
+        judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().identity
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
         files = usable_files(suite, plan.data)
         run = _Run(plan, suite, prompts, judge, served, on_progress)
-        # Models with the same content share one result.
-        results = run.all({c.content: c for c in checkpoints}, running, python)
-        evaluations = []
+        results: dict[str, ModelResult] = {}
         for checkpoint in checkpoints:
+            # Models with the same content share one result.
+            if checkpoint.content not in results:
+                results[checkpoint.content] = run.one(checkpoint, running, python)
             result = results[checkpoint.content]
             provenance = Provenance(
                 suite=suite,
@@ -146,21 +156,19 @@ def evaluate_many(
                 generation=run.generation,
                 data={name: file.state for name, file in files.items()},
                 judge_reads=not plan.judge.exact,
+                data_reasons={name: file.reason for name, file in files.items() if file.reason},
             )
             evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
             notes: dict[str, Any] = dict(served.notes) if served is not None else {}
             if stored := run.stored_responses(result.answers):
                 notes["stored_responses"] = stored
-            if reasons := {name: file.reason for name, file in files.items() if file.reason}:
-                notes["data_reasons"] = reasons
             if suite.published and (unlike := plan.unlike_kit(checkpoint)):
                 notes["unlike_kit"] = unlike
             evaluation = replace(evaluation, settings={**evaluation.settings, **notes})
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
-            evaluations.append(evaluation)
+            yield evaluation
         on_progress(Progress("done"))
-        return evaluations
 
 
 def _sampling(plan: EvalOptions, suite: Suite) -> Sampling:
@@ -301,18 +309,10 @@ class _Run:
         program = "vllm" if plan.vllm is not None else "transformers"
         return f"{program} serve {_version(program)} on {plan.device}, {plan.dtype}"
 
-    def all(
-        self, models: Mapping[str, Checkpoint], kit: Kit, python: Path
-    ) -> dict[str, ModelResult]:
-        """Collect the responses of all models, given by their content, then score them."""
-        with ExitStack() as stack:
-            answers = {
-                name: stack.enter_context(open_answers(self.answer_files(name))) for name in models
-            }
-            finished = all(
-                self._answered(file) and self._complete(self._result(file))
-                for file in answers.values()
-            )
+    def one(self, model: Checkpoint, kit: Kit, python: Path) -> ModelResult:
+        """Collect a model's responses, then score them."""
+        with open_answers(self.answer_files(model.content)) as answers:
+            finished = self._answered(answers) and self._complete(answers)
             if self.plan.fresh or not finished:
                 try:
                     # Started first: the kit imports while the server starts and the model responds.
@@ -320,14 +320,12 @@ class _Run:
                     if not self.prompts.ready:
                         self.report(Progress("prompts"))
                         self.prompts.submit(process)
-                    for name, model in models.items():
-                        self._collect(model, answers[name], process)
-                    for name, model in models.items():
-                        self._score(model, answers[name], process, kit.judge())
+                    self._collect(model, answers, process)
+                    self._score(model, answers, process, kit.judge())
                 except BaseException:
                     kit.discard()
                     raise
-            return {name: self._read(file) for name, file in answers.items()}
+            return self._read(answers)
 
     # ---- responses
 
@@ -458,11 +456,27 @@ class _Run:
     # ---- scores
 
     def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
-        """Return the responses as {dataset: {question_id: text}}, in the order of the questions."""
+        """Return the answers as {dataset: {question_id: text}}, in the order of the questions.
+
+        Reasoning is dropped. What is no answer has a text that no judge is asked about.
+        """
         texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
         for question in self.prompts.questions:
-            texts[question.dataset][question.question_id] = answers.found[question.key].text
+            found = answers.found[question.key]
+            is_answer = found.answer.strip() and not (found.failed or found.no_answer)
+            text = found.answer if is_answer else UNANSWERED
+            texts[question.dataset][question.question_id] = text
         return texts
+
+    def _groups(
+        self, answers: AnswerFile, what: Callable[[Completion], object]
+    ) -> dict[str, set[str]]:
+        """Return by dataset the questions for which this holds of a response, of any rotation."""
+        groups = {question.dataset: set[str]() for question in self.prompts.questions}
+        for question in self.prompts.questions:
+            if what(answers.found[question.key]):
+                groups[question.dataset].add(question.group)
+        return groups
 
     def _result(self, answers: AnswerFile) -> Path:
         """Return the path of the kit's result for exactly these responses and this judge."""
@@ -472,19 +486,26 @@ class _Run:
         name = hashlib.sha256(decides.encode()).hexdigest()[:16]
         return self.work / "scores" / name / "result.json"
 
-    def _complete(self, result: Path) -> bool:
+    def _complete(self, answers: AnswerFile) -> bool:
         """Whether the kit's result exists and no language model owes it a verdict."""
-        if not result.exists():
+        result = self._result(answers)
+        if not result.exists() or (self.plan.fresh_verdicts and not self.plan.judge.exact):
             return False
         _, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
-        return self.plan.judge == EXACT_RULES or not any(each.missing for each in scores.values())
+        # The judge is not asked about them.
+        unasked = self._groups(answers, lambda c: c.failed or c.no_answer or c.is_silent)
+        return self.plan.judge == EXACT_RULES or not any(
+            outcome.value is None and outcome.question_id not in unasked[name]
+            for name, score in scores.items()
+            for outcome in score.outcomes
+        )
 
     def _score(
         self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge: RunningJudge
     ) -> None:
         """Let the kit score in a fresh folder, renamed when the result is complete."""
         result = self._result(answers)
-        if self._complete(result):
+        if self._complete(answers):
             return
         self.report(Progress("scores", model.labels.student))
         scores = result.parent.parent
@@ -495,7 +516,8 @@ class _Run:
             job = score_job(self.prompts.job(), building, self._texts(answers), address)
             judge.begin()
             kit.run("score", job)
-            asked = {**judge.provenance(), **({"trouble": judge.trouble} if judge.trouble else {})}
+            troubles = {"troubles": judge.troubles} if judge.troubles else {}
+            asked = {**judge.provenance(), **troubles}
             (building / "judge.json").write_text(json.dumps(asked), encoding="utf-8")
             shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
             building.rename(result.parent)
@@ -503,16 +525,17 @@ class _Run:
             shutil.rmtree(building, ignore_errors=True)
 
     def _read(self, answers: AnswerFile) -> ModelResult:
-        """Return the kit's scores, without its verdicts on questions that have no response."""
+        """Return the kit's scores, but no verdict where there is no answer, and 0 for silence."""
         result = self._result(answers)
         kit, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
         judge = result.with_name("judge.json")
         asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
-        failed = {q.dataset: set[str]() for q in self.prompts.questions}
-        for question in self.prompts.questions:
-            if answers.found[question.key].failed:
-                failed[question.dataset].add(question.group)
-        valid = {name: score.without(failed[name]) for name, score in scores.items()}
+        silent = self._groups(answers, lambda completion: completion.is_silent)
+        lost = self._groups(answers, lambda completion: completion.failed or completion.no_answer)
+        valid = {
+            name: score.with_value(0.0, silent[name]).with_value(None, lost[name])
+            for name, score in scores.items()
+        }
         return ModelResult(answers, kit, valid, asked)
 
 

@@ -30,6 +30,7 @@ from rilbench.importers.types import (
     settled,
 )
 from rilbench.ledger.builder import sha256
+from rilbench.serving.reply import EMPTY
 
 _RESULTS = re.compile(r"(?P<date>.+)_results\.json")
 _SAMPLES = re.compile(r".+_samples_.+\.jsonl")
@@ -250,7 +251,7 @@ def _question(
     asked = BenchmarkQuestion(dataset.name, name, name, "", None, (), question=prompt)
     return ImportedQuestion(
         question_id=f"{task.removeprefix(f'{dataset.name}_')}/{name}" if several else name,
-        score=None if lost else counted,
+        score=None if lost or not response.strip() else counted,
         counted=counted,
         response=response,
         gold=str(line.get("target", "")),
@@ -259,6 +260,7 @@ def _question(
         stem=asked.stem or None,
         stratum=task if several else str(details.get(_STRATA.get(dataset.name, ""), "")),
         prompt_hash=sha256(prompt)[:16] if prompt else "",
+        no_answer="" if response.strip() else EMPTY,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Benchmark, Suite
 from rilbench.importers.types import DatasetResult, ModelResult
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.builder import ScoredDataset, build_score, sha256
+from rilbench.ledger.records import NO_ANSWER, Reading
 
 _KITS = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
 """The kits' packages, as evaluations by rilbench name them."""
@@ -143,7 +145,7 @@ def to_evaluation(
     model: ModelResult, suite: Suite, labels: ImportLabels
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """Return the evaluation and its notes; without scores when no benchmark is whole."""
-    built, notes = [], list(model.notes)
+    built, notes, readings = [], list(model.notes), {}
     for benchmark in suite.known_to(model.kit).benchmarks:
         names = [dataset.name for dataset in benchmark.datasets]
         results = [model.datasets[name] for name in names if name in model.datasets]
@@ -155,6 +157,8 @@ def to_evaluation(
             notes.append(f"{benchmark.column} lacks {lacking} and is not imported")
             continue
         built.append(_score(benchmark, model, results, suite, notes))
+        if reading := _reading(results).as_settings():
+            readings[benchmark.column] = reading
     digests = model.hashes.values()
     if model.created is None:
         notes.append("its files do not say when they were made: it is dated by this import")
@@ -178,7 +182,7 @@ def to_evaluation(
         teacher=labels.teacher,
         suite=suite.name,
         created=model.created or utc_now(),
-        settings={"imported": imported},
+        settings={"imported": imported, "reading": readings},
         scores=tuple(score for score, _ in built),
         samples=tuple(sample for _, samples in built for sample in samples),
     )
@@ -225,6 +229,13 @@ def _score(
     )
 
 
+def _reading(results: Sequence[DatasetResult]) -> Reading:
+    """Return how the responses could be read, as far as the files say."""
+    questions = [question for result in results for question in result.questions]
+    causes = Counter(question.no_answer for question in questions if question.no_answer)
+    return Reading(no_answer=dict(causes), unread=sum(question.unread for question in questions))
+
+
 def _samples(column: str, result: DatasetResult) -> list[Sample]:
     return [
         Sample(
@@ -235,6 +246,7 @@ def _samples(column: str, result: DatasetResult) -> list[Sample]:
             score=question.score,
             gold=question.gold,
             judge=result.judge if question.judged else None,
+            finish_reason=NO_ANSWER + question.no_answer if question.no_answer else None,
             extracted=question.extracted,
             stem=question.stem,
             stratum=question.stratum,

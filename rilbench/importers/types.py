@@ -35,6 +35,8 @@ class ImportedQuestion:
         stem: the question's text, None when no file says.
         stratum: the group whose mean counts, where the score is a mean of means.
         prompt_hash: hash of the prompt, empty when no file says.
+        no_answer: why the model gave no answer; empty if it gave one.
+        unread: whether it counts as wrong since the kit's rules read no option and no judge did.
     """
 
     question_id: str
@@ -47,6 +49,8 @@ class ImportedQuestion:
     stem: str | None = None
     stratum: str = ""
     prompt_hash: str = ""
+    no_answer: str = ""
+    unread: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,8 +142,12 @@ def settled(result: DatasetResult, why: str, judge: str | None) -> DatasetResult
         if not result.missing:
             return result
         value = _mean((q.question_id, q.score, q.stratum) for q in result.questions)
-        note = f"{name}: {result.missing} verdicts that nobody gave are left out"
-        return replace(result, value=value, notes=(*result.notes, note))
+        lost = sum(bool(question.no_answer) for question in result.questions)
+        notes = [f"{lost} questions without an answer are left out"] if lost else []
+        if nobody := result.missing - lost:
+            notes.append(f"{nobody} verdicts that nobody gave are left out")
+        notes = [f"{name}: {note}" for note in notes]
+        return replace(result, value=value, notes=(*result.notes, *notes))
     total = result.value
     if total is None or not math.isfinite(total):
         raise UnreadableError(f"{name} has a score that is no number")

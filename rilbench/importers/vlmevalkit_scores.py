@@ -25,6 +25,8 @@ from rilbench.importers.types import (
     settled,
 )
 from rilbench.ledger.builder import BETWEEN_ROTATIONS
+from rilbench.ledger.records import NO_RESPONSE
+from rilbench.serving.reply import EMPTY
 
 _MILLION = 1_000_000
 _RULES_ALONE = "no GPT-based answer matching"
@@ -224,16 +226,25 @@ def _question(
     asked = BenchmarkQuestion(
         dataset.name, name, name, "", None, (), question=text(row.get("question"))
     )
+    # As in an evaluation by rilbench: what was never answered has no verdict.
+    lost = [NO_RESPONSE if _NO_ANSWER in r else EMPTY for r in replies if _is_none(r)]
+    no_answer = min(lost, key=(NO_RESPONSE, EMPTY).index, default="")
     return ImportedQuestion(
         question_id=name,
-        score=None if verdict.guessed else verdict.value,
+        score=None if verdict.guessed or lost else verdict.value,
         counted=verdict.value,
         response=BETWEEN_ROTATIONS.join("" if _NO_ANSWER in r else r for r in replies),
         gold=",".join(text(rotation["answer"]) for rotation in rotations),
-        judged=verdict.judged,
+        judged=verdict.judged and not lost,
         extracted=verdict.extracted,
         stem=asked.stem or None,
+        no_answer=no_answer,
+        unread=verdict.rules_alone and not lost and row.get("question_type") != "open",
     )
+
+
+def _is_none(reply: str) -> bool:
+    return not reply.strip() or _NO_ANSWER in reply
 
 
 def _group(index: Any, dataset: Dataset) -> str:

@@ -20,14 +20,13 @@ from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.prompt import judge_messages, parse_verdict
-from rilbench.judge.reply import LIMITS, Reply, read_reply
+from rilbench.judge.reply import answer_of, read_reply, told_content
 from rilbench.serving.endpoints import all_checked
+from rilbench.serving.reply import LIMITS, Completion
 from rilbench.serving.transport import NoReplyError, Transport
 
 _LONGER = (1, 4, 16)
 """Times ``max_tokens``: a reply that is cut is asked for again with more tokens."""
-_TELLS_CONTENT = ("root", "revision")
-"""Fields of a listed model that say what stands behind its name, in vLLM and others."""
 
 _log = logging.getLogger(__name__)
 
@@ -162,11 +161,9 @@ class JudgeClient:
         completion = await request("POST", "/chat/completions", body, json.loads)
         found = {"model": judge, "served": str(completion.get("model") or judge)}
         try:
-            listing = await request("GET", "/models", None, json.loads)
-            entry = next(model for model in listing["data"] if model.get("id") == judge)
-        except (NoReplyError, LookupError, TypeError, AttributeError, StopIteration):
-            return found  # Many servers of an API list no models.
-        return found | {key: str(entry[key]) for key in _TELLS_CONTENT if entry.get(key)}
+            return found | told_content(await request("GET", "/models", None, json.loads), judge)
+        except NoReplyError:
+            return found
 
     async def close(self) -> None:
         """Close the connections; the verdicts stay and the client may be used again."""
@@ -209,7 +206,7 @@ class JudgeClient:
         """Ask once for all who wait for ``key``; cache the verdict unless it is missing."""
         judge = body["model"]
         try:
-            text = (await self._whole_reply(body)).text
+            text = answer_of(await self._whole_reply(body))
             verdict = Verdict(parse_verdict(text), judge, False, text)
         except NoReplyError as error:
             verdict = Verdict(None, judge, False, str(error))
@@ -224,7 +221,7 @@ class JudgeClient:
                 append_jsonl(self._cache, [line])
         return verdict
 
-    async def _whole_reply(self, body: dict[str, Any]) -> Reply:
+    async def _whole_reply(self, body: dict[str, Any]) -> Completion:
         """Ask, and again with more tokens while the reply is cut.
 
         Raises:
@@ -234,11 +231,8 @@ class JudgeClient:
         for times in self._longer if limits else (1,):
             asked = body | {name: times * limit for name, limit in limits.items()}
             transport = self._connect().transport
-            completion = await transport.request("POST", "/chat/completions", asked, json.loads)
-            reply = read_reply(completion)
+            reply = await transport.request("POST", "/chat/completions", asked, read_reply)
             if not reply.is_cut:
-                if not reply.text:
-                    raise NoReplyError(reply.why_empty)
                 self._longer = tuple(each for each in self._longer if each >= times)
                 return reply
         most = " and ".join(f"{name}={times * limit}" for name, limit in limits.items())

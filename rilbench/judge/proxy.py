@@ -4,7 +4,9 @@ The kits ask their judge themselves. They log its key, try again for minutes whe
 pay for the same question twice. So they get this address and a dummy key instead:
 
 - The real key stays in this process.
-- A reply is written through to a file before it is passed on, and never asked for again.
+- A reply is written through to a file before it is passed on, and never asked for again by the same
+  prompt and parameters of the same judge. A cut reply, or one of reasoning alone, is none.
+- Where the model gave no answer (`UNANSWERED`), the judge is not asked: it would guess one.
 - Trouble that passes (HTTP 408, 429, 5xx, no connection, a time-out) is tried again with growing
   pauses, or after as long as the judge asks for. What then fails is answered with 503 at once, also
   the next time in this evaluation.
@@ -30,8 +32,9 @@ from aiohttp import web
 from rilbench.api_keys import JUDGE_KEY, NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
-from rilbench.judge.reply import LIMITS, Reply, read_reply
+from rilbench.judge.reply import answer_of, read_reply, told_content
 from rilbench.serving.endpoints import all_checked
+from rilbench.serving.reply import LIMITS, UNANSWERED
 from rilbench.serving.transport import NoReplyError, Transport
 
 _MAX_BODY = 64 * 1024**2  # bytes
@@ -41,6 +44,7 @@ _PROBE = "hello"  # What VLMEvalKit sends to see whether a judge is up; no verdi
 _OUTCOMES = ("failed", "cached", "judge")
 """Where a reply to a prompt came from; of two askings the later in this list counts."""
 
+_UNANSWERED = json.dumps(UNANSWERED).strip('"')
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -51,7 +55,8 @@ class JudgeProxy:
     Args:
         upstream: the judge's address, up to ``/v1``, or those of several servers of it.
         model: the judge's name there; it replaces the name that the kit asks for.
-        cache: JSON lines of the judge's replies; made, read and appended to. None keeps none.
+        cache: JSON lines of the judge's replies; made, read and appended to. None keeps none. A
+            reply's key is the judge's name, revision, prompt and parameters.
         api_key: sent upstream as the bearer token, or those of the servers; kept nowhere else.
         concurrency: requests in flight.
         retries: further attempts after passing trouble.
@@ -67,7 +72,8 @@ class JudgeProxy:
         counts: requests of the kit (``asked``), those answered from the cache (``cached``) or not
             at all (``failed``), and ``retried``.
         name: the judge's name; after `probe`, as it reports it.
-        trouble: why the last question of a job failed; empty when none did.
+        revision: what its server's list of models tells about it, after `probe`; mostly nothing.
+        troubles: why prompts of a job failed, with how many did.
 
     Raises:
         UserError: the judge's address is not valid, or the cache is damaged.
@@ -91,7 +97,9 @@ class JudgeProxy:
         self.urls, self.model, self.cache = all_checked(upstream), model, cache
         self.upstream, self.fields = ", ".join(self.urls), fields
         self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
-        self.url, self.trouble, self.name = "", "", model
+        self.url, self.revision, self.name = "", "", model
+        self.troubles: Counter[str] = Counter()
+        self._why = ""
         self._key = api_key or NO_KEY
         self._concurrency, self._retries = concurrency, retries
         self._backoff, self._timeout, self._patience = backoff, timeout, patience
@@ -102,6 +110,8 @@ class JudgeProxy:
         self._models_seen: set[str] = set()
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._in_a_row = 0
+        self._reasons = False
+        """The judge reasons before its verdict, so that the kit's limit is too short."""
         for line in [] if cache is None else read_jsonl(cache):
             if not line.keys() >= {"key", "model", "reply"}:
                 raise UserError(f"{cache} does not hold a judge's replies; move it away")
@@ -131,7 +141,8 @@ class JudgeProxy:
         messages = [{"role": "user", "content": _PROBE}]
         body = self._with_fields({"messages": messages, "max_tokens": 8, "temperature": 0})
         try:
-            reply = self._call(self._ask(body, probing=True))
+            self.name = self._call(self._ask(body, probing=True))["model"]
+            self.revision = self._call(self._listed_revision())
         except NoReplyError as error:
             raise UserError(
                 f"the judge {self.model or 'without a name'} at {self.upstream} does not answer "
@@ -140,22 +151,28 @@ class JudgeProxy:
         if self._transport.left_out:
             left = ", ".join(sorted(self._transport.left_out))
             _log.warning("the judge %s refuses %s: left out", self.model, left)
-        self.name = str(reply["model"])
         _log.info("the judge %s at %s answers", self.name, self.upstream)
         return self.name
+
+    def forget(self) -> None:
+        """Delete the replies of earlier jobs, so that the judge is asked again."""
+        self._replies = {}
+        if self.cache is not None:
+            self.cache.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Begin a job of a kit: forget an earlier one's failures and what it asked."""
         self._failed, self._outcomes, self._models_seen = {}, {}, set()
-        self._in_a_row, self.trouble = 0, ""
+        self._in_a_row, self.troubles = 0, Counter()
 
     def provenance(self) -> dict[str, Any]:
         """Return which prompts were asked since `begin`, and who replied.
 
         ``models`` are the names under which the server replied; there are two where an alias was
-        moved to another model meanwhile. ``asked_sha256`` is a hash of the distinct prompts in no
-        order. ``verdicts`` are numbers of distinct prompts: ``asked``, and of those ``judge`` (it
-        replied now), ``cached`` (it had replied before) and ``failed``.
+        moved to another model meanwhile. ``revision`` is there where the server tells it.
+        ``asked_sha256`` is a hash of the distinct prompts in no order. ``verdicts`` are numbers of
+        distinct prompts: ``asked``, and of those ``judge`` (it replied now), ``cached`` (it had
+        replied before) and ``failed``.
         """
         outcomes = Counter(self._outcomes.values())
         given = {} if self.fields is None else {"fields": dict(self.fields)}
@@ -165,6 +182,7 @@ class JudgeProxy:
         return {
             **given,
             **left_out,
+            **({"revision": self.revision} if self.revision else {}),
             "models": sorted(self._models_seen),
             "asked_sha256": hashlib.sha256("".join(sorted(self._outcomes)).encode()).hexdigest(),
             "verdicts": {
@@ -235,6 +253,8 @@ class JudgeProxy:
             return _error(400, "the body must be a JSON object with messages")
         if body["messages"] and body["messages"][-1].get("content") == _PROBE:
             return web.json_response(_completion({"model": self.model, "reply": "hello"}))
+        if _UNANSWERED in text:
+            return _error(503, "the model gave no answer, so that there is nothing to judge")
         self.counts["asked"] += 1
         try:
             reply = await self._reply(self._with_fields(body), text)
@@ -248,15 +268,17 @@ class JudgeProxy:
 
     async def _reply(self, body: dict[str, Any], text: str) -> dict[str, Any]:
         """Return the reply from the cache, from another request in flight, or from the judge."""
-        sampling = [body.get(name) for name in ("temperature", "max_tokens", "top_p", "seed")]
-        sampling += [] if self.fields is None else [dict(self.fields)]
-        key = hashlib.sha256(json.dumps([self.name, text, sampling]).encode()).hexdigest()
+        parameters = {n: v for n, v in body.items() if n not in ("messages", "model", "stream")}
+        judge = [self.model, self.name, self.revision]
+        decides = json.dumps([judge, text, parameters], sort_keys=True)
+        key = hashlib.sha256(decides.encode()).hexdigest()
         if (cached := self._replies.get(key)) is not None:
             self.counts["cached"] += 1
             self._note(text, "cached")
             return cached
         if self._in_a_row >= self._patience:
-            raise NoReplyError(f"the judge is down ({self.trouble})")
+            self._note_failure(text, self._why)
+            raise NoReplyError(f"the judge is down ({self._why})")
         # A kit tries the same text again at another temperature; we have tried often enough.
         if text in self._failed:
             raise NoReplyError(self._failed[text])
@@ -269,44 +291,61 @@ class JudgeProxy:
             self._in_a_row = 0
             if self.cache is not None:
                 self.cache.parent.mkdir(parents=True, exist_ok=True)
-                append_jsonl(self.cache, [{"key": key, **reply}])
+                append_jsonl(self.cache, [{"key": key, **reply, "revision": self.revision}])
             self._replies[key] = reply
         except NoReplyError as error:
-            self._failed[text] = self.trouble = str(error)
+            self._note_failure(text, str(error))
             self._in_a_row = self._in_a_row + 1 if error.passing else 0
             raise
         except (UserError, OSError) as error:
             # A full disk: all further replies would be paid for and lost.
-            self._in_a_row, self.trouble = self._patience, str(error)
-            raise NoReplyError(self.trouble) from error
+            self._in_a_row = self._patience
+            self._note_failure(text, str(error))
+            raise NoReplyError(str(error)) from error
         finally:
             self._in_flight.pop(key, None)
         self._note(text, "judge")
         return reply
 
+    def _note_failure(self, text: str, why: str) -> None:
+        self._why = why
+        self.troubles[why] += text not in self._failed
+        self._failed.setdefault(text, why)
+
     # ---- the judge
 
     async def _ask(self, body: dict[str, Any], *, probing: bool = False) -> dict[str, Any]:
-        """Ask the judge, again after passing trouble: its reply and its name."""
+        """Ask the judge, again after passing trouble: its reply and its name.
+
+        A kit's limit, a few tokens, is of the verdict alone, so a reply that is cut is asked for
+        again with more. Of a judge that does not reason the kit then gets what it asked for, the
+        beginning.
+        """
         body = {name: value for name, value in body.items() if name != "stream"}
         if self.model:
             body["model"] = self.model
+        roomy = body | {limit: _ENOUGH for limit in LIMITS if limit in body}
+        first = roomy if self._reasons else body
+        reply = await self._transport.request("POST", "/chat/completions", first, read_reply)
+        named = {"model": reply.model or self.model}
+        if probing:
+            return {**named, "reply": reply.text}
+        begun = reply.text
+        if reply.is_cut and first != roomy:
+            reply = await self._transport.request("POST", "/chat/completions", roomy, read_reply)
+            self._reasons = bool(reply.thoughts)
+        if reply.is_cut:
+            raise NoReplyError(f"the reply is cut at {roomy.get(LIMITS[0], 'the longest')} tokens")
+        text = answer_of(reply)
+        asked_for = begun.strip() and not reply.thoughts and reply.text.startswith(begun)
+        return {**named, "reply": begun.strip() if asked_for else text}
 
-        def read(content: bytes) -> Reply:
-            try:
-                completion = json.loads(content)
-            except (ValueError, RecursionError) as error:
-                raise NoReplyError(f"no chat completion ({error})") from error
-            return read_reply(completion)
-
-        reply = await self._transport.request("POST", "/chat/completions", body, read)
-        if not (reply.text or probing) and reply.is_cut:
-            # A judge that reasons: the kit's limit, a few tokens, is of the verdict alone.
-            body |= {limit: _ENOUGH for limit in LIMITS if limit in body}
-            reply = await self._transport.request("POST", "/chat/completions", body, read)
-        if not (reply.text or probing):
-            raise NoReplyError(reply.why_empty)
-        return {"model": reply.model or self.model, "reply": reply.text}
+    async def _listed_revision(self) -> str:
+        try:
+            listing = await self._transport.request("GET", "/models", None, json.loads, most=1)
+        except NoReplyError:
+            return ""
+        return " ".join(told_content(listing, self.model).values())
 
 
 def _completion(reply: dict[str, Any]) -> dict[str, Any]:

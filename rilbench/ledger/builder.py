@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rilbench.ledger.records import Sample, Score
+from rilbench.ledger.records import NO_ANSWER, Sample, Score
 
 BETWEEN_ROTATIONS = "\n---\n"
 """Separates the responses to the rotations of one circular question."""
@@ -67,7 +67,10 @@ def build_score(
     questions = sum(len(d.samples) if d.questions is None else d.questions for d in datasets)
     answered = sum(
         sample.finish_reason == NOT_KEPT
-        or bool(sample.response.replace(BETWEEN_ROTATIONS, "").strip())
+        or (
+            bool(sample.response.replace(BETWEEN_ROTATIONS, "").strip())
+            and not (sample.finish_reason or "").startswith(NO_ANSWER)
+        )
         for sample in samples
     )
     values = [dataset.value for dataset in datasets if dataset.value is not None]

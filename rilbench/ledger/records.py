@@ -9,6 +9,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+LEAST_SHARE = 0.95
+"""Share of the questions that need a verdict for a score to count in means."""
+NO_RESPONSE = "no response"
+"""Cause of a missing verdict: the server refused the question, or never answered it."""
+NOT_ASKED = "not asked"
+"""Cause of a missing verdict: a question that cannot be asked, mostly for a broken picture."""
+NO_ANSWER = "no answer: "
+"""Beginning of the finish reason of a sample whose response is no answer; the cause follows."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
@@ -63,6 +72,19 @@ class Score:
             )
 
     @property
+    def is_incomplete(self) -> bool:
+        """Whether too few of the questions asked have a verdict for the score to stand for all.
+
+        What a server refuses is no random sample: mostly it is the largest pictures.
+        """
+        return self.questions - self.missing < LEAST_SHARE * self.questions
+
+    @property
+    def counted(self) -> float | None:
+        """The value for means and differences: None where the score is incomplete."""
+        return None if self.is_incomplete else self.value
+
+    @property
     def partial(self) -> bool:
         """Whether the score covers only a part of the benchmark."""
         return self.sampled is not None or self.missing > 0
@@ -87,6 +109,38 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a benchmark's responses could be read; a part of an evaluation's settings.
+
+    Attributes:
+        no_answer: questions without a verdict for want of an answer, by cause: one of
+            `rilbench.serving.reply.CAUSES`, `NO_RESPONSE` or `NOT_ASKED`.
+        silent: questions to which the model ended at once, without a word; they count as wrong.
+        reasoning: questions before whose answer the model's reasoning was dropped.
+        unread: questions that count as wrong since the kit's rules read no option in a response.
+        second: the score by the second reading, which reads some of those; None where it has no
+            other.
+        second_unread: questions that it could not read either.
+        second_name: its name.
+        if_wrong: the score if every question without a verdict counted as wrong; None if none is.
+    """
+
+    no_answer: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    silent: int = 0
+    reasoning: int = 0
+    unread: int = 0
+    second: float | None = None
+    second_unread: int = 0
+    second_name: str = ""
+    if_wrong: float | None = None
+
+    def as_settings(self) -> dict[str, Any]:
+        """Return what is not as usual, as JSON values."""
+        usual = dataclasses.asdict(Reading())
+        return {name: v for name, v in dataclasses.asdict(self).items() if v != usual[name]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Sample:
     """One question with the model's response.
 
@@ -101,7 +155,8 @@ class Sample:
         tokens: length of the response.
         seconds: time until the response was complete.
         finish_reason: "stop", "length" or another word of the server's; "error: …" without a
-            response; `rilbench.ledger.builder.NOT_KEPT` when responses were not recorded.
+            response; "no answer: …" and one of `rilbench.serving.reply.CAUSES` where the response
+            is no answer; `rilbench.ledger.builder.NOT_KEPT` when responses were not recorded.
         extracted: the answer that the kit read from the response, None when it does not say.
         stem: the question without options and instructions, which matches questions across kits.
         stratum: the data set and group that the question counts in when the score is the mean of
@@ -184,6 +239,10 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.moment.utcoffset() != datetime.timedelta(0):
             raise ValueError(f"{self.created!r} is not in UTC; use utc_now()")
+
+    def reading(self, benchmark: str) -> Reading:
+        """Return how a benchmark's responses could be read."""
+        return Reading(**self.settings.get("reading", {}).get(benchmark, {}))
 
     @property
     def kit(self) -> str:

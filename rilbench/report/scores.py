@@ -223,6 +223,10 @@ def _measured_cell(
             notes.append("not compared with its start: another kit, data, metric, judge or prompt")
         if score.missing:
             notes.append(f"{score.missing} of {score.questions} without a verdict")
+        if score.is_incomplete:
+            notes.append("incomplete: it counts in no mean and no difference")
+        if unread := evaluation.reading(column).unread:
+            notes.append(f"{unread} choices that the kit's rules could not read count as wrong")
         if score.sampled is not None:
             notes.append(f"a sample of {score.questions} questions")
         if score.truncated:

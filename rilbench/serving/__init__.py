@@ -6,12 +6,10 @@ evaluation.
 
 from rilbench.serving.chat import (
     ChatClient,
-    Completion,
     Message,
     RequestRefusedError,
     Sampling,
     UnansweredError,
-    failure,
     image_part,
     text_part,
 )
@@ -26,6 +24,7 @@ from rilbench.serving.endpoints import (
     servers_of_model,
     several,
 )
+from rilbench.serving.reply import Completion, failure
 from rilbench.serving.server import Server, log_end, serve, vllm_python
 
 __all__ = [

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
 from rilbench.serving.endpoints import all_checked, joined
+from rilbench.serving.reply import Completion, NoCompletionError, failure, read_completions
 
 if TYPE_CHECKING:
     from rilbench.serving.transport import NoReplyError, Transport
@@ -72,38 +73,11 @@ class Sampling:
         return replace(shorter, fields=fields)
 
 
-@dataclass(frozen=True)
-class Completion:
-    """One response: its text, ``stop`` or ``length``, token counts, and seconds to get it.
-
-    Where there is none, the finish reason is ``error: `` and why.
-    """
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    reasoning: str = ""
-    """What a thinking model's server returns apart from the text."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is no response."""
-        return self.finish_reason.startswith(_FAILED)
-
-
 PROBE = "hello"
 """The question with which a server is tried; VLMEvalKit asks a judge the same."""
-_FAILED = "error: "
 _PATH = "/chat/completions"
 _REFUSALS = frozenset({400, 413, 415, 422})
 """HTTP statuses for a request that a server cannot serve, such as a prompt too long for it."""
-
-
-def failure(why: str) -> Completion:
-    """Return the completion that takes the place of a response that cannot be had."""
-    return Completion("", _FAILED + why, 0, 0, 0.0)
 
 
 class RequestRefusedError(UserError):
@@ -245,7 +219,10 @@ class ChatClient:
             reply = await self._transport.request("POST", _PATH, body, _decoded)
         except NoReplyError as error:
             raise _in_words(error) from error
-        return _completions(reply, time.monotonic() - start)
+        try:
+            return read_completions(reply, time.monotonic() - start)
+        except NoCompletionError as error:
+            raise RequestRefusedError(f"the server's answer is {error}") from error
 
     async def complete_all(
         self,
@@ -353,36 +330,3 @@ def _in_words(error: "NoReplyError") -> UserError:
     kind = RequestRefusedError if error.status in (0, *_REFUSALS) else UserError
     why = str(error).removeprefix("HTTP ")
     return kind(f"{joined(error.url, _PATH)} refused a request with {why}")
-
-
-def _completions(reply: dict[str, Any], seconds: float) -> list[Completion]:
-    """Return a reply's choices, at least one; the tokens of each are its share of the count.
-
-    Raises:
-        RequestRefusedError: the reply is no chat completion.
-    """
-    try:
-        choices, usage = reply["choices"], reply.get("usage") or {}
-        choices[0]  # none is no answer
-        return [
-            Completion(
-                text=_valid_text(choice["message"].get("content")),
-                reasoning=_valid_text(
-                    choice["message"].get("reasoning_content") or choice["message"].get("reasoning")
-                ),
-                finish_reason=str(choice.get("finish_reason") or "unknown"),
-                prompt_tokens=int(usage.get("prompt_tokens") or 0),
-                completion_tokens=int(usage.get("completion_tokens") or 0) // len(choices),
-                seconds=seconds,
-            )
-            for choice in choices
-        ]
-    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise RequestRefusedError(
-            f"the server's answer is not an OpenAI chat completion: {str(reply)[:200]}"
-        ) from error
-
-
-def _valid_text(text: str | None) -> str:
-    # Half of a surrogate pair is legal in JSON, but no file or database takes it.
-    return (text or "").encode("utf-8", "replace").decode("utf-8")

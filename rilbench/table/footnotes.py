@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rilbench.benchmark_names import PAPER_14
+from rilbench.ledger.records import LEAST_SHARE, Score
 from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableRow, in_order
 
 UNLIKE = "≠"
 """Marks a difference that is not computed, since the provenance of the two scores differs."""
 ODD = "†"
 """Marks a score whose provenance differs from the rest of its row or column."""
+INCOMPLETE = "‡"
+"""Marks a score on too few of its questions, which counts in no mean and no difference."""
 REPRODUCED = "✓"
 """Marks a number of the paper that another seed might give."""
 
@@ -30,6 +33,7 @@ def notes(
         *_about_the_mean(measured, columns),
         *(_about_intervals(measured) if details else ()),
         *_about_judges(measured),
+        *_about_incomplete(measured),
         *(note for row in measured for note in _about_row(row)),
         *_about_comparisons(measured, details),
     ]
@@ -69,23 +73,21 @@ def _about_judges(rows: Sequence[TableRow]) -> Iterator[str]:
         yield f"{benchmark}: judged by {' and '.join(sorted(judges[benchmark]))}."
 
 
+def _about_incomplete(rows: Sequence[TableRow]) -> Iterator[str]:
+    if any(cell.incomplete for row in rows for cell in row.cells.values()):
+        yield (
+            f"{INCOMPLETE}: less than {LEAST_SHARE:.0%} of the questions have a verdict; left out "
+            "of means and differences. --force averages it."
+        )
+
+
 def _about_row(row: TableRow) -> Iterator[str]:
     name = f"{row.student} {row.method} {row.teacher}"
     benchmarks = in_order(row.scores)
     if row.seeds > 1:
         ids = sorted({e.id for e in row.evaluations if e.id is not None})
         yield f"{name}: the mean of {row.seeds} seeds (evaluations {', '.join(map(str, ids))})."
-    scores = [origin.score for b in benchmarks for origin in row.cell(b).origins]
-    missing = [f"{s.benchmark} {s.missing} of {s.questions}" for s in scores if s.missing]
-    cut = [f"{s.benchmark} {s.truncated} of {s.questions}" for s in scores if s.truncated]
-    unverified = [s.benchmark for s in scores if s.data_state == "unverified"]
-    sampled = [s.benchmark for s in scores if s.sampled is not None]
-    for what, where in (
-        ("missing verdicts", missing),
-        ("answers cut at the longest length", cut),
-        ("data unverified", list(dict.fromkeys(unverified))),
-        ("a sample of the questions only", list(dict.fromkeys(sampled))),
-    ):
+    for what, where in _weaknesses(row).items():
         if where:
             yield f"{name}: {what}: {', '.join(where)}."
     odd = {b: row.cell(b).odd for b in benchmarks if row.cell(b).odd}
@@ -97,6 +99,41 @@ def _about_row(row: TableRow) -> Iterator[str]:
             f"{name}: no {AVERAGE}, since the provenance of {', '.join(row.mixed)} differs from "
             "the row's other scores; --force forms it."
         )
+
+
+def _weaknesses(row: TableRow) -> dict[str, list[str]]:
+    """Return what weakens a row's scores, with the benchmarks and their numbers of questions."""
+    origins = [origin for b in in_order(row.scores) for origin in row.cell(b).origins]
+    scores = [origin.score for origin in origins]
+    readings = [(o.score, o.evaluation.reading(o.score.benchmark)) for o in origins]
+
+    def of(score: Score, count: int | str) -> str:
+        return f"{score.benchmark} {count} of {score.questions}"
+
+    unverified = [s.benchmark for s in scores if s.data_state == "unverified"]
+    sampled = [s.benchmark for s in scores if s.sampled is not None]
+    return {
+        "missing verdicts": [of(s, s.missing) for s in scores if s.missing],
+        "of these without an answer": [
+            of(s, ", ".join(f"{cause} {n}" for cause, n in r.no_answer.items()))
+            for s, r in readings
+            if r.no_answer
+        ],
+        "empty answers, counted as wrong": [of(s, r.silent) for s, r in readings if r.silent],
+        "reasoning dropped before scoring": [
+            of(s, r.reasoning) for s, r in readings if r.reasoning
+        ],
+        "choices that the kit's rules could not read, counted as wrong (eval --judge MODEL@URL "
+        "has a judge read them)": [of(s, r.unread) for s, r in readings if r.unread],
+        "score with a second reading of those": [
+            f"{s.benchmark} {r.second:.1f} ({r.second_name}, {r.second_unread} unread)"
+            for s, r in readings
+            if r.second is not None
+        ],
+        "answers cut at the longest length": [of(s, s.truncated) for s in scores if s.truncated],
+        "data unverified": list(dict.fromkeys(unverified)),
+        "a sample of the questions only": list(dict.fromkeys(sampled)),
+    }
 
 
 def _about_comparisons(rows: Sequence[TableRow], details: bool) -> Iterator[str]:

@@ -7,8 +7,8 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
 from rilbench.stats import Interval
-from rilbench.table.footnotes import ODD, REPRODUCED, UNLIKE
-from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableRow
+from rilbench.table.footnotes import INCOMPLETE, ODD, REPRODUCED, UNLIKE
+from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableCell, TableRow
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -47,7 +47,7 @@ def lines(row: TableRow, benchmarks: Sequence[str]) -> Iterator[tuple[str, list[
     columns = (*benchmarks, AVERAGE)
     cells = [row.cell(column) for column in columns]
     numbers = [number(row.value(column)) for column in columns]
-    yield "", [n + (ODD if cell.odd else "") for n, cell in zip(numbers, cells, strict=True)]
+    yield "", [n + _marks(cell) for n, cell in zip(numbers, cells, strict=True)]
     if row.difference is not None:
         yield (
             "from start",
@@ -64,6 +64,11 @@ def lines(row: TableRow, benchmarks: Sequence[str]) -> Iterator[tuple[str, list[
         yield "± runs", [_half(cell.runs) for cell in cells]
     elif has_paper:
         yield "± runs", ["?" if cell.value is not None else NONE for cell in cells]
+
+
+def _marks(cell: TableCell) -> str:
+    incomplete = cell.incomplete and cell.value is not None
+    return (INCOMPLETE if incomplete else "") + (ODD if cell.odd else "")
 
 
 def _half(interval: Interval | None) -> str:

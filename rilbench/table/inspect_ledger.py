@@ -15,6 +15,7 @@ from rich.text import Text
 from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run
+from rilbench.table.footnotes import INCOMPLETE
 from rilbench.table.formatting import grid, number, printable
 from rilbench.table.question_diff import find_evaluation
 from rilbench.table.types import average, in_order
@@ -71,7 +72,7 @@ def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
     heads = ("#", "student", "method", "teacher", "suite", "kit", "scores", "mean", "created")
     table = grid(*heads, "path", right=("#", "scores", "mean"))
     for e in evaluations:
-        scores = {score.benchmark: score.value for score in e.scores}
+        scores = {score.benchmark: score.counted for score in e.scores}
         mean = average(scores, [name for name in scores if name in PAPER_14])
         labels = (e.id, e.student, e.method, e.teacher, e.suite, e.kit)
         _add_row(table, *labels, len(scores), number(mean), e.created[:16], e.path)
@@ -113,7 +114,7 @@ def in_full(record: Record) -> Iterator[Table | Text]:
     yield Text("\nsettings", style="bold")
     yield _facts(record.settings)
     yield Text("\nscores", style="bold")
-    numbers = ("score", "questions", "answered", "missing", "cut")
+    numbers = ("score", "questions", "answered", "missing", "cut", "unread", "2nd reading")
     heads = ("benchmark", *numbers, "judge", "data set", "data", "kit", "key")
     table = grid(*heads, right=numbers)
     scores = {score.benchmark: score for score in record.scores}
@@ -121,11 +122,13 @@ def in_full(record: Record) -> Iterator[Table | Text]:
         _add_row(
             table,
             score.benchmark,
-            number(score.value),
+            number(score.value) + (INCOMPLETE if score.is_incomplete else ""),
             score.questions,
             score.answered,
             score.missing,
             score.truncated,
+            record.reading(score.benchmark).unread,
+            number(record.reading(score.benchmark).second),
             score.judge or "",
             score.dataset,
             f"{score.data_state} {score.data_sha256[:8]}",
@@ -134,6 +137,15 @@ def in_full(record: Record) -> Iterator[Table | Text]:
         )
     yield table
     yield Text("key: equal for scores of a benchmark that may be compared", style="dim")
+    if any(score.is_incomplete for score in record.scores):
+        yield Text(
+            f"{INCOMPLETE}: too few questions have a verdict; counts in no mean", style="dim"
+        )
+    if any(record.reading(name).unread for name in scores):
+        unread = (
+            "the kit's rules read no option, so that it counts as wrong; eval --judge MODEL@URL"
+        )
+        yield Text(f"unread: {unread} reads it. 2nd reading: a number of its own", style="dim")
 
 
 def _facts(values: Mapping[str, Any]) -> Table:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from rilbench.table.footnotes import ODD, REPRODUCED, UNLIKE
+from rilbench.table.footnotes import INCOMPLETE, ODD, REPRODUCED, UNLIKE
 from rilbench.table.formatting import evaluation_ids, lines, number, printable
 from rilbench.table.types import AVERAGE, Table, TableRow
 
 PACKAGES = r"\usepackage{amssymb,booktabs,graphicx}"
 _SOURCES = {"paper": "Reported in the paper", "measured": "Measured"}
-_MARKS = {ODD: r"$^\dagger$", REPRODUCED: r"$^{\checkmark}$", UNLIKE: r"$\neq$"}
+_MARKS = {
+    ODD: r"$^\dagger$",
+    INCOMPLETE: r"$^\ddagger$",
+    REPRODUCED: r"$^{\checkmark}$",
+    UNLIKE: r"$\neq$",
+}
 _TEXT = {
     **{mark: f"\\{mark}" for mark in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -93,7 +98,7 @@ def _line(names: Sequence[str], cells: Sequence[str]) -> str:
 
 def _cell(text: str, *, bold: bool = False) -> str:
     """Return a number with its marks beside the column, not in it."""
-    marks = "".join(mark for mark in text if mark in (ODD, REPRODUCED))
+    marks = "".join(mark for mark in text if mark in (INCOMPLETE, ODD, REPRODUCED))
     plain = _escaped(text.translate({ord(mark): None for mark in marks}))
     if bold and plain != "-":
         plain = rf"\textbf{{{plain}}}"

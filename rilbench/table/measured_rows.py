@@ -152,9 +152,14 @@ def _row(
             )
         cells[name] = cell
     scores = {name: cells[name].value for name in benchmarks}
+    # An incomplete score is shown, and counts in no mean and no difference.
+    counted = {
+        name: scores[name] if settings.force or not cells[name].incomplete else None
+        for name in benchmarks
+    }
 
     mixed = () if settings.force else tuple(name for name in over if odd.get(name))
-    mean = None if mixed else average(scores, over)
+    mean = None if mixed else average(counted, over)
     cells[AVERAGE] = TableCell(mean, paper=average(paper, over))
     if mean is not None:
         seeds = [[model.origins[name] for name in over] for model in group]
@@ -175,8 +180,8 @@ def _row(
             )
         )
         old: dict[str, float | None] = dict.fromkeys(benchmarks)
-        old |= {n: o.score.value for n, o in start.origins.items() if n not in unlike}
-        difference = {name: minus(scores[name], old[name]) for name in benchmarks}
+        old |= {n: o.score.counted for n, o in start.origins.items() if n not in unlike}
+        difference = {name: minus(counted[name], old[name]) for name in benchmarks}
         difference[AVERAGE] = minus(mean, average(old, over))
 
     # Only those that a number is from; a newer one that asked a few questions gives none.

@@ -38,6 +38,8 @@ class Paired:
         adjusted: the same, adjusted by Holm over the comparable benchmarks; None for the others.
         unlike: parts of the provenance in which the two scores differ: they are not comparable.
         over: the benchmarks of the mean; empty for a benchmark.
+        incomplete: on one side too few questions have a verdict; it is left out of the mean, and
+            there is no verdict.
     """
 
     benchmark: str
@@ -51,12 +53,16 @@ class Paired:
     adjusted: float | None = None
     unlike: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
+    incomplete: bool = False
 
     @property
     def verdict(self) -> str:
-        """The second is "better", "worse", "not decided", "too few" or "not comparable"."""
-        if self.unlike:
-            return "not comparable"
+        """The second is "better", "worse", "not decided", "too few", or cannot be judged.
+
+        That is "not comparable" or "incomplete".
+        """
+        if self.unlike or self.incomplete:
+            return "not comparable" if self.unlike else "incomplete"
         if self.adjusted is None:
             decided = self.difference.low > 0 or self.difference.high < 0
         elif self.questions < TOO_FEW:
@@ -97,7 +103,9 @@ def paired(pairs: Iterable[Pair], first: Evaluation, second: Evaluation) -> list
         parts = first_parts.get(name, {}), second_parts.get(name, {})
         unlike = tuple(p for p in parts[0] if parts[1] and parts[0][p] != parts[1][p])
         benchmarks.append(_one(name, groups[name], counts[name], unlike))
-    alike = [b for b in benchmarks if not b.unlike]
+    incomplete = {s.benchmark for side in (first, second) for s in side.scores if s.is_incomplete}
+    benchmarks = [replace(b, incomplete=b.benchmark in incomplete) for b in benchmarks]
+    alike = [b for b in benchmarks if not b.unlike and not b.incomplete]
     adjusted = dict(
         zip(
             [b.benchmark for b in alike],

@@ -86,6 +86,8 @@ def _cell(row: TableRow, column: str) -> dict[str, Any]:
         "paper": cell.paper,
         "reproduced": cell.reproduced,
         "differs_in": list(cell.odd),
+        "incomplete": cell.incomplete,
+        "reading": [o.evaluation.reading(column).as_settings() for o in cell.origins],
     }
 
 

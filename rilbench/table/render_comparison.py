@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rilbench.ledger import Evaluation, Sample
+from rilbench.ledger.records import LEAST_SHARE
 from rilbench.table.comparison import Comparison
 from rilbench.table.formatting import grid, printable, signed
 from rilbench.table.paired_test import Paired
@@ -37,6 +38,9 @@ def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
         if names:
             text = f"not comparable: {', '.join(names)} differ in {' and '.join(parts)}"
             yield Text(text, style="yellow")
+    if incomplete := [b.benchmark for b in benchmarks if b.incomplete]:
+        share = f"less than {LEAST_SHARE:.0%} of the questions have a verdict on one side"
+        yield Text(f"incomplete: {', '.join(incomplete)}: {share}; not decided", style="yellow")
     if benchmarks[-1].over and len(benchmarks[-1].over) < len(benchmarks) - 1:
         over = ", ".join(benchmarks[-1].over)
         yield Text(f"mean: over the paper's comparable benchmarks only, {over}", style="dim")

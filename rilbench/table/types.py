@@ -48,9 +48,14 @@ class TableCell:
     odd: tuple[str, ...] = ()
 
     @property
+    def incomplete(self) -> bool:
+        """Whether too few questions have a verdict for the number to stand for all of them."""
+        return any(origin.score.is_incomplete for origin in self.origins)
+
+    @property
     def difference(self) -> float | None:
-        """The difference from the paper's number."""
-        return minus(self.value, self.paper)
+        """The difference from the paper's number; None for an incomplete score."""
+        return None if self.incomplete else minus(self.value, self.paper)
 
     @property
     def reproduced(self) -> bool | None:
@@ -59,7 +64,7 @@ class TableCell:
         Only the run-to-run spread can say so: the interval over questions is about other
         questions, and the paper's were these.
         """
-        if self.paper is None or self.runs is None:
+        if self.paper is None or self.runs is None or self.incomplete:
             return None
         return self.runs.low <= self.paper <= self.runs.high
 

@@ -34,7 +34,7 @@ def test_another_text_is_refused_with_an_example(text: str) -> None:
 
 def test_the_rules_read_no_option(tmp_path: Path) -> None:
     with running_judge(Judge(), tmp_path) as judge:
-        assert (judge.name, judge.exact, judge.trouble) == (RULE_JUDGE, True, "")
+        assert (judge.name, judge.exact, judge.troubles) == (RULE_JUDGE, True, {})
         judge.begin()
         assert judge.provenance() == {"name": RULE_JUDGE}
 

@@ -92,6 +92,25 @@ def test_a_missing_verdict_is_not_counted(model):
     assert [each.score for each in evaluation.samples] == [1, None, 0, 1]
 
 
+def test_a_question_without_an_answer_is_missing_as_in_an_evaluation(model):
+    found = model(MMStar=[1.0, 0.0])
+    whole = found.datasets["MMStar"]
+    lost = [question(n, None, 0.0, no_answer="no response") for n in (2, 3)]
+    unread = question(1, 0.0, unread=True)
+    asked = (whole.questions[0], unread, *lost)
+    bare = dataclasses.replace(whole, value=25.0, questions=asked, count=4)
+    result = settled(bare, "as no file has its questions", None)
+    evaluation, notes = to_evaluation(
+        dataclasses.replace(found, datasets={"MMStar": result}), PAPER, ImportLabels()
+    )
+    (score,) = evaluation.scores
+    assert (score.value, score.questions, score.answered, score.missing) == (50.0, 4, 2, 2)
+    assert score.is_incomplete
+    reading = evaluation.reading("MMStar")
+    assert (reading.no_answer, reading.unread) == ({"no response": 2}, 1)
+    assert "MMStar: 2 questions without an answer are left out" in notes
+
+
 def test_a_column_of_two_datasets_needs_both(model):
     half, notes = to_evaluation(model(MMMU_Pro_V=[1.0]), PAPER, ImportLabels())
     assert half.scores == ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kit_folders import FORMS, READ_BY_JUDGE, run_vlmevalkit
-from openpyxl import load_workbook
+from openpyxl import Workbook, load_workbook
 
 from rilbench.evaluate.kits.scores import summed_up
 from rilbench.evaluate.suite import find_suite
@@ -311,6 +311,31 @@ def test_the_kit_without_its_judge(copy):
     assert result.judge is None
     assert not any(question.judged for question in result.questions)
     assert len(result.questions) == 14
+
+
+def test_what_was_never_answered_is_missing_and_not_wrong(tmp_path):
+    """20 questions as the kit writes them: an API failed on 13, and one answer is empty."""
+    columns = ("index", "question", "A", "B", "answer", "prediction")
+    texts = ["B"] * 4 + ["so it is"] * 2 + ["Failed to obtain answer via API."] * 13 + [None]
+    rows = [(n, f"Which colour, {n}?", "red", "green", "B", text) for n, text in enumerate(texts)]
+    log = "Failed in Prefetch, no GPT-based answer matching under `exact_matching` policy."
+    scored = [(*row, int(row[5] == "B"), row[5] if row[5] == "B" else log) for row in rows]
+    folder = tmp_path / "M"
+    folder.mkdir()
+    for name, head, lines in (
+        ("M_RealWorldQA.xlsx", columns, rows),
+        ("M_RealWorldQA_exact_matching_result.xlsx", (*columns, "hit", "log"), scored),
+    ):
+        book = Workbook()
+        for line in (head, *lines):
+            book.active.append(line)
+        book.save(folder / name)
+    (folder / "M_RealWorldQA_acc.csv").write_text("split,Overall\nnone,0.2\n")
+    result = only(tmp_path).datasets["RealWorldQA"]
+    assert (result.value, result.count, result.missing) == (pytest.approx(100 * 4 / 6), 20, 14)
+    assert [q.no_answer for q in result.questions[5:]] == ["", *["no response"] * 13, "empty"]
+    assert [q.unread for q in result.questions[3:7]] == [False, True, True, False]
+    assert result.notes == ("RealWorldQA: 14 questions without an answer are left out",)
 
 
 @pytest.mark.slow

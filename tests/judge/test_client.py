@@ -305,7 +305,7 @@ def test_a_judge_that_reasons_decides_after_its_thoughts():
         assert ask_once(server.url).value == 0
     with fake_judge(lambda _: completion(None, reasoning_content="<answer>1</answer>")) as server:
         verdict = ask_once(server.url)
-        assert (verdict.value, verdict.text) == (None, "the reply is only reasoning")
+        assert (verdict.value, verdict.text) == (None, "the reply is no answer: only reasoning")
         assert len(server.seen) == 1
 
 

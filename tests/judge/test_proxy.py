@@ -17,6 +17,7 @@ from strict_api import strict_api
 
 from rilbench.errors import UserError
 from rilbench.judge.proxy import JudgeProxy
+from rilbench.serving.reply import UNANSWERED
 
 KEY = "sk-very-secret-7"
 
@@ -90,7 +91,7 @@ def test_a_refusal_is_told_as_it_is_but_for_the_key(
     ):
         with pytest.raises(urllib.error.HTTPError):
             ask(proxy, "q")
-        assert proxy.trouble == f"HTTP 403: {told}"
+        assert proxy.troubles == {f"HTTP 403: {told}": 1}
 
 
 def test_what_is_no_address_is_said_at_once(tmp_path: Path) -> None:
@@ -128,6 +129,77 @@ def test_a_judge_that_reasons_is_given_more_tokens_than_the_kit_gives(tmp_path: 
         assert [body["max_tokens"] for body in real.seen] == [3, 8192]
 
 
+@pytest.mark.parametrize("before", ["<think>", ""])  # Some templates have the tag in the prompt.
+def test_the_thoughts_of_a_judge_that_are_cut_are_no_verdict(tmp_path: Path, before: str) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        if body["max_tokens"] < 100:
+            return reply(f"{before}Okay, is it 5? Let me", "length")
+        return reply(f"{before}Okay, is it 5? Let me see.</think>\n\n7", "stop")
+
+    with fake_judge(answer) as real, JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+        assert [ask(proxy, text, max_tokens=16) for text in ("q", "r", "q")] == ["7", "7", "7"]
+        # That this judge reasons is learnt from its first reply.
+        assert [body["max_tokens"] for body in real.seen] == [16, 8192, 8192]
+
+
+def test_of_a_judge_that_talks_the_kit_gets_the_beginning_that_it_asked_for(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        cut = body["max_tokens"] < 100
+        return reply("0.8" if cut else "0.8, nearly right", "length" if cut else "stop")
+
+    with fake_judge(answer) as real, JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+        assert ask(proxy, "q", max_tokens=3) == "0.8"
+
+
+def test_a_reply_that_is_always_cut_is_none_and_not_kept(tmp_path: Path) -> None:
+    with (
+        fake_judge(lambda _: reply("5, or", "length")) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c") as proxy,
+    ):
+        with pytest.raises(urllib.error.HTTPError):
+            ask(proxy, "q", max_tokens=3)
+        assert proxy.troubles == {"the reply is cut at 8192 tokens": 1}
+        assert len(real.seen) == 2
+    assert not (tmp_path / "c").exists()
+
+
+def test_no_judge_is_asked_where_the_model_gave_no_answer(tmp_path: Path) -> None:
+    with (
+        fake_judge(lambda _: says("B")) as real,
+        JudgeProxy(real.url, "m", tmp_path / "c") as proxy,
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            ask(proxy, f"Question: x\nAnswer: {UNANSWERED}\nYour output:")
+        assert (real.seen, dict(proxy.troubles)) == ([], {})
+
+
+def test_a_judge_is_known_by_its_revision_and_its_parameters(tmp_path: Path) -> None:
+    served = {"id": "m", "root": "org/m-v1"}
+    with fake_judge(lambda _: says("1.0"), [served]) as real:
+        for root, sampling, times in (
+            ("org/m-v1", {}, 1),
+            ("org/m-v1", {"stop": ["x"]}, 2),
+            ("org/m-v2", {}, 3),
+            ("org/m-v1", {}, 3),
+        ):
+            served["root"] = root
+            with JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+                proxy.probe()
+                assert proxy.revision == root
+                ask(proxy, "q", **sampling)
+            asked = [body for body in real.seen if body["messages"][0]["content"] == "q"]
+            assert len(asked) == times
+        with JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+            proxy.forget()
+            ask(proxy, "q")
+            assert len((tmp_path / "c").read_text().splitlines()) == 1
+
+
+def reply(text: str, ended: str) -> tuple[int, bytes]:
+    choice = {"message": {"content": text}, "finish_reason": ended}
+    return 200, json.dumps({"model": "judge", "choices": [choice]}).encode()
+
+
 def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
     answers = iter([(429, b""), (500, b"busy"), says("1.0")])
     with fake_judge(lambda _: next(answers)) as real:
@@ -140,9 +212,9 @@ def test_passing_trouble_is_tried_again(tmp_path: Path) -> None:
     ("answer", "why"),
     [
         ((500, b"on fire"), "HTTP 500: on fire"),
-        ((200, b"<html>"), "no chat completion"),
+        ((200, b"<html>"), "not JSON"),
         ((200, b'{"choices": []}'), "not a chat completion"),
-        ((200, b'{"choices": [{"message": {"content": null}}]}'), "no text"),
+        ((200, b'{"choices": [{"message": {"content": null}}]}'), "no answer: empty"),
         ((200, b" " * 10_000_000), "more than 4194304 bytes"),
     ],
 )
@@ -158,7 +230,7 @@ def test_a_failure_is_told_at_once_the_second_time(
                 assert why in told.value.read().decode()
         assert len(real.seen) <= 2
         assert proxy.counts["failed"] == 3
-        assert why in proxy.trouble
+        assert why in str(proxy.troubles)
     assert not (tmp_path / "c").exists(), "a failure is not kept for the next time"
 
 
@@ -187,7 +259,7 @@ def test_a_judge_that_hangs_is_given_up(tmp_path: Path) -> None:
             with JudgeProxy(real.url, "m", tmp_path / "c", timeout=0.3, retries=0) as proxy:
                 with pytest.raises(urllib.error.HTTPError, match="503"):
                     ask(proxy, "q")
-                assert "Timeout" in proxy.trouble
+                assert "Timeout" in str(proxy.troubles)
         finally:
             release.set()
 
@@ -267,9 +339,9 @@ def test_a_judge_that_was_down_is_asked_again_in_the_next_job(tmp_path: Path, st
         assert len(real.seen) == 3
         down = False
         assert "the judge is down" in failing(proxy, "q9")
-        assert "busy" in proxy.trouble
+        assert "busy" in str(proxy.troubles)
         proxy.begin()
-        assert proxy.trouble == ""
+        assert not proxy.troubles
         assert [ask(proxy, text) for text in ("q0", "q9")] == ["0.5", "0.5"]
 
 
@@ -340,7 +412,7 @@ def test_a_full_disk_costs_no_more_than_one_reply(tmp_path: Path) -> None:
                 assert "cannot be written" in failing(proxy, "b")
                 failing(proxy, "c")
             assert len(real.seen) == 2
-            assert "make room" in proxy.trouble
+            assert "make room" in str(proxy.troubles)
             proxy.begin()
             assert ask(proxy, "b") == "0.5"
         with JudgeProxy(real.url, "m", cache) as proxy:

@@ -27,13 +27,15 @@ def test_rows_have_roles_differences_intervals_and_heat(place: Place) -> None:
     ]
     before, after = (row.cells["MMStar"] for row in found.rows[:2])
     assert before.value == 50.0  # One right, one wrong, one without a verdict.
-    assert after.difference == pytest.approx(200 / 3 - 50)
+    assert after.difference is None, "two verdicts of three are no score to compare with"
     assert after.low is not None
     assert after.high is not None
     assert after.low < 200 / 3 < after.high
     assert (before.heat, found.rows[2].cells["MMStar"].heat) == (0.0, 1.0)
-    assert before.note == "1 of 3 without a verdict"
-    assert found.rows[0].remarks == ["1 of 3 without a verdict: MMStar, BLINK"]
+    assert before.note == (
+        "1 of 3 without a verdict; incomplete: it counts in no mean and no difference"
+    )
+    assert found.rows[0].remarks == [f"{before.note}: MMStar, BLINK"]
     assert found.rows[1].cells["AI2D"].value is None
     assert found.rows[1].cells[MEAN].value is None
 
@@ -140,9 +142,12 @@ def test_a_run_without_a_curve_or_a_score_has_no_chart(place: Place) -> None:
 
 
 def test_facts_and_sources(place: Place) -> None:
+    facts = {fact.label for fact in report(place, "first").facts}
+    assert "Change from the start" not in facts, "it lacks a third of the verdicts"
+    place.add(evaluation(outcomes({"1": 0.0})))
     found = report(place, "first")
     facts = {fact.label: fact for fact in found.facts}
-    # MMStar and BLINK alike: 1 became right, 2 wrong, and 3 had no verdict before.
+    # MMStar and BLINK alike: 1 became right, 2 wrong.
     assert facts["Questions gained, lost"].value == "+2 \u22122"
     assert facts["Change from the start"].value == "+0.0"
     assert facts["Change from the start"].note.startswith("95 % interval \u2212")

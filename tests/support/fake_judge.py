@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,7 +17,7 @@ Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
 class FakeJudge:
     """A judge in a thread that remembers what it was asked."""
 
-    def __init__(self, answer: Answer, models: list[str]) -> None:
+    def __init__(self, answer: Answer, models: Sequence[str | dict[str, str]]) -> None:
         self.seen: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         judge = self
@@ -34,7 +34,8 @@ class FakeJudge:
                 self.wfile.write(content)
 
             def do_GET(self) -> None:
-                content = json.dumps({"data": [{"id": name} for name in models]}).encode()
+                listed = [{"id": model} if isinstance(model, str) else model for model in models]
+                content = json.dumps({"data": listed}).encode()
                 self.send_response(200 if models else 404)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
@@ -57,9 +58,9 @@ class FakeJudge:
 
 
 @contextmanager
-def fake_judge(answer: Answer, models: list[str] | None = None) -> Iterator[FakeJudge]:
-    """A server that lists these models, if any."""
-    found = FakeJudge(answer, models or [])
+def fake_judge(answer: Answer, models: Sequence[str | dict[str, str]] = ()) -> Iterator[FakeJudge]:
+    """A server that lists these models, if any: their names, or whole entries."""
+    found = FakeJudge(answer, models)
     threading.Thread(target=found.server.serve_forever, daemon=True).start()
     try:
         yield found

@@ -38,6 +38,7 @@ INTEGRATION = (
     "evaluate/test_own_benchmark.py",
     "evaluate/test_run.py",
     "evaluate/test_stale.py",
+    "evaluate/test_unclean_replies.py",
     "gpu",
     "importers",
     "lab/test_report.py",

@@ -57,8 +57,12 @@ def evaluation(outcomes: Mapping[str, list[float | None]], **more: object) -> Ev
     return dataclasses.replace(BASE, **changes)  # type: ignore[arg-type]
 
 
-FIRST = {"MMStar": [1.0] * 60 + [0.0] * 90, "AI2D": [0.5, 0.2, None, 1.0]}
-SECOND = {"MMStar": [1.0] * 50 + [0.0] * 10 + [1.0] * 40 + [0.0] * 50, "AI2D": [0.6, 0.2, 1.0, 0.0]}
+SAME = [0.5] * 18  # So that one question without a verdict leaves the score complete.
+FIRST = {"MMStar": [1.0] * 60 + [0.0] * 90, "AI2D": [0.5, 0.2, None, 1.0, *SAME]}
+SECOND = {
+    "MMStar": [1.0] * 50 + [0.0] * 10 + [1.0] * 40 + [0.0] * 50,
+    "AI2D": [0.6, 0.2, 1.0, 0.0, *SAME],
+}
 
 
 @pytest.fixture
@@ -81,10 +85,10 @@ def test_benchmark_by_benchmark(ledger: Ledger) -> None:
     assert choices.adjusted == pytest.approx(2 * (choices.p or 0))
     assert choices.verdict == "better"
     # The question without a verdict is left out.
-    assert (graded.benchmark, graded.questions) == ("AI2D", 3)
+    assert (graded.benchmark, graded.questions) == ("AI2D", 21)
     assert (graded.gained, graded.lost, graded.verdict) == (1, 1, "too few")
-    assert (mean.benchmark, mean.questions) == ("average", 153)
-    assert mean.difference.mean == pytest.approx((20.0 + 100 * (0.1 - 1.0) / 3) / 2)
+    assert (mean.benchmark, mean.questions) == ("average", 171)
+    assert mean.difference.mean == pytest.approx((20.0 + 100 * (0.1 - 1.0) / 21) / 2)
 
 
 def test_the_other_way_round_everything_is_turned(ledger: Ledger) -> None:
@@ -200,3 +204,18 @@ def test_one_against_itself_differs_in_nothing(ledger: Ledger) -> None:
     assert {each.p for each in found.benchmarks} == {1.0, None}
     assert {each.difference.high for each in found.benchmarks} == {0.0}
     assert "no question has another outcome" in text(found)
+
+
+def test_a_benchmark_with_too_few_verdicts_is_not_decided_and_in_no_mean() -> None:
+    zeros, ones = [0.0] * 200, [1.0] * 200
+    some: list[float | None] = [1.0] * 150 + [None] * 50
+    first = evaluation({"AI2D": zeros, "MMB": zeros, "MMStar": zeros})
+    second = evaluation({"AI2D": ones, "MMB": ones, "MMStar": some})
+    pairs = [
+        Pair(a.benchmark, a.question_id, "", a.score, b.score)
+        for a, b in zip(first.samples, second.samples, strict=True)
+    ]
+    *benchmarks, mean = paired(pairs, first, second)
+    found = {b.benchmark: b.verdict for b in benchmarks}
+    assert found == {"AI2D": "better", "MMB": "better", "MMStar": "incomplete"}
+    assert mean.over == ("AI2D", "MMB")

@@ -9,7 +9,9 @@ import pytest
 
 from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger import Evaluation, Score
+from rilbench.table import formatting
 from rilbench.table import measured_rows as measured
+from rilbench.table.footnotes import notes
 from rilbench.table.measured_rows import Settings, SuiteColumns
 from rilbench.table.paper_rows import PaperCells
 from rilbench.table.types import TableRow
@@ -269,3 +271,38 @@ def test_intervals_over_questions_come_from_the_counts_of_outcomes() -> None:
 def test_the_average_may_be_over_other_columns() -> None:
     (row,) = measured_rows([RIL], columns, over=("MMStar", "MMB"))
     assert row.average == 52.5
+
+
+def test_a_score_on_too_few_questions_is_marked_and_counts_in_no_mean() -> None:
+    def with_missing(e: Evaluation, missing: int) -> Evaluation:
+        first = dataclasses.replace(e.scores[0], missing=missing, questions=100)
+        return dataclasses.replace(e, scores=(first, *e.scores[1:]))
+
+    for missing, counts in ((5, True), (6, False)):
+        base, ril = measured_rows([BASE, with_missing(RIL, missing)], columns)
+        assert ril.cells["MMStar"].incomplete is not counts
+        assert ril.scores["MMStar"] == 60.0, "it is shown"
+        assert (ril.average is not None) is counts
+        assert ril.difference is not None
+        assert (ril.difference["MMStar"] is not None) is counts
+        assert base.average == 40.0
+        lines = dict(formatting.lines(ril, NANO))
+        assert lines[""][0] == ("60.0" if counts else "60.0‡")
+        assert any(note.startswith("‡: less than 95%") for note in notes([ril])) is not counts
+    (_, forced) = measured_rows([BASE, with_missing(RIL, 50)], columns, force=True)
+    assert forced.average == 65.0
+
+
+def test_what_could_not_be_read_is_said_below_the_table() -> None:
+    reading = {"unread": 4, "second": 70.0, "second_unread": 1, "second_name": "plain forms 1"}
+    no_answer = {"no_answer": {"empty": 2, "cut": 1}, "reasoning": 3}
+    settings = {"reading": {"MMStar": reading, "MMB": no_answer}}
+    (row,) = measured_rows([dataclasses.replace(BASE, settings=settings)], columns)
+    said = "\n".join(notes([row]))
+    assert (
+        "could not read, counted as wrong (eval --judge MODEL@URL has a judge read them): " in said
+    )
+    assert "read them): MMStar 4 of 10." in said
+    assert "a second reading of those: MMStar 70.0 (plain forms 1, 1 unread)." in said
+    assert "without an answer: MMB empty 2, cut 1 of 10." in said
+    assert "reasoning dropped before scoring: MMB 3 of 10." in said

@@ -336,6 +336,8 @@ def test_what_a_number_is_made_from_is_in_the_json() -> None:
         "paper": None,
         "reproduced": None,
         "differs_in": [],
+        "incomplete": False,
+        "reading": [{}],
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rilbench.evaluate.image_resize import Pixels
-from rilbench.evaluate.kits.scores import KitScore, Outcome, checked, summed_up
+from rilbench.evaluate.kits.scores import Choice, KitScore, Outcome, checked, summed_up
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import Dataset
 
@@ -144,6 +144,7 @@ def read_scores(
                 question["extracted"],
                 question["judged"],
                 question.get("stratum", ""),
+                tuple(Choice(**choice) for choice in question.get("unread", ())),
             )
             for question in result["questions"]
         ]

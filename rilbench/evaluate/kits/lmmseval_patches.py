@@ -8,9 +8,9 @@ from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rilbench.evaluate.kits.worker_common import NoRandomGuess, question_of_rotation
+    from rilbench.evaluate.kits.worker_common import NoRandomGuess, question_of_rotation, unread
 else:
-    from worker_common import NoRandomGuess, question_of_rotation
+    from worker_common import NoRandomGuess, question_of_rotation, unread
 
 GUESSED = "Failed to predict"
 
@@ -114,11 +114,23 @@ class Patches:
             self._judge_logs = []
             hit = original(evaluator, rows, *rest, **settings)
             items = [rows.iloc[i] for i in range(len(rows))]
-            self.circular[question_of_rotation(items[0]["index"])] = {
+            choices = [
+                {
+                    "question_id": str(item["index"]),
+                    "options": "".join(evaluator.build_choices(item)),
+                    "gold": str(item["answer"]),
+                    "read": evaluator.prefetch_answer(item) or "",
+                }
+                for item in items
+            ]
+            found: dict[str, Any] = {
                 "outcome": None if any(GUESSED in log for log in self._judge_logs) else float(hit),
-                "extracted": ",".join(evaluator.prefetch_answer(item) or "-" for item in items),
+                "extracted": ",".join(choice["read"] or "-" for choice in choices),
                 "judged": bool(self._judge_logs),
             }
+            if not self._judge_logs and unread(choices):
+                found["unread"] = choices
+            self.circular[question_of_rotation(items[0]["index"])] = found
             return hit
 
         return score

@@ -10,8 +10,8 @@ Two jobs, each a JSON object, files in and files out, as in `vlmevalkit_worker`:
     ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
     {"url", "name", "reads"}. Writes ``out/result.json``: per dataset the kit's total and for each
     question its outcome, 0-1 or null for a missing verdict, the answer that the kit read from the
-    text, whether the judge took part, and the group that it counts in where the total is a mean of
-    means.
+    text, whether the judge took part, the group that it counts in where the total is a mean of
+    means, and ``unread``, as in `vlmevalkit_worker`.
 
 The kit's own evaluator runs in both, with a stand-in for the model: the first only writes down what
 it is asked, the second looks its answers up. ``data`` is a folder of Parquet files laid out as on
@@ -62,6 +62,9 @@ READ = ("extraction", "parsed_pred", "pred_parsed", "pred")
 DEFAULT_TOKENS = 1024
 """Length of a response in the kit's own client of a server, where the task sets none."""
 LETTER = re.compile(r"\(([A-Z])\)")
+GOLD, ONE_LETTER = re.compile(r"\(?([A-Z])\)?"), re.compile(r"\W*[A-Za-z]\W*")
+LETTERS = "ABCDEFGHIJ"
+"""Of the most options that a task has; few tasks say how many a question has."""
 NO_TOTAL = object()
 
 
@@ -266,7 +269,8 @@ def score_dataset(
     for task, samples in result["samples"].items():
         for sample in samples:
             name = names[task, sample["doc_id"]]
-            question = {"question_id": name, **outcome(tasks[task], sample, spec, answers[name])}
+            scored = outcome(tasks[task], sample, spec, name, answers[name])
+            question = {"question_id": name, **scored}
             if spec["parts"] > 1:
                 # The kit's total of several tasks is the mean of their means, whatever their sizes.
                 question["stratum"] = task
@@ -275,8 +279,10 @@ def score_dataset(
     return {"total": 0.0 if total is None else total, "questions": questions}
 
 
-def outcome(task: Any, sample: dict[str, Any], spec: dict[str, Any], answer: str) -> dict[str, Any]:
-    """Return the kit's score of one answer."""
+def outcome(
+    task: Any, sample: dict[str, Any], spec: dict[str, Any], name: str, answer: str
+) -> dict[str, Any]:
+    """Return the kit's score of the answer to the question ``name``."""
     metric = spec["metric"].split(",")[0]
     value, graded = sample[metric], spec["judging"] == "grader"
     fields = value if isinstance(value, dict) else {}
@@ -291,12 +297,17 @@ def outcome(task: Any, sample: dict[str, Any], spec: dict[str, Any], answer: str
     # These fields are empty where the judge's reply could not be understood.
     if graded and (fields.get("eval_model") == "" or (fields.get("extraction") == "" and answer)):
         score = None
-    return {
+    found: dict[str, Any] = {
         "outcome": score,
         "extracted": plain_text(read),
         "judged": graded,
         "stratum": str(fields.get(STRATA.get(spec["name"], ""), "")),
     }
+    gold = GOLD.fullmatch(plain_text(sample["target"]))
+    if gold and score == 0 and not graded and not ONE_LETTER.fullmatch(found["extracted"]):
+        choice = {"options": LETTERS, "gold": gold[1], "read": ""}
+        found["unread"] = [{"question_id": name, **choice}]
+    return found
 
 
 def plain_text(value: Any) -> str:

@@ -10,6 +10,19 @@ from rilbench.errors import UserError
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A response in which the kit's rules had to find an option's letter."""
+
+    question_id: str
+    """Of the question, or of one rotation of a circular one."""
+    options: str
+    """The letters of its options."""
+    gold: str
+    read: str
+    """The letter that the rules read; empty where they read none."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """One question as the kit scored it: 0-1, or None where the judge gave no verdict."""
 
@@ -20,6 +33,8 @@ class Outcome:
     """Whether a judge took part."""
     stratum: str = ""
     """The question's group, where the kit takes the mean of the groups' means."""
+    unread: tuple[Choice, ...] = ()
+    """Its responses, where it counts as wrong only because the rules read no letter in one."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +47,14 @@ class KitScore:
     """Questions without a verdict; the kit would count them as wrong."""
     seconds: float
 
-    def without(self, lost: AbstractSet[str]) -> KitScore:
-        """Return the score when these questions have no verdict."""
-        if not lost:
+    def with_value(self, value: float | None, questions: AbstractSet[str]) -> KitScore:
+        """Return the score when these questions have another outcome; None: no verdict."""
+        if not questions:
             return self
         outcomes = tuple(
-            replace(outcome, value=None) if outcome.question_id in lost else outcome
+            replace(outcome, value=value, unread=())
+            if outcome.question_id in questions
+            else outcome
             for outcome in self.outcomes
         )
         return summed_up(outcomes, self.seconds)

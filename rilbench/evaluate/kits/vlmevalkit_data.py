@@ -6,16 +6,19 @@ import ast
 import base64
 import io
 import os
+import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 from vlmeval import tools
 from vlmeval.dataset import DATASET_CLASSES, build_dataset
 from vlmeval.dataset.image_base import ImageBaseDataset
 from vlmeval.dataset.image_mcq import CustomMCQDataset, MMMUDataset
 from vlmeval.dataset.image_vqa import CustomVQADataset, ImageVQADataset, MMVet
-from vlmeval.smp import file
+from vlmeval.smp import LMUDataRoot, file
 
 if TYPE_CHECKING:
     from rilbench.evaluate.kits.worker_common import UNREADABLE, JobError, why
@@ -31,6 +34,8 @@ NO_PICTURE = "no picture: "
 """Beginning of a text in place of a picture that cannot be read; the reason follows."""
 OPTIONS = ("A", "B")
 """Columns that a multiple-choice file needs."""
+WORDS = frozenset({"None", "NA", "N/A", "n/a", "null", "NULL", "<NA>"})
+"""Texts of options and answers that pandas reads as missing. A written "nan" is missing."""
 NEEDED = {
     "ChartQA_TEST": [],
     "MathVista_MINI": [
@@ -69,7 +74,26 @@ write_pictures, write_picture = tools.localize_df, file.decode_img_omni
 def checked_file(dataset: Any, url: str, file_md5: str | None = None) -> Any:
     """Read a data file as the kit does, without anything that it would drop or fail on later."""
     options = OPTIONS if dataset.TYPE.startswith("MCQ") else ()
-    return checked(dataset.dataset_name, read_file(dataset, url, file_md5), options)
+    table = read_file(dataset, url, file_md5)
+    restore_words(table, dataset.data_path)
+    return checked(dataset.dataset_name, table, options)
+
+
+def restore_words(table: Any, path: str) -> None:
+    """Put back options and answers such as "None" and "NA", which the kit's reader drops."""
+    names = [c for c in table.columns if c == "answer" or c in string.ascii_uppercase]
+    lacking = [name for name in names if table[name].isna().any()]
+    if not lacking or not path.endswith(".tsv"):
+        return
+    written = pd.read_csv(path, sep="\t", usecols=lacking, dtype=str, keep_default_na=False)
+    if len(written) != len(table):
+        return
+    for name in lacking:
+        words = written[name].to_numpy()
+        lost = table[name].isna().to_numpy() & np.isin(words, list(WORDS))
+        if lost.any():
+            table[name] = table[name].astype(object)
+            table.loc[lost, name] = words[lost]
 
 
 def checked_large_file(table: Any, name: str, *rest: Any, **settings: Any) -> Any:
@@ -114,7 +138,13 @@ def checked(name: str, table: Any, options: tuple[str, ...] = ()) -> Any:
 
 def checked_own_file(read: Any) -> Any:
     """The reader of a data set that the kit does not know, whose rows it then finds checked."""
-    return lambda dataset, name: checked(name, read(dataset, name))
+
+    def load(dataset: Any, name: str) -> Any:
+        table = read(dataset, name)
+        restore_words(table, f"{LMUDataRoot()}/{name}.tsv")
+        return checked(name, table)
+
+    return load
 
 
 def without_options(dataset: Any, name: str) -> Any:

@@ -14,7 +14,8 @@ Three jobs, each a JSON object, files in and files out:
     {"url", "name", "reads"}, and ``reads`` says whether it reads options where the kit's rules
     cannot. Writes ``out/result.json``: per dataset the kit's result as records (null where the kit
     could not sum up) and for each question its outcome, 0–1 or null for a missing verdict, the
-    answer that the kit read from the text, and whether the judge took part.
+    answer that the kit read from the text, whether the judge took part, and as ``unread`` its
+    choices where it is wrong only because the kit's rules read no letter (`Choice` in `scores`).
 ``download``  {"folder", "name"}
     Writes ``folder/<name>.tsv``, from where the kit has it.
 
@@ -32,6 +33,7 @@ import itertools
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
         NoRandomGuess,
         question_of_rotation,
         shuffled,
+        unread,
         why,
         work,
     )
@@ -73,6 +76,7 @@ else:
         NoRandomGuess,
         question_of_rotation,
         shuffled,
+        unread,
         why,
         work,
     )
@@ -274,13 +278,32 @@ def judged_outcomes(name: str) -> list[dict[str, Any]]:
     return outcomes
 
 
-def judged_value(name: str, row: Any) -> tuple[float, Any]:
+def judged_value(name: str, row: Any) -> tuple[float | None, Any]:
     """Return the outcome by a judge's reply, and the answer if the judge read one."""
     if name == "MathVista_MINI":
-        return float(post_check(row)), row["res"]
+        hidden = row["log"] != "Prefetch succeed" and hides_number(row)
+        return None if hidden else float(post_check(row)), row["res"]
     if name in ("MMVet", "MMVetV2"):
         return float(row["score"]), None
     raise JobError(f"{name}: its judge's file is not known to this worker")
+
+
+def hides_number(row: Any) -> bool:
+    """Return whether MathVista's judge extracted a number that the kit cannot read.
+
+    The kit takes ``Extracted answer: 7`` and ``**7**`` for wrong, whatever the number: there is no
+    verdict. A reply without a digit, or of a number in another notation alone, is an extraction
+    that the kit's rule may call wrong.
+    """
+    number = {"integer": int, "float": float}.get(row["answer_type"])
+    reply = str(row["res"])
+    if number is None or row["question_type"] == "multi_choice":
+        return False
+    try:
+        number(reply)
+    except ValueError:
+        return bool(re.search(r"\d", reply) and re.search(r"[A-Za-z*\n]", reply.strip()))
+    return False
 
 
 def choice_outcomes(answers: Any, spec: dict[str, Any], reads: bool) -> list[dict[str, Any]]:
@@ -289,19 +312,30 @@ def choice_outcomes(answers: Any, spec: dict[str, Any], reads: bool) -> list[dic
     Where the kit's rules read no letter ("-"), a judge that ``reads`` was asked. Where it named no
     option either, the kit guesses one, and the verdict is missing.
     """
+    is_open = set(answers["index"][answers["A"].isna()])
     if "MMMU" in spec["name"]:  # The kit gives an open question two options; see its function.
         answers = multiple_choice.MMMU_preproc(answers)
     read: dict[str, list[str]] = {}
+    choices: dict[str, list[dict[str, str]]] = {}
     for _, row in answers.sort_values("index").iterrows():
-        letters = read.setdefault(group_of(row["index"], spec["circular"]), [])
-        letters.append(prefetch_answer(row) or "-")
+        group, letter = group_of(row["index"], spec["circular"]), prefetch_answer(row)
+        read.setdefault(group, []).append(letter or "-")
+        if row["index"] not in is_open:
+            options = "".join(multiple_choice.build_choices(row))
+            choice = {"question_id": str(row["index"]), "options": options}
+            choice |= {"gold": str(row["answer"]), "read": letter or ""}
+            choices.setdefault(group, []).append(choice)
     table = load(f"answers_{JUDGE_ALIAS if reads else 'exact_matching'}_result.tsv")
     outcomes = []
     for _, row in table.iterrows():
         letters, log = read[str(row["index"])], str(row["log"])
         asked = reads and "-" in letters and not log.startswith("Failed in Prefetching")
         value = None if asked and GUESSED in log else float(row["hit"])
-        outcomes.append(outcome(row["index"], value, ",".join(letters), judged=asked))
+        found = outcome(row["index"], value, ",".join(letters), judged=asked)
+        rotations = choices.get(str(row["index"]), [])
+        if not asked and unread(rotations):
+            found["unread"] = rotations
+        outcomes.append(found)
     return outcomes
 
 

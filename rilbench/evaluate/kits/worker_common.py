@@ -71,6 +71,14 @@ def question_of_rotation(index: Any) -> str:
     return str(int(index) % 1_000_000)
 
 
+def unread(choices: list[dict[str, str]]) -> bool:
+    """Return whether a question is wrong only because no letter was read in one of its answers."""
+    read = [(choice["read"], choice["gold"]) for choice in choices]
+    return any(not letter for letter, _ in read) and all(
+        letter in ("", gold) for letter, gold in read
+    )
+
+
 def shuffled(name: str, items: Collection[str]) -> list[str]:
     """Return the distinct items in an order that depends on them and the name only."""
     return sorted(set(items), key=lambda item: hashlib.sha256(f"{name}/{item}".encode()).digest())

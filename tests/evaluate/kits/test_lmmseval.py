@@ -366,7 +366,7 @@ def test_blink_is_the_mean_of_its_sub_tasks_means(
     assert found.missing == 0
     # Without a verdict on one of two, its sub-task's mean is the other's.
     pair = next(o.question_id for o in found.outcomes if sizes[o.question_id.split("/")[0]] == 2)
-    assert found.without({pair}).value == pytest.approx(100 * 4 / 14)
+    assert found.with_value(None, {pair}).value == pytest.approx(100 * 4 / 14)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(3, 3), (20, 20), (99, 27)])
@@ -423,7 +423,9 @@ def test_pictures_as_users_have_them(kit: KitProcess, data: Path, tmp_path: Path
     kit.run("score", score_job(job, out, answers, ("", RULE_JUDGE, False)))
     _, found = read_scores(KIT, out / "result.json", chosen)
     for dataset in chosen:
-        whole = found[dataset.name].without({name for d, name in broken if d == dataset.name})
+        whole = found[dataset.name].with_value(
+            None, {name for d, name in broken if d == dataset.name}
+        )
         assert (whole.value, whole.missing) == (100.0, 4), dataset.name
 
 

@@ -121,7 +121,7 @@ def test_a_question_without_a_picture_is_missing_from_the_score(
     kit.run("score", score_job(job, tmp_path / "out", answers, ("", RULE_JUDGE, False)))
     score = read_scores(KIT, tmp_path / "out" / "result.json", named("MMStar"))[1]["MMStar"]
     assert len(score.outcomes) == 4
-    lost = score.without({"1", "3"})
+    lost = score.with_value(None, {"1", "3"})
     assert (lost.value, lost.missing) == (100, 2)
 
 
