@@ -13,24 +13,38 @@ ENDPOINT_KEY = "RILBENCH_ENDPOINT_KEY"
 """Environment variable with the key of the servers of a user's models. A teacher's own, such as
 ``RILBENCH_ENDPOINT_KEY_72B``, goes before it."""
 
+# Of one server among several, by its host, such as ``RILBENCH_JUDGE_KEY_API_EXAMPLE_COM``: before
+# either.
+
 NO_KEY = "none"
 """Sent where the user has set no key."""
 
 
-def judge_key() -> str:
-    """Return the key for the judge."""
-    return _key(JUDGE_KEY)
+def judge_key(host: str = "") -> str:
+    """Return the key for the judge: its host's own, or that of all."""
+    return _first_key(_variable(JUDGE_KEY, host), JUDGE_KEY)
 
 
-def endpoint_key(teacher: str = "") -> str:
-    """Return the key for the server of a user's model: a teacher's own, or that of all."""
-    own = _key(endpoint_variable(teacher)) if teacher else NO_KEY
-    return _key(ENDPOINT_KEY) if own == NO_KEY else own
+def endpoint_key(teacher: str = "", host: str = "") -> str:
+    """Return the key for the server of a user's model: its host's, the teacher's, or that of all.
+
+    For an evaluation the model's name at its server takes the place of the teacher's.
+    """
+    own = _variable(ENDPOINT_KEY, host), _variable(ENDPOINT_KEY, teacher)
+    return _first_key(*own, ENDPOINT_KEY)
 
 
 def endpoint_variable(teacher: str) -> str:
     """Return the environment variable with the key of one teacher's server."""
-    return f"{ENDPOINT_KEY}_{re.sub(r'[^A-Z0-9]', '_', teacher.upper())}"
+    return _variable(ENDPOINT_KEY, teacher)
+
+
+def _variable(name: str, of: str) -> str:
+    return f"{name}_{re.sub(r'[^A-Z0-9]', '_', of.upper())}" if of else name
+
+
+def _first_key(*names: str) -> str:
+    return next((key for name in names if (key := _key(name)) != NO_KEY), NO_KEY)
 
 
 def _key(name: str) -> str:
@@ -51,5 +65,5 @@ def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name != JUDGE_KEY and not name.startswith(ENDPOINT_KEY)
+        if not name.startswith((JUDGE_KEY, ENDPOINT_KEY))
     }

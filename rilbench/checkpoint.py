@@ -17,6 +17,7 @@ CONFIG_FILE = "config.json"
 LABELS_FILE = "rilbench.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+GENERATION_FILE = "generation_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _OTHER_FILES = (
@@ -26,7 +27,7 @@ _OTHER_FILES = (
     "added_tokens.json",
     "special_tokens_map.json",
     *PROCESSOR_FILES,
-    "generation_config.json",
+    GENERATION_FILE,
     "chat_template.json",
     "chat_template.jinja",
 )
@@ -76,6 +77,12 @@ class Checkpoint:
     def content(self) -> str:
         """Everything that its responses depend on."""
         return f"{self.fingerprint}-{self.around}"
+
+    @property
+    def generation_config(self) -> dict[str, Any]:
+        """The model's own way to generate; empty without a ``generation_config.json``."""
+        file = self.path / GENERATION_FILE
+        return _read_object(file, _COPY_AGAIN) if file.is_file() else {}
 
 
 def inspect_checkpoint(path: str | Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Hashable
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -90,11 +91,22 @@ class BarDisplay(ProgressDisplay):
         """Return the bars."""
         return self.bars
 
-    def update(self, key: Hashable, text: str, done: int, total: int) -> None:
-        """Show a task's bar; a new key adds a bar. A total of 0 is not known."""
+    def update(self, key: Hashable, text: str, done: int, total: int, detail: str = "") -> None:
+        """Show a task's bar; a new key adds a bar.
+
+        Args:
+            key: of the task.
+            text: what is done.
+            done: how many.
+            total: of how many; 0 if that is not known.
+            detail: shown where a column asks for it.
+        """
+        whole = total or None
         if key not in self.tasks:
-            self.tasks[key] = self.bars.add_task(text, total=total or None)
-        self.bars.update(self.tasks[key], description=text, completed=done, total=total or None)
+            self.tasks[key] = self.bars.add_task(text, total=whole, detail=detail)
+        self.bars.update(
+            self.tasks[key], description=text, completed=done, total=whole, detail=detail
+        )
 
 
 class CountProgress(BarDisplay):
@@ -119,3 +131,34 @@ class CountProgress(BarDisplay):
         if part > self._said.get(name, 0):
             self._said[name] = part
             self.say(f"{text} {done}" + (f"/{total}" if total else ""))
+
+
+class Pace:
+    """How fast a count grows, over the last minutes."""
+
+    def __init__(self, window: float = 300.0) -> None:
+        self._window = window
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def note(self, now: float, done: int) -> None:
+        """Enter the count at a time in seconds; the first one is where the work began."""
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > self._window:
+            self._seen.popleft()
+
+    def left(self, total: int) -> str:
+        """Return the rate and the time that is left, in words; empty before there is a rate."""
+        (begun, first), (now, last) = self._seen[0], self._seen[-1]
+        if last <= first or now <= begun:
+            return ""
+        rate = (last - first) / (now - begun)
+        text = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
+        return text if last >= total else f"{text}, {in_words((total - last) / rate)} left"
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as people say it, such as ``2 h 05 min``."""
+    if seconds < 60:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

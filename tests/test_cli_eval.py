@@ -47,7 +47,8 @@ def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) ->
     assert found[0].split()[-4:] == ["judge", "calls", "judge", "tokens"]
     assert found[1].split()[:4] == ["MM-Vet", "100", "100", "100"]
     assert found[2].split()[:3] == ["MMStar", "100", "100"]
-    assert found[-2].startswith("all") or found[-3].startswith("all")
+    assert any(line.startswith("all ") for line in found)
+    assert found[-1].startswith("disk: about ")
     # 100 calls of 800 + 200 tokens in and 40 out; reading 100 more options costs 500 and 40.
     assert "judge, about: 0.14 to 0.23" in done.stdout
     assert not list(tmp_path.glob("*.db"))
@@ -58,12 +59,17 @@ def test_a_dry_run_says_what_would_be_asked_and_what_it_costs(tmp_path: Path) ->
 def test_the_states_of_data_files(tmp_path: Path) -> None:
     done = run("data", "check", "--suite", "nano", cwd=tmp_path)
     assert sum("stand-in" in line for line in lines(done)) == 15
-    (tmp_path / "MMStar.tsv").write_text("index\n")
+    (tmp_path / "MMStar.tsv").write_text("index\tquestion\n0\tWhich?\n")
     done = run("data", "check", "--data", ".", cwd=tmp_path)
     refused(done, "14 are missing")
     assert "MMStar.tsv" in done.stdout
     assert "unverified" in done.stdout
     assert "expected e1ecd2140806c1b1bbf54b43372efb9e" in done.stdout
+    lines(run("data", "check", "--data", ".", "--benchmarks", "MMStar", cwd=tmp_path))
+    (tmp_path / "MMStar.tsv").write_text("<html>404 Not Found</html>")
+    done = run("data", "check", "--data", ".", "--benchmarks", "MMStar", cwd=tmp_path)
+    refused(done, "no whole data: MMStar.tsv; delete and download again")
+    assert "an HTML page" in done.stdout
     done = run("data", "check", "--kit", "lmms-eval", "--data", ".", cwd=tmp_path)
     refused(done, "15 are missing")
     assert "Lin-Chen/MMStar" in done.stdout

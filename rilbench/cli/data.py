@@ -50,14 +50,14 @@ def data_check(
     benchmarks: Benchmarks = "",
     data: Data = None,
 ) -> None:
-    """List benchmark files: which exist, and whether they are the published ones."""
+    """List benchmark files: which exist, are the published ones, and hold whole questions."""
     from rilbench.evaluate.cli_tables import data_table
     from rilbench.evaluate.suite import find_suite
 
-    table, missing = data_table(find_suite(suite, benchmarks, kit), data)
+    table, wrong = data_table(find_suite(suite, benchmarks, kit), data)
     print_table(table)
-    if missing:
-        raise UserError(f"{missing} are missing; rilbench eval downloads what it can")
+    if wrong:
+        raise UserError(wrong)
 
 
 @data_app.command(name="mm-vet-v2")

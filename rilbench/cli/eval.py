@@ -54,18 +54,31 @@ def evaluate(
     judge: Annotated[
         Optional[str],
         typer.Option(
-            help="Judge: MODEL@URL, its key in $RILBENCH_JUDGE_KEY; parser; FILE.py:FUNCTION; or "
-            "exact (default)."
+            help="Judge: MODEL@URL, or several URLs divided by commas, its key in "
+            "$RILBENCH_JUDGE_KEY; parser; FILE.py:FUNCTION; or exact (default)."
         ),
     ] = None,
+    judge_fields: Annotated[
+        str, typer.Option(help="Fields of a request to the judge, as YAML, instead of the kit's.")
+    ] = "",
     endpoint: Annotated[
         Optional[str],
         typer.Option(
-            help="Server that already serves the model, [MODEL@]URL; --model is then optional."
+            help="Server that already serves the model, [MODEL@]URL, or several divided by commas; "
+            "--model is then optional."
         ),
     ] = None,
+    fields: Annotated[
+        str,
+        typer.Option(
+            help="Fields of a request to the endpoint, as YAML, instead of temperature and so on."
+        ),
+    ] = "",
     concurrency: Annotated[
-        Optional[int], typer.Option(help="Requests in flight; default 32 with --endpoint, else 4.")
+        Optional[int],
+        typer.Option(
+            help="Requests in flight; default 32 with --endpoint or each copy in vLLM, else 4."
+        ),
     ] = None,
     limit: Annotated[
         Optional[int], typer.Option(help="Questions per data set, always the same sample.")
@@ -79,6 +92,13 @@ def evaluate(
     prompt: Annotated[
         str, typer.Option(help="Prompts: dataset, each data set's; model, the kit's for the model.")
     ] = "dataset",
+    model_settings: Annotated[
+        str,
+        typer.Option(
+            help="Sizes of images and repetition penalty: checkpoint, the model's own; kit, those "
+            "of the toolkit's entry for the model."
+        ),
+    ] = "checkpoint",
     min_pixels: Annotated[
         Optional[int], typer.Option(help="Pixels to which smaller images are enlarged.")
     ] = None,
@@ -88,9 +108,16 @@ def evaluate(
     engine: Annotated[
         str,
         typer.Option(
-            help="Engine: server, vLLM on a GPU, else transformers; or batch, in this process."
+            help="Engine: server, vLLM on all GPUs, else transformers; or batch, in this process."
         ),
     ] = "server",
+    server_args: Annotated[
+        str, typer.Option(help="Options of vllm serve, such as '--max-model-len 16384'.")
+    ] = "",
+    start_limit: Annotated[
+        Optional[float],
+        typer.Option(help="Seconds for the start of vllm serve; default 1800, more for a 72B."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option(help="Preview of what would be asked; no model is needed.")
     ] = False,
@@ -131,17 +158,22 @@ def evaluate(
         fresh=not resume,
         fresh_verdicts=fresh_verdicts,
         judge=judge,
+        judge_fields=judge_fields,
         endpoint=endpoint,
+        fields=fields,
         concurrency=concurrency,
         limit=limit,
         max_tokens=max_tokens,
         prompt=prompt,
+        model_settings=model_settings,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
         engine=engine,
+        server_args=server_args,
+        start_limit=start_limit,
     )
     if dry_run:
-        _dry_run(options, price)
+        _dry_run(options, model or [], price)
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
@@ -159,18 +191,35 @@ def evaluate(
     refuse_unscored(evaluations)
 
 
-def _dry_run(options: EvalOptions, price: str | None) -> None:
+def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None:
+    from rilbench.checkpoint import inspect_checkpoint
     from rilbench.evaluate.cli_tables import estimate_table
-    from rilbench.evaluate.cost_estimate import read_price
+    from rilbench.evaluate.cost_estimate import estimate, read_price
+    from rilbench.evaluate.dry_run import dry_run_lines, picture_tokens
     from rilbench.evaluate.progress import EvaluationProgress
     from rilbench.evaluate.run import preview
+    from rilbench.paths import locate
 
     prices = read_price(price) if price is not None else None
     if prices is not None and options.judge.exact:
         raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
+    checkpoints = [inspect_checkpoint(locate(name)) for name in models]
+    if checkpoints:
+        options = options.with_model_settings(checkpoints)
     with EvaluationProgress() as progress:
-        questions = preview(options, progress.report)
-    print_table(estimate_table(options.chosen(), questions, options.judge, prices))
+        seen = preview(options, checkpoints, progress.report)
+    tokens, questions = {}, []
+    if seen.prompts is not None:
+        first = checkpoints[0] if checkpoints else None
+        tokens = picture_tokens(seen.prompts, options.pixels, first)
+        questions = seen.prompts.questions
+    estimates = estimate(options.chosen(), questions, options.judge, tokens, seen.absent)
+    print_table(estimate_table(estimates, prices))
+    if seen.absent:
+        names = ", ".join(f"{name} ({number:,})" for name, number in seen.absent.items())
+        typer.echo(f"not here, and counted as published without pictures and texts: {names}")
+    for line in dry_run_lines(options, estimates, checkpoints, seen.stored):
+        typer.echo(line)
 
 
 @kits_app.command(name="list")

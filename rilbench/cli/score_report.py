@@ -18,6 +18,10 @@ def print_scores(evaluation: Evaluation) -> None:
     """Print an evaluation's scores, and on stderr what weakens or explains them."""
     scores = "  ".join(map(_score, evaluation.scores))
     typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+    if known := _about_responses(evaluation):
+        typer.echo(f"responses: {known}", err=True)
+    if unlike := evaluation.settings.get("unlike_kit"):
+        typer.echo(f"not as the toolkit sets it: {unlike}; --model-settings kit", err=True)
     for dataset, reason in evaluation.settings.get("data_reasons", {}).items():
         typer.echo(f"data unverified: {dataset}: {reason}", err=True)
     for note in (
@@ -41,6 +45,18 @@ def refuse_unscored(evaluations: Sequence[Evaluation]) -> None:
             raise UserError(
                 f"nothing of {evaluation.path} was scored; the lines above say why and what helps"
             )
+
+
+def _about_responses(evaluation: Evaluation) -> str:
+    """Return what is known of the model behind an endpoint, and how old its responses are."""
+    settings, known = evaluation.settings, []
+    if stored := settings.get("stored_responses"):
+        since = stored["since"][:16].replace("T", " ")
+        known.append(f"{stored['old']} of {stored['of']} from before, the oldest of {since} UTC")
+        known += [settings["identity"]] if settings.get("identity") else []
+        known.append("--fresh asks all again")
+    known += [settings["unknown"]] if settings.get("unknown") else []
+    return "; ".join(known)
 
 
 def _score(score: Score) -> str:

@@ -13,6 +13,7 @@ from rilbench.errors import UserError
 from rilbench.extras import require
 from rilbench.judge.code_judges import decides_by_code
 from rilbench.paths import locate, locate_files
+from rilbench.serving import several
 
 
 def examine(
@@ -47,7 +48,7 @@ def examine(
     ]
     remedy = "start it, or give another"
     if judge:
-        results.append(servers.server("judge", judge, judge_key(), remedy))
+        results += [servers.server("judge", url, judge_key(), remedy) for url in several(judge)]
     results += [servers.server("endpoint", url, endpoint_key(), remedy) for url in endpoints]
     return [*results, *(_check_recipe(wanted) if wanted else [])]
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 
 _LOADING = threading.Lock()
+_TOO_LARGE = "use --engine server, which divides a model among GPUs, or a device with more memory"
+_log = logging.getLogger(__name__)
 _REFUSALS = (ValueError, LookupError, OSError, StopIteration)
 """Exceptions of a processor that cannot take a question: an image of 8000 to 1 pixels, a file that
 is no image, or an image mark in its text."""
@@ -51,12 +54,19 @@ class OfflineModel:
             Qwen2.5-VL's does.
         device: as torch names it.
         pixels: size limits of an image.
+        dtype: type of the weights; ``auto`` is the checkpoint's.
 
     Raises:
-        UserError: transformers cannot load it.
+        UserError: transformers cannot load it, or the device's memory does not hold it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", pixels: Pixels = AS_IS) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "cpu",
+        pixels: Pixels = AS_IS,
+        dtype: str = "float32",
+    ) -> None:
         import torch
 
         self.pixels = pixels
@@ -66,7 +76,7 @@ class OfflineModel:
                 from transformers import AutoModelForImageTextToText, AutoProcessor
 
                 model = AutoModelForImageTextToText.from_pretrained(
-                    checkpoint.path, dtype=torch.float32, local_files_only=True
+                    checkpoint.path, dtype=dtype, local_files_only=True
                 )
                 self.processor = AutoProcessor.from_pretrained(
                     checkpoint.path, local_files_only=True
@@ -76,7 +86,12 @@ class OfflineModel:
             raise UserError(
                 f"transformers cannot load {checkpoint.path} ({reason}); copy the model again"
             ) from error
-        self.model: Any = model.to(device).eval()
+        try:
+            self.model: Any = model.to(device).eval()
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the memory of {device} does not hold {checkpoint.path.name}; {_TOO_LARGE}"
+            ) from error
         ends = self.model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
 
@@ -88,8 +103,6 @@ class OfflineModel:
         Questions that the processor refuses get a failure and are left out of the batch, the same
         ones in every run.
         """
-        import torch
-
         start = time.monotonic()
         try:
             inputs = self._inputs(prompts, batch)
@@ -101,13 +114,15 @@ class OfflineModel:
             answered = iter(self.answer(prompts, others, sampling) if others else ())
             reasons = [refused[question.key] for question in batch]
             return [failure(why) if why is not None else next(answered) for why in reasons]
-        with torch.inference_mode():
-            sequences = self.model.generate(
-                **inputs,
-                do_sample=False,
-                max_new_tokens=sampling.max_tokens,
-                pad_token_id=self.processor.tokenizer.pad_token_id,
-            )
+        sequences = self._generate(inputs, sampling)
+        if sequences is None:
+            if len(batch) == 1:
+                why = f"the memory of {self.model.device} is too small for one question"
+                raise UserError(f"{why}; {_TOO_LARGE}, or lower --max-pixels")
+            _log.info("a batch of %d is too large for the memory; halved", len(batch))
+            half = len(batch) // 2
+            parts = batch[:half], batch[half:]
+            return [found for part in parts for found in self.answer(prompts, part, sampling)]
         new = sequences[:, inputs["input_ids"].shape[1] :].tolist()
         # Without the padding: up to and with the first end token.
         responses = []
@@ -129,6 +144,24 @@ class OfflineModel:
             )
             for text, tokens, length in zip(texts, responses, lengths, strict=True)
         ]
+
+    def _generate(self, inputs: Any, sampling: Sampling) -> Any:
+        """Return the batch's token sequences; None if the device's memory is too small for it."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                return self.model.generate(
+                    **inputs,
+                    **sampling.extra,
+                    do_sample=False,
+                    max_new_tokens=sampling.max_tokens,
+                    pad_token_id=self.processor.tokenizer.pad_token_id,
+                )
+        except torch.OutOfMemoryError:
+            pass  # Its traceback holds the tensors until the handler ends.
+        torch.cuda.empty_cache()
+        return None
 
     def _inputs(self, prompts: PromptSet, batch: Sequence[BenchmarkQuestion]) -> Any:
         """Return the batch as the model's tensors, padded on the left."""
@@ -155,7 +188,7 @@ class OfflineModel:
             padding=True,
             padding_side="left",
             return_tensors="pt",
-        ).to(self.model.device)
+        ).to(self.model.device, dtype=self.model.dtype)
 
     def _refusal(self, prompts: PromptSet, question: BenchmarkQuestion) -> str | None:
         """Return why the processor refuses a question, or None."""

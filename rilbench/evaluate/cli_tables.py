@@ -7,11 +7,10 @@ from pathlib import Path
 from rich.table import Table
 
 from rilbench.evaluate.benchmark import Benchmark, known_benchmarks
-from rilbench.evaluate.cost_estimate import Estimate, cost, estimate
+from rilbench.evaluate.cost_estimate import Estimate, cost
 from rilbench.evaluate.data import check_data, data_folder
-from rilbench.evaluate.judge_session import JUDGE_FOLDER, Judge, kept_replies
+from rilbench.evaluate.judge_session import JUDGE_FOLDER, kept_replies
 from rilbench.evaluate.kits.environment import environment_name, is_complete, kits_folder
-from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite, find_suite
 from rilbench.resources import resource
 
@@ -63,11 +62,11 @@ def _add_benchmark(table: Table, benchmark: Benchmark, published: bool) -> None:
     )
 
 
-def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, int]:
-    """Return a table of a suite's data files with their states, and the number of missing ones."""
+def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, str]:
+    """Return a table of a suite's data files with their states, and what is wrong, in words."""
     if not suite.published:  # lmms-eval's stand-ins are made from VLMEvalKit's files.
         suite = suite.by(VLMEVALKIT)
-    table = _table("file", "state", "MB", "SHA-256", "why unverified")
+    table = _table("file", "state", "MB", "SHA-256", "why unverified or broken")
     folder = data_folder(suite, chosen)
     table.title, table.title_justify = str(folder), "left"
     files = check_data(suite, folder)
@@ -75,19 +74,17 @@ def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, int]:
         size = f"{file.size / 1e6:.1f}" if file.sha256 else ""
         place = str(file.path.relative_to(folder))
         table.add_row(place, file.state, size, (file.sha256 or "")[:16], file.reason)
-    return table, sum(file.state == "missing" for file in files)
+    missing = sum(file.state == "missing" for file in files)
+    broken = [file.path.name for file in files if file.state == "broken"]
+    wrong = [f"{missing} are missing; rilbench eval downloads what it can"] if missing else []
+    wrong += [f"no whole data: {', '.join(broken)}; delete and download again"] if broken else []
+    return table, "; ".join(wrong)
 
 
-def estimate_table(
-    suite: Suite,
-    questions: Sequence[BenchmarkQuestion],
-    judge: Judge,
-    price: tuple[float, float] | None,
-) -> Table:
+def estimate_table(estimates: Sequence[Estimate], price: tuple[float, float] | None) -> Table:
     """Return a table of what an evaluation of one model would ask, with the judge's cost."""
-    estimates = estimate(suite, questions, judge)
-    heads = ("benchmark", "questions", "requests", "pictures", "text tokens", "judge calls")
-    table = _table(*heads, "judge tokens")
+    heads = ("benchmark", "questions", "requests", "pictures", "picture tokens", "text tokens")
+    table = _table(*heads, "judge calls", "judge tokens")
     for column in table.columns[1:]:
         column.justify = "right"
     for one in estimates:
@@ -111,6 +108,7 @@ def _sums(estimates: Sequence[Estimate]) -> list[str]:
         f"{sum(one.questions for one in estimates):,}",
         f"{sum(one.requests for one in estimates):,}",
         f"{sum(one.pictures for one in estimates):,}",
+        f"{sum(one.picture_tokens for one in estimates):,}",
         f"{sum(one.text_tokens for one in estimates):,}",
         between(sum(one.certain for one in estimates), sum(one.possible for one in estimates)),
         between(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rilbench.errors import UserError
 from rilbench.evaluate.judge_session import Judge
-from rilbench.evaluate.prompts import BenchmarkQuestion
+from rilbench.evaluate.prompts import BenchmarkQuestion, Key
 from rilbench.evaluate.suite import Suite
 
 # Approximate numbers of tokens.
 _CHARACTERS_PER_TOKEN = 4
-_RESPONSE = 200
+RESPONSE_TOKENS = 200
 """Of a response, as the judge is shown it."""
-_REPLY = _RESPONSE // 5
+_REPLY = RESPONSE_TOKENS // 5
 """Of the judge's own reply, at most."""
 
 
@@ -29,8 +29,10 @@ class Estimate:
     requests: int
     """To the model; each rotation is one."""
     pictures: int
+    picture_tokens: int
+    """Of all pictures, which depend on the model."""
     text_tokens: int
-    """Of the prompts' texts; the tokens of an image depend on the model."""
+    """Of the prompts' texts."""
     certain: int
     """Judge calls that are always needed."""
     possible: int
@@ -41,31 +43,47 @@ class Estimate:
     @property
     def judge_tokens(self) -> int:
         """In and out, of the certain calls."""
-        return self.certain * (self.judge_prompt_tokens + _RESPONSE + _REPLY)
+        return self.certain * (self.judge_prompt_tokens + RESPONSE_TOKENS + _REPLY)
 
     @property
     def possible_tokens(self) -> int:
         """In and out, of the possible calls."""
-        return self.possible * (self.judge_prompt_tokens + _RESPONSE + _REPLY)
+        return self.possible * (self.judge_prompt_tokens + RESPONSE_TOKENS + _REPLY)
 
 
-def estimate(suite: Suite, questions: Sequence[BenchmarkQuestion], judge: Judge) -> list[Estimate]:
-    """Return for each benchmark what the model and the judge would be asked."""
-    estimates = []
+def estimate(
+    suite: Suite,
+    questions: Sequence[BenchmarkQuestion],
+    judge: Judge,
+    picture_tokens: Mapping[Key, int] | None = None,
+    absent: Mapping[str, int] | None = None,
+) -> list[Estimate]:
+    """Return for each benchmark what the model and the judge would be asked.
+
+    Args:
+        suite: the benchmarks.
+        questions: of the data sets whose files exist.
+        judge: who decides.
+        picture_tokens: of each question's pictures.
+        absent: numbers of questions of the data sets whose files do not exist, as published.
+    """
+    estimates, tokens, absent = [], picture_tokens or {}, absent or {}
     for benchmark in suite.benchmarks:
         names = {dataset.name for dataset in benchmark.datasets}
         asked = [q for q in questions if q.dataset in names and q.problem is None]
         extracts = any(dataset.judging == "extractor" for dataset in benchmark.datasets)
+        unread = sum(absent.get(name, 0) for name in names)
         may_judge = benchmark.judged or (extracts and not judge.exact)
         estimates.append(
             Estimate(
                 column=benchmark.column,
-                questions=len({(q.dataset, q.group) for q in asked}),
-                requests=len(asked),
+                questions=len({(q.dataset, q.group) for q in asked}) + unread,
+                requests=len(asked) + unread,
                 pictures=sum(part["type"] == "image" for q in asked for part in q.parts),
+                picture_tokens=sum(tokens.get(q.key, 0) for q in asked),
                 text_tokens=sum(len(q.text) for q in asked) // _CHARACTERS_PER_TOKEN,
-                certain=len(asked) if benchmark.judged else 0,
-                possible=len(asked) if may_judge else 0,
+                certain=len(asked) + unread if benchmark.judged else 0,
+                possible=len(asked) + unread if may_judge else 0,
                 judge_prompt_tokens=max(d.judge_prompt_tokens for d in benchmark.datasets),
             )
         )
@@ -93,7 +111,7 @@ def cost(estimates: Sequence[Estimate], price: tuple[float, float]) -> tuple[flo
     """Return the price of the certain judge calls, and of all possible ones."""
 
     def of_calls(one: Estimate, calls: int) -> float:
-        tokens_in = one.judge_prompt_tokens + _RESPONSE
+        tokens_in = one.judge_prompt_tokens + RESPONSE_TOKENS
         return calls * (tokens_in * price[0] + _REPLY * price[1]) / 1e6
 
     return (

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Literal
 
 from rilbench.errors import UserError
+from rilbench.evaluate.data_content import read_contents, why_no_data
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.vlmevalkit import VLMEvalKit
 from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
 from rilbench.paths import nano_folder
 
-State = Literal["published", "stand-in", "unverified", "missing"]
-"""The file whose hash the kit pins; our synthetic stand-in; another file; no file."""
+State = Literal["published", "stand-in", "unverified", "broken", "missing"]
+"""The file whose hash the kit pins; our synthetic stand-in; another file with questions; what is no
+whole data file; no file."""
 
 DATA_VARIABLE = "LMUData"
 """VLMEvalKit's own environment variable for the folder of its data files."""
@@ -39,7 +41,8 @@ class DataFile:
     size: int = 0
     """In bytes."""
     reason: str = ""
-    """Why it is unverified: the expected and the found hash, or that the kit pins none."""
+    """Why it is unverified or broken: the expected and the found hash, or that the kit pins none;
+    and what is wrong with its questions."""
 
 
 def data_folder(suite: Suite, chosen: Path | None = None) -> Path:
@@ -67,8 +70,22 @@ def evaluated_files(suite: Suite, folder: Path) -> dict[str, DataFile]:
     }
 
 
+def usable_files(suite: Suite, folder: Path) -> dict[str, DataFile]:
+    """Return what `evaluated_files` does, where no file is broken.
+
+    Raises:
+        UserError: files are; no model should be asked for them.
+    """
+    files = evaluated_files(suite, folder)
+    broken = [file for file in files.values() if file.state == "broken"]
+    if broken:
+        said = "; ".join(f"{file.path} is {file.reason}" for file in broken)
+        raise UserError(f"{said}; or leave out {', '.join(file.dataset.name for file in broken)}")
+    return files
+
+
 def check_data(suite: Suite, folder: Path) -> list[DataFile]:
-    """Return the state of each data set's files; each file is read once.
+    """Return the state of each data set's files. What is no published file is read as a whole.
 
     A missing data set of lmms-eval is not an error: the kit downloads it from the hub.
     """
@@ -87,6 +104,8 @@ def _check_hub_folder(dataset: Dataset, folder: Path) -> DataFile:
     hashes = [file_hashes(file)[0] for file in files]
     sha256 = hashes[0] if len(hashes) == 1 else joint_hash(hashes)
     size = sum(file.stat().st_size for file in files)
+    if broken := [f"{why} ({file.name})" for file in files if (why := why_no_data(file))]:
+        return DataFile(dataset, path, "broken", sha256, size, broken[0])
     return DataFile(dataset, path, "unverified", sha256, size, f"{LMMSEVAL} pins no hash of it")
 
 
@@ -110,6 +129,11 @@ def _check_tsv(suite: Suite, dataset: Dataset, path: Path) -> DataFile:
             state, reason = "stand-in", ""
         else:
             reason = f"SHA-256 is {sha256[:16]}, expected {expected[:16]}"
+    if state == "unverified":
+        contents = read_contents(path, dataset)
+        state = "broken" if contents.broken else state
+        faults = contents.faults(dataset.questions if suite.published else None)
+        reason = "; ".join([contents.broken, reason] if contents.broken else [reason, *faults])
     return DataFile(dataset, path, state, sha256, path.stat().st_size, reason)
 
 

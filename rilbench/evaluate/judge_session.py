@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,8 @@ from rilbench.api_keys import JUDGE_KEY, judge_key
 from rilbench.errors import UserError
 from rilbench.jsonl_log import read_jsonl
 from rilbench.judge.code_judges import RULE, decides_by_code, find_judge, judge_names
-from rilbench.serving import first_model, named_server
+from rilbench.serving import named_server, servers_of_model, several
+from rilbench.serving.endpoints import host_of, listed_by_all
 
 if TYPE_CHECKING:
     from rilbench.judge.proxy import JudgeProxy
@@ -29,11 +30,13 @@ JUDGE_FOLDER = "judge"
 class Judge:
     """Who is to decide; without an address, code: the project's exact rules, or another."""
 
-    url: str | None = None
-    """Up to ``/v1``."""
+    url: str | tuple[str, ...] | None = None
+    """Up to ``/v1``; or those of several servers of it."""
     model: str = ""
     """Its name there; empty: the first that the server lists. Without an address, the name of a
     judge that decides by code (`rilbench.judge.code_judges`); empty: the rules."""
+    fields: Mapping[str, Any] | None = None
+    """Of a request to it; None: the kit's, as far as the server takes them."""
 
     @property
     def exact(self) -> bool:
@@ -45,10 +48,14 @@ EXACT_RULES = Judge()
 """The project's exact rules."""
 
 
-def read_judge(option: str | None) -> Judge:
+def read_judge(option: str | None, fields: Mapping[str, Any] | None = None) -> Judge:
     """Read ``MODEL@URL``, ``URL``, ``exact``, ``FILE.py:FUNCTION`` or the name of another judge.
 
-    None is ``exact``.
+    None is ``exact``. Several addresses of one model are divided by commas.
+
+    Args:
+        option: as the user gives it.
+        fields: of a request to a language model.
 
     Raises:
         UserError: it is none of these, or the function cannot judge.
@@ -57,15 +64,15 @@ def read_judge(option: str | None) -> Judge:
         return EXACT_RULES
     if decides_by_code(option):
         return Judge(model=find_judge(option).name)
-    found = named_server(option)
-    if found is None:
+    given = several(option)
+    if not all(map(named_server, given)):
         raise UserError(
             f"--judge {option} is not understood; give MODEL@URL, such as "
             f"qwen2.5-32b@http://127.0.0.1:8000/v1, or FILE.py:FUNCTION, "
             f"{', '.join([EXACT, *judge_names()[1:]])}; a key goes into {JUDGE_KEY}"
         )
-    model, url = found
-    return Judge(url, model)
+    model, urls = servers_of_model("--judge", given)
+    return Judge(tuple(urls) if len(urls) > 1 else urls[0], model, fields)
 
 
 @dataclass(frozen=True)
@@ -133,15 +140,17 @@ def running_judge(judge: Judge, cache: Path, *, fresh: bool = False) -> Iterator
         with serve_judge(judge.model) as url, JudgeProxy(url, name, None) as proxy:
             yield RunningJudge(proxy.url, name, exact=True, proxy=proxy)
         return
+    urls = [judge.url] if isinstance(judge.url, str) else list(judge.url)
+    keys = [judge_key(host_of(url)) for url in urls]
     model = judge.model
     if not model:
         remedy = f"start it, name it (MODEL@URL), or use --judge {EXACT}"
         try:
-            model = first_model(judge.url, api_key=judge_key(), remedy=remedy)
+            model = listed_by_all(urls, keys, remedy=remedy)
         except UserError as error:
             raise UserError(f"no judge: {error}") from error
     file = cache / f"{re.sub(r'[^A-Za-z0-9._-]', '-', model)}.jsonl"
-    with JudgeProxy(judge.url, model, file, judge_key()) as proxy:
+    with JudgeProxy(urls, model, file, keys, fields=judge.fields) as proxy:
         name = proxy.probe()
         if fresh:  # Not before: a judge that does not answer gives nothing in their place.
             proxy.forget()

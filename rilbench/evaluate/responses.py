@@ -16,6 +16,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.prompts import BenchmarkQuestion, Key, PromptSet
 from rilbench.jsonl_log import append_jsonl, read_jsonl
+from rilbench.ledger.records import utc_now
 from rilbench.serving import ChatClient, Completion, RequestRefusedError, Sampling, failure
 
 _REFUSED = 8
@@ -32,11 +33,13 @@ class AnswerFile:
 
     Attributes:
         found: the completions by data set and question id.
+        dates: when they came, in UTC.
     """
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self.paths = paths
         self.found: dict[Key, Completion] = {}
+        self.dates: dict[Key, str] = {}
         for path in dict.fromkeys(paths.values()):
             self._load(path)
 
@@ -44,6 +47,7 @@ class AnswerFile:
         try:
             for line in read_jsonl(path):
                 key = line.pop("dataset"), line.pop("question_id")
+                self.dates[key] = line.pop("at", "")  # Older files have none.
                 self.found[key] = Completion(**line)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} holds no responses ({error}); move it away") from error
@@ -60,12 +64,14 @@ class AnswerFile:
     def append_all(self, completions: Mapping[Key, Completion]) -> None:
         """Write several responses through to the disk at once."""
         lines: dict[Path, list[dict[str, Any]]] = {}
+        now = utc_now()
         for (dataset, question), completion in completions.items():
-            line = {"dataset": dataset, "question_id": question, **asdict(completion)}
+            line = {"dataset": dataset, "question_id": question, "at": now, **asdict(completion)}
             lines.setdefault(self.paths[dataset], []).append(line)
         for path, added in lines.items():
             append_jsonl(path, added)
         self.found.update(completions)
+        self.dates.update(dict.fromkeys(completions, now))
 
     def missing(self, questions: Sequence[BenchmarkQuestion]) -> list[BenchmarkQuestion]:
         """Return the questions without a response, except those that cannot be asked."""

@@ -7,36 +7,40 @@ finished step is a file in the work folder, so a killed evaluation resumes where
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rilbench.api_keys import endpoint_key
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
-from rilbench.evaluate.data import ensure_data, evaluated_files
-from rilbench.evaluate.endpoint import Endpoint, find_endpoint
+from rilbench.evaluate.data import ensure_data, usable_files
+from rilbench.evaluate.endpoint import find_endpoint
+from rilbench.evaluate.identity import STORED, ServedModel, choose, serving_model
 from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.base import read_scores, score_job
-from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.kits.environment import ensure_environment, existing_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
+from rilbench.evaluate.model_server import changing_arguments, started_client
 from rilbench.evaluate.options import MODEL_PROMPTS, EvalOptions
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.provenance import Provenance, to_evaluation
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
-from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Suite
+from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
 from rilbench.extras import require
-from rilbench.ledger import Evaluation, Ledger
-from rilbench.serving import ChatClient, Completion, Sampling, serve
+from rilbench.ledger import Evaluation, Ledger, utc_now
+from rilbench.serving import ChatClient, Completion, Sampling
 from rilbench.serving.reply import UNANSWERED
 
 
@@ -53,6 +57,8 @@ class Progress:
     done: int = 0
     total: int = 0
     note: str = ""
+    benchmarks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each, in the stage ``answers``, the responses so far and all; a second old at most."""
 
 
 Report = Callable[[Progress], None]
@@ -119,8 +125,12 @@ def evaluate_each(
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
     endpoint = find_endpoint(plan.endpoint) if plan.endpoint is not None else None
     checkpoints = [inspect_checkpoint(model) for model in models]
-    if endpoint is not None and not checkpoints:
-        checkpoints = [endpoint.checkpoint]
+    plan = plan.with_model_settings(checkpoints)
+    served = None
+    if endpoint is not None:
+        sampling = _sampling(plan, suite)
+        served = serving_model(endpoint, plan.work.absolute(), checkpoints, sampling)
+        checkpoints = checkpoints or [served.endpoint.checkpoint]
     with ExitStack() as stack:
         # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
@@ -130,8 +140,8 @@ def evaluate_each(
         # A language model is probed with one request before the evaluation starts.
         judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().identity
         python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
-        files = evaluated_files(suite, plan.data)
-        run = _Run(plan, suite, prompts, judge, endpoint, on_progress)
+        files = usable_files(suite, plan.data)
+        run = _Run(plan, suite, prompts, judge, served, on_progress)
         results: dict[str, ModelResult] = {}
         for checkpoint in checkpoints:
             # Models with the same content share one result.
@@ -149,28 +159,75 @@ def evaluate_each(
                 data_reasons={name: file.reason for name, file in files.items() if file.reason},
             )
             evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
+            notes: dict[str, Any] = dict(served.notes) if served is not None else {}
+            if stored := run.stored_responses(result.answers):
+                notes["stored_responses"] = stored
+            if suite.published and (unlike := plan.unlike_kit(checkpoint)):
+                notes["unlike_kit"] = unlike
+            evaluation = replace(evaluation, settings={**evaluation.settings, **notes})
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
             yield evaluation
         on_progress(Progress("done"))
 
 
-def preview(plan: EvalOptions, on_progress: Report = _silent) -> list[BenchmarkQuestion]:
-    """Return the questions that `evaluate_many` would ask, without asking model or judge.
+def _sampling(plan: EvalOptions, suite: Suite) -> Sampling:
+    """Return how responses are sampled: greedily, but for the user's fields."""
+    penalty = plan.repetition_penalty
+    extra = {} if penalty is None else {"repetition_penalty": penalty}
+    return Sampling(max_tokens=suite.max_tokens, extra=extra, fields=plan.fields)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What `evaluate_many` would ask."""
+
+    prompts: PromptSet | None
+    """Of the data sets whose files exist; None where none does, or without the kit."""
+    absent: Mapping[str, int]
+    """Of the others, the number of questions, as published."""
+    stored: Mapping[str, tuple[AnswerFile, int]]
+    """By model: its responses, and how many of the questions have none."""
+
+
+def preview(
+    plan: EvalOptions, models: Sequence[Checkpoint] = (), on_progress: Report = _silent
+) -> Preview:
+    """Return what `evaluate_many` would ask, without asking model or judge, or downloading.
 
     Raises:
         UserError: the data or the kit is not usable.
     """
-    if plan.prompt == MODEL_PROMPTS:
+    if plan.prompt == MODEL_PROMPTS and not models:
         raise UserError(f"without a model there are no --prompt {MODEL_PROMPTS}; leave it out")
-    python, prompts = _prompts(plan, plan.chosen(), None, on_progress)
+    suite = plan.chosen()
+    data = plan.data
+    files = {f.dataset.name: f for f in usable_files(suite, data).values()}
+    python = plan.python or existing_environment(plan.kit)
+    present = [d for d in suite.datasets if python and files[d.name].state != "missing"]
+    absent = {
+        d.name: min(d.questions, plan.limit or d.questions)
+        for d in suite.datasets
+        if d not in present
+    }
+    if python is None or not present:
+        return Preview(None, absent, {})
+    if suite.kit == LMMSEVAL and not suite.published:
+        data = write_hub(data, plan.work / "hub")
+    prompts = _prompt_set(plan, present, data, python, plan.style(models))
     if not prompts.ready:
         on_progress(Progress("prompts"))
         with Kit(plan.work.absolute() / "kit.log", name=plan.kit) as kit:
             process = kit.process(python)
             prompts.submit(process)
             prompts.finish(process)
-    return prompts.questions
+    on_progress(Progress("done"))
+    stored = {}
+    run = _Run(plan, suite, prompts, "", None, _silent)
+    for model in models if plan.endpoint is None else ():
+        answers = AnswerFile(run.answer_files(model.content))
+        stored[str(model.path)] = answers, len(answers.missing(prompts.questions))
+    return Preview(prompts, absent, stored)
 
 
 def _prompts(
@@ -190,8 +247,14 @@ def _prompts(
         )
     if suite.kit == LMMSEVAL and not suite.published:
         data = write_hub(data, plan.work / "hub")
-    prompts = PromptSet(
-        suite.datasets,
+    return python, _prompt_set(plan, suite.datasets, data, python, style)
+
+
+def _prompt_set(
+    plan: EvalOptions, datasets: Sequence[Dataset], data: Path, python: Path, style: str | None
+) -> PromptSet:
+    return PromptSet(
+        datasets,
         data,
         cache=plan.work / "prompts",
         environment=python.parent.parent.name,
@@ -199,7 +262,6 @@ def _prompts(
         kit=plan.kit,
         style=style,
     )
-    return python, prompts
 
 
 class _Run:
@@ -215,13 +277,14 @@ class _Run:
         suite: Suite,
         prompts: PromptSet,
         judge: str,
-        endpoint: Endpoint | None,
+        served: ServedModel | None,
         report: Report,
     ) -> None:
         self.plan, self.suite, self.prompts, self.judge = plan, suite, prompts, judge
-        self.endpoint, self.report = endpoint, report
-        self.work = plan.work.absolute()
-        self.sampling = Sampling(max_tokens=suite.max_tokens)
+        self.served, self.report = served, report
+        self.endpoint = None if served is None else served.endpoint
+        self.work, self.begun = plan.work.absolute(), utc_now()
+        self.sampling = _sampling(plan, suite)
         longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
         self.generation = {
             "server": self._server_name(),
@@ -229,21 +292,26 @@ class _Run:
             "max_tokens": longest,
             "pixels": asdict(plan.pixels),
         }
+        if self.endpoint is not None and self.endpoint.left_out:
+            self.generation["left_out"] = list(self.endpoint.left_out)
+        if changing := changing_arguments(plan.server_args):
+            self.generation["server_args"] = changing
 
     def _server_name(self) -> str:
         """Return what generates the responses, with its version and device."""
         plan = self.plan
         if plan.engine == "batch":
             how = f"batches of {plan.batch}, on {plan.device}"
+            how += "" if plan.device == "cpu" else f", {plan.dtype}"
             return f"transformers generate {_version('transformers')}, {how}"
         if self.endpoint is not None:
-            return f"{self.endpoint.model} at {self.endpoint.url}"
+            return f"{self.endpoint.name} at {self.endpoint.url}"
         program = "vllm" if plan.vllm is not None else "transformers"
         return f"{program} serve {_version(program)} on {plan.device}, {plan.dtype}"
 
     def one(self, model: Checkpoint, kit: Kit, python: Path) -> ModelResult:
         """Collect a model's responses, then score them."""
-        with open_answers(self._answer_files(model.content)) as answers:
+        with open_answers(self.answer_files(model.content)) as answers:
             finished = self._answered(answers) and self._complete(answers)
             if self.plan.fresh or not finished:
                 try:
@@ -261,16 +329,19 @@ class _Run:
 
     # ---- responses
 
-    def _answer_files(self, model: str) -> dict[str, Path]:
+    def answer_files(self, model: str) -> dict[str, Path]:
         """Return each data set's file for this model, these prompts and this way of generating.
 
         A server's response to a question does not depend on the other questions, so each data set
         has its own file. In a batch the other questions change the rounding, so all share one.
         """
+        generation = self.generation
+        if self.endpoint is not None:  # Its address may change.
+            generation = {**generation, "server": self.endpoint.name}
         files = {}
         for dataset, fingerprint in self.prompts.fingerprints.items():
             prompts = self.prompts.name if self.plan.engine == "batch" else fingerprint
-            decides = json.dumps([prompts, self.generation], sort_keys=True)
+            decides = json.dumps([prompts, generation], sort_keys=True)
             name = f"{model}-{hashlib.sha256(decides.encode()).hexdigest()[:12]}"
             files[dataset] = self.work / "answers" / f"{name}.jsonl"
         return files
@@ -287,9 +358,19 @@ class _Run:
         if not self.plan.fresh and self._answered(answers):
             return
 
+        counted, counts = -math.inf, dict[str, tuple[int, int]]()
+        store_at = math.inf  # Early: after a kill the model must be recognised as well.
+
         def count(done: int) -> None:
+            nonlocal counted, counts, store_at
+            if done >= store_at:
+                store_at = math.inf
+                self._store(answers)
             total = len(self.prompts.questions)
-            self.report(Progress("answers", model.labels.student, done, total))
+            if time.monotonic() - counted > 1 or done == total:
+                counted, counts = time.monotonic(), self._by_benchmark(answers)
+            name = model.labels.student
+            self.report(Progress("answers", name, done, total, benchmarks=counts))
 
         def begin() -> None:
             self.prompts.finish(kit)
@@ -297,17 +378,61 @@ class _Run:
             if self.plan.fresh:
                 answers.forget(questions)
             answers.note_problems(questions)
-            count(len(questions) - len(answers.missing(questions)))
+            done = len(questions) - len(answers.missing(questions))
+            count(done)
+            nonlocal store_at
+            store_at = done + STORED
 
         if self.plan.engine == "batch":
-            offline = OfflineModel(model, self.plan.device, self.plan.pixels)
+            offline = OfflineModel(model, self.plan.device, self.plan.pixels, self.plan.dtype)
             begin()
             size = self.plan.batch
             answer_in_batches(offline, self.prompts, answers, self._sampling, size, count)
             return
         with self._client(model) as client:
             begin()
-            ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
+            try:
+                ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
+            finally:
+                self._store(answers)
+
+    def _by_benchmark(self, answers: AnswerFile) -> dict[str, tuple[int, int]]:
+        """Return the responses so far, and all, of each benchmark."""
+        columns = {d.name: b.column for b in self.suite.benchmarks for d in b.datasets}
+        all_, missing = (
+            Counter(columns[question.dataset] for question in questions)
+            for questions in (self.prompts.questions, answers.missing(self.prompts.questions))
+        )
+        return {name: (total - missing[name], total) for name, total in all_.items()}
+
+    def _store(self, answers: AnswerFile) -> None:
+        """Keep a few questions with their responses, by which the model is recognised later."""
+        if self.served is None:
+            return
+        new = [
+            (question, found)
+            for question in self.prompts.questions
+            if (found := answers.found.get(question.key)) is not None
+            and not found.failed
+            and answers.dates.get(question.key, "") >= self.begun
+        ]
+        if new:
+            pixels, endpoint = self.plan.pixels, self.served.endpoint
+            stored = choose(
+                new,
+                lambda question: self.prompts.messages(question, pixels),
+                self.sampling,
+                endpoint.left_out,
+            )
+            self.served.file.store(endpoint.since, stored)
+
+    def stored_responses(self, answers: AnswerFile) -> dict[str, Any]:
+        """Return how many responses of an endpoint are older than this evaluation, since when."""
+        if self.endpoint is None:
+            return {}
+        dates = [answers.dates.get(question.key, "") for question in self.prompts.questions]
+        old = [date for date in dates if date and date < self.begun]
+        return {"of": len(dates), "old": len(old), "since": min(old)} if old else {}
 
     def _sampling(self, question: BenchmarkQuestion) -> Sampling:
         """Return a question's sampling: the kit's longest response, unless the plan has its own."""
@@ -315,32 +440,18 @@ class _Run:
         if kit_longest is not None and self.plan.max_tokens is None:
             # A synthetic stand-in's responses are short, whatever its original's may be.
             longest = kit_longest if self.suite.published else min(kit_longest, longest)
-        return replace(self.sampling, max_tokens=longest)
+        return replace(self.sampling, max_tokens=longest).with_limit()
 
     @contextmanager
     def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
         """Yield a client of the model's server, which is started unless there is an endpoint."""
         plan, endpoint = self.plan, self.endpoint
         if endpoint is not None:
-            yield ChatClient(
-                endpoint.url,
-                endpoint.model,
-                transformers=endpoint.transformers,
-                api_key=endpoint_key(),
-                concurrency=plan.in_flight,
-            )
+            yield endpoint.client(plan.in_flight)
             return
         self.report(Progress("server", model.labels.student))
-        log = self.work / "server.log"
-        with serve(
-            model.path, log=log, device=plan.device, dtype=plan.dtype, vllm=plan.vllm
-        ) as server:
-            yield ChatClient(
-                server.base_url,
-                server.model,
-                transformers=server.transformers,
-                concurrency=plan.in_flight,
-            )
+        with started_client(plan, model.path, self.work / "server.log") as client:
+            yield client
 
     # ---- scores
 

@@ -23,7 +23,7 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from rilbench.api_keys import JUDGE_KEY, NO_KEY
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.reply import answer_of, read_reply, told_content
-from rilbench.serving.endpoints import checked
+from rilbench.serving.endpoints import all_checked
 from rilbench.serving.reply import LIMITS, UNANSWERED
 from rilbench.serving.transport import NoReplyError, Transport
 
@@ -53,17 +53,19 @@ class JudgeProxy:
     """A server between a kit and a judge; a context manager.
 
     Args:
-        upstream: the judge's address, up to ``/v1``.
+        upstream: the judge's address, up to ``/v1``, or those of several servers of it.
         model: the judge's name there; it replaces the name that the kit asks for.
         cache: JSON lines of the judge's replies; made, read and appended to. None keeps none. A
             reply's key is the judge's name, revision, prompt and parameters.
-        api_key: sent upstream as the bearer token, kept nowhere else.
+        api_key: sent upstream as the bearer token, or those of the servers; kept nowhere else.
         concurrency: requests in flight.
         retries: further attempts after passing trouble.
         backoff: seconds before the first of them; it doubles each time, with jitter.
         timeout: seconds for one attempt.
         patience: failures in a row, by trouble that passes, after which the judge counts as down.
         busy_patience: see `rilbench.serving.transport.Transport.patience`.
+        fields: of a request to the judge, instead of the kit's; the kit's limit stays unless they
+            name one. Without them, those of the kit's that the judge refuses are left out.
 
     Attributes:
         url: the proxy's address, up to ``/v1``; within the block.
@@ -79,19 +81,21 @@ class JudgeProxy:
 
     def __init__(
         self,
-        upstream: str,
+        upstream: str | Sequence[str],
         model: str,
         cache: Path | None,
-        api_key: str = NO_KEY,
+        api_key: str | Sequence[str] = NO_KEY,
         *,
         concurrency: int = 32,
         retries: int = 4,
         backoff: float = 0.5,
         timeout: float = 120.0,
         patience: int = 8,
-        busy_patience: float = 120.0,
+        busy_patience: float = 300.0,
+        fields: Mapping[str, Any] | None = None,
     ) -> None:
-        self.upstream, self.model, self.cache = checked(upstream), model, cache
+        self.urls, self.model, self.cache = all_checked(upstream), model, cache
+        self.upstream, self.fields = ", ".join(self.urls), fields
         self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
         self.url, self.revision, self.name = "", "", model
         self.troubles: Counter[str] = Counter()
@@ -134,15 +138,19 @@ class JudgeProxy:
         Raises:
             UserError: it does not answer, or refuses (a wrong key, an unknown model).
         """
-        body = {"messages": [{"role": "user", "content": _PROBE}], "max_tokens": 8}
+        messages = [{"role": "user", "content": _PROBE}]
+        body = self._with_fields({"messages": messages, "max_tokens": 8, "temperature": 0})
         try:
             self.name = self._call(self._ask(body, probing=True))["model"]
             self.revision = self._call(self._listed_revision())
         except NoReplyError as error:
             raise UserError(
                 f"the judge {self.model or 'without a name'} at {self.upstream} does not answer "
-                f"({error}); look at the server, its name and {JUDGE_KEY}"
+                f"({error}); look at the server, its name, {JUDGE_KEY} and --judge-fields"
             ) from error
+        if self._transport.left_out:
+            left = ", ".join(sorted(self._transport.left_out))
+            _log.warning("the judge %s refuses %s: left out", self.model, left)
         _log.info("the judge %s at %s answers", self.name, self.upstream)
         return self.name
 
@@ -167,7 +175,13 @@ class JudgeProxy:
         replied before) and ``failed``.
         """
         outcomes = Counter(self._outcomes.values())
+        given = {} if self.fields is None else {"fields": dict(self.fields)}
+        left_out = (
+            {"left_out": sorted(self._transport.left_out)} if self._transport.left_out else {}
+        )
         return {
+            **given,
+            **left_out,
             **({"revision": self.revision} if self.revision else {}),
             "models": sorted(self._models_seen),
             "asked_sha256": hashlib.sha256("".join(sorted(self._outcomes)).encode()).hexdigest(),
@@ -186,7 +200,7 @@ class JudgeProxy:
 
     async def _start(self) -> None:
         self._transport = Transport(
-            self.upstream,
+            self.urls,
             self._key,
             concurrency=self._concurrency,
             retries=self._retries,
@@ -194,6 +208,7 @@ class JudgeProxy:
             timeout=self._timeout,
             patience=self._busy_patience,
             counts=self.counts,
+            adapts=self.fields is None,
         )
         application = web.Application(client_max_size=_MAX_BODY)
         application.router.add_get("/v1/models", self._models)
@@ -217,6 +232,15 @@ class JudgeProxy:
         self._thread.join()
         self._loop.close()
 
+    def _with_fields(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return a kit's request with the user's fields instead of its own, if there are any."""
+        if self.fields is None:
+            return body
+        names_limit = any(limit in self.fields for limit in LIMITS)
+        kept = {"messages", *(() if names_limit else LIMITS)}
+        own = {name: value for name, value in self.fields.items() if value is not None}
+        return {name: value for name, value in body.items() if name in kept} | own
+
     async def _models(self, _: web.Request) -> web.Response:
         model = {"id": self.model, "object": "model", "created": 0, "owned_by": "judge"}
         return web.json_response({"object": "list", "data": [model]})
@@ -233,7 +257,7 @@ class JudgeProxy:
             return _error(503, "the model gave no answer, so that there is nothing to judge")
         self.counts["asked"] += 1
         try:
-            reply = await self._reply(body, text)
+            reply = await self._reply(self._with_fields(body), text)
         except NoReplyError as error:
             self.counts["failed"] += 1
             self._note(text, "failed")

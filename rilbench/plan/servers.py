@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 from rilbench.judge.code_judges import decides_by_code
-from rilbench.plan.architecture import Architecture, find_architecture
+from rilbench.plan.architecture import find_architecture
 from rilbench.plan.fit import SERVED_SHARE
 from rilbench.plan.memory import GIB
+from rilbench.plan.server_layout import ServerLayout, server_layout
 from rilbench.serving.server import server_command
 
-_STARTING = 600.0  # seconds that vLLM takes to compile, capture graphs and warm up, at most
-_DISK = 1e8  # bytes per second of a slow disk
-_UNKNOWN_BYTES = 150e9  # of a model whose layout is not known here
 
-
-@dataclass(frozen=True)
-class ServerPlan:
-    """How a model is served on devices of one node."""
-
-    tensor_parallel: int
-    data_parallel: int
-    start_limit: float
-    """Seconds within which it must answer."""
-    arguments: tuple[str, ...]
-    """Further options of ``vllm serve``."""
-    name: str = ""
-    """The name to ask for; "": the model's folder."""
-
-
-def plan_teacher(recipe: Recipe, name: str, model: str) -> ServerPlan:
+def plan_teacher(recipe: Recipe, name: str, model: str) -> ServerLayout:
     """Return how to serve a teacher, or the student: on all devices, since nothing else runs then.
 
     Args:
@@ -52,7 +34,7 @@ def starts_judge(recipe: Recipe) -> bool:
     return is_needed and recipe.hardware.device == "cuda"
 
 
-def plan_judge(recipe: Recipe, model: str) -> ServerPlan:
+def plan_judge(recipe: Recipe, model: str) -> ServerLayout:
     """Return how to serve the judge on the devices that are left to it.
 
     Args:
@@ -111,7 +93,7 @@ def judge_line(recipe: Recipe) -> str:
     )
 
 
-def command_line(recipe: Recipe, model: str, server: ServerPlan) -> str:
+def command_line(recipe: Recipe, model: str, server: ServerLayout) -> str:
     """Return how a server is started, but for its address."""
     cpu = recipe.hardware.device == "cpu"
     command = server_command(
@@ -127,24 +109,9 @@ def command_line(recipe: Recipe, model: str, server: ServerPlan) -> str:
     return shlex.join(command)
 
 
-def _plan(recipe: Recipe, model: str, devices: int, options: str, name: str = "") -> ServerPlan:
-    """Divide a model as little as it fits, and copy it on what is left."""
+def _plan(recipe: Recipe, model: str, devices: int, options: str, name: str = "") -> ServerLayout:
     if recipe.hardware.device == "cpu":
-        return ServerPlan(1, 1, 180.0, ())
+        return ServerLayout()
     # All that a request does not say is neutral, and not what the model's own files suggest.
     arguments = ("--generation-config", "vllm", *shlex.split(options))
-    try:
-        shape = find_architecture(model)
-    except UserError:
-        seconds = _STARTING + _UNKNOWN_BYTES / _DISK
-        return ServerPlan(devices, 1, seconds, arguments, name)
-    tensor = _tensor_parallel(shape, devices, recipe.hardware.memory_gib)
-    seconds = _STARTING + 2 * shape.parameters / _DISK
-    return ServerPlan(tensor, devices // tensor, seconds, arguments, name)
-
-
-def _tensor_parallel(model: Architecture, devices: int, memory_gib: int) -> int:
-    """The fewest devices that hold the model and leave room for its cache."""
-    sizes = [n for n in range(1, devices + 1) if devices % n == 0 and model.splits(n)]
-    room = 0.8 * SERVED_SHARE * memory_gib * GIB
-    return next((n for n in sizes if 2 * model.parameters <= room * n), sizes[-1])
+    return server_layout(model, devices, recipe.hardware.memory_gib, arguments, name)

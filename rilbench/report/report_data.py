@@ -186,9 +186,10 @@ def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
     after = subject.after[0] if subject.after else None
     starts = [e for e in subject.before if after and (e.suite, e.kit) == (after.suite, after.kit)]
     tests = paired_tests(ledger, starts[0], after) if starts and after else {}
-    if not tests:
+    comparable = [t for t in tests.values() if not t.unlike and not t.incomplete]
+    mean = tests.get(MEAN) or (comparable[0] if len(comparable) == len(tests) == 1 else None)
+    if mean is None:  # One benchmark of several is not the change.
         return []
-    mean = tests.get(MEAN) or next(iter(tests.values()))
     change = mean.difference
     ends = f"95 % interval {_signed(change.low)} to {_signed(change.high)}"
     tone = {"better": "gain", "worse": "loss"}.get(mean.verdict, "")

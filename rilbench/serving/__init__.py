@@ -21,6 +21,8 @@ from rilbench.serving.endpoints import (
     listed_models,
     named_server,
     proxy_for,
+    servers_of_model,
+    several,
 )
 from rilbench.serving.reply import Completion, failure
 from rilbench.serving.server import Server, log_end, serve, vllm_python
@@ -44,6 +46,8 @@ __all__ = [
     "named_server",
     "proxy_for",
     "serve",
+    "servers_of_model",
+    "several",
     "text_part",
     "vllm_python",
 ]

@@ -16,13 +16,13 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
-from rilbench.serving.endpoints import all_checked
+from rilbench.serving.endpoints import all_checked, joined
 from rilbench.serving.reply import Completion, NoCompletionError, failure, read_completions
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 """One OpenAI chat message: role, and content as text or as a list of parts."""
+
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Names of the longest response in a request; servers know one of them."""
 
 _Key = TypeVar("_Key")
 
@@ -52,7 +55,26 @@ class Sampling:
     extra: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] | None = None
 
+    def with_limit(self) -> "Sampling":
+        """Return it with ``max_tokens`` among the fields, unless they name a limit."""
+        if self.fields is None or any(name in self.fields for name in LIMITS):
+            return self
+        return replace(self, fields={"max_tokens": self.max_tokens, **self.fields})
 
+    def limited(self, most: int) -> "Sampling":
+        """Return it for responses of so many tokens at most."""
+        shorter = replace(self, max_tokens=min(self.max_tokens, most)).with_limit()
+        if shorter.fields is None:
+            return shorter
+        fields = {
+            name: most if name in LIMITS and value is not None and value > most else value
+            for name, value in shorter.fields.items()
+        }
+        return replace(shorter, fields=fields)
+
+
+PROBE = "hello"
+"""The question with which a server is tried; VLMEvalKit asks a judge the same."""
 _PATH = "/chat/completions"
 _REFUSALS = frozenset({400, 413, 415, 422})
 """HTTP statuses for a request that a server cannot serve, such as a prompt too long for it."""
@@ -101,12 +123,14 @@ class ChatClient:
         base_url: the address, up to and with ``/v1``, or those of several servers of the model.
         model: the name that the server knows.
         transformers: the server is ``transformers serve``, whose sampling fields differ.
-        api_key: sent as a bearer token, never written anywhere.
+        api_key: sent as a bearer token, or those of the servers in order; never written anywhere.
         concurrency: requests in flight.
         retries: further attempts after the first.
         timeout: seconds for one attempt.
         patience: seconds for which a server that is busy (429, or 503 with ``Retry-After``) and
             answers nobody is tried again, however often.
+        leave_out: names of fields that the servers refuse.
+        adapts: find them, see `rilbench.serving.transport.Transport`.
 
     Raises:
         UserError: the address is not valid.
@@ -118,16 +142,19 @@ class ChatClient:
         model: str,
         *,
         transformers: bool = False,
-        api_key: str = NO_KEY,
+        api_key: str | Sequence[str] = NO_KEY,
         concurrency: int = 8,
         retries: int = 4,
         timeout: float = 600.0,
         patience: float = 300.0,
+        leave_out: Iterable[str] = (),
+        adapts: bool = False,
     ) -> None:
         self.urls = all_checked(base_url)
         self.model, self.transformers = model, transformers
         self.concurrency, self.retries = concurrency, retries
         self._timeout, self._patience, self._api_key = timeout, patience, api_key
+        self._leave_out, self._adapts = set(leave_out), adapts
         self._connected: Transport | None = None
 
     async def __aenter__(self) -> "ChatClient":
@@ -141,7 +168,9 @@ class ChatClient:
             backoff=0.5,
             timeout=self._timeout,
             patience=self._patience,
+            adapts=self._adapts,
         )
+        self._connected.left_out |= self._leave_out
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -153,9 +182,29 @@ class ChatClient:
             raise RuntimeError("a ChatClient is used within its context")
         return self._connected
 
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the fields that are left out, within the context."""
+        return sorted(self._transport.left_out)
+
     async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """Return one completion; raises as `choices`."""
         return (await self.choices(messages, sampling))[0]
+
+    async def probe(self, sampling: Sampling) -> str:
+        """Ask for one word as in a real request; return the name under which the model replies.
+
+        Raises:
+            UserError: as `choices`.
+        """
+        from rilbench.serving.transport import NoReplyError
+
+        body = self._body([{"role": "user", "content": PROBE}], sampling)
+        try:
+            reply = await self._transport.request("POST", _PATH, body, _decoded)
+        except NoReplyError as error:
+            raise _in_words(error) from error
+        return str(reply.get("model") or "")
 
     async def choices(self, messages: Sequence[Message], sampling: Sampling) -> list[Completion]:
         """Return as many completions as ``sampling.fields`` ask for (``n``), or as the server has.
@@ -229,7 +278,7 @@ class ChatClient:
         """
         from rilbench.serving.transport import NoReplyError
 
-        body = self._body([{"role": "user", "content": "hello"}], Sampling(max_tokens=1))
+        body = self._body([{"role": "user", "content": PROBE}], Sampling(max_tokens=1))
         try:
             most = 2 + len(self.urls)
             await self._transport.request("POST", _PATH, body, _decoded, most=most)
@@ -240,7 +289,7 @@ class ChatClient:
     def _body(self, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": list(messages)}
         if sampling.fields is not None:
-            return {**body, **sampling.fields}
+            return {**body, **{k: v for k, v in sampling.fields.items() if v is not None}}
         body |= {
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
@@ -280,4 +329,4 @@ def _in_words(error: "NoReplyError") -> UserError:
         )
     kind = RequestRefusedError if error.status in (0, *_REFUSALS) else UserError
     why = str(error).removeprefix("HTTP ")
-    return kind(f"{error.url}{_PATH} refused a request with {why}")
+    return kind(f"{joined(error.url, _PATH)} refused a request with {why}")

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from rilbench.api_keys import NO_KEY, without_key
 from rilbench.errors import UserError
@@ -27,7 +27,8 @@ _LONGEST = 16 * 1024**2  # bytes of a list of models, or of routes
 _PATIENCE = 60.0  # seconds for which a busy server is asked again
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
 """Exceptions of a request to an address without such a server (an SSH port: BadStatusLine)."""
-_ADDRESS = re.compile(r"(?:(?P<model>[^@\s]+)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
+_ADDRESS = re.compile(r"(?:(?P<model>\S(?:.*\S)?)@)?(?P<url>https?://[^@\s/]+[^@\s]*)")
+_SEVERAL = re.compile(r",(?=(?:[^,]*@)?https?://)")
 _TRANSFORMERS_ROUTES = frozenset({"/v1/chat/completions", "/load_model", "/reset"})
 
 
@@ -38,14 +39,73 @@ def named_server(option: str) -> tuple[str, str] | None:
         The model's name, empty without one, and the address up to ``/v1``; None for another text.
     """
     match = _ADDRESS.fullmatch(option)
-    if match is None:
+    if match is None or option.startswith("sk-"):  # A key, which would be written everywhere.
         return None
-    url = match["url"].rstrip("/").removesuffix("/chat/completions")
-    return match["model"] or "", url
+    parts = urlsplit(match["url"])
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return match["model"] or "", urlunsplit(parts._replace(path=path))
+
+
+def servers_of_model(option: str, given: Sequence[str]) -> tuple[str, list[str]]:
+    """Read the servers of one model: its name, empty if none is given, and their addresses.
+
+    Args:
+        option: what the user calls them, for the errors.
+        given: ``MODEL@URL`` or ``URL`` each; one name is enough.
+
+    Raises:
+        UserError: one is malformed, or they name several models.
+    """
+    servers = [named_server(text.strip()) for text in given]
+    if None in servers:
+        raise UserError(
+            f"{option} {given[servers.index(None)]} is not understood; give URL or MODEL@URL, such "
+            "as qwen2.5-vl-7b@http://127.0.0.1:8000/v1"
+        )
+    models, urls = zip(*filter(None, servers), strict=True)
+    names = list(dict.fromkeys(filter(None, models)))
+    if len(names) > 1:
+        raise UserError(
+            f"{option} names several models ({', '.join(names)}); all its servers must serve one"
+        )
+    return (names or [""])[0], list(dict.fromkeys(urls))
+
+
+def several(option: str) -> list[str]:
+    """Divide ``[MODEL@]URL,[MODEL@]URL`` into its servers."""
+    return _SEVERAL.split(option)
+
+
+def joined(base_url: str, path: str) -> str:
+    """Return the address of a path below a server's; a query (Azure's) stays at the end."""
+    parts = urlsplit(base_url)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
+
+
+def host_of(base_url: str) -> str:
+    """Return the host of an address."""
+    return urlsplit(base_url).hostname or ""
+
+
+def key_headers(base_url: str, api_key: str) -> dict[str, str]:
+    """Return the headers with a server's key; Azure, whose addresses have a version, has its own.
+
+    Read at https://learn.microsoft.com/azure/ai-services/openai/reference.
+    """
+    headers = {"Authorization": f"Bearer {api_key}"}
+    return {**headers, "api-key": api_key} if "api-version=" in base_url else headers
+
+
+def without_v1(base_url: str) -> str:
+    """Return a hint for an address that was not found, if it has no version; else nothing."""
+    parts = urlsplit(base_url)
+    if parts.query or re.search(r"/v\d", parts.path):
+        return ""
+    return f"; the address of an OpenAI-compatible server ends in /v1: {joined(base_url, '/v1')}"
 
 
 def checked(base_url: str) -> str:
-    """Return a server's address without a slash at its end.
+    """Return a server's address without a slash at its end; a query stays.
 
     Raises:
         UserError: it is not an address.
@@ -59,7 +119,7 @@ def checked(base_url: str) -> str:
         raise UserError(
             f"{base_url} is not the address of a server; give http://HOST:PORT/v1"
         ) from error
-    return base_url.rstrip("/")
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
 
 
 class UnreachedError(UserError):
@@ -112,9 +172,34 @@ def first_model(
     """
     models = listed_models(base_url, timeout, api_key, remedy=remedy)
     if len(models) > 1 and is_transformers(base_url, timeout):
-        url = f"{checked(base_url)}/models"
+        url = joined(checked(base_url), "/models")
         raise UserError(f"{url} lists what is in its cache, not what is served; {remedy}")
     return models[0]
+
+
+def listed_by_all(
+    base_urls: Sequence[str],
+    api_keys: Sequence[str],
+    *,
+    remedy: str = "name the model: --endpoint MODEL@URL",
+) -> str:
+    """Return the name of the first model that each of several servers lists; some may be down.
+
+    Raises:
+        UserError: none lists one, or they list several.
+    """
+    found, failed = {}, UserError("")
+    for url, key in zip(base_urls, api_keys, strict=True):
+        try:
+            found[url] = first_model(url, api_key=key, remedy=remedy)
+        except UserError as error:  # noqa: PERF203  There are a few.
+            failed = error
+    if not found:
+        raise failed
+    if len(set(found.values())) > 1:
+        said = ", ".join(f"{name} at {url}" for url, name in found.items())
+        raise UserError(f"the servers list several models ({said}); name the one to ask: MODEL@URL")
+    return next(iter(found.values()))
 
 
 def listed_models(
@@ -124,14 +209,26 @@ def listed_models(
 
     Arguments and errors are those of `first_model`.
     """
-    url = f"{checked(base_url)}/models"
+    return [str(model["id"]) for model in models_list(base_url, timeout, api_key, remedy=remedy)]
+
+
+def models_list(
+    base_url: str, timeout: float = 10.0, api_key: str = NO_KEY, *, remedy: str
+) -> list[dict[str, Any]]:
+    """Return what a server tells of the models that it lists, at least one; each has an ``id``.
+
+    Arguments and errors are those of `first_model`.
+    """
+    url = joined(checked(base_url), "/models")
     try:
-        models = [str(model["id"]) for model in _get(url, timeout, api_key)["data"]]
-        models[0]  # an empty list is no answer
+        models = [dict(model) for model in _get(url, timeout, api_key)["data"]]
+        models[0]["id"]  # an empty list is no answer
     except _NO_ANSWER as error:
         why = without_key(" ".join(f"{error}".split()) or type(error).__name__, api_key)
         answered = isinstance(error, (urllib.error.HTTPError, ValueError, LookupError, TypeError))
         kind = UnlistedError if answered else UnreachedError
+        if getattr(error, "code", 0) == 404:
+            remedy += without_v1(base_url)
         raise kind(f"{url} does not list a model ({why}); {remedy}") from error
     return models
 
@@ -142,9 +239,10 @@ def is_transformers(base_url: str, timeout: float = 10.0) -> bool:
     It publishes them, and no other OpenAI-compatible server that we know has two of them. False
     also where nothing answers.
     """
-    root = checked(base_url).removesuffix("/v1")
+    parts = urlsplit(checked(base_url))
+    root = urlunsplit(parts._replace(path=parts.path.removesuffix("/v1") + "/openapi.json"))
     try:
-        return set(_get(f"{root}/openapi.json", timeout)["paths"]) >= _TRANSFORMERS_ROUTES
+        return set(_get(root, timeout)["paths"]) >= _TRANSFORMERS_ROUTES
     except _NO_ANSWER:
         return False
 
@@ -184,7 +282,8 @@ def _get(url: str, timeout: float, api_key: str = NO_KEY) -> Any:
     """Return the JSON at an address; raises one of `_NO_ANSWER`."""
     request = urllib.request.Request(url)
     # Not sent on to another server that this one may point to.
-    request.add_unredirected_header("Authorization", f"Bearer {api_key}")
+    for name, value in key_headers(url, api_key).items():
+        request.add_unredirected_header(name, value)
     proxy = proxy_for(url)
     proxies = {} if proxy is None else {urlsplit(url).scheme: proxy}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))

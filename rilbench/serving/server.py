@@ -57,6 +57,7 @@ def serve(
     name: str = "",
     gpus: str = "",
     arguments: Sequence[str] = (),
+    option: str = "its options",
 ) -> Iterator[Server]:
     """Serve a checkpoint folder while the body runs.
 
@@ -75,6 +76,7 @@ def serve(
         name: vLLM's name for the model; "": its folder.
         gpus: its ``CUDA_VISIBLE_DEVICES``; "": ours.
         arguments: further options of vLLM's; they go before those above.
+        option: where the user gives them, for the errors' remedies.
 
     Raises:
         UserError: there is no such folder, the port is taken, or the server died or did not answer
@@ -121,12 +123,13 @@ def serve(
     try:
         _log.info("starting a server for %s at %s; its log is %s", model, server.base_url, log)
         begun = time.monotonic()
-        _wait_until_ready(guard, server, timeout)
+        _wait_until_ready(guard, server, timeout, option)
         _log.info("%s answers after %.1f s", server.base_url, time.monotonic() - begun)
         yield server
     except (UserError, OSError) as error:
         if guard.poll() is not None and not isinstance(error, _NotReadyError):
-            raise UserError(f"the server for {model.name} stopped: {log_end(log)}") from error
+            why = _why_stopped(log, option)
+            raise UserError(f"the server for {model.name} stopped: {why}") from error
         raise
     finally:
         stop_group(guard)
@@ -171,7 +174,35 @@ def log_end(log: Path, lines: int = 4, characters: int = 600) -> str:
     return f"{tail or 'nothing in its log'} (log: {log})"
 
 
-def _wait_until_ready(guard: GuardedProcess, server: Server, timeout: float) -> None:
+_ERROR = re.compile(r"\b(?:[a-z_]\w*\.)*[A-Z]\w*Error: .+")
+_SEE_ABOVE = "root cause above"
+"""In the error with which vLLM's log ends; the cause is an error of another process before it."""
+_TOO_LITTLE_MEMORY = re.compile(r"out of memory|OutOfMemory|gpu_memory_utilization|Free memory on")
+
+
+def _why_stopped(log: Path, option: str) -> str:
+    """Return the error that stopped a server, or its last words; for too little memory, what helps.
+
+    Args:
+        log: the server's.
+        option: where the user gives vLLM's options.
+    """
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    errors = [found[0].strip() for found in _ERROR.finditer(text)]
+    causes = [error for error in errors if _SEE_ABOVE not in error]
+    if not causes or not (_SEE_ABOVE in text or _TOO_LITTLE_MEMORY.search(causes[-1])):
+        return log_end(log)
+    why = f"{causes[-1][:600]} (log: {log})"
+    if _TOO_LITTLE_MEMORY.search(causes[-1]) is None:
+        return why
+    return (
+        f"{why}; the device's memory is too small for it or in use by others: give vLLM a shorter "
+        f"context or another share of it ({option}: --max-model-len 16384, "
+        "--gpu-memory-utilization 0.95), or take more devices"
+    )
+
+
+def _wait_until_ready(guard: GuardedProcess, server: Server, timeout: float, option: str) -> None:
     deadline = time.monotonic() + timeout
     # One token by our model's name proves that the model works, and that this is our server and
     # not another one that took the port before it.
@@ -187,11 +218,11 @@ def _wait_until_ready(guard: GuardedProcess, server: Server, timeout: float) -> 
         headers={"Content-Type": "application/json"},
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy
-    failure = "did not come up"
+    failure, late = "did not come up", False
     while guard.poll() is None:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            failure = f"did not answer within {timeout:.0f} s"
+            failure, late = f"did not answer within {timeout:.0f} s", True
             break
         try:
             with opener.open(request, timeout=remaining) as response:
@@ -204,6 +235,5 @@ def _wait_until_ready(guard: GuardedProcess, server: Server, timeout: float) -> 
             time.sleep(0.1)
         else:
             return
-    raise _NotReadyError(
-        f"the server for {Path(server.model).name} {failure}: {log_end(server.log)}"
-    )
+    why = log_end(server.log) if late else _why_stopped(server.log, option)
+    raise _NotReadyError(f"the server for {Path(server.model).name} {failure}: {why}")

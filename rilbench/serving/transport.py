@@ -3,7 +3,8 @@
 A request goes to the server with the fewest in flight. Trouble that passes is tried again, with
 growing pauses, at another server if there is one. A server that says ``Retry-After`` is left alone
 by all requests until then; one that fails while others answer rests for a while, longer each time.
-One that refuses ``max_tokens`` and names ``max_completion_tokens`` gets that.
+One that refuses ``max_tokens`` and names ``max_completion_tokens`` gets that; on request, fields
+that a server refuses by name are left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import logging
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,16 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from rilbench.serving.endpoints import all_checked, proxy_for, read_body, refusal, seconds_to_wait
+from rilbench.serving.endpoints import (
+    all_checked,
+    joined,
+    key_headers,
+    proxy_for,
+    read_body,
+    refusal,
+    seconds_to_wait,
+    without_v1,
+)
 
 TRANSIENT = frozenset({408, 409, 425, 429, *range(500, 600)})
 """HTTP statuses after which the same request may succeed."""
@@ -32,6 +43,10 @@ _UNSENT = 60.0  # seconds of patience, at least, for what was not sent yet
 _CONNECT = 30.0  # seconds to connect: the host of a server that was lost may not refuse at all
 
 _LIMIT, _OTHER_LIMIT = "max_tokens", "max_completion_tokens"
+_NEEDED = frozenset({"model", "messages", _LIMIT, _OTHER_LIMIT})
+_FIRST = ("top_p", "top_k", "seed", "repetition_penalty", "temperature")
+"""Of several fields that a refusal names, the one that is left out first."""
+_BAD_REQUEST = frozenset({400, 422})
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -70,6 +85,7 @@ class _BusyError(NoReplyError):
 class _Server:
     url: str
     proxy: str | None
+    key: str
     in_flight: int = 0
     rests: int = 0
     """Without a reply in between."""
@@ -93,7 +109,7 @@ class Transport:
 
     Args:
         base_urls: the server's address, up to ``/v1``, or those of several.
-        api_key: sent as the bearer token; never logged.
+        api_key: sent as the bearer token, or those of the servers in order; never logged.
         concurrency: requests in flight at one time, at all servers together.
         retries: further attempts after a connection error, a time-out, HTTP 408 or 5xx; one more
             for each further server.
@@ -102,6 +118,10 @@ class Transport:
         patience: seconds for which busy servers (429, or 503 with ``Retry-After``) are waited for
             while they answer nobody.
         counts: its ``retried`` counts the retries.
+        adapts: leave out of all requests what a server refuses by name, such as ``top_p``.
+
+    Attributes:
+        left_out: names of the fields that are left out.
 
     Raises:
         UserError: an address is not valid.
@@ -110,7 +130,7 @@ class Transport:
     def __init__(
         self,
         base_urls: str | Sequence[str],
-        api_key: str,
+        api_key: str | Sequence[str],
         *,
         concurrency: int,
         retries: int,
@@ -118,9 +138,16 @@ class Transport:
         timeout: float,
         patience: float,
         counts: dict[str, int] | None = None,
+        adapts: bool = False,
     ) -> None:
-        self.servers = [_Server(url, proxy_for(url)) for url in all_checked(base_urls)]
-        self._key, self._retries, self._backoff = api_key, retries, backoff
+        urls = all_checked(base_urls)
+        keys = [api_key] * len(urls) if isinstance(api_key, str) else api_key
+        self.servers = [
+            _Server(url, proxy_for(url), key) for url, key in zip(urls, keys, strict=True)
+        ]
+        self._retries, self._backoff = retries, backoff
+        self.left_out: set[str] = set()
+        self._adapts = adapts
         self._patience, self._counts = patience, {"retried": 0} if counts is None else counts
         self._jitter = random.Random()  # Its own: the run's seeded generators stay untouched.
         self._limit = asyncio.Semaphore(concurrency)
@@ -129,7 +156,6 @@ class Transport:
         self._answered = time.monotonic()
         """When a server served or refused a request last."""
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {api_key}"},
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, _CONNECT)),
             connector=aiohttp.TCPConnector(limit=concurrency),
         )
@@ -171,14 +197,13 @@ class Transport:
                 if rest <= 0:
                     tries += 1
                     self._counts["retried"] += tries > 1
-                    sent = dict(body or {})
+                    sent = {k: v for k, v in (body or {}).items() if k not in self.left_out}
                     if self._other_limit and _LIMIT in sent:
                         sent[_OTHER_LIMIT] = sent.pop(_LIMIT)
                     try:
                         return await self._send(server, method, path, sent, read)
                     except NoReplyError as error:
-                        if error.status == 400 and _OTHER_LIMIT in str(error) and _LIMIT in sent:
-                            self._other_limit = True
+                        if error.status in _BAD_REQUEST and self._learns(sent, str(error)):
                             continue
                         failed, busy = server, isinstance(error, _BusyError)
                         error.url, error.tries = server.url, tries
@@ -194,6 +219,18 @@ class Transport:
                     why = f"{server.why}; it asks to wait for {math.ceil(rest)} s"
                     raise NoReplyError(why, passing=True, url=server.url, tries=tries)
                 await asyncio.sleep(rest * self._jitter.uniform(1.0, 1.25))
+
+    def _learns(self, sent: Mapping[str, Any], why: str) -> bool:
+        """Note which field a server refuses; whether the next request differs from this one."""
+        if _LIMIT in sent and (_OTHER_LIMIT in why or f"parameter: '{_LIMIT}'" in why):
+            self._other_limit = True
+            return True
+        named = {name for name in sent if re.search(rf"\b{re.escape(name)}\b", why)} - _NEEDED
+        refused = [name for name in (*_FIRST, *sorted(named)) if name in named]
+        if not (self._adapts and refused):
+            return False
+        self.left_out.add(refused[0])
+        return True
 
     def _choose(self, failed: _Server | None) -> tuple[_Server, float]:
         """The server to ask, and the seconds for which even that one rests.
@@ -232,10 +269,11 @@ class Transport:
         self, server: _Server, method: str, path: str, body: object, read: Callable[[bytes], _T]
     ) -> _T:
         """Send a request once."""
-        url, server.in_flight = server.url + path, server.in_flight + 1
+        url, server.in_flight = joined(server.url, path), server.in_flight + 1
+        headers = key_headers(server.url, server.key)
         try:
             async with self._session.request(
-                method, url, json=body or None, proxy=server.proxy
+                method, url, json=body or None, headers=headers, proxy=server.proxy
             ) as response:
                 good = response.status == 200
                 most = LONGEST_REPLY if good else _LONGEST_REFUSAL
@@ -243,7 +281,7 @@ class Transport:
             if response.status not in TRANSIENT:
                 self._answered = time.monotonic()
             if not good:
-                raise self._refused(response, content)
+                raise _refused(server, response, content)
             if len(content) > most:
                 raise NoReplyError(f"a reply of more than {most} bytes")
             reply = read(content)
@@ -257,10 +295,13 @@ class Transport:
         server.rests = 0
         return reply
 
-    def _refused(self, response: aiohttp.ClientResponse, content: bytes) -> NoReplyError:
-        """What a reply with another status than 200 means."""
-        status, header = response.status, response.headers.get("Retry-After", "")
-        why = f"HTTP {status}: {refusal(content, self._key)[:_LONGEST_REASON]}"
-        if status == 429 or (status == 503 and header):
-            return _BusyError(why, status, seconds_to_wait(header))
-        return NoReplyError(why, passing=status in TRANSIENT, status=status)
+
+def _refused(server: _Server, response: aiohttp.ClientResponse, content: bytes) -> NoReplyError:
+    """What a reply with another status than 200 means."""
+    status, header = response.status, response.headers.get("Retry-After", "")
+    why = f"HTTP {status}: {refusal(content, server.key)[:_LONGEST_REASON]}"
+    if status == 404:
+        why += without_v1(server.url)
+    if status == 429 or (status == 503 and header):
+        return _BusyError(why, status, seconds_to_wait(header))
+    return NoReplyError(why, passing=status in TRANSIENT, status=status)

@@ -25,7 +25,7 @@ from rilbench.plan.saved_responses import STUDENT
 from rilbench.plan.servers import judge_needs, starts_judge
 from rilbench.train.pipeline.progress_record import planned_stages
 
-_NOT_IN_A_FILE = {"db", "endpoint", "fresh", "work"}
+_NOT_IN_A_FILE = {"db", "endpoint", "fields", "fresh", "work"}
 """Options of ``rilbench eval`` that make no sense for the two models of a run."""
 MODELS = 2
 """The student before and after training are evaluated."""

@@ -223,3 +223,27 @@ def test_two_threads_may_be_the_first_to_load_a_model(checkpoint: Path) -> None:
         [sys.executable, "-c", code, str(checkpoint)], capture_output=True, text=True, check=False
     )
     assert done.stdout == "4\n", done.stderr
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_halved(
+    model: OfflineModel, prompts: PromptSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that holds three questions at a time; and one that holds none."""
+    import torch
+
+    whole = model.answer(prompts, prompts.questions, SAMPLING)
+    generate, sizes, room = model.model.generate, [], 3
+
+    def small(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(**inputs)
+
+    monkeypatch.setattr(model.model, "generate", small)
+    found = model.answer(prompts, prompts.questions, SAMPLING)
+    assert [each.text for each in found] == [each.text for each in whole]
+    assert sizes == [11, 5, 2, 3, 6, 3, 3]
+    room = 0
+    with pytest.raises(UserError, match="too small for one question; use --engine server"):
+        model.answer(prompts, prompts.questions, SAMPLING)

@@ -52,3 +52,11 @@ def test_the_price_goes_from_the_certain_to_the_possible() -> None:
 def test_a_question_that_cannot_be_asked_costs_nothing() -> None:
     broken = [BenchmarkQuestion("MMVet", "3", "3", "A", None, (), "its picture cannot be read")]
     assert estimate(SUITE, [*QUESTIONS, *broken], Judge()) == estimate(SUITE, QUESTIONS, Judge())
+
+
+def test_pictures_have_tokens_and_absent_files_their_published_numbers() -> None:
+    tokens = {q.key: 1000 for q in QUESTIONS}
+    found = {one.column: one for one in estimate(SUITE, QUESTIONS, Judge(), tokens, {"MMVet": 218})}
+    assert found["MMB"].picture_tokens == 4000
+    vet = found["MM-Vet"]
+    assert (vet.questions, vet.requests, vet.certain) == (220, 220, 220)

@@ -82,7 +82,7 @@ def kill_at(
     checkpoint: Path, plan: EvalOptions, server: FakeJudge, *, seconds: float = 0, answers: int = 0
 ) -> int:
     """Let an evaluation run for so long, and to so many answers; what it asked a second time."""
-    before, seen = answered(plan), len(server.seen)
+    before, seen = answered(plan), len(server.questions)
     process = started(checkpoint, plan)
     time.sleep(seconds)
     while len(answered(plan)) < answers:
@@ -95,7 +95,7 @@ def kill_at(
         return 0
     # Some benchmarks here have the same questions: each may be asked once for each of them.
     open_ = Counter(found for key, found in questions(plan).items() if key not in before)
-    asked = Counter(mark(body["messages"]) for body in server.seen[seen:])
+    asked = Counter(mark(body["messages"]) for body in server.questions[seen:])
     return (asked - open_).total()
 
 
@@ -111,7 +111,7 @@ def test_an_evaluation_that_is_killed(
         start = time.monotonic()
         wanted = evaluate(checkpoint, whole)
         duration = time.monotonic() - start
-        total = len(server.seen)
+        total = len(server.questions)
 
         plan = EvalOptions("nano", data, tmp_path / "killed", endpoint=server.url)
         # The first with something to lose, the others in whatever stage.
@@ -119,9 +119,9 @@ def test_an_evaluation_that_is_killed(
         for _ in range(kills - 1):
             moment = moments.uniform(0.05, 1.2) * duration
             assert kill_at(checkpoint, plan, server, seconds=moment) == 0
-        before, asked = answered(plan), len(server.seen)
+        before, asked = answered(plan), len(server.questions)
         found = evaluate(checkpoint, plan)
-        assert len(server.seen) - asked == total - len(before)
+        assert len(server.questions) - asked == total - len(before)
         assert without_times(found) == without_times(wanted)
 
 
@@ -154,9 +154,9 @@ def test_a_kill_while_the_judge_is_asked(checkpoint: Path, data: Path, tmp_path:
         process.wait()
         time.sleep(10 * LATENCY)
         said = kept[0].read_bytes().count(b"\n")
-        before, asked = len(judge.seen), len(server.seen)
+        before, asked = len(judge.seen), len(server.questions)
         found = evaluate(checkpoint, plan)
-        assert len(server.seen) == asked
+        assert len(server.questions) == asked
         assert found.scores[0].value == 50
         questions = found.scores[0].questions
         assert len(judge.seen) - before == 1 + questions - said, "the probe, and what was not said"

@@ -1,5 +1,6 @@
 """What the options refuse before anything is started."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.errors import UserError
+from rilbench.evaluate.image_resize import Pixels
 from rilbench.evaluate.judge_session import Judge
 from rilbench.evaluate.options import EvalOptions
 
@@ -73,3 +75,21 @@ def test_the_kit_and_the_judge_decide_what_can_be_scored() -> None:
         chosen = options(kit=kit, suite="paper", judge=judge, benchmarks=("BLINK",)).chosen()
         assert [b.kit for b in chosen.benchmarks] == [kit]
         assert chosen.max_tokens == 2048
+
+
+def test_the_settings_of_the_kits_entry_for_a_model(tmp_path: Path) -> None:
+    """As in VLMEvalKit's config.py, and its class for these models; lmms-eval sets others."""
+    qwen = replace(model("qwen2_5_vl"), path=tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"repetition_penalty": 1.05}')
+    named = "min_pixels the processor decides (vlmevalkit: 1003520), max_pixels the processor "
+    named += "decides (vlmevalkit: 12845056), repetition_penalty 1.05 (vlmevalkit: 1.0)"
+    assert options().unlike_kit(qwen) == named
+    assert options().unlike_kit(model("llava")) == ""
+    found = options(model_settings="kit").with_model_settings([qwen])
+    assert (found.pixels, found.repetition_penalty) == (Pixels(1280 * 784, 16384 * 784), 1.0)
+    assert found.unlike_kit(qwen) == ""
+    cross = options(model_settings="kit", kit="lmms-eval").with_model_settings([qwen])
+    assert (cross.pixels, cross.repetition_penalty) == (Pixels(200704, 1605632), None)
+    with pytest.raises(UserError, match="no --model-settings kit for internvl that a server takes"):
+        options(model_settings="kit").with_model_settings([model("internvl")])
+    assert options().with_model_settings([model("internvl")]) == options()

@@ -53,7 +53,7 @@ def answer_in_advance(model: Path, plan: EvalOptions) -> int:
     environment = ensure_environment("vlmevalkit").parent.parent.name
     prompts = PromptSet(suite.datasets, plan.data, plan.work / "prompts", environment, None)
     run = _Run(plan, suite, prompts, RULE_JUDGE, None, lambda _: None)
-    files = run._answer_files(inspect_checkpoint(model).content)
+    files = run.answer_files(inspect_checkpoint(model).content)
     known = right_answers(plan.data)
     with open_answers(files) as answers:
         answers.append_all(

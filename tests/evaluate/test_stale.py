@@ -56,7 +56,7 @@ def first(
         benchmarks=("MMStar", "MM-Vet"),
     )
     evaluate(checkpoint, plan)
-    assert len(model.seen) == ASKED
+    assert len(model.questions) == ASKED
     return plan
 
 
@@ -103,10 +103,10 @@ def test_a_change_asks_everything_again(
     first: EvalOptions, model: FakeJudge, checkpoint: Path, tmp_path: Path, what: str
 ) -> None:
     plan, folder = changed(first, what, tmp_path, checkpoint)
-    asked, before = len(model.seen), rows(first)
+    asked, before = len(model.questions), rows(first)
     found = evaluate(folder, plan)
     # The data are those of one of the two benchmarks.
-    assert len(model.seen) == asked + (ASKED // 2 if what == "data" else ASKED)
+    assert len(model.questions) == asked + (ASKED // 2 if what == "data" else ASKED)
     assert rows(first) == before + 1
     # One of the four options is right each time, but the kit read other answers.
     read = {sample.extracted for sample in found.samples if sample.benchmark == "MMStar"}
@@ -122,9 +122,9 @@ def test_other_benchmarks_and_limits_ask_only_what_was_never_asked(
     with Kit(tmp_path / "kit.log", plan.judge) as kit:
 
         def asks(number: int, **changes: Any) -> list[tuple[str, int, int | None]]:
-            before, done = len(model.seen), rows(plan)
+            before, done = len(model.questions), rows(plan)
             found = evaluate(checkpoint, replace(plan, **changes), kit=kit)
-            assert len(model.seen) == before + number
+            assert len(model.questions) == before + number
             assert rows(plan) == done + 1
             return [(s.benchmark, s.questions, s.sampled) for s in found.scores]
 
@@ -145,11 +145,11 @@ def test_other_benchmarks_and_limits_ask_only_what_was_never_asked(
 def test_another_judge_judges_again_and_the_model_is_not_asked(
     first: EvalOptions, model: FakeJudge, judge: FakeJudge, checkpoint: Path
 ) -> None:
-    asked, before = len(model.seen), rows(first)
+    asked, before = len(model.questions), rows(first)
     with fake_judge(lambda _: says("1.0")) as other:
         found = evaluate(checkpoint, replace(first, judge=Judge(other.url, "second")))
         assert len(other.seen) >= 4
-    assert len(model.seen) == asked
+    assert len(model.questions) == asked
     assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 100
     assert rows(first) == before + 1
 
@@ -157,10 +157,10 @@ def test_another_judge_judges_again_and_the_model_is_not_asked(
 def test_nothing_changed_asks_nobody(
     first: EvalOptions, model: FakeJudge, judge: FakeJudge, checkpoint: Path
 ) -> None:
-    asked, judged = len(model.seen), len(judge.seen)
+    asked, judged = len(model.questions), len(judge.seen)
     found = evaluate(checkpoint, first)
     assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 50
-    assert len(model.seen) == asked
+    assert len(model.questions) == asked
     assert len(judge.seen) == judged + 1, "the probe alone"
     verdicts = found.settings["judge"]["verdicts"]
     assert verdicts["asked"] == verdicts["judge"] + verdicts["cached"] > 0, "as it was then"
@@ -169,12 +169,12 @@ def test_nothing_changed_asks_nobody(
 def test_afresh_everything_is_asked_again(
     first: EvalOptions, model: FakeJudge, checkpoint: Path
 ) -> None:
-    asked = len(model.seen)
+    asked = len(model.questions)
     found = evaluate(checkpoint, replace(first, fresh=True))
-    assert len(model.seen) == asked + ASKED
+    assert len(model.questions) == asked + ASKED
     assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 50
     evaluate(checkpoint, first)
-    assert len(model.seen) == asked + ASKED
+    assert len(model.questions) == asked + ASKED
 
 
 def rows(plan: EvalOptions) -> int:

@@ -12,6 +12,7 @@ import pytest
 from bad_server import no_proxies
 from fake_judge import FakeJudge, fake_judge, says
 from full_disk import room
+from proxy_questions import ask
 from strict_api import strict_api
 
 from rilbench.errors import UserError
@@ -19,15 +20,6 @@ from rilbench.judge.proxy import JudgeProxy
 from rilbench.serving.reply import UNANSWERED
 
 KEY = "sk-very-secret-7"
-
-
-def ask(proxy: JudgeProxy, text: str, **more: Any) -> str:
-    body = {"model": "gpt-4-turbo", "messages": [{"role": "user", "content": text}], **more}
-    request = urllib.request.Request(
-        f"{proxy.url}/chat/completions", json.dumps(body).encode(), {"Authorization": "Bearer no"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        return str(json.load(reply)["choices"][0]["message"]["content"])
 
 
 def test_the_judge_gets_its_own_name_and_the_key_and_is_asked_once(tmp_path: Path) -> None:

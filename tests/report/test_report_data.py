@@ -35,7 +35,7 @@ def test_rows_have_roles_differences_intervals_and_heat(place: Place) -> None:
     assert before.note == (
         "1 of 3 without a verdict; incomplete: it counts in no mean and no difference"
     )
-    assert found.rows[0].remarks == ["1 of 3 without a verdict: MMStar, BLINK"]
+    assert found.rows[0].remarks == [f"{before.note}: MMStar, BLINK"]
     assert found.rows[1].cells["AI2D"].value is None
     assert found.rows[1].cells[MEAN].value is None
 
@@ -142,9 +142,12 @@ def test_a_run_without_a_curve_or_a_score_has_no_chart(place: Place) -> None:
 
 
 def test_facts_and_sources(place: Place) -> None:
+    facts = {fact.label for fact in report(place, "first").facts}
+    assert "Change from the start" not in facts, "it lacks a third of the verdicts"
+    place.add(evaluation(outcomes({"1": 0.0})))
     found = report(place, "first")
     facts = {fact.label: fact for fact in found.facts}
-    # MMStar and BLINK alike: 1 became right, 2 wrong, and 3 had no verdict before.
+    # MMStar and BLINK alike: 1 became right, 2 wrong.
     assert facts["Questions gained, lost"].value == "+2 \u22122"
     assert facts["Change from the start"].value == "+0.0"
     assert facts["Change from the start"].note.startswith("95 % interval \u2212")

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from rilbench.evaluate.identity import TOKENS
+from rilbench.serving.chat import PROBE
+
 Answer = Callable[[dict[str, Any]], tuple[int, bytes]]
 """From the request's body to status and body of the reply."""
 
@@ -43,6 +46,15 @@ class FakeJudge:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """What it was asked but for the probes, and questions by which a model is recognised."""
+        return [
+            body
+            for body in self.seen
+            if body["messages"][-1]["content"] != PROBE and body.get("max_tokens") != TOKENS
+        ]
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """What stands for vLLM's server where there is no GPU: its command line, and no model.
 
 Run as ``python -m vllm.entrypoints.openai.api_server`` from the package that `install` writes.
+
+``STAND_IN_VLLM`` says how it starts: ``{"seconds": 240}`` late, ``{"dies": "…"}`` not at all, with
+this text in its log.
 """
 
 import argparse
@@ -25,12 +28,16 @@ def install(folder: Path) -> None:
 def main() -> None:
     """Serve until the end, and write the arguments and the times of start and end."""
     parser = argparse.ArgumentParser()
-    names = ("model", "host", "port", "dtype", "generation-config", "max-model-len")
-    for name in (*names, "served-model-name"):
+    texts = ("model", "host", "port", "dtype", "generation-config", "max-model-len")
+    for name in (*texts, "served-model-name", "gpu-memory-utilization"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     parser.add_argument("--data-parallel-size", type=int, default=1)
     arguments = parser.parse_args()
+    start = json.loads(os.environ.get("STAND_IN_VLLM", "{}"))
+    time.sleep(start.get("seconds", 0))
+    if "dies" in start:
+        sys.exit(start["dies"])
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -39,7 +46,7 @@ def main() -> None:
             told |= {"pid": os.getpid(), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
             sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
-            said = f"said {body.get('seed')} <answer>1</answer>"
+            said = start.get("says", f"said {body.get('seed')} <answer>1</answer>")
             choice = {"message": {"content": said}, "finish_reason": "stop"}
             self.reply({"choices": [choice], "model": body["model"]})
 
@@ -57,6 +64,7 @@ def main() -> None:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
+    ThreadingHTTPServer.daemon_threads = True
     ThreadingHTTPServer((arguments.host, int(arguments.port)), Handler).serve_forever()
 
 

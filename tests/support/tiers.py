@@ -34,6 +34,7 @@ INTEGRATION = (
     "evaluate/test_bad_endpoints.py",
     "evaluate/test_batch_engine.py",
     "evaluate/test_kills.py",
+    "evaluate/test_model_server.py",
     "evaluate/test_own_benchmark.py",
     "evaluate/test_run.py",
     "evaluate/test_stale.py",

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rilbench.evaluate.image_resize import Pixels
 from rilbench.evaluate.kits.scores import Choice, KitScore, Outcome, checked, summed_up
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import Dataset
 
 JudgeAddress = tuple[str, str]
 """A judge's address up to ``/v1``, and the model's name there."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a kit's own entry for a model sets, apart from its prompts."""
+
+    pixels: Pixels
+    repetition_penalty: float | None = None
+    """None: the checkpoint's own."""
 
 
 class Adapter(Protocol):
@@ -33,6 +44,10 @@ class Adapter(Protocol):
     @property
     def styles(self) -> Mapping[str, str]:
         """Names of the kit's prompts for models, by the models' ``model_type``."""
+
+    @property
+    def model_settings(self) -> Mapping[str, ModelSettings]:
+        """Its settings for families of models, by the models' ``model_type``."""
 
     def start(self, python: Path, log: Path, judge: Callable[[], JudgeAddress]) -> KitProcess:
         """Start the worker, which imports the kit while the caller goes on.

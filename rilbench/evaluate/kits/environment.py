@@ -81,6 +81,12 @@ def ensure_environment(
     return python
 
 
+def existing_environment(kit: str) -> Path | None:
+    """Return the Python of a kit's environment; None if it was not made yet."""
+    home = kits_folder() / environment_name(kit, resource(f"requirements/{kit}.lock"))
+    return home / "bin" / "python" if is_complete(home) else None
+
+
 def is_complete(home: Path) -> bool:
     """Return whether an environment has its Python and every package that it was made with."""
     try:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rilbench.evaluate.kits.base import JudgeAddress
+from rilbench.evaluate.image_resize import Pixels
+from rilbench.evaluate.kits.base import JudgeAddress, ModelSettings
 from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment, worker_files
 from rilbench.evaluate.suite import LMMSEVAL, Dataset
 
@@ -19,6 +20,11 @@ class LmmsEval:
     sources = worker_files("lmmseval_worker", "lmmseval_data", "lmmseval_patches")
     worker = sources[0]
     styles: Mapping[str, str] = {}
+    # The defaults of its classes for these models.
+    model_settings: Mapping[str, ModelSettings] = {
+        "qwen2_vl": ModelSettings(Pixels(3136, 602112)),
+        "qwen2_5_vl": ModelSettings(Pixels(256 * 28 * 28, 1605632)),
+    }
 
     def start(self, python: Path, log: Path, judge: Callable[[], JudgeAddress]) -> KitProcess:
         """Start the worker; its tasks read the judge's address when they are imported."""

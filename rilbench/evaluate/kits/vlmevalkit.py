@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
-from rilbench.evaluate.kits.base import JudgeAddress
+from rilbench.evaluate.image_resize import Pixels
+from rilbench.evaluate.kits.base import JudgeAddress, ModelSettings
 from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment, worker_files
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 
 EXACT_MATCHING = "exact_matching"
 """The kit's name for reading an answer by its own rules, without a judge."""
+
+_QWEN = ModelSettings(Pixels(1280 * 28 * 28, 16384 * 28 * 28), repetition_penalty=1.0)
+"""Of the entries Qwen2-VL-* and Qwen2.5-VL-* in its ``config.py``, and of its class for them."""
 
 
 class VLMEvalKit:
@@ -28,6 +32,7 @@ class VLMEvalKit:
         "internvl": "internvl",
         "internvl_chat": "internvl",
     }
+    model_settings: Mapping[str, ModelSettings] = {"qwen2_vl": _QWEN, "qwen2_5_vl": _QWEN}
 
     def start(self, python: Path, log: Path, judge: Callable[[], JudgeAddress]) -> KitProcess:
         """Start the worker; each job names the judge."""

@@ -278,7 +278,7 @@ def probe_judge(recipe: Recipe) -> None:
     log.info("judge %s answers", judge.model)
 
 
-def ask_judge(url: str, model: str, setting: str) -> None:
+def ask_judge(url: str | Sequence[str], model: str, setting: str) -> None:
     """Ask a judge for one verdict; an empty ``model`` is the only one that it serves.
 
     Raises:
@@ -292,7 +292,7 @@ def ask_judge(url: str, model: str, setting: str) -> None:
     log.info("judge %s answers", verdict.judge)
 
 
-def _first_verdict(url: str, model: str, **options: Any) -> Verdict:
+def _first_verdict(url: str | Sequence[str], model: str, **options: Any) -> Verdict:
     async def ask() -> Verdict:
         async with JudgeClient(url, model or None, judge_key(), retries=2, **options) as judge:
             return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
@@ -300,6 +300,7 @@ def _first_verdict(url: str, model: str, **options: Any) -> Verdict:
     return asyncio.run(ask())
 
 
-def _silent(verdict: Verdict, url: str) -> str:
+def _silent(verdict: Verdict, url: str | Sequence[str]) -> str:
+    where = url if isinstance(url, str) else ", ".join(url)
     said = " ".join(verdict.text.split())[:200]
-    return f"the judge {verdict.judge} at {url} gives no verdict ({said})"
+    return f"the judge {verdict.judge} at {where} gives no verdict ({said})"

@@ -11,7 +11,8 @@ from rilbench.devices import some_gpus
 from rilbench.errors import UserError
 from rilbench.judge.server import serve_judge
 from rilbench.paths import locate
-from rilbench.plan.servers import ServerPlan, judge_needs, plan_judge, starts_judge
+from rilbench.plan.server_layout import ServerLayout
+from rilbench.plan.servers import judge_needs, plan_judge, starts_judge
 from rilbench.serving import Server, serve, vllm_python
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.pipeline.stage import Progress, note
@@ -19,7 +20,7 @@ from rilbench.train.pipeline.stage import Progress, note
 
 @contextmanager
 def started(
-    run: Run, name: str, path: Path, plan: ServerPlan, progress: Progress, gpus: str = ""
+    run: Run, name: str, path: Path, plan: ServerLayout, progress: Progress, gpus: str = ""
 ) -> Iterator[Server]:
     """Serve a model while the body runs: by vLLM on GPUs, by transformers on a CPU.
 
@@ -50,6 +51,7 @@ def started(
         name=plan.name,
         gpus=gpus,
         arguments=plan.arguments,
+        option="judge.serve" if name == "judge" else f"collection.serve.{name}",
     ) as server:
         yield server
 

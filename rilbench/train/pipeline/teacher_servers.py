@@ -26,7 +26,7 @@ from rilbench.serving import (
     UnreachedError,
     is_transformers,
     listed_models,
-    named_server,
+    servers_of_model,
     vllm_python,
 )
 
@@ -62,20 +62,7 @@ def read_endpoints(recipe: Recipe, name: str) -> tuple[str, list[str]]:
     Raises:
         UserError: one is malformed, or they name several models.
     """
-    given = recipe.collection.endpoints[name]
-    servers = [named_server(endpoint) for endpoint in given]
-    if None in servers:
-        raise UserError(
-            f"collection.endpoints.{name}={given[servers.index(None)]} is not understood; give URL "
-            "or MODEL@URL, such as http://teacher:8000/v1"
-        )
-    models, urls = zip(*filter(None, servers), strict=True)
-    if len(set(models)) > 1:
-        raise UserError(
-            f"collection.endpoints.{name} names several models ({', '.join(models)}); all its "
-            "servers must serve one"
-        )
-    return models[0], list(urls)
+    return servers_of_model(f"collection.endpoints.{name}", recipe.collection.endpoints[name])
 
 
 def first_questions(recipe: Recipe, questions: Sequence[Question]) -> list[Question]:
