@@ -71,32 +71,31 @@ def _section(rows: Sequence[TableRow], table: Table) -> Iterator[str]:
         if place:
             yield r"\addlinespace"
         of_student = list(group)
-        values = [[v for row in of_student if (v := row.value(c)) is not None] for c in columns]
-        best = [number(max(some, default=None)) for some in values]
+        values = [
+            [row.value(c) for row in of_student if not row.cell(c).incomplete] for c in columns
+        ]
+        best = [number(max((v for v in some if v is not None), default=None)) for some in values]
         for row in of_student:
             names = [row.student, row.method, row.teacher]
             if table.details and (ids := evaluation_ids(row)):
                 names[1] += f" #{ids[0]}"
             for name, cells in lines(row, table.columns):
-                if name and not table.details:
-                    continue
                 if name:
-                    yield _line(["", name, ""], [_cell(cell) for cell in cells])
-                else:
-                    several = len(of_student) > 1
-                    bold = [
-                        several and number(row.value(c)) == most
-                        for c, most in zip(columns, best, strict=True)
-                    ]
-                    marked = zip(cells, bold, strict=True)
-                    yield _line(names, [_cell(cell, bold=is_best) for cell, is_best in marked])
+                    if table.details:
+                        yield _line(["", name, ""], [_cell(cell) for cell in cells])
+                    continue
+                # A number with a mark is not equal: it was made otherwise, or is incomplete.
+                bold = [
+                    len(of_student) > 1 and cell == b for cell, b in zip(cells, best, strict=True)
+                ]
+                yield _line(names, [_cell(*each) for each in zip(cells, bold, strict=True)])
 
 
 def _line(names: Sequence[str], cells: Sequence[str]) -> str:
     return " & ".join([*map(_escaped, names), *cells]) + r" \\"
 
 
-def _cell(text: str, *, bold: bool = False) -> str:
+def _cell(text: str, bold: bool = False) -> str:
     """Return a number with its marks beside the column, not in it."""
     marks = "".join(mark for mark in text if mark in (INCOMPLETE, ODD, REPRODUCED))
     plain = _escaped(text.translate({ord(mark): None for mark in marks}))
