@@ -30,7 +30,7 @@ def endpoint_key(teacher: str = "", host: str = "") -> str:
 
     For an evaluation the model's name at its server takes the place of the teacher's.
     """
-    own = _variable(ENDPOINT_KEY, host), _variable(ENDPOINT_KEY, teacher)
+    own = [_variable(ENDPOINT_KEY, each) for each in (host, teacher) if each]
     return _first_key(*own, ENDPOINT_KEY)
 
 

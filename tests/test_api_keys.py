@@ -42,6 +42,16 @@ def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch, value: str | None
     assert (judge_key(), endpoint_key()) == ("none", "none")
 
 
+def test_the_closest_key_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert endpoint_key("72b", "api.example.com") == KEY
+    monkeypatch.setenv(f"{ENDPOINT_KEY}_72B", "of the teacher")
+    assert endpoint_key("72b") == endpoint_key("72b", "api.example.com") == "of the teacher"
+    assert endpoint_key("78b") == endpoint_key() == KEY
+    monkeypatch.setenv(f"{ENDPOINT_KEY}_API_EXAMPLE_COM", "of the host")
+    assert endpoint_key("72b", "api.example.com") == "of the host"
+    assert endpoint_key("72b", "other.org") == "of the teacher"
+
+
 def test_a_key_leaves_a_text_and_none_does_not() -> None:
     assert without_key(f"bad key {KEY}!", KEY) == "bad key …!"
     assert without_key("none here", "none") == without_key("none here", "") == "none here"

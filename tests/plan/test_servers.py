@@ -25,7 +25,7 @@ def test_a_profile_leaves_devices_for_the_judge():
     assert starts_judge(recipe)
     assert judge_needs(recipe) == ""
     server = plan_judge(recipe, JUDGE)
-    assert (server.tensor_parallel, server.data_parallel) == (2, 1)
+    assert (server.tensor_parallel, server.data_parallel) == (2, 2)
     teacher = plan_teacher(recipe, "72b", recipe.teachers.models["72b"])
     assert (teacher.tensor_parallel, teacher.data_parallel) == (4, 2), "on all 8, before the loop"
     command = shlex.split(judge_line(recipe).rsplit(": ", 1)[1])

@@ -69,7 +69,7 @@ def test_a_function_that_finds_right_answers_wrong_is_remarked_on(tmp_path):
     judge = recipe(f"{tmp_path}/mine.py:judge")
     (note,) = notes_on_golds(judge, questions("7", r"\boxed{3}"))
     assert "finds 2 of 2 reference answers wrong as responses, such as '7' for '7'" in note
-    (tmp_path / "mine.py").write_text("def judge(question, gold, response):\n    return 1\n")
+    (tmp_path / "mine.py").write_text("def judge(question, gold, response):\n    return 1.0\n")
     assert notes_on_golds(judge, questions("7")) == []
 
 

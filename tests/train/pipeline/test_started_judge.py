@@ -86,10 +86,10 @@ def test_the_judge_has_its_own_devices_and_ends_with_the_loop(run):
     trainer = Trainer(run.folder)
     notes = train(run, trainer)
     first, *verdicts = trainer.told
-    assert first["gpus"] == "14,15"
+    assert first["gpus"] == "12,13,14,15"
     arguments = first["arguments"]
     assert arguments["served_model_name"] == run.recipe.judge.model
-    assert (arguments["tensor_parallel_size"], arguments["data_parallel_size"]) == (1, 2)
+    assert (arguments["tensor_parallel_size"], arguments["data_parallel_size"]) == (1, 4)
     assert arguments["max_model_len"] == "99"
     assert trainer.asked["judge_model"] == run.recipe.judge.model
     assert trainer.asked["judge_urls"][0].startswith("http://127.0.0.1:")
