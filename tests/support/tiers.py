@@ -28,7 +28,10 @@ IN_MAKE_TEST = ("train/test_run.py",)
 INTEGRATION = (
     *(file for file in VERL if file not in IN_MAKE_TEST),
     "check/test_commands.py",
+    "config/test_plugin_students.py",
+    "data/contamination/test_image_hash.py",
     "data/test_response_collector.py",
+    "data/test_select.py",
     "doctor/test_doctor.py",
     "evaluate/kits",
     "evaluate/test_bad_endpoints.py",
@@ -42,6 +45,7 @@ INTEGRATION = (
     "gpu",
     "importers",
     "lab/test_report.py",
+    "ledger/test_writers.py",
     "nano/test_build.py",
     "nano/test_kit.py",
     "report/test_browser.py",
