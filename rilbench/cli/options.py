@@ -35,6 +35,17 @@ Set = Annotated[
     Optional[list[str]],
     typer.Option("--set", help="Setting as KEY=VALUE, such as policy.lr=1e-6; repeatable."),
 ]
+RunName = Annotated[
+    Optional[str],
+    typer.Option("--run", help="Name of the run; default: its student, recipe and method."),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
+Trackers = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--log", help="Tracker to log to as well: tensorboard, wandb or trackio; repeatable."
+    ),
+]
 Student = Annotated[
     Optional[str],
     typer.Option(

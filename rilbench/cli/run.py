@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Db
+from rilbench.cli.options import Db, RunName, Runs, Trackers
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,21 +36,15 @@ def run(
     hardware: Annotated[
         Optional[str], typer.Option(help="Hardware profile, instead of the file's.")
     ] = None,
-    name: Annotated[
-        Optional[str],
-        typer.Option("--run", help="Name of the run; default: its student, recipe and method."),
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    name: RunName = None,
+    runs: Runs = Path("runs"),
     set_: Annotated[
         Optional[list[str]],
         typer.Option(
             "--set", help="Setting, e.g. judge.url=URL or eval.judge=MODEL@URL; repeatable."
         ),
     ] = None,
-    log: Annotated[
-        Optional[list[str]],
-        typer.Option(help="Tracker to log to as well: tensorboard, wandb or trackio; repeatable."),
-    ] = None,
+    log: Trackers = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at questions that cannot be trained on.")
     ] = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Db
+from rilbench.cli.options import Db, RunName, Runs, Trackers
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,11 +33,8 @@ def train(
         Optional[str],
         typer.Option(help="Hardware profile; default 1x8-80gb, for nano cpu."),
     ] = None,
-    run: Annotated[
-        Optional[str],
-        typer.Option("--run", help="Name of the run; default: its student, recipe and method."),
-    ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    run: RunName = None,
+    runs: Runs = Path("runs"),
     set_: Annotated[
         Optional[list[str]],
         typer.Option("--set", help="Setting, e.g. schedule.steps=100; repeatable."),
@@ -50,10 +47,7 @@ def train(
         Optional[int],
         typer.Option(help="Steps between scores on the dev split (never on benchmarks)."),
     ] = None,
-    log: Annotated[
-        Optional[list[str]],
-        typer.Option(help="Tracker to log to as well: tensorboard, wandb or trackio; repeatable."),
-    ] = None,
+    log: Trackers = None,
     ray_address: Annotated[
         Optional[str],
         typer.Option(help="Address of an existing Ray cluster, e.g. auto; default: a local one."),
