@@ -174,7 +174,7 @@ def test_what_is_no_answer_and_what_the_rules_cannot_read_are_counted(
 def test_one_answer_of_twelve_is_no_score_for_the_mean(kit: Kit, tmp_path: Path) -> None:
     write(tmp_path / "data", "RealWorldQA", choice_rows("q", 12))
     refusal = {"status": 400, "why": "maximum context length is 4096 tokens"}
-    with fake_judge(by_mark({"q0": "B"}, refusal)) as server:
+    with fake_judge(by_mark({"q0": "B", "": "B"}, refusal)) as server:
         (score,) = evaluated(server.url, tmp_path, "RWQA", kit).scores
     assert (score.value, score.answered, score.missing) == (100.0, 1, 11)
     assert score.is_incomplete
