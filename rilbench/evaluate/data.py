@@ -80,7 +80,9 @@ def usable_files(suite: Suite, folder: Path) -> dict[str, DataFile]:
     broken = [file for file in files.values() if file.state == "broken"]
     if broken:
         said = "; ".join(f"{file.path} is {file.reason}" for file in broken)
-        raise UserError(f"{said}; or leave out {', '.join(file.dataset.name for file in broken)}")
+        raise UserError(
+            f"{said}; get it again, or leave out {', '.join(file.dataset.name for file in broken)}"
+        )
     return files
 
 
@@ -133,7 +135,10 @@ def _check_tsv(suite: Suite, dataset: Dataset, path: Path) -> DataFile:
         contents = read_contents(path, dataset)
         state = "broken" if contents.broken else state
         faults = contents.faults(dataset.questions if suite.published else None)
-        reason = "; ".join([contents.broken, reason] if contents.broken else [reason, *faults])
+        if contents.broken:
+            reason = contents.broken + (f"; {reason}" if dataset.md5 else "")
+        else:
+            reason = "; ".join([reason, *faults])
     return DataFile(dataset, path, state, sha256, path.stat().st_size, reason)
 
 

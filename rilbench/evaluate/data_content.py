@@ -88,8 +88,11 @@ def read_contents(path: Path, dataset: Dataset) -> Contents:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, delimiter="\t")
             columns = reader.fieldnames or []
-            if not {"index", "question"} <= set(columns):
-                return Contents(f"not a table of questions: its columns are {columns[:6]}")
+            if lacking := [name for name in ("index", "question") if name not in columns]:
+                return Contents(
+                    f"not a table of questions: it lacks {' and '.join(lacking)}, and its columns "
+                    f"are {columns[:6]}"
+                )
             for row in reader:
                 last_ends = None not in row.values()
                 if not last_ends:

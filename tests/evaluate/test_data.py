@@ -168,7 +168,10 @@ RWQA = PAPER.pick(["RWQA"])
         (b"<!DOCTYPE html><html><body>404 Not Found</body></html>\n", "an HTML page, such as a"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n", "a git-lfs pointer; run"),
         (b"", "an empty file; download it again"),
-        (b"name\tvalue\n1\t2\n", r"not a table of questions: its columns are ['name', 'value']"),
+        (
+            b"name\tvalue\n1\t2\n",
+            r"not a table of questions: it lacks index and question, and its columns are",
+        ),
         (b"index\tquestion\n0\tGr\xf6\xdfe?\n", "not a table in UTF-8"),
         (b"index\tquestion\n", "a table without a question"),
         (b"index\tquestion\tanswer\n0\tWhich?\tA\n1\tWhi", "cut off after 1 questions"),
@@ -184,7 +187,9 @@ def test_what_a_failed_download_left_is_named_and_not_asked(
     assert found.state == "broken"
     assert found.reason.startswith(why)
     assert f"MD5 is {md5}, expected 4de008f55dc4fd008ca9e15321dc44b7" in found.reason
-    with pytest.raises(UserError, match=r"RealWorldQA\.tsv is .*; or leave out RealWorldQA"):
+    with pytest.raises(
+        UserError, match=r"RealWorldQA\.tsv is .*; get it again, or leave out RealWorldQA"
+    ):
         usable_files(RWQA, tmp_path)
 
 

@@ -92,7 +92,7 @@ def test_what_vlmevalkit_cannot_score_is_refused_before_anything_is_asked(
     for dataset, message in {
         "MyTexts": r"MyTexts\.tsv has no columns 'A' and 'B', .* it scores multiple choice only",
         "MME": r"MME: its type Y/N in VLMEvalKit is not supported, .* try lmms-eval",
-        "Odd": r"Odd\.tsv has no column 'question'; make the data again",
+        "Odd": r"Odd\.tsv is not a table of questions: it lacks question, .*; get it again",
         "Absent": r"Absent\.tsv in .* is missing, and cannot .*\(the kit knows no address for it\)",
     }.items():
         with pytest.raises(UserError, match=message):
