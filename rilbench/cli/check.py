@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
+_NAMED = 4
+"""Reasons that the last line has; the table has all."""
 JOB_SUMMARY = "GITHUB_STEP_SUMMARY"
 """Set by GitHub Actions: the file whose Markdown the page of a job shows."""
 
@@ -123,10 +125,10 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
         for line in error_annotations(verdicts):
             typer.echo(line, err=True)
     if lines := problems(verdicts):
-        for line in lines:
-            typer.echo(line, err=True)
         closed = sum(not verdict.open for verdict in verdicts)
-        raise UserError(f"{closed} of {len(verdicts)} metrics did not pass")
+        more = f"; and {len(lines) - _NAMED} more, above" if len(lines) > _NAMED else ""
+        said = "; ".join(lines[:_NAMED])
+        raise UserError(f"{closed} of {len(verdicts)} metrics did not pass: {said}{more}")
     if format_ == "rich":
         passed = sum(verdict.state == "passed" for verdict in verdicts)
         unbounded = sum(verdict.state == "no bound" for verdict in verdicts)
