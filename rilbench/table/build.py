@@ -92,7 +92,9 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
 
 
 def _sorted(rows: list[TableRow], choice: Choice, known: Sequence[str]) -> list[TableRow]:
-    """Return the rows of each source by a column, best first; those without a number last.
+    """Return the rows of each source by a column, best first.
+
+    Those without a number, or with one of too few verdicts, are last.
 
     Raises:
         UserError: there is no such column.
@@ -104,7 +106,7 @@ def _sorted(rows: list[TableRow], choice: Choice, known: Sequence[str]) -> list[
         (column,) = choose_benchmarks((choice.sort,), known)
 
     def key(row: TableRow) -> tuple[bool, bool, float]:
-        value = row.value(column)
+        value = None if row.cell(column).incomplete else row.value(column)
         return (row.source == "measured", value is None, -(value or 0.0))
 
     return sorted(rows, key=key)

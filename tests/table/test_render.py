@@ -310,6 +310,11 @@ def test_rows_are_chosen_sorted_and_limited(tmp_path: Path) -> None:
         assert [row.method for row in built.rows] == ["RIL", "base"]
         by_vet = dataclasses.replace(choice, sort="mm-vet", limit=1)
         assert [row.method for row in build_table(ledger, by_vet, lambda _: NANO).rows] == ["base"]
+        few = dataclasses.replace(BASE.scores[0], value=99.0, missing=9)
+        ledger.record(dataclasses.replace(BASE, fingerprint="few", student="few", scores=(few,)))
+        by_star = Choice(measured=True, sort="MMStar")
+        shown = build_table(ledger, by_star, lambda _: NANO).rows
+        assert [row.student for row in shown] == ["nano", "nano", "few"], "one verdict of ten"
         with pytest.raises(UserError, match="no benchmark 'no'"):
             build_table(ledger, Choice(sort="no"), lambda _: NANO)
         with pytest.raises(UserError, match="no row has the suite 'other'"):
