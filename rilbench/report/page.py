@@ -22,7 +22,7 @@ _LONGEST_NAME = 200
 """Bytes; file systems take 255, and the temporary file has a longer name."""
 
 _TEMPLATES = files("rilbench.report") / "templates"
-_SCRIPTS = ("items.js", "charts.js", "table.js", "questions.js", "groups.js", "main.js")
+_SCRIPTS = ("items.js", "charts.js", "save.js", "table.js", "questions.js", "groups.js", "main.js")
 """In the page's order."""
 
 

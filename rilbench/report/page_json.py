@@ -85,7 +85,10 @@ def _set(
     return {
         "title": questions.title,
         "note": questions.note,
-        "columns": [{"label": c.label, "role": c.role, "run": c.run} for c in questions.columns],
+        "columns": [
+            {"label": c.label, "role": c.role, "subject": c.subject, "colour": c.colour}
+            for c in questions.columns
+        ],
         "benchmarks": [label(name) for name in benchmarks],
         "questions": [
             [
