@@ -86,8 +86,8 @@ class ReportData:
     legend: Sequence[LegendEntry]
     recipes: Sequence[RunDetails]
     sources: Sequence[EvaluationDetails]
-    sets: Sequence[QuestionSet] = field(repr=False)
-    steps: Sequence[RunSteps] = field(repr=False)
+    sets: Sequence[QuestionSet] = field(default=(), repr=False)
+    steps: Sequence[RunSteps] = field(default=(), repr=False)
 
 
 def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -> ReportData:
@@ -97,6 +97,25 @@ def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -
         UserError: a name matches nothing, or several runs or models.
     """
     subjects = find_subjects(ledger, names, teachers)
+    report = gather_scores(ledger, subjects)
+    return replace(
+        report, sets=question_sets(ledger, subjects, report.rows), steps=recorded_steps(subjects)
+    )
+
+
+def recorded_steps(subjects: Sequence[Subject]) -> list[RunSteps]:
+    """Return the first and the last recorded training step of each run."""
+    steps = []
+    for subject in subjects:
+        if subject.run is not None and subject.folder is not None:
+            recorded = training_steps(subject.folder, subject.run.recipe_yaml)
+            if recorded:
+                steps.append(RunSteps(run=subject.run.name, steps=tuple(recorded)))
+    return steps
+
+
+def gather_scores(ledger: Ledger, subjects: Sequence[Subject]) -> ReportData:
+    """Gather a report without its questions and training groups, which take longer."""
     rows = score_rows(ledger, subjects)
     published = not rows or any(row.suite == "paper" for row in rows)
     paper = score_rows_of_paper(ledger, levels=published)
@@ -108,12 +127,6 @@ def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -
         for subject in subjects
         if subject.run is not None and subject.reported
     }
-    steps = []
-    for subject in subjects:
-        if subject.run is not None and subject.folder is not None:
-            recorded = training_steps(subject.folder, subject.run.recipe_yaml)
-            if recorded:
-                steps.append(RunSteps(run=subject.run.name, steps=tuple(recorded)))
     return ReportData(
         title=_title(subjects),
         subtitle=_subtitle(subjects),
@@ -128,8 +141,6 @@ def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -
         legend=curve_legend(runs, colours),
         recipes=[_run_details(run) for run in runs],
         sources=_sources(subjects),
-        sets=question_sets(ledger, subjects, rows),
-        steps=steps,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ def _subject(
     ledger: Ledger, name: str, every: list[Evaluation], chosen: list[Evaluation]
 ) -> Subject:
     run = None if name.isdecimal() else _find_run(ledger, name)
+    run = up_to_date(run) if run is not None else None
     if run is not None:
         reported = latest(e for e in every if _is_of(e, run))
     else:
@@ -140,6 +141,20 @@ def _find_run(ledger: Ledger, name: str) -> Run | None:
     if matching:
         return matching[0]
     return _read_run(folder) if is_run else None
+
+
+def up_to_date(run: Run) -> Run:
+    """Return a run in progress with the curves of its folder; the ledger has them at its end."""
+    from rilbench.train.pipeline.ledger_summary import curves, read_steps
+
+    metrics = Path(run.path) / "metrics.jsonl"
+    if run.status != "running" or not metrics.is_file():
+        return run
+    try:
+        steps = read_steps(metrics)
+    except (OSError, ValueError):  # Damaged: what the ledger has is shown.
+        return run
+    return replace(run, curves=curves(steps), metrics={**run.metrics, "steps": len(steps)})
 
 
 def _read_run(folder: Path) -> Run:

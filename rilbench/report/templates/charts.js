@@ -26,10 +26,10 @@ function drawCharts() {
 
 // The library of the charts runs after the questions are shown: it takes longer than they do.
 function startCharts() {
-  const library = byId("vega").textContent;
-  if (!library) return;
-  const script = make("script", { type: "module" });
-  script.textContent = library;
+  const { textContent: library, dataset } = byId("vega");
+  if (!document.querySelector(".plot")) return;
+  const script = make("script", { type: "module", src: dataset.address || null });
+  if (library) script.textContent = library;
   window.addEventListener("vega", drawCharts, { once: true });
   document.body.append(script);
 }
