@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rilbench import __version__
 from rilbench.errors import UserError
@@ -20,6 +21,9 @@ from rilbench.report.charts import javascript
 from rilbench.report.escaping import MINUS, NOTHING, label, script_json
 from rilbench.report.report_data import ReportData
 from rilbench.report.scores import MEAN, ScoreCell, ScoreRow
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _LONGEST_NAME = 200
 """Bytes; file systems take 255, and the temporary file has a longer name."""
@@ -103,6 +107,7 @@ class Live:
         choices: the filters of the page of the whole ledger: name, values, and what is chosen.
         text: what is searched for.
         runs: training runs, newest first.
+        intervals: the scores have their intervals already.
     """
 
     questions: str = ""
@@ -110,6 +115,7 @@ class Live:
     choices: Sequence[tuple[str, Sequence[str], str]] = ()
     text: str = ""
     runs: Sequence[Run] = ()
+    intervals: bool = True
 
 
 def render_live(report: ReportData, live: Live) -> str:
@@ -129,17 +135,43 @@ def specs_of(report: ReportData) -> list[Mapping[str, Any]]:
 
 
 def _filled(report: ReportData, live: Live | None, library: str, **parts: Any) -> str:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup
 
-    environment = Environment(
+    theme, script = _text("theme.js"), _page_script()
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            {**parts, "pictures": Markup(script_json(parts["pictures"]))},
+            report=report,
+            live=live,
+            columns=report.columns,
+            mean=MEAN,
+            version=__version__,
+            # Markup marks text that is not escaped again: ours, or escaped for its place.
+            style=Markup(_text("style.css")),
+            charts_script=Markup(library),
+            theme_script=Markup(theme),
+            script=Markup(script),
+            policy=_policy([theme, script, library], live=live is not None),
+            specs=Markup(script_json(specs_of(report))),
+        )
+    )
+    return str(page)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+
+    made = Environment(
         loader=FunctionLoader(_text),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "points": _points,
         "signed": _signed,
         "tone": _tone,
@@ -147,23 +179,7 @@ def _filled(report: ReportData, live: Live | None, library: str, **parts: Any) -
         "grouped": _grouped,
         "label": label,
     }
-    theme, script = _text("theme.js"), _page_script()
-    page = environment.get_template("page.html.j2").render(
-        {**parts, "pictures": Markup(script_json(parts["pictures"]))},
-        report=report,
-        live=live,
-        columns=report.columns,
-        mean=MEAN,
-        version=__version__,
-        # Markup marks text that is not escaped again: ours, or escaped for its place.
-        style=Markup(_text("style.css")),
-        charts_script=Markup(library),
-        theme_script=Markup(theme),
-        script=Markup(script),
-        policy=_policy([theme, script, library], live=live is not None),
-        specs=Markup(script_json(specs_of(report))),
-    )
-    return str(page)
+    return made
 
 
 def _page_script() -> str:

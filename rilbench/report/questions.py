@@ -83,15 +83,15 @@ def question_sets(
         subjects: whose evaluations they are.
         rows: have the models' colours.
     """
-    colours = {number: row.colour for row in rows for number in row.evaluations}
+    own_row = {number: row for row in rows for number in row.evaluations}
     columns: dict[tuple[str, str], list[ModelColumn]] = {}
     for subject, role, evaluation in with_roles(subjects):
+        row = own_row[evaluation.id or 0]
+        name = model_label(evaluation, several=len(subjects) > 1)
+        if row.evaluations[1:]:
+            name = f"{model_label(evaluation)}, seed {evaluation.seed}"
         column = ModelColumn(
-            evaluation=evaluation,
-            role=role,
-            label=model_label(evaluation, several=len(subjects) > 1),
-            subject=subject,
-            colour=colours[evaluation.id or 0],
+            evaluation=evaluation, role=role, label=name, subject=subject, colour=row.colour
         )
         columns.setdefault((evaluation.suite, evaluation.kit), []).append(column)
     sets = [_question_set(ledger, group) for group in columns.values()]

@@ -39,14 +39,16 @@ class Overview:
         rows: each model's or recipe's row, as the table has it and as the page shows it.
         paper: the paper's rows.
         runs: newest first.
+        intervals: the rows have their intervals, which take longest to compute.
     """
 
     rows: Sequence[tuple[TableRow, ScoreRow]]
     paper: Sequence[ScoreRow]
     runs: Sequence[Run]
+    intervals: bool
 
 
-def read_overview(ledger: Ledger) -> Overview:
+def read_overview(ledger: Ledger, *, intervals: bool) -> Overview:
     """Read the scores and runs.
 
     Raises:
@@ -55,7 +57,7 @@ def read_overview(ledger: Ledger) -> Overview:
     evaluations = ledger.evaluations()
     settings = Settings(
         suite_columns=suite_columns,
-        tallies=tallies(ledger, [e.id or 0 for e in evaluations]),
+        tallies=tallies(ledger, [e.id or 0 for e in evaluations]) if intervals else {},
         paper=PaperCells([*main_rows(ledger), *other_rows(ledger)]),
     )
     rows = []
@@ -68,7 +70,8 @@ def read_overview(ledger: Ledger) -> Overview:
         colour = "var(--before)" if table.method == UNTRAINED else COLOURS[0]
         rows.append((table, replace(row, colour=colour)))
     published = not rows or any(table.suite == "paper" for table, _ in rows)
-    return Overview(rows, score_rows_of_paper(ledger, levels=published), ledger.runs()[::-1])
+    paper = score_rows_of_paper(ledger, levels=published)
+    return Overview(rows, paper, ledger.runs()[::-1], intervals)
 
 
 def render_overview(found: Overview, asked: Mapping[str, str], name: str) -> str:
@@ -108,6 +111,7 @@ def render_overview(found: Overview, asked: Mapping[str, str], name: str) -> str
         text=text,
         runs=[*running, *(run for run in runs if run.status != "running")],
         curves=curves_address(running),
+        intervals=found.intervals,
     )
     return render_live(report, live)
 

@@ -37,6 +37,8 @@ _LONGEST = 50_000
 """Characters of a response; a longer one is cut."""
 _EDGE = 1024
 """Longest edge of a picture in pixels."""
+_PAUSE = 0.5
+"""Seconds between a page without intervals and their computation."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -51,15 +53,15 @@ class View:
     def __init__(self, db: Path) -> None:
         self._db = db
         self._overview: tuple[Any, Overview] | None = None
+        self._computing: Any = None
         self._overview_lock = threading.Lock()
         self._sources: list[PictureSource] = []
         self._numbers: dict[str | Path, int] = {}
         self._sources_lock = threading.Lock()
 
     def warm(self) -> None:
-        """Read what the first page needs, before it is asked for."""
-        self._read_overview()
-        javascript()
+        """Read the table and import what its page needs, before it is asked for."""
+        render_overview(self._read_overview(), {}, self._db.name)
 
     def overview(self, request: web.Request) -> web.Response:
         """Every model, filtered."""
@@ -132,12 +134,29 @@ class View:
             return self._numbers[key]
 
     def _read_overview(self) -> Overview:
+        """Return the ledger's overview as it is now; without intervals until they are computed."""
         with self._overview_lock:
             state = [_state(Path(f"{self._db}{end}")) for end in ("", "-wal")]
             if self._overview is None or self._overview[0] != state:
-                with Ledger.open_read(self._db) as ledger:
-                    self._overview = (state, read_overview(ledger))
+                self._overview = (state, self._read(intervals=False))
+            if not self._overview[1].intervals and self._computing != state:
+                self._computing = state
+                # Not before the page is on its way: both would share a processor.
+                later = threading.Timer(_PAUSE, self._compute, (state,))
+                later.daemon = True
+                later.start()
             return self._overview[1]
+
+    def _compute(self, state: Any) -> None:
+        found = self._read(intervals=True)
+        with self._overview_lock:
+            if self._overview is not None and self._overview[0] == state:
+                self._overview = (state, found)
+        javascript()  # Before the first chart is asked for.
+
+    def _read(self, *, intervals: bool) -> Overview:
+        with Ledger.open_read(self._db) as ledger:
+            return read_overview(ledger, intervals=intervals)
 
 
 class _PagePictures:

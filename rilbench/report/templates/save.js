@@ -28,7 +28,7 @@ function csvField(value) {
 
 function asCsv(spec) {
   const named = ["line", "label", "step", "value", "low", "high"];
-  const rows = spec.layer.map((layer) => layer.data?.values ?? []).concat([spec.data?.values ?? []]).find((values) => values[0] && "value" in values[0]);
+  const rows = Object.values(spec.datasets).find((values) => "value" in values[0]);
   const columns = named.filter((name) => name in rows[0]);
   return [columns, ...rows.map((row) => columns.map((name) => row[name]))]
     .map((row) => row.map(csvField).join(",") + "\r\n")
