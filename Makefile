@@ -113,6 +113,7 @@ bench: setup chromium  ## Time the command line, evaluation next to the toolkits
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/ledger.py
 	$(BIN)/python tests/bench/report.py
+	$(BIN)/python tests/bench/view.py
 	$(BIN)/python tests/bench/overlap.py
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)

@@ -130,7 +130,8 @@ def test_every_chart_can_be_saved(tab: Tab, kind: str) -> None:
         with tab.page.expect_download() as saving:
             chart.get_by_role("button", name=f"as {kind}").click()
         name = chart.locator("h3").inner_text().replace(" ", "-")
-        assert saving.value.suggested_filename.endswith(f"{name}.{kind.lower()}")
+        assert saving.value.suggested_filename.startswith(f"{name}-first")
+        assert saving.value.suggested_filename.endswith(f".{kind.lower()}")
         content = Path(saving.value.path()).read_bytes()
         if kind == "PNG":
             with Image.open(io.BytesIO(content)) as image:

@@ -49,7 +49,7 @@ async function saveChart(button) {
     }
     view.finalize();
   }
-  const name = `${document.title} ${figure.querySelector("h3").textContent}`.replace(/[^\p{L}\p{N}.+-]+/gu, "-");
+  const name = `${figure.querySelector("h3").textContent} ${document.title}`.replace(/[^\p{L}\p{N}.+-]+/gu, "-");
   const type = { SVG: "image/svg+xml", PNG: "image/png", CSV: "text/csv" }[kind];
   const url = URL.createObjectURL(new Blob([content], { type }));
   make("a", { href: url, download: `${name.slice(0, 100)}.${kind.toLowerCase()}` }).click();
