@@ -38,18 +38,16 @@ class Overview:
     Attributes:
         rows: each model's or recipe's row, as the table has it and as the page shows it.
         paper: the paper's rows.
-        runs: newest first.
         intervals: the rows have their intervals, which take longest to compute.
     """
 
     rows: Sequence[tuple[TableRow, ScoreRow]]
     paper: Sequence[ScoreRow]
-    runs: Sequence[Run]
     intervals: bool
 
 
 def read_overview(ledger: Ledger, *, intervals: bool) -> Overview:
-    """Read the scores and runs.
+    """Read the scores.
 
     Raises:
         UserError: see `Ledger`.
@@ -71,14 +69,17 @@ def read_overview(ledger: Ledger, *, intervals: bool) -> Overview:
         rows.append((table, replace(row, colour=colour)))
     published = not rows or any(table.suite == "paper" for table, _ in rows)
     paper = score_rows_of_paper(ledger, levels=published)
-    return Overview(rows, paper, ledger.runs()[::-1], intervals)
+    return Overview(rows, paper, intervals)
 
 
-def render_overview(found: Overview, asked: Mapping[str, str], name: str) -> str:
+def render_overview(
+    found: Overview, every_run: Sequence[Run], asked: Mapping[str, str], name: str
+) -> str:
     """Return the page.
 
     Args:
         found: what the ledger has.
+        every_run: training runs, oldest first, as they are now.
         asked: the chosen value of each of `FILTERS`, and a ``text`` to look for.
         name: of the ledger.
     """
@@ -88,7 +89,7 @@ def render_overview(found: Overview, asked: Mapping[str, str], name: str) -> str
     columns = score_columns(rows)
     if asked.get("benchmark"):
         columns = [asked["benchmark"], MEAN]
-    runs = [run for run in found.runs if _is_run_asked(run, asked, text)]
+    runs = [run for run in every_run[::-1] if _is_run_asked(run, asked, text)]
     running = [up_to_date(run) for run in runs if run.status == "running"]
     count = sum(len(row.evaluations) for row in rows)
     report = ReportData(
@@ -110,15 +111,15 @@ def render_overview(found: Overview, asked: Mapping[str, str], name: str) -> str
         choices=[(name, _values(found, name), asked.get(name, "")) for name in FILTERS],
         text=text,
         runs=[*running, *(run for run in runs if run.status != "running")],
-        curves=curves_address(running),
+        curves=curves_address("run", [run.path for run in running]) if running else "",
         intervals=found.intervals,
     )
     return render_live(report, live)
 
 
-def curves_address(running: Sequence[Run]) -> str:
-    """Return where the curves of these runs are asked for; empty without a run."""
-    return f"/curves?{urlencode([('run', run.path) for run in running])}" if running else ""
+def curves_address(kind: str, names: Sequence[str]) -> str:
+    """Return where the curves of a page are asked for: by paths of a "run", or as a report's."""
+    return f"/curves?{urlencode([(kind, name) for name in names])}"
 
 
 def _values(found: Overview, name: str) -> list[str]:

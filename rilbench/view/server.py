@@ -37,7 +37,7 @@ _LONGEST = 50_000
 """Characters of a response; a longer one is cut."""
 _EDGE = 1024
 """Longest edge of a picture in pixels."""
-_PAUSE = 0.5
+_PAUSE = 2.0
 """Seconds between a page without intervals and their computation."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -53,7 +53,7 @@ class View:
     def __init__(self, db: Path) -> None:
         self._db = db
         self._overview: tuple[Any, Overview] | None = None
-        self._computing: Any = None
+        self._computing = threading.Lock()
         self._overview_lock = threading.Lock()
         self._sources: list[PictureSource] = []
         self._numbers: dict[str | Path, int] = {}
@@ -61,11 +61,19 @@ class View:
 
     def warm(self) -> None:
         """Read the table and import what its page needs, before it is asked for."""
-        render_overview(self._read_overview(), {}, self._db.name)
+        render_overview(self._read_overview(), [], {}, self._db.name)
 
     def overview(self, request: web.Request) -> web.Response:
         """Every model, filtered."""
-        page = render_overview(self._read_overview(), dict(request.query), self._db.name)
+        with Ledger.open_read(self._db) as ledger:
+            runs = ledger.runs()
+        found = self._read_overview()
+        page = render_overview(found, runs, dict(request.query), self._db.name)
+        if not found.intervals:
+            # Not before the page is on its way: both would share a processor.
+            later = threading.Timer(_PAUSE, self._add_intervals)
+            later.daemon = True
+            later.start()
         return web.Response(text=page, content_type="text/html")
 
     def report(self, request: web.Request) -> web.Response:
@@ -74,9 +82,9 @@ class View:
         with Ledger.open_read(self._db) as ledger:
             subjects = find_subjects(ledger, names)
             report = gather_scores(ledger, subjects)
-        runs = [s.run for s in subjects if s.run is not None and s.run.status == "running"]
+        is_going = any(s.run is not None and s.run.status == "running" for s in subjects)
         questions = f"/questions?{urlencode([('name', name) for name in names])}"
-        live = Live(questions=questions, curves=curves_address(runs))
+        live = Live(questions=questions, curves=curves_address("name", names) if is_going else "")
         return web.Response(text=render_live(report, live), content_type="text/html")
 
     def questions(self, request: web.Request) -> web.Response:
@@ -90,18 +98,26 @@ class View:
         return web.Response(text=text, content_type="application/json")
 
     def curves(self, request: web.Request) -> web.Response:
-        """The charts of runs in progress; 204 if nothing is new, 410 if one has ended."""
-        wanted = request.query.getall("run", [])
+        """The charts of runs in progress; 204 if nothing is new, 410 if all have ended."""
+        names, paths = (request.query.getall(kind, []) for kind in ("name", "run"))
         with Ledger.open_read(self._db) as ledger:
-            runs = [run for run in ledger.runs() if run.path in wanted]
-        if not runs or any(run.status != "running" for run in runs):
+            subjects = find_subjects(ledger, names)
+            by_path = {run.path: run for run in ledger.runs()}
+        runs = [subject.run for subject in subjects if subject.run is not None]
+        runs += [by_path[path] for path in paths if path in by_path]
+        if all(run.status != "running" for run in runs):
             return web.Response(status=410)
         files = [Path(run.path) / "metrics.jsonl" for run in runs]
         sizes = [str(file.stat().st_size if file.exists() else 0) for file in files]
         version = "-".join(sizes)
         if request.query.get("since") == version:
             return web.Response(status=204)
-        specs = [chart.spec for chart in curve_charts([up_to_date(run) for run in runs])]
+        if subjects:  # With the colours of the models that they trained.
+            with Ledger.open_read(self._db) as ledger:
+                charts = gather_scores(ledger, subjects).curves
+        else:
+            charts = curve_charts([up_to_date(run) for run in runs])
+        specs = [chart.spec for chart in charts]
         return web.json_response({"version": version, "specs": specs})
 
     def picture(self, request: web.Request) -> web.Response:
@@ -139,20 +155,18 @@ class View:
             state = [_state(Path(f"{self._db}{end}")) for end in ("", "-wal")]
             if self._overview is None or self._overview[0] != state:
                 self._overview = (state, self._read(intervals=False))
-            if not self._overview[1].intervals and self._computing != state:
-                self._computing = state
-                # Not before the page is on its way: both would share a processor.
-                later = threading.Timer(_PAUSE, self._compute, (state,))
-                later.daemon = True
-                later.start()
             return self._overview[1]
 
-    def _compute(self, state: Any) -> None:
-        found = self._read(intervals=True)
-        with self._overview_lock:
-            if self._overview is not None and self._overview[0] == state:
-                self._overview = (state, found)
-        javascript()  # Before the first chart is asked for.
+    def _add_intervals(self) -> None:
+        with self._computing:
+            if self._overview is not None and self._overview[1].intervals:
+                return
+            state = self._overview[0] if self._overview is not None else None
+            found = self._read(intervals=True)
+            with self._overview_lock:
+                if self._overview is not None and self._overview[0] == state:
+                    self._overview = (state, found)
+            javascript()  # Before the first chart is asked for.
 
     def _read(self, *, intervals: bool) -> Overview:
         with Ledger.open_read(self._db) as ledger:
@@ -257,10 +271,10 @@ async def _serve(db: Path, host: str, port: int, say: Callable[[str], None]) -> 
     runner = web.AppRunner(application(view), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:
+        await asyncio.to_thread(view.warm)
         await web.TCPSite(runner, host, port).start()
         shown = f"[{host}]" if ":" in host else host
         say(f"http://{shown}:{runner.addresses[0][1]}/")
-        threading.Thread(target=view.warm, daemon=True).start()
         await stop.wait()
     finally:
         await runner.cleanup()

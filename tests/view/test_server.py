@@ -175,6 +175,11 @@ def test_a_run_in_progress_has_its_curves_from_its_folder_until_it_ends(place: P
             file.write(json.dumps({"step": 2, "kl": 0.75, "seconds": 1.0}) + '\n{"step')
         second = await (await client.get(f"{address}&since={first['version']}")).json()
         assert "0.75" in json.dumps(second["specs"])
+        # On a report's page also those that have ended, in the page's order.
+        both = await (await client.get(f"/curves?name=first&name={folder}&since=")).json()
+        assert len(both["specs"]) == 4
+        shown = await (await client.get(f"/report?name=first&name={folder}")).text()
+        assert shown.split('id="training"')[1].count('class="plot"') == 4
         with Ledger(place.db) as ledger:
             ledger.record_run(dataclasses.replace(going, status="finished"))
         assert (await client.get(f"{address}&since=")).status == 410

@@ -12,7 +12,7 @@ function forPaper(figure) {
   probe.remove();
   for (const layer of spec.layer) {
     for (const channel of [layer.encoding.color, layer.encoding.strokeDash]) {
-      if (channel?.legend === null) channel.legend = { title: null, orient: "bottom", columns: 2, labelLimit: 0 };
+      if (channel?.legend === null && channel.scale?.domain?.length > 1) channel.legend = { title: null, orient: "bottom", columns: 2, labelLimit: 0 };
     }
   }
   const title = { text: figure.querySelector("h3").textContent, anchor: "start", fontSize: 14 };
