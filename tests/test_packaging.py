@@ -30,6 +30,7 @@ COMMANDS = (
     ("table",),
     ("compare",),
     ("report",),
+    ("view",),
     ("show",),
     ("check",),
     ("doctor",),

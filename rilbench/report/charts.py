@@ -125,8 +125,9 @@ def curve_charts(runs: Sequence[Run], colours: Mapping[str, str] = NO_COLOURS) -
     charts = []
     for curve in _CURVES:
         series = _series(curve, runs, colours)
-        if any(series.values()):
-            charts.append(_curve_chart(curve, series))
+        drawn = {line: points for line, points in series.items() if points}
+        if drawn:
+            charts.append(_curve_chart(curve, drawn))
     return charts
 
 
@@ -191,12 +192,12 @@ def _points(values: Sequence[Any]) -> list[tuple[int, float]]:
 
 
 def _curve_chart(curve: _Curve, series: Mapping[LegendEntry, list[tuple[int, float]]]) -> Chart:
-    last = {line.label: points[-1][1] for line, points in series.items() if points}
+    last = {line.label: points[-1][1] for line, points in series.items()}
     words = ", ".join(f"{name} {format(value, curve.digits)}" for name, value in last.items())
     shown = words.removeprefix("value ")
     shown = f"last {shown}" if len(last) <= _MOST_NAMED else ""
     note = " · ".join(part for part in (shown, curve.note) if part)
-    steps = max(points[-1][0] for points in series.values() if points)
+    steps = max(points[-1][0] for points in series.values())
     return Chart(
         name=curve.name,
         note=note,
