@@ -13,6 +13,8 @@ import ipaddress
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ from aiohttp import web
 
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
-from rilbench.report.charts import curve_charts, javascript
+from rilbench.report.charts import curve_charts
 from rilbench.report.page import Live, live_policy, render_live
 from rilbench.report.page_json import content
 from rilbench.report.pictures import PictureSource, scaled
@@ -37,6 +39,11 @@ _LONGEST = 50_000
 """Characters of a response; a longer one is cut."""
 _EDGE = 1024
 """Longest edge of a picture in pixels."""
+_MAKE_SCRIPT = """
+import sys
+from rilbench.report.charts import javascript
+sys.stdout.buffer.write(javascript().encode("utf-8"))
+"""
 _PAUSE = 2.0
 """Seconds between a page without intervals and their computation."""
 
@@ -55,6 +62,8 @@ class View:
         self._overview: tuple[Any, Overview] | None = None
         self._computing = threading.Lock()
         self._overview_lock = threading.Lock()
+        self._script = ""
+        self._script_lock = threading.Lock()
         self._sources: list[PictureSource] = []
         self._numbers: dict[str | Path, int] = {}
         self._sources_lock = threading.Lock()
@@ -136,7 +145,7 @@ class View:
 
     def library(self, _: web.Request) -> web.Response:
         """The charts' JavaScript."""
-        response = web.Response(text=javascript(), content_type="text/javascript")
+        response = web.Response(text=self._charts_script(), content_type="text/javascript")
         response.headers["Cache-Control"] = "private, max-age=3600"
         return response
 
@@ -166,7 +175,23 @@ class View:
             with self._overview_lock:
                 if self._overview is not None and self._overview[0] == state:
                     self._overview = (state, found)
-            javascript()  # Before the first chart is asked for.
+        self._charts_script()  # Before the first chart is asked for.
+
+    def _charts_script(self) -> str:
+        """Return the charts' JavaScript, made by a process of its own.
+
+        Making it takes seconds in which a thread would let no other run.
+        """
+        with self._script_lock:
+            if not self._script:
+                done = subprocess.run(
+                    [sys.executable, "-c", _MAKE_SCRIPT],
+                    stdout=subprocess.PIPE,
+                    check=True,
+                    start_new_session=True,  # Ctrl-C is for us; it ends by itself.
+                )
+                self._script = done.stdout.decode("utf-8")
+            return self._script
 
     def _read(self, *, intervals: bool) -> Overview:
         with Ledger.open_read(self._db) as ledger:
