@@ -8,6 +8,8 @@ from command import refused, run
 from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.evaluate.benchmark import Dataset, read_benchmark, read_own_benchmark
+from rilbench.evaluate.kits.base import on_known_scale
+from rilbench.evaluate.kits.scores import Outcome, summed_up
 from rilbench.evaluate.suite import find_suite
 
 OCR = """
@@ -114,6 +116,39 @@ def test_a_file_is_picked_beside_names_and_only_where_it_has_data(tmp_path: Path
     write(tmp_path, OCR.replace("TextVQA_VAL", "MMStar"))
     with pytest.raises(UserError, match="two benchmarks read MMStar; evaluate one at a time"):
         paper.pick(["MMStar", str(file)])
+
+
+def test_any_data_set_of_a_kit_by_its_name() -> None:
+    paper = find_suite("paper")
+    (named,) = paper.pick(["vlmevalkit:DocVQA_VAL"]).benchmarks
+    (dataset,) = named.datasets
+    assert (named.column, dataset.name, dataset.metric) == ("DocVQA_VAL", "DocVQA_VAL", "Overall")
+    assert (dataset.questions, dataset.scale, dataset.circular) == (0, 0, False)
+    assert paper.pick(["vlmevalkit:MMBench_dev_pt"]).datasets[0].circular
+    # What is known already is not taken for something else.
+    assert paper.pick(["vlmevalkit:AI2D_TEST", "MMStar"]).columns == ["AI2D", "MMStar"]
+    assert paper.pick(["vlmevalkit:BLINK_circular"]).columns == ["BLINK_circular"]
+    assert paper.pick(["vlmevalkit:AI2D"]).columns == ["vlmevalkit:AI2D"]
+    with pytest.raises(
+        UserError, match="docvqa_val has no data set for vlmevalkit; use --kit lmms"
+    ):
+        paper.pick(["lmms-eval:docvqa_val"])
+    with pytest.raises(
+        UserError, match=r"'vlmevalkit:../x' names no data set; write vlmevalkit:NA"
+    ):
+        paper.pick(["vlmevalkit:../x"])
+    with pytest.raises(UserError, match=r"unknown benchmark 'DocVQA_VAL'.*vlmevalkit:NAME or lmms"):
+        paper.pick(["DocVQA_VAL"])
+
+
+def test_a_total_of_unknown_scale_is_the_mean_of_its_questions() -> None:
+    (dataset,) = find_suite("paper").pick(["vlmevalkit:DocVQA_VAL"]).datasets
+    score = summed_up([Outcome("1", 1.0, ""), Outcome("2", 0.25, "")], 0.0)
+    assert on_known_scale(dataset, score, 0.625) == on_known_scale(dataset, score, 62.5) == 62.5
+    with pytest.raises(
+        UserError, match=r"Overall 0.7 is no mean of .* 62.5; choose another metric"
+    ):
+        on_known_scale(dataset, score, 0.7)
 
 
 def install(folder: Path, target: str) -> str:

@@ -5,8 +5,8 @@ import itertools
 import random
 
 import pytest
-from PIL import Image
 from matplotlib.cbook import get_sample_data
+from PIL import Image
 
 from rilbench.data.contamination.image_hash import ImageIndex, hash_image
 from rilbench.data.contamination.ngram_match import NEAR, SAME
