@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
     """Reads the files without the functions that they name."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+_Loader.add_constructor("!function", lambda _, node: node.value)
 
 
 def with_task_descriptions(suite: Suite, python: Path) -> Suite:
