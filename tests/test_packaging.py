@@ -149,7 +149,6 @@ MODULES = {
     "math-verify": "math_verify",
     "pillow": "PIL",
     "pyyaml": "yaml",
-    "scikit-learn": "sklearn",
     "sqlite-utils": "sqlite_utils",
     "transferqueue": "transfer_queue",
     "vl-convert-python": "vl_convert",
