@@ -129,6 +129,34 @@ def _samples(ledger: Ledger, rowids: list[int]) -> list[Sample]:
     return [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query)]
 
 
+def find_sample(ledger: Ledger, evaluation: int, benchmark: str, question_id: str) -> Sample | None:
+    """Return an evaluation's sample of one question; None if it was not asked.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    query = (
+        "SELECT rowid FROM samples WHERE evaluation_id = :evaluation "
+        "AND benchmark = :benchmark AND question_id = :question"
+    )
+    values = {"evaluation": evaluation, "benchmark": benchmark, "question": question_id}
+    found = _samples(ledger, [rowid for (rowid,) in ledger.rows(query, values)])
+    return found[0] if found else None
+
+
+def question_ids(ledger: Ledger, evaluation: int) -> dict[str, list[str]]:
+    """Return the questions of an evaluation, by benchmark.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    query = "SELECT benchmark, question_id FROM samples WHERE evaluation_id = :evaluation"
+    found: dict[str, list[str]] = {}
+    for benchmark, question in ledger.rows(query, {"evaluation": evaluation}):
+        found.setdefault(benchmark, []).append(question)
+    return found
+
+
 def paper_scores(ledger: Ledger, file: str) -> list[PaperScore]:
     """Return the numbers of one of the paper's files, in its order.
 

@@ -100,9 +100,15 @@ def cross_check(row: TableRow) -> str:
     return f" ({_CROSS_CHECK})" if row.kit == _CROSS_CHECK else ""
 
 
-def printable(text: str) -> str:
-    """Return a label without line feeds and escape sequences: it comes from a model's folder."""
-    return "".join(mark if mark.isprintable() else " " for mark in text)
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    """Return text from outside without escape sequences and marks that change its direction.
+
+    Args:
+        text: a label, a response, …
+        keep_lines: keep line feeds, too.
+    """
+    kept = "\n" if keep_lines else ""
+    return "".join(mark if mark.isprintable() or mark in kept else " " for mark in text)
 
 
 def grid(*heads: str, right: Collection[str] = ()) -> RichTable:

@@ -16,14 +16,21 @@ from rilbench.table.comparison import Comparison
 from rilbench.table.formatting import grid, printable, signed
 from rilbench.table.paired_test import Paired
 from rilbench.table.question_diff import CAUSES, Difference, counts
+from rilbench.table.render_recipes import settings_table
 from rilbench.table.types import AVERAGE
 
 _LONGEST = 60
 """Characters of a response on one line."""
 
 
-def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
-    """Yield the parts to print; the single questions only if they are asked for."""
+def show(comparison: Comparison, questions: bool, only: str = "") -> Iterator[Table | Text]:
+    """Yield the parts to print; the single questions only if they are asked for.
+
+    Args:
+        comparison: of two evaluations.
+        questions: whether the single questions are asked for.
+        only: "gained" or "lost" for those alone.
+    """
     benchmarks = comparison.benchmarks
 
     def name(e: Evaluation) -> str:
@@ -48,6 +55,7 @@ def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
         "p: McNemar's exact test, or sign flips for graded answers; by Holm over the benchmarks.",
         style="dim",
     )
+    yield from settings_table(comparison.settings)
     yield Text()
     if not comparison.questions:
         yield Text("no question has another outcome")
@@ -56,7 +64,8 @@ def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
     yield causes_table(comparison.questions)
     if questions:
         yield Text()
-        yield questions_table(comparison.questions)
+        chosen = comparison.changed(only)
+        yield questions_table(chosen) if chosen else Text(f"no question was {only}")
 
 
 def benchmarks_table(benchmarks: Sequence[Paired]) -> Table:
@@ -124,8 +133,13 @@ def _outcome(sample: Sample | None) -> str:
     return f"{score}{extracted} {short}"
 
 
-def as_json(comparison: Comparison) -> str:
-    """Return everything about the benchmarks and about each question that differs."""
+def as_json(comparison: Comparison, only: str = "") -> str:
+    """Return everything about the benchmarks and about each question that differs.
+
+    Args:
+        comparison: of two evaluations.
+        only: "gained" or "lost" for those questions alone.
+    """
     names = ("id", "path", "student", "method", "teacher", "suite", "kit")
     record: dict[str, Any] = {
         side: {name: getattr(evaluation, name) for name in names}
@@ -134,5 +148,6 @@ def as_json(comparison: Comparison) -> str:
     record["benchmarks"] = [
         {**dataclasses.asdict(b), "verdict": b.verdict} for b in comparison.benchmarks
     ]
-    record["questions"] = [dataclasses.asdict(question) for question in comparison.questions]
-    return json.dumps(record, ensure_ascii=False, indent=2)
+    record["settings"] = comparison.settings
+    record["questions"] = [dataclasses.asdict(question) for question in comparison.changed(only)]
+    return json.dumps(record, ensure_ascii=False, indent=2, default=str)
