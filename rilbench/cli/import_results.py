@@ -26,7 +26,11 @@ def import_(
         Path, typer.Argument(help="Folder with the results of a kit or of the nano sandbox.")
     ],
     student: Annotated[
-        Optional[str], typer.Option(help="Student label in the table; default: the kit's name.")
+        Optional[list[str]],
+        typer.Option(
+            help="Student label in the table, or MODEL=LABEL for each of several models, "
+            "repeatable; default: the kit's name."
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option(help="Training method label; base means untrained.")
@@ -43,14 +47,15 @@ def import_(
     """Read results of VLMEvalKit, lmms-eval or the nano sandbox into the ledger."""
     from rilbench.evaluate.suite import find_suite
     from rilbench.importers.folder import files_below, read_folder
-    from rilbench.importers.to_ledger import ImportLabels, record
+    from rilbench.importers.to_ledger import read_labels, record
     from rilbench.lab.to_ledger import find_results, record_results
     from rilbench.ledger import Ledger, default_db
 
-    chosen, labels = find_suite(suite, benchmarks, kit=""), ImportLabels(student, method, teacher)
+    chosen = find_suite(suite, benchmarks, kit="")
     path, files = default_db(db), files_below(folder)
     sandbox = find_results(files, split)
     kits = read_folder(files, chosen, sandbox.files)
+    labels = read_labels(student or (), method, teacher, kits.models)
     for skipped in sorted([*kits.skipped, *sandbox.skipped], key=lambda skipped: skipped.file):
         file = skipped.file
         name = file.relative_to(folder) if file.is_relative_to(folder) else file

@@ -52,6 +52,9 @@ def table(
             help="Columns, such as AI2D,MMB; default: the paper's 14 and all others measured."
         ),
     ] = "",
+    by: Annotated[
+        str, typer.Option(help="Finer columns: category, for the categories of each benchmark.")
+    ] = "",
     average_over: Annotated[
         str, typer.Option(help="Benchmarks of the mean, such as AI2D,MMB; default: the paper's 14.")
     ] = "",
@@ -74,7 +77,12 @@ def table(
 
     if only not in ("", "paper", "measured"):
         raise UserError(f"--only {only} is not known; use paper or measured")
+    if by not in ("", "category"):
+        raise UserError(f"--by {by} is not known; use category")
+    if by and (only == "paper" or ablations):
+        raise UserError("the paper has no scores by category; leave --by out")
     choice = Choice(
+        categories=by == "category",
         paper=only == "paper",
         measured=only == "measured",
         suites=tuple(suite or ()),

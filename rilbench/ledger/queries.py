@@ -58,6 +58,31 @@ def tallies(ledger: Ledger, evaluations: Iterable[int]) -> dict[tuple[int, str],
     return counts
 
 
+def category_tallies(
+    ledger: Ledger, evaluations: Iterable[int]
+) -> dict[tuple[int, str, str], tuple[Tally, int]]:
+    """Count the outcomes by evaluation, benchmark and category, and those without a verdict.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    counts: dict[tuple[int, str, str], tuple[Tally, int]] = {}
+    numbers = ", ".join(str(int(number)) for number in evaluations)
+    query = (
+        "SELECT evaluation_id, benchmark, category, stratum, score, count(*) FROM samples "
+        f"WHERE evaluation_id IN ({numbers}) AND category IS NOT NULL GROUP BY 1, 2, 3, 4, 5"
+    )
+    for evaluation, benchmark, category, stratum, score, count in ledger.rows(query):
+        key = (evaluation, benchmark, category)
+        tally, missing = counts.get(key, ({}, 0))
+        if score is None:
+            missing += count
+        else:
+            tally.setdefault(stratum, {})[score] = count
+        counts[key] = tally, missing
+    return counts
+
+
 def outcomes(ledger: Ledger, evaluation: int) -> dict[str, dict[str, float]]:
     """Return an evaluation's scores by benchmark and question id; without those that have none.
 

@@ -40,7 +40,11 @@ def db(tmp_path: Path) -> Path:
             ledger.record_run(training_run(seed, recipe_yaml=recipe))
         for seed, values in SFT.items():
             other = {"method": "sft", "teacher": "none", "family": "5" * 16}
-            own = {"fingerprint": f"sft-{seed}", "recipe_fingerprint": f"s{seed}", "run": f"s{seed}"}
+            own = {
+                "fingerprint": f"sft-{seed}",
+                "recipe_fingerprint": f"s{seed}",
+                "run": f"s{seed}",
+            }
             ledger.record(evaluation(values, seed=seed, **other, **own))
             recipe = f"seed: {seed}\npolicy: {{lr: 2.0e-06, mu: 1}}\nmethod: sft\n"
             run = training_run(seed, recipe_yaml=recipe, name=f"s{seed}", path=f"/runs/s{seed}")
