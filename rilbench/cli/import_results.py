@@ -9,6 +9,7 @@ import typer
 
 from rilbench.cli.options import Benchmarks, Db, print_table
 from rilbench.errors import UserError
+from rilbench.printable import printable
 
 if TYPE_CHECKING:
     from rilbench.importers.to_ledger import Imported
@@ -59,7 +60,7 @@ def import_(
     for skipped in sorted([*kits.skipped, *sandbox.skipped], key=lambda skipped: skipped.file):
         file = skipped.file
         name = file.relative_to(folder) if file.is_relative_to(folder) else file
-        typer.echo(_one_line(f"skipped {name}: {skipped.why}"), err=True)
+        typer.echo(printable(f"skipped {name}: {skipped.why}"), err=True)
     if sandbox.left_out:
         other = "dev" if split == "test" else "test"
         typer.echo(f"{sandbox.left_out} {other} results are left out; use --split {other}")
@@ -101,13 +102,9 @@ def _show(done: list[Imported]) -> None:
             str(sum(score.questions for score in scores)),
             "known" if imported.known else new,
         )
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     if table.rows:
         print_table(table)
     for imported in done:
         for note in imported.notes:
-            typer.echo(_one_line(f"{imported.evaluation.student}: {note}"))
-
-
-def _one_line(text: str) -> str:
-    return "".join(mark if mark.isprintable() else "?" for mark in text)
+            typer.echo(printable(f"{imported.evaluation.student}: {note}"))

@@ -66,7 +66,7 @@ def picture_escape(file: Path, name: str) -> str | None:
 
 def show_picture(file: Path) -> None:
     """Print a picture where the terminal can show it, and its path."""
-    from rilbench.table.formatting import printable
+    from rilbench.printable import printable
 
     name = protocol(os.environ) if sys.stdout.isatty() else ""
     shown = picture_escape(file, name) if name else None

@@ -22,6 +22,7 @@ from rilbench.importers.types import DatasetResult, ModelResult
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.builder import ScoredDataset, build_score, sha256
 from rilbench.ledger.records import NO_ANSWER, Reading
+from rilbench.printable import printable
 
 _KITS = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
 """The kits' packages, as evaluations by rilbench name them."""
@@ -178,7 +179,7 @@ def _key(evaluation: Evaluation) -> tuple[object, ...]:
 
 def plain(name: str) -> str:
     """Return a model's name on one line; of a path in the hub's cache, the repository's name."""
-    name = "".join(mark if mark.isprintable() else " " for mark in name).strip() or "unnamed"
+    name = printable(name).strip() or "unnamed"
     cached = _CACHED.search(name)
     return name if cached is None else cached[1].replace("--", "/", 1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,8 @@ from rilbench.evaluate.asked_questions import (
 )
 from rilbench.ledger import Evaluation, Ledger, Sample
 from rilbench.ledger.queries import find_sample, question_ids
-from rilbench.table.formatting import grid, printable
+from rilbench.printable import printable, printable_json
+from rilbench.table.formatting import grid
 
 _NEAREST = 3
 """How many names an error offers."""
@@ -119,4 +119,4 @@ def as_json(found: OneQuestion) -> str:
         "rotations": found.content.turns,
         **dataclasses.asdict(found.sample),
     }
-    return json.dumps(record, ensure_ascii=False, indent=2)
+    return printable_json(record)

@@ -11,7 +11,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rilbench.table.formatting import grid, number, printable, signed
+from rilbench.printable import printable, printable_json
+from rilbench.table.formatting import grid, number, signed
 from rilbench.table.recipe_comparison import OverSeeds, Recipe, RecipeComparison
 from rilbench.table.recipe_diff import SettingDifferences
 from rilbench.table.types import AVERAGE
@@ -32,7 +33,7 @@ def show(comparison: RecipeComparison) -> Iterator[Table | Text]:
         yield Text(printable(note), style="yellow")
     over = comparison.benchmarks[-1].over
     if over:
-        yield Text(f"mean: over {', '.join(over)}", style="dim")
+        yield Text(printable(f"mean: over {', '.join(over)}"), style="dim")
     yield Text(
         "change: of the same seed, mean with Student's interval. p: paired t test, by Holm over "
         "the benchmarks. finds: the change that this test finds in 80 of 100 cases.",
@@ -50,7 +51,7 @@ def _benchmarks_table(benchmarks: list[OverSeeds]) -> Table:
         p = one.p if one.adjusted is None else one.adjusted
         ends = one.interval
         table.add_row(
-            "mean" if one.benchmark == AVERAGE else printable(one.benchmark),
+            Text("mean" if one.benchmark == AVERAGE else printable(one.benchmark)),
             str(len(one.seeds)),
             number(one.first),
             number(one.second),
@@ -93,7 +94,7 @@ def as_json(comparison: RecipeComparison) -> str:
         "notes": comparison.notes,
         "settings": comparison.settings,
     }
-    return json.dumps(record, ensure_ascii=False, indent=2, default=str)
+    return printable_json(record)
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:
