@@ -299,7 +299,8 @@ def _category(dataset: Dataset, line: Mapping[str, Any]) -> str | None:
     if dataset.name in _STRATA:
         names = [name for name, value in line.items() if value == details and name != metric]
         return names[0] if details and names else None
-    found = details.get(dataset.category)
+    metadata = details.get("metadata")
+    found = {**(metadata if isinstance(metadata, dict) else {}), **details}.get(dataset.category)
     return None if found is None else str(found)
 
 

@@ -94,7 +94,8 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
     if categories:
         noted = [without_categories(row, categories) for row in rows]
         own = choose_benchmarks(choice.benchmarks, tuple(categories)) or in_order(categories)
-        columns = tuple(column for name in own for column in (name, *categories[name]))
+        finer_columns = [column for name in own for column in (name, *categories[name])]
+        columns = tuple(c for c in finer_columns if any(c in row.scores for row in rows))
     return Table(
         tuple(rows),
         tuple(notes(noted, in_order(categories) or columns, details=choice.details)),
