@@ -283,7 +283,7 @@ class TrainingProgress(LiveDisplay):
         grid = Table.grid(padding=(0, 1))
         for words, done, total in self._counts().values():
             bar = ProgressBar(total=total, completed=done, width=30)
-            grid.add_row(f"  {words:<14}", bar, f"{done:,}/{total:,}")
+            grid.add_row(Text(printable(f"  {words:<14}")), bar, f"{done:,}/{total:,}")
         return [grid] if grid.row_count else []
 
     def _seconds_left(self) -> float | None:
