@@ -96,7 +96,7 @@ def said(*arguments: str) -> str:
     return done.stdout
 
 
-# Its folder is the same for all examples: each writes the ledger anew.
+# Its folder is the same for all examples: each writes the ledger again.
 @settings(
     max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
