@@ -58,7 +58,7 @@ def evaluation(text: str, **more: Any) -> Evaluation:
     own = dict.fromkeys(("kit_version", "dataset", "metric", "judge", "data_state"), text)
     counts = {"questions": 2, "answered": 2}
     values = {
-        **{"path": f"/m{text}", "student": text, "method": text, "teacher": text, "suite": text},
+        **{"path": f"/m{text}", "student": text, "method": text, "teacher": text, "suite": "nano"},
         **{"fingerprint": f"model-{more.get('seed')}", "created": "2026-01-02T03:00:00+00:00"},
         "run": f"run{text}",
         "settings": {text: text, "reading": {}, "generation": {text: [text]}},
@@ -77,7 +77,8 @@ def fill(path: Path, text: str) -> None:
                 fingerprint = f"{family}-{seed}"
                 ledger.record(evaluation(text, **own, fingerprint=fingerprint))
                 run = training_run(seed, name=f"run{text}", path=f"/runs/{family}{seed}{text}")
-                recipe = json.dumps({text: family, "x": text}) + f"\n# {text}"
+                # No recipe with control characters can be read; it is shown nevertheless.
+                recipe = json.dumps({text: family, "x": text}) + (text if seed == 2 else "")
                 labels = {"student": text, "method": text, "teacher": text, "recipe_yaml": recipe}
                 ledger.record_run(
                     dataclasses.replace(run, **labels, recipe_fingerprint=f"{family}{seed}")

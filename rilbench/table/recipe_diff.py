@@ -27,19 +27,20 @@ def differing_settings(
 ) -> SettingDifferences | None:
     """Return how the recipes of two evaluated models differ, but for the seed.
 
-    None if the ledger has no run of one of them.
+    None if the ledger has no run of one of them, or its recipe cannot be read.
     """
     recipes = []
     for evaluation in (first, second):
-        found = [
+        texts = (
             run.recipe_yaml
             for run in runs
-            if evaluation.recipe_fingerprint not in (None, "")
+            if evaluation.recipe_fingerprint
             and run.recipe_fingerprint == evaluation.recipe_fingerprint
-        ]
-        if not found:
+        )
+        recipe = dict(_flat(read_yaml(next(texts, ""))))
+        if not recipe:
             return None
-        recipes.append(dict(_flat(read_yaml(found[0]))))
+        recipes.append(recipe)
     one, two = recipes
     names = dict.fromkeys((*one, *two))
     return {

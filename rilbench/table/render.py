@@ -129,7 +129,7 @@ def _body(table: Table) -> Iterator[list[str]]:
 
 
 def _markdown(table: Table) -> str:
-    head = [*_NAMES, *table.columns, table.mean]
+    head = [_markdown_cell(name) for name in (*_NAMES, *table.columns, table.mean)]
     rule = ["---"] * len(_NAMES) + ["---:"] * (len(table.columns) + 1)
     rows = [head, rule, *([_markdown_cell(cell) for cell in cells] for cells in _body(table))]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
