@@ -99,7 +99,7 @@ def said(*arguments: str) -> str:
 
 # Its folder is the same for all examples: each writes the ledger again.
 @settings(
-    max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(texts=TEXTS)
 @example(texts=[ALL])
