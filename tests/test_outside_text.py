@@ -111,14 +111,15 @@ def test_nothing_raw_comes_out(
     fill(Path("l.db"), text)
     kept = " ".join(printable(text).split())[:20].strip()
     squeezed = "".join(kept.split())
+    # Markup is shown and not followed; a cell may break it over lines.
+    for arguments in (("show", "1"), ("table",), ("table", "--seeds")):
+        assert squeezed in "".join(said(*arguments).split()), arguments
     for arguments in (
-        *(("show",), ("show", "1"), ("show", f"/runs/first1{text}")),
+        *(("show",), ("show", f"/runs/first1{text}"), ("table", "--by", "category")),
         ("show", "1", "--question", f"MMStar/0{text}"),
         *(("compare", "1", "3", "--questions"), ("compare", "firstfirst", "secondsecond")),
-        *(("table",), ("table", "--by", "category"), ("table", "--seeds")),
     ):
-        # Markup is shown and not followed; a cell may break it over lines.
-        assert squeezed in "".join(said(*arguments).split()) or len(arguments) > 2, arguments
+        said(*arguments)
     for name in ("json", "markdown", "latex", "csv", "html"):
         table = said("table", "--only", "measured", "--format", name)
         if name == "json":
