@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rilbench.printable import printable
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -55,8 +57,9 @@ class ProgressDisplay:
             self._display.stop()
 
     def say(self, text: str) -> None:
-        """Print a line as it is, without markup; nothing on a terminal."""
+        """Print lines as they are, without markup; nothing on a terminal."""
         if not self.console.is_terminal:
+            text = printable(text, keep_lines=True)
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -76,6 +76,34 @@ def seed_p_value(differences: Sequence[float], null: float = 0.0) -> float:
     return float(2 * stdtr(values.size - 1, -abs(t)))
 
 
+def detectable_difference(
+    differences: Sequence[float], power: float = 0.8, level: float = LEVEL
+) -> float:
+    """Return the smallest mean difference that the test over seeds would probably find.
+
+    Of the paired two-sided t test with as many seeds and the spread of these differences, by the
+    noncentral t distribution; that it finds the opposite sign is neglected. Infinite for one seed.
+
+    Args:
+        differences: one for each seed.
+        power: the probability that it is found.
+        level: 1 minus the test's false alarms.
+
+    Raises:
+        ValueError: there is no difference at all.
+    """
+    from scipy.special import nctdtrinc
+
+    values = np.asarray(differences, dtype=np.float64)
+    if not values.size:
+        raise ValueError("a detectable difference needs at least one difference")
+    if values.size == 1:
+        return math.inf
+    freedom = values.size - 1
+    noncentrality = float(nctdtrinc(freedom, 1 - power, _t_quantile((1 + level) / 2, freedom)))
+    return noncentrality * float(values.std(ddof=1)) / math.sqrt(values.size)
+
+
 def question_interval(
     differences: Mapping[str, Array],
     level: float = LEVEL,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
 from rilbench.check.compare import Verdict
-
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot carry: labels may have come from a folder's name."""
+from rilbench.printable import printable
 
 
 def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
@@ -18,14 +15,14 @@ def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
     root = ET.Element("testsuites", {"name": "rilbench check", **_counts(verdicts)})
     for label in dict.fromkeys(verdict.entry for verdict in verdicts):
         group = [verdict for verdict in verdicts if verdict.entry == label]
-        suite = ET.SubElement(root, "testsuite", {"name": _clean(label), **_counts(group)})
+        suite = ET.SubElement(root, "testsuite", {"name": printable(label), **_counts(group)})
         for verdict in group:
-            name = _clean(verdict.metric)
-            case = ET.SubElement(suite, "testcase", classname=_clean(label), name=name, time="0")
+            name = printable(verdict.metric)
+            case = ET.SubElement(suite, "testcase", classname=printable(label), name=name, time="0")
             side = "at most" if verdict.lower_is_better else "at least"
             value = "-" if verdict.value is None else f"{verdict.value:.4f}"
             text = f"measured {value}, {side} {verdict.limit:.4f}, usual {verdict.usual:.4f}"
-            why = _clean(verdict.why)
+            why = printable(verdict.why)
             if not verdict.open:
                 ET.SubElement(case, "failure", type=verdict.state, message=why).text = text
                 continue
@@ -47,7 +44,3 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:
         "skipped": str(sum(verdict.open and verdict.state != "passed" for verdict in verdicts)),
         "time": "0",
     }
-
-
-def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

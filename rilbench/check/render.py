@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rilbench.check.compare import Verdict
-from rilbench.table.formatting import printable
+from rilbench.printable import printable, printable_json
 
 HEADS = ("metric", "measured", "bound", "usual", "verdict")
 
@@ -44,13 +43,14 @@ def _cells(verdict: Verdict) -> list[str]:
     side = "≤" if verdict.lower_is_better else "≥"
     value = "-" if verdict.value is None else f"{verdict.value:.3f}"
     words = f"{verdict.state}: {verdict.why}" if verdict.why else verdict.state
-    return [verdict.metric, value, f"{side} {verdict.limit:.3f}", f"{verdict.usual:.3f}", words]
+    metric = printable(verdict.metric)
+    return [metric, value, f"{side} {verdict.limit:.3f}", f"{verdict.usual:.3f}", words]
 
 
 def as_json(verdicts: Sequence[Verdict]) -> str:
     """Return everything that is known of each verdict."""
     values = [{**dataclasses.asdict(verdict), "open": verdict.open} for verdict in verdicts]
-    return json.dumps(values, ensure_ascii=False, indent=2)
+    return printable_json(values)
 
 
 # ---- GitHub Actions
@@ -91,7 +91,7 @@ def error_annotations(verdicts: Sequence[Verdict]) -> list[str]:
     """Return an ``::error`` command for each metric that closes the gate."""
 
     def escape(text: str) -> str:
-        return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+        return printable(text).replace("%", "%25")
 
     lines = []
     for verdict in verdicts:

@@ -31,6 +31,7 @@ from rilbench.cli.watch import watch
 from rilbench.errors import UserError, UserNotice
 from rilbench.extras import explain_missing
 from rilbench.logs import configure
+from rilbench.printable import printable
 
 _REMEDIES = {
     errno.ENOSPC: "make room",
@@ -96,7 +97,7 @@ def main() -> None:
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, UserNotice):
-            typer.echo(f"rilbench: {message}", err=True)
+            typer.echo(printable(f"rilbench: {message}"), err=True)
         else:
             default_showwarning(message, category, *args, **kwargs)
 
@@ -120,5 +121,5 @@ def main() -> None:
         message = f"{place}{error.strerror}; {_REMEDIES[error.errno]}, then run again"
     else:
         return
-    typer.echo(f"rilbench: {message}", err=True)
+    typer.echo(printable(f"rilbench: {message}"), err=True)
     sys.exit(1)

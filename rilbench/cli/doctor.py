@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from rilbench.printable import printable
+
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
 _SIGNS = {"ok": "✓", "missing": "·", "wrong": "✗"}
@@ -43,6 +45,7 @@ def doctor(
         width = max(len(result.name) for result in results)
         for result in results:
             remedy = f"; {result.remedy}" if result.remedy else ""
-            typer.echo(f"{_SIGNS[result.state]} {result.name:<{width}}  {result.found}{remedy}")
+            line = f"{_SIGNS[result.state]} {result.name:<{width}}  {result.found}{remedy}"
+            typer.echo(printable(line))
     if any(result.state == "wrong" for result in results):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import typer
 
 from rilbench.cli.options import Benchmarks, Db, print_table
 from rilbench.errors import UserError
+from rilbench.printable import printable
 
 if TYPE_CHECKING:
     from rilbench.importers.to_ledger import Imported
@@ -26,7 +27,11 @@ def import_(
         Path, typer.Argument(help="Folder with the results of a kit or of the nano sandbox.")
     ],
     student: Annotated[
-        Optional[str], typer.Option(help="Student label in the table; default: the kit's name.")
+        Optional[list[str]],
+        typer.Option(
+            help="Student label in the table, or MODEL=LABEL for each of several models, "
+            "repeatable; default: the kit's name."
+        ),
     ] = None,
     method: Annotated[
         str, typer.Option(help="Training method label; base means untrained.")
@@ -43,18 +48,19 @@ def import_(
     """Read results of VLMEvalKit, lmms-eval or the nano sandbox into the ledger."""
     from rilbench.evaluate.suite import find_suite
     from rilbench.importers.folder import files_below, read_folder
-    from rilbench.importers.to_ledger import ImportLabels, record
+    from rilbench.importers.to_ledger import read_labels, record
     from rilbench.lab.to_ledger import find_results, record_results
     from rilbench.ledger import Ledger, default_db
 
-    chosen, labels = find_suite(suite, benchmarks, kit=""), ImportLabels(student, method, teacher)
+    chosen = find_suite(suite, benchmarks, kit="")
     path, files = default_db(db), files_below(folder)
     sandbox = find_results(files, split)
     kits = read_folder(files, chosen, sandbox.files)
+    labels = read_labels(student or (), method, teacher, kits.models)
     for skipped in sorted([*kits.skipped, *sandbox.skipped], key=lambda skipped: skipped.file):
         file = skipped.file
         name = file.relative_to(folder) if file.is_relative_to(folder) else file
-        typer.echo(_one_line(f"skipped {name}: {skipped.why}"), err=True)
+        typer.echo(printable(f"skipped {name}: {skipped.why}"), err=True)
     if sandbox.left_out:
         other = "dev" if split == "test" else "test"
         typer.echo(f"{sandbox.left_out} {other} results are left out; use --split {other}")
@@ -96,13 +102,9 @@ def _show(done: list[Imported]) -> None:
             str(sum(score.questions for score in scores)),
             "known" if imported.known else new,
         )
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     if table.rows:
         print_table(table)
     for imported in done:
         for note in imported.notes:
-            typer.echo(_one_line(f"{imported.evaluation.student}: {note}"))
-
-
-def _one_line(text: str) -> str:
-    return "".join(mark if mark.isprintable() else "?" for mark in text)
+            typer.echo(printable(f"{imported.evaluation.student}: {note}"))

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from rilbench.cli.options import Db, ledger_to_read, print_table, write_whole
+from rilbench.cli.terminal_picture import show_picture
 from rilbench.errors import UserError
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
@@ -51,6 +52,9 @@ def table(
             help="Columns, such as AI2D,MMB; default: the paper's 14 and all others measured."
         ),
     ] = "",
+    by: Annotated[
+        str, typer.Option(help="Finer columns: category, for the categories of each benchmark.")
+    ] = "",
     average_over: Annotated[
         str, typer.Option(help="Benchmarks of the mean, such as AI2D,MMB; default: the paper's 14.")
     ] = "",
@@ -73,7 +77,12 @@ def table(
 
     if only not in ("", "paper", "measured"):
         raise UserError(f"--only {only} is not known; use paper or measured")
+    if by not in ("", "category"):
+        raise UserError(f"--by {by} is not known; use category")
+    if by and (only == "paper" or ablations):
+        raise UserError("the paper has no scores by category; leave --by out")
     choice = Choice(
+        categories=by == "category",
         paper=only == "paper",
         measured=only == "measured",
         suites=tuple(suite or ()),
@@ -103,31 +112,52 @@ def table(
 
 def compare(
     first: Annotated[
-        str, typer.Argument(help="Evaluation's number, or a model's folder, run or fingerprint.")
+        str,
+        typer.Argument(
+            help="Evaluation's number, or a model's folder, run or fingerprint; or a recipe over "
+            'seeds, such as "ril both".'
+        ),
     ],
     second: Annotated[str, typer.Argument(help="The other one; the newest evaluation of a model.")],
     questions: Annotated[
         bool, typer.Option("--questions", help="List every question that differs.")
     ] = False,
+    only: Annotated[
+        str, typer.Option(help="Questions to list: gained or lost; default: all that differ.")
+    ] = "",
     benchmarks: Annotated[
         str, typer.Option(help="Benchmarks, such as AI2D,MMB; default: all that both have.")
     ] = "",
     format_: Annotated[str, typer.Option("--format", help="Format: rich or json.")] = "rich",
     db: Db = None,
 ) -> None:
-    """Compare two evaluations: scores, significance, and the questions that differ."""
+    """Compare two evaluations, question by question, or two recipes, seed by seed."""
     from rilbench.ledger import Ledger
+    from rilbench.table import render_recipes
     from rilbench.table.build import split_names
     from rilbench.table.comparison import read_comparison
+    from rilbench.table.recipe_comparison import compare_recipes, find_recipes
     from rilbench.table.render_comparison import as_json, show
 
     _require_format(format_)
+    if only not in ("", "gained", "lost"):
+        raise UserError(f"--only {only} is not known; use gained or lost")
     with Ledger.open_read(ledger_to_read(db)) as ledger:
+        if recipes := find_recipes(ledger, first, second):
+            if questions or only:
+                raise UserError("recipes are compared by scores; give two evaluations' numbers")
+            over_seeds = compare_recipes(ledger, *recipes, split_names(benchmarks))
+            if format_ == "json":
+                typer.echo(render_recipes.as_json(over_seeds))
+                return
+            for part in render_recipes.show(over_seeds):
+                print_table(part)
+            return
         comparison = read_comparison(ledger, first, second, split_names(benchmarks))
     if format_ == "json":
-        typer.echo(as_json(comparison))
+        typer.echo(as_json(comparison, only))
         return
-    for part in show(comparison, questions):
+    for part in show(comparison, questions or bool(only), only):
         print_table(part)
 
 
@@ -136,6 +166,9 @@ def show(
         Optional[str],
         typer.Argument(help="Run, or an evaluation's number or model; default: list all."),
     ] = None,
+    question: Annotated[
+        str, typer.Option(help="Question of the evaluation to show, such as AI2D/17.")
+    ] = "",
     format_: Annotated[str, typer.Option("--format", help="Format: rich or json.")] = "rich",
     db: Db = None,
 ) -> None:
@@ -145,6 +178,9 @@ def show(
 
     _require_format(format_)
     path = ledger_to_read(db)
+    if question:
+        _show_question(path, what, question, format_)
+        return
     with Ledger.open_read(path) as ledger:
         records = everything(ledger) if what is None else [find(ledger, what)]
     if format_ == "json":
@@ -152,6 +188,26 @@ def show(
         return
     for part in overview(records, path) if what is None else in_full(records[0]):
         print_table(part)
+
+
+def _show_question(db: Path, evaluation: str | None, question: str, format_: str) -> None:
+    from rilbench.ledger import Ledger
+    from rilbench.table.one_question import answered, as_json, asked, find_question
+    from rilbench.table.question_diff import find_evaluation
+
+    if evaluation is None:
+        raise UserError("--question needs an evaluation: rilbench show 1 --question AI2D/17")
+    with Ledger.open_read(db) as ledger:
+        found = find_question(ledger, find_evaluation(ledger, evaluation), question)
+    if format_ == "json":
+        typer.echo(as_json(found))
+        return
+    for part in asked(found):
+        print_table(part)
+    for picture in found.content.pictures:
+        show_picture(picture)
+    for table in answered(found):
+        print_table(table)
 
 
 def _require_format(name: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rilbench.errors import UserError
+from rilbench.printable import printable
 
 if TYPE_CHECKING:
     from rilbench.ledger import Evaluation
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
 def print_scores(evaluation: Evaluation) -> None:
     """Print an evaluation's scores, and on stderr what weakens or explains them."""
     scores = "  ".join(map(_score, evaluation.scores))
-    typer.echo(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+    typer.echo(
+        printable(f"{evaluation.student} {evaluation.method} {evaluation.teacher}: {scores}")
+    )
     if known := _about_responses(evaluation):
-        typer.echo(f"responses: {known}", err=True)
+        typer.echo(printable(f"responses: {known}"), err=True)
     if unlike := evaluation.settings.get("unlike_kit"):
-        typer.echo(f"not as the toolkit sets it: {unlike}; --model-settings kit", err=True)
+        typer.echo(
+            printable(f"not as the toolkit sets it: {unlike}; --model-settings kit"), err=True
+        )
     for dataset, reason in evaluation.settings.get("data_reasons", {}).items():
-        typer.echo(f"data unverified: {dataset}: {reason}", err=True)
+        typer.echo(printable(f"data unverified: {dataset}: {reason}"), err=True)
     for note in (
         _counted(evaluation, "reasoning dropped before scoring", lambda s, r: r.reasoning),
         _counted(evaluation, "truncated responses", lambda s, _: s.truncated),
@@ -35,7 +40,7 @@ def print_scores(evaluation: Evaluation) -> None:
         _incomplete(evaluation),
     ):
         if note:
-            typer.echo(note, err=True)
+            typer.echo(printable(note), err=True)
 
 
 def refuse_unscored(evaluations: Sequence[Evaluation]) -> None:

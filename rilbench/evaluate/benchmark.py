@@ -72,6 +72,8 @@ class Dataset:
     parts: int = 1
     """Number of lmms-eval tasks in the group. The score is the mean of the tasks' means, and a
     limit counts for all tasks together."""
+    category: str = "category"
+    """Column with the questions' categories, where the data have one."""
     only: tuple[str, str] | None = None
     """Column and value of the questions to ask (lmms-eval); None for all."""
     rounding: float = 1e-6

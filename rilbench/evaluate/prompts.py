@@ -167,7 +167,9 @@ class PromptSet:
         digest = hashlib.sha256()
         for question in self.questions:
             if question.dataset == name:
-                line = json.dumps(dataclasses.asdict(question), ensure_ascii=False)
+                # The category is not asked: it may be told later and changes no score.
+                asked = dataclasses.asdict(dataclasses.replace(question, category=None))
+                line = json.dumps(asked, ensure_ascii=False)
                 images = [part["path"] for part in question.parts if part["type"] == "image"]
                 hashes = [_sha256(self.folder / image) for image in images]
                 digest.update(" ".join([line, *hashes]).encode())

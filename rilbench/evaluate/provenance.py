@@ -238,6 +238,7 @@ def _sample(
         extracted=outcome.extracted,
         stem=rotations[0].stem,
         stratum=outcome.stratum,
+        category=rotations[0].category,
     )
 
 

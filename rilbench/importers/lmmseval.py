@@ -38,8 +38,11 @@ _EXTRACTED = ("extraction", "parsed_pred", "pred_parsed", "pred")
 """The tasks' names for the answer that they read from a response."""
 _STRATA = {"mmstar": "l2_category"}
 """Tasks whose score is the mean of the groups' means, with the name of the group."""
+_OLD_FILTERS = {"realworldqa": "exact_match,flexible-extract"}
+"""Totals of tasks whose responses went through a filter up to version 0.7.1."""
 _RANDOM = ("mmmu_val", "mmmu_pro_standard", "mmmu_pro_vision")
 """Tasks that choose an option at random when they read none."""
+_OLD = "is of lmms-eval 0.1 or 0.2, whose layout is too old to be read; evaluate with 0.3 or newer"
 _MILLION = 1_000_000
 
 
@@ -104,11 +107,27 @@ def read(files: Iterable[Path], suite: Suite, results: FolderResults) -> set[Pat
                 results.skip(file, str(error))
                 continue
             models.setdefault((file.parent, run.model), []).append(run)
+        elif _is_old(file):
+            known.add(file)
+            results.skip(file, _OLD)
     for (home, model), runs in models.items():
         result = _model(home, model, runs, suite, results)
         if result is not None:
             results.models.append(result)
     return known
+
+
+def _is_old(file: Path) -> bool:
+    """Whether it is ``results.json`` of the first versions, or ``TASK.json`` beside it."""
+    if file.suffix != ".json" or not (file.parent / "results.json").is_file():
+        return False
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(values, dict):
+        return False
+    return {"results", "versions"} <= values.keys() or {"model_configs", "logs"} <= values.keys()
 
 
 def _read_results(file: Path) -> dict[str, Any]:
@@ -192,6 +211,7 @@ def _dataset(dataset: Dataset, run: _Run, results: FolderResults) -> DatasetResu
         files=(run.file, *sorted({run.samples(task) for task, _ in lines})),
         asked=_asked(run, lines),
         notes=tuple(notes),
+        metric=key if (key := _key(dataset, run)) in _OLD_FILTERS.values() else "",
     )
     return settled(result, why, judge)
 
@@ -212,10 +232,17 @@ def _lines(file: Path, results: FolderResults) -> list[dict[str, Any]]:
     return lines
 
 
+def _key(dataset: Dataset, run: _Run) -> str:
+    """Return the total's name: the metric with the filter of the responses, if there was one."""
+    usual = dataset.metric if "," in dataset.metric else f"{dataset.metric},none"
+    task, old = run.values["results"][dataset.name], _OLD_FILTERS.get(dataset.name)
+    is_old = isinstance(task, dict) and usual not in task and old in task
+    return old if old is not None and is_old else usual
+
+
 def _total(dataset: Dataset, run: _Run, counted: Sequence[float]) -> float:
     """Return the kit's own number on the 0-100 scale."""
-    key = dataset.metric if "," in dataset.metric else f"{dataset.metric},none"
-    task = run.values["results"][dataset.name]
+    task, key = run.values["results"][dataset.name], _key(dataset, run)
     if not isinstance(task, dict) or key not in task:
         raise UnreadableError(f"has no {key}")
     total = task[key]
@@ -261,7 +288,20 @@ def _question(
         stratum=task if several else str(details.get(_STRATA.get(dataset.name, ""), "")),
         prompt_hash=sha256(prompt)[:16] if prompt else "",
         no_answer="" if response.strip() else EMPTY,
+        category=task.removeprefix(f"{dataset.name}_") if several else _category(dataset, line),
     )
+
+
+def _category(dataset: Dataset, line: Mapping[str, Any]) -> str | None:
+    """Return a question's category, as far as its verdict has it; MMStar's is a metric's name."""
+    metric = dataset.metric.partition(",")[0]
+    details = line[metric] if isinstance(line[metric], dict) else {}
+    if dataset.name in _STRATA:
+        names = [name for name, value in line.items() if value == details and name != metric]
+        return names[0] if details and names else None
+    metadata = details.get("metadata")
+    found = {**(metadata if isinstance(metadata, dict) else {}), **details}.get(dataset.category)
+    return None if found is None else str(found)
 
 
 def _share(dataset: Dataset, verdict: Any, details: Mapping[str, Any]) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ from rilbench.importers.types import UnreadableError
 Row = dict[str, Any]
 
 _SUFFIXES = (".xlsx", ".csv", ".tsv", ".json")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def is_table(file: Path) -> bool:
@@ -62,13 +65,15 @@ def text(value: Any) -> str:
 
 
 def number(value: Any) -> float:
-    """Return a cell as a number, NaN for an empty one.
+    """Return a cell as a number, NaN for an empty one; a spreadsheet may write a decimal comma.
 
     Raises:
         UnreadableError: it is neither.
     """
     if value is None or value == "":
         return float("nan")
+    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+        value = value.replace(",", ".")
     try:
         return float(value)
     except (TypeError, ValueError) as error:
@@ -95,7 +100,14 @@ def _workbook(file: Path) -> Iterator[Row]:
 
 def _lines(file: Path, separator: str) -> Iterator[Row]:
     csv.field_size_limit(sys.maxsize)  # Answers can be long.
-    with file.open(encoding="utf-8-sig", newline="") as stream:
+    with file.open("rb") as head:
+        # As a spreadsheet saves "Unicode text".
+        is_utf16 = head.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    with file.open(encoding="utf-16" if is_utf16 else "utf-8-sig", newline="") as stream:
+        first = stream.readline()
+        # No column of the kits has a separator in its name.
+        separator = max((separator, ";", "\t", ","), key=first.count)
+        stream.seek(0)
         lines = (
             [cell or None for cell in line] for line in csv.reader(stream, delimiter=separator)
         )

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -21,25 +22,68 @@ from rilbench.importers.types import DatasetResult, ModelResult
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.builder import ScoredDataset, build_score, sha256
 from rilbench.ledger.records import NO_ANSWER, Reading
+from rilbench.printable import printable
 
 _KITS = {VLMEVALKIT: "ms-vlmeval", LMMSEVAL: "lmms-eval"}
 """The kits' packages, as evaluations by rilbench name them."""
+_CACHED = re.compile(r"(?:^|/|__)models--([^/]+?)(?:/|__)snapshots(?:/|__)[0-9a-f]+/?$")
+"""A snapshot in the hub's cache; lmms-eval's folders have "__" for "/"."""
 
 
 @dataclass(frozen=True)
 class ImportLabels:
-    """The model's labels in the table; without a student, the kit's name for the model."""
+    """The model's labels in the table; without a student, the kit's name for the model.
+
+    Attributes:
+        student: label of the only model.
+        method, teacher: labels.
+        students: labels of several models, by the kit's names for them.
+    """
 
     student: str | None = None
     method: str = "base"
     teacher: str = "none"
+    students: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, text in dataclasses.asdict(self).items():
+        labels = [("student", self.student), ("method", self.method), ("teacher", self.teacher)]
+        for name, text in [*labels, *(("student", text) for text in self.students.values())]:
             if text is not None and (not text.strip() or not text.isprintable()):
                 raise UserError(
                     f"--{name} {text!r} is empty or has control characters; give a plain name"
                 )
+
+    def of(self, model: str) -> str:
+        """Return the student's label of a model that the kit calls so."""
+        return self.students.get(model) or self.student or model
+
+
+def read_labels(
+    students: Sequence[str], method: str, teacher: str, models: Sequence[ModelResult]
+) -> ImportLabels:
+    """Return the labels of ``--student NAME`` for one model, or ``--student MODEL=NAME`` for each.
+
+    Raises:
+        UserError: one name for several models, a model that is not there, or no plain name.
+    """
+    names = sorted({plain(model.model) for model in models})
+    known = ", ".join(names)
+    mapped: dict[str, str] = {}
+    alone: list[str] = []
+    for text in students:
+        model, mark, label = text.rpartition("=")
+        if mark and model in names:
+            mapped[model] = label
+        elif mark and len(names) > 1:
+            raise UserError(f"--student {text!r}: no model is called {model!r}; there is {known}")
+        else:
+            alone.append(text)
+    if len(alone) > 1 or (alone and (mapped or len(names) > 1)):
+        raise UserError(
+            f"--student {alone[0]!r} names one model, but there is {known}; give --student "
+            "MODEL=NAME for each, or one model's folder"
+        )
+    return ImportLabels(alone[0] if alone else None, method, teacher, mapped)
 
 
 @dataclass(frozen=True)
@@ -71,16 +115,13 @@ def record(
     Args:
         models: see `rilbench.importers.folder.read_folder`.
         suite: the benchmarks' suite.
-        labels: the model's labels; a student is allowed for a single model only.
+        labels: the models' labels, see `read_labels`.
         ledger: where they are written.
         write: False to return what would be written.
 
     Raises:
-        UserError: one student's name for several models, or see `Ledger`.
+        UserError: see `Ledger`.
     """
-    if labels.student is not None and len({model.model for model in models}) > 1:
-        names = ", ".join(sorted({plain(model.model) for model in models}))
-        raise UserError(f"--student names one model, but there is {names}; give one model's folder")
     built = [to_evaluation(model, suite, labels) for model in models]
     done = []
     with ledger.one_transaction() if write else nullcontext():
@@ -137,8 +178,10 @@ def _key(evaluation: Evaluation) -> tuple[object, ...]:
 
 
 def plain(name: str) -> str:
-    """Return a name on one line, without control characters."""
-    return "".join(mark if mark.isprintable() else " " for mark in name).strip() or "unnamed"
+    """Return a model's name on one line; of a path in the hub's cache, the repository's name."""
+    name = printable(name).strip() or "unnamed"
+    cached = _CACHED.search(name)
+    return name if cached is None else cached[1].replace("--", "/", 1)
 
 
 def to_evaluation(
@@ -177,7 +220,7 @@ def to_evaluation(
         path=str(model.folder.resolve()),
         # Without the weights; `_identified` finds the same model in the ledger.
         fingerprint=f"imported-{sha256(' '.join([plain(model.model), *digests]))[:12]}",
-        student=labels.student or plain(model.model),
+        student=labels.of(plain(model.model)),
         method=labels.method,
         teacher=labels.teacher,
         suite=suite.name,
@@ -220,7 +263,7 @@ def _score(
         kit=_KITS[model.kit],
         kit_version="+".join(sorted({result.kit_version for result in results})),
         dataset=benchmark.name,
-        metric=benchmark.metric,
+        metric="+".join(dict.fromkeys(r.metric for r in results if r.metric)) or benchmark.metric,
         judge="+".join(judges) or None,
         data_sha256=_data_hash(results),
         data_state="unverified",
@@ -250,6 +293,7 @@ def _samples(column: str, result: DatasetResult) -> list[Sample]:
             extracted=question.extracted,
             stem=question.stem,
             stratum=question.stratum,
+            category=question.category,
         )
         for question in result.questions
     ]

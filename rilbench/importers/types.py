@@ -37,6 +37,7 @@ class ImportedQuestion:
         prompt_hash: hash of the prompt, empty when no file says.
         no_answer: why the model gave no answer; empty if it gave one.
         unread: whether it counts as wrong since the kit's rules read no option and no judge did.
+        category: the benchmark's own category of it, None when no file says.
     """
 
     question_id: str
@@ -51,6 +52,7 @@ class ImportedQuestion:
     prompt_hash: str = ""
     no_answer: str = ""
     unread: bool = False
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class DatasetResult:
         files: the files that were read.
         asked: hash of the prompts and generation settings, `UNKNOWN` when no file says.
         notes: remarks for the reader.
+        metric: the kit's name for the number; empty for the data set's usual one.
     """
 
     dataset: Dataset
@@ -78,6 +81,7 @@ class DatasetResult:
     files: tuple[Path, ...]
     asked: str = UNKNOWN
     notes: tuple[str, ...] = ()
+    metric: str = ""
 
     @property
     def missing(self) -> int:

@@ -29,6 +29,8 @@ from rilbench.ledger.records import NO_RESPONSE
 from rilbench.serving.reply import EMPTY
 
 _MILLION = 1_000_000
+_ONE_SPLIT = ("BLINK",)
+"""Data sets of one split alone, whose files did not name it before 2025: the kit wrote "none"."""
 _RULES_ALONE = "no GPT-based answer matching"
 """The kit's log without a judge, when its rules read no option."""
 _GUESSED = "randomly generate one"
@@ -85,7 +87,7 @@ def read_dataset(
 
 def _total(dataset: Dataset, file: Path) -> float:
     """Return the kit's own number on the 0-100 scale."""
-    records: list[dict[str, Any]] = read_table(file)
+    records = _with_split(dataset, read_table(file))
     for record in records:
         if dataset.metric in record:
             record[dataset.metric] = number(record[dataset.metric])
@@ -119,7 +121,7 @@ def _rows(dataset: Dataset, file: Path) -> list[Row]:
     Raises:
         UnreadableError: a column is missing, or an index is not unique.
     """
-    rows = normalised(read_table(file))
+    rows = _with_split(dataset, normalised(read_table(file)))
     for column in ("index", "prediction", "answer"):
         if column not in rows[0]:
             raise UnreadableError(f"has no column {column!r}")
@@ -131,6 +133,15 @@ def _rows(dataset: Dataset, file: Path) -> list[Row]:
     if dataset.circular and not all(name.isdecimal() for name in names):
         raise UnreadableError("has an index that is no number")
     return rows
+
+
+def _with_split(dataset: Dataset, rows: list[Row]) -> list[Row]:
+    """Return the rows of a data set of one split with that split, where they name none."""
+    if dataset.name not in _ONE_SPLIT or any(
+        row.get("split") not in (None, "none") for row in rows
+    ):
+        return rows
+    return [{**row, "split": dataset.split} for row in rows]
 
 
 def _with_questions(
@@ -239,6 +250,7 @@ def _question(
         extracted=verdict.extracted,
         stem=asked.stem or None,
         no_answer=no_answer,
+        category=text(rotations[0].get(dataset.category.lower())) or None,
         unread=verdict.rules_alone and not lost and row.get("question_type") != "open",
     )
 

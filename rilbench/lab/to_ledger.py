@@ -248,12 +248,14 @@ def _score(benchmark: Benchmark, row: RunResult) -> tuple[Score, tuple[Sample, .
             judge=judge,
             finish_reason=NOT_KEPT,
             stratum=stratum,
+            category=category,
         )
-        for value, question_id, gold, stratum in zip(
+        for value, question_id, gold, stratum, category in zip(
             row.outcomes[column].values,
             questions.ids,
             questions.golds,
             questions.strata,
+            questions.categories,
             strict=True,
         )
     ]
@@ -282,6 +284,7 @@ class _OutcomeQuestions:
     ids: Sequence[str]
     golds: Sequence[str | None]
     strata: Sequence[str]
+    categories: Sequence[str | None]
 
 
 def _questions(benchmark: Benchmark, outcomes: Outcomes, split: str) -> _OutcomeQuestions:
@@ -305,6 +308,7 @@ def _questions(benchmark: Benchmark, outcomes: Outcomes, split: str) -> _Outcome
         ids=[f"#{number + 1}" for number in range(count)],
         golds=[None] * count,
         strata=[""] * count,
+        categories=[None] * count,
     )
 
 
@@ -318,28 +322,33 @@ def _file_questions(column: str, folder: Path) -> _OutcomeQuestions | None:
     several = len(files) > 1
     golds: dict[str, str] = {}
     strata: dict[str, str] = {}
+    categories: dict[str, str | None] = {}
     for dataset, file in zip(benchmark.datasets, files, strict=True):
-        for index, gold in _golds(dataset, file).items():
+        for index, (gold, category) in _golds(dataset, file).items():
             question_id = f"{dataset.name}/{index}" if several else index
             golds[question_id], strata[question_id] = gold, dataset.name if several else ""
+            categories[question_id] = category
     ids = sorted(golds)
     return _OutcomeQuestions(
         data_sha256=joint_sha256([sha256(file) for file in files]),
         ids=ids,
         golds=[golds[question_id] for question_id in ids],
         strata=[strata[question_id] for question_id in ids],
+        categories=[categories[question_id] for question_id in ids],
     )
 
 
-def _golds(dataset: Dataset, file: Path) -> Mapping[str, str]:
-    """Return the ground truth of each question; a circular one has those of its rotations."""
+def _golds(dataset: Dataset, file: Path) -> Mapping[str, tuple[str, str | None]]:
+    """Return each question's truth (a circular one has those of its rotations) and category."""
     import pandas as pd
 
     table: Any = pd.read_csv(file, sep="\t", dtype=str, keep_default_na=False)
     if dataset.split is not None:
         table = table[table["split"] == dataset.split]
-    golds: dict[str, str] = {}
-    for index, answer in zip(table["index"], table["answer"], strict=True):
+    golds: dict[str, tuple[str, str | None]] = {}
+    categories = table.get(dataset.category, [None] * len(table))
+    for index, answer, category in zip(table["index"], table["answer"], categories, strict=True):
         question = str(int(index) % _CIRCULAR) if dataset.circular else index
-        golds[question] = f"{golds[question]},{answer}" if question in golds else answer
+        before = f"{golds[question][0]}," if question in golds else ""
+        golds[question] = f"{before}{answer}", category
     return golds

@@ -58,6 +58,31 @@ def tallies(ledger: Ledger, evaluations: Iterable[int]) -> dict[tuple[int, str],
     return counts
 
 
+def category_tallies(
+    ledger: Ledger, evaluations: Iterable[int]
+) -> dict[tuple[int, str, str], tuple[Tally, int]]:
+    """Count the outcomes by evaluation, benchmark and category, and those without a verdict.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    counts: dict[tuple[int, str, str], tuple[Tally, int]] = {}
+    numbers = ", ".join(str(int(number)) for number in evaluations)
+    query = (
+        "SELECT evaluation_id, benchmark, category, stratum, score, count(*) FROM samples "
+        f"WHERE evaluation_id IN ({numbers}) AND category IS NOT NULL GROUP BY 1, 2, 3, 4, 5"
+    )
+    for evaluation, benchmark, category, stratum, score, count in ledger.rows(query):
+        key = (evaluation, benchmark, category)
+        tally, missing = counts.get(key, ({}, 0))
+        if score is None:
+            missing += count
+        else:
+            tally.setdefault(stratum, {})[score] = count
+        counts[key] = tally, missing
+    return counts
+
+
 def outcomes(ledger: Ledger, evaluation: int) -> dict[str, dict[str, float]]:
     """Return an evaluation's scores by benchmark and question id; without those that have none.
 
@@ -127,6 +152,34 @@ def _samples(ledger: Ledger, rowids: list[int]) -> list[Sample]:
     numbers = ", ".join(map(str, rowids))
     query = f"SELECT {', '.join(fields)} FROM samples WHERE rowid IN ({numbers}) ORDER BY rowid"
     return [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query)]
+
+
+def find_sample(ledger: Ledger, evaluation: int, benchmark: str, question_id: str) -> Sample | None:
+    """Return an evaluation's sample of one question; None if it was not asked.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    query = (
+        "SELECT rowid FROM samples WHERE evaluation_id = :evaluation "
+        "AND benchmark = :benchmark AND question_id = :question"
+    )
+    values = {"evaluation": evaluation, "benchmark": benchmark, "question": question_id}
+    found = _samples(ledger, [rowid for (rowid,) in ledger.rows(query, values)])
+    return found[0] if found else None
+
+
+def question_ids(ledger: Ledger, evaluation: int) -> dict[str, list[str]]:
+    """Return the questions of an evaluation, by benchmark.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
+    query = "SELECT benchmark, question_id FROM samples WHERE evaluation_id = :evaluation"
+    found: dict[str, list[str]] = {}
+    for benchmark, question in ledger.rows(query, {"evaluation": evaluation}):
+        found.setdefault(benchmark, []).append(question)
+    return found
 
 
 def paper_scores(ledger: Ledger, file: str) -> list[PaperScore]:

@@ -161,6 +161,7 @@ class Sample:
         stem: the question without options and instructions, which matches questions across kits.
         stratum: the data set and group that the question counts in when the score is the mean of
             several groups' means; empty when it is the plain mean over questions.
+        category: the benchmark's own category of the question, None where it has none.
 
     Raises:
         ValueError: the score is out of range.
@@ -179,6 +180,7 @@ class Sample:
     extracted: str | None = None
     stem: str | None = None
     stratum: str = ""
+    category: str | None = None
 
     def __post_init__(self) -> None:
         if self.score is not None and not 0.0 <= self.score <= 1.0:

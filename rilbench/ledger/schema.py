@@ -9,7 +9,7 @@ from rilbench.ledger.paper import insert_paper_scores
 
 APPLICATION_ID = 0x52494C42
 """Marks an SQLite file as a ledger ("RILB")."""
-VERSION = 7
+VERSION = 8
 """The schema's version, raised when a table changes; a file of another version is refused."""
 
 _STATEMENTS = (
@@ -96,6 +96,7 @@ _STATEMENTS = (
         extracted TEXT,
         stem TEXT,
         stratum TEXT NOT NULL,
+        category TEXT,
         PRIMARY KEY (evaluation_id, benchmark, question_id)
     )
     """,
@@ -117,7 +118,8 @@ _STATEMENTS = (
     "CREATE INDEX models_by_fingerprint ON models (fingerprint)",
     "CREATE INDEX evaluations_by_model ON evaluations (model_id, suite)",
     # Counts of outcomes are read from this index alone: intervals need no response's text.
-    "CREATE INDEX samples_by_outcome ON samples (evaluation_id, benchmark, stratum, score)",
+    "CREATE INDEX samples_by_outcome "
+    "ON samples (evaluation_id, benchmark, stratum, score, category)",
     """
     CREATE VIEW verdicts AS
     SELECT evaluation_id, benchmark, question_id, judge, score AS verdict
@@ -133,8 +135,8 @@ _STATEMENTS = (
     """
     CREATE VIEW answers AS
     SELECT r.evaluation_id, r.student, r.method, r.teacher, r.seed, r.suite, r.kit, a.benchmark,
-        a.question_id, a.stem AS question, a.gold, a.response, a.extracted, a.score, a.judge,
-        a.tokens, a.finish_reason
+        a.question_id, a.category, a.stem AS question, a.gold, a.response, a.extracted, a.score,
+        a.judge, a.tokens, a.finish_reason
     FROM samples a JOIN results r ON r.evaluation_id = a.evaluation_id
         AND r.benchmark = a.benchmark
     """,
@@ -144,7 +146,7 @@ _STATEMENTS = (
     CREATE VIEW changes AS
     SELECT sa.evaluation_id, sb.evaluation_id AS start_evaluation_id, m.student, m.method,
         m.teacher, m.seed, m.run, ea.suite, sa.kit, a.benchmark, a.question_id,
-        a.stem AS question, a.gold, b.score AS score_before, a.score AS score_after,
+        a.category, a.stem AS question, a.gold, b.score AS score_before, a.score AS score_after,
         b.response AS response_before, a.response AS response_after
     FROM models m
     JOIN models start ON start.fingerprint = m.start_fingerprint

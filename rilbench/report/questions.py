@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from rilbench.evaluate.suite import SUITES
+from rilbench.evaluate.asked_questions import (
+    QuestionContent,
+    QuestionKey,
+    benchmarks_of_datasets,
+    questions_folder,
+    read_contents,
+)
 from rilbench.ledger import Evaluation, Ledger, Sample
 from rilbench.report.scores import ScoreRow, benchmark_rank, model_label, suite_label
 from rilbench.report.selection import ROLES, Subject, with_roles
-
-QuestionKey = tuple[str, str]
-"""Benchmark and question id, as a sample has them."""
 
 GONE = "the questions' folder is gone, so their pictures and full texts are missing"
 
@@ -29,15 +30,6 @@ class ModelColumn:
     label: str
     subject: int
     colour: str
-
-
-@dataclass(frozen=True)
-class QuestionContent:
-    """A question's text and picture files; for a circular question those of its first turn."""
-
-    text: str
-    pictures: tuple[Path, ...] = ()
-    turns: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +102,11 @@ def _question_set(ledger: Ledger, columns: list[ModelColumn]) -> QuestionSet:
         columns,
         key=lambda column: (column.role == "teacher", column.role != "after", column.subject),
     )
-    benchmarks = _benchmarks_of_datasets([column.evaluation for column in columns])
+    benchmarks = benchmarks_of_datasets([column.evaluation for column in columns])
     contents: dict[QuestionKey, QuestionContent] = {}
-    for folder in dict.fromkeys(column.evaluation.settings.get("questions") for column in ordered):
-        if isinstance(folder, str) and folder and "\0" not in folder:
-            contents = _read_contents(Path(folder), benchmarks) | contents
+    for folder in dict.fromkeys(questions_folder(column.evaluation) for column in ordered):
+        if folder is not None:
+            contents = read_contents(folder, benchmarks) | contents
     questions = []
     # The sort is stable: within a benchmark, questions stay in the order of the ledger.
     for key in sorted(answers, key=lambda key: benchmark_rank(key[0])):
@@ -137,59 +129,6 @@ def _question_set(ledger: Ledger, columns: list[ModelColumn]) -> QuestionSet:
         questions=tuple(questions),
         note="" if contents else GONE,
     )
-
-
-def _read_contents(
-    folder: Path, benchmarks: Mapping[str, tuple[str, bool]]
-) -> dict[QuestionKey, QuestionContent]:
-    """Read a folder of prompts, as far as it exists and can be read."""
-    contents: dict[QuestionKey, QuestionContent] = {}
-    try:
-        with (folder / "questions.jsonl").open(encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line)
-                dataset, group = row["dataset"], str(row["group"])
-                if dataset not in benchmarks:
-                    continue
-                benchmark, several = benchmarks[dataset]
-                key = (benchmark, f"{dataset}/{group}" if several else group)
-                if key in contents:
-                    turns = contents[key].turns + 1
-                    contents[key] = dataclasses.replace(contents[key], turns=turns)
-                    continue
-                parts = row["parts"]
-                text = "\n".join(str(part["text"]) for part in parts if part["type"] == "text")
-                files = [folder / str(part["path"]) for part in parts if part["type"] == "image"]
-                # Only pictures of the folder are read, and no other file of this machine.
-                inside = [
-                    file
-                    for file in files
-                    if "\0" not in str(file) and file.resolve().is_relative_to(folder.resolve())
-                ]
-                contents[key] = QuestionContent(text or str(row.get("question", "")), tuple(inside))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        # Somebody else's file, or half of one: what was read before is good.
-        pass
-    return contents
-
-
-def _benchmarks_of_datasets(evaluations: Sequence[Evaluation]) -> dict[str, tuple[str, bool]]:
-    """Return {data set: (benchmark, whether the benchmark has several data sets)}.
-
-    Args:
-        evaluations: of one suite.
-    """
-    # The scores also have the benchmarks that are in no suite.
-    benchmarks = {
-        score.dataset: (score.benchmark, False) for e in evaluations for score in e.scores
-    }
-    suite = evaluations[0].suite
-    if suite in SUITES:
-        for benchmark in SUITES[suite].benchmarks:
-            for datasets in benchmark.by_kit.values():
-                for dataset in datasets:
-                    benchmarks[dataset.name] = (benchmark.column, len(datasets) > 1)
-    return benchmarks
 
 
 def by_need(questions: Iterable[AnsweredQuestion]) -> list[AnsweredQuestion]:

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run, latest
 from rilbench.table.question_diff import find_evaluation
+from rilbench.table.recipe_diff import read_yaml
 from rilbench.table.types import UNTRAINED
 
 ROLES = ("before", "base", "after", "teacher")
@@ -220,15 +218,6 @@ def _is_teacher(evaluation: Evaluation, run: Run | None) -> bool:
 
     names = {last_name(str(v)) for k, v in teachers["models"].items() if k in used and v}
     return bool(names & {last_name(evaluation.path), evaluation.student})
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """Read a recipe as the ledger keeps it; empty if it cannot be read."""
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return {}
-    return recipe if isinstance(recipe, dict) else {}
 
 
 def _labels(evaluation: Evaluation) -> tuple[str, ...]:

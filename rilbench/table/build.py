@@ -9,6 +9,7 @@ from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
 from rilbench.ledger.queries import tallies
+from rilbench.table.categories import Categories, with_categories, without_categories
 from rilbench.table.footnotes import notes
 from rilbench.table.measured_rows import Settings, SuiteColumns, measured_rows
 from rilbench.table.paper_rows import PaperCells, ablation_rows, main_rows, other_rows, same_name
@@ -28,6 +29,7 @@ class Choice:
         over: benchmarks of the average; if empty, the paper's in the row's suite.
         force: average scores of different provenance, too.
         each_seed: one row per run instead of one for all seeds of a recipe.
+        categories: measured rows with the categories of each benchmark as columns.
         measured: the measured rows only.
         suites: measured rows of these suites only; all if empty.
         sort: sort each student's rows by this column, best first; "" for their own order.
@@ -50,6 +52,7 @@ class Choice:
     over: tuple[str, ...] = ()
     force: bool = False
     each_seed: bool = False
+    categories: bool = False
 
 
 def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> Table:
@@ -60,18 +63,23 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
     """
     measured = not choice.paper and not choice.ablations
     evaluations = ledger.evaluations() if measured else []
+    counts = tallies(ledger, [evaluation.id or 0 for evaluation in evaluations])
+    categories: Categories = {}
+    if choice.categories:
+        evaluations, finer, categories = with_categories(ledger, evaluations)
+        counts |= finer
     known = in_order([*PAPER_14, *(s.benchmark for e in evaluations for s in e.scores)])
     over = choose_benchmarks(choice.over, known)
     main, other = main_rows(ledger, over or PAPER_14), other_rows(ledger, over or PAPER_14)
     rows = ablation_rows(ledger, over or PAPER_14) if choice.ablations else list(main)
     if choice.every:
         rows += other
-    if choice.measured:
+    if choice.measured or categories:
         rows = []
     if measured:
         settings = Settings(
             suite_columns=suite_columns,
-            tallies=tallies(ledger, [evaluation.id or 0 for evaluation in evaluations]),
+            tallies=counts,
             paper=PaperCells([*main, *other]),
             over=over,
             force=choice.force,
@@ -82,9 +90,15 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
     columns = choose_benchmarks(choice.benchmarks, known) or in_order(
         [*PAPER_14, *(benchmark for row in rows for benchmark in row.scores)]
     )
+    noted = rows
+    if categories:
+        noted = [without_categories(row, categories) for row in rows]
+        own = choose_benchmarks(choice.benchmarks, tuple(categories)) or in_order(categories)
+        finer_columns = [column for name in own for column in (name, *categories[name])]
+        columns = tuple(c for c in finer_columns if any(c in row.scores for row in rows))
     return Table(
         tuple(rows),
-        tuple(notes(rows, columns, details=choice.details)),
+        tuple(notes(noted, in_order(categories) or columns, details=choice.details)),
         over,
         columns,
         choice.details,

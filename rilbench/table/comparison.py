@@ -10,6 +10,7 @@ from rilbench.ledger.queries import compared
 from rilbench.table.build import choose_benchmarks
 from rilbench.table.paired_test import Paired, paired
 from rilbench.table.question_diff import Difference, differences, find_evaluation, matched
+from rilbench.table.recipe_diff import SettingDifferences, differing_settings
 from rilbench.table.types import in_order
 
 
@@ -21,6 +22,15 @@ class Comparison:
     second: Evaluation
     benchmarks: list[Paired]
     questions: list[Difference]
+    settings: SettingDifferences | None = None
+    """In which the recipes of their training runs differ; None if one has no run in the ledger."""
+
+    def changed(self, only: str = "") -> list[Difference]:
+        """Return the questions whose outcomes differ; those "gained" or "lost" alone."""
+        if not only:
+            return self.questions
+        sign = 1 if only == "gained" else -1
+        return [question for question in self.questions if sign * (question.change or 0) > 0]
 
 
 def read_comparison(
@@ -51,4 +61,5 @@ def read_comparison(
         left = [sample for sample in left if sample.benchmark in chosen]
         right = [sample for sample in right if sample.benchmark in chosen]
     questions = differences(left, right, same_kit=same_kit)
-    return Comparison(one, two, paired(pairs, one, two), questions)
+    settings = differing_settings(ledger.runs(), one, two)
+    return Comparison(one, two, paired(pairs, one, two), questions, settings)

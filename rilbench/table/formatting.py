@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
+from rilbench.printable import printable
 from rilbench.stats import Interval
 from rilbench.table.footnotes import INCOMPLETE, ODD, REPRODUCED, UNLIKE
 from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableCell, TableRow
@@ -98,11 +99,6 @@ def evaluation_ids(row: TableRow) -> list[int]:
 def cross_check(row: TableRow) -> str:
     """Return the kit's name in brackets if it is not the usual kit."""
     return f" ({_CROSS_CHECK})" if row.kit == _CROSS_CHECK else ""
-
-
-def printable(text: str) -> str:
-    """Return a label without line feeds and escape sequences: it comes from a model's folder."""
-    return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
 def grid(*heads: str, right: Collection[str] = ()) -> RichTable:

@@ -15,8 +15,9 @@ from rich.text import Text
 from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run
+from rilbench.printable import printable, printable_json
 from rilbench.table.footnotes import INCOMPLETE
-from rilbench.table.formatting import grid, number, printable
+from rilbench.table.formatting import grid, number
 from rilbench.table.question_diff import find_evaluation
 from rilbench.table.types import average, in_order
 
@@ -35,7 +36,7 @@ def overview(records: Sequence[Record], path: Path) -> Iterator[Table | Text]:
     runs = [record for record in records if isinstance(record, Run)]
     evaluations = [record for record in records if isinstance(record, Evaluation)]
     if not records:
-        yield Text(f"{path} is empty; rilbench train and rilbench eval write to it")
+        yield Text(f"{printable(str(path))} is empty; rilbench train and rilbench eval write to it")
     if runs:
         yield Text("training runs", style="bold")
         yield _runs_table(runs)
@@ -109,7 +110,7 @@ def in_full(record: Record) -> Iterator[Table | Text]:
                 yield Text(f"\n{title}", style="bold")
                 yield _facts(content)
         yield Text("\nrecipe", style="bold")
-        yield Text(record.recipe_yaml.strip())
+        yield Text(printable(record.recipe_yaml.strip(), keep_lines=True))
         return
     yield Text("\nsettings", style="bold")
     yield _facts(record.settings)
@@ -154,7 +155,7 @@ def _facts(values: Mapping[str, Any]) -> Table:
     table.add_column(overflow="fold")
     for name, value in values.items():
         if value is not None and value != {}:
-            table.add_row(name, Text(printable(_fact(value))))
+            table.add_row(Text(printable(name)), Text(printable(_fact(value))))
     return table
 
 
@@ -170,7 +171,7 @@ def _fact(value: Any) -> str:
 
 def as_json(records: Sequence[Record]) -> str:
     """Return the records for a program, without the samples."""
-    return json.dumps([_record(record) for record in records], ensure_ascii=False, indent=2)
+    return printable_json([_record(record) for record in records])
 
 
 def _record(record: Record) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class _Model:
+class EvaluatedModel:
     """One model on one suite by one kit, with the newest whole score of each benchmark."""
 
     newest: Evaluation
@@ -64,34 +64,34 @@ def measured_rows(evaluations: Iterable[Evaluation], settings: Settings) -> list
     The rows are sorted by student and suite, the untrained model first, then by method, teacher
     and time.
     """
-    models = _models(evaluations)
+    models = evaluated_models(evaluations)
 
     def start_key(fingerprint: str | None, e: Evaluation) -> tuple[str | None, ...]:
         return (fingerprint, e.suite, e.kit)
 
     starts = {start_key(model.newest.fingerprint, model.newest): model for model in models}
-    groups: dict[tuple[str | None, ...], list[_Model]] = {}
+    groups: dict[tuple[str | None, ...], list[EvaluatedModel]] = {}
     for model in models:
         e = model.newest
         same = e.fingerprint if settings.each_seed or e.family is None else e.family
         key = (e.student, e.method, e.teacher, e.suite, e.kit, same)
         groups.setdefault(key, []).append(model)
 
-    def order(group: list[_Model]) -> tuple[object, ...]:
+    def order(group: list[EvaluatedModel]) -> tuple[object, ...]:
         e = group[0].newest
         labels = (e.student, e.suite, e.method != UNTRAINED, e.method, e.teacher)
         return (*labels, e.moment, e.id or 0)
 
     resampled = ResampledScores(settings.tallies)
     rows = []
-    for group in sorted(map(_one_per_seed, groups.values()), key=order):
+    for group in sorted(map(one_per_seed, groups.values()), key=order):
         newest = group[0].newest
         start = starts.get(start_key(newest.start_fingerprint, newest))
         rows.append(_row(group, start, settings, resampled))
     return _with_odd_columns(rows)
 
 
-def _models(evaluations: Iterable[Evaluation]) -> list[_Model]:
+def evaluated_models(evaluations: Iterable[Evaluation]) -> list[EvaluatedModel]:
     """Return the evaluated models, newest first.
 
     A newer score replaces a missing or partial one only: a quick look at a few questions hides no
@@ -110,11 +110,11 @@ def _models(evaluations: Iterable[Evaluation]) -> list[_Model]:
                 whole = score.value is not None and not score.partial
                 if newer is None or (whole and (newer.score.value is None or newer.score.partial)):
                     origins[score.benchmark] = Origin(score, e)
-        models.append(_Model(newest_first[0], origins))
+        models.append(EvaluatedModel(newest_first[0], origins))
     return models
 
 
-def _one_per_seed(group: list[_Model]) -> list[_Model]:
+def one_per_seed(group: list[EvaluatedModel]) -> list[EvaluatedModel]:
     """Keep the newest model of each seed: two runs of one seed say nothing about chance."""
     if group[0].newest.family is None:
         return group
@@ -122,7 +122,10 @@ def _one_per_seed(group: list[_Model]) -> list[_Model]:
 
 
 def _row(
-    group: list[_Model], start: _Model | None, settings: Settings, resampled: ResampledScores
+    group: list[EvaluatedModel],
+    start: EvaluatedModel | None,
+    settings: Settings,
+    resampled: ResampledScores,
 ) -> TableRow:
     newest = group[0].newest
     benchmarks = in_order([*PAPER_14, *(name for model in group for name in model.origins)])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.printable import no_formula, printable, printable_json
 from rilbench.stats import Interval
-from rilbench.table.formatting import cross_check, evaluation_ids, lines, printable, trace
+from rilbench.table.formatting import cross_check, evaluation_ids, lines, trace
 from rilbench.table.latex import latex
 from rilbench.table.types import AVERAGE, Table, TableRow
 
@@ -50,7 +50,7 @@ def render(
 
 def _json(table: Table) -> str:
     rows = [_record(row, table) for row in table.rows]
-    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False)
+    return printable_json(rows)
 
 
 def _record(row: TableRow, table: Table) -> dict[str, Any]:
@@ -92,24 +92,21 @@ def _cell(row: TableRow, column: str) -> dict[str, Any]:
 
 
 def _csv(table: Table) -> str:
-    def plain(text: str) -> str:
-        """Return a label that no spreadsheet takes for a formula."""
-        text = printable(text)
-        return f"'{text}" if text[:1] in "=+-@" else text
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     mean = AVERAGE if table.mean == "mean" else table.mean
     more = ("seeds", "differs_in", "not_compared")
-    writer.writerow([*_NAMES, "origin", "evaluations", *table.columns, mean, *more])
+    scores = map(no_formula, (*table.columns, mean))
+    writer.writerow([*_NAMES, "origin", "evaluations", *scores, *more])
     for row in table.rows:
-        names = [plain(getattr(row, name)) for name in _NAMES]
+        names = [no_formula(getattr(row, name)) for name in _NAMES]
         names[-1] += cross_check(row)
         ids = " ".join(map(str, evaluation_ids(row)))
         values = [row.value(column) for column in (*table.columns, AVERAGE)]
         numbers = ["" if v is None else f"{v:.10g}" for v in values]
         odd = [f"{c}: {' and '.join(row.cell(c).odd)}" for c in table.columns if row.cell(c).odd]
-        marks = [str(row.seeds) if ids else "", "; ".join(odd), "; ".join(row.unlike)]
+        notes = [no_formula("; ".join(texts)) for texts in (odd, row.unlike)]
+        marks = [str(row.seeds) if ids else "", *notes]
         writer.writerow([*names, row.origin, ids, *numbers, *marks])
     return text.getvalue().removesuffix("\n")
 
@@ -132,7 +129,7 @@ def _body(table: Table) -> Iterator[list[str]]:
 
 
 def _markdown(table: Table) -> str:
-    head = [*_NAMES, *table.columns, table.mean]
+    head = [_markdown_cell(name) for name in (*_NAMES, *table.columns, table.mean)]
     rule = ["---"] * len(_NAMES) + ["---:"] * (len(table.columns) + 1)
     rows = [head, rule, *([_markdown_cell(cell) for cell in cells] for cells in _body(table))]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
@@ -152,7 +149,8 @@ def _html(table: Table) -> str:
     """Return a table element and a list of notes, to be put into a page."""
 
     def line(cells: list[str], kind: str) -> str:
-        return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+        texts = (html.escape(printable(cell)) for cell in cells)
+        return "<tr>" + "".join(f"<{kind}>{text}</{kind}>" for text in texts) + "</tr>"
 
     head = line([*_NAMES, *table.columns, table.mean], "th")
     body = "\n".join(line(cells, "td") for cells in _body(table))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,18 +11,26 @@ from rich.text import Text
 
 from rilbench.ledger import Evaluation, Sample
 from rilbench.ledger.records import LEAST_SHARE
+from rilbench.printable import printable, printable_json
 from rilbench.table.comparison import Comparison
-from rilbench.table.formatting import grid, printable, signed
+from rilbench.table.formatting import grid, signed
 from rilbench.table.paired_test import Paired
 from rilbench.table.question_diff import CAUSES, Difference, counts
+from rilbench.table.render_recipes import settings_table
 from rilbench.table.types import AVERAGE
 
 _LONGEST = 60
 """Characters of a response on one line."""
 
 
-def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
-    """Yield the parts to print; the single questions only if they are asked for."""
+def show(comparison: Comparison, questions: bool, only: str = "") -> Iterator[Table | Text]:
+    """Yield the parts to print; the single questions only if they are asked for.
+
+    Args:
+        comparison: of two evaluations.
+        questions: whether the single questions are asked for.
+        only: "gained" or "lost" for those alone.
+    """
     benchmarks = comparison.benchmarks
 
     def name(e: Evaluation) -> str:
@@ -37,10 +44,11 @@ def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
         names = [b.benchmark for b in benchmarks if b.unlike == parts and b.benchmark != AVERAGE]
         if names:
             text = f"not comparable: {', '.join(names)} differ in {' and '.join(parts)}"
-            yield Text(text, style="yellow")
+            yield Text(printable(text), style="yellow")
     if incomplete := [b.benchmark for b in benchmarks if b.incomplete]:
         share = f"less than {LEAST_SHARE:.0%} of the questions have a verdict on one side"
-        yield Text(f"incomplete: {', '.join(incomplete)}: {share}; not decided", style="yellow")
+        text = f"incomplete: {', '.join(incomplete)}: {share}; not decided"
+        yield Text(printable(text), style="yellow")
     if benchmarks[-1].over and len(benchmarks[-1].over) < len(benchmarks) - 1:
         over = ", ".join(benchmarks[-1].over)
         yield Text(f"mean: over the paper's comparable benchmarks only, {over}", style="dim")
@@ -48,6 +56,7 @@ def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
         "p: McNemar's exact test, or sign flips for graded answers; by Holm over the benchmarks.",
         style="dim",
     )
+    yield from settings_table(comparison.settings)
     yield Text()
     if not comparison.questions:
         yield Text("no question has another outcome")
@@ -56,7 +65,8 @@ def show(comparison: Comparison, questions: bool) -> Iterator[Table | Text]:
     yield causes_table(comparison.questions)
     if questions:
         yield Text()
-        yield questions_table(comparison.questions)
+        chosen = comparison.changed(only)
+        yield questions_table(chosen) if chosen else Text(f"no question was {only}")
 
 
 def benchmarks_table(benchmarks: Sequence[Paired]) -> Table:
@@ -68,7 +78,7 @@ def benchmarks_table(benchmarks: Sequence[Paired]) -> Table:
     for b in benchmarks:
         p = "" if b.adjusted is None else f"{b.adjusted:.3f}"
         table.add_row(
-            "mean" if b.benchmark == AVERAGE else printable(b.benchmark),
+            Text("mean" if b.benchmark == AVERAGE else printable(b.benchmark)),
             str(b.questions),
             f"{b.first:.1f}",
             f"{b.second:.1f}",
@@ -87,7 +97,7 @@ def causes_table(questions: Sequence[Difference]) -> Table:
     present = [cause for cause in CAUSES if any(q.cause == cause for q in questions)]
     table = grid("benchmark", *present, right=present)
     for benchmark, row in counts(questions).items():
-        table.add_row(benchmark, *[str(row[cause]) for cause in present])
+        table.add_row(Text(printable(benchmark)), *[str(row[cause]) for cause in present])
     return table
 
 
@@ -124,8 +134,13 @@ def _outcome(sample: Sample | None) -> str:
     return f"{score}{extracted} {short}"
 
 
-def as_json(comparison: Comparison) -> str:
-    """Return everything about the benchmarks and about each question that differs."""
+def as_json(comparison: Comparison, only: str = "") -> str:
+    """Return everything about the benchmarks and about each question that differs.
+
+    Args:
+        comparison: of two evaluations.
+        only: "gained" or "lost" for those questions alone.
+    """
     names = ("id", "path", "student", "method", "teacher", "suite", "kit")
     record: dict[str, Any] = {
         side: {name: getattr(evaluation, name) for name in names}
@@ -134,5 +149,6 @@ def as_json(comparison: Comparison) -> str:
     record["benchmarks"] = [
         {**dataclasses.asdict(b), "verdict": b.verdict} for b in comparison.benchmarks
     ]
-    record["questions"] = [dataclasses.asdict(question) for question in comparison.questions]
-    return json.dumps(record, ensure_ascii=False, indent=2)
+    record["settings"] = comparison.settings
+    record["questions"] = [dataclasses.asdict(question) for question in comparison.changed(only)]
+    return printable_json(record)

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from rilbench.printable import printable
 from rilbench.table.footnotes import UNLIKE
-from rilbench.table.formatting import NONE, label, lines, printable
+from rilbench.table.formatting import NONE, label, lines
 from rilbench.table.types import Table, TableRow
 
 # At most five characters wide, so that 14 columns and the names fit into 100.
@@ -73,10 +74,10 @@ def _wide(table: Table) -> RichTable:
     grid = RichTable(box=box.HORIZONTALS, show_edge=False, padding=0, header_style="bold")
     grid.add_column("", max_width=_NAMES_WIDTH, overflow="fold")
     for column in table.columns:
-        heading = _SHORT.get(column, printable(column))
+        heading = _SHORT.get(column) or printable(column)
         grid.add_column(Text(heading), justify="right", no_wrap=True)
-    mean = "\n".join(["mean of", *table.over]) if table.over else table.mean
-    grid.add_column(mean, justify="right", no_wrap=True, style="bold")
+    mean = "\n".join(["mean of", *map(printable, table.over)]) if table.over else table.mean
+    grid.add_column(Text(mean), justify="right", no_wrap=True, style="bold")
     for source, section in itertools.groupby(table.rows, key=lambda row: row.source):
         grid.add_section()
         grid.add_row(Text(source.upper(), style="dim"))
@@ -93,7 +94,7 @@ def _wide(table: Table) -> RichTable:
 
 def _narrow(table: Table, width: int) -> Iterator[RichTable | Text]:
     """Yield tables of a few models each, as many as fit, with a line for each benchmark."""
-    names = [*map(printable, table.columns), table.mean]
+    names = [printable(name) for name in (*table.columns, table.mean)]
     left = max(map(cell_len, names)) + _GAP
     at_once = max(1, (width - left) // (_MODEL_WIDTH + _GAP))
     for (source, title), group in itertools.groupby(

@@ -30,5 +30,5 @@ def test_the_file(tmp_path):
     assert failure.get("type") == "failed"
     assert "at least 60.0000" in failure.text
     assert cases["memory"].find("skipped") is not None
-    assert second.get("name") == "a�b�[31m"
+    assert second.get("name") == "a b [31m"
     assert [path.name for path in path.parent.iterdir()] == ["check.xml"]

@@ -47,4 +47,4 @@ def test_one_annotation_for_each_metric_that_closes_the_gate():
     assert first == "::error title=rilbench check%3A mean failed::nano/ril: 50 is below 60"
     assert "\n" not in second
     assert "\r" not in second
-    assert "100 %25%0D%0A" in second
+    assert "100 %25  " in second

@@ -30,7 +30,7 @@ def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
     rows += [("MMVet", "v1_0", "v1_0"), ("MMVet", "v1_1", "v1_1")]
     with (prompts.folder / "questions.jsonl").open("w") as file:
         for dataset, question, group in rows:
-            row = {"dataset": dataset, "question_id": question, "group": group, "category": None}
+            row = {"dataset": dataset, "question_id": question, "group": group, "category": group}
             parts = [{"type": "text", "text": question}]
             file.write(json.dumps({**row, "truth": question[-1], "parts": parts}) + "\n")
     scores = {
@@ -62,6 +62,7 @@ def test_scores_carry_their_provenance(data: Path, tmp_path: Path) -> None:
     assert circular.response == "answer 0\n---\nanswer 1"
     assert (circular.gold, circular.tokens, circular.seconds) == ("1,1", 1, 1.0)
     assert circular.finish_reason == "length"
+    assert [sample.category for sample in found.samples] == ["1", "v1_0", "v1_1"]
     assert (first.score, second.score) == (None, 0.5)
     assert len({sample.prompt_hash for sample in found.samples}) == 3
 

@@ -97,6 +97,10 @@ def test_resumes_scores_and_records(checkpoint: Path, data: Path, tmp_path: Path
     rotated = samples["MMB", "2"]
     assert rotated.gold == "C,B"
     assert rotated.response.count("\n---\n") == 1
+    categories = [
+        samples[key].category for key in (("ChartQA", "1"), ("MMB", "2"), ("MMStar", "0"))
+    ]
+    assert categories == ["test_augmented", "coarse_perception", "math"]
 
     with Ledger(tmp_path / "scores.db") as ledger:
         (row,) = ledger.evaluations("nano")

@@ -228,15 +228,6 @@ def test_synthetic_stand_ins_have_no_published_number(model):
     assert (evaluation.suite, evaluation.scores[0].sampled, notes) == ("nano", None, ())
 
 
-def test_one_name_is_for_one_model(model, tmp_path):
-    both = [model(VLMEVALKIT, "a", MMStar=[1.0]), model(LMMSEVAL, "b", mmstar=[1.0])]
-    with (
-        Ledger(tmp_path / "l.db") as ledger,
-        pytest.raises(UserError, match="there is a, b; give one model's folder"),
-    ):
-        record(both, PAPER, ImportLabels("s"), ledger)
-
-
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[0m", "\0"])
 def test_labels_are_plain(name):
     with pytest.raises(UserError, match="control characters; give a plain name"):

@@ -52,6 +52,7 @@ INTEGRATION = (
     "serving/test_server.py",
     "test_dockerfile.py",
     "test_interruption.py",
+    "test_outside_text.py",  # runs every reading command several times
     "test_packaging.py",
     "test_wheel.py",
     "train/pipeline/test_started_judge.py",

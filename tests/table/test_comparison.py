@@ -219,3 +219,13 @@ def test_a_benchmark_with_too_few_verdicts_is_not_decided_and_in_no_mean() -> No
     found = {b.benchmark: b.verdict for b in benchmarks}
     assert found == {"AI2D": "better", "MMB": "better", "MMStar": "incomplete"}
     assert mean.over == ("AI2D", "MMB")
+
+
+def test_only_gained_or_lost_questions_are_listed(ledger: Ledger) -> None:
+    found = read_comparison(ledger, "1", "2")
+    assert [len(found.changed(only)) for only in ("", "gained", "lost")] == [53, 41, 11]
+    assert all((each.change or 0) > 0 for each in found.changed("gained"))
+    lost = json.loads(as_json(found, "lost"))["questions"]
+    assert {each["benchmark"] for each in lost} == {"AI2D", "MMStar"}
+    same = read_comparison(ledger, "1", "2", ("AI2D",))
+    assert [each.question_id for each in same.changed("lost")] == ["3"]

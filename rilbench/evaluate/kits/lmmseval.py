@@ -60,6 +60,7 @@ class LmmsEval:
             "judging": dataset.judging,
             "circular": dataset.circular,
             "parts": dataset.parts,
+            "category": dataset.category,
             "only": dataset.only,
         }
 

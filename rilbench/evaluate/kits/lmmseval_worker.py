@@ -190,7 +190,7 @@ def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[d
             "question_id": name,
             "group": group,
             "truth": letter[1] if (letter := LETTER.fullmatch(target)) else target,
-            "category": None,
+            "category": category(doc, spec, str(task.config.task)),
             "question": str(doc.get("question", "")),
             "max_tokens": settings.get("max_new_tokens", DEFAULT_TOKENS),
         }
@@ -202,6 +202,14 @@ def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[d
     with suppress(AllWrittenError):
         evaluate(job, spec, note, scoring=False)
     return lines
+
+
+def category(doc: Any, spec: dict[str, Any], task: str) -> str | None:
+    """Return a question's category: of its data, else its task in a group of several."""
+    value = {**(doc.get("metadata") or {}), **doc}.get(spec["category"])
+    if value is None:
+        return task.removeprefix(f"{spec['name']}_") if spec["parts"] > 1 else None
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def prompt(task: Any, doc: Any, folder: Path, name: str) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class VLMEvalKit:
             "circular": dataset.circular,
             "judging": dataset.judging,
             "split": dataset.split,
+            "category": dataset.category,
         }
 
     def total(self, dataset: Dataset, result: Mapping[str, Any]) -> float | None:

@@ -130,11 +130,17 @@ def write_prompts(job: dict[str, Any]) -> None:
                         "question_id": str(row["index"]),
                         "group": group,
                         "truth": str(row["answer"]),
-                        "category": str(row["category"]) if "category" in row else None,
+                        "category": category(row, spec["category"]),
                         "question": str(row["question"]),
                         **prompt(build, row, folder),
                     }
                     sink.write(json.dumps(question, ensure_ascii=False) + "\n")
+
+
+def category(row: Any, column: str) -> str | None:
+    """Return a question's category; None where the data have none."""
+    value = row.get(column)
+    return None if value is None or value != value else str(value)
 
 
 def builder(dataset: Any, style: str | None) -> Callable[[Any], Any]:

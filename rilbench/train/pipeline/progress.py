@@ -17,6 +17,7 @@ from rich.text import Text
 from rilbench.config import METHODS
 from rilbench.data.rollout_groups import is_sampled, sample_group
 from rilbench.jsonl_log import read_jsonl
+from rilbench.printable import printable
 from rilbench.progress import LiveDisplay
 from rilbench.train.activity import read_activity
 from rilbench.train.health import MEANING
@@ -239,7 +240,7 @@ class TrainingProgress(LiveDisplay):
         """Return the live picture."""
         with self.lock:
             parts: list[RenderableType] = [
-                Text(self.title, style="bold", overflow="fold"),
+                Text(printable(self.title), style="bold", overflow="fold"),
                 self._stage_line(),
                 *self._note_lines(),
                 *self._bars(),
@@ -250,7 +251,7 @@ class TrainingProgress(LiveDisplay):
             parts += [Text(line, style="yellow") for line in self.warned.values()]
             title, lines = self.sample
             if lines:
-                parts += [Text(title, style="dim"), _grid(lines, indent=2)]
+                parts += [Text(printable(title), style="dim"), _grid(lines, indent=2)]
         return Group(*parts)
 
     def _stage_line(self) -> Text:
@@ -265,7 +266,7 @@ class TrainingProgress(LiveDisplay):
         shown = [f"note: {text}" for text in self.notes[-_NOTES_SHOWN:]]
         if more := len(self.notes) - len(shown):
             shown.insert(0, f"{more} earlier notes are in progress.jsonl and notes.jsonl")
-        return [Text(text, style="yellow") for text in shown]
+        return [Text(printable(text), style="yellow") for text in shown]
 
     def _counts(self) -> dict[str, tuple[str, int, int]]:
         """Words, done and total of what the running stage counts."""
@@ -282,7 +283,7 @@ class TrainingProgress(LiveDisplay):
         grid = Table.grid(padding=(0, 1))
         for words, done, total in self._counts().values():
             bar = ProgressBar(total=total, completed=done, width=30)
-            grid.add_row(f"  {words:<14}", bar, f"{done:,}/{total:,}")
+            grid.add_row(Text(printable(f"  {words:<14}")), bar, f"{done:,}/{total:,}")
         return [grid] if grid.row_count else []
 
     def _seconds_left(self) -> float | None:
@@ -363,5 +364,5 @@ def _grid(lines: Iterable[tuple[str, str]], indent: int = 0) -> RenderableType:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for label, text in lines:
-        grid.add_row(Text(" " * indent + label), Text(text))
+        grid.add_row(Text(" " * indent + printable(label)), Text(printable(text)))
     return grid
