@@ -127,6 +127,7 @@ class Ledger:
                 for score in evaluation.scores
             )
             self._db["samples"].insert_all({**key, **vars(sample)} for sample in evaluation.samples)
+            self._db["tags"].insert_all({**key, "tag": tag} for tag in evaluation.tags)
         return number
 
     def record_run(self, run: Run) -> None:
@@ -154,10 +155,14 @@ class Ledger:
             scores: dict[int, list[Score]] = {}
             for row in self._records(f"SELECT evaluation_id, {_SCORE} FROM scores ORDER BY rowid"):
                 scores.setdefault(row.pop("evaluation_id"), []).append(Score(**row))
+            tags: dict[int, tuple[str, ...]] = {}
+            for number, tag in self._connection.execute("SELECT evaluation_id, tag FROM tags ORDER BY tag"):
+                tags[number] = (*tags.get(number, ()), tag)
             for row in self._records(query, {"suite": suite}):
                 row["dirty"] = bool(row["dirty"])
                 row["settings"] = json.loads(row["settings"])
-                evaluations.append(Evaluation(**row, scores=tuple(scores.get(row["id"], ()))))
+                parts = {"scores": tuple(scores.get(row["id"], ())), "tags": tags.get(row["id"], ())}
+                evaluations.append(Evaluation(**row, **parts))
         return evaluations
 
     def samples(self, evaluation_id: int) -> list[Sample]:

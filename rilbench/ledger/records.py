@@ -211,6 +211,7 @@ class Evaluation:
             evaluation is recorded.
         scores: one per benchmark.
         samples: one per question; empty when read back (see ``Ledger.samples``).
+        tags: names that the user gave it with `rilbench ledger tag`.
         id: the ledger's number, None before it is recorded.
 
     Raises:
@@ -234,6 +235,7 @@ class Evaluation:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: tuple[Score, ...] = ()
     samples: tuple[Sample, ...] = ()
+    tags: tuple[str, ...] = ()
     id: int | None = None
 
     def __post_init__(self) -> None:
