@@ -20,6 +20,7 @@ from rilbench.cli.doctor import doctor
 from rilbench.cli.eval import evaluate, kits_app
 from rilbench.cli.import_results import import_
 from rilbench.cli.lab import lab_app, nano_app
+from rilbench.cli.ledger import ledger_app
 from rilbench.cli.plan import plan
 from rilbench.cli.push import push
 from rilbench.cli.report import report
@@ -63,6 +64,7 @@ app.command()(check)
 app.command()(doctor)
 app.command(name="import")(import_)
 app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(kits_app, name="kits")
 app.add_typer(nano_app, name="nano")
 app.add_typer(lab_app, name="lab")
