@@ -170,11 +170,8 @@ class Ledger:
             for row in self._records(query, {"suite": suite}):
                 row["dirty"] = bool(row["dirty"])
                 row["settings"] = json.loads(row["settings"])
-                parts = {
-                    "scores": tuple(scores.get(row["id"], ())),
-                    "tags": tags.get(row["id"], ()),
-                }
-                evaluations.append(Evaluation(**row, **parts))
+                row["tags"] = tags.get(row["id"], ())
+                evaluations.append(Evaluation(**row, scores=tuple(scores.get(row["id"], ()))))
         return evaluations
 
     def samples(self, evaluation_id: int) -> list[Sample]:

@@ -11,6 +11,8 @@ from typing import Any
 
 LEAST_SHARE = 0.95
 """Share of the questions that need a verdict for a score to count in means."""
+LOST = "lost"
+"""Labels and suite of an evaluation of which only its number is left after a recovery."""
 NO_RESPONSE = "no response"
 """Cause of a missing verdict: the server refused the question, or never answered it."""
 NOT_ASKED = "not asked"
