@@ -63,7 +63,7 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
     measured = not choice.paper and not choice.ablations
     evaluations = ledger.evaluations() if measured else []
     if choice.tags:
-        evaluations = _tagged(evaluations, choice.tags)
+        evaluations = tagged(evaluations, choice.tags)
     known = in_order([*PAPER_14, *(s.benchmark for e in evaluations for s in e.scores)])
     over = choose_benchmarks(choice.over, known)
     main, other = main_rows(ledger, over or PAPER_14), other_rows(ledger, over or PAPER_14)
@@ -95,7 +95,7 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
     )
 
 
-def _tagged(evaluations: Sequence[Evaluation], tags: Sequence[str]) -> list[Evaluation]:
+def tagged(evaluations: Sequence[Evaluation], tags: Sequence[str]) -> list[Evaluation]:
     """Return the evaluations with one of the tags.
 
     Raises:

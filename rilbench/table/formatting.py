@@ -105,6 +105,18 @@ def printable(text: str) -> str:
     return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
+def plain(text: str, *, lines: bool = False) -> str:
+    """Return a text for a CSV file: without control characters, and no formula to a spreadsheet.
+
+    Args:
+        text: from a model's folder or a model.
+        lines: whether its line feeds and tabs are kept.
+    """
+    kept = "\n\t" if lines else ""
+    text = "".join(mark if mark.isprintable() or mark in kept else " " for mark in text)
+    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text
+
+
 def grid(*heads: str, right: Collection[str] = ()) -> RichTable:
     """Return an empty table without lines, for a terminal.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.stats import Interval
-from rilbench.table.formatting import cross_check, evaluation_ids, lines, printable, trace
+from rilbench.table.formatting import cross_check, evaluation_ids, lines, plain, printable, trace
 from rilbench.table.latex import latex
 from rilbench.table.types import AVERAGE, Table, TableRow
 
@@ -92,11 +92,6 @@ def _cell(row: TableRow, column: str) -> dict[str, Any]:
 
 
 def _csv(table: Table) -> str:
-    def plain(text: str) -> str:
-        """Return a label that no spreadsheet takes for a formula."""
-        text = printable(text)
-        return f"'{text}" if text[:1] in "=+-@" else text
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     mean = AVERAGE if table.mean == "mean" else table.mean
