@@ -34,6 +34,8 @@ COMMANDS = (
     ("check",),
     ("doctor",),
     ("import",),
+    ("export",),
+    ("ledger",),
     ("data",),
     ("kits",),
     ("nano", "build"),

@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with Ledger(path) as ledger:
         for number in range(EVALUATIONS):
             samples = [
-                sample("MMStar", str(q), response="é" * int(10 ** dice.uniform(0, 4)), score=q % 2)
+                sample("MMStar", str(q), response="é" * int(10 ** dice.uniform(0, 3.7)), score=q % 2)
                 for q in range(QUESTIONS)
             ]
             ledger.record(
@@ -130,7 +130,7 @@ def test_answers_without_their_evaluations_are_kept(whole: bytes, tmp_path: Path
     _is_usable(new)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("filling", ["noise", "zeros"])
 def test_overwritten_pages_take_no_others_with_them(
     whole: bytes, tmp_path: Path, seed: int, filling: str
