@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 # Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -48,10 +48,15 @@ demo: setup  ## Train, evaluate and table the small student (about ten minutes o
 	$(BIN)/rilbench run nano
 
 lint: setup  ## Style, types, layers, vocabulary, documentation
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint-code lint-docs
+
+lint-code: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-docs: setup
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python docs/check_words.py
 	$(BIN)/python docs/generate_cli.py --check
@@ -113,6 +118,7 @@ bench: setup chromium  ## Time the command line, evaluation next to the toolkits
 	$(BIN)/python tests/bench/evaluation.py
 	$(BIN)/python tests/bench/ledger.py
 	$(BIN)/python tests/bench/report.py
+	$(BIN)/python tests/bench/view.py
 	$(BIN)/python tests/bench/overlap.py
 
 bench-stats: setup  ## Simulate how often intervals hold the truth and the paired test errs (two minutes)

@@ -28,6 +28,7 @@ from rilbench.cli.report import report
 from rilbench.cli.results import compare, show, table
 from rilbench.cli.run import run
 from rilbench.cli.train import train
+from rilbench.cli.view import view
 from rilbench.cli.watch import watch
 from rilbench.errors import UserError, UserNotice
 from rilbench.extras import explain_missing
@@ -59,6 +60,7 @@ app.command(name="eval")(evaluate)
 app.command()(table)
 app.command()(compare)
 app.command()(report)
+app.command()(view)
 app.command()(show)
 app.command()(push)
 app.command()(check)

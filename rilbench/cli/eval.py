@@ -216,7 +216,10 @@ def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None
     estimates = estimate(options.chosen(), questions, options.judge, tokens, seen.absent)
     print_table(estimate_table(estimates, prices))
     if seen.absent:
-        names = ", ".join(f"{name} ({number:,})" for name, number in seen.absent.items())
+        names = ", ".join(
+            f"{name} ({f'{number:,}' if number else 'of an unknown number of questions'})"
+            for name, number in seen.absent.items()
+        )
         typer.echo(f"not here, and counted as published without pictures and texts: {names}")
     for line in dry_run_lines(options, estimates, checkpoints, seen.stored):
         typer.echo(line)

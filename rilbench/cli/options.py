@@ -20,7 +20,8 @@ Data = Annotated[
 Benchmarks = Annotated[
     str,
     typer.Option(
-        help="Benchmarks, such as MMStar,BLINK, or paths of TOML files; default the suite's 14."
+        help="Benchmarks, such as MMStar,BLINK; paths of TOML files; or KIT:NAME, such as "
+        "vlmevalkit:DocVQA_VAL; default the suite's 14."
     ),
 ]
 Db = Annotated[

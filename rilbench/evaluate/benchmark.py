@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -46,13 +46,15 @@ class Dataset:
     name: str
     """The kit's name for it; for VLMEvalKit also the stem of its data file."""
     questions: int
-    """Number of scored questions in the published set; all rotations of a question count once."""
+    """Number of scored questions in the published set; all rotations of a question count once.
+    0: unknown, as of a data set that is named as KIT:NAME only."""
     md5: str | None = None
     """MD5 of the published TSV file, as VLMEvalKit pins it; None where it pins none."""
     metric: str = "Overall"
     """The kit's name of the score; for lmms-eval ``metric,filter`` unless the filter is "none"."""
     scale: int = 1
-    """The kit's value for everything right, 1 or 100. Declared, never guessed from a value."""
+    """The kit's value for everything right, 1 or 100. Declared, never guessed from a value.
+    0: unknown; then the kit's total has to be the mean of its own questions on one of both."""
     row: tuple[str, str] | None = None
     """Column and value that select the row of VLMEvalKit's result; None: it has one row."""
     split: str | None = None
@@ -120,6 +122,38 @@ class Benchmark:
         """The versions of its data sets; empty where only one is published."""
         versions = [dataset.version for dataset in self.datasets if dataset.version]
         return ", ".join(dict.fromkeys(versions))
+
+
+_CIRCULAR = ("mmbench", "ccbench", "circular", "mmcr")
+"""Parts of the names of data sets whose questions VLMEvalKit asks in rotations."""
+_ROUNDING = 0.051
+"""Of a kit's total of which nothing is declared, in points: it may have one digit."""
+
+
+def named_by_kit(name: str) -> Benchmark | None:
+    """Return the benchmark for ``vlmevalkit:NAME`` or ``lmms-eval:TASK``; None for other names.
+
+    It is the known benchmark that has this data set alone, or a new one with the data set's name;
+    where a benchmark of other data has that name, with all of ``name``.
+    """
+    kit, colon, dataset = name.partition(":")
+    if kit not in KITS or not colon:
+        return None
+    if not dataset or dataset.startswith(".") or "/" in dataset:  # It names a file.
+        raise UserError(f"{name!r} names no data set; write {kit}:NAME with the kit's name for it")
+    for benchmark in known_benchmarks().values():
+        if [known.name for known in benchmark.by_kit.get(kit, ())] == [dataset]:
+            return replace(benchmark, kit=kit)
+    named = Dataset(
+        name=dataset,
+        questions=0,
+        metric="Overall" if kit == VLMEVALKIT else "",
+        scale=0,
+        circular=kit == VLMEVALKIT and any(part in dataset.lower() for part in _CIRCULAR),
+        rounding=_ROUNDING,
+    )
+    taken = dataset.lower() in {column.lower() for column in known_benchmarks()}
+    return Benchmark(column=name if taken else dataset, by_kit={kit: (named,)}, kit=kit)
 
 
 @cache

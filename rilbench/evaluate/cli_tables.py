@@ -55,8 +55,10 @@ def _add_benchmark(table: Table, benchmark: Benchmark, published: bool) -> None:
         "\n".join(d.name for d in datasets),
         "\n".join(d.version for d in datasets),
         "\n".join(d.split or "" for d in datasets),
-        "\n".join(f"{d.questions:,}" for d in datasets) if published else "",
-        f"{datasets[0].metric}, 0-{datasets[0].scale}",
+        "\n".join(f"{d.questions:,}" if d.questions else "unknown" for d in datasets)
+        if published
+        else "",
+        f"{datasets[0].metric}, 0-{datasets[0].scale}" if datasets[0].scale else "unknown",
         _JUDGES[datasets[0].judging],
         "\n".join(d.hub or f"{d.name}.tsv" for d in datasets),
     )

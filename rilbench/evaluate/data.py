@@ -119,6 +119,8 @@ def _check_tsv(suite: Suite, dataset: Dataset, path: Path) -> DataFile:
     if suite.published:
         if md5 == dataset.md5:
             state, reason = "published", ""
+        elif not dataset.questions:
+            reason = f"its published hash is not known here, as it was named by {VLMEVALKIT}: only"
         elif dataset.md5 is None:
             reason = f"{VLMEVALKIT} pins no hash of it"
         else:
@@ -134,7 +136,7 @@ def _check_tsv(suite: Suite, dataset: Dataset, path: Path) -> DataFile:
     if state == "unverified":
         contents = read_contents(path, dataset)
         state = "broken" if contents.broken else state
-        faults = contents.faults(dataset.questions if suite.published else None)
+        faults = contents.faults((dataset.questions or None) if suite.published else None)
         if contents.broken:
             reason = contents.broken + (f"; {reason}" if dataset.md5 else "")
         else:

@@ -30,6 +30,7 @@ from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.base import read_scores, score_job
 from rilbench.evaluate.kits.environment import ensure_environment, existing_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
+from rilbench.evaluate.kits.lmmseval_tasks import with_task_descriptions
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.model_server import changing_arguments, started_client
@@ -139,7 +140,11 @@ def evaluate_each(
         running = stack.enter_context(own) if kit is None else kit
         # A language model is probed with one request before the evaluation starts.
         judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().identity
-        python, prompts = _prompts(plan, suite, plan.style(checkpoints), on_progress)
+        python = plan.python or ensure_environment(
+            plan.kit, lambda line: on_progress(Progress("environment", note=line))
+        )
+        suite = with_task_descriptions(suite, python)
+        prompts = _prompts(plan, suite, python, plan.style(checkpoints), on_progress)
         files = usable_files(suite, plan.data)
         run = _Run(plan, suite, prompts, judge, served, on_progress)
         results: dict[str, ModelResult] = {}
@@ -202,8 +207,10 @@ def preview(
         raise UserError(f"without a model there are no --prompt {MODEL_PROMPTS}; leave it out")
     suite = plan.chosen()
     data = plan.data
-    files = {f.dataset.name: f for f in usable_files(suite, data).values()}
     python = plan.python or existing_environment(plan.kit)
+    if python is not None:
+        suite = with_task_descriptions(suite, python)
+    files = {f.dataset.name: f for f in usable_files(suite, data).values()}
     present = [d for d in suite.datasets if python and files[d.name].state != "missing"]
     absent = {
         d.name: min(d.questions, plan.limit or d.questions)
@@ -231,12 +238,9 @@ def preview(
 
 
 def _prompts(
-    plan: EvalOptions, suite: Suite, style: str | None, on_progress: Report
-) -> tuple[Path, PromptSet]:
-    """Return the kit's Python and the suite's prompts, which may not be written yet."""
-    python = plan.python or ensure_environment(
-        plan.kit, lambda line: on_progress(Progress("environment", note=line))
-    )
+    plan: EvalOptions, suite: Suite, python: Path, style: str | None, on_progress: Report
+) -> PromptSet:
+    """Return the suite's prompts, which may not be written yet."""
     data = plan.data
     if suite.kit == VLMEVALKIT or not suite.published:
         ensure_data(
@@ -247,7 +251,7 @@ def _prompts(
         )
     if suite.kit == LMMSEVAL and not suite.published:
         data = write_hub(data, plan.work / "hub")
-    return python, _prompt_set(plan, suite.datasets, data, python, style)
+    return _prompt_set(plan, suite.datasets, data, python, style)
 
 
 def _prompt_set(

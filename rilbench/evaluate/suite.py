@@ -13,6 +13,7 @@ from rilbench.evaluate.benchmark import (
     Benchmark,
     Dataset,
     known_benchmarks,
+    named_by_kit,
     read_own_benchmark,
     shipped_benchmarks,
 )
@@ -77,7 +78,8 @@ class Suite:
 
         Args:
             names: of benchmarks, whether or not the suite has them, in any case; or paths of TOML
-                files. Those of the suite come first, in its order.
+                files; or ``KIT:NAME`` for any data set of a kit (`named_by_kit`). Those of the
+                suite come first, in its order.
 
         Raises:
             UserError: there is no such benchmark; it has no data for this suite or this kit; or two
@@ -89,11 +91,16 @@ class Suite:
         for name in [name.strip() for name in names] or [""]:
             if name.endswith(".toml"):
                 benchmark = read_own_benchmark(Path(name))
+            elif named := named_by_kit(name):
+                benchmark = named
             elif name.lower() in by_lower_case:
                 benchmark = by_lower_case[name.lower()]
             else:
                 what = f"unknown benchmark {name!r}" if name else "no benchmark named"
-                raise UserError(f"{what}; choose from {', '.join(everything)}; or give a TOML file")
+                raise UserError(
+                    f"{what}; choose from {', '.join(everything)}; or give a TOML file "
+                    f"or, for any data set of a kit, {' or '.join(f'{kit}:NAME' for kit in KITS)}"
+                )
             self._refuse_without_data(benchmark)
             picked[benchmark.column] = _scored_by(self.kit, benchmark)
         own = [picked.pop(name) for name in self.columns if name in picked]

@@ -50,7 +50,7 @@ class Picture:
 
     Attributes:
         sizes: (rows, columns) of each image in cells.
-        scans: the digits' indices into scikit-learn's data set.
+        scans: the digits' indices into `rilbench.nano.digits.scans`.
     """
 
     images: tuple[bytes, ...]

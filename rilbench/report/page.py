@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rilbench import __version__
 from rilbench.errors import UserError
+from rilbench.ledger import Run
 from rilbench.paths import may_write
 from rilbench.report import page_json, pictures
 from rilbench.report.charts import javascript
-from rilbench.report.escaping import MINUS, NOTHING, script_json
+from rilbench.report.escaping import MINUS, NOTHING, label, script_json
 from rilbench.report.report_data import ReportData
 from rilbench.report.scores import MEAN, ScoreCell, ScoreRow
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _LONGEST_NAME = 200
 """Bytes; file systems take 255, and the temporary file has a longer name."""
 
 _TEMPLATES = files("rilbench.report") / "templates"
-_SCRIPTS = ("items.js", "charts.js", "table.js", "questions.js", "groups.js", "main.js")
+_SCRIPTS = (
+    "items.js",
+    "charts.js",
+    "save.js",
+    "table.js",
+    "questions.js",
+    "groups.js",
+    "live.js",
+    "main.js",
+)
 """In the page's order."""
 
 
@@ -69,53 +85,116 @@ def write_report(report: ReportData, out: Path, picture_budget: int = pictures.B
 
 def render(report: ReportData, picture_budget: int = pictures.BUDGET) -> str:
     """Return the page as text. The same report gives the same page."""
-    from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+    packed = page_json.make_payload(report.sets, report.steps, picture_budget, page_json.BUDGET)
+    library = javascript() if specs_of(report) else ""
+    return _filled(
+        report,
+        None,
+        library,
+        payload=packed.text,
+        pictures=packed.pictures.urls,
+        notes=_notes(report, packed),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """What a page that `rilbench view` serves has beyond a file, and where it asks for the rest.
+
+    Attributes:
+        questions: address of the questions; empty on the page of the whole ledger.
+        curves: address of the curves of runs in progress; empty without any.
+        choices: the filters of the page of the whole ledger: name, values, and what is chosen.
+        text: what is searched for.
+        runs: training runs, newest first.
+        intervals: the scores have their intervals already.
+    """
+
+    questions: str = ""
+    curves: str = ""
+    choices: Sequence[tuple[str, Sequence[str], str]] = ()
+    text: str = ""
+    runs: Sequence[Run] = ()
+    intervals: bool = True
+
+
+def render_live(report: ReportData, live: Live) -> str:
+    """Return a page whose questions, pictures and charts' library a server has."""
+    return _filled(report, live, "", payload="", pictures=[], notes=[])
+
+
+def live_policy() -> str:
+    """Return the content security policy of `render_live`'s pages, for a header."""
+    return _policy([_text("theme.js"), _page_script()], live=True) + "; frame-ancestors 'none'"
+
+
+def specs_of(report: ReportData) -> list[Mapping[str, Any]]:
+    """Return the charts' specifications, in the order of their places on the page."""
+    charts = [*(chart for bars in report.bars for chart in bars.charts), *report.curves]
+    return [chart.spec for chart in charts]
+
+
+def _filled(report: ReportData, live: Live | None, library: str, **parts: Any) -> str:
     from markupsafe import Markup
 
-    packed = page_json.make_payload(report.sets, report.steps, picture_budget, page_json.BUDGET)
-    environment = Environment(
+    theme, script = _text("theme.js"), _page_script()
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            {**parts, "pictures": Markup(script_json(parts["pictures"]))},
+            report=report,
+            live=live,
+            columns=report.columns,
+            mean=MEAN,
+            version=__version__,
+            # Markup marks text that is not escaped again: ours, or escaped for its place.
+            style=Markup(_text("style.css")),
+            charts_script=Markup(library),
+            theme_script=Markup(theme),
+            script=Markup(script),
+            policy=_policy([theme, script, library], live=live is not None),
+            specs=Markup(script_json(specs_of(report))),
+        )
+    )
+    return str(page)
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+
+    made = Environment(
         loader=FunctionLoader(_text),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "points": _points,
         "signed": _signed,
         "tone": _tone,
         "tooltip": _tooltip,
         "grouped": _grouped,
+        "label": label,
     }
-    theme, script = _text("theme.js"), "\n".join(_text(name) for name in _SCRIPTS)
-    # In the order of their places on the page.
-    charts = [*(chart for bars in report.bars for chart in bars.charts), *report.curves]
-    library = javascript() if charts else ""
-    page = environment.get_template("page.html.j2").render(
-        report=report,
-        columns=report.columns,
-        mean=MEAN,
-        version=__version__,
-        # Markup marks text that is not escaped again: ours, or escaped for its place.
-        style=Markup(_text("style.css")),
-        charts_script=Markup(library),
-        theme_script=Markup(theme),
-        script=Markup(script),
-        policy=_policy([theme, script, library]),
-        specs=Markup(script_json([chart.spec for chart in charts])),
-        pictures=Markup(script_json(packed.pictures.urls)),
-        payload=packed.text,
-        notes=_notes(report, packed),
-    )
-    return str(page)
+    return made
+
+
+def _page_script() -> str:
+    return "\n".join(_text(name) for name in _SCRIPTS)
 
 
 def _text(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    """Return the content security policy: only the page's own scripts by hash, and no network."""
+def _policy(scripts: Sequence[str], *, live: bool) -> str:
+    """Return the content security policy: only the page's own scripts by hash, and no network.
+
+    A live page may also ask its own server.
+    """
     hashes = [hashlib.sha256(script.encode("utf-8")).digest() for script in scripts if script]
     allowed = " ".join(f"'sha256-{base64.b64encode(h).decode('ascii')}'" for h in hashes)
     rules = {
@@ -126,6 +205,9 @@ def _policy(scripts: Sequence[str]) -> str:
         "base-uri": "'none'",
         "form-action": "'none'",
     }
+    if live:
+        rules["script-src"] += " 'self'"
+        rules |= {"img-src": "'self' data:", "connect-src": "'self'", "form-action": "'self'"}
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rilbench.data.rollout_groups import GroupResponse, RecordedStep, RolloutGroup
 from rilbench.ledger import Sample
 from rilbench.report.escaping import clean, label, packed
-from rilbench.report.pictures import Pictures, PictureSource, numbers
+from rilbench.report.pictures import PictureNumbers, Pictures, PictureSource, numbers
 from rilbench.report.questions import AnsweredQuestion, QuestionSet, by_need
 
 BUDGET = 5_500_000
@@ -56,9 +56,8 @@ def make_payload(
     # The few pictures of training first; then by need, whatever the order on the page.
     for group in groups:
         numbers(pictures, group.pictures)
-    of_question: dict[int, Sequence[int | str]] = {}
     for question in by_need(questions):
-        of_question[id(question)] = numbers(pictures, question.content.pictures)
+        numbers(pictures, question.content.pictures)
     lengths = [len(q.content.text) for q in questions]
     lengths += [len(sample.response) for q in questions for sample in q.answers if sample]
     text, longest = "", 0
@@ -67,25 +66,32 @@ def make_payload(
         total = sum(min(length, longest) for length in lengths)
         if total > _PACKS * 2 * text_budget and longest != _LONGEST[-1]:
             continue
-        value = {
-            "sets": [_set(each, of_question, longest) for each in sets],
-            "runs": [_run(run, pictures, longest) for run in runs],
-        }
-        text = packed(value)
+        text = packed(content(sets, runs, pictures, longest))
         if len(text) <= text_budget:
             break
     return Payload(text=text, pictures=pictures, longest=longest)
 
 
-def _set(
-    questions: QuestionSet, pictures: Mapping[int, Sequence[int | str]], longest: int
+def content(
+    sets: Sequence[QuestionSet], runs: Sequence[RunSteps], pictures: PictureNumbers, longest: int
 ) -> dict[str, Any]:
+    """Return questions, responses and training groups as JSON values, texts cut at a length."""
+    return {
+        "sets": [_set(each, pictures, longest) for each in sets],
+        "runs": [_run(run, pictures, longest) for run in runs],
+    }
+
+
+def _set(questions: QuestionSet, pictures: PictureNumbers, longest: int) -> dict[str, Any]:
     benchmarks = list(dict.fromkeys(question.key[0] for question in questions.questions))
     place = {name: number for number, name in enumerate(benchmarks)}
     return {
         "title": questions.title,
         "note": questions.note,
-        "columns": [{"label": c.label, "role": c.role, "run": c.run} for c in questions.columns],
+        "columns": [
+            {"label": c.label, "role": c.role, "subject": c.subject, "colour": c.colour}
+            for c in questions.columns
+        ],
         "benchmarks": [label(name) for name in benchmarks],
         "questions": [
             [
@@ -93,7 +99,7 @@ def _set(
                 label(question.key[1]),
                 _cut(question.content.text, longest),
                 _cut(question.gold, longest),
-                pictures[id(question)],
+                numbers(pictures, question.content.pictures),
                 question.content.turns,
                 [_answer(sample, question, longest) for sample in question.answers],
                 _cut(question.stem, longest),
@@ -119,7 +125,7 @@ def _answer(sample: Sample | None, question: AnsweredQuestion, longest: int) -> 
     ]
 
 
-def _run(run: RunSteps, pictures: Pictures, longest: int) -> dict[str, Any]:
+def _run(run: RunSteps, pictures: PictureNumbers, longest: int) -> dict[str, Any]:
     return {
         "name": label(run.run),
         "steps": [
@@ -133,7 +139,7 @@ def _run(run: RunSteps, pictures: Pictures, longest: int) -> dict[str, Any]:
     }
 
 
-def _group(group: RolloutGroup, pictures: Pictures, longest: int) -> list[Any]:
+def _group(group: RolloutGroup, pictures: PictureNumbers, longest: int) -> list[Any]:
     return [
         label(group.question_id),
         _cut(group.text.replace("<image>", "").strip(), longest),

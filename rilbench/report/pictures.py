@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -131,6 +131,13 @@ def _webp(image: Image.Image, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def numbers(pictures: Pictures, sources: Iterable[PictureSource]) -> Sequence[int | str]:
+class PictureNumbers(Protocol):
+    """Pictures that a page refers to by number."""
+
+    def add(self, source: PictureSource) -> int | str:
+        """Return the number of a picture, or why it is not on the page."""
+
+
+def numbers(pictures: PictureNumbers, sources: Iterable[PictureSource]) -> Sequence[int | str]:
     """Apply `Pictures.add` to each source."""
     return [pictures.add(source) for source in sources]

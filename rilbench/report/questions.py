@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rilbench.evaluate.suite import SUITES
 from rilbench.ledger import Evaluation, Ledger, Sample
-from rilbench.report.scores import benchmark_rank, model_label, suite_label
-from rilbench.report.selection import ROLES, Subject
+from rilbench.report.scores import ScoreRow, benchmark_rank, model_label, suite_label
+from rilbench.report.selection import ROLES, Subject, with_roles
 
 QuestionKey = tuple[str, str]
 """Benchmark and question id, as a sample has them."""
@@ -22,12 +22,13 @@ GONE = "the questions' folder is gone, so their pictures and full texts are miss
 
 @dataclass(frozen=True, kw_only=True)
 class ModelColumn:
-    """One model's responses. ``run`` is the number of the subject that the model belongs to."""
+    """One model's responses. ``subject`` is the number of what was asked for that it belongs to."""
 
     evaluation: Evaluation
     role: str
     label: str
-    run: int
+    subject: int
+    colour: str
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,43 @@ class QuestionSet:
     note: str = ""
 
 
-def question_sets(ledger: Ledger, subjects: Sequence[Subject]) -> list[QuestionSet]:
-    """Gather the questions of all evaluations, one set for each suite and kit."""
-    columns: dict[tuple[str, str], dict[int, ModelColumn]] = {}
-    for run, subject in enumerate(subjects):
-        for role, evaluation in subject.evaluations:
-            name = model_label(evaluation, several=len(subjects) > 1)
-            column = ModelColumn(evaluation=evaluation, role=role, label=name, run=run)
-            group = columns.setdefault((evaluation.suite, evaluation.kit), {})
-            group.setdefault(evaluation.id or 0, column)
-    sets = [_question_set(ledger, list(group.values())) for group in columns.values()]
+def question_sets(
+    ledger: Ledger, subjects: Sequence[Subject], rows: Sequence[ScoreRow]
+) -> list[QuestionSet]:
+    """Gather the questions of all evaluations, one set for each suite and kit.
+
+    Args:
+        ledger: has the responses.
+        subjects: whose evaluations they are.
+        rows: have the models' colours.
+    """
+    own_row = {number: row for row in rows for number in row.evaluations}
+    columns: dict[tuple[str, str], list[ModelColumn]] = {}
+    for subject, role, evaluation in with_roles(subjects):
+        row = own_row[evaluation.id or 0]
+        name = model_label(evaluation, several=len(subjects) > 1)
+        if row.evaluations[1:]:
+            name = f"{model_label(evaluation)}, seed {evaluation.seed}"
+        column = ModelColumn(
+            evaluation=evaluation, role=role, label=name, subject=subject, colour=row.colour
+        )
+        columns.setdefault((evaluation.suite, evaluation.kit), []).append(column)
+    sets = [_question_set(ledger, group) for group in columns.values()]
     return [questions for questions in sets if questions.questions]
 
 
 def _question_set(ledger: Ledger, columns: list[ModelColumn]) -> QuestionSet:
-    columns = sorted(columns, key=lambda column: (column.run, ROLES.index(column.role)))
+    columns = sorted(columns, key=lambda column: (column.subject, ROLES.index(column.role)))
     answers: dict[QuestionKey, list[Sample | None]] = {}
     for number, column in enumerate(columns):
         for sample in ledger.samples(column.evaluation.id or 0):
             key = (sample.benchmark, sample.question_id)
             answers.setdefault(key, [None] * len(columns))[number] = sample
     # The first model's prompts count, the reported one before its teachers': theirs may differ.
-    ordered = sorted(columns, key=lambda column: (column.role != "after", column.run))
+    ordered = sorted(
+        columns,
+        key=lambda column: (column.role == "teacher", column.role != "after", column.subject),
+    )
     benchmarks = _benchmarks_of_datasets([column.evaluation for column in columns])
     contents: dict[QuestionKey, QuestionContent] = {}
     for folder in dict.fromkeys(column.evaluation.settings.get("questions") for column in ordered):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rilbench.data.rollout_groups import training_steps
 from rilbench.ledger import Evaluation, Ledger, Run
@@ -22,8 +23,9 @@ from rilbench.report.scores import (
     score_rows_of_paper,
     suite_label,
 )
-from rilbench.report.selection import Subject, find_subjects
+from rilbench.report.selection import Subject, find_subjects, with_roles
 from rilbench.table.paper_rows import same_name
+from rilbench.train.health import MEANING, SHOWN_BY, Thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +80,14 @@ class ReportData:
     near: str
     """The paper's student that the measured ones are compared with."""
     published: bool
-    """Every measured row is on the published benchmarks."""
+    """Some measured row is on the published benchmarks: the paper's scores are shown beside it."""
     bars: Sequence[BarCharts]
     curves: Sequence[Chart]
     legend: Sequence[LegendEntry]
     recipes: Sequence[RunDetails]
     sources: Sequence[EvaluationDetails]
-    sets: Sequence[QuestionSet] = field(repr=False)
-    steps: Sequence[RunSteps] = field(repr=False)
+    sets: Sequence[QuestionSet] = field(default=(), repr=False)
+    steps: Sequence[RunSteps] = field(default=(), repr=False)
 
 
 def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -> ReportData:
@@ -95,32 +97,57 @@ def gather(ledger: Ledger, names: Sequence[str], teachers: Sequence[str] = ()) -
         UserError: a name matches nothing, or several runs or models.
     """
     subjects = find_subjects(ledger, names, teachers)
-    rows, paper = score_rows(ledger, subjects), score_rows_of_paper(ledger)
-    near = _nearest_student(subjects, paper)
-    runs = [subject.run for subject in subjects if subject.run is not None]
+    report = gather_scores(ledger, subjects)
+    return replace(
+        report, sets=question_sets(ledger, subjects, report.rows), steps=recorded_steps(subjects)
+    )
+
+
+def recorded_steps(subjects: Sequence[Subject]) -> list[RunSteps]:
+    """Return the first and the last recorded training step of each run."""
     steps = []
     for subject in subjects:
         if subject.run is not None and subject.folder is not None:
             recorded = training_steps(subject.folder, subject.run.recipe_yaml)
             if recorded:
                 steps.append(RunSteps(run=subject.run.name, steps=tuple(recorded)))
+    return steps
+
+
+def gather_scores(ledger: Ledger, subjects: Sequence[Subject]) -> ReportData:
+    """Gather a report without its questions and training groups, which take longer."""
+    rows = score_rows(ledger, subjects)
+    published = not rows or any(row.suite == "paper" for row in rows)
+    paper = score_rows_of_paper(ledger, levels=published)
+    near = _nearest_student(subjects, paper)
+    runs = [subject.run for subject in subjects if subject.run is not None]
+    colour = {number: row.colour for row in rows for number in row.evaluations}
+    colours = {
+        subject.run.path: colour[subject.reported[0].id or 0]
+        for subject in subjects
+        if subject.run is not None and subject.reported
+    }
     return ReportData(
-        title=label(", ".join(subject.name for subject in subjects)),
+        title=_title(subjects),
         subtitle=_subtitle(subjects),
         facts=_facts(ledger, subjects, rows),
         columns=score_columns(rows),
         rows=rows,
         paper=paper,
         near=near,
-        published=all(e.suite == "paper" for s in subjects for _, e in s.evaluations),
+        published=published,
         bars=_bars(rows, [row for row in paper if row.group == near], subjects),
-        curves=curve_charts(runs),
-        legend=curve_legend(runs),
+        curves=curve_charts(runs, colours),
+        legend=curve_legend(runs, colours),
         recipes=[_run_details(run) for run in runs],
         sources=_sources(subjects),
-        sets=question_sets(ledger, subjects),
-        steps=steps,
     )
+
+
+def _title(subjects: Sequence[Subject]) -> str:
+    names = [subject.name for subject in subjects]
+    more = [f"and {len(names) - 3} more"] if len(names) > 4 else []
+    return label(", ".join([*names[: 3 if more else None], *more]))
 
 
 def _subtitle(subjects: Sequence[Subject]) -> str:
@@ -128,7 +155,7 @@ def _subtitle(subjects: Sequence[Subject]) -> str:
         return f"{len(subjects)} side by side"
     run = subjects[0].run
     if run is None:
-        return f"an evaluation of {label(subjects[0].after[0].path)}"
+        return f"an evaluation of {label(subjects[0].reported[0].path)}"
     parts = [f"{run.student} trained by {run.method}"]
     parts += [f"teachers: {run.teacher}"] if run.teacher not in ("", "none") else []
     parts += [f"seed {run.seed}"] if run.seed is not None else []
@@ -138,7 +165,7 @@ def _subtitle(subjects: Sequence[Subject]) -> str:
 def _nearest_student(subjects: Sequence[Subject], paper: Sequence[ScoreRow]) -> str:
     """Return the paper's student of the same name, else its first, as in the paper."""
     students = list(dict.fromkeys(row.group for row in paper))
-    measured = {same_name(e.student) for subject in subjects for e in subject.after}
+    measured = {same_name(e.student) for subject in subjects for e in subject.reported}
     measured |= {same_name(subject.run.student) for subject in subjects if subject.run}
     return next((name for name in students if same_name(name) in measured), students[0])
 
@@ -147,31 +174,42 @@ def _bars(
     rows: Sequence[ScoreRow], paper: Sequence[ScoreRow], subjects: Sequence[Subject]
 ) -> list[BarCharts]:
     """Return the bar charts, with the paper's untrained student and its RIL by these teachers."""
-    teachers = {evaluation.teacher for subject in subjects for evaluation in subject.after}
+    teachers = {evaluation.teacher for subject in subjects for evaluation in subject.reported}
     teachers |= {subject.run.teacher for subject in subjects if subject.run}
-    wanted = [row for row in paper if row.label == "base"]
-    wanted += [row for row in paper if row.label in {f"RIL {teacher}" for teacher in teachers}]
+    wanted = ("base", *(f"RIL {teacher}" for teacher in teachers))
+    beside = [row for row in paper if row.label in wanted]
+    groups: dict[str, list[ScoreRow]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    # Of stand-ins, changes alone are comparable with the paper's.
+    changes = [_change_only(row) for row in beside]
     return [
-        BarCharts(group=group, charts=bar_charts([r for r in rows if r.group == group], wanted))
-        for group in dict.fromkeys(row.group for row in rows)
+        BarCharts(
+            group=group,
+            charts=bar_charts(own, beside if own[0].suite == "paper" else changes),
+        )
+        for group, own in groups.items()
     ]
 
 
+def _change_only(row: ScoreRow) -> ScoreRow:
+    cells = {name: replace(cell, value=None) for name, cell in row.cells.items()}
+    return replace(row, cells=cells)
+
+
 def _facts(ledger: Ledger, subjects: Sequence[Subject], rows: Sequence[ScoreRow]) -> list[Fact]:
-    after = [row for row in rows if row.role == "after"]
     if len(subjects) > 1:
-        facts = [_mean_score(row, row.label) for row in after]
-        return [fact for fact in facts if fact is not None][:8]
-    facts = [_mean_score(row, "Mean score") for row in after[:1]]
+        return [_mean_score(row, row.label) for row in rows if row.role != "teacher"]
+    facts = [_mean_score(r, "Mean score") for r in rows if r.role in ("base", "after")][:1]
     facts += _change(ledger, subjects[0])
     run = subjects[0].run
-    return [fact for fact in (*facts, *(_effort(run) if run else ())) if fact is not None]
+    return [*facts, *(_effort(run) if run else ())]
 
 
-def _mean_score(row: ScoreRow, name: str) -> Fact | None:
+def _mean_score(row: ScoreRow, name: str) -> Fact:
     cell = row.cells[MEAN]
     if cell.value is None:
-        return None
+        return Fact(label=name, value=NOTHING, note=row.no_mean)
     interval = "" if cell.low is None else f"95 % interval {cell.low:.1f} to {cell.high:.1f}"
     change = "" if cell.difference is None else f"{_signed(cell.difference)} from the start"
     return Fact(label=name, value=f"{cell.value:.1f}", note=interval or change)
@@ -183,7 +221,7 @@ def _signed(value: float) -> str:
 
 def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
     """Return the change by training, from the paired test of the first evaluation and its start."""
-    after = subject.after[0] if subject.after else None
+    after = subject.reported[0] if subject.reported else None
     starts = [e for e in subject.before if after and (e.suite, e.kit) == (after.suite, after.kit)]
     tests = paired_tests(ledger, starts[0], after) if starts and after else {}
     comparable = [t for t in tests.values() if not t.unlike and not t.incomplete]
@@ -226,25 +264,47 @@ def _run_details(run: Run) -> RunDetails:
         "family": run.family,
         "peak memory": f"{memory:.1f} GB" if memory else "",
     }
-    warnings = [
-        f"step {step}: {clean(str(text))}"
-        for step, texts in enumerate(run.curves.get("warnings", ()), start=1)
-        for text in (texts if isinstance(texts, list) else [])
-    ]
     return RunDetails(
         name=label(run.name),
         lines=[(name, label(str(value))) for name, value in values.items() if value],
         yaml=clean(run.recipe_yaml),
-        warnings=warnings[:20],
+        warnings=_warnings(run),
     )
 
 
+def _warnings(run: Run) -> list[str]:
+    """Return a line for each kind of warning: when, what it means, and what the metrics did."""
+    steps: dict[str, list[int]] = {}
+    for step, texts in enumerate(run.curves.get("warnings", ()), start=1):
+        for text in texts if isinstance(texts, list) else []:
+            steps.setdefault(str(text), []).append(step)
+    return [
+        "; ".join(
+            part
+            for part in (
+                f"{label(text)} in {len(when)} step{'s'[: len(when) - 1]}"
+                + f" ({when[0]}{f' to {when[-1]}' if when[1:] else ''})",
+                MEANING.get(text, ""),
+                *(_course(run, name, when[-1]) for name in SHOWN_BY.get(text, ())),
+            )
+            if part
+        )
+        for text, when in steps.items()
+    ]
+
+
+def _course(run: Run, name: str, step: int) -> str:
+    """Say what a metric was in the first steps and in those up to a step, as the warnings do."""
+    values = [float(v) for v in run.curves.get(name, ())[:step] if isinstance(v, (int, float))]
+    window = Thresholds().window
+    if not values:
+        return ""
+    start, now = (statistics.fmean(part) for part in (values[:window], values[-window:]))
+    return f"{name.replace('_', ' ')} {start:.3g} at the start, {now:.3g} at step {step}"
+
+
 def _sources(subjects: Sequence[Subject]) -> list[EvaluationDetails]:
-    seen: dict[int, tuple[str, Evaluation]] = {}
-    for subject in subjects:
-        for role, evaluation in subject.evaluations:
-            seen.setdefault(evaluation.id or 0, (role, evaluation))
-    return [_evaluation_details(role, evaluation) for role, evaluation in seen.values()]
+    return [_evaluation_details(role, evaluation) for _, role, evaluation in with_roles(subjects)]
 
 
 def _evaluation_details(role: str, evaluation: Evaluation) -> EvaluationDetails:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from rilbench.ledger import Evaluation, Ledger, Run, latest
 from rilbench.table.question_diff import find_evaluation
 from rilbench.table.types import UNTRAINED
 
-ROLES = ("before", "after", "teacher")
-"""The roles of an evaluation for a run, in the page's order."""
+ROLES = ("before", "base", "after", "teacher")
+"""The roles of an evaluation, in the page's order: where a shown training began, an untrained
+model that was asked for, a trained one, and a teacher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +28,14 @@ class Subject:
         name: its name on the page.
         run: from the ledger or its folder; None for a model that was not trained here.
         before: evaluations of the student before training.
-        after: evaluations of the reported model.
+        reported: evaluations of the model that was asked for, trained or not.
         teachers: evaluations of its teachers.
     """
 
     name: str
     run: Run | None
     before: tuple[Evaluation, ...]
-    after: tuple[Evaluation, ...]
+    reported: tuple[Evaluation, ...]
     teachers: tuple[Evaluation, ...]
 
     @property
@@ -44,11 +45,27 @@ class Subject:
             return None
         return Path(self.run.path)
 
-    @property
-    def evaluations(self) -> list[tuple[str, Evaluation]]:
-        """All evaluations with their roles, in the order of `ROLES`."""
-        sides = (self.before, self.after, self.teachers)
-        return [(role, e) for role, side in zip(ROLES, sides, strict=True) for e in side]
+
+def with_roles(subjects: Iterable[Subject]) -> list[tuple[int, str, Evaluation]]:
+    """Return each evaluation of a report once, as (number of its subject, role, evaluation).
+
+    A model that was asked for is "before" where another's training began with it.
+    """
+    subjects = list(subjects)
+    starts = {e.id for subject in subjects for e in subject.before}
+    found: dict[int | None, tuple[int, str, Evaluation]] = {}
+    for number, subject in enumerate(subjects):
+        sides = [("before", e) for e in subject.before]
+        sides += [("base" if _is_untrained(e) else "after", e) for e in subject.reported]
+        sides += [("teacher", e) for e in subject.teachers]
+        for role, e in sides:
+            role = "before" if role == "base" and e.id in starts else role
+            found.setdefault(e.id, (number, role, e))
+    return list(found.values())
+
+
+def _is_untrained(evaluation: Evaluation) -> bool:
+    return evaluation.method == UNTRAINED and evaluation.start_fingerprint is None
 
 
 def find_subjects(
@@ -79,16 +96,17 @@ def _subject(
     ledger: Ledger, name: str, every: list[Evaluation], chosen: list[Evaluation]
 ) -> Subject:
     run = None if name.isdecimal() else _find_run(ledger, name)
+    run = up_to_date(run) if run is not None else None
     if run is not None:
-        after = latest(e for e in every if _is_of(e, run))
+        reported = latest(e for e in every if _is_of(e, run))
     else:
         evaluation = _find_evaluation(ledger, name)
-        run, after = _run_of(ledger, evaluation), [evaluation]
+        run, reported = _run_of(ledger, evaluation), [evaluation]
         if not name.isdecimal():
             same = [e for e in every if e.fingerprint == evaluation.fingerprint]
-            after = [e for e in latest(same) if _labels(e) == _labels(evaluation)]
-    starts = {e.start_fingerprint for e in after if e.start_fingerprint}
-    used = {(e.suite, e.kit) for e in after}
+            reported = [e for e in latest(same) if _labels(e) == _labels(evaluation)]
+    starts = {e.start_fingerprint for e in reported if e.start_fingerprint}
+    used = {(e.suite, e.kit) for e in reported}
 
     def comparable(others: Iterable[Evaluation]) -> list[Evaluation]:
         return [e for e in latest(others) if (e.suite, e.kit) in used]
@@ -96,12 +114,13 @@ def _subject(
     before = comparable(e for e in every if e.fingerprint in starts)
     teachers = comparable(chosen or (e for e in every if _is_teacher(e, run)))
     teachers = [e for e in teachers if e.fingerprint not in starts]
-    model = " ".join(part for part in _labels(after[0]) if part != "none") if after else ""
+    shown = _labels(reported[0]) if reported else ()
+    model = " ".join(part for part in shown if part != "none")
     return Subject(
         name=run.name if run is not None else model,
         run=run,
         before=tuple(before),
-        after=tuple(sorted(after, key=lambda e: (e.suite, e.kit))),
+        reported=tuple(sorted(reported, key=lambda e: (e.suite, e.kit))),
         teachers=tuple(sorted(teachers, key=lambda e: e.student)),
     )
 
@@ -122,6 +141,20 @@ def _find_run(ledger: Ledger, name: str) -> Run | None:
     if matching:
         return matching[0]
     return _read_run(folder) if is_run else None
+
+
+def up_to_date(run: Run) -> Run:
+    """Return a run in progress with the curves of its folder; the ledger has them at its end."""
+    from rilbench.train.pipeline.ledger_summary import curves, read_steps
+
+    metrics = Path(run.path) / "metrics.jsonl"
+    if run.status != "running" or not metrics.is_file():
+        return run
+    try:
+        steps = read_steps(metrics)
+    except (OSError, ValueError):  # Damaged: what the ledger has is shown.
+        return run
+    return replace(run, curves=curves(steps), metrics={**run.metrics, "steps": len(steps)})
 
 
 def _read_run(folder: Path) -> Run:

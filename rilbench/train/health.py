@@ -22,6 +22,14 @@ MEANING = {
 }
 """What each warning says to a user."""
 
+SHOWN_BY = {
+    "collapse": ("answer_reward_student", "entropy"),
+    "saturation": ("similarity_reward_student", "discriminator_accuracy"),
+    "length-hacking": ("tokens_student", "tokens_teacher"),
+    "no-signal": ("groups_without_signal",),
+}
+"""The metrics in which each warning is seen."""
+
 
 @dataclass(frozen=True)
 class Thresholds:

@@ -8,6 +8,8 @@ from command import refused, run
 from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
 from rilbench.evaluate.benchmark import Dataset, read_benchmark, read_own_benchmark
+from rilbench.evaluate.kits.base import on_known_scale
+from rilbench.evaluate.kits.scores import Outcome, summed_up
 from rilbench.evaluate.suite import find_suite
 
 OCR = """
@@ -116,6 +118,39 @@ def test_a_file_is_picked_beside_names_and_only_where_it_has_data(tmp_path: Path
         paper.pick(["MMStar", str(file)])
 
 
+def test_any_data_set_of_a_kit_by_its_name() -> None:
+    paper = find_suite("paper")
+    (named,) = paper.pick(["vlmevalkit:DocVQA_VAL"]).benchmarks
+    (dataset,) = named.datasets
+    assert (named.column, dataset.name, dataset.metric) == ("DocVQA_VAL", "DocVQA_VAL", "Overall")
+    assert (dataset.questions, dataset.scale, dataset.circular) == (0, 0, False)
+    assert paper.pick(["vlmevalkit:MMBench_dev_pt"]).datasets[0].circular
+    # What is known already is not taken for something else.
+    assert paper.pick(["vlmevalkit:AI2D_TEST", "MMStar"]).columns == ["AI2D", "MMStar"]
+    assert paper.pick(["vlmevalkit:BLINK_circular"]).columns == ["BLINK_circular"]
+    assert paper.pick(["vlmevalkit:AI2D"]).columns == ["vlmevalkit:AI2D"]
+    with pytest.raises(
+        UserError, match="docvqa_val has no data set for vlmevalkit; use --kit lmms"
+    ):
+        paper.pick(["lmms-eval:docvqa_val"])
+    with pytest.raises(
+        UserError, match=r"'vlmevalkit:../x' names no data set; write vlmevalkit:NA"
+    ):
+        paper.pick(["vlmevalkit:../x"])
+    with pytest.raises(UserError, match=r"unknown benchmark 'DocVQA_VAL'.*vlmevalkit:NAME or lmms"):
+        paper.pick(["DocVQA_VAL"])
+
+
+def test_a_total_of_unknown_scale_is_the_mean_of_its_questions() -> None:
+    (dataset,) = find_suite("paper").pick(["vlmevalkit:DocVQA_VAL"]).datasets
+    score = summed_up([Outcome("1", 1.0, ""), Outcome("2", 0.25, "")], 0.0)
+    assert on_known_scale(dataset, score, 0.625) == on_known_scale(dataset, score, 62.5) == 62.5
+    with pytest.raises(
+        UserError, match=r"Overall 0.7 is no mean of .* 62.5; choose another metric"
+    ):
+        on_known_scale(dataset, score, 0.7)
+
+
 def install(folder: Path, target: str) -> str:
     """Make a distribution with an entry point to ``target``; return its place for PYTHONPATH."""
     info = folder / "ocr_bench-1.0.dist-info"
@@ -143,7 +178,7 @@ def test_an_installed_package_provides_a_benchmark(tmp_path: Path) -> None:
     # The default of the nano suite is still the 14.
     done = run("eval", "--dry-run", "--limit", "1", cwd=tmp_path, PYTHONPATH=place)
     asked = [line.split()[0] for line in done.stdout.splitlines()[1:-1]]
-    assert asked == list(PAPER_14), done.stderr
+    assert asked == [*PAPER_14, "all"], done.stderr
     done = run("eval", "--dry-run", "--benchmarks", "OCR", cwd=tmp_path, PYTHONPATH=place)
     refused(done, "OCR has no synthetic stand-in; use --suite paper")
     # The name is taken now.

@@ -1,5 +1,6 @@
 """A 15th benchmark, evaluated from its file to the ledger by the real kits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -81,6 +82,24 @@ def test_short_answers_that_vlmevalkit_knows(tmp_path: Path) -> None:
     assert scores["DocVQA_VAL"].value == pytest.approx(72.5)
 
 
+def test_a_data_set_of_vlmevalkit_by_its_name(checkpoint: Path, tmp_path: Path) -> None:
+    """The kit's scale is found by the mean of its own questions: DocVQA's ends at 100."""
+    table = pd.read_csv(BENCHMARKS / "ChartQA_TEST.tsv", sep="\t").head(4)
+    for name in ("DocVQA_VAL", "ScienceQA_TEST"):
+        table.drop(columns="split", errors="ignore").to_csv(
+            tmp_path / f"{name}.tsv", sep="\t", index=False
+        )
+        table = pd.read_csv(BENCHMARKS / "MMStar.tsv", sep="\t").head(4)
+    names = ("vlmevalkit:DocVQA_VAL", "vlmevalkit:ScienceQA_TEST")
+    plan = replace(options(tmp_path, Path()), benchmarks=names, max_tokens=16)
+    evaluation = evaluate(checkpoint, plan)
+    for score, name in zip(evaluation.scores, names, strict=True):
+        samples = [s for s in evaluation.samples if s.benchmark == score.benchmark]
+        assert (score.benchmark, score.questions) == (name.partition(":")[2], 4)
+        assert score.value == pytest.approx(25 * sum(s.score or 0 for s in samples))
+        assert score.data_state == "unverified"
+
+
 def test_what_vlmevalkit_cannot_score_is_refused_before_anything_is_asked(
     checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -117,6 +136,21 @@ def test_a_task_that_lmmseval_knows_and_one_that_it_does_not(
     assert (score.benchmark, score.dataset, score.questions) == ("Mine", "ai2d_lite", 4)
     assert (score.kit, score.missing) == ("lmms-eval", 0)
     assert score.value is not None
+    # The same by its name alone: folder and metric are in the kit's own file of the task.
+    by_name = replace(
+        options(tmp_path, Path(), "lmms-eval", 4), benchmarks=("lmms-eval:ai2d_lite",)
+    )
+    (named,) = evaluate(checkpoint, by_name).scores
+    assert (named.benchmark, named.metric) == ("ai2d_lite", "exact_match,flexible-extract")
+    assert (named.value, named.data_sha256) == (score.value, score.data_sha256)
+    for name, message in {
+        "docvqa": "docvqa is a group of .* name one of them: docvqa_val, docvqa_test",
+        "docvqa_test": "no score of docvqa_test from answers .its metric is submission",
+        "docvqa_vall": "has no task 'docvqa_vall'; the nearest are docvqa_val",
+        "coco_cap_chair": "is better when it is lower",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            evaluate(checkpoint, replace(by_name, benchmarks=(f"lmms-eval:{name}",)))
     unknown = own_benchmark(tmp_path, "no_such_task", "lmms-eval", fields)
     with pytest.raises(UserError, match=r"lmms-eval has no task no_such_task; .* use VLMEvalKit"):
         evaluate(checkpoint, options(tmp_path, unknown, "lmms-eval", limit=4))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 from report_place import HOSTILE, Place, evaluation, make_place, png, sample
 
@@ -114,16 +116,65 @@ def test_it_draws_every_chart_without_a_word_on_the_console(tab: Tab) -> None:
     expect(tab.page.locator(".plot svg")).to_have_count(places.count())
     assert places.count() >= 5
     assert "Which" not in tab.page.locator("#benchmarks").inner_text()
-    bar = tab.page.locator(".plot svg path[fill^='var(--after)']").first
+    bar = tab.page.locator(".plot svg path[fill^='var(--run0)']").first
     assert bar.evaluate("(node) => getComputedStyle(node).fill") == "rgb(47, 111, 214)"
+
+
+@pytest.mark.parametrize("kind", ["SVG", "PNG", "CSV"])
+def test_every_chart_can_be_saved(tab: Tab, kind: str) -> None:
+    """Whole files without the page's variables; the network is off, as everywhere here."""
+    tab.page.wait_for_selector("html[data-charts]")
+    charts = tab.page.locator("figure.chart")
+    curve = charts.locator("h3").all_inner_texts().index("Answer reward")
+    for number in (0, curve):
+        chart = charts.nth(number)
+        with tab.page.expect_download() as saving:
+            chart.get_by_role("button", name=f"as {kind}").click()
+        name = chart.locator("h3").inner_text().replace(" ", "-")
+        assert saving.value.suggested_filename.startswith(f"{name}-first")
+        assert saving.value.suggested_filename.endswith(f".{kind.lower()}")
+        content = Path(saving.value.path()).read_bytes()
+        if kind == "PNG":
+            with Image.open(io.BytesIO(content)) as image:
+                assert image.width >= 3 * 480
+                assert image.getpixel((1, 1))[:3] == (255, 255, 255)
+            continue
+        text = content.decode("utf-8")
+        if kind == "CSV":
+            head, first, *_ = text.split("\r\n")
+            assert head == ("label,value,low,high" if number == 0 else "line,step,value")
+            assert len(first.split(",")) == len(head.split(","))
+        else:
+            assert text.startswith("<svg")
+            assert "var(--" not in text
+            assert ("student" if number else "nano ril both") in text
+            assert ("step" if number else "points of 100") in text
+
+
+def test_a_spreadsheet_takes_no_label_for_a_formula(tab: Tab) -> None:
+    fields = tab.page.evaluate("""['=1+1', '-a', 'b"c', -1.5, null].map(csvField).join(';')""")
+    assert fields == """'=1+1;'-a;"b""c";-1.5;"""
+
+
+def test_print_in_portrait_has_every_column_of_the_table(browser: Any, file: Path) -> None:
+    tab = open_tab(browser, file, viewport={"width": 690, "height": 1000})  # A4 less its margins.
+    tab.page.emulate_media(media="print")
+    width = tab.page.evaluate("document.querySelector('.scores').getBoundingClientRect().right")
+    assert width <= 690
+    inside = """[...document.querySelectorAll('.scores td, .scores th')].filter((cell) =>
+        cell.offsetParent && cell.scrollWidth > cell.clientWidth + 1).length"""
+    assert tab.page.evaluate(inside) == 0
+    assert tab.page.locator("th.mean").is_visible()
+    assert tab.page.locator(".save").first.is_hidden()
+    tab.page.context.close()
 
 
 def test_hostile_text_is_shown_as_text(tab: Tab) -> None:
     tab.page.fill("#text", "hacked")
     expect(tab.rows()).to_have_count(1)
     tab.rows().first.click()
-    said = tab.page.locator("#question-list .answer.after .said")
-    assert said.inner_text() == HOSTILE
+    said = tab.page.locator("#question-list .answer .said")
+    assert said.all_inner_texts().count(HOSTILE) == 1
     tab.page.locator("#group-list .row").first.click()
     texts = tab.page.locator("#group-list .said").all_inner_texts()
     assert texts.count(HOSTILE) == 2

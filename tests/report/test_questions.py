@@ -15,12 +15,14 @@ from rilbench.report import page_json as payload
 from rilbench.report.page_json import RunSteps, make_payload
 from rilbench.report.pictures import LEFT_OUT, UNREADABLE, Pictures, scaled
 from rilbench.report.questions import GONE, QuestionSet, by_need, question_sets
+from rilbench.report.scores import score_rows
 from rilbench.report.selection import find_subjects
 
 
 def sets(place: Place, *names: str) -> list[QuestionSet]:
     with Ledger.open_read(place.db) as ledger:
-        return question_sets(ledger, find_subjects(ledger, names))
+        subjects = find_subjects(ledger, names)
+        return question_sets(ledger, subjects, score_rows(ledger, subjects))
 
 
 def unpacked(sets: list[QuestionSet], steps: tuple[RunSteps, ...] = (), **budget: int) -> Any:

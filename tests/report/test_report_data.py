@@ -9,6 +9,7 @@ from report_place import HOSTILE, Place, evaluation, outcomes, run, sample, scor
 from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger import Ledger
 from rilbench.report.charts import bar_charts, curve_charts, curve_legend
+from rilbench.report.escaping import NOTHING
 from rilbench.report.page import render
 from rilbench.report.report_data import ReportData, gather
 from rilbench.report.scores import MEAN, score_rows_of_paper
@@ -25,6 +26,7 @@ def test_rows_have_roles_differences_intervals_and_heat(place: Place) -> None:
         *(("before", "nano"), ("after", "nano ril both")),
         *(("teacher", "nano-72b"), ("teacher", "nano-78b")),
     ]
+    assert len({row.colour for row in found.rows}) == 4
     before, after = (row.cells["MMStar"] for row in found.rows[:2])
     assert before.value == 50.0  # One right, one wrong, one without a verdict.
     assert after.difference is None, "two verdicts of three are no score to compare with"
@@ -97,7 +99,11 @@ def test_two_models_of_one_label_are_told_apart(place: Place) -> None:
 def test_the_papers_rows_and_the_student_that_is_nearest(place: Place) -> None:
     with Ledger.open_read(place.db) as ledger:
         paper = score_rows_of_paper(ledger)
+        changes = score_rows_of_paper(ledger, levels=False)
     assert len(paper) == 30
+    assert len(changes) == 25, "the five untrained ones changed nothing"
+    assert {cell.value for row in changes for cell in row.cells.values()} == {None}
+    assert changes[0].cells["AI2D"].difference == pytest.approx(0.2)
     assert paper[1].cells["AI2D"].difference == pytest.approx(0.2)
     assert report(place, "first").near == "Qwen2.5-VL-7B"
     place.add(evaluation(outcomes({}), student="internvl3-2b", fingerprint="intern", suite="paper"))
@@ -111,7 +117,6 @@ def test_one_chart_for_each_benchmark_and_each_figure(place: Place) -> None:
     assert [chart.name for chart in found.bars[0].charts] == ["MMStar", "BLINK"]
     bar = found.bars[0].charts[0]
     assert "nano 50.0" in bar.summary
-    assert "paper RIL both" in bar.summary
     assert [chart.name for chart in found.curves] == [
         *("Answer reward", "Discriminator accuracy", "Learning rate")
     ]
@@ -120,7 +125,64 @@ def test_one_chart_for_each_benchmark_and_each_figure(place: Place) -> None:
     assert '"step": 2, "value": 0.2' in spec
     assert '"step": 3, "value": 0.8, "key": "s1"' in spec
     assert '"step": 3, "value": null' not in spec
-    assert found.recipes[0].warnings == ["step 3: collapse"]
+    (warning,) = found.recipes[0].warnings
+    assert warning.startswith("collapse in 1 step (3); the student answers far worse")
+    assert "answer reward student 0.15 at the start, 0.15 at step 3" in warning
+
+
+def _seeds(place: Place, count: int) -> list[str]:
+    """Evaluations of one recipe's seeds: right in 0, 1, 2 … of ten questions of each benchmark."""
+    recipe = {"method": "ril", "teacher": "both", "family": "f", "start_fingerprint": "start1"}
+    made = []
+    for seed in range(count):
+        samples = [sample(n, str(i), score=float(i <= seed)) for n in PAPER_14 for i in range(10)]
+        scores = tuple(score(name, samples) for name in PAPER_14)
+        labels = {"fingerprint": f"seed{seed}", "seed": seed, "run": f"run-{seed}"}
+        made.append(evaluation(samples, scores=scores, **labels, **recipe))
+    return [str(number) for number in place.add(*made)]
+
+
+def test_the_seeds_of_a_recipe_are_one_row_one_bar_and_columns_of_their_own(place: Place) -> None:
+    found = report(place, "5", *_seeds(place, 3))
+    row = next(row for row in found.rows if row.role == "after")
+    assert row.label == "nano ril both, 3 seeds"
+    assert len(row.evaluations) == 3
+    cell = row.cells[MEAN]
+    assert cell.value == pytest.approx(20.0)
+    # Of 10, 20 and 30: Student's t of another seed is 4.30 · 10 · √(1 + 1/3) on each side.
+    assert (cell.low, cell.high) == (0.0, pytest.approx(20 + 49.7, abs=0.1))
+    assert [chart.name for chart in found.bars[0].charts[:2]] == ["Mean", "AI2D"]
+    labels = [column.label for column in found.sets[0].columns]
+    assert labels[-3:] == [f"nano ril both, seed {seed}" for seed in range(3)]
+
+
+def test_no_untrained_model_is_after_and_none_is_dropped_from_the_summary(place: Place) -> None:
+    found = report(place, "1", "2", "5")
+    roles = {row.label: row.role for row in found.rows}
+    assert roles == {
+        **{"nano": "before", "nano ril both (first)": "after", "other": "base"},
+        **{"nano-72b": "teacher", "nano-78b": "teacher"},
+    }
+    assert [fact.label for fact in found.facts] == ["nano", "nano ril both (first)", "other"]
+    assert {row.role for row in report(place, "5", "1").rows} == {"base"}
+
+
+def test_stand_ins_are_compared_with_the_paper_by_their_changes_alone(place: Place) -> None:
+    samples = [sample(name, str(i), score=float(i < 2)) for name in PAPER_14 for i in range(10)]
+    place.add(evaluation(samples, scores=tuple(score(name, samples) for name in PAPER_14)))
+    found = report(place, *_seeds(place, 1))
+    charts = {chart.name: chart.summary for chart in found.bars[0].charts}
+    assert charts["Change of the mean"].startswith("Change of the mean: nano ril both -10.0; paper")
+    assert [name for name, words in charts.items() if "paper" in words] == ["Change of the mean"]
+    assert all(cell.value is None for row in found.paper for cell in row.cells.values())
+
+
+def test_a_long_label_is_whole_in_its_chart(place: Place) -> None:
+    name = "Qwen2.5-VL-7B-of-a-very-long-name " * 3
+    place.add(evaluation(outcomes({}), student=name, fingerprint="long11"))
+    (bars,) = report(place, "6").bars
+    ((shown,),) = bars.charts[0].spec["datasets"].values()
+    assert " ".join(shown["shown"].split("\n")) == shown["label"] == name.strip()
 
 
 def test_several_runs_share_a_chart_and_hostile_names_stay_out_of_expressions() -> None:
@@ -152,6 +214,8 @@ def test_facts_and_sources(place: Place) -> None:
     assert facts["Change from the start"].value == "+0.0"
     assert facts["Change from the start"].note.startswith("95 % interval \u2212")
     assert facts["Change from the start"].tone == ""
+    assert facts["Mean score"].value == NOTHING
+    assert facts["Mean score"].note == "no mean: AI2D, ChartQA and 10 more not measured"
     assert facts["Steps"].note == "1.5 s each, the median"
     assert facts["Tokens trained on"].value == "1,000"
     assert found.subtitle == "nano trained by ril, teachers: both, seed 3"

@@ -16,7 +16,7 @@ def find(place: Place, *names: str, teachers: tuple[str, ...] = ()) -> list[Subj
 
 
 def numbers(subject: Subject) -> tuple[list[int | None], ...]:
-    sides = (subject.before, subject.after, subject.teachers)
+    sides = (subject.before, subject.reported, subject.teachers)
     return tuple([each.id for each in side] for side in sides)
 
 

@@ -57,5 +57,6 @@ INTEGRATION = (
     "train/pipeline/test_started_judge.py",
     "train/pipeline/test_started_teachers.py",
     "train/verl/test_saved_weights.py",
+    "view/test_in_browser.py",
 )
 """Files and folders that start toolkits, servers, Chromium or more trainings."""

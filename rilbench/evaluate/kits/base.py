@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import Pixels
 from rilbench.evaluate.kits.scores import Choice, KitScore, Outcome, checked, summed_up
 from rilbench.evaluate.kits.worker_process import KitProcess
@@ -71,6 +72,8 @@ class Adapter(Protocol):
     def total(self, dataset: Dataset, result: Mapping[str, Any]) -> float | None:
         """Return the kit's own total on the 0-100 scale, None where it could not sum up.
 
+        Where the data set's scale is unknown, as the kit gives it.
+
         Raises:
             UserError: the result does not hold it.
         """
@@ -125,6 +128,23 @@ def score_job(
     return {**prompts, "answers": str(file), "out": str(out), "judge": judge_fields}
 
 
+def on_known_scale(dataset: Dataset, score: KitScore, total: float) -> float:
+    """Return the kit's total on the 0-100 scale, of which it is not known whether it ends at 1.
+
+    Raises:
+        UserError: on neither scale it is the mean of the kit's own questions.
+    """
+    for scale in (1, 100):
+        value = total * 100 / scale
+        if score.value is not None and abs(value - score.value) <= dataset.rounding:
+            return value
+    raise UserError(
+        f"{dataset.name}: the kit's {dataset.metric} {total:g} is no mean of its questions' "
+        f"outcomes, which is {score.value}; choose another metric of it in a TOML file (see "
+        "docs/extending.md). The answers are kept"
+    )
+
+
 def read_scores(
     kit: Adapter, file: Path, datasets: Sequence[Dataset]
 ) -> tuple[str, dict[str, KitScore]]:
@@ -151,6 +171,8 @@ def read_scores(
         score = summed_up(outcomes, float(result["seconds"]))
         total = None if score.missing else kit.total(dataset, result)
         if total is not None:
+            if not dataset.scale:
+                total = on_known_scale(dataset, score, total)
             score = checked(dataset.name, score, total, dataset.rounding)
         scores[dataset.name] = score
     return results["kit"], scores

@@ -45,7 +45,9 @@ class LmmsEval:
 
     def files(self, datasets: Sequence[Dataset], data: Path) -> dict[str, list[Path]]:
         """Return the Parquet files in each dataset's folder, laid out as on the hub."""
-        return {d.name: sorted((data / d.hub).rglob("*.parquet")) for d in datasets}
+        return {
+            d.name: sorted((data / d.hub).rglob("*.parquet")) if d.hub else [] for d in datasets
+        }
 
     def prepare(self, folder: Path, files: Sequence[Path]) -> None:
         """Do nothing: the kit only reads."""
@@ -63,4 +65,4 @@ class LmmsEval:
 
     def total(self, dataset: Dataset, result: Mapping[str, Any]) -> float | None:
         """Return the kit's own total on the 0-100 scale."""
-        return float(result["total"]) * (100.0 / dataset.scale)
+        return float(result["total"]) * (100.0 / (dataset.scale or 100))

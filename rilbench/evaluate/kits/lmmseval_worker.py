@@ -275,7 +275,9 @@ def score_dataset(
                 # The kit's total of several tasks is the mean of their means, whatever their sizes.
                 question["stratum"] = task
             questions.append(question)
-    # MathVista's total is None where no answer is right.
+    # MathVista's total is None where no answer is right; elsewhere it is no number to read as 0.
+    if total is None and any(question["outcome"] for question in questions):
+        raise JobError(f"{spec['name']}: the kit's {key} has no value")
     return {"total": 0.0 if total is None else total, "questions": questions}
 
 

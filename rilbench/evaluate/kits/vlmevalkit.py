@@ -73,6 +73,7 @@ class VLMEvalKit:
         if len(rows) != 1 or rows[0].get(dataset.metric) is None:
             raise UserError(
                 f"{dataset.name}: the kit's result has no single {dataset.metric} for "
-                f"{dataset.row or 'all'}; its columns are {sorted(records[0])}; check the data file"
+                f"{dataset.row or 'all'}; its columns are {sorted(records[0])}; check the data "
+                "file, or name metric and row in a TOML file (see docs/extending.md)"
             )
-        return float(rows[0][dataset.metric]) * (100.0 / dataset.scale)
+        return float(rows[0][dataset.metric]) * (100.0 / (dataset.scale or 100))

@@ -85,8 +85,8 @@ function verdict(score) {
 
 function chip(name, score) {
   const [mark, words, tone] = verdict(score);
-  const text = `${name} ${mark}`.trim();
-  return make("span", { class: `chip ${tone}`, title: `${name} ${words}`.trim(), text });
+  const named = name ? [make("span", { class: "name", text: name }), ` ${mark}`] : [mark];
+  return make("span", { class: `chip ${tone}`, title: `${name} ${words}`.trim() }, ...named);
 }
 
 // A list that shows one page at a time.

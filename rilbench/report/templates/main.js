@@ -1,5 +1,8 @@
 "use strict";
 async function unpack() {
+  const { address } = byId("payload").dataset;
+  if (address) return askQuestions(address);
+  if (!byId("payload").textContent) return { sets: [], runs: [] };
   const text = atob(byId("payload").textContent);
   const packed = new Uint8Array(text.length);
   for (let at = 0; at < text.length; at += 1) packed[at] = text.charCodeAt(at);
@@ -16,6 +19,9 @@ async function start() {
   const { sets, runs } = await unpack();
   if (sets.length) window.questions = new Questions(sets);
   if (runs.length) window.groups = new Groups(runs);
+  const { curves } = byId("payload").dataset;
+  if (curves) followRuns(curves);
+  byId("choices")?.addEventListener("change", () => byId("choices").submit());
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 

@@ -50,15 +50,17 @@ class Questions {
       ...benchmarks.map((name, index) => [String(index), `${name} (${count(numbers[index])})`]),
     ], "");
     const named = columns.map((each, index) => [String(index), this.name(each)]);
-    const after = Math.max(0, columns.findIndex((each) => each.role === "after"));
-    const before = columns.findIndex((each) => each.role === "before" && each.run === columns[after].run);
+    const after = Math.max(0, columns.findIndex((each) => each.role === "after"), columns.findLastIndex((each) => each.role === "base"));
+    const others = columns.map((each, index) => index).filter((index) => index !== after && columns[index].role !== "teacher");
+    const start = (index) => columns[index].role === "before";
+    const before = others.find((index) => start(index) && columns[index].subject === columns[after].subject) ?? others.find(start) ?? others[0] ?? -1;
     fill(byId("before"), [["-1", "nothing"], ...named], String(before));
     fill(byId("after"), named, String(after));
     this.update();
   }
 
   name(column) {
-    return column.role === "teacher" || this.set.columns.some((each) => each.run)
+    return column.role === "teacher" || this.set.columns.some((each) => each.subject)
       ? column.label
       : `${column.label} (${column.role})`;
   }
@@ -145,7 +147,7 @@ class Questions {
   }
 
   answer(column, answer) {
-    const card = make("article", { class: `answer ${column.role}` },
+    const card = make("article", { class: "answer", style: `border-top-color: ${column.colour}` },
       make("header", null, make("h4", { text: column.label }), chip("", answer?.[0])));
     if (!answer) {
       card.append(make("p", { class: "facts-line", text: "not asked" }));

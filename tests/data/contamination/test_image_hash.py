@@ -5,8 +5,8 @@ import itertools
 import random
 
 import pytest
+from matplotlib.cbook import get_sample_data
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from rilbench.data.contamination.image_hash import ImageIndex, hash_image
 from rilbench.data.contamination.ngram_match import NEAR, SAME
@@ -22,12 +22,9 @@ def encode(picture, kind="PNG", **settings):
 
 @pytest.fixture(scope="module")
 def photographs():
-    return [
-        Image.fromarray(photo).crop((x, y, x + 300, y + 220))
-        for photo in load_sample_images().images
-        for x in (0, 150, 300)
-        for y in (0, 100, 200)
-    ]
+    with get_sample_data("grace_hopper.jpg") as file:
+        photo = Image.open(file).convert("RGB")
+    return [photo.crop((x, y, x + 200, y + 150)) for x in (0, 150, 300) for y in range(0, 450, 100)]
 
 
 @pytest.fixture(scope="module")
