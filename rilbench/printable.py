@@ -30,7 +30,7 @@ def printable_json(value: Any) -> str:
     )
 
 
-def no_formula(text: str) -> str:
+def no_formula(text: str, *, keep_lines: bool = False) -> str:
     """Return a printable cell of a CSV file that no spreadsheet takes for a formula."""
-    text = printable(text)
+    text = printable(text, keep_lines=keep_lines)
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") else text

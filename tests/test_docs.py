@@ -23,6 +23,7 @@ from rilbench.evaluate.suite import SUITES
 from rilbench.lab.run_result import read_result
 from rilbench.lab.to_ledger import record_results
 from rilbench.ledger import Ledger
+from rilbench.ledger.housekeeping import tag
 from rilbench.ril.methods import METHODS
 from rilbench.table.paper_rows import main_rows
 from rilbench.table.render import FORMATS, render
@@ -209,7 +210,9 @@ def test_the_json_example_is_what_the_table_prints():
 
 def test_the_queries_of_the_ledger_work(tmp_path):
     """On a real ledger, filled with results of the lab."""
-    (example,) = blocks(DOCUMENTS["docs/files.md"], "sql")
+    (example,) = blocks(DOCUMENTS["docs/ledger.md"], "sql")
+    metadata = yaml.safe_load((ROOT / "docs" / "datasette.yaml").read_text(encoding="utf-8"))
+    canned = [query["sql"] for query in metadata["databases"]["rilbench"]["queries"].values()]
     runs = ROOT / "results" / "nano" / "runs"
     queries = [query for query in example.split(";") if query.strip()]
     with Ledger(tmp_path / "l.db") as ledger:
@@ -225,11 +228,34 @@ def test_the_queries_of_the_ledger_work(tmp_path):
         ledger.record(dataclasses.replace(trained, samples=tuple(samples), **untrained))
         for query in queries:
             assert ledger.rows(query)
+        tag(ledger, [trained], "mine", remove=False)
+        # Nothing gets worse here, and nothing lacks a verdict.
+        found = [bool(ledger.rows(query, {"suite": "nano"})) for query in canned]
+        assert dict(zip(metadata["databases"]["rilbench"]["queries"], found, strict=True)) == {
+            name: name not in ("broken", "without_verdict")
+            for name in metadata["databases"]["rilbench"]["queries"]
+        }
         (pairs,) = [ledger.rows(query) for query in queries if "paper_scores" in query]
         assert ("Qwen2.5-VL-7B-Instruct", "AI2D") in {row[:2] for row in pairs}
 
 
 # ---- what has to be documented
+
+
+def test_every_table_view_and_column_of_the_ledger_is_explained():
+    """Each has a heading, and below it a table whose first column names every column once."""
+    page = DOCUMENTS["docs/ledger.md"]
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", page, re.DOTALL | re.MULTILINE))
+    with Ledger.open_read(ROOT / "no such ledger") as ledger:
+        names = ledger.rows(
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') "
+            "AND name NOT LIKE 'sqlite_%'"
+        )
+        assert {name for (name,) in names} == sections.keys()
+        for name, text in sections.items():
+            columns = [column for _, column, *_ in ledger.rows(f"PRAGMA table_info({name})")]
+            cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+            assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(columns), name
 
 
 @pytest.mark.parametrize("name", ["generate_cli", "generate_settings"])

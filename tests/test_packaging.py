@@ -35,6 +35,8 @@ COMMANDS = (
     ("check",),
     ("doctor",),
     ("import",),
+    ("export",),
+    ("ledger",),
     ("data",),
     ("kits",),
     ("nano", "build"),

@@ -18,8 +18,10 @@ from rilbench.cli.check import check
 from rilbench.cli.data import data_app
 from rilbench.cli.doctor import doctor
 from rilbench.cli.eval import evaluate, kits_app
+from rilbench.cli.export import export
 from rilbench.cli.import_results import import_
 from rilbench.cli.lab import lab_app, nano_app
+from rilbench.cli.ledger import ledger_app
 from rilbench.cli.plan import plan
 from rilbench.cli.push import push
 from rilbench.cli.report import report
@@ -65,7 +67,9 @@ app.command()(push)
 app.command()(check)
 app.command()(doctor)
 app.command(name="import")(import_)
+app.command()(export)
 app.add_typer(data_app, name="data")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(kits_app, name="kits")
 app.add_typer(nano_app, name="nano")
 app.add_typer(lab_app, name="lab")

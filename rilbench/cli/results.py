@@ -36,6 +36,10 @@ def table(
     suite: Annotated[
         Optional[list[str]], typer.Option(help="Suite to show, such as paper; repeatable.")
     ] = None,
+    tag: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Tag of evaluations to show (rilbench ledger tag); repeatable."),
+    ] = None,
     sort: Annotated[
         str, typer.Option(help="Column to sort by, best first: a benchmark or mean.")
     ] = "",
@@ -86,6 +90,7 @@ def table(
         paper=only == "paper",
         measured=only == "measured",
         suites=tuple(suite or ()),
+        tags=tuple(tag or ()),
         sort=sort,
         limit=limit,
         details=format_ != "latex" if details is None else details,

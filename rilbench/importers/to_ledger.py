@@ -21,6 +21,7 @@ from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Benchmark, Suite
 from rilbench.importers.types import DatasetResult, ModelResult
 from rilbench.ledger import Evaluation, Ledger, Sample, Score, utc_now
 from rilbench.ledger.builder import ScoredDataset, build_score, sha256
+from rilbench.ledger.identity import identified, identity
 from rilbench.ledger.records import NO_ANSWER, Reading
 from rilbench.printable import printable
 
@@ -127,54 +128,20 @@ def record(
     with ledger.one_transaction() if write else nullcontext():
         recorded = ledger.evaluations(suite.name)
         for evaluation, notes in built:
-            known = any(_key(evaluation) == _key(other) for other in recorded)
-            evaluation, other_model = _identified(evaluation, recorded)
+            known = any(identity(evaluation) == identity(other) for other in recorded)
+            evaluation, namesake = identified(evaluation, recorded, by_place=True)
             if write and evaluation.scores and not known:
                 evaluation = dataclasses.replace(evaluation, id=ledger.record(evaluation))
                 recorded.append(evaluation)
-            notes = notes if known else (*notes, *other_model)
+            if namesake is not None and not known:
+                notes = (
+                    *notes,
+                    f"evaluation {namesake.id} is of another model that is called "
+                    f"{evaluation.settings['imported']['model']} too, from {namesake.path}: they "
+                    "have rows of their own; --student NAME tells them apart",
+                )
             done.append(Imported(evaluation, notes, known))
     return done
-
-
-def _identified(
-    evaluation: Evaluation, recorded: Sequence[Evaluation]
-) -> tuple[Evaluation, tuple[str, ...]]:
-    """Return the evaluation with its model's fingerprint; and a note on a model of equal name.
-
-    Another kit's results of the only model of this name are of the same model.
-    """
-    imported, files = evaluation.settings["imported"], _digests(evaluation)
-    alike = [
-        e for e in recorded if e.settings.get("imported", {}).get("model") == imported["model"]
-    ]
-    of_this_kit = [e for e in alike if e.kit == evaluation.kit]
-    for other in of_this_kit:
-        # A folder that was moved and grew has the old files too; one equal total says nothing.
-        if other.path == evaluation.path or files <= (old := _digests(other)) or old <= files:
-            return dataclasses.replace(evaluation, fingerprint=other.fingerprint), ()
-    if not of_this_kit and len({e.fingerprint for e in alike}) == 1:
-        return dataclasses.replace(evaluation, fingerprint=alike[0].fingerprint), ()
-    if not of_this_kit:
-        return evaluation, ()
-    note = (
-        f"evaluation {of_this_kit[0].id} is of another model that is called {imported['model']} "
-        f"too, from {of_this_kit[0].path}: they have rows of their own; --student NAME tells them "
-        "apart"
-    )
-    return evaluation, (note,)
-
-
-def _digests(evaluation: Evaluation) -> set[str]:
-    return {str(f["sha256"]) for f in evaluation.settings.get("imported", {}).get("files", ())}
-
-
-def _key(evaluation: Evaluation) -> tuple[object, ...]:
-    """Return what identifies an import: the labels and the files' content, not their place."""
-    imported = evaluation.settings.get("imported", {})
-    files = sorted(_digests(evaluation))
-    labels = (evaluation.student, evaluation.method, evaluation.teacher)
-    return (*labels, imported.get("model"), *files)
 
 
 def plain(name: str) -> str:
@@ -218,7 +185,7 @@ def to_evaluation(
     }
     evaluation = Evaluation(
         path=str(model.folder.resolve()),
-        # Without the weights; `_identified` finds the same model in the ledger.
+        # Without the weights; `identified` finds the same model in the ledger.
         fingerprint=f"imported-{sha256(' '.join([plain(model.model), *digests]))[:12]}",
         student=labels.of(plain(model.model)),
         method=labels.method,

@@ -11,6 +11,8 @@ from typing import Any
 
 LEAST_SHARE = 0.95
 """Share of the questions that need a verdict for a score to count in means."""
+LOST = "lost"
+"""Labels and suite of an evaluation of which only its number is left after a recovery."""
 NO_RESPONSE = "no response"
 """Cause of a missing verdict: the server refused the question, or never answered it."""
 NOT_ASKED = "not asked"
@@ -213,6 +215,7 @@ class Evaluation:
             evaluation is recorded.
         scores: one per benchmark.
         samples: one per question; empty when read back (see ``Ledger.samples``).
+        tags: names that the user gave it with `rilbench ledger tag`.
         id: the ledger's number, None before it is recorded.
 
     Raises:
@@ -236,6 +239,7 @@ class Evaluation:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     scores: tuple[Score, ...] = ()
     samples: tuple[Sample, ...] = ()
+    tags: tuple[str, ...] = ()
     id: int | None = None
 
     def __post_init__(self) -> None:

@@ -46,9 +46,10 @@ _STATEMENTS = (
         seed INTEGER
     )
     """,
+    # AUTOINCREMENT: the number of an evaluation that was forgotten never becomes another's.
     """
     CREATE TABLE evaluations (
-        id INTEGER PRIMARY KEY,
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
         model_id INTEGER NOT NULL REFERENCES models (id),
         path TEXT NOT NULL,
         suite TEXT NOT NULL,
@@ -56,6 +57,13 @@ _STATEMENTS = (
         "commit" TEXT,
         dirty INTEGER NOT NULL CHECK (dirty IN (0, 1)),
         settings TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE tags (
+        evaluation_id INTEGER NOT NULL REFERENCES evaluations (id) ON DELETE CASCADE,
+        tag TEXT NOT NULL,
+        PRIMARY KEY (evaluation_id, tag)
     )
     """,
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
-from rilbench.ledger import Ledger
+from rilbench.ledger import Evaluation, Ledger
 from rilbench.ledger.queries import tallies
 from rilbench.table.categories import Categories, with_categories, without_categories
 from rilbench.table.footnotes import notes
@@ -32,6 +32,7 @@ class Choice:
         categories: measured rows with the categories of each benchmark as columns.
         measured: the measured rows only.
         suites: measured rows of these suites only; all if empty.
+        tags: measured rows of evaluations with one of these tags only; all if empty.
         sort: sort each student's rows by this column, best first; "" for their own order.
         limit: show so many rows at most; None for all.
         details: see `Table`.
@@ -40,6 +41,7 @@ class Choice:
     paper: bool = False
     measured: bool = False
     suites: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     sort: str = ""
     limit: int | None = None
     details: bool = True
@@ -63,6 +65,8 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
     """
     measured = not choice.paper and not choice.ablations
     evaluations = ledger.evaluations() if measured else []
+    if choice.tags:
+        evaluations = tagged(evaluations, choice.tags)
     counts = tallies(ledger, [evaluation.id or 0 for evaluation in evaluations])
     categories: Categories = {}
     if choice.categories:
@@ -103,6 +107,19 @@ def build_table(ledger: Ledger, choice: Choice, suite_columns: SuiteColumns) -> 
         columns,
         choice.details,
     )
+
+
+def tagged(evaluations: Sequence[Evaluation], tags: Sequence[str]) -> list[Evaluation]:
+    """Return the evaluations with one of the tags.
+
+    Raises:
+        UserError: no evaluation has a tag.
+    """
+    known = sorted({tag for e in evaluations for tag in e.tags})
+    for tag in tags:
+        if tag not in known:
+            raise UserError(f"no evaluation has the tag {tag!r}; known: {', '.join(known) or '-'}")
+    return [e for e in evaluations if set(e.tags) & set(tags)]
 
 
 def _sorted(rows: list[TableRow], choice: Choice, known: Sequence[str]) -> list[TableRow]:

@@ -76,7 +76,8 @@ def _evaluations_table(evaluations: Sequence[Evaluation]) -> Table:
         scores = {score.benchmark: score.counted for score in e.scores}
         mean = average(scores, [name for name in scores if name in PAPER_14])
         labels = (e.id, e.student, e.method, e.teacher, e.suite, e.kit)
-        _add_row(table, *labels, len(scores), number(mean), e.created[:16], e.path)
+        place = f"[{', '.join(e.tags)}] {e.path}" if e.tags else e.path
+        _add_row(table, *labels, len(scores), number(mean), e.created[:16], place)
     return table
 
 
@@ -154,7 +155,7 @@ def _facts(values: Mapping[str, Any]) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in values.items():
-        if value is not None and value != {}:
+        if value is not None and value != {} and value != ():
             table.add_row(Text(printable(name)), Text(printable(_fact(value))))
     return table
 

@@ -105,7 +105,7 @@ def find_evaluation(ledger: Ledger, name: str) -> Evaluation:
 
     Args:
         ledger: where to look.
-        name: the evaluation's number; or the model's folder, run or fingerprint.
+        name: the evaluation's number or tag; or the model's folder, run or fingerprint.
 
     Raises:
         UserError: there is none, or several models have this name.
@@ -118,7 +118,7 @@ def find_evaluation(ledger: Ledger, name: str) -> Evaluation:
         matching = [
             e
             for e in evaluations
-            if path in (e.path, e.run)
+            if path in (e.path, e.run, *e.tags)
             or e.path.endswith(f"/{path}")
             or (len(path) >= 6 and e.fingerprint.startswith(path))
         ]

@@ -349,7 +349,7 @@ def _stranger(folder: Path) -> Path:
         (lambda folder: folder, "is a folder"),
         (_not_sqlite, "is not an SQLite database"),
         (_other_version, "is a ledger of schema 5, but this rilbench reads schema 8; use the "),
-        (_damaged, "is damaged .*; restore a backup or give another --db"),
+        (_damaged, "is damaged .*; rilbench ledger recover .* NEW.db saves what can be read"),
         (_stranger, "another program"),
     ],
 )
