@@ -32,6 +32,11 @@ class Recipe:
     models: Mapping[int, EvaluatedModel]
 
     @property
+    def student(self) -> str:
+        """The student's label."""
+        return self.labels[0]
+
+    @property
     def name(self) -> str:
         """What tells it from others."""
         return f"{' '.join(self.labels)} {self.family[:8]}"
@@ -130,10 +135,11 @@ def find_recipes(ledger: Ledger, first: str, second: str) -> tuple[Recipe, Recip
         for b in candidates[1]
         if a.labels[3:] == b.labels[3:] and a is not b
     ]
-    # Two students differ in more than the recipe: only if there is no other choice.
-    couples = [
-        couple for couple in couples if couple[0].labels[0] == couple[1].labels[0]
-    ] or couples
+    # Two students differ in more than the recipe: only if there is no other choice. A student may
+    # have the name of a suite, which all recipes on it have among their labels.
+    couples = [(a, b) for a, b in couples if a.student == b.student] or couples
+    words = f"{first} {second}".casefold().split()
+    couples = [(a, b) for a, b in couples if a.student.casefold() in words] or couples
     if len(couples) != 1:
         names = "; ".join(dict.fromkeys(r.name for several in candidates for r in several))
         which = "name several recipes" if couples else "name no two recipes of one suite and kit"

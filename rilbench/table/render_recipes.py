@@ -36,14 +36,14 @@ def show(comparison: RecipeComparison) -> Iterator[Table | Text]:
         yield Text(printable(f"mean: over {', '.join(over)}"), style="dim")
     yield Text(
         "change: of the same seed, mean with Student's interval. p: paired t test, by Holm over "
-        "the benchmarks. finds: the change that this test finds in 80 of 100 cases.",
+        "the benchmarks. detectable: the change that this test finds in 80 of 100 cases.",
         style="dim",
     )
     yield from settings_table(comparison.settings)
 
 
 def _benchmarks_table(benchmarks: list[OverSeeds]) -> Table:
-    numbers = ("seeds", "first", "second", "change", "95 %", "p", "finds")
+    numbers = ("seeds", "first", "second", "change", "95 %", "p", "detectable")
     table = grid("benchmark", *numbers, "the second is", right=numbers)
     for column in table.columns:
         column.no_wrap = True

@@ -133,6 +133,13 @@ def test_names_that_mean_nothing_or_several(db: Path) -> None:
         with pytest.raises(UserError, match=r"several recipes: .*ril 72b.*; add words"):
             find_recipes(ledger, "sft", "ril")
         assert find_recipes(ledger, "sft", "999999") is not None
+        # A student with the name of the suite is still told from another one.
+        for seed, method in ((2, "sft"), (3, "ril")):
+            other = {"student": "nano-independent", "method": method, "family": f"{seed}" * 16}
+            ledger.record(evaluation({"MMB": 1.0}, seed=seed, **other))
+        chosen = find_recipes(ledger, "nano sft", "nano ril both")
+        assert chosen is not None
+        assert [recipe.student for recipe in chosen] == ["nano", "nano"]
         ledger.record(evaluation({"MMB": 1.0}, seed=99, method="grpo", family="7" * 16))
         found = find_recipes(ledger, "sft", "grpo")
         assert found is not None
