@@ -18,7 +18,7 @@ EXTRAS = {
         "omegaconf",
         "filelock",
     ),
-    "lab": ("sklearn", "matplotlib"),
+    "lab": ("matplotlib",),
     "parser": ("math_verify", "sympy"),
 }
 """The modules that each extra installs and that rilbench imports; ``lab`` includes ``train``, which

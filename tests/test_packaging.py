@@ -133,7 +133,7 @@ def test_an_import_that_fails_is_explained_only_if_an_extra_has_it():
     explained = explain_missing(ModuleNotFoundError("no", name="torch.nn"))
     assert explained is not None
     assert "rilbench[train]" in explained
-    assert "rilbench[lab]" in (explain_missing(ModuleNotFoundError("no", name="sklearn")) or "")
+    assert "rilbench[lab]" in (explain_missing(ModuleNotFoundError("no", name="matplotlib")) or "")
     assert explain_missing(ModuleNotFoundError("no", name="rilbench.none")) is None
 
 

@@ -12,8 +12,12 @@ NOTHING = "\u2013"
 """Shown for a missing value."""
 MINUS = "\u2212"
 
-# All controls but tab and line feed, and the marks that change the direction of text.
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# All controls but tab and line feed, and the marks that change the direction of text, end a line
+# or are not seen at all.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: str) -> str:

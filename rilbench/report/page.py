@@ -12,13 +12,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from rilbench import __version__
 from rilbench.errors import UserError
 from rilbench.ledger import Run
 from rilbench.paths import may_write
 from rilbench.report import page_json, pictures
 from rilbench.report.charts import javascript
-from rilbench.report.escaping import MINUS, NOTHING, label, script_json
+from rilbench.report.escaping import MINUS, NOTHING, clean, label, script_json
 from rilbench.report.report_data import ReportData
 from rilbench.report.scores import MEAN, ScoreCell, ScoreRow
 
@@ -135,8 +137,6 @@ def specs_of(report: ReportData) -> list[Mapping[str, Any]]:
 
 
 def _filled(report: ReportData, live: Live | None, library: str, **parts: Any) -> str:
-    from markupsafe import Markup
-
     theme, script = _text("theme.js"), _page_script()
     page = (
         _environment()
@@ -161,6 +161,11 @@ def _filled(report: ReportData, live: Live | None, library: str, **parts: Any) -
 
 
 @functools.cache
+def _cleaned(value: Any) -> Any:
+    """Return what a template shows of a value; only markup of our own stays as it is."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 
@@ -168,6 +173,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_text),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=_cleaned,
         trim_blocks=True,
         lstrip_blocks=True,
     )

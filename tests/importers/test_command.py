@@ -119,6 +119,6 @@ def test_foreign_files_are_named_on_one_line_each(tmp_path):
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("skipped a?b?[0m.csv: is no kit's result")
+    assert lines[0].startswith("skipped a b [0m.csv: is no kit's result")
     assert lines[1].startswith("skipped m_MMStar_acc.csv: ")
     assert lines[2].startswith("rilbench: x has no result that can be imported")
