@@ -213,6 +213,10 @@ def _schema(
         roots[name] = root
         if name.startswith("sqlite_"):
             continue
+        if not str(sql).upper().startswith("CREATE TABLE"):  # It is executed: nothing else.
+            del roots[name]
+            left_out.append(name)
+            continue
         try:
             if name not in current:
                 ledger.execute(str(sql))
