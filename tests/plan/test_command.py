@@ -33,17 +33,23 @@ def planned(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("hardware", "recipe"),
+    ("hardware", "recipe", "combinations"),
     [
-        # The default in `make test`, the others with the long tests: each is ten seconds.
-        pytest.param(*pair, marks=() if pair == ("1x8-80gb", "both") else pytest.mark.slow)
-        for pair in itertools.product(
-            [h for h in known("hardware") if h != "cpu"], known("recipes")
-        )
+        # Each method and student once in `make test`; all with the long tests: each is ten seconds.
+        pytest.param(
+            *("1x8-80gb", "both", [*zip(itertools.cycle(STUDENTS), METHODS, strict=False)]),
+            id="each method once",
+        ),
+        *(
+            pytest.param(*pair, [*itertools.product(STUDENTS, METHODS)], marks=pytest.mark.slow)
+            for pair in itertools.product(
+                [h for h in known("hardware") if h != "cpu"], known("recipes")
+            )
+        ),
     ],
 )
-def test_every_combination_is_planned_and_dry_run_in_seconds(hardware, recipe):
-    for student, method in itertools.product(STUDENTS, METHODS):
+def test_every_combination_is_planned_and_dry_run_in_seconds(hardware, recipe, combinations):
+    for student, method in combinations:
         arguments = ["--recipe", recipe, "--student", student, "--method", method]
         arguments += ["--hardware", hardware]
         arguments += ["--set", "sft.steps=10"] if method == "sft" else []

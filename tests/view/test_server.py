@@ -152,6 +152,7 @@ def test_intervals_come_when_they_are_computed_and_a_new_evaluation_at_once(plac
     asked(place, look)
 
 
+@pytest.mark.integration
 def test_a_run_in_progress_has_its_curves_from_its_folder_until_it_ends(place: Place) -> None:
     from filelock import FileLock
 
