@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,11 +93,29 @@ def set_threads(threads: int = 0) -> None:
 def prepare_process() -> None:
     """What a process needs before verl builds a model in it."""
     flash_attention.install()
+    _meet_by_file()
     # verl would name gloo twice on a CPU, which torch refuses: start the group before it does.
     if get_device_name() == "cpu" and not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
-            "gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
+            "gloo",
+            init_method=os.environ.get("DIST_INIT_METHOD"),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
         )
+
+
+def _meet_by_file() -> None:
+    """Let the ranks of one node meet over a file instead of a port.
+
+    verl picks a free port, and rank 0 listens on it many seconds later, when another process may
+    have it: the run then ends with "address already in use". verl reads ``DIST_INIT_METHOD``.
+    """
+    world_size, group = os.environ["WORLD_SIZE"], os.environ.get("WG_PREFIX")
+    if group is None or os.environ.get("RAY_LOCAL_WORLD_SIZE") != world_size:
+        return
+    # The prefix is verl's random name of the worker group; with its port it names one start.
+    place = Path(tempfile.gettempdir()) / f"rilbench-{group}-{os.environ['MASTER_PORT']}"
+    os.environ.setdefault("DIST_INIT_METHOD", place.as_uri())
 
 
 class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
