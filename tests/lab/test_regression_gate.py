@@ -160,13 +160,3 @@ def test_the_committed_baseline_is_of_the_committed_results(stored, tmp_path):
     for metric in entry["metrics"]:
         if metric["name"] in results[0].scores:
             assert metric["values"] == [each.scores[metric["name"]] for each in results]
-
-
-@pytest.mark.slow  # Minutes; on every commit .github/workflows/check.yml runs it as the command.
-@pytest.mark.timeout(900)
-def test_one_seed_of_ril_passes_the_gate(stored, tmp_path):
-    """A whole run through verl, then the kit: under six minutes on two cores."""
-    paths = LabPaths(work=tmp_path, baseline=COMMITTED)
-    with LabProgress() as view:
-        found = gates.run_gate(view, paths)
-    assert [each for each in found if not each.open] == []

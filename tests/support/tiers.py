@@ -2,6 +2,7 @@
 
 VERL = (
     "examples/test_ril_minimal.py",
+    "lab/test_gate_seed.py",
     "lab/test_warm_session.py",
     "train/pipeline/test_sft.py",
     "train/test_failed_questions.py",
