@@ -22,8 +22,9 @@ from verl.workers.config import TrainingWorkerConfig
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.losses import value_loss
 
+from rilbench.lab.warm_server import WarmServer
 from rilbench.train.trainer import RILTrainer
-from rilbench.train.verl.cpu_rollout import TransformersReplica, TransformersServer
+from rilbench.train.verl.cpu_rollout import TransformersReplica
 from rilbench.train.verl.rollout_worker import RolloutManager, RolloutWorker
 from rilbench.train.verl.workers import CPU_ROLLOUT, DiscriminatorWorker, PolicyWorker
 
@@ -75,19 +76,6 @@ class WarmRolloutManager(RolloutManager):
         ray.get([worker.reconfigure.remote(*arguments) for worker in self.agent_loop_workers])
 
 
-class WarmServer(TransformersServer):
-    """A rollout server that can load another run's model."""
-
-    async def reconfigure(self, config: Any, model_config: Any) -> None:
-        """Serve another run; requests that still wait are dropped."""
-        if self.loop_task is not None:
-            self.loop_task.cancel()
-        for request in self.waiting:
-            request.answer.cancel()
-        self.waiting, self.loop_task = [], None
-        self.load(config, model_config)
-
-
 class WarmReplica(TransformersReplica):
     """verl's handle on one `WarmServer`."""
 
@@ -97,7 +85,7 @@ class WarmReplica(TransformersReplica):
         """Give the server another run's configuration; returns what to wait for."""
         self.config = omega_conf_to_dataclass(config)
         self.model_config = model_config
-        return [self._server_handle.reconfigure.remote(self.config, model_config)]
+        return [self._server_handle.reconfigure.remote(*self.server_arguments())]
 
 
 RolloutReplicaRegistry.register(CPU_ROLLOUT, lambda: WarmReplica)

@@ -172,6 +172,7 @@ def _rollout(recipe: Recipe, run_dir: Path, rows: int) -> dict[str, Any]:
         f"{rollout}.agent.num_workers": 1 if cpu else 8,
         f"{rollout}.agent.default_agent_loop": "ril",
         f"{rollout}.agent.agent_loop_config_path": run_dir / "data" / "agent_loop.yaml",
+        f"{rollout}.router_config_path": Path(__file__).with_name("load_balancer.yaml"),
     }
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from PIL import Image
 from transformers import AutoProcessor, PreTrainedTokenizerBase
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
@@ -28,6 +27,7 @@ from verl.workers.config import HFModelConfig
 
 from rilbench.data.row_files import mapped_column
 from rilbench.train.verl.config import DATASETS_CACHE
+from rilbench.train.verl.student_inputs import never_sampled
 
 
 class StudentModel(HFModelConfig):  # type: ignore[misc]
@@ -50,26 +50,6 @@ class StudentModel(HFModelConfig):  # type: ignore[misc]
 def has_mrope(processor: Any) -> bool:
     """Whether rows have four positions for each token: of text, and M-RoPE's three."""
     return hasattr(processor, "get_rope_index")
-
-
-def picture_inputs(processor: Any, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-    """A model's inputs for pictures, as its processor makes them beside a text that shows them.
-
-    Made by the processor and not by its image processor alone: InternVL's sets the tiling.
-    """
-    marks = processor.image_token * len(images)
-    inputs = dict(processor(text=[marks], images=list(images), return_tensors="pt"))
-    return {k: v for k, v in inputs.items() if k not in _OF_THE_TEXT}
-
-
-_OF_THE_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
-
-
-def never_sampled(tokenizer: Any) -> list[int]:
-    """Every special token but the end: a sampled placeholder would ask for a picture."""
-    added = tokenizer.added_tokens_decoder.items()
-    special = {number for number, token in added if token.special} | set(tokenizer.all_special_ids)
-    return sorted(special - {tokenizer.eos_token_id})
 
 
 class CollapseImageTokens:

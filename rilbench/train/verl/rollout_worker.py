@@ -16,7 +16,8 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from rilbench.train.group_buffer import FAILED
 from rilbench.train.rollout import RILAgentLoop, group_cache
 from rilbench.train.step_config import StepConfig
-from rilbench.train.verl.model_families import has_mrope, picture_inputs
+from rilbench.train.verl.model_families import has_mrope
+from rilbench.train.verl.student_inputs import picture_inputs
 
 
 class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc]

@@ -1,21 +1,22 @@
 import asyncio
 import io
-from types import SimpleNamespace
+from dataclasses import asdict
 
 import pytest
 import torch
 from PIL import Image
 from transformers import (
-    AutoModelForImageTextToText,
     AutoProcessor,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from verl.workers.rollout.replica import TokenOutput
 
 from rilbench.data.question_files import read_questions
 from rilbench.judge.rules import is_right
 from rilbench.paths import locate
-from rilbench.train.verl.cpu_rollout import Nucleus, SeededSampling, TransformersServer
+from rilbench.train.verl.cpu_generation import Nucleus, SeededSampling
+from rilbench.train.verl.cpu_server import Response, TransformersServer
 
 
 @pytest.mark.parametrize(("k", "p"), [(50, 0.95), (3, 0.5), (-1, 0.9), (5, 1.0), (1000, 0.95)])
@@ -75,18 +76,11 @@ def test_questions_with_one_and_with_two_pictures_share_a_batch():
         return list(ids), {"temperature": 0.0}, "id", images
 
     async def answers(size):
-        server = TransformersServer.__new__(TransformersServer)
-        server.config = SimpleNamespace(max_num_seqs=size, response_length=48)
-        server.model_config = SimpleNamespace(processor=processor)
-        server.model = AutoModelForImageTextToText.from_pretrained(locate("nano:72b")).eval()
-        server.pad, server.end = processor.tokenizer.pad_token_id, processor.tokenizer.eos_token_id
-        server.forbidden = []
-        server.image_token = server.model.config.image_token_id
-        server.waiting, server.arrived, server.step = [], asyncio.Event(), 1
-        server.loop_task = None
+        server = TransformersServer(str(locate("nano:72b")), size, 48)
+        server.generator.forbidden = []
         sizes = []
-        make = server._generate
-        server._generate = lambda batch: sizes.append(len(batch)) or make(batch)
+        make = server.generator.generate
+        server.generator.generate = lambda batch: sizes.append(len(batch)) or make(batch)
         jobs = [server.generate(*request(question)) for question in questions]
         outputs = await asyncio.gather(*jobs)
         return [processor.tokenizer.decode(o.token_ids) for o in outputs], sizes
@@ -100,3 +94,9 @@ def test_questions_with_one_and_with_two_pictures_share_a_batch():
         is_right(q.answer, text.split("<|")[0]) for q, text in zip(questions, together, strict=True)
     ]
     assert sum(right) >= 3, "most answers are right, so the pictures were seen"
+
+
+def test_a_response_has_the_fields_that_verl_reads():
+    response = Response([1, 2], "length", {})
+    expected = TokenOutput(token_ids=[1, 2], stop_reason="length", extra_fields={})
+    assert asdict(response) == expected.model_dump()

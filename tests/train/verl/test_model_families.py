@@ -20,9 +20,8 @@ from rilbench.paths import locate
 from rilbench.train.verl.model_families import (
     CollapseImageTokens,
     folded,
-    never_sampled,
-    picture_inputs,
 )
+from rilbench.train.verl.student_inputs import never_sampled, picture_inputs
 
 SCRIPT = Path(__file__).parents[2] / "support" / "policy_rows.py"
 STUDENTS = {"nano": "restyled", "nano-internvl": "internvl"}
