@@ -11,6 +11,7 @@ than its experiment has: then the recorded numbers are those of another recipe.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from rilbench.resources import resource
 Key = tuple[str, str, str, int]
 
 
+@functools.cache
 def read_jobs() -> dict[Key, list[Job]]:
     """Return the jobs of every experiment in ``recipes/lab``, by what names a recorded run."""
     jobs: dict[Key, list[Job]] = {}

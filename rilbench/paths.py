@@ -20,6 +20,12 @@ def nano_folder() -> Path:
     return Path(folder) if folder else Path(__file__).resolve().parent / "nano" / "assets"
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: ``rilbench`` in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser().absolute() / "rilbench"
+
+
 def locate(name: str, setting: str = "student.model") -> Path:
     """Return the path of a model or data file that a recipe names.
 

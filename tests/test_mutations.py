@@ -53,7 +53,7 @@ UNIT = {
         "assert",
     ),
     "images dropped in rollouts": Mutation(
-        "train/verl/cpu_rollout.py",
+        "train/verl/cpu_generation.py",
         "images = [image for request in batch for image in request.images]",
         "images = []",
         "tests/train/verl/test_cpu_rollout.py::"

@@ -7,14 +7,20 @@ labels, which are hostile: they are put into data and titles, never into a field
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from rilbench.ledger import Run
+from rilbench.paths import cache_folder
 from rilbench.report.escaping import label
 from rilbench.report.scores import COLOURS, MEAN, ScoreRow, score_columns
 
@@ -392,14 +398,40 @@ def _finished(chart: Any, height: int) -> Mapping[str, Any]:
     return spec
 
 
+# Browsers send no event when a module that a script added has run: it sends its own.
+_CODE = "window.vegaEmbed = vegaEmbed; window.dispatchEvent(new Event('vega'));"
+
+
 @functools.cache
 def javascript() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one module that sets ``vegaEmbed``; slow."""
+    """Return Vega, Vega-Lite and Vega-Embed as one module that sets ``vegaEmbed``.
+
+    Making it takes seconds; it is kept in the user's cache (`kept_javascript`).
+    """
+    if kept := kept_javascript():
+        return kept
     import vl_convert
 
-    # Browsers send no event when a module that a script added has run: it sends its own.
-    code = "window.vegaEmbed = vegaEmbed; window.dispatchEvent(new Event('vega'));"
-    bundle = str(vl_convert.javascript_bundle(code))
+    bundle = str(vl_convert.javascript_bundle(_CODE))
     assert "</script" not in bundle.lower()
     assert "<!--" not in bundle
+    file = _kept_file()
+    part = file.with_name(f"{file.name}.{os.getpid()}")
+    with suppress(OSError):  # then it is made again the next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(bundle, encoding="utf-8")
+        part.replace(file)
     return bundle
+
+
+def kept_javascript() -> str:
+    """Return what `javascript` made before, by this version of vl-convert; "" before the first."""
+    with suppress(OSError):
+        return _kept_file().read_text(encoding="utf-8")
+    return ""
+
+
+def _kept_file() -> Path:
+    made_by = f"{version('vl-convert-python')} {_CODE}"
+    digest = hashlib.blake2b(made_by.encode(), digest_size=6).hexdigest()
+    return cache_folder() / f"charts-{digest}.js"

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
-from rilbench.report.charts import curve_charts
+from rilbench.report.charts import curve_charts, kept_javascript
 from rilbench.report.page import Live, live_policy, render_live
 from rilbench.report.page_json import content
 from rilbench.report.pictures import PictureSource, scaled
@@ -60,7 +60,7 @@ class View:
     def __init__(self, db: Path) -> None:
         self._db = db
         self._overview: tuple[Any, Overview] | None = None
-        self._computing = threading.Lock()
+        self._later: threading.Timer | None = None
         self._overview_lock = threading.Lock()
         self._script = ""
         self._script_lock = threading.Lock()
@@ -72,17 +72,22 @@ class View:
         """Read the table and import what its page needs, before it is asked for."""
         render_overview(self._read_overview(), [], {}, self._db.name)
 
+    def close(self) -> None:
+        """Compute no intervals that have not begun."""
+        if self._later is not None:
+            self._later.cancel()
+
     def overview(self, request: web.Request) -> web.Response:
         """Every model, filtered."""
         with Ledger.open_read(self._db) as ledger:
             runs = ledger.runs()
         found = self._read_overview()
         page = render_overview(found, runs, dict(request.query), self._db.name)
-        if not found.intervals:
+        if not found.intervals and not (self._later and self._later.is_alive()):
             # Not before the page is on its way: both would share a processor.
-            later = threading.Timer(_PAUSE, self._add_intervals)
-            later.daemon = True
-            later.start()
+            self._later = threading.Timer(_PAUSE, self._add_intervals)
+            self._later.daemon = True
+            self._later.start()
         return web.Response(text=page, content_type="text/html")
 
     def report(self, request: web.Request) -> web.Response:
@@ -167,22 +172,20 @@ class View:
             return self._overview[1]
 
     def _add_intervals(self) -> None:
-        with self._computing:
-            if self._overview is not None and self._overview[1].intervals:
-                return
-            state = self._overview[0] if self._overview is not None else None
-            found = self._read(intervals=True)
-            with self._overview_lock:
-                if self._overview is not None and self._overview[0] == state:
-                    self._overview = (state, found)
+        state = self._overview[0] if self._overview is not None else None
+        found = self._read(intervals=True)
+        with self._overview_lock:
+            if self._overview is not None and self._overview[0] == state:
+                self._overview = (state, found)
         self._charts_script()  # Before the first chart is asked for.
 
     def _charts_script(self) -> str:
-        """Return the charts' JavaScript, made by a process of its own.
+        """Return the charts' JavaScript, made by a process of its own where none was kept.
 
         Making it takes seconds in which a thread would let no other run.
         """
         with self._script_lock:
+            self._script = self._script or kept_javascript()
             if not self._script:
                 done = subprocess.run(
                     [sys.executable, "-c", _MAKE_SCRIPT],
@@ -275,7 +278,11 @@ def application(view: View) -> web.Application:
 
         return handle
 
+    async def close(_: web.Application) -> None:
+        view.close()
+
     made = web.Application(middlewares=[_guard])
+    made.on_cleanup.append(close)
     for path, make in {
         "/": view.overview,
         "/report": view.report,

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,7 @@ from report_place import HOSTILE, Place, evaluation, make_place, run, sample
 
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
+from rilbench.report import charts
 from rilbench.report.page import check_place, render, write_report
 from rilbench.report.report_data import gather
 
@@ -215,3 +217,16 @@ def test_a_mistake_is_one_line(place: Place, arguments: list[str], message: str)
     refused(done)
     assert re.search(message, done.stderr)
     assert not (place.folder / "report.html").exists()
+
+
+def test_the_charts_script_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    charts.javascript.cache_clear()
+    made = charts.javascript()
+    (kept,) = (tmp_path / "rilbench").iterdir()
+    assert kept.read_text(encoding="utf-8") == charts.kept_javascript() == made
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    charts.javascript.cache_clear()
+    assert charts.javascript() == made
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    assert charts.kept_javascript() == ""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rilbench.api_keys import without_keys
 from rilbench.errors import UserError
+from rilbench.paths import cache_folder
 from rilbench.resources import resource
 
 Report = Callable[[str], None]
@@ -35,8 +36,7 @@ def kits_folder() -> Path:
     """Return the folder of environments: ``$RILBENCH_KITS``, else one in the user's cache."""
     if chosen := os.environ.get("RILBENCH_KITS"):
         return Path(chosen).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser().absolute() / "rilbench" / "kits"
+    return cache_folder() / "kits"
 
 
 def environment_name(kit: str, lock: Path) -> str:
