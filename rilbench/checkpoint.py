@@ -44,7 +44,7 @@ class Labels:
     student: str
     """The student's name in the paper's tables, such as ``qwen2.5-vl-7b``."""
     method: str
-    """``base``, ``sft``, ``grpo``, ``dr-grpo``, ``imitation`` or ``ril``."""
+    """``base``, or the name of a training method (`rilbench.ril.methods`)."""
     teacher: str
     """``72b``, ``78b``, ``both`` or ``none``."""
     run: str | None = None

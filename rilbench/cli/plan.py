@@ -20,9 +20,7 @@ def plan(
     ] = None,
     method: Annotated[
         Optional[str],
-        typer.Option(
-            help="Method: ril, imitation, teacher-rows, dr-grpo, grpo or sft; default: ril."
-        ),
+        typer.Option(help="Method: one of rilbench train; default: ril."),
     ] = None,
     set_: Annotated[
         Optional[list[str]],

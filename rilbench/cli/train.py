@@ -27,7 +27,10 @@ def train(
     ] = None,
     method: Annotated[
         Optional[str],
-        typer.Option(help="Method: ril (default), imitation, teacher-rows, dr-grpo, grpo or sft."),
+        typer.Option(
+            help="Method: ril (default), imitation, teacher-bonus, teacher-rows, dr-grpo, grpo or "
+            "sft."
+        ),
     ] = None,
     hardware: Annotated[
         Optional[str],

@@ -242,7 +242,7 @@ class Recipe:
     """A whole run."""
 
     recipe: str = "both"  # name of the recipe, by its teachers
-    method: str = "ril"  # ril, imitation, teacher-rows, dr-grpo, grpo or sft
+    method: str = "ril"  # ril, imitation, teacher-bonus, teacher-rows, dr-grpo, grpo or sft
     seed: int = 0
     group_size: int = 4  # G [App C]
     num_samples: int = 0  # student samples per question; 0: G with teachers, else 2G

@@ -15,6 +15,8 @@ class Method:
         uses_teachers: G saved teacher responses join the student's G samples in a group.
         uses_discriminator: responses earn the similarity reward, 1[D < 0.5].
         uses_answer_reward: responses earn the judge's verdict.
+        uses_teacher_bonus: teacher responses earn the similarity reward, 1, for being a teacher's;
+            nobody is asked. What a discriminator adds is what it adds to this.
         normalize_std: GRPO divides the advantage by the group's standard deviation.
         aggregation: ``token-sum``: Dr.GRPO divides by a constant length; ``sequence-mean``: GRPO
             divides by each response's own length.
@@ -24,6 +26,7 @@ class Method:
     uses_teachers: bool
     uses_discriminator: bool
     uses_answer_reward: bool
+    uses_teacher_bonus: bool = False
     normalize_std: bool = False
     aggregation: Aggregation = "token-sum"
     is_rl: bool = True
@@ -33,9 +36,13 @@ METHODS = {
     #                      teachers  discriminator  answer
     "ril": Method(True, True, True),
     "imitation": Method(True, True, False),
+    "teacher-bonus": Method(True, False, True, uses_teacher_bonus=True),
     "teacher-rows": Method(True, False, True),
     "dr-grpo": Method(False, False, True),
     "grpo": Method(False, False, True, normalize_std=True, aggregation="sequence-mean"),
     "sft": Method(False, False, False, is_rl=False),
 }
-"""RIL (Algorithm 2), its two ablations, and the three baselines that it is compared with."""
+"""RIL (Algorithm 2), its two ablations, a control, and the three baselines of the paper.
+
+The control is not in the paper: ``teacher-bonus`` costs no second model.
+"""

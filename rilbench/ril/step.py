@@ -21,7 +21,7 @@ class StepSignal:
     """One value for each response of a step, (N,) float32, without gradient."""
 
     similarity_reward: Tensor
-    """1[D < 0.5], or 1 - D; 0 without a discriminator."""
+    """1[D < 0.5], or 1 - D. Without a discriminator: 1 for teachers' by a teacher bonus, else 0."""
     answer_reward: Tensor
     """The judge's verdict; NaN where it gave none; 0 if the method has no answer reward."""
     reward: Tensor
@@ -68,6 +68,8 @@ def score_step(
             raise ValueError("this method rewards similarity; give the discriminator's logits")
         reward_of = similarity_reward if similarity == "binary" else continuous_similarity
         similarity_part = reward_of(logits)
+    elif method.uses_teacher_bonus:
+        similarity_part = zeros.masked_fill(~is_student, 1.0)
     answer_part = answer_reward if method.uses_answer_reward else zeros
     always_known = similarity_part + sum((extra_rewards or {}).values(), start=zeros)
     reward = always_known + answer_part

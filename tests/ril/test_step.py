@@ -34,11 +34,11 @@ def naive(groups, method, teachers_in_loss):
     out = []
     for group in groups:
         rewards = []
-        for logit, answer, _ in group:
+        for logit, answer, own in group:
             seen_as_teacher = 1 / (1 + math.exp(-logit)) < 0.5
-            reward = (
-                method.uses_discriminator * seen_as_teacher + method.uses_answer_reward * answer
-            )
+            similar = method.uses_discriminator * seen_as_teacher
+            similar += method.uses_teacher_bonus * (not own)
+            reward = similar + method.uses_answer_reward * answer
             rewards.append(float(reward))
         mean = sum(rewards) / len(rewards)
         deviation = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (len(rewards) - 1))
@@ -62,14 +62,18 @@ def test_rewards_and_advantages_are_algorithm_2(name, groups, teachers_in_loss):
 
 
 def test_the_table_of_methods_is_the_papers():
-    """Table 2's columns: what each method learns from. One changed entry is another method."""
+    """Table 2's columns: what each method learns from. One changed entry is another method.
+
+    ``teacher-bonus`` is our control, and not the paper's.
+    """
     assert {n: dataclasses.astuple(m) for n, m in METHODS.items()} == {
-        "ril": (True, True, True, False, "token-sum", True),
-        "imitation": (True, True, False, False, "token-sum", True),
-        "teacher-rows": (True, False, True, False, "token-sum", True),
-        "dr-grpo": (False, False, True, False, "token-sum", True),
-        "grpo": (False, False, True, True, "sequence-mean", True),
-        "sft": (False, False, False, False, "token-sum", False),
+        "ril": (True, True, True, False, False, "token-sum", True),
+        "imitation": (True, True, False, False, False, "token-sum", True),
+        "teacher-bonus": (True, False, True, True, False, "token-sum", True),
+        "teacher-rows": (True, False, True, False, False, "token-sum", True),
+        "dr-grpo": (False, False, True, False, False, "token-sum", True),
+        "grpo": (False, False, True, False, True, "sequence-mean", True),
+        "sft": (False, False, False, False, False, "token-sum", False),
     }
 
 

@@ -70,6 +70,14 @@ def test_imitation_needs_no_verdict(tmp_path):
     assert signal.learned_advantage.tolist() == expected
 
 
+def test_a_teacher_bonus_needs_no_discriminator(tmp_path):
+    trainer = Trainer(tmp_path, max_missing=0.0, method="teacher-bonus")
+    signal = trainer._score(step_batch([1.0, 0.0, 0.0, 1.0] * 2), None, None)
+    assert signal.similarity_reward.tolist() == [0.0, 0.0, 1.0, 1.0] * 2
+    assert signal.learned_advantage.tolist() == [0.0, -1.0, 0.0, 1.0] * 2
+    assert trainer.step_metrics["similarity_reward_teacher"] == 1.0
+
+
 def test_a_broken_discriminator_is_not_taken_for_a_silent_judge(tmp_path):
     trainer = Trainer(tmp_path, max_missing=0.5)
     with pytest.raises(RuntimeError, match="reward not finite"):

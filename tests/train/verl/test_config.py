@@ -32,7 +32,7 @@ def test_verl_composes_the_nano_recipe_with_our_values(method):
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
     assert config.critic.enable == (method in ("ril", "imitation"))
     assert config.algorithm.rollout_correction.bypass_mode is False
-    mixes = method in ("ril", "imitation", "teacher-rows")
+    mixes = method in ("ril", "imitation", "teacher-bonus", "teacher-rows")
     assert config.ril.num_student_responses == (4 if mixes else 8)
     assert config.actor_rollout_ref.actor.calculate_entropy is True
     assert config.trainer.resume_mode == "disable"
