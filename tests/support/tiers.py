@@ -55,6 +55,7 @@ INTEGRATION = (
     "test_interruption.py",
     "test_outside_text.py",  # runs every reading command several times
     "test_packaging.py",
+    "test_recomputed.py",
     "test_wheel.py",
     "train/pipeline/test_started_judge.py",
     "train/pipeline/test_started_teachers.py",
