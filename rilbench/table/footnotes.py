@@ -139,6 +139,6 @@ def _weaknesses(row: TableRow) -> dict[str, list[str]]:
 def _about_comparisons(rows: Sequence[TableRow], details: bool) -> Iterator[str]:
     if details and any(row.unlike for row in rows):
         yield f"{UNLIKE}: not compared, since kit, data, metric or judge differ."
-    kits = sorted({row.kit for row in rows})
+    kits = sorted({row.kit or "an unknown kit" for row in rows})
     if len(kits) > 1:
         yield f"Scores by {' and by '.join(kits)} are not comparable with each other."
