@@ -57,12 +57,8 @@ class AnswerFile:
         known = [question.key for question in questions if question.key in self.found]
         self.append_all(dict.fromkeys(known, failure("asked again")))
 
-    def append(self, key: Key, completion: Completion) -> None:
-        """Write one response through to the disk."""
-        self.append_all({key: completion})
-
     def append_all(self, completions: Mapping[Key, Completion]) -> None:
-        """Write several responses through to the disk at once."""
+        """Write responses through to the disk at once."""
         lines: dict[Path, list[dict[str, Any]]] = {}
         now = utc_now()
         for (dataset, question), completion in completions.items():
@@ -109,6 +105,41 @@ def open_answers(paths: Mapping[str, Path]) -> Iterator[AnswerFile]:
         yield AnswerFile(paths)
 
 
+class _Writer:
+    """Writes responses through to the disk in a thread, all that came meanwhile at once.
+
+    A sync takes milliseconds, in which an event loop would neither send nor receive.
+    """
+
+    def __init__(self, answers: AnswerFile) -> None:
+        self._answers = answers
+        self._waiting: dict[Key, Completion] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, key: Key, completion: Completion) -> None:
+        """Write a response soon.
+
+        Raises:
+            UserError: an earlier one could not be written.
+        """
+        self._waiting[key] = completion
+        if self._task is not None and self._task.done():
+            self._task.result()
+            self._task = None
+        if self._task is None:
+            self._task = asyncio.create_task(self._write())
+
+    async def close(self) -> None:
+        """Wait until all are written; raises as `add`."""
+        if self._task is not None:
+            await self._task
+
+    async def _write(self) -> None:
+        while self._waiting:
+            some, self._waiting = self._waiting, {}
+            await asyncio.to_thread(self._answers.append_all, some)
+
+
 def ask(
     client: ChatClient,
     prompts: PromptSet,
@@ -125,7 +156,7 @@ def ask(
     Args:
         client: of the server.
         prompts: all questions.
-        answers: takes the responses, one by one.
+        answers: takes the responses.
         sampling: returns a question's sampling.
         on_answer: called with the number of questions that have a response.
         pixels: size limits of images.
@@ -143,14 +174,18 @@ def ask(
         )
         # An earlier run's responses count: it may have left only questions that are refused.
         answered = any(not completion.failed for completion in answers.found.values())
-        refused = 0
-        async with client:
-            async for key, (completion, *_) in client.complete_all(requests, keep_refused=True):
-                answered, refused = answered or not completion.failed, refused + completion.failed
-                if refused >= _REFUSED and not answered:
-                    raise RequestRefusedError(completion.finish_reason.removeprefix("error: "))
-                answers.append(key, completion)
-                done += 1
-                on_answer(done)
+        refused, writer = 0, _Writer(answers)
+        try:
+            async with client:
+                async for key, (completion, *_) in client.complete_all(requests, keep_refused=True):
+                    answered = answered or not completion.failed
+                    refused += completion.failed
+                    if refused >= _REFUSED and not answered:
+                        raise RequestRefusedError(completion.finish_reason.removeprefix("error: "))
+                    writer.add(key, completion)
+                    done += 1
+                    on_answer(done)
+        finally:
+            await writer.close()
 
     asyncio.run(go())

@@ -77,7 +77,7 @@ def test_servers_time_disk_and_existing_responses(tmp_path: Path, model: Checkpo
     assert "on 8 of GPU, by arithmetic, not measured (200 tokens a response)" in time
     assert disk.startswith("disk: about 0.2 GB in ")
     with open_answers(one_file(tmp_path / "a.jsonl")) as answers:
-        answers.append(("MMStar", "0"), Completion("A", "stop", 9, 1, 2.0))
+        answers.append_all({("MMStar", "0"): Completion("A", "stop", 9, 1, 2.0)})
         stored = {str(model.path): (answers, 256)}
         exist, _, time, _ = lines(stored)
     assert exist == f"{model.path}: 509 of 765 responses exist"

@@ -41,7 +41,7 @@ def record(data: Path, folder: Path, limit: int | None) -> Evaluation:
         for number, (dataset, question, _) in enumerate(rows):
             text = "" if number == 3 else f"answer {number}"
             finish = "length" if number == 1 else "stop"
-            answers.append((dataset, question), Completion(text, finish, 5, number, 0.5))
+            answers.append_all({(dataset, question): Completion(text, finish, 5, number, 0.5)})
         judge = {"name": "judge-7b"}
         provenance = Provenance(small, prompts, "ms-vlmeval 0.0.20", judge, {"server": "x"}, {})
         return to_evaluation(MODEL, provenance, answers, scores)
@@ -90,7 +90,7 @@ def test_several_datasets_count_as_their_plain_mean(data: Path, tmp_path: Path) 
     three = KitScore(0.0, outcomes, 0, 1.0)
     with open_answers(one_file(tmp_path / "answers.jsonl")) as answers:
         for key in keys:
-            answers.append(key, Completion("A", "stop", 5, 1, 0.5))
+            answers.append_all({key: Completion("A", "stop", 5, 1, 0.5)})
         provenance = Provenance(small, prompts, "ms-vlmeval 0.0.20", {"name": "judge-7b"}, {}, {})
         scores = {"MMMU_Pro_10c": three, "MMMU_Pro_V": one}
         found = to_evaluation(MODEL, provenance, answers, scores)

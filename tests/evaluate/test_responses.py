@@ -1,6 +1,8 @@
 """What survives a kill."""
 
 import dataclasses
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +12,7 @@ from one_file import one_file
 
 from rilbench.errors import UserError
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
-from rilbench.evaluate.responses import ask, open_answers
+from rilbench.evaluate.responses import Key, ask, open_answers
 from rilbench.serving import ChatClient, Completion, Sampling
 
 DONE = Completion("é\u2028 \x85 \n", "stop", 12, 3, 0.25)
@@ -23,8 +25,8 @@ def question(name: str) -> BenchmarkQuestion:
 def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "a" / "answers.jsonl"
     with open_answers(one_file(path)) as answers:
-        answers.append(("MMStar", "1"), DONE)
-        answers.append(("MMVet", "1"), dataclasses.replace(DONE, text=""))
+        answers.append_all({("MMStar", "1"): DONE})
+        answers.append_all({("MMVet", "1"): dataclasses.replace(DONE, text="")})
     with open_answers(one_file(path)) as answers:
         assert answers.found["MMStar", "1"] == DONE
         assert answers.found["MMVet", "1"].text == ""
@@ -35,13 +37,13 @@ def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_torn_line_is_cut_off_and_asked_again(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "answers.jsonl"
     with open_answers(one_file(path)) as answers:
-        answers.append(("MMStar", "1"), DONE)
+        answers.append_all({("MMStar", "1"): DONE})
         whole = path.read_bytes()
-        answers.append(("MMStar", "2"), DONE)
+        answers.append_all({("MMStar", "2"): DONE})
     path.write_bytes(path.read_bytes()[: len(whole) + kept])
     with open_answers(one_file(path)) as answers:
         assert list(answers.found) == [("MMStar", "1")]
-        answers.append(("MMStar", "3"), DONE)
+        answers.append_all({("MMStar", "3"): DONE})
     with open_answers(one_file(path)) as answers:
         assert list(answers.found) == [("MMStar", "1"), ("MMStar", "3")]
 
@@ -129,6 +131,43 @@ def test_a_resume_ends_though_all_that_is_left_is_refused(tmp_path: Path) -> Non
                 ask(client, prompts, answers, lambda _: Sampling(8), lambda _: None)
                 assert len(answers.missing(prompts.questions)) == 20
     assert len(server.seen) == 100 + 20
+
+
+def test_responses_that_come_while_the_disk_is_slow_are_written_together(tmp_path: Path) -> None:
+    with (
+        fake_judge(lambda _: says("B")) as server,
+        open_answers(one_file(tmp_path / "answers.jsonl")) as answers,
+    ):
+        written, write = [], answers.append_all
+
+        def slowly(completions: Mapping[Key, Completion]) -> None:
+            time.sleep(0.05)
+            written.append(len(completions))
+            write(completions)
+
+        answers.append_all = slowly  # type: ignore[method-assign]
+        client = ChatClient(server.url, "m", concurrency=50)
+        ask(client, cast("PromptSet", Many()), answers, lambda _: Sampling(8), lambda _: None)
+    assert sum(written) == 100
+    assert len(written) < 50
+    with open_answers(one_file(tmp_path / "answers.jsonl")) as answers:
+        assert len(answers.found) == 100
+
+
+def test_a_full_disk_ends_it_in_one_line(tmp_path: Path) -> None:
+    with (
+        fake_judge(lambda _: says("B")) as server,
+        open_answers(one_file(tmp_path / "answers.jsonl")) as answers,
+    ):
+
+        def full(_: Mapping[Key, Completion]) -> None:
+            raise UserError("the disk is full")
+
+        answers.append_all = full  # type: ignore[method-assign]
+        client = ChatClient(server.url, "m", concurrency=2)
+        with pytest.raises(UserError, match="the disk is full"):
+            ask(client, cast("PromptSet", Many()), answers, lambda _: Sampling(8), lambda _: None)
+    assert len(server.seen) < 100
 
 
 @pytest.mark.parametrize("content", [b" " * 10_000_000, b'{"choices": [{"message": 3}]}'])
