@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 # Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -135,6 +135,9 @@ bench-share: setup  ## Measure how much of a step is a student's compute, 28 lay
 
 bench-inputs: setup  ## Give a training run bad data, settings, addresses and machines (minutes)
 	$(BIN)/python tests/bench/bad_inputs.py
+
+bench-eval: setup  ## Ask 35,000 questions with large pictures, beside lmms-eval's client (half an hour, 5 GB of disk)
+	$(BIN)/python tests/bench/evaluation_size.py
 
 bench-plan: setup  ## Track the memory of updates on eight fake GPUs, next to what plan says (ten minutes of CPU)
 	$(BIN)/python tests/bench/plan_memory.py

@@ -199,7 +199,8 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Measure everything and write the result, part by part."""
-    result: dict[str, object] = {
+    before = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    result: dict[str, object] = before | {  # evaluation_size.py adds a part
         "command": "make bench",
         "columns": COLUMNS,
         "repeats": REPEATS,
