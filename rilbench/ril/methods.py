@@ -15,8 +15,8 @@ class Method:
         uses_teachers: G saved teacher responses join the student's G samples in a group.
         uses_discriminator: responses earn the similarity reward, 1[D < 0.5].
         uses_answer_reward: responses earn the judge's verdict.
-        uses_teacher_bonus: teacher responses earn the similarity reward, 1, for being a teacher's;
-            nobody is asked. What a discriminator adds is what it adds to this.
+        uses_teacher_bonus: each teacher response earns the similarity reward without a
+            discriminator. A control: what RIL gains over it is what the verdicts are worth.
         normalize_std: GRPO divides the advantage by the group's standard deviation.
         aggregation: ``token-sum``: Dr.GRPO divides by a constant length; ``sequence-mean``: GRPO
             divides by each response's own length.
