@@ -6,7 +6,8 @@ import pytest
 
 from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
-from rilbench.plan import check_fit, find_architecture
+from rilbench.plan import check_fit, find_architecture, make_plan
+from rilbench.plan.assumptions import assume
 from rilbench.plan.fit import devices_of_server, refusals
 
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]
@@ -28,6 +29,14 @@ def test_which_combinations_fit(hardware):
             )
         else:
             check_fit(built)
+
+
+@pytest.mark.parametrize("student", TOO_LARGE)
+@pytest.mark.parametrize("hardware", ["1x8-80gb", "1x8-80gb-judge", "1x8-141gb", "4x8-80gb"])
+def test_the_largest_students_need_no_more_than_a_profile_has(hardware, student):
+    recipe = load_recipe("both", student, "ril", [], hardware)
+    plan = make_plan(recipe, assume(recipe))
+    assert [warning for warning in plan.warnings if "needs about" in warning] == []
 
 
 @pytest.mark.parametrize(
