@@ -70,9 +70,9 @@ docs: setup  ## Write the generated references again
 # By file: pytest 9 ignores the groups of xdist 3.8. In the order of tests/conftest.py.
 PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30 --junitxml=runs/junit.xml
 
-# Two processes: each imports what the tests need first.
+# Three processes on two cores: the real run and many tests wait for servers.
 test: lint  ## Lint, types, unit tests and one real short run of the loop (minutes)
-	$(PYTEST) -n 2 -m "not slow and not integration"
+	$(PYTEST) -n 3 -m "not slow and not integration"
 
 durations: setup  ## Record how long each test file took in the last make test
 	$(BIN)/python tests/durations.py
