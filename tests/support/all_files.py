@@ -7,6 +7,7 @@ Files that start verl run one after another: two starts of Ray at once run into 
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -71,6 +72,8 @@ def run(record: Record, names: list[str]) -> None:
 
 def main() -> int:
     """Run what has not passed yet at this commit."""
+    # A shell starts what runs in the background deaf to Ctrl-C, which tests send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     record = Record()
     found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
     left = record.missing(found)
