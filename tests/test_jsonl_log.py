@@ -43,12 +43,12 @@ def test_a_full_device_is_named(tmp_path: Path) -> None:
 def test_answers_go_on_after_a_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     with open_answers(one_file(path)) as answers:
-        answers.append(("MMStar", "1"), DONE)
+        answers.append_all({("MMStar", "1"): DONE})
         with room(path.stat().st_size + 10), pytest.raises(UserError, match="make room"):
-            answers.append(("MMStar", "2"), DONE)
+            answers.append_all({("MMStar", "2"): DONE})
         assert list(answers.found) == [("MMStar", "1")], "what is not on the disk does not count"
     with open_answers(one_file(path)) as answers:
-        answers.append(("MMStar", "2"), DONE)
+        answers.append_all({("MMStar", "2"): DONE})
     with open_answers(one_file(path)) as answers:
         assert list(answers.found) == [("MMStar", "1"), ("MMStar", "2")]
 

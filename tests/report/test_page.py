@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command import refused
@@ -221,8 +222,11 @@ def test_a_mistake_is_one_line(place: Place, arguments: list[str], message: str)
 
 def test_the_charts_script_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundles = SimpleNamespace(javascript_bundle=lambda code: f"library; {code}")
+    monkeypatch.setitem(sys.modules, "vl_convert", bundles)
     charts.javascript.cache_clear()
     made = charts.javascript()
+    assert made.startswith("library; window.vegaEmbed")
     (kept,) = (tmp_path / "rilbench").iterdir()
     assert kept.read_text(encoding="utf-8") == charts.kept_javascript() == made
     monkeypatch.setitem(sys.modules, "vl_convert", None)
@@ -230,3 +234,4 @@ def test_the_charts_script_is_made_once(tmp_path, monkeypatch):
     assert charts.javascript() == made
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     assert charts.kept_javascript() == ""
+    charts.javascript.cache_clear()

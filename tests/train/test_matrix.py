@@ -42,9 +42,13 @@ def test_every_combination_resolves_and_its_rows_divide():
 
 @pytest.mark.parametrize("hardware", PROFILES)
 def test_verl_accepts_every_combination(hardware):
-    """Composed once for each different text: the students and teachers share most."""
+    """Composed once for each different text: the students and teachers share most.
+
+    Without a discriminator on the first profile alone: that is no matter of the hardware.
+    """
     seen = set()
-    for recipe, student, method in itertools.product(known("recipes"), STUDENTS, LOOPS):
+    methods = LOOPS if hardware == PROFILES[0] else ("ril", "imitation")
+    for recipe, student, method in itertools.product(known("recipes"), STUDENTS, methods):
         built = resolved(recipe, student, hardware, method)
         text = tuple(overrides(built, RUN, MODEL, resume_from=None))
         if text in seen:
@@ -60,7 +64,7 @@ def test_verl_accepts_every_combination(hardware):
         )
         assert rollout.log_prob_use_dynamic_bsz is actor.use_dynamic_bsz is True
         assert rollout.gpu_memory_utilization == built.hardware.rollout_memory
-    assert len(seen) == 2, "with and without a discriminator; students differ in their folder only"
+    assert len(seen) == (2 if methods is LOOPS else 1), "students differ in their folder only"
 
 
 @pytest.mark.parametrize("hardware", PROFILES)
