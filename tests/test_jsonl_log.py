@@ -1,9 +1,11 @@
 """Journals on a disk that is full, damaged, or shared with another process."""
 
+import asyncio
 import fcntl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from one_file import one_file
 
 from rilbench.errors import UserError
 from rilbench.evaluate.responses import open_answers
-from rilbench.jsonl_log import append_jsonl, read_jsonl
+from rilbench.jsonl_log import BatchedWriter, append_jsonl, iter_jsonl, read_jsonl
 from rilbench.serving import Completion
 
 ROW = {"key": "a", "text": "é\u2028\n" * 20}
@@ -101,3 +103,67 @@ def test_two_processes_share_a_journal(tmp_path: Path) -> None:
     assert [other.wait() for other in others] == [0, 0]
     expected = {f"{name}{number}" for name in "ab" for number in range(100)}
     assert {row["key"] for row in read_jsonl(tmp_path / "j")} == expected
+
+
+def test_each_line_is_where_its_writer_was_told(tmp_path):
+    path = tmp_path / "j"
+    told = append_jsonl(path, [{"a": 1}])
+    told += append_jsonl(path, [{"b": "\n\u2028"}, {}, {"c": [1, 2]}])
+    assert told == [start for start, _ in iter_jsonl(path)]
+    assert append_jsonl(path, []) == []
+
+
+def test_what_comes_during_a_sync_is_written_by_the_next():
+    batches = []
+
+    def slowly(items):
+        time.sleep(0.05)
+        batches.append(list(items))
+
+    async def add():
+        async with BatchedWriter(slowly) as writer:
+            for item in range(50):
+                writer.add(item)
+                await asyncio.sleep(0.002)
+
+    asyncio.run(add())
+    assert [item for batch in batches for item in batch] == list(range(50))
+    assert len(batches) < 25
+
+
+def test_an_interruption_loses_nothing_that_was_added():
+    written = []
+
+    def slowly(items):
+        time.sleep(0.1)
+        written.extend(items)
+
+    async def add():
+        async with BatchedWriter(slowly) as writer:
+            writer.add(1)
+            await asyncio.sleep(0.01)  # the first is being written
+            writer.add(2)
+
+    async def interrupted():
+        task = asyncio.create_task(add())
+        await asyncio.sleep(0.05)  # it waits for its end
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(interrupted())
+    assert sorted(written) == [1, 2]
+
+
+def test_what_cannot_be_written_stops_the_next(tmp_path):
+    def full(_):
+        raise UserError("the disk is full")
+
+    async def add():
+        async with BatchedWriter(full) as writer:
+            while True:
+                writer.add(1)
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(UserError, match="disk is full"):
+        asyncio.run(asyncio.wait_for(add(), 5))

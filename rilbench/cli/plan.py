@@ -20,7 +20,7 @@ def plan(
     ] = None,
     method: Annotated[
         Optional[str],
-        typer.Option(help="Method: one of rilbench train; default: ril."),
+        typer.Option(help="Method, as of rilbench train; default: ril."),
     ] = None,
     set_: Annotated[
         Optional[list[str]],

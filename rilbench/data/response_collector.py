@@ -27,7 +27,7 @@ from rilbench.data.response_store import (
     seed_for,
 )
 from rilbench.errors import UserError
-from rilbench.jsonl_log import append_jsonl, iter_jsonl
+from rilbench.jsonl_log import BatchedWriter, append_jsonl, iter_jsonl
 from rilbench.serving import ChatClient, Completion, Message, Sampling, image_part, text_part
 from rilbench.serving import reply as replies
 from rilbench.serving.reply import ONLY_REASONING
@@ -154,16 +154,18 @@ async def collect(
     allowed = max_failed * total
     if not index.failed_more_than(max_failed):
         allowed -= sum(index.failed.values())
-    on_answer(done + len(new), total)
+    done += len(new)
+    on_answer(done, total)
     queue = _RequestQueue(plan, questions, [key for key in missing if key not in new.lines])
-    async with ChatClient(
+    client = ChatClient(
         server.base_url,
         server.name,
         transformers=server.transformers,
         api_key=server.api_key,
         concurrency=plan.concurrency,
         timeout=server.timeout,
-    ) as client:
+    )
+    async with client, BatchedWriter(new.write) as writer:
         async for keys, completions in client.complete_all(queue, keep_refused=True):
             if completions[0].failed:
                 completions = completions[:1] * len(keys)
@@ -174,10 +176,15 @@ async def collect(
                 response = _saved_response(plan, question, key, seed, completion)
                 if response.failure and queue.retry(key):
                     continue
-                new.add(response)
-                if response.failure and len(new.failures) > allowed:
-                    raise _too_many_failed(plan, list(new.failures.values()), total, max_failed)
-                on_answer(done + len(new), total)
+                if response.failure:
+                    new.failures[key] = response
+                    if len(new.failures) > allowed:
+                        failed = list(new.failures.values())
+                        raise _too_many_failed(plan, failed, total, max_failed)
+                else:
+                    writer.add(response)
+                done += 1
+                on_answer(done, total)
     path = add_responses(plan, folder, new.in_order(missing), set(missing))
     new.journal.unlink(missing_ok=True)
     return path
@@ -206,12 +213,11 @@ class _NewResponses:
     def __len__(self) -> int:
         return len(self.lines) + len(self.failures)
 
-    def add(self, response: SavedResponse) -> None:
-        key = (response.question_id, response.sample)
-        if response.failure:
-            self.failures[key] = response
-        else:
-            self.lines[key] = append_jsonl(self.journal, [asdict(response)])
+    def write(self, responses: Sequence[SavedResponse]) -> None:
+        """Append them to the journal."""
+        starts = append_jsonl(self.journal, map(asdict, responses))
+        for response, start in zip(responses, starts, strict=True):
+            self.lines[response.question_id, response.sample] = start
 
     def in_order(self, keys: Iterable[Key]) -> Iterator[SavedResponse]:
         """All of them, one in memory at a time."""

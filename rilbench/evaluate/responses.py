@@ -15,7 +15,7 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.prompts import BenchmarkQuestion, Key, PromptSet
-from rilbench.jsonl_log import append_jsonl, read_jsonl
+from rilbench.jsonl_log import BatchedWriter, append_jsonl, read_jsonl
 from rilbench.ledger.records import utc_now
 from rilbench.serving import ChatClient, Completion, RequestRefusedError, Sampling, failure
 
@@ -105,41 +105,6 @@ def open_answers(paths: Mapping[str, Path]) -> Iterator[AnswerFile]:
         yield AnswerFile(paths)
 
 
-class _Writer:
-    """Writes responses through to the disk in a thread, all that came meanwhile at once.
-
-    A sync takes milliseconds, in which an event loop would neither send nor receive.
-    """
-
-    def __init__(self, answers: AnswerFile) -> None:
-        self._answers = answers
-        self._waiting: dict[Key, Completion] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def add(self, key: Key, completion: Completion) -> None:
-        """Write a response soon.
-
-        Raises:
-            UserError: an earlier one could not be written.
-        """
-        self._waiting[key] = completion
-        if self._task is not None and self._task.done():
-            self._task.result()
-            self._task = None
-        if self._task is None:
-            self._task = asyncio.create_task(self._write())
-
-    async def close(self) -> None:
-        """Wait until all are written; raises as `add`."""
-        if self._task is not None:
-            await self._task
-
-    async def _write(self) -> None:
-        while self._waiting:
-            some, self._waiting = self._waiting, {}
-            await asyncio.to_thread(self._answers.append_all, some)
-
-
 def ask(
     client: ChatClient,
     prompts: PromptSet,
@@ -165,6 +130,9 @@ def ask(
         UserError: the server refused all requests or stopped responding; responses are kept.
     """
 
+    def write(some: list[tuple[Key, Completion]]) -> None:
+        answers.append_all(dict(some))
+
     async def go() -> None:
         missing = answers.missing(prompts.questions)
         done = len(prompts.questions) - len(missing)
@@ -174,18 +142,14 @@ def ask(
         )
         # An earlier run's responses count: it may have left only questions that are refused.
         answered = any(not completion.failed for completion in answers.found.values())
-        refused, writer = 0, _Writer(answers)
-        try:
-            async with client:
-                async for key, (completion, *_) in client.complete_all(requests, keep_refused=True):
-                    answered = answered or not completion.failed
-                    refused += completion.failed
-                    if refused >= _REFUSED and not answered:
-                        raise RequestRefusedError(completion.finish_reason.removeprefix("error: "))
-                    writer.add(key, completion)
-                    done += 1
-                    on_answer(done)
-        finally:
-            await writer.close()
+        refused = 0
+        async with client, BatchedWriter(write) as writer:
+            async for key, (completion, *_) in client.complete_all(requests, keep_refused=True):
+                answered, refused = answered or not completion.failed, refused + completion.failed
+                if refused >= _REFUSED and not answered:
+                    raise RequestRefusedError(completion.finish_reason.removeprefix("error: "))
+                writer.add((key, completion))
+                done += 1
+                on_answer(done)
 
     asyncio.run(go())

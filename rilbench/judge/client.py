@@ -218,7 +218,7 @@ class JudgeClient:
             self._verdicts[key] = verdict
             if self._cache is not None:
                 line = {"key": key, "judge": judge, "value": verdict.value}
-                append_jsonl(self._cache, [line])
+                await asyncio.to_thread(append_jsonl, self._cache, [line])
         return verdict
 
     async def _whole_reply(self, body: dict[str, Any]) -> Completion:

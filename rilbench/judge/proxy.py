@@ -291,7 +291,8 @@ class JudgeProxy:
             self._in_a_row = 0
             if self.cache is not None:
                 self.cache.parent.mkdir(parents=True, exist_ok=True)
-                append_jsonl(self.cache, [{"key": key, **reply, "revision": self.revision}])
+                line = {"key": key, **reply, "revision": self.revision}
+                await asyncio.to_thread(append_jsonl, self.cache, [line])
             self._replies[key] = reply
         except NoReplyError as error:
             self._note_failure(text, str(error))

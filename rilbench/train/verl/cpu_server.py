@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 QUIET_SECONDS = {"greedy": 0.3, "sampled": 20.0}
@@ -41,7 +41,7 @@ class Request:
     prompt: list[int]
     sampling: dict[str, Any]
     images: list[Any]
-    answer: asyncio.Future[Response] = field(compare=False)
+    answer: asyncio.Future[Response]
 
     @property
     def group(self) -> tuple[Any, ...]:
