@@ -1,6 +1,7 @@
 """All tests, file by file and two at a time, resumable: ``make test-all``.
 
 A file that passed at this commit is not run again; the outcome is in ``results/test-all.json``.
+What took longest the last time comes last.
 Files that start verl run one after another: two starts of Ray at once run into its time limits.
 """
 
@@ -40,6 +41,8 @@ class Record:
         found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
         fresh = found.get("commit") != self.commit or self.dirty or found.get("dirty")
         self.files: dict[str, Any] = {} if fresh else found["files"]
+        self.before = {name: each["seconds"] for name, each in found.get("files", {}).items()}
+        """Seconds of the last time, at whatever commit."""
         self.lock = threading.Lock()
 
     def missing(self, names: list[str]) -> list[str]:
@@ -76,7 +79,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     record = Record()
     found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
-    left = record.missing(found)
+    left = sorted(record.missing(found), key=lambda name: record.before.get(name, 0))
     in_turn = [name for name in left if name.removeprefix("tests/") in VERL]
     batches = [in_turn, *([name] for name in left if name not in in_turn)]
     with ThreadPoolExecutor(WORKERS) as pool:
