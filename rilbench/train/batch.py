@@ -1,12 +1,8 @@
-"""The responses of one step as the trainer sees them, and the record that is kept of them."""
+"""A step's responses in verl's TransferQueue: read as a `StepBatch`, and written back."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,48 +11,8 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
-from rilbench.ril.rewards import RewardInputs
 from rilbench.ril.step import StepSignal
-
-
-@dataclass(frozen=True)
-class StepBatch:
-    """All N responses of a step, in the batch's order. Tensors are on the CPU."""
-
-    keys: list[str]
-    """TransferQueue's keys, ``{uid}_{session}_{index}``."""
-    question_id: list[str]
-    source: list[str]
-    """``student``, or the teacher's name."""
-    response: list[str]
-    group: torch.Tensor
-    """(N,) int64: the same number for the responses to one question."""
-    is_student: torch.Tensor
-    """(N,) bool: sampled by the student."""
-    answer_reward: torch.Tensor
-    """(N,) float32: the judge's verdict, 0 or 1, simulated errors included; NaN where missing."""
-    answer_reward_before_noise: torch.Tensor
-    """(N,) float32: the verdict without simulated errors."""
-    tokens: list[int]
-    """Length of each response."""
-    finished: list[bool]
-    """Whether the response ends with the end token."""
-    image_tokens: list[int]
-    judge_error: list[str] = field(default_factory=list)
-    """Why the judge gave no verdict; "" where it did."""
-    question: list[str] = field(default_factory=list)
-    reference: list[str] = field(default_factory=list)
-    """The question's reference answer."""
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @property
-    def reward_inputs(self) -> RewardInputs:
-        """What registered rewards see."""
-        return RewardInputs(
-            self.question, self.reference, self.response, self.is_student.tolist(), self.tokens
-        )
+from rilbench.train.step_batch import StepBatch
 
 
 def nested(values: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -117,7 +73,7 @@ def read_batch(
     group_numbers: dict[str, int] = {}
     uids = [key.split("_", 1)[0] for key in batch.keys]
     return StepBatch(
-        keys=list(batch.keys),
+        session=[session_of(key) for key in batch.keys],
         question_id=[str(info["question_id"]) for info in infos],
         source=[str(extra["source"]) for extra in extras],
         response=tokenizer.batch_decode(responses, skip_special_tokens=True),
@@ -175,59 +131,6 @@ def write_back(batch: KVBatchMeta, responses: StepBatch, signal: StepSignal) -> 
         # After verl's old-log-prob pass the batch lists the fields it had then, and the update
         # reads no others: without this line it would miss these and the reference's.
         batch.fields = written.fields
-
-
-def write_rollouts(
-    path: Path,
-    responses: StepBatch,
-    signal: StepSignal,
-    logits: torch.Tensor | None,
-    extra_rewards: Mapping[str, torch.Tensor],
-    old_log_probs: list[float] | None,
-) -> None:
-    """Keep every response of a step as JSON lines, so that any reward can be traced.
-
-    Args:
-        path: ``rollouts/step_N.jsonl``, replaced.
-        responses: the step's.
-        signal: what they earned.
-        logits: (N,) of the discriminator, if there is one.
-        extra_rewards: registered rewards by name, (N,) each.
-        old_log_probs: of `read_old_log_probs`, where they were computed (not at mu = 1).
-    """
-    probability = torch.full((len(responses),), 0.5) if logits is None else torch.sigmoid(logits)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        for i in range(len(responses)):
-            line: dict[str, Any] = {
-                "question_id": responses.question_id[i],
-                "session": session_of(responses.keys[i]),
-                "source": responses.source[i],
-                "response": responses.response[i],
-                "tokens": responses.tokens[i],
-                "finished": responses.finished[i],
-                "image_tokens": responses.image_tokens[i],
-                "answer_reward": json_number(responses.answer_reward[i].item()),
-                "answer_reward_before_noise": json_number(
-                    responses.answer_reward_before_noise[i].item()
-                ),
-                "similarity_reward": json_number(signal.similarity_reward[i].item()),
-                "discriminator_prob": json_number(round(probability[i].item(), 6)),
-                "reward": json_number(round(signal.reward[i].item(), 6)),
-                "advantage": json_number(round(signal.learned_advantage[i].item(), 6)),
-            }
-            if extra_rewards:
-                line["extra_rewards"] = {k: v[i].item() for k, v in extra_rewards.items()}
-            if responses.judge_error and responses.judge_error[i]:
-                line["judge_error"] = responses.judge_error[i]
-            if old_log_probs is not None:
-                line["old_log_prob"] = json_number(old_log_probs[i])
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def json_number(value: float) -> float | None:
-    """A JSON number; NaN and infinity become null."""
-    return value if math.isfinite(value) else None
 
 
 def _plain(value: Any) -> Any:

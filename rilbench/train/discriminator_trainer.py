@@ -18,10 +18,11 @@ from verl.utils.metric import reduce_metrics
 
 from rilbench.data.row_files import mapped_column
 from rilbench.ril.discriminator import STUDENT_LABEL, TEACHER_LABEL, discriminator_tokens
-from rilbench.train.batch import StepBatch, balanced_order, nested
+from rilbench.train.batch import balanced_order, nested
 from rilbench.train.losses import discriminator_loss_fn, last_logit
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.seeding import seed_of
+from rilbench.train.step_batch import StepBatch
 from rilbench.train.step_config import StepConfig
 
 

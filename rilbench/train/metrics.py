@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rilbench.ril.step import StepSignal
-from rilbench.train.batch import StepBatch, json_number
+from rilbench.train.step_batch import StepBatch, json_number
 
 
 def reward_metrics(

@@ -37,13 +37,11 @@ from rilbench.ril.rewards import compute_rewards
 from rilbench.ril.step import StepSignal, score_step
 from rilbench.train.activity import ActivityFile
 from rilbench.train.batch import (
-    StepBatch,
     balanced_order,
     in_fixed_order,
     read_batch,
     read_old_log_probs,
     write_back,
-    write_rollouts,
 )
 from rilbench.train.discriminator_trainer import DiscriminatorTrainer
 from rilbench.train.group_buffer import GroupBuffer
@@ -61,6 +59,7 @@ from rilbench.train.notes import leave_note
 from rilbench.train.rewards import load_rewards
 from rilbench.train.sample_tables import SampleTables, sample_rows
 from rilbench.train.seeding import seed_everything, seed_of
+from rilbench.train.step_batch import StepBatch, write_rollouts
 from rilbench.train.step_checkpoint import missing_part, steps_in
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope

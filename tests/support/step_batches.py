@@ -2,7 +2,7 @@
 
 import torch
 
-from rilbench.train.batch import StepBatch
+from rilbench.train.step_batch import StepBatch
 
 
 def step_batch(answer_reward, is_student=None, group=None, tokens=None, before_noise=None, **more):
@@ -13,7 +13,7 @@ def step_batch(answer_reward, is_student=None, group=None, tokens=None, before_n
     tokens = [2] * n if tokens is None else tokens
     verdicts = torch.tensor(answer_reward)
     values = {
-        "keys": [f"u{g}_{i % 4}_0" for i, g in enumerate(group)],
+        "session": [i % 4 for i in range(n)],
         "question_id": [f"q{g}" for g in group],
         "source": ["student" if own else "72b" for own in is_student],
         "response": [f"response {i}" for i in range(n)],
