@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -177,6 +178,7 @@ def _entry_document(
         if metric.questions:
             values |= {"questions": metric.questions, "provenance": dict(metric.provenance)}
         if metric.outcomes:
+            values["outcomes_hash"] = metric.outcomes_hash
             values["outcomes"] = _write_outcomes(metric.outcomes)
         metrics.append(values)
     return document
@@ -190,10 +192,30 @@ def _write_outcomes(outcomes: Outcomes) -> dict[str, str]:
     return {score: " ".join(names) for score, names in sorted(by_score.items())}
 
 
-def _read_outcomes(document: Mapping[str, str]) -> Outcomes:
-    return {
-        unquote(name): float(score) for score, names in document.items() for name in names.split()
-    }
+class _WrittenOutcomes(Outcomes):
+    """Outcomes as the file has them; read at the first look, which an unchanged model spares."""
+
+    def __init__(self, document: Mapping[str, str]) -> None:
+        self.document = {float(score): names for score, names in document.items()}
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """The score of each question by its id."""
+        return {
+            unquote(name): score for score, names in self.document.items() for name in names.split()
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self.document)
+
+    def __getitem__(self, question: str) -> float:
+        return self.scores[question]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -242,7 +264,8 @@ def _read_entry(document: Mapping[str, Any]) -> Entry:
             tuple(float(value) for value in metric["values"]),
             metric.get("questions", 0),
             metric.get("provenance", {}),
-            _read_outcomes(metric.get("outcomes", {})),
+            _WrittenOutcomes(metric.get("outcomes", {})),
+            metric.get("outcomes_hash", ""),
         )
         for metric in document["metrics"]
     )

@@ -12,7 +12,7 @@ from rilbench.check.metrics import LOWER_IS_BETTER, MEAN, TRAINING, Measured, Me
 from rilbench.check.thresholds import Bound
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run, Score, latest
-from rilbench.ledger.queries import outcomes
+from rilbench.ledger.queries import outcome_hashes, outcomes
 
 State = Literal["passed", "failed", "not measured", "not comparable", "no bound", "skipped"]
 OPEN: frozenset[State] = frozenset({"passed", "no bound", "skipped"})
@@ -76,7 +76,7 @@ def select_entries(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]
 def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -> list[Verdict]:
     """Compare the newest evaluation of each entry's models.
 
-    Responses are not read; outcomes are, of models without seeds.
+    Responses are not read; outcomes are, of models without seeds, where they have changed.
 
     Args:
         ledger: evaluations and runs.
@@ -103,14 +103,26 @@ def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -
     for entry in entries:
         newest = next((m for m in measured if entry.matches(m.evaluation)), None)
         if newest is not None and entry.single:
-            newest = with_outcomes(newest, ledger)
+            newest = with_changed_outcomes(newest, entry, ledger)
         verdicts += check_entry(entry, bounds[entry.label], newest)
     return verdicts
 
 
 def with_outcomes(measured: Measured, ledger: Ledger) -> Measured:
     """Return it with the outcome of each question, from the ledger."""
-    return replace(measured, outcomes=outcomes(ledger, measured.evaluation.id or 0))
+    number = measured.evaluation.id or 0
+    return replace(measured, outcomes=outcomes(ledger, number, measured.scores))
+
+
+def with_changed_outcomes(measured: Measured, entry: Entry, ledger: Ledger) -> Measured:
+    """Return it with the outcomes of the benchmarks that are not the calibration's.
+
+    Equal hashes spare reading a large ledger, and the answers of the baseline.
+    """
+    number = measured.evaluation.id or 0
+    hashes = outcome_hashes(ledger, number)
+    changed = [m.name for m in entry.metrics if m.outcomes_hash != hashes.get(m.name, "")]
+    return replace(measured, outcomes=outcomes(ledger, number, changed))
 
 
 def with_runs(evaluations: Iterable[Evaluation], runs: Iterable[Run]) -> list[Measured]:
@@ -189,8 +201,8 @@ def _lost(entry: Entry, metric: Metric, measured: Measured) -> dict[str, float]:
     names = entry.benchmarks if metric.name == MEAN else [metric.name]
     lost = {}
     for benchmark in entry.metrics:
-        if benchmark.name in names:
-            now = measured.outcomes.get(benchmark.name, {})
+        now = measured.outcomes.get(benchmark.name, {})
+        if benchmark.name in names and now:
             for question, score in benchmark.outcomes.items():
                 if question in now and now[question] < score - _ROUNDING:
                     name = question if metric.name != MEAN else f"{benchmark.name}/{question}"

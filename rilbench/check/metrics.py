@@ -37,6 +37,7 @@ class Metric:
         provenance: how a benchmark's score was made (`PROVENANCE`); empty for other metrics.
         outcomes: score of each question by its id, of a model without seeds whose responses the
             ledger has; else empty.
+        outcomes_hash: of `rilbench.ledger.records.outcomes_hash`; empty without outcomes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Metric:
     questions: int = 0
     provenance: Mapping[str, str | None] = field(default_factory=dict)
     outcomes: Outcomes = field(default_factory=dict)
+    outcomes_hash: str = ""
 
     @property
     def lower_is_better(self) -> bool:

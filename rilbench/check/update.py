@@ -18,6 +18,7 @@ from rilbench.check.metrics import MEAN, TRAINING, Measured, Metric, provenance
 from rilbench.check.thresholds import DROP, MIN_SEEDS, POWER, power
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger, latest, utc_now
+from rilbench.ledger.records import outcomes_hash
 
 _DIGITS = 4
 
@@ -158,9 +159,11 @@ def _entry(measured: Sequence[Measured]) -> Entry:
             values(score.benchmark),
             score.questions,
             provenance(score),
-            measured[0].outcomes.get(score.benchmark, {}),
+            outcomes,
+            outcomes_hash(outcomes) if outcomes else "",
         )
         for score in first.scores
+        for outcomes in [measured[0].outcomes.get(score.benchmark, {})]
     ]
     if len(benchmarks) > 1:
         metrics.append(Metric(MEAN, values(MEAN)))

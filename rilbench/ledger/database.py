@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError, UserNotice
-from rilbench.ledger.records import Evaluation, Run, Sample, Score
+from rilbench.ledger.records import Evaluation, Run, Sample, Score, outcomes_hash
 from rilbench.ledger.schema import create, is_ready
 from rilbench.paths import may_write
 from rilbench.scratch import is_locked
@@ -117,6 +117,11 @@ class Ledger:
     def record(self, evaluation: Evaluation) -> int:
         """Write an evaluation with its scores and samples, all or nothing; return its id."""
         settings = json.dumps(_without_secrets(evaluation.settings), allow_nan=False)
+        outcomes: dict[str, dict[str, float]] = {}
+        for sample in evaluation.samples:
+            if sample.score is not None:
+                outcomes.setdefault(sample.benchmark, {})[sample.question_id] = sample.score
+        hashes = {benchmark: outcomes_hash(found) for benchmark, found in outcomes.items()}
         with self._errors(), self._writing():
             row = {
                 "model_id": self._model(evaluation),
@@ -130,7 +135,12 @@ class Ledger:
             number = int(self._db["evaluations"].insert(row).last_pk)
             key = {"evaluation_id": number}
             self._db["scores"].insert_all(
-                {**key, **vars(score), "comparability": score.comparability}
+                {
+                    **key,
+                    **vars(score),
+                    "comparability": score.comparability,
+                    "outcomes": hashes.get(score.benchmark, ""),
+                }
                 for score in evaluation.scores
             )
             self._db["samples"].insert_all({**key, **vars(sample)} for sample in evaluation.samples)

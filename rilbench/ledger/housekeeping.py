@@ -13,8 +13,8 @@ from pathlib import Path
 from rilbench.errors import UserError
 from rilbench.ledger.database import Ledger
 from rilbench.ledger.identity import identified, identity
-from rilbench.ledger.queries import tallies
-from rilbench.ledger.records import Evaluation, Score
+from rilbench.ledger.queries import outcome_hashes, outcomes, tallies
+from rilbench.ledger.records import Evaluation, Score, outcomes_hash
 
 _CLOSE = 0.006
 """Points by which a score may differ from its samples' mean: some toolkits round to two digits."""
@@ -100,12 +100,17 @@ def verify(ledger: Ledger) -> Verified:
     means = _means(ledger, evaluations)
     agree = unknown = 0
     for e in reversed(evaluations):
+        recorded = outcome_hashes(ledger, e.id or 0)
+        scored = outcomes(ledger, e.id or 0, recorded)
         for score in e.scores:
             key = (e.id or 0, score.benchmark)
             counts = sampled.get(key, (0, 0, 0))
             found = list(_disagreements(score, counts, means.get(key)))
             if score.comparability != recorded_keys[key]:
                 found.append("its key does not follow from its provenance")
+            now = scored[score.benchmark]
+            if (outcomes_hash(now) if now else "") != recorded[score.benchmark]:
+                found.append("its answers' scores are not those that were recorded")
             if counts[0] == score.questions:
                 agree += not found
             elif "imported" in e.settings and counts[0] < score.questions:

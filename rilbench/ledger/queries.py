@@ -83,20 +83,32 @@ def category_tallies(
     return counts
 
 
-def outcomes(ledger: Ledger, evaluation: int) -> dict[str, dict[str, float]]:
-    """Return an evaluation's scores by benchmark and question id; without those that have none.
+def outcome_hashes(ledger: Ledger, evaluation: int) -> dict[str, str]:
+    """Return the `outcomes_hash` of each benchmark of an evaluation, as it was recorded.
 
     Raises:
         UserError: see `Ledger`.
     """
-    found: dict[str, dict[str, float]] = {}
+    query = "SELECT benchmark, outcomes FROM scores WHERE evaluation_id = :evaluation"
+    return dict(ledger.rows(query, {"evaluation": evaluation}))
+
+
+def outcomes(
+    ledger: Ledger, evaluation: int, benchmarks: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Return scores of an evaluation by benchmark and question id; without those that have none.
+
+    Raises:
+        UserError: see `Ledger`.
+    """
     query = (
-        "SELECT benchmark, question_id, score FROM samples "
-        "WHERE evaluation_id = :evaluation AND score IS NOT NULL ORDER BY rowid"
+        "SELECT question_id, score FROM samples WHERE evaluation_id = :evaluation "
+        "AND benchmark = :benchmark AND score IS NOT NULL ORDER BY rowid"
     )
-    for benchmark, question, score in ledger.rows(query, {"evaluation": evaluation}):
-        found.setdefault(benchmark, {})[question] = score
-    return found
+    return {
+        name: dict(ledger.rows(query, {"evaluation": evaluation, "benchmark": name}))
+        for name in benchmarks
+    }
 
 
 def pairs(ledger: Ledger, first: int, second: int) -> list[Pair]:

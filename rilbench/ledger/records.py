@@ -110,6 +110,15 @@ class Score:
         return hashlib.sha256(json.dumps(self.provenance).encode()).hexdigest()[:12]
 
 
+def outcomes_hash(scores: Mapping[str, float]) -> str:
+    """Return 16 hex digits over a benchmark's outcomes, each question's score by its id.
+
+    Equal for outcomes that are equal to ten digits, as ``results/baseline.json`` keeps them.
+    """
+    lines = (f"{question}\t{score:.10g}" for question, score in sorted(scores.items()))
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
     """How a benchmark's responses could be read; a part of an evaluation's settings.

@@ -9,7 +9,7 @@ from rilbench.ledger.paper import insert_paper_scores
 
 APPLICATION_ID = 0x52494C42
 """Marks an SQLite file as a ledger ("RILB")."""
-VERSION = 8
+VERSION = 9
 """The schema's version, raised when a table changes; a file of another version is refused."""
 
 _STATEMENTS = (
@@ -85,6 +85,7 @@ _STATEMENTS = (
         sampled INTEGER,
         asked TEXT NOT NULL,
         comparability TEXT NOT NULL,
+        outcomes TEXT NOT NULL,
         PRIMARY KEY (evaluation_id, benchmark)
     )
     """,

@@ -210,6 +210,20 @@ def test_answers_that_got_worse_are_counted_and_named(recheck):
     assert found["MMStar"].state == "passed"
 
 
+def test_only_the_answers_that_changed_are_read(tmp_path, fill):
+    path = tmp_path / "single.json"
+    before = answered({"MMB": HALF, "MMStar": HALF})
+    with Ledger(fill(tmp_path / "before.db", [(before, None)])) as ledger:
+        update_baseline(ledger, path, "one evaluation")
+    now = answered({"MMB": HALF, "MMStar": [0.0, *HALF[1:]]}, 9)
+    with Ledger.open_read(fill(tmp_path / "now.db", [(now, None)])) as ledger:
+        asked = []
+        ledger._connection.set_trace_callback(asked.append)
+        check_ledger(ledger, read_baseline(path))
+    (samples,) = [statement for statement in asked if "FROM samples" in statement]
+    assert "'MMStar'" in samples
+
+
 def test_gains_do_not_make_up_for_losses(recheck):
     found = recheck({"MMB": HALF}, {"MMB": HALF[::-1]})
     assert (found["MMB"].value, found["MMB"].usual, found["MMB"].state) == (50.0, 50.0, "failed")

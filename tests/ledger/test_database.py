@@ -348,7 +348,7 @@ def _stranger(folder: Path) -> Path:
         (lambda folder: _not_sqlite(folder) / "l.db", "does not exist"),
         (lambda folder: folder, "is a folder"),
         (_not_sqlite, "is not an SQLite database"),
-        (_other_version, "is a ledger of schema 5, but this rilbench reads schema 8; use the "),
+        (_other_version, "is a ledger of schema 5, but this rilbench reads schema 9; use the "),
         (_damaged, "is damaged .*; rilbench ledger recover .* NEW.db saves what can be read"),
         (_stranger, "another program"),
     ],

@@ -72,6 +72,7 @@ def test_a_sound_ledger_is_verified(db: Path) -> None:
         ("UPDATE scores SET missing = 1 WHERE evaluation_id = 3", "evaluation 3, MMStar: counts 1"),
         ("UPDATE scores SET judge = 'x' WHERE evaluation_id = 2", "does not follow from its prov"),
         ("DELETE FROM samples WHERE evaluation_id = 2", "evaluation 2, MMStar: 0 of its"),
+        ("UPDATE samples SET score = 1 - score WHERE evaluation_id = 1", "not those that were rec"),
         ("DELETE FROM scores WHERE evaluation_id = 2", "answers without a score"),
         ("DELETE FROM models", "names a row of models that does not exist"),
     ],
