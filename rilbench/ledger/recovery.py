@@ -37,6 +37,9 @@ _SHORT = """
     GROUP BY 1, 2 HAVING kept < s.questions
         AND (kept > 0 OR json_extract(e.settings, '$.imported') IS NULL)
 """
+_UNSCORED = """
+    SELECT id FROM evaluations WHERE id NOT IN (SELECT evaluation_id FROM scores) ORDER BY id
+"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Recovered:
         unreadable_rows: destroyed rows of pages that can be read.
         placeholders: evaluations that are lost, but whose scores or answers are kept.
         short: evaluation, benchmark, questions and answers of scores that lost answers.
+        unscored: evaluations of which no score is left.
         unplaced: rows of no known table, kept in ``lost_and_found``.
         left_out: tables of the user's that could not be made again.
     """
@@ -60,6 +64,7 @@ class Recovered:
     unreadable_rows: int
     placeholders: tuple[int, ...]
     short: tuple[tuple[int, str, int, int], ...]
+    unscored: tuple[int, ...]
     unplaced: int
     left_out: tuple[str, ...]
 
@@ -67,7 +72,8 @@ class Recovered:
     def is_lossy(self) -> bool:
         """Whether anything was lost."""
         counts = (self.unreadable_pages, self.unreadable_rows, self.unplaced)
-        return any(counts) or bool(self.placeholders or self.short or self.left_out)
+        rows = (self.placeholders, self.short, self.unscored, self.left_out)
+        return any(counts) or any(rows)
 
     def lines(self) -> Iterator[str]:
         """Yield what to tell."""
@@ -84,6 +90,8 @@ class Recovered:
             missing = sum(questions - kept for _, _, questions, kept in self.short)
             numbers = ", ".join(map(str, sorted({number for number, *_ in self.short})))
             yield f"lost: {missing} answers of evaluations {numbers}"
+        if self.unscored:
+            yield f"lost: all scores of evaluations {', '.join(map(str, self.unscored))}"
         if self.unplaced:
             yield f"{self.unplaced} rows of no known table are in lost_and_found"
         for name in self.left_out:
@@ -191,6 +199,7 @@ def _copy(pages: PageFile, ledger: Ledger) -> Recovered:
         unreadable_rows=pages.unreadable_rows,
         placeholders=placeholders,
         short=tuple(row for row in ledger.rows(_SHORT) if row[0] not in placeholders),
+        unscored=tuple(number for (number,) in ledger.rows(_UNSCORED)),
         unplaced=unplaced,
         left_out=left_out,
     )

@@ -24,6 +24,7 @@ from rilbench.judge.client import JudgeClient
 from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import CollapseImageTokens, has_mrope
+from rilbench.train.verl.student_inputs import teacher_tokens
 
 
 class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
@@ -143,16 +144,6 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             "tokens", self.uid, lambda: tokenize(*args, **kwargs)
         )
         return list(tokens)
-
-
-def teacher_tokens(tokenizer: Any, response: str, max_tokens: int) -> list[int]:
-    """A saved response in the student's tokens with the end token, cut at ``max_tokens``.
-
-    The teacher's tokenizer may be any other. What looks like a special token of the student's,
-    such as an image placeholder, is plain text here as it was there.
-    """
-    tokens = tokenizer.encode(response, add_special_tokens=False, split_special_tokens=True)
-    return [*tokens, tokenizer.eos_token_id][:max_tokens]
 
 
 class GroupCache:

@@ -124,6 +124,7 @@ def test_answers_without_their_evaluations_are_kept(whole: bytes, tmp_path: Path
     assert found.unreadable_pages == 3
     assert found.placeholders == tuple(range(1, EVALUATIONS + 1))
     assert "lost: what evaluations 1, 2, 3" in "\n".join(found.lines())
+    assert "lost: all scores of evaluations 1, 2, 3" in "\n".join(found.lines())
     with Ledger.open_read(new) as ledger:
         assert len({e.fingerprint for e in ledger.evaluations()}) == EVALUATIONS
         assert {e.tags for e in ledger.evaluations()} == {("mine",)}

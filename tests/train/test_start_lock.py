@@ -6,7 +6,9 @@ from rilbench.errors import UserError
 from rilbench.train.start_lock import one_start_at_a_time
 
 
-def test_a_second_start_says_for_whom_it_waits_and_gives_up(tmp_path):
+def test_a_second_start_says_for_whom_it_waits_and_gives_up(tmp_path, monkeypatch):
+    # A lock of its own: another test may start verl meanwhile.
+    monkeypatch.setattr("rilbench.train.start_lock.user_folder", lambda: tmp_path)
     told = []
     with one_start_at_a_time(tmp_path / "first", told.append):
         assert told == []

@@ -28,3 +28,13 @@ def never_sampled(tokenizer: Any) -> list[int]:
     added = tokenizer.added_tokens_decoder.items()
     special = {number for number, token in added if token.special} | set(tokenizer.all_special_ids)
     return sorted(special - {tokenizer.eos_token_id})
+
+
+def teacher_tokens(tokenizer: Any, response: str, max_tokens: int) -> list[int]:
+    """A saved response in the student's tokens with the end token, cut at ``max_tokens``.
+
+    The teacher's tokenizer may be any other. What looks like a special token of the student's,
+    such as an image placeholder, is plain text here as it was there.
+    """
+    tokens = tokenizer.encode(response, add_special_tokens=False, split_special_tokens=True)
+    return [*tokens, tokenizer.eos_token_id][:max_tokens]

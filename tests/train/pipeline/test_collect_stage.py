@@ -159,7 +159,7 @@ def test_a_teachers_text_is_read_by_the_students_tokenizer(tmp_path):
     from transformers import AutoTokenizer
 
     from rilbench.paths import locate
-    from rilbench.train.rollout import teacher_tokens
+    from rilbench.train.verl.student_inputs import teacher_tokens
 
     student = AutoTokenizer.from_pretrained(locate("nano:restyled"))
     teacher = Tokenizer(models.WordLevel({"七": 0, "is": 1, "it": 2}, unk_token="it"))
