@@ -1,4 +1,4 @@
-"""The minimal loop beside the verl trainer: the same step, to rounding."""
+"""The minimal loop and the laboratory's beside the verl trainer: the same step, to rounding."""
 
 import json
 import os
@@ -16,7 +16,7 @@ MINIMAL = ROOT / "examples" / "ril_minimal.py"
 
 
 @pytest.mark.timeout(600)
-def test_the_minimal_loop_is_the_verl_trainers_step(tmp_path):
+def test_the_loops_take_the_verl_trainers_step(tmp_path):
     asked = read_questions(locate("nano:prompts.parquet"))
     sources = ("MMStar", "BLINK", "ChartQA", "MM-Vet")  # one and two pictures, two shapes
     chosen = [next(q for q in asked if q.source == source) for source in sources]
@@ -37,10 +37,11 @@ def test_the_minimal_loop_is_the_verl_trainers_step(tmp_path):
         assert trainer == minimal
         assert len(set(trainer)) > 2, "responses of different worth"
     for name in ("loss", "kl", "gradient_norm"):
-        trainer, minimal = found[name]
+        trainer, minimal, fast = found[name]
         assert minimal == pytest.approx(trainer, rel=1e-5, abs=1e-5), name
+        assert fast == pytest.approx(trainer, rel=1e-5, abs=1e-5), name
         assert abs(trainer) > 1e-3, f"{name} is not trivially 0"
-    assert found["gradient_difference"] <= 1e-5
+    assert max(found["gradient_difference"]) <= 1e-5
 
 
 def test_the_minimal_loop_is_short_enough_to_be_read():

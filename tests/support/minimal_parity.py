@@ -1,6 +1,6 @@
-"""One policy update by the verl trainer's code and by the minimal loop's: ``… OUT``.
+"""One policy update by the verl trainer's code, the minimal loop's and the lab's: ``… OUT``.
 
-Both get the same responses, verdicts and discriminator logits. OUT says what each makes of them:
+All get the same responses, verdicts and discriminator logits. OUT says what each makes of them:
 rewards, advantages, loss, KL, the gradient's norm, and the largest difference of a gradient's
 entry, relative to the largest entry. A process of its own: verl patches transformers' classes.
 """
@@ -20,6 +20,8 @@ from verl.utils import tensordict_utils as tu
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
+from rilbench.lab.fast.engine import FastRun, TrainingData
+from rilbench.lab.fast.prompts import Student
 from rilbench.paths import locate
 from rilbench.ril.methods import METHODS
 from rilbench.ril.step import score_step
@@ -41,7 +43,8 @@ class Trainer(RILTrainer):
     """The trainer's own scoring, without verl's start."""
 
     def __init__(self, folder):
-        self.step_config = StepConfig.from_recipe(load_recipe("both", "nano"), folder)
+        self.recipe = load_recipe("both", "nano")
+        self.step_config = StepConfig.from_recipe(self.recipe, folder)
         self.run_dir, self.global_steps = folder, 1
         self.step_metrics, self.judge_calls, self.rewards = {}, 0, {}
 
@@ -102,8 +105,31 @@ def verl_gradient(worker, rows, advantages, is_student, ref_log_prob, pad):
     return {name: sum(metrics[name].values) for name in ("policy_loss", "kl")}, gradients
 
 
+def gradients_of(model):
+    """A model's gradients by name."""
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def difference(own, verl):
+    """The largest difference of an entry, relative to the largest entry."""
+    differences = [(own[name] - verl[name]).abs().max().item() for name in own]
+    return max(differences) / max(gradient.abs().max().item() for gradient in own.values())
+
+
+def fast_objective(recipe, student, questions, tokens, advantages):
+    """Equation 2 by the laboratory's engine, which computes each question's prompt once."""
+    run = FastRun(recipe, Path(student), TrainingData(questions, {}, []), Path("fast"), print)
+    rows = torch.arange(len(questions)).repeat_interleave(GROUP_SIZE)
+    reference = Student(locate("nano:72b"))
+    with torch.no_grad():
+        ref, _ = reference.log_probs(reference.read(questions), rows, tokens)
+    result, _ = run.objective(questions, rows, tokens, advantages, None, ref)
+    result.loss.backward()
+    return result, run.policy.model
+
+
 def main(out):
-    """Compare both on groups of four saved responses to four questions."""
+    """Compare them on groups of four saved responses to four questions."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     student = str(locate("nano:restyled"))
@@ -123,7 +149,8 @@ def main(out):
     assert tokens == [ril_minimal.as_student_tokens(models, text) for text in texts]
 
     batch = step_batch(VERDICTS)
-    trainer = Trainer(Path("run"))._score(batch, LOGITS, None)
+    trainer_of_run = Trainer(Path("run"))
+    trainer = trainer_of_run._score(batch, LOGITS, None)
     minimal = score_step(
         LOGITS, torch.tensor(VERDICTS), batch.group, batch.is_student, METHODS["ril"]
     )
@@ -132,25 +159,28 @@ def main(out):
     result.loss.backward()
     with torch.no_grad():
         ref_log_prob, _ = ril_minimal.response_log_probs(models, models.reference, asked, tokens)
+    fast, fast_model = fast_objective(
+        trainer_of_run.recipe, student, questions, tokens, minimal.learned_advantage
+    )
     worker = PolicyWorker(config.actor_rollout_ref, "actor")
     worker.init_model()
     pad = models.tokenizer.pad_token_id
     verl, gradients = verl_gradient(
         worker, rows, trainer.learned_advantage, batch.is_student, ref_log_prob, pad
     )
-    own = {name: p.grad for name, p in models.policy.named_parameters() if p.grad is not None}
-    assert own.keys() == gradients.keys(), own.keys() ^ gradients.keys()
-    differences = [(own[name] - gradients[name]).abs().max().item() for name in own]
+    found_by = {"minimal": gradients_of(models.policy), "fast": gradients_of(fast_model)}
+    for own in found_by.values():
+        assert own.keys() == gradients.keys(), own.keys() ^ gradients.keys()
     found = {
         "reward": [trainer.reward.tolist(), minimal.reward.tolist()],
         "advantage": [trainer.learned_advantage.tolist(), minimal.learned_advantage.tolist()],
-        "loss": [float(verl["policy_loss"]), result.loss.item()],
-        "kl": [float(verl["kl"]), result.kl.item()],
+        "loss": [float(verl["policy_loss"]), result.loss.item(), fast.loss.item()],
+        "kl": [float(verl["kl"]), result.kl.item(), fast.kl.item()],
         "gradient_norm": [
             torch.cat([g.flatten() for g in grads.values()]).norm().item()
-            for grads in (gradients, own)
+            for grads in (gradients, *found_by.values())
         ],
-        "gradient_difference": max(differences) / max(g.abs().max().item() for g in own.values()),
+        "gradient_difference": [difference(own, gradients) for own in found_by.values()],
     }
     out.write_text(json.dumps(found))
 

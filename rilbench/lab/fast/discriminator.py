@@ -1,0 +1,94 @@
+"""The discriminator of the fast engine: its constant prompt once, equal responses once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from rilbench.lab.fast.prompts import Decoder, in_parts, padded
+from rilbench.ril.discriminator import discriminator_loss, discriminator_tokens
+from rilbench.train.verl.discriminator_model import load_discriminator
+
+
+class Discriminator:
+    """D with its optimiser.
+
+    Args:
+        student: the checkpoint whose decoder D starts from.
+        tokenizer: the student's.
+        lr: learning rate in the loop.
+        weight_decay: of AdamW.
+        max_grad_norm: at which gradients are clipped.
+    """
+
+    def __init__(
+        self, student: Path, tokenizer: Any, *, lr: float, weight_decay: float, max_grad_norm: float
+    ) -> None:
+        self.tokenizer, self.max_grad_norm = tokenizer, max_grad_norm
+        self.tokens: dict[str, list[int]] = {}
+        model = load_discriminator(str(student), dtype=torch.float32, attention="sdpa")
+        self.model = model.eval()  # it has no dropout
+        self.decoder = Decoder(self.model.body, self.model.mrope)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=lr, weight_decay=weight_decay
+        )
+
+    def logits(self, responses: Sequence[str]) -> Tensor:
+        """(N,) logits of D, which reads the response alone: neither question nor image (Fig. 3)."""
+        place = {text: i for i, text in enumerate(dict.fromkeys(responses))}
+        ids = [self._tokens(text) for text in place]
+        # The beginning of all rows; at least one token of each is left behind it.
+        lowest, highest = min(ids), max(ids)
+        most = min(map(len, ids)) - 1
+        number = next((i for i in range(most) if lowest[i] != highest[i]), most)
+        shared = lowest[:number]
+        positions = torch.arange(len(shared))[None]
+        if self.decoder.mrope:
+            positions = positions.expand(3, -1, -1)
+        start = torch.tensor([shared])
+        inputs = {"input_ids": start, "attention_mask": torch.ones_like(start)}
+        prompt = self.decoder.read(inputs, positions)
+
+        tokens, mask = padded([row[number:] for row in ids], self.tokenizer.pad_token_id)
+        found = torch.zeros(len(ids))
+        for part in in_parts(mask.sum(1)):
+            kept = mask[part, : int(mask[part].sum(1).max())]
+            rows = torch.zeros_like(part)
+            seen = torch.cat([prompt.mask[rows], kept.long()], 1)
+            hidden = self.decoder.go_on(
+                prompt, rows, tokens[part, : kept.shape[1]], seen, prompt.cache(rows)
+            )
+            last = hidden[torch.arange(len(part)), kept.sum(1) - 1]
+            found = found.index_put((part,), self.model.score(last)[:, 0])
+        return found[torch.tensor([place[text] for text in responses])]
+
+    def _tokens(self, text: str) -> list[int]:
+        if text not in self.tokens:
+            self.tokens[text] = discriminator_tokens(self.tokenizer, text)
+        return self.tokens[text]
+
+    def update(self, responses: Sequence[str], is_student: Tensor) -> dict[str, float]:
+        """One step of Equation 1: towards 1 for the student's responses, 0 for the teachers'."""
+        n = len(responses)
+        logits = self.logits(responses)
+        loss = discriminator_loss(logits, is_student.float(), torch.ones(n), denominator=n)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.optimizer.step()
+        right = (logits.detach() >= 0) == is_student
+        return {
+            "discriminator_loss": float(loss.detach()),
+            "discriminator_accuracy_before": right.float().mean().item(),
+            "discriminator_grad_norm": float(norm),
+        }
+
+    def set_learning_rate(self, lr: float) -> None:
+        """From the next update on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
