@@ -14,18 +14,23 @@ import yaml
 from rilbench.config import METHODS, Recipe, all_keys, known, load_recipe
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import suite_columns
+from rilbench.lab.regimes import RECIPE_STUDENT, REGIMES
 from rilbench.lab.yaml_with_lines import LineReader, Scalar
 
 SUITE = "nano"
 """The suite whose benchmarks the lab evaluates."""
 SPLITS = ("dev", "test")
 ORDERS = ("seeds", "runs")
+ENGINES = ("verl", "fast")
+"""verl is the product's path; fast is `rilbench.lab.fast`, the same step in one process."""
+ACCEPTED = "accepted"
+"""The value of ``responses`` for SFT on those saved responses alone that are right."""
 STUDENT = "student"
 """The value of ``model`` for the untrained student."""
 
-_REQUIRED = ("name", "students", "seeds", "split", "steps", "runs")
-_OPTIONAL = ("benchmarks", "set", "order", "not_run")
-_RUN_KEYS = ("name", "part", "recipe", "method", "model", "set", "grid", "tuned_by")
+_REQUIRED = ("name", "seeds", "split", "steps", "runs")
+_OPTIONAL = ("students", "regimes", "engine", "benchmarks", "set", "order", "not_run")
+_RUN_KEYS = ("name", "part", "recipe", "method", "model", "responses", "set", "grid", "tuned_by")
 _GIVEN_ELSEWHERE = ("recipe", "method", "seed", "student.", "schedule.steps", "collection.folder")
 """Settings that other keys of the file give, or the lab itself."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9.=-]*")
@@ -44,6 +49,7 @@ class RunSpec:
         settings: settings that differ from the recipe's, those of ``cell`` included.
         cell: the settings of one cell of a grid.
         tuned_by: entries of grids whose chosen cells this run takes over.
+        responses: ``accepted`` for SFT on right responses alone; else "".
     """
 
     name: str
@@ -55,11 +61,12 @@ class RunSpec:
     settings: Settings = field(default_factory=dict)
     cell: Settings = field(default_factory=dict)
     tuned_by: tuple[str, ...] = ()
+    responses: str = ""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one student with one seed; it becomes one run result."""
+    """One run of one student, or in one regime, with one seed; it becomes one run result."""
 
     experiment: str
     student: str
@@ -68,6 +75,7 @@ class Job:
     benchmarks: tuple[str, ...]
     steps: int
     spec: RunSpec
+    engine: str = "verl"
 
     @property
     def label(self) -> str:
@@ -78,19 +86,31 @@ class Job:
         """Return the settings that differ from the recipe's; ``tuned`` is what grids chose."""
         return {**tuned, **self.spec.settings}
 
-    def recipe(self, tuned: Settings, collection: Path) -> Recipe:
+    def recipe(self, tuned: Settings, folder: Path) -> Recipe:
         """Return the resolved recipe.
+
+        Args:
+            tuned: what grids chose.
+            folder: the student's collection; or of a regime its models.
 
         Raises:
             UserError: settings that do not fit together.
         """
-        settings = self.settings(tuned) | {
-            "seed": self.seed,
-            "schedule.steps": self.steps,
-            "collection.folder": str(collection),
-        }
-        overrides = [f"{key}={value}" for key, value in settings.items()]
-        return load_recipe(self.spec.recipe, self.student, self.spec.method or None, overrides)
+        regime = REGIMES.get(self.student)
+        settings: dict[str, Scalar] = {}
+        method = METHODS.get(self.spec.method)
+        if regime and (method is None or method.uses_answer_reward):
+            settings |= regime.judge
+        elif not regime:
+            settings["collection.folder"] = str(folder)
+        settings |= self.settings(tuned) | {"seed": self.seed, "schedule.steps": self.steps}
+        return load_recipe(
+            self.spec.recipe,
+            RECIPE_STUDENT if regime else self.student,
+            self.spec.method or None,
+            [f"{key}={value}" for key, value in settings.items()],
+            settings=regime.recipe_settings(folder) if regime else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,7 @@ class Experiment:
     runs: tuple[RunSpec, ...]
     order: str = "seeds"
     not_run: Mapping[str, str] = field(default_factory=dict)
+    engine: str = "verl"
 
     def jobs(self) -> list[Job]:
         """Return every job, in an order in which a part of them is already useful.
@@ -127,7 +148,9 @@ class Experiment:
         return [job for _, job in jobs]
 
     def _job(self, student: str, seed: int, run: RunSpec) -> Job:
-        return Job(self.name, student, seed, self.split, self.benchmarks, self.steps, run)
+        return Job(
+            self.name, student, seed, self.split, self.benchmarks, self.steps, run, self.engine
+        )
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -152,7 +175,8 @@ class _Parser:
         for key in _REQUIRED:
             if key not in top:
                 self.read.fail(root, f"an experiment needs {key!r}")
-        students = self._list(top["students"], "student", known("students"))
+        engine = self._choice(top["engine"], "engine", ENGINES) if "engine" in top else "verl"
+        students = self._students(root, top, engine)
         seed_nodes = self.read.sequence(top["seeds"], "seeds")
         seeds = [self.read.integer(node, "a seed", 0) for node in seed_nodes]
         self._refuse_twice(seed_nodes, seeds, "seed")
@@ -170,7 +194,20 @@ class _Parser:
             not_run={
                 name: self.read.text(why, f"the reason for {name}") for name, why in reasons.items()
             },
+            engine=engine,
         )
+
+    def _students(
+        self, root: yaml.Node, top: Mapping[str, yaml.Node], engine: str
+    ) -> tuple[str, ...]:
+        """Return the students, or the regimes in their place, which only the fast engine has."""
+        if ("students" in top) == ("regimes" in top):
+            self.read.fail(root, "an experiment needs either 'students' or 'regimes'")
+        if ("regimes" in top) != (engine == "fast"):
+            self.read.fail(root, "regimes and 'engine: fast' go together")
+        if "students" in top:
+            return self._list(top["students"], "student", known("students"))
+        return self._list(top["regimes"], "regime", tuple(REGIMES))
 
     # ---- values
 
@@ -280,6 +317,11 @@ class _Parser:
             one = isinstance(keys["tuned_by"], yaml.ScalarNode)
             nodes = [keys["tuned_by"]] if one else self.read.sequence(keys["tuned_by"], "tuned_by")
             tuned_by = tuple(self._name(item, "tuned_by") for item in nodes)
+        responses = ""
+        if "responses" in keys:
+            responses = self._choice(keys["responses"], "responses", (ACCEPTED,))
+            if method != "sft":
+                self.read.fail(keys["responses"], "only SFT can learn accepted responses alone")
         return [
             RunSpec(
                 name=name + "".join(f"+{k.rsplit('.', 1)[1]}={v}" for k, v in cell.items()),
@@ -291,6 +333,7 @@ class _Parser:
                 settings={**settings, **cell},
                 cell=cell,
                 tuned_by=tuned_by,
+                responses=responses,
             )
             for cell in (self._cells(keys["grid"]) if "grid" in keys else [{}])
         ]

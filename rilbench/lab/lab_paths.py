@@ -42,6 +42,11 @@ class LabPaths:
         """Folder with the report's plots, as PNG and SVG."""
         return self.results / "figures"
 
+    @property
+    def regimes(self) -> Path:
+        """Folder with the models and responses of each regime."""
+        return self.work / "regimes"
+
     def run_folder(self, experiment: str, student: str, name: str, seed: int) -> Path:
         """Folder in which one job trains."""
         return self.work / "runs" / experiment / student / f"{name}-{seed}"

@@ -77,6 +77,8 @@ class RunResult:
         outcomes: outcomes of the questions by benchmark.
         curves: one value for each step, by metric.
         metrics: `METRICS`, as far as they were measured.
+        engine: that trained it, ``verl`` or ``fast``.
+        responses: which saved responses SFT learned; "": all.
     """
 
     experiment: str
@@ -103,6 +105,8 @@ class RunResult:
     curves: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     failure: RunFailure | None = None
+    engine: str = "verl"
+    responses: str = ""
 
     def mean(self, benchmarks: Iterable[str]) -> float | None:
         """Plain mean over benchmarks; None when the run failed or one is missing."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
@@ -16,9 +17,10 @@ from filelock import FileLock, Timeout
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
 from rilbench.errors import UserError
-from rilbench.lab.experiment import Experiment, Job, Settings
+from rilbench.lab.experiment import STUDENT, Experiment, Job, Settings
 from rilbench.lab.grid_choice import choose, read_tuned, settings_for, write_tuned
 from rilbench.lab.lab_paths import LabPaths
+from rilbench.lab.regimes import REGIMES
 from rilbench.lab.run_result import RunResult, read_result, read_results, result_file, write_result
 from rilbench.paths import locate
 
@@ -92,15 +94,18 @@ def run_experiment(
             queue = _Queue(experiment, paths)
             queue.refuse_unfinished_grids()
             until = None if minutes is None else time.monotonic() + 60 * minutes
-            return _Workers(queue, listener, until, open_worker or default_workers(paths)).run(
-                workers
-            )
+            open_worker = open_worker or default_workers(paths, experiment.engine)
+            return _Workers(queue, listener, until, open_worker).run(workers)
     except Timeout as error:
         raise UserError(f"another lab uses {paths.work}; wait for it") from error
 
 
-def default_workers(paths: LabPaths) -> OpenWorker:
-    """Workers that train through verl and evaluate with the kit."""
+def default_workers(paths: LabPaths, engine: str = "verl") -> OpenWorker:
+    """Workers that train through verl, or by the fast engine, and evaluate with the kit."""
+    if engine == "fast":
+        from rilbench.lab.fast.worker import fast_worker
+
+        return partial(fast_worker, paths=paths)
     starting = threading.Lock()
 
     @contextmanager
@@ -145,8 +150,14 @@ class _Queue:
     def _start_fingerprint(self, student: str) -> str:
         """Return the fingerprint of the student's present weights."""
         if student not in self._starts:
-            model = load_recipe("both", student).student.model
-            self._starts[student] = inspect_checkpoint(locate(model)).fingerprint
+            if student in REGIMES:
+                from rilbench.lab.fast.models import regime_folder
+
+                folder = regime_folder(REGIMES[student], self.paths.regimes, lambda _: None)
+                start = folder / STUDENT
+            else:
+                start = locate(load_recipe("both", student).student.model)
+            self._starts[student] = inspect_checkpoint(start).fingerprint
         return self._starts[student]
 
     def _has_result(self, job: Job) -> bool:
@@ -162,8 +173,11 @@ class _Queue:
             )
         spec, tuned = job.spec, settings_for(job.spec, job.student, self.tuned)
         steps = 0 if spec.model else job.steps
-        now = (job.split, steps, spec.recipe, spec.method, spec.model)
-        then = (result.split, result.steps, result.recipe, result.method, result.model)
+        now = (job.split, steps, spec.recipe, spec.method, spec.model, spec.responses)
+        then = (
+            *(result.split, result.steps, result.recipe, result.method, result.model),
+            result.responses,
+        )
         if then != now or (tuned is not None and dict(result.settings) != job.settings(tuned)):
             raise UserError(
                 f"{path} was made with other settings than the experiment has now; delete it (and "

@@ -61,10 +61,12 @@ class Worker:
             UserError: it stopped for a reason that another try may not meet.
         """
         recipe = job.recipe(tuned, self.paths.collection(job.student))
+        start = locate(recipe.student.model)
         if job.spec.model:
             name = job.spec.model
             model = recipe.student.model if name == STUDENT else recipe.teachers.models[name]
-            return self._evaluated(_new_result(job, tuned, recipe), locate(model), job, report)
+            result = new_result(job, tuned, recipe, start)
+            return self._evaluated(result, locate(model), job, report)
         folder = self.paths.run_folder(job.experiment, job.student, job.spec.name, job.seed)
         failure = None
         try:
@@ -74,7 +76,7 @@ class Worker:
             if failure is None:
                 raise
         result = dataclasses.replace(
-            _new_result(job, tuned, recipe),
+            new_result(job, tuned, recipe, start),
             failure=failure,
             **_measured(folder, recipe, self.paths),
         )
@@ -83,6 +85,9 @@ class Worker:
         result = self._evaluated(result, checkpoint, job, report)
         shutil.rmtree(folder / "steps", ignore_errors=True)
         return result
+
+    def _evaluated(self, result: RunResult, model: Path, job: Job, report: Report) -> RunResult:
+        return evaluated_result(result, model, job, self.paths, self.number, self.kit, report)
 
     def _train(self, folder: Path, recipe: Recipe, report: Report) -> Path:
         from rilbench.train.pipeline.stages import open_run, train
@@ -111,24 +116,6 @@ class Worker:
             yield started
         finally:
             started()
-
-    def _evaluated(self, result: RunResult, model: Path, job: Job, report: Report) -> RunResult:
-        import torch
-
-        from rilbench.evaluate.options import EvalOptions
-        from rilbench.evaluate.run import evaluate_many
-
-        report("evaluation")
-        torch.set_num_threads(1)  # one core each: threads of two workers would compete
-        options = EvalOptions(
-            suite=SUITE,
-            data=benchmark_files(job.split, self.paths),
-            work=self.paths.work / "evaluation" / f"{job.split}-{self.number}",
-            engine="batch",
-            benchmarks=job.benchmarks,
-        )
-        (evaluation,) = evaluate_many([model], options, kit=self.kit)
-        return dataclasses.replace(result, **evaluated(evaluation))
 
 
 class _WorkerProgress:
@@ -177,7 +164,8 @@ def benchmark_files(split: str, paths: LabPaths) -> Path:
 # ---- the parts of a result
 
 
-def _new_result(job: Job, tuned: Settings, recipe: Recipe) -> RunResult:
+def new_result(job: Job, tuned: Settings, recipe: Recipe, start: Path) -> RunResult:
+    """Return a result without what is measured; ``start`` is the student's checkpoint."""
     from rilbench.evaluate.provenance import code_version
 
     commit, dirty = code_version()
@@ -193,11 +181,39 @@ def _new_result(job: Job, tuned: Settings, recipe: Recipe) -> RunResult:
         model=job.spec.model,
         settings=job.settings(tuned),
         recipe_fingerprint=recipe.fingerprint,
-        start_fingerprint=inspect_checkpoint(locate(recipe.student.model)).fingerprint,
+        start_fingerprint=inspect_checkpoint(start).fingerprint,
         commit=commit,
         dirty=dirty,
         created=utc_now()[:19] + "Z",
     )
+
+
+def evaluated_result(
+    result: RunResult,
+    model: Path,
+    job: Job,
+    paths: LabPaths,
+    number: int,
+    kit: Kit,
+    report: Report,
+) -> RunResult:
+    """Return a result with the scores of its model, by the kit; ``number`` is the worker's."""
+    import torch
+
+    from rilbench.evaluate.options import EvalOptions
+    from rilbench.evaluate.run import evaluate_many
+
+    report("evaluation")
+    torch.set_num_threads(1)  # one core each: threads of two workers would compete
+    options = EvalOptions(
+        suite=SUITE,
+        data=benchmark_files(job.split, paths),
+        work=paths.work / "evaluation" / f"{job.split}-{number}",
+        engine="batch",
+        benchmarks=job.benchmarks,
+    )
+    (evaluation,) = evaluate_many([model], options, kit=kit)
+    return dataclasses.replace(result, **evaluated(evaluation))
 
 
 def evaluated(evaluation: Evaluation) -> dict[str, Any]:

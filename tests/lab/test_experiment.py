@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,49 @@ def test_the_shipped_experiments_fit_together():
     for spec in [each for each in found["grid"].runs if each.cell]:
         methods[spec.entry] = methods.get(spec.entry, 0) + 1
     assert len(set(methods.values())) == 1, "every method has as many cells"
+
+
+REGIMES = """
+name: regimes
+regimes: [paper, judge-errs-10]
+engine: fast
+seeds: [1]
+split: dev
+steps: 2
+runs:
+  - {name: ril, method: ril, recipe: 72b}
+  - {name: sft-accepted, method: sft, responses: accepted, set: {sft.steps: 2}}
+"""
+
+
+def test_a_regime_stands_in_the_place_of_a_student(tmp_path):
+    experiment = read(tmp_path, REGIMES)
+    assert experiment.engine == "fast"
+    jobs = experiment.jobs()
+    assert {job.engine for job in jobs} == {"fast"}
+    assert [job.label for job in jobs][:2] == ["paper/ril-1", "paper/sft-accepted-1"]
+    paper, errs = (
+        next(j for j in jobs if j.student == name).recipe({}, Path("regimes") / name)
+        for name in ("paper", "judge-errs-10")
+    )
+    assert (paper.student.name, paper.student.model) == ("paper", "regimes/paper/student")
+    assert paper.teachers.models["72b"] == "regimes/paper/72b"
+    assert paper.judge.false_positive_rate == 0
+    assert (errs.judge.false_positive_rate, errs.judge.false_negative_rate) == (0.1, 0.1)
+    assert [job.spec.responses for job in jobs[:2]] == ["", "accepted"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("regimes: [paper, judge-errs-10]", "regimes: [papr]", "unknown regime 'papr'; known: pap"),
+        ("engine: fast", "engine: verl", "regimes and 'engine: fast' go together"),
+        ("regimes: [paper, judge-errs-10]", "students: [nano]", "regimes and 'engine: fast' go"),
+        ("seeds", "students: [nano]\nseeds", "needs either 'students' or 'regimes'"),
+        ("engine: fast", "engine: slow", "unknown engine 'slow'; known: verl, fast"),
+        ("recipe: 72b", "responses: accepted", "only SFT can learn accepted responses alone"),
+    ],
+)
+def test_what_a_regime_does_not_go_with(tmp_path, old, new, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        read(tmp_path, REGIMES.replace(old, new))

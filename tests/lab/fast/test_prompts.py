@@ -1,4 +1,4 @@
-"""Prompts computed once give what plain transformers gives: samples, log-probabilities, gradients."""
+"""Prompts computed once give what transformers gives: samples, log-probabilities, gradients."""
 
 import io
 import sys

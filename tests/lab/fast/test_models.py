@@ -1,0 +1,85 @@
+"""How the models of a regime are made, and their responses collected."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rilbench.checkpoint import inspect_checkpoint
+from rilbench.config import load_recipe
+from rilbench.judge.rules import is_right
+from rilbench.lab.fast import models
+from rilbench.lab.fast.prompts import Student
+from rilbench.lab.regimes import REGIMES, Made
+from rilbench.nano.digits import pools
+from rilbench.nano.tasks import STAND_INS, make_question
+from rilbench.paths import locate
+
+
+def test_a_rephrased_answer_is_right_and_written_otherwise():
+    rng = np.random.default_rng(3)
+    for benchmark in STAND_INS:
+        for _ in range(20):
+            _, question = make_question(benchmark, pools()["pretrain"], rng)
+            other = models.styled(question, "rephrased")
+            assert is_right(question.accepted, other), (question.worked, other)
+            if ". " in question.worked or "。" in question.worked:
+                assert other != question.worked
+                assert ". " not in other.removesuffix(".")
+
+
+def test_noise_changes_the_decoders_matrices_alone():
+    student = Student(locate("nano:72b"))
+    before = {name: p.detach().clone() for name, p in student.model.named_parameters()}
+    models._add_noise(student, 0.5, seed=1)
+    for name, parameter in student.model.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == ("language_model.layers" in name and parameter.ndim == 2), name
+        if changed:
+            share = (parameter.detach() - before[name]).std() / before[name].std()
+            assert share == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_blind_benchmark_has_answers_to_other_pictures():
+    seeing = list(models._batches(Made("72b", steps=2)))
+    blind = list(models._batches(Made("72b", steps=2, blind=tuple(STAND_INS))))
+    assert all(len(questions) == len(answers) for questions, answers in [*seeing, *blind])
+    for question in [q for questions, _ in blind for q in questions]:
+        assert question.question.count("<image>") in (0, question.num_images)
+    assert seeing[0][1] != blind[0][1]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A regime whose models are made in a moment."""
+    monkeypatch.setattr(models, "EACH", 1)
+    monkeypatch.setattr(models, "BATCH_SIZE", 4)
+    regime = REGIMES["paper"]
+    return replace(regime, student=replace(regime.student, steps=1))
+
+
+def test_a_regime_is_made_once_and_its_responses_collected_once(tmp_path, small, monkeypatch):
+    said = []
+    folder = models.regime_folder(small, tmp_path, said.append)
+    assert said == [f"paper: making {name}" for name in ("student", "72b", "78b")]
+    assert models.regime_folder(small, tmp_path, said.append) == folder
+    assert len(said) == 3
+    fingerprint = inspect_checkpoint(folder / "student").fingerprint
+    models.make_model(small.student, tmp_path / "again", "paper")
+    assert inspect_checkpoint(tmp_path / "again").fingerprint == fingerprint
+    recipe = load_recipe("both", "nano", "ril", settings=small.recipe_settings(folder))
+    assert recipe.student.model == str(folder / "student")
+    assert recipe.teachers.models == {name: str(folder / name) for name in ("72b", "78b")}
+    data = models.training_data(small, folder, recipe, said.append)
+    assert len(data.questions) == len(STAND_INS)
+    assert all(len(data.saved[q.id][name]) == 4 for q in data.questions for name in ("72b", "78b"))
+    assert len(data.student_saved) == 2 * len(STAND_INS)
+    again = models.training_data(small, folder, recipe, said.append)
+    assert (again.saved, again.student_saved) == (data.saved, data.student_saved)
+    assert len(said) == 6
+    cost = models.collection_cost(folder)
+    assert set(cost) == {"student", "72b", "78b"}
+    assert all(each["tokens"] > 0 for each in cost.values())
+    json.dumps(cost)
