@@ -35,12 +35,14 @@ def recompute(lines: list[dict], method: str, similarity: str) -> StepSignal:
     verdicts = [line["answer_reward"] for line in lines]
     answer_reward = torch.tensor([math.nan if v is None else v for v in verdicts])
     # The record has the discriminator's probability D; its logit is log(D / (1 - D)).
-    probability = torch.tensor([line["discriminator_prob"] for line in lines]).double()
-    logits = torch.logit(probability, eps=1e-6).float()
+    logits = None
+    if METHODS[method].uses_discriminator:
+        probability = torch.tensor([line["discriminator_prob"] for line in lines]).double()
+        logits = torch.logit(probability, eps=1e-6).float()
     extra_names = lines[0].get("extra_rewards", {})
     extra = {n: torch.tensor([line["extra_rewards"][n] for line in lines]) for n in extra_names}
     return score_step(
-        logits if METHODS[method].uses_discriminator else None,
+        logits,
         answer_reward,
         group,
         is_student,
@@ -68,8 +70,9 @@ def main() -> None:
             previous = line["question_id"]
             print(f"\n{previous}")
             print("  source    D      similar  answer  reward  advantage  response")
+        probability = line["discriminator_prob"]
         print(
-            f"  {line['source']:<8}  {line['discriminator_prob']:.3f}"
+            f"  {line['source']:<8}  {'-' if probability is None else f'{probability:.3f}':<5}"
             f"  {signal.similarity_reward[i]:>7.2f}  {signal.answer_reward[i]:>6.0f}"
             f"  {signal.reward[i]:>6.2f}  {signal.learned_advantage[i]:>+9.3f}"
             f"  {line['response'][:48]!r}"

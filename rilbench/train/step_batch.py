@@ -73,7 +73,7 @@ def write_rollouts(
         extra_rewards: registered rewards by name, (N,) each.
         old_log_probs: of each response under π_old, where they were computed (not at mu = 1).
     """
-    probability = torch.full((len(responses),), 0.5) if logits is None else torch.sigmoid(logits)
+    probability = None if logits is None else torch.sigmoid(logits)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         for i in range(len(responses)):
@@ -90,7 +90,9 @@ def write_rollouts(
                     responses.answer_reward_before_noise[i].item()
                 ),
                 "similarity_reward": json_number(signal.similarity_reward[i].item()),
-                "discriminator_prob": json_number(round(probability[i].item(), 6)),
+                "discriminator_prob": None
+                if probability is None
+                else json_number(round(probability[i].item(), 6)),
                 "reward": json_number(round(signal.reward[i].item(), 6)),
                 "advantage": json_number(round(signal.learned_advantage[i].item(), 6)),
             }

@@ -80,8 +80,11 @@ def _close(log: Path) -> None:
 
 def _do(number: int, paths: LabPaths, job: Job, tuned: Settings, said: Any) -> RunResult:
     """One job, in the worker's process."""
+    from transformers.utils import logging
+
     from rilbench.lab.fast.models import regime_folder
 
+    logging.disable_progress_bar()  # transformers' would disturb ours
     kit = _kit(_log(number, paths))
     regime = REGIMES[job.student]
     folder = regime_folder(regime, paths.regimes, said.put)
