@@ -61,11 +61,13 @@ lint-docs: setup
 	$(BIN)/python docs/check_words.py
 	$(BIN)/python docs/generate_cli.py --check
 	$(BIN)/python docs/generate_settings.py --check
+	$(BIN)/python docs/generate_results.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir .site
 
 docs: setup  ## Write the generated references again
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_settings.py
+	$(BIN)/python docs/generate_results.py
 
 # By file: pytest 9 ignores the groups of xdist 3.8. In the order of tests/conftest.py.
 PYTEST = $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --durations=30 --junitxml=runs/junit.xml

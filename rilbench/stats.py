@@ -76,6 +76,20 @@ def seed_p_value(differences: Sequence[float], null: float = 0.0) -> float:
     return float(2 * stdtr(values.size - 1, -abs(t)))
 
 
+def equivalence_p_value(differences: Sequence[float], margin: float) -> float:
+    """Return the p-value of two one-sided t tests that the mean difference is within ``margin``.
+
+    It is the larger of both; 1 for a single seed.
+    """
+    one_sided = []
+    for null, sign in ((-margin, 1.0), (margin, -1.0)):
+        shifted = [sign * (difference - null) for difference in differences]
+        two_sided = seed_p_value(shifted)
+        inside = float(np.mean(shifted)) > 0
+        one_sided.append(two_sided / 2 if inside else 1 - two_sided / 2)
+    return 1.0 if len(differences) < 2 else max(one_sided)
+
+
 def detectable_difference(
     differences: Sequence[float], power: float = 0.8, level: float = LEVEL
 ) -> float:

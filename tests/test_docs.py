@@ -258,7 +258,7 @@ def test_every_table_view_and_column_of_the_ledger_is_explained():
             assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(columns), name
 
 
-@pytest.mark.parametrize("name", ["generate_cli", "generate_settings"])
+@pytest.mark.parametrize("name", ["generate_cli", "generate_settings", "generate_results"])
 def test_generated_pages_are_fresh(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)

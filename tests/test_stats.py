@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rilbench.stats import (
+    equivalence_p_value,
     holm,
     prediction_bound,
     prediction_interval,
@@ -171,3 +172,15 @@ def test_one_more_run_falls_where_it_is_predicted(runs):
     found = [(prediction_interval(row[:-1]), row[-1]) for row in samples]
     inside = np.mean([each.low <= new <= each.high for each, new in found])
     assert 0.94 < inside < 0.96
+
+
+def test_two_one_sided_tests_of_no_difference():
+    rng = np.random.default_rng(5)
+    for mean, spread, n in [(0.0, 0.5, 8), (0.8, 0.3, 5), (1.5, 0.4, 6), (-2.0, 3.0, 4)]:
+        values = mean + spread * rng.standard_normal(n)
+        above = scipy.stats.ttest_1samp(values, -1.0, alternative="greater").pvalue
+        below = scipy.stats.ttest_1samp(values, 1.0, alternative="less").pvalue
+        assert equivalence_p_value(list(values), 1.0) == pytest.approx(max(above, below))
+    assert equivalence_p_value([0.2], 1.0) == 1.0
+    assert equivalence_p_value([0.2, 0.2, 0.2], 1.0) < 1e-9
+    assert equivalence_p_value([1.2, 1.2, 1.2], 1.0) > 0.999

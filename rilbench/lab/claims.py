@@ -1,6 +1,6 @@
 """The paper's claims as data, what the paper measured for each, and the rule of the verdict.
 
-The rule was fixed before the first run on test: `docs/protocol.md`.
+The rule: `docs/protocol.md`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ NOT_IN_THE_PAPER = "not in the paper"
 
 
 class ClaimVerdict(Enum):
-    """The nano sandbox's verdict on a claim, in the words that a reader sees."""
+    """The nano sandbox's verdict on a claim, in the words that a reader sees.
 
-    REPRODUCED = "reproduced"
-    NOT_REPRODUCED = "not reproduced"
-    NOT_DECIDED = "not decided"
+    "Reproduced" is kept for the paper's own models.
+    """
+
+    SAME = "same direction"
+    OPPOSITE = "the opposite direction"
+    NO_EFFECT = "no such effect here"
+    CANNOT_TELL = "cannot tell"
     NOT_RUN = "not run yet"
 
 
@@ -48,8 +52,9 @@ class Claim:
         experiment: the experiment whose runs decide.
         better, worse: names of runs.
         paper: the paper's rows of ``better`` and ``worse``; None where it gives no number.
-        reaches: the claim is "is not worse by more than the margin" instead of "is better".
-        simulated: a part of it is simulated, so the verdict may not say "reproduced".
+        reaches: the claim is "comes as near as in the paper" instead of "is better": its null is
+            the lowest difference in the paper.
+        simulated: a part of it is simulated, and the verdict says so.
     """
 
     text: str
@@ -60,6 +65,11 @@ class Claim:
     paper: tuple[PaperRow, PaperRow] | None = None
     reaches: bool = False
     simulated: bool = False
+
+    @property
+    def null(self) -> float:
+        """The difference, in points, that it is tested against."""
+        return min(paper_differences(self).values()) if self.reaches else 0.0
 
     @property
     def asked(self) -> bool:
@@ -146,32 +156,69 @@ CLAIMS = (
 """Every comparison that gets a verdict: the paper's claims, and what its readers ask."""
 
 
-def decide(claim: Claim, seeds: Interval, questions: Interval, p_value: float) -> ClaimVerdict:
-    """Return the verdict: both intervals and Holm's test must agree, else it is not decided.
+QUESTIONS = {
+    "Does RIL improve the student?": "RIL beats the untrained student",
+    "More than reinforcement learning without teachers?": (
+        "RIL beats Dr.GRPO with 2G student responses"
+    ),
+    "More than SFT on the same teacher responses?": "RIL beats SFT on the same teacher responses",
+    "Does the discriminator add to the teacher responses?": (
+        "RIL beats teacher responses without D"
+    ),
+    "Do two teachers beat one?": "Both teachers beat 72b alone",
+}
+"""What a reader asks first, and the claim that answers it."""
+
+
+def decide(
+    claim: Claim, seeds: Interval, questions: Interval, p_value: float, p_equal: float
+) -> ClaimVerdict:
+    """Return the verdict: both intervals and Holm's test must agree, else nobody can tell.
 
     Args:
         claim: what is claimed.
         seeds: interval over seeds of ``better`` minus ``worse``, in points.
         questions: interval over questions of the same difference.
-        p_value: of the test over seeds (against the margin for ``reaches``), adjusted by Holm.
+        p_value: of the test over seeds against the claim's null, adjusted by Holm.
+        p_equal: of the test that the difference is within the margin, adjusted by Holm.
     """
-    null = -MARGIN if claim.reaches else 0.0
     significant = p_value < ALPHA
-    if significant and seeds.low > null and questions.low > null:
-        return ClaimVerdict.REPRODUCED
-    if significant and seeds.high < null and questions.high < null:
-        return ClaimVerdict.NOT_REPRODUCED
-    if not claim.reaches and seeds.within(MARGIN) and questions.within(MARGIN):
-        return ClaimVerdict.NOT_REPRODUCED
-    return ClaimVerdict.NOT_DECIDED
+    if significant and seeds.low > claim.null and questions.low > claim.null:
+        return ClaimVerdict.SAME
+    if significant and seeds.high < claim.null and questions.high < claim.null:
+        return ClaimVerdict.OPPOSITE
+    if not claim.reaches and p_equal < ALPHA and questions.within(MARGIN):
+        return ClaimVerdict.NO_EFFECT
+    return ClaimVerdict.CANNOT_TELL
 
 
-def verdict_text(claim: Claim, verdict: ClaimVerdict) -> str:
-    """Return the printed verdict; what is simulated or not in the paper is never "reproduced"."""
-    if not (claim.simulated or claim.asked):
-        return verdict.value
-    holds = {ClaimVerdict.REPRODUCED: "holds", ClaimVerdict.NOT_REPRODUCED: "does not hold"}
-    text = holds.get(verdict, verdict.value)
+_REACHES = {
+    ClaimVerdict.SAME: "as near as in the paper, or nearer",
+    ClaimVerdict.OPPOSITE: "further behind than in the paper",
+}
+_ASKED = {
+    ClaimVerdict.SAME: "yes",
+    ClaimVerdict.OPPOSITE: "no, the opposite",
+    ClaimVerdict.NO_EFFECT: "no difference",
+}
+
+
+def verdict_text(claim: Claim, verdict: ClaimVerdict, seeds: Interval | None = None) -> str:
+    """Return the printed verdict.
+
+    Args:
+        claim: what is claimed.
+        verdict: of `decide`.
+        seeds: interval over seeds; where all of it is outside of the paper's range, that is said.
+    """
+    words = _REACHES if claim.reaches else _ASKED if claim.asked or claim.simulated else {}
+    text = words.get(verdict, verdict.value)
+    paper = list(paper_differences(claim).values())
+    if verdict is ClaimVerdict.SAME and paper and seeds and not claim.reaches:
+        if seeds.low > max(paper):
+            text += ", larger than in the paper"
+        elif seeds.high < min(paper):
+            text += ", smaller than in the paper"
     simulated = claim.simulated and verdict is not ClaimVerdict.NOT_RUN
     return f"simulated: {text}" if simulated else text
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rilbench.lab.claims import paper_differences
 from rilbench.lab.experiment import Experiment
 from rilbench.lab.report_tables import finished, paired_differences
 from rilbench.lab.run_result import RunResult
-from rilbench.lab.verdicts import ResultsByName, by_name
+from rilbench.lab.verdicts import ClaimResult, ResultsByName, by_name
 from rilbench.stats import Interval, seed_interval
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ COLOURS = {
 }
 """Okabe and Ito's colours, which most colour-blind readers can tell apart."""
 
+FOREST = "forest"
+FOREST_TITLE = "The differences beside the paper's"
 _CURVES = ("ril-both", "imitation", "teacher-rows", "dr-grpo-8")
 _WITH_DISCRIMINATOR = ("ril-both", "imitation")
 _BARS = ("untrained", "dr-grpo-8", "sft", "ril-both", "teacher-72b")
@@ -83,9 +86,13 @@ def draw_plots(headline: Results, ablations: Results, folder: Path) -> None:
                 figure = _benchmarks(grouped, experiment.benchmarks)
             else:
                 figure = _ablations(_differences(experiment, grouped))
-            # No dates and no versions, so that equal results give equal files.
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None, "Creator": None})
-            figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
+            _save(figure, folder / stem)
+
+
+def _save(figure: Figure, stem: Path) -> None:
+    """Write PNG and SVG, without dates and versions: equal results give equal files."""
+    figure.savefig(f"{stem}.svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(f"{stem}.png", metadata={"Software": None})
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
@@ -159,6 +166,58 @@ def _half_lengths(intervals: Sequence[Interval]) -> list[float]:
     """Half of each interval's length; 0 where a single seed leaves it open."""
     lengths = [interval.high - interval.low for interval in intervals]
     return [length / 2 if length < 1000 else 0.0 for length in lengths]
+
+
+# ---- the claims
+
+
+def draw_forest(results: Sequence[ClaimResult], folder: Path) -> None:
+    """Draw each claim's difference with its interval, and the paper's range as a band."""
+    from matplotlib import rc_context
+
+    shown = [result for result in results if result.seeds is not None]
+    if not shown:
+        return
+    with rc_context(_STYLE):
+        _save(_forest(shown), folder / FOREST)
+
+
+def _forest(results: Sequence[ClaimResult]) -> Figure:
+    texts = list(dict.fromkeys(result.claim.text for result in results))
+    students = list(dict.fromkeys(result.student for result in results))
+    figure, ((axes,),) = _figure(8, 1.4 + 0.36 * len(texts), 1, 1)
+    for row, text in enumerate(texts):
+        paper = list(
+            paper_differences(next(r.claim for r in results if r.claim.text == text)).values()
+        )
+        if paper:
+            low = min(paper) - 0.3 * (len(paper) == 1)
+            width = max(max(paper) - low, 0.6)
+            axes.barh(row, width, left=low, height=0.8, color="#dddddd", label="in the paper")
+    colours = list(COLOURS.values())
+    for number, student in enumerate(students):
+        own = [result for result in results if result.student == student]
+        shift = (number - (len(students) - 1) / 2) * 0.3
+        rows = [texts.index(result.claim.text) + shift for result in own]
+        bars = [result.seeds for result in own if result.seeds is not None]
+        axes.errorbar(
+            [bar.mean for bar in bars],
+            rows,
+            xerr=_half_lengths(bars),
+            fmt="o",
+            markersize=4,
+            color=colours[number],
+            label=student,
+        )
+    axes.axvline(0, color="#333333", linewidth=0.8)
+    axes.set_yticks(range(len(texts)), texts)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("points of the mean (95 % over seeds)")
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+    return figure
 
 
 # ---- ablations

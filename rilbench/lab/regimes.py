@@ -1,4 +1,4 @@
-"""The regimes of the laboratory: where the student stands, and what its teachers know.
+"""The regimes of the lab: where the student stands, and what its teachers know.
 
 A method is compared within a regime. Each model is made from a shipped one in about a minute: noise
 on its decoder takes skill away, a short SFT on generated answers gives it a style and some back.
@@ -46,7 +46,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Regime:
-    """One of the laboratory's situations.
+    """One of the lab's situations.
 
     Attributes:
         name: as in the experiment files.

@@ -11,7 +11,7 @@ from rilbench.lab.claims import CLAIMS
 from rilbench.lab.experiment import Experiment, read_experiment
 from rilbench.lab.grid_choice import read_tuned
 from rilbench.lab.lab_paths import LabPaths
-from rilbench.lab.plots import draw_plots, plot_titles
+from rilbench.lab.plots import FOREST, FOREST_TITLE, draw_forest, draw_plots, plot_titles
 from rilbench.lab.run_result import RunResult, read_results, result_file
 from rilbench.lab.style_probe import read_styles
 from rilbench.lab.verdicts import ClaimResult, judge_claims
@@ -29,12 +29,18 @@ the first run on test: [docs/protocol.md](../../docs/protocol.md). How to run it
 parameters and synthetic benchmarks. It says nothing about the paper's own numbers.
 """
 
+_FRONT = """\
+Points of the mean over {count} benchmarks, RIL with both teachers minus the other; the intervals
+are below.
+"""
+
 _READING = """\
 Differences are in points of the mean over the {count} benchmarks. "In the paper" is the same
 difference between rows of its tables, over its students and the benchmarks that both rows have. A
 cost ratio divides the better run (as claimed) by the other, everything before the loop included.
-Claims that are not in the paper are questions of its readers; their verdict is "holds" or "does not
-hold". A verdict on one student holds for that student only.
+Claims that are not in the paper are questions of its readers; their verdict is "yes", "no, the
+opposite" or "no difference". "Reproduced" is kept for the paper's own models. A verdict on one
+student holds for that student only.
 """
 
 
@@ -66,6 +72,7 @@ def write_report(paths: LabPaths | None = None) -> Path:
     for old in [*paths.figures.glob("*.png"), *paths.figures.glob("*.svg")]:
         old.unlink()
     draw_plots(data.pair("headline"), data.pair("ablations"), paths.figures)
+    draw_forest(data.claims("headline"), paths.figures)
     readme = paths.results / "README.md"
     readme.write_text(_render(data), encoding="utf-8")
     return readme
@@ -89,6 +96,7 @@ def _render(data: _ReportData) -> str:
     return "\n".join(
         [
             _INTRODUCTION,
+            *_front(data),
             *_claims(data),
             *_plots(data),
             *_scores(data),
@@ -103,6 +111,23 @@ def _render(data: _ReportData) -> str:
             *_missing(data),
         ]
     )
+
+
+def front_table(paths: LabPaths | None = None) -> str:
+    """The answers to a reader's first questions, as the project's README quotes them."""
+    return _front_table(_read(paths or LabPaths()))
+
+
+def _front_table(data: _ReportData) -> str:
+    return tables.questions_table(data.claims("headline"), data.experiments["headline"].students)
+
+
+def _front(data: _ReportData) -> list[str]:
+    count = len(data.experiments["headline"].benchmarks)
+    parts = [_front_table(data) + "\n", _FRONT.format(count=count)]
+    if any(result.seeds for result in data.claims("headline")):
+        parts.append(f"![{FOREST_TITLE}](figures/{FOREST}.png)\n")
+    return parts
 
 
 def _claims(data: _ReportData) -> list[str]:

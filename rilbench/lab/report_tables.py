@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from rilbench.lab.claims import paper_differences
+from rilbench.lab.claims import QUESTIONS, Claim, paper_differences
 from rilbench.lab.experiment import Experiment, RunSpec
 from rilbench.lab.grid_choice import Tuned
 from rilbench.lab.run_result import RunResult
@@ -80,10 +80,9 @@ def claims_table(results: Sequence[ClaimResult]) -> str:
     )
     rows = []
     for result in results:
-        values = sorted(paper_differences(result.claim).values())
-        paper = signed(values[0]) if values else NONE
-        if len(values) > 1:
-            paper += f" to {signed(values[-1])} ({len(values)} students)"
+        paper, number = paper_text(result.claim), len(paper_differences(result.claim))
+        if number > 1:
+            paper += f" ({number} students)"
         rows.append(
             (
                 result.claim.text,
@@ -99,6 +98,29 @@ def claims_table(results: Sequence[ClaimResult]) -> str:
             )
         )
     return markdown(head, rows, texts=5)
+
+
+def questions_table(results: Sequence[ClaimResult], students: Sequence[str]) -> str:
+    """A reader's first questions, one line each; `claims_table` has the intervals."""
+    by_claim = {(result.claim.text, result.student): result for result in results}
+    rows = []
+    for question, text in QUESTIONS.items():
+        answers = [by_claim[text, student] for student in students]
+        cells = [
+            NONE if each.seeds is None else f"{signed(each.seeds.mean)}, {each.text}"
+            for each in answers
+        ]
+        rows.append((question, paper_text(answers[0].claim), *cells))
+    rows.append(("Has a number of the paper been reproduced?", NONE, *["no"] * len(students)))
+    return markdown(("question", "in the paper", *students), rows, texts=2 + len(students))
+
+
+def paper_text(claim: Claim) -> str:
+    """The claim's difference in the paper, from the lowest to the highest of its students."""
+    values = sorted(paper_differences(claim).values())
+    if not values:
+        return NONE
+    return signed(values[0]) + (f" to {signed(values[-1])}" if len(values) > 1 else "")
 
 
 # ---- scores with their cost

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rilbench.errors import UserError
-from rilbench.lab.claims import CLAIMS, MARGIN, Claim, ClaimVerdict, decide, verdict_text
+from rilbench.lab.claims import ALPHA, CLAIMS, MARGIN, Claim, ClaimVerdict, decide, verdict_text
 from rilbench.lab.experiment import Experiment
 from rilbench.lab.run_result import RunResult
 from rilbench.stats import (
     Array,
     Interval,
+    detectable_difference,
+    equivalence_p_value,
     holm,
     question_interval,
     seed_interval,
@@ -31,11 +33,15 @@ class ClaimResult:
 
     Attributes:
         pairs: number of seeds for which both runs finished.
+        differences: of the means, one for each of these seeds.
         failed: number of seeds for which a run failed.
         planned: number of seeds of the experiment.
         seeds: interval over seeds; None without pairs.
         questions: interval over questions; None without pairs.
         p_value: of the test over seeds, adjusted by Holm.
+        p_equal: of the test that there is no difference, adjusted by Holm.
+        detectable: the smallest difference, in points, that would have been found with a chance
+            of 80 % at this spread, by the strictest of Holm's tests; None without a verdict.
         seconds, tokens: CPU seconds and sampled tokens of ``better`` divided by those of
             ``worse``; None where ``worse`` cost nothing.
     """
@@ -45,9 +51,12 @@ class ClaimResult:
     pairs: int
     failed: int
     planned: int
+    differences: tuple[float, ...] = ()
     seeds: Interval | None = None
     questions: Interval | None = None
     p_value: float = 1.0
+    p_equal: float = 1.0
+    detectable: float | None = None
     seconds: float | None = None
     tokens: float | None = None
     verdict: ClaimVerdict = ClaimVerdict.NOT_RUN
@@ -55,14 +64,13 @@ class ClaimResult:
     @property
     def text(self) -> str:
         """The printed verdict, with its reason where it needs one."""
-        text = verdict_text(self.claim, self.verdict)
+        text = verdict_text(self.claim, self.verdict, self.seeds)
         if self.pairs and self.pairs + self.failed < self.planned:
             return f"{text} ({self.pairs} of {self.planned} seeds so far)"
         if self.failed:
             text += f" ({self.failed} of {self.planned} seeds failed)"
-        if self.verdict is ClaimVerdict.NOT_REPRODUCED and self.seeds and self.questions:
-            same = self.seeds.within(MARGIN) and self.questions.within(MARGIN)
-            text += f" (within ±{MARGIN:g})" if same else " (the opposite)"
+        if self.verdict is ClaimVerdict.CANNOT_TELL and self.detectable is not None:
+            text += f" (would have seen {self.detectable:.1f} or more)"
         return text
 
 
@@ -97,22 +105,34 @@ def judge_claims(experiment: Experiment, results: Sequence[RunResult]) -> list[C
             families.setdefault(part, []).append(compared)
         for family in families.values():
             adjusted = holm([compared.p_value for compared in family])
+            equal = holm([compared.p_equal for compared in family])
+            level = 1 - ALPHA / len(family)
             judged += [
-                _with_verdict(compared, p) for compared, p in zip(family, adjusted, strict=True)
+                _with_verdict(compared, p, q, level)
+                for compared, p, q in zip(family, adjusted, equal, strict=True)
             ]
     return judged
 
 
-def _with_verdict(compared: ClaimResult, p_value: float) -> ClaimResult:
+def _with_verdict(
+    compared: ClaimResult, p_value: float, p_equal: float, level: float
+) -> ClaimResult:
+    """Return it with its verdict; the p-values are adjusted, ``level`` is the strictest test's."""
     if compared.seeds is None or compared.questions is None:
-        state = ClaimVerdict.NOT_DECIDED if compared.failed else ClaimVerdict.NOT_RUN
-        return replace(compared, p_value=1.0, verdict=state)
+        state = ClaimVerdict.CANNOT_TELL if compared.failed else ClaimVerdict.NOT_RUN
+        return replace(compared, p_value=1.0, p_equal=1.0, verdict=state)
     complete = compared.pairs + compared.failed == compared.planned
     # One failed seed leaves a verdict, two do not.
     if not complete or compared.pairs < max(2, compared.planned - 1):
-        return replace(compared, p_value=1.0, verdict=ClaimVerdict.NOT_DECIDED)
-    verdict = decide(compared.claim, compared.seeds, compared.questions, p_value)
-    return replace(compared, p_value=p_value, verdict=verdict)
+        return replace(compared, p_value=1.0, p_equal=1.0, verdict=ClaimVerdict.CANNOT_TELL)
+    verdict = decide(compared.claim, compared.seeds, compared.questions, p_value, p_equal)
+    return replace(
+        compared,
+        p_value=p_value,
+        p_equal=p_equal,
+        verdict=verdict,
+        detectable=detectable_difference(compared.differences, level=level),
+    )
 
 
 def _compare(
@@ -146,7 +166,9 @@ def _compare(
         compared,
         seeds=seed_interval(differences),
         questions=question_interval(_question_differences(pairs, benchmarks)),
-        p_value=seed_p_value(differences, -MARGIN if claim.reaches else 0.0) if complete else 1.0,
+        differences=tuple(differences),
+        p_value=seed_p_value(differences, claim.null) if complete else 1.0,
+        p_equal=equivalence_p_value(differences, MARGIN) if complete else 1.0,
         seconds=_ratio([(b.cost.seconds, w.cost.seconds) for b, w in pairs]),
         tokens=_ratio([(b.cost.sampled_tokens, w.cost.sampled_tokens) for b, w in pairs]),
     )

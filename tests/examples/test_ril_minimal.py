@@ -1,4 +1,4 @@
-"""The minimal loop and the laboratory's beside the verl trainer: the same step, to rounding."""
+"""The minimal loop and the lab's beside the verl trainer: the same step, to rounding."""
 
 import json
 import os

@@ -18,7 +18,7 @@ from rilbench.resources import resource
 from rilbench.stats import Interval
 
 CLAIM = Claim("a beats b", "Table 1", "headline", "a", "b")
-REACHES = Claim("a reaches b", "Table 2", "headline", "a", "b", reaches=True)
+REACHES = next(claim for claim in CLAIMS if claim.text == "The student reaches 72b")
 
 
 def around(mean, half):
@@ -26,36 +26,50 @@ def around(mean, half):
 
 
 @pytest.mark.parametrize(
-    ("claim", "seeds", "questions", "p", "expected"),
+    ("claim", "seeds", "questions", "p", "p_equal", "expected"),
     [
-        (CLAIM, around(5, 2), around(5, 3), 0.01, ClaimVerdict.REPRODUCED),
-        (CLAIM, around(5, 2), around(5, 6), 0.01, ClaimVerdict.NOT_DECIDED),
-        (CLAIM, around(5, 6), around(5, 2), 0.20, ClaimVerdict.NOT_DECIDED),
-        (CLAIM, around(5, 2), around(5, 3), 0.06, ClaimVerdict.NOT_DECIDED),
-        (CLAIM, around(-5, 2), around(-5, 3), 0.01, ClaimVerdict.NOT_REPRODUCED),
-        (CLAIM, around(-5, 2), around(-5, 6), 0.01, ClaimVerdict.NOT_DECIDED),
-        (CLAIM, around(0.1, 0.5), around(0.1, 0.8), 0.5, ClaimVerdict.NOT_REPRODUCED),
-        (CLAIM, around(0.1, 0.5), around(0.1, 0.95), 0.5, ClaimVerdict.NOT_DECIDED),
-        (CLAIM, around(0.5, 0.2), around(0.5, 0.3), 0.01, ClaimVerdict.REPRODUCED),
-        (REACHES, around(-0.2, 0.5), around(-0.2, 0.7), 0.01, ClaimVerdict.REPRODUCED),
-        (REACHES, around(0.0, 1.5), around(0.0, 0.5), 0.30, ClaimVerdict.NOT_DECIDED),
-        (REACHES, around(-4, 2), around(-4, 2), 0.01, ClaimVerdict.NOT_REPRODUCED),
-        (REACHES, around(-1.5, 1), around(-1.5, 1), 0.30, ClaimVerdict.NOT_DECIDED),
+        (CLAIM, around(5, 2), around(5, 3), 0.01, 1, ClaimVerdict.SAME),
+        (CLAIM, around(5, 2), around(5, 6), 0.01, 1, ClaimVerdict.CANNOT_TELL),
+        (CLAIM, around(5, 6), around(5, 2), 0.20, 1, ClaimVerdict.CANNOT_TELL),
+        (CLAIM, around(5, 2), around(5, 3), 0.06, 1, ClaimVerdict.CANNOT_TELL),
+        (CLAIM, around(-5, 2), around(-5, 3), 0.01, 1, ClaimVerdict.OPPOSITE),
+        (CLAIM, around(-5, 2), around(-5, 6), 0.01, 1, ClaimVerdict.CANNOT_TELL),
+        (CLAIM, around(0.1, 0.5), around(0.1, 0.8), 0.5, 0.01, ClaimVerdict.NO_EFFECT),
+        (CLAIM, around(0.1, 0.5), around(0.1, 0.8), 0.5, 0.06, ClaimVerdict.CANNOT_TELL),
+        (CLAIM, around(0.1, 0.5), around(0.1, 0.95), 0.5, 0.01, ClaimVerdict.CANNOT_TELL),
+        (CLAIM, around(0.5, 0.2), around(0.5, 0.3), 0.01, 0.01, ClaimVerdict.SAME),
+        # The paper's own students are 13.9 points behind 72b at most.
+        (REACHES, around(-10, 2), around(-10, 2), 0.01, 1, ClaimVerdict.SAME),
+        (REACHES, around(-13, 2), around(-13, 2), 0.30, 1, ClaimVerdict.CANNOT_TELL),
+        (REACHES, around(-20, 2), around(-20, 2), 0.01, 1, ClaimVerdict.OPPOSITE),
     ],
 )
-def test_the_rule(claim, seeds, questions, p, expected):
+def test_the_rule(claim, seeds, questions, p, p_equal, expected):
     assert MARGIN == 1.0
-    assert decide(claim, seeds, questions, p) is expected
+    assert decide(claim, seeds, questions, p, p_equal) is expected
 
 
-def test_what_is_simulated_or_asked_is_never_reproduced():
+def test_a_verdict_is_relative_to_the_papers_range():
+    beats = claim("RIL beats Dr.GRPO with 2G student responses")
+    assert verdict_text(beats, ClaimVerdict.SAME, around(4.5, 2)) == "same direction"
+    larger, smaller = around(28, 4), around(1, 0.5)
+    assert verdict_text(beats, ClaimVerdict.SAME, larger).endswith(", larger than in the paper")
+    assert verdict_text(beats, ClaimVerdict.SAME, smaller).endswith(", smaller than in the paper")
+    assert verdict_text(REACHES, ClaimVerdict.SAME, around(-10, 2)) == (
+        "as near as in the paper, or nearer"
+    )
+    assert verdict_text(REACHES, ClaimVerdict.OPPOSITE) == "further behind than in the paper"
+
+
+def test_nothing_is_called_reproduced():
     simulated = Claim("", "", "ablations", "a", "b", simulated=True)
     asked = Claim("", NOT_IN_THE_PAPER, "ablations", "a", "b")
     for found in ClaimVerdict:
-        for claim in (simulated, asked):
-            assert "reproduced" not in verdict_text(claim, found)
-    assert verdict_text(simulated, ClaimVerdict.REPRODUCED) == "simulated: holds"
-    assert verdict_text(CLAIM, ClaimVerdict.NOT_REPRODUCED) == "not reproduced"
+        for each in (simulated, asked, CLAIM):
+            assert "reproduced" not in verdict_text(each, found)
+    assert verdict_text(simulated, ClaimVerdict.SAME) == "simulated: yes"
+    assert verdict_text(asked, ClaimVerdict.OPPOSITE) == "no, the opposite"
+    assert verdict_text(CLAIM, ClaimVerdict.NO_EFFECT) == "no such effect here"
 
 
 def test_every_claim_is_about_runs_that_the_experiments_have():

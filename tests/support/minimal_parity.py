@@ -117,7 +117,7 @@ def difference(own, verl):
 
 
 def fast_objective(recipe, student, questions, tokens, advantages):
-    """Equation 2 by the laboratory's engine, which computes each question's prompt once."""
+    """Equation 2 by the lab's engine, which computes each question's prompt once."""
     run = FastRun(recipe, Path(student), TrainingData(questions, {}, []), Path("fast"), print)
     rows = torch.arange(len(questions)).repeat_interleave(GROUP_SIZE)
     reference = Student(locate("nano:72b"))

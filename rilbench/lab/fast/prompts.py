@@ -2,7 +2,7 @@
 
 The responses of a question differ, its prompt does not: its keys and values are computed once,
 with gradient where one is wanted, and every response goes on from them. Right for any decoder of
-transformers with a `DynamicCache`; the laboratory's are Qwen2.5-VL's and InternVL3's.
+transformers with a `DynamicCache`; the lab's are Qwen2.5-VL's and InternVL3's.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Student:
         self.tokenizer = self.inputs.tokenizer
         self.end: int = self.tokenizer.eos_token_id
         self.forbidden = never_sampled(self.tokenizer)
-        # None of the laboratory's models has dropout: train() would change nothing.
+        # None of the lab's models has dropout: train() would change nothing.
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.decoder = Decoder(self.model.model, hasattr(self.model.model, "get_rope_index"))
 

@@ -95,7 +95,7 @@ def _do(number: int, paths: LabPaths, job: Job, tuned: Settings, said: Any) -> R
         result = new_result(job, tuned, recipe, start)
         return evaluated_result(result, model, job, paths, number, kit, said.put)
     run = paths.run_folder(job.experiment, job.student, job.spec.name, job.seed)
-    shutil.rmtree(run, ignore_errors=True)  # a run takes a minute: one that was killed starts anew
+    shutil.rmtree(run, ignore_errors=True)  # a run takes a minute: one that was killed starts again
     result, checkpoint = _train(regime, folder, recipe, run, job, tuned, said.put)
     if checkpoint is not None:
         result = evaluated_result(result, checkpoint, job, paths, number, kit, said.put)
