@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 # Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-lab bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -140,6 +140,9 @@ bench-inputs: setup  ## Give a training run bad data, settings, addresses and ma
 
 bench-eval: setup  ## Ask 35,000 questions with large pictures, beside lmms-eval's client (half an hour, 5 GB of disk)
 	$(BIN)/python tests/bench/evaluation_size.py
+
+bench-lab: setup  ## Time a step and a run of the lab's fast engine (ten minutes)
+	$(BIN)/python tests/bench/lab_step.py
 
 bench-plan: setup  ## Track the memory of updates on eight fake GPUs, next to what plan says (ten minutes of CPU)
 	$(BIN)/python tests/bench/plan_memory.py

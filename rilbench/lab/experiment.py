@@ -181,6 +181,9 @@ class _Parser:
         seeds = [self.read.integer(node, "a seed", 0) for node in seed_nodes]
         self._refuse_twice(seed_nodes, seeds, "seed")
         shared = self._settings(top["set"]) if "set" in top else {}
+        runs = tuple(self._runs(top["runs"], shared, students))
+        if engine == "verl" and any(run.responses for run in runs):
+            self.read.fail(root, "'responses' needs 'engine: fast'")
         reasons = self.read.mapping(top["not_run"], "not_run") if "not_run" in top else {}
         return Experiment(
             name=self._name(top["name"], "name"),
@@ -189,7 +192,7 @@ class _Parser:
             split=self._choice(top["split"], "split", SPLITS),
             benchmarks=self._benchmarks(top.get("benchmarks")),
             steps=self.read.integer(top["steps"], "steps", 1),
-            runs=tuple(self._runs(top["runs"], shared, students)),
+            runs=runs,
             order=self._choice(top["order"], "order", ORDERS) if "order" in top else "seeds",
             not_run={
                 name: self.read.text(why, f"the reason for {name}") for name, why in reasons.items()

@@ -192,6 +192,11 @@ def test_a_regime_stands_in_the_place_of_a_student(tmp_path):
         ("regimes: [paper, judge-errs-10]", "students: [nano]", "regimes and 'engine: fast' go"),
         ("seeds", "students: [nano]\nseeds", "needs either 'students' or 'regimes'"),
         ("engine: fast", "engine: slow", "unknown engine 'slow'; known: verl, fast"),
+        (
+            "regimes: [paper, judge-errs-10]\nengine: fast",
+            "students: [nano]",
+            "'responses' needs 'engine: fast'",
+        ),
         ("recipe: 72b", "responses: accepted", "only SFT can learn accepted responses alone"),
     ],
 )
