@@ -47,7 +47,9 @@ def test_a_flaky_server_and_every_question_is_accounted_for(tmp_path):
     failed = sum(manifest["failed"].values())
     assert manifest["got"] + failed == 200
     assert failed <= 0.05 * 200
-    assert len(asked(PLAN, QUESTIONS, tmp_path)) == manifest["got"] == kinds["answer"]
+    # Once each, though a busy machine may answer later than the client waits, which asks again.
+    answered = {seed for _, seed, kind in teacher.asked if kind == "answer"}
+    assert len(asked(PLAN, QUESTIONS, tmp_path)) == manifest["got"] == len(answered)
     last = {}
     for moment, seed, kind in teacher.asked:
         before = last.get(seed)
