@@ -99,8 +99,8 @@ REGIMES = {
             "Each teacher is right where the other is wrong.",
             _PAPER_START,
             {
-                "72b": Made("72b", steps=40, blind=WEAK_72B, seed=21),
-                "78b": Made("78b", steps=40, blind=WEAK_78B, seed=22),
+                "72b": Made("72b", steps=80, lr=1e-3, blind=WEAK_72B, seed=21),
+                "78b": Made("78b", steps=80, lr=1e-3, blind=WEAK_78B, seed=22),
             },
         ),
         Regime(
