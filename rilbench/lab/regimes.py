@@ -2,11 +2,14 @@
 
 A method is compared within a regime. Each model is made from a shipped one in about a minute: noise
 on its decoder takes skill away, a short SFT on generated answers gives it a style and some back.
-The digits of these questions are those of no other purpose.
+The digits of these answers are those on which the shipped models were trained.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +64,12 @@ class Regime:
     student: Made
     teachers: Mapping[str, Made]
     judge: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits over how it is made: another number is another regime."""
+        made = {**dataclasses.asdict(self), "about": ""}
+        return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
 
     def recipe_settings(self, folder: Path) -> dict[str, Any]:
         """Groups of a recipe's settings: the regime's models, which are in ``folder``."""

@@ -79,6 +79,7 @@ class RunResult:
         metrics: `METRICS`, as far as they were measured.
         engine: that trained it, ``verl`` or ``fast``.
         responses: which saved responses SFT learned; "": all.
+        regime: digest of the regime in the place of a student; "" for a student.
     """
 
     experiment: str
@@ -107,6 +108,7 @@ class RunResult:
     failure: RunFailure | None = None
     engine: str = "verl"
     responses: str = ""
+    regime: str = ""
 
     def mean(self, benchmarks: Iterable[str]) -> float | None:
         """Plain mean over benchmarks; None when the run failed or one is missing."""

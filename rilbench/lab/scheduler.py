@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
 from rilbench.errors import UserError
-from rilbench.lab.experiment import STUDENT, Experiment, Job, Settings
+from rilbench.lab.experiment import Experiment, Job, Settings
 from rilbench.lab.grid_choice import choose, read_tuned, settings_for, write_tuned
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.regimes import REGIMES
@@ -150,14 +150,8 @@ class _Queue:
     def _start_fingerprint(self, student: str) -> str:
         """Return the fingerprint of the student's present weights."""
         if student not in self._starts:
-            if student in REGIMES:
-                from rilbench.lab.fast.models import regime_folder
-
-                folder = regime_folder(REGIMES[student], self.paths.regimes, lambda _: None)
-                start = folder / STUDENT
-            else:
-                start = locate(load_recipe("both", student).student.model)
-            self._starts[student] = inspect_checkpoint(start).fingerprint
+            model = load_recipe("both", student).student.model
+            self._starts[student] = inspect_checkpoint(locate(model)).fingerprint
         return self._starts[student]
 
     def _has_result(self, job: Job) -> bool:
@@ -166,7 +160,12 @@ class _Queue:
         if not path.exists():
             return False
         result = read_result(path)
-        if result.start_fingerprint != self._start_fingerprint(job.student):
+        if job.student in REGIMES:
+            # Not by its weights: another machine rounds otherwise when it makes them.
+            same = result.regime == REGIMES[job.student].digest
+        else:
+            same = result.start_fingerprint == self._start_fingerprint(job.student)
+        if not same:
             raise UserError(
                 f"{path} was made from another {job.student} than the present one; delete the "
                 "results of that student (and its runs) to run them again"

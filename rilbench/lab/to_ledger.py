@@ -154,7 +154,9 @@ def labels(row: RunResult) -> tuple[str, str, str]:
     it ("beta=0.1" is "ril beta=0.1").
     """
     if row.model:
-        student = row.student if row.model == STUDENT else f"nano-{row.model}"
+        # A regime's teachers are its own: another one's have the same name.
+        owner = row.student if row.regime else "nano"
+        student = row.student if row.model == STUDENT else f"{owner}-{row.model}"
         return student, "base", "none"
     assert row.method in METHODS
     sft = bool(row.settings.get("sft.steps"))
@@ -179,6 +181,8 @@ def to_run(row: RunResult) -> Run:
         metrics["failure"] = dataclasses.asdict(row.failure)
     kept = ("experiment", "student", "name", "seed", "recipe", "method", "steps")
     recipe = {name: getattr(row, name) for name in kept} | {"settings": dict(row.settings)}
+    if row.regime:
+        recipe |= {name: getattr(row, name) for name in ("engine", "regime", "responses")}
     created = row.created or utc_now()
     return Run(
         name=run_name(row),

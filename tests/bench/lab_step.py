@@ -68,7 +68,7 @@ def main() -> None:
             "both", "nano", "ril", settings, settings=regime.recipe_settings(folder)
         )
         start = cpu_seconds()
-        data = training_data(regime, folder, recipe, print)
+        data, _ = training_data(regime, folder, recipe, print)
         collected = cpu_seconds() - start
         teachers = [r for by in data.saved.values() for own in by.values() for r in own]
 

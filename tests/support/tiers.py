@@ -45,6 +45,7 @@ INTEGRATION = (
     "evaluate/test_unclean_replies.py",
     "gpu",
     "importers",
+    "lab/fast/test_worker.py",
     "lab/test_report.py",
     "ledger/test_writers.py",
     "nano/test_build.py",

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,7 +87,7 @@ class FastRun:
     def run(self) -> None:
         """Train: SFT if the recipe has it, then the loop if the method has one."""
         if self.recipe.sft.steps:
-            with _timed(self.cpu_seconds, "sft"):
+            with self._timed("sft"):
                 self.fine_tune()
         if self.recipe.method_spec.is_rl:
             self.train()
@@ -141,10 +143,11 @@ class FastRun:
                 weight_decay=recipe.policy.weight_decay,
                 max_grad_norm=MAX_GRAD_NORM,
             )
-            with _timed(self.cpu_seconds, "discriminator"):
+            with self._timed("discriminator"):
                 self.pretrain(discriminator)
+        shutil.rmtree(start)
         optimizer = self._optimizer(recipe.policy.lr)
-        with _timed(self.cpu_seconds, "ril"):
+        with self._timed("ril"):
             for step in range(1, recipe.schedule.steps + 1):
                 self.take_step(step, optimizer, reference, discriminator)
                 self.on_step("ril", step, recipe.schedule.steps)
@@ -245,19 +248,9 @@ class FastRun:
         size = config.group_responses
         asked = [question for question in questions for _ in range(size)]
         texts = self.policy.decode(tokens)
-        exact = [
-            float(_is_right(question.answer, text))
-            for question, text in zip(asked, texts, strict=True)
-        ]
-        verdicts = [
-            noisy_verdict(
-                verdict,
-                config.false_positive_rate,
-                config.false_negative_rate,
-                *(config.seed, question.id, text),
-            )
-            for verdict, question, text in zip(exact, asked, texts, strict=True)
-        ]
+        exact, verdicts = self._judge(asked, texts)
+        prompts = self.policy.inputs(questions)["input_ids"]
+        image_tokens = (prompts == self.policy.image_token).sum(1).repeat_interleave(size)
         batch = StepBatch(
             session=[i % size for i in range(len(tokens))],
             question_id=[question.id for question in asked],
@@ -269,7 +262,7 @@ class FastRun:
             answer_reward_before_noise=torch.tensor(exact),
             tokens=[len(each) for each in tokens],
             finished=[each[-1] == self.policy.end for each in tokens],
-            image_tokens=[0] * len(tokens),
+            image_tokens=image_tokens.tolist(),
             question=[question.question for question in asked],
             reference=[question.answer for question in asked],
         )
@@ -352,8 +345,30 @@ class FastRun:
         most = self.recipe.max_saved_responses
         return {name: by_teacher[name][:most] for name in self.recipe.teachers.names}
 
+    def _judge(
+        self, asked: Sequence[Question], texts: Sequence[str]
+    ) -> tuple[list[float], list[float]]:
+        """The verdict on each response: exact, and with the recipe's simulated errors."""
+        config = self.step_config
+        exact, noisy = [], []
+        for question, text in zip(asked, texts, strict=True):
+            exact.append(float(_is_right(question.answer, text)))
+            rates = (config.false_positive_rate, config.false_negative_rate)
+            noisy.append(noisy_verdict(exact[-1], *rates, config.seed, question.id, text))
+        return exact, noisy
+
     def _tokens(self, response: str) -> list[int]:
         return teacher_tokens(self.policy.tokenizer, response, self.recipe.data.max_response_tokens)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Add the CPU seconds of the body to a stage."""
+        start = time.process_time()
+        try:
+            yield
+        finally:
+            spent = time.process_time() - start
+            self.cpu_seconds[stage] = self.cpu_seconds.get(stage, 0.0) + spent
 
     def _optimizer(self, lr: float) -> torch.optim.Optimizer:
         trained = [p for p in self.policy.model.parameters() if p.requires_grad]
@@ -415,20 +430,6 @@ def _policy_metrics(result: PolicyLoss, norm: float) -> dict[str, float]:
         "clip_fraction": float(result.clipped) / tokens,
         "grad_norm": norm,
     }
-
-
-class _timed:  # noqa: N801  reads as a statement
-    """Adds the CPU seconds of its body to a stage."""
-
-    def __init__(self, seconds: dict[str, float], stage: str) -> None:
-        self.seconds, self.stage = seconds, stage
-
-    def __enter__(self) -> None:
-        self.start = time.process_time()
-
-    def __exit__(self, *_: object) -> None:
-        spent = time.process_time() - self.start
-        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + spent
 
 
 @lru_cache(maxsize=4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +40,15 @@ Say = Callable[[str], None]
 
 
 def regime_folder(regime: Regime, root: Path, say: Say) -> Path:
-    """Return the folder of a regime's models, ``student`` and the teachers'; made on first use."""
-    folder = root / regime.name
+    """Return the folder of a regime's models, ``student`` and the teachers'; made on first use.
+
+    Its name has the regime's digest: one that is made otherwise does not take over its models.
+    """
+    folder = root / f"{regime.name}-{regime.digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{regime.name}.lock")):
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
-            part = folder.with_name(f".{regime.name}.part")
+            part = folder.with_name(f".{folder.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             for name, made in {"student": regime.student, **regime.teachers}.items():
                 say(f"{regime.name}: making {name}")
@@ -133,10 +138,16 @@ def styled(question: SyntheticQuestion, style: str) -> str:
 # ---- saved responses
 
 
-def training_data(regime: Regime, folder: Path, recipe: Recipe, say: Say) -> TrainingData:
-    """The regime's questions with saved responses of its student and teachers.
+Costs = Mapping[str, Mapping[str, float]]
+"""Of each model's saved responses, the ``tokens`` and ``cpu_seconds``."""
 
-    Collected on first use, all by the recipe's sampling.
+
+def training_data(
+    regime: Regime, folder: Path, recipe: Recipe, say: Say
+) -> tuple[TrainingData, Costs]:
+    """The regime's questions with saved responses of its student and teachers, and their cost.
+
+    Collected on first use, all by the recipe's sampling; another sampling is another collection.
 
     Args:
         regime: whose data it is.
@@ -144,9 +155,15 @@ def training_data(regime: Regime, folder: Path, recipe: Recipe, say: Say) -> Tra
         recipe: says how many responses, and how they are sampled.
         say: shows progress.
     """
-    questions = _questions(folder.parent / "prompts.parquet")
-    file = folder / "collection.json"
-    with FileLock(folder / ".collection.lock"):
+    questions = _questions(folder.parent / f"prompts-{PROMPTS_SEED}-{EACH}.parquet")
+    wanted = (
+        *(recipe.collection.teacher_responses, recipe.collection.student_responses),
+        *(dataclasses.asdict(recipe.sampling), recipe.data.max_response_tokens),
+        *(PROMPTS_SEED, EACH),
+    )
+    digest = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:8]
+    file = folder / f"collection-{digest}.json"
+    with FileLock(file.with_suffix(".lock")):
         if not file.exists():
             part = file.with_suffix(".part")
             part.write_text(json.dumps(_collect(regime, folder, questions, recipe, say)))
@@ -157,7 +174,10 @@ def training_data(regime: Regime, folder: Path, recipe: Recipe, say: Say) -> Tra
         for i, question in enumerate(questions)
     }
     student = [response for own in stored["student"]["responses"] for response in own]
-    return TrainingData(questions, saved, student)
+    costs = {
+        name: {key: each[key] for key in ("tokens", "cpu_seconds")} for name, each in stored.items()
+    }
+    return TrainingData(questions, saved, student), costs
 
 
 def accepted(data: TrainingData) -> TrainingData:
@@ -173,14 +193,6 @@ def accepted(data: TrainingData) -> TrainingData:
             kept.append(question)
             saved[question.id] = right
     return TrainingData(kept, saved, data.student_saved)
-
-
-def collection_cost(folder: Path) -> dict[str, dict[str, float]]:
-    """Tokens and CPU seconds of a regime's saved responses, by model."""
-    stored = json.loads((folder / "collection.json").read_text(encoding="utf-8"))
-    return {
-        name: {key: each[key] for key in ("tokens", "cpu_seconds")} for name, each in stored.items()
-    }
 
 
 def _questions(file: Path) -> list[Question]:

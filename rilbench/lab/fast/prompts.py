@@ -148,6 +148,9 @@ class Student:
         self.tokenizer = self.inputs.tokenizer
         self.end: int = self.tokenizer.eos_token_id
         self.forbidden = never_sampled(self.tokenizer)
+        self.image_token: int = self.tokenizer.convert_tokens_to_ids(
+            self.inputs.processor.image_token
+        )
         # None of the lab's models has dropout: train() would change nothing.
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.decoder = Decoder(self.model.model, hasattr(self.model.model, "get_rope_index"))

@@ -6,27 +6,27 @@ import dataclasses
 import json
 import multiprocessing
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from functools import lru_cache
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rilbench.checkpoint import Labels, write_labels
 from rilbench.config import Recipe
+from rilbench.errors import UserError
 from rilbench.evaluate.kit_session import Kit
 from rilbench.lab.experiment import ACCEPTED, STUDENT, Job, Settings
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.regimes import REGIMES, Regime
 from rilbench.lab.run_result import RunCost, RunResult
-from rilbench.lab.worker import evaluated_result, new_result, not_finite
+from rilbench.lab.scheduler import Work
+from rilbench.lab.worker import Report, evaluated_result, new_result, not_finite
+from rilbench.train.pipeline.cost import TOKENS
 
-Report = Callable[[str], None]
-
-
-Work = Callable[[Job, Settings, Report], RunResult]
+if TYPE_CHECKING:
+    from rilbench.lab.fast.models import Costs
 
 
 @contextmanager
@@ -36,80 +36,83 @@ def fast_worker(number: int, paths: LabPaths) -> Iterator[Work]:
     Two workers in threads of one process would wait for each other's Python.
     """
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(1, mp_context=context) as pool:
-        said: Any = manager.Queue()
+    ours, its = context.Pipe()
+    process = context.Process(target=_serve, args=(number, paths, its))
+    process.start()
+    its.close()  # ours alone is open here: it ends when the process does
 
-        def work(job: Job, tuned: Settings, report: Report) -> RunResult:
-            done = threading.Event()
-
-            def pass_on() -> None:
-                while not (done.is_set() and said.empty()):
-                    if not said.empty():
-                        report(said.get())
-                    done.wait(0.3)
-
-            listening = threading.Thread(target=pass_on, daemon=True)
-            listening.start()
-            try:
-                return pool.submit(_do, number, paths, job, tuned, said).result()
-            finally:
-                done.set()
-                listening.join()
-
+    def work(job: Job, tuned: Settings, report: Report) -> RunResult:
         try:
-            yield work
-        finally:
-            pool.submit(_close, _log(number, paths)).result()
+            ours.send((job, tuned))
+            while True:
+                reply = ours.recv()
+                if isinstance(reply, str):
+                    report(reply)
+                elif isinstance(reply, UserError):
+                    raise reply
+                else:
+                    result: RunResult = reply
+                    return result
+        except (EOFError, ConnectionError) as error:
+            raise UserError(
+                f"the process of worker {number} has ended; its error is above, and without one "
+                "memory was short: use --workers 1, and call again"
+            ) from error
+
+    try:
+        yield work
+    finally:
+        ours.close()
+        process.join()
 
 
-def _log(number: int, paths: LabPaths) -> Path:
-    return paths.work / "logs" / f"fast-kit-{number}.log"
-
-
-@lru_cache(maxsize=1)
-def _kit(log: Path) -> Kit:
-    """The kit of this worker's process, from its first evaluation to the last."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    return Kit(log)
-
-
-def _close(log: Path) -> None:
-    if _kit.cache_info().currsize:
-        _kit(log).__exit__()
-
-
-def _do(number: int, paths: LabPaths, job: Job, tuned: Settings, said: Any) -> RunResult:
-    """One job, in the worker's process."""
+def _serve(number: int, paths: LabPaths, lab: Connection) -> None:
+    """One job after another, until the lab closes its end, or has ended."""
     from transformers.utils import logging
 
+    # The lab hears Ctrl-C, and lets the run finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable_progress_bar()  # transformers' would disturb ours
+    logs = paths.work / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with suppress(EOFError, ConnectionError), Kit(logs / f"fast-kit-{number}.log") as kit:
+        while True:
+            job, tuned = lab.recv()
+            try:
+                reply: RunResult | UserError = _do(number, paths, kit, job, tuned, lab.send)
+            except UserError as error:
+                reply = error
+            lab.send(reply)
+
+
+def _do(
+    number: int, paths: LabPaths, kit: Kit, job: Job, tuned: Settings, say: Report
+) -> RunResult:
+    """One job, in the worker's process."""
     from rilbench.lab.fast.models import regime_folder
 
-    logging.disable_progress_bar()  # transformers' would disturb ours
-    kit = _kit(_log(number, paths))
     regime = REGIMES[job.student]
-    folder = regime_folder(regime, paths.regimes, said.put)
+    folder = regime_folder(regime, paths.regimes, say)
     recipe = job.recipe(tuned, folder)
-    start = folder / STUDENT
+    made = dataclasses.replace(
+        new_result(job, tuned, recipe, folder / STUDENT),
+        engine=job.engine if job.spec.method else "",
+        responses=job.spec.responses,
+        regime=regime.digest,
+    )
     if job.spec.model:
-        model = start if job.spec.model == STUDENT else folder / job.spec.model
-        result = new_result(job, tuned, recipe, start)
-        return evaluated_result(result, model, job, paths, number, kit, said.put)
+        model = folder / job.spec.model
+        return evaluated_result(made, model, job, paths, number, kit, say)
     run = paths.run_folder(job.experiment, job.student, job.spec.name, job.seed)
     shutil.rmtree(run, ignore_errors=True)  # a run takes a minute: one that was killed starts again
-    result, checkpoint = _train(regime, folder, recipe, run, job, tuned, said.put)
+    result, checkpoint = _train(made, regime, folder, recipe, run, say)
     if checkpoint is not None:
-        result = evaluated_result(result, checkpoint, job, paths, number, kit, said.put)
+        result = evaluated_result(result, checkpoint, job, paths, number, kit, say)
     return result
 
 
 def _train(
-    regime: Regime,
-    folder: Path,
-    recipe: Recipe,
-    run: Path,
-    job: Job,
-    tuned: Settings,
-    say: Report,
+    made: RunResult, regime: Regime, folder: Path, recipe: Recipe, run: Path, say: Report
 ) -> tuple[RunResult, Path | None]:
     """Train; the checkpoint is None where the numbers stopped being finite."""
     from rilbench.lab.fast.engine import FastRun
@@ -117,41 +120,38 @@ def _train(
     from rilbench.train.nan_guard import NotFiniteError
     from rilbench.train.pipeline.ledger_summary import curves, read_steps
 
-    data = training_data(regime, folder, recipe, say)
-    if job.spec.responses == ACCEPTED:
+    data, costs = training_data(regime, folder, recipe, say)
+    if made.responses == ACCEPTED:
         data = accepted(data)
-    start = folder / STUDENT
-    trained = FastRun(recipe, start, data, run, lambda stage, step, of: say(f"{stage} {step}/{of}"))
-    checkpoint: Path | None = run / "checkpoint"
-    try:
+
+    def on_step(stage: str, step: int, of: int) -> None:
+        say(f"{stage} {step}/{of}")
+
+    trained = FastRun(recipe, folder / STUDENT, data, run, on_step)
+    checkpoint: Path | None = None
+    with suppress(NotFiniteError):
         trained.run()
-    except NotFiniteError:
-        checkpoint = None
-    else:
-        trained.policy.save(run / "checkpoint")
+        checkpoint = run / "checkpoint"
+        trained.policy.save(checkpoint)
         labels = Labels(
-            student=job.student,
+            student=made.student,
             method=recipe.method_label,
             teacher=recipe.teacher_label,
-            run=job.label,
+            run=f"{made.name}-{made.seed}",
         )
-        write_labels(run / "checkpoint", labels)
+        write_labels(checkpoint, labels)
     result = dataclasses.replace(
-        new_result(job, tuned, recipe, start),
-        engine="fast",
-        responses=job.spec.responses,
-        failure=not_finite(run) if checkpoint is None else None,
+        made,
+        failure=None if checkpoint else not_finite(run),
         curves=curves(read_steps(run / "metrics.jsonl")),
-        cost=_cost(run, folder, recipe, trained.cpu_seconds),
+        cost=_cost(run, costs, recipe, trained.cpu_seconds),
     )
     return result, checkpoint
 
 
-def _cost(run: Path, folder: Path, recipe: Recipe, seconds: dict[str, float]) -> RunCost:
+def _cost(run: Path, costs: Costs, recipe: Recipe, seconds: Mapping[str, float]) -> RunCost:
     """What a run cost, with all of the shared collection that its method needs."""
-    from rilbench.lab.fast.models import collection_cost
-
-    counts = dict.fromkeys(("sampled_tokens", "teacher_tokens", "trained_tokens", "judge_calls"), 0)
+    counts = dict.fromkeys(TOKENS, 0)
     for name in ("sft.jsonl", "metrics.jsonl"):
         file = run / name
         for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
@@ -161,11 +161,10 @@ def _cost(run: Path, folder: Path, recipe: Recipe, seconds: dict[str, float]) ->
     method = recipe.method_spec
     needed = list(recipe.teachers.names) if method.uses_teachers or recipe.sft_on_teachers else []
     needed += [STUDENT] if method.uses_discriminator else []
-    saved = {name: each for name, each in collection_cost(folder).items() if name in needed}
-    collect = sum(each["cpu_seconds"] for each in saved.values())
+    collect = sum(costs[name]["cpu_seconds"] for name in needed)
     rounded = {stage: round(spent, 1) for stage, spent in {"collect": collect, **seconds}.items()}
     return RunCost(
         **counts,
-        collected_tokens=int(sum(each["tokens"] for each in saved.values())),
+        collected_tokens=int(sum(costs[name]["tokens"] for name in needed)),
         cpu_seconds=rounded,
     )

@@ -1,6 +1,5 @@
 """How the models of a regime are made, and their responses collected."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -72,14 +71,20 @@ def test_a_regime_is_made_once_and_its_responses_collected_once(tmp_path, small,
     recipe = load_recipe("both", "nano", "ril", settings=small.recipe_settings(folder))
     assert recipe.student.model == str(folder / "student")
     assert recipe.teachers.models == {name: str(folder / name) for name in ("72b", "78b")}
-    data = models.training_data(small, folder, recipe, said.append)
+    data, cost = models.training_data(small, folder, recipe, said.append)
     assert len(data.questions) == len(STAND_INS)
     assert all(len(data.saved[q.id][name]) == 4 for q in data.questions for name in ("72b", "78b"))
     assert len(data.student_saved) == 2 * len(STAND_INS)
-    again = models.training_data(small, folder, recipe, said.append)
+    again, _ = models.training_data(small, folder, recipe, said.append)
     assert (again.saved, again.student_saved) == (data.saved, data.student_saved)
     assert len(said) == 6
-    cost = models.collection_cost(folder)
     assert set(cost) == {"student", "72b", "78b"}
     assert all(each["tokens"] > 0 for each in cost.values())
-    json.dumps(cost)
+    # What is sampled or made otherwise is not taken for the same.
+    settings = ["collection.teacher_responses=2"]
+    fewer = load_recipe("both", "nano", "ril", settings, settings=small.recipe_settings(folder))
+    other, _ = models.training_data(small, folder, fewer, said.append)
+    assert len(said) == 9
+    assert {len(r) for by in other.saved.values() for r in by.values()} == {2}
+    changed = replace(small, student=replace(small.student, seed=12))
+    assert models.regime_folder(changed, tmp_path, said.append) != folder
