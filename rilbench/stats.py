@@ -106,16 +106,37 @@ def detectable_difference(
     Raises:
         ValueError: there is no difference at all.
     """
-    from scipy.special import nctdtrinc
-
     values = np.asarray(differences, dtype=np.float64)
     if not values.size:
         raise ValueError("a detectable difference needs at least one difference")
     if values.size == 1:
         return math.inf
-    freedom = values.size - 1
-    noncentrality = float(nctdtrinc(freedom, 1 - power, _t_quantile((1 + level) / 2, freedom)))
-    return noncentrality * float(values.std(ddof=1)) / math.sqrt(values.size)
+    return float(values.std(ddof=1)) * _detectable_in_sds(values.size, power, level)
+
+
+def seeds_needed(sd: float, effect: float, power: float = 0.8, level: float = LEVEL) -> int:
+    """Return the number of seeds with which a difference of ``effect`` would probably be found.
+
+    By the same test as `detectable_difference`.
+
+    Args:
+        sd: standard deviation of the paired differences, in the units of ``effect``.
+        effect: the mean difference that matters; positive.
+        power: the probability that it is found.
+        level: 1 minus the test's false alarms.
+    """
+    number = 2
+    while sd * _detectable_in_sds(number, power, level) > effect:
+        number += 1
+    return number
+
+
+def _detectable_in_sds(number: int, power: float, level: float) -> float:
+    from scipy.special import nctdtrinc
+
+    freedom = number - 1
+    quantile = _t_quantile((1 + level) / 2, freedom)
+    return float(nctdtrinc(freedom, 1 - power, quantile)) / math.sqrt(number)
 
 
 def question_interval(

@@ -33,7 +33,7 @@ def nano_build(
 @lab_app.command(name="run")
 def lab_run(
     file: Annotated[
-        str, typer.Argument(help="Experiment file, or grid, headline, ablations, longer.")
+        str, typer.Argument(help="Experiment file, or grid, pilot, headline, regimes, ablations.")
     ],
     workers: Annotated[int, typer.Option(help="Number of parallel runs, one core each.")] = 2,
     minutes: Annotated[
@@ -62,16 +62,6 @@ def lab_report() -> None:
     from rilbench.lab.report import write_report
 
     typer.echo(f"written: {write_report()}")
-
-
-@lab_app.command(name="styles")
-def lab_styles() -> None:
-    """Measure what the teachers' style is worth to each model before training; for the report."""
-    require("lab", "rilbench lab styles")
-    from rilbench.lab.lab_paths import LabPaths
-    from rilbench.lab.style_probe import measure_styles
-
-    typer.echo(f"written: {measure_styles(LabPaths(), typer.echo)}")
 
 
 @lab_app.command(name="gate")

@@ -135,6 +135,7 @@ def evaluate_each(
     with ExitStack() as stack:
         # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
+        plan.work.mkdir(parents=True, exist_ok=True)
         log = plan.work.absolute() / "kit.log"
         own = Kit(log, plan.judge, plan.kit, fresh_verdicts=plan.fresh_verdicts)
         running = stack.enter_context(own) if kit is None else kit

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from rilbench.lab.regimes import REGIMES
 from rilbench.resources import resource
 from rilbench.stats import Interval
 
@@ -19,6 +20,8 @@ MARGIN = 1.0
 ALPHA = 0.05
 """Family-wise error (Holm) of the claims about one part of an experiment on one student."""
 NOT_IN_THE_PAPER = "not in the paper"
+PAPER = "paper"
+"""The regime at the paper's distance from the teachers."""
 
 
 class ClaimVerdict(Enum):
@@ -31,6 +34,7 @@ class ClaimVerdict(Enum):
     OPPOSITE = "the opposite direction"
     NO_EFFECT = "no such effect here"
     CANNOT_TELL = "cannot tell"
+    NO_CONTROL = "no verdict, the regime's controls failed"
     NOT_RUN = "not run yet"
 
 
@@ -44,12 +48,13 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class Claim:
-    """``better`` scores higher than ``worse``: names of runs in one experiment.
+    """``better`` scores higher than ``worse``: names of runs in one regime of an experiment.
 
     Attributes:
         text: the claim in a few words.
         source: the table or figure of the paper, or `NOT_IN_THE_PAPER`.
         experiment: the experiment whose runs decide.
+        regime: the regime in which they were made.
         better, worse: names of runs.
         paper: the paper's rows of ``better`` and ``worse``; None where it gives no number.
         reaches: the claim is "comes as near as in the paper" instead of "is better": its null is
@@ -60,6 +65,7 @@ class Claim:
     text: str
     source: str
     experiment: str
+    regime: str
     better: str
     worse: str
     paper: tuple[PaperRow, PaperRow] | None = None
@@ -78,11 +84,31 @@ class Claim:
 
 
 def _headline(
-    text: str, source: str, worse: str, paper: PaperRow | None = None, reaches: bool = False
+    text: str,
+    source: str,
+    worse: str,
+    paper: PaperRow | None = None,
+    better: str = "ril",
+    reaches: bool = False,
 ) -> Claim:
-    """RIL with both teachers against another run of the headline."""
+    """RIL with both teachers, at the paper's distance, against another run of the headline."""
     pair = None if paper is None else (_main("RIL", "both"), paper)
-    return Claim(text, source, "headline", "ril-both", worse, pair, reaches)
+    return Claim(text, source, "headline", PAPER, better, worse, pair, reaches)
+
+
+def _in_regime(
+    text: str,
+    regime: str,
+    worse: str,
+    source: str = NOT_IN_THE_PAPER,
+    paper: PaperRow | None = None,
+) -> Claim:
+    """RIL with both teachers against another run in one of the other regimes."""
+    pair = None if paper is None else (_main("RIL", "both"), paper)
+    simulated = bool(REGIMES[regime].judge)
+    return Claim(
+        f"{text} ({regime})", source, "regimes", regime, "ril", worse, pair, simulated=simulated
+    )
 
 
 def _ablation(
@@ -99,7 +125,7 @@ def _ablation(
         part, *settings = paper
         first, second = (PaperRow("ablation", (part, setting)) for setting in settings)
         pair = (first, second)
-    return Claim(text, source, "ablations", better, worse, pair, simulated=simulated)
+    return Claim(text, source, "ablations", PAPER, better, worse, pair, simulated=simulated)
 
 
 def _main(method: str, teacher: str = "none") -> PaperRow:
@@ -110,7 +136,9 @@ _DR_GRPO, _GRPO = _main("Dr.GRPO"), _main("GRPO")
 _72B = PaperRow("teacher", ("Qwen2.5-VL-72B",))
 _78B = PaperRow("teacher", ("InternVL3-78B",))
 _D, _ANSWER, _MU, _BETA = "5d discriminator", "5e answer reward", "5a mu", "5b beta"
+_FROZEN = "5c module not trained"
 _NEW = NOT_IN_THE_PAPER
+_ROWS, _BONUS = "RIL beats teacher responses without D", "RIL beats a constant bonus in D's place"
 
 # fmt: off
 CLAIMS = (
@@ -120,13 +148,23 @@ CLAIMS = (
     _headline("RIL beats GRPO with 2G student responses", "Table 1", "grpo-8", _GRPO),
     _headline("RIL beats GRPO with G student responses", "Table 1", "grpo-4", _GRPO),
     _headline("RIL beats SFT on the same teacher responses", _NEW, "sft"),
-    _headline("RIL beats SFT, then Dr.GRPO", _NEW, "sft-dr-grpo"),
+    _headline("RIL beats SFT on those that are right", _NEW, "sft-accepted"),
+    _headline("SFT, then RIL beats twice the SFT", _NEW, "sft-sft", better="sft-ril"),
+    _headline("SFT, then RIL beats SFT, then Dr.GRPO", _NEW, "sft-dr-grpo", better="sft-ril"),
+    _headline(_ROWS, _NEW, "teacher-rows"),
+    _headline(_BONUS, _NEW, "teacher-bonus"),
     _headline("RIL beats the similarity reward alone", _NEW, "imitation"),
-    _headline("RIL beats teacher responses without D", _NEW, "teacher-rows"),
-    _headline("Both teachers beat 72b alone", "Table 2", "ril-72b", _main("RIL", "72b")),
-    _headline("Both teachers beat 78b alone", "Table 2", "ril-78b", _main("RIL", "78b")),
     _headline("The student reaches 72b", "Tables 2, 4", "teacher-72b", _72B, reaches=True),
     _headline("The student reaches 78b", "Tables 2, 4", "teacher-78b", _78B, reaches=True),
+    *(
+        _in_regime(text, regime, worse)
+        for regime in ("knowledge", "format", "complementary", "graded-style", "judge-errs-30")
+        for text, worse in ((_ROWS, "teacher-rows"), (_BONUS, "teacher-bonus"))
+    ),
+    _in_regime("Both teachers beat 72b alone", "complementary", "ril-72b", "Table 2",
+               _main("RIL", "72b")),
+    _in_regime("Both teachers beat 78b alone", "complementary", "ril-78b", "Table 2",
+               _main("RIL", "78b")),
     _ablation("An updated D beats a frozen one", "Table 5d",
               "full", "discriminator-frozen", (_D, "updated", "frozen")),
     _ablation("A frozen D beats none (student responses only, as in the paper)", "Table 5d",
@@ -135,22 +173,30 @@ CLAIMS = (
               "discriminator-frozen", "discriminator-none"),
     _ablation("The judge's answer reward beats none", "Table 5e",
               "full", "answer-none", (_ANSWER, "judge", "none")),
-    _ablation("β = 0.01 beats 0", "Table 5b", "beta=0.01", "beta=0", (_BETA, "0.01", "0")),
-    _ablation("β = 0.01 beats 0.1", "Table 5b", "beta=0.01", "beta=0.1", (_BETA, "0.01", "0.10")),
+    _ablation("A judge without errors beats one with 10 %", "Table 5e",
+              "full", "judge-errs-10", simulated=True),
+    _ablation("A judge without errors beats one with 30 %", "Table 5e",
+              "full", "judge-errs-30", simulated=True),
+    _ablation("β = 0.01 beats 0", "Table 5b", "full", "beta=0", (_BETA, "0.01", "0")),
+    _ablation("β = 0.01 beats 0.1", "Table 5b", "full", "beta=0.1", (_BETA, "0.01", "0.10")),
     _ablation("μ = 1 beats 2", "Table 5a", "full", "mu=2", (_MU, "1", "2")),
     _ablation("μ = 1 beats 4", "Table 5a", "full", "mu=4", (_MU, "1", "4")),
     _ablation("A binary similarity reward beats a continuous one", "Fig. 6",
               "full", "similarity-continuous"),
     _ablation("Four saved responses beat one", "Fig. 7", "full", "saved=1"),
     _ablation("Four saved responses beat two", "Fig. 7", "full", "saved=2"),
-    _ablation("A judge without errors beats one with 10 %", "Table 5e",
-              "full", "judge-errs-10", simulated=True),
-    _ablation("A judge without errors beats one with 30 %", "Table 5e",
-              "full", "judge-errs-30", simulated=True),
     _ablation("Teacher responses in the policy loss help", _NEW, "full", "teacher-rows-off"),
     _ablation("D's pre-training helps", _NEW, "full", "pretraining-off"),
     _ablation("G = 4 beats 2", _NEW, "full", "g=2"),
     _ablation("G = 8 beats 4", _NEW, "g=8", "full"),
+    _ablation("Training the embedding helps", "Table 5c", "full", "freeze-embedding",
+              (_FROZEN, "none (full)", "word embedding")),
+    _ablation("Training self-attention helps", "Table 5c", "full", "freeze-attention",
+              (_FROZEN, "none (full)", "self-attention")),
+    _ablation("Training the FFN's gate helps", "Table 5c", "full", "freeze-gate",
+              (_FROZEN, "none (full)", "FFN gate")),
+    _ablation("Training the norms helps", "Table 5c", "full", "freeze-norm",
+              (_FROZEN, "none (full)", "layer norm")),
 )
 # fmt: on
 """Every comparison that gets a verdict: the paper's claims, and what its readers ask."""
@@ -162,10 +208,9 @@ QUESTIONS = {
         "RIL beats Dr.GRPO with 2G student responses"
     ),
     "More than SFT on the same teacher responses?": "RIL beats SFT on the same teacher responses",
-    "Does the discriminator add to the teacher responses?": (
-        "RIL beats teacher responses without D"
-    ),
-    "Do two teachers beat one?": "Both teachers beat 72b alone",
+    "Does the discriminator add to the teacher responses?": _ROWS,
+    "Does it add more than a constant bonus for them?": _BONUS,
+    "Do two teachers beat one?": "Both teachers beat 72b alone (complementary)",
 }
 """What a reader asks first, and the claim that answers it."""
 

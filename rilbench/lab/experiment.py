@@ -30,7 +30,10 @@ STUDENT = "student"
 
 _REQUIRED = ("name", "seeds", "split", "steps", "runs")
 _OPTIONAL = ("students", "regimes", "engine", "benchmarks", "set", "order", "not_run")
-_RUN_KEYS = ("name", "part", "recipe", "method", "model", "responses", "set", "grid", "tuned_by")
+_RUN_KEYS = (
+    *("name", "part", "recipe", "method", "model", "responses", "set", "grid", "tuned_by"),
+    "only",
+)
 _GIVEN_ELSEWHERE = ("recipe", "method", "seed", "student.", "schedule.steps", "collection.folder")
 """Settings that other keys of the file give, or the lab itself."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9.=-]*")
@@ -50,6 +53,7 @@ class RunSpec:
         cell: the settings of one cell of a grid.
         tuned_by: entries of grids whose chosen cells this run takes over.
         responses: ``accepted`` for SFT on right responses alone; else "".
+        only: the students or regimes that have this run; empty: all of the experiment's.
     """
 
     name: str
@@ -62,6 +66,7 @@ class RunSpec:
     cell: Settings = field(default_factory=dict)
     tuned_by: tuple[str, ...] = ()
     responses: str = ""
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Experiment:
             for student in self.students
             for position, run in enumerate(self.runs)
             if not run.model or seed == self.seeds[0]
+            if student in (run.only or self.students)
         ]
         if self.order == "runs":
             jobs.sort(key=lambda pair: pair[0])
@@ -289,14 +295,20 @@ class _Parser:
                 message = f"the name {name!r} is taken by the run of line {lines[name]}"
                 self.read.fail(keys["name"], message)
             lines[name] = keys["name"].start_mark.line + 1
-            specs = self._specs(run_node, name, keys, shared)
-            for spec, student in itertools.product(specs, students):
+            only = self._list(keys["only"], "student", students) if "only" in keys else ()
+            specs = self._specs(run_node, name, keys, shared, only)
+            for spec, student in itertools.product(specs, only or students):
                 self._check_recipe(run_node, spec, student)
             runs += specs
         return runs
 
     def _specs(
-        self, node: yaml.Node, name: str, keys: Mapping[str, yaml.Node], shared: Settings
+        self,
+        node: yaml.Node,
+        name: str,
+        keys: Mapping[str, yaml.Node],
+        shared: Settings,
+        only: tuple[str, ...],
     ) -> list[RunSpec]:
         """Return one run, or one for each cell of its grid."""
         if ("model" in keys) == ("method" in keys):
@@ -337,6 +349,7 @@ class _Parser:
                 cell=cell,
                 tuned_by=tuned_by,
                 responses=responses,
+                only=only,
             )
             for cell in (self._cells(keys["grid"]) if "grid" in keys else [{}])
         ]

@@ -31,6 +31,8 @@ def choose(experiment: Experiment, results: Iterable[RunResult]) -> Tuned:
     tuned: Tuned = {}
     for student in experiment.students:
         for entry, specs in grids.items():
+            if student not in (specs[0].only or experiment.students):
+                continue
             jobs = [[(student, spec.name, seed) for seed in experiment.seeds] for spec in specs]
             if all(job in by_job for cell in jobs for job in cell):
                 means = [

@@ -33,11 +33,6 @@ class LabPaths:
         return self.results / "tuned.json"
 
     @property
-    def styles(self) -> Path:
-        """What the worked style is worth to each model."""
-        return self.results / "styles.json"
-
-    @property
     def figures(self) -> Path:
         """Folder with the report's plots, as PNG and SVG."""
         return self.results / "figures"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {
-    "ril-both": "#0072b2",
+    "ril": "#0072b2",
     "dr-grpo-8": "#d55e00",
     "sft": "#009e73",
     "imitation": "#cc79a7",
@@ -31,9 +31,9 @@ COLOURS = {
 
 FOREST = "forest"
 FOREST_TITLE = "The differences beside the paper's"
-_CURVES = ("ril-both", "imitation", "teacher-rows", "dr-grpo-8")
-_WITH_DISCRIMINATOR = ("ril-both", "imitation")
-_BARS = ("untrained", "dr-grpo-8", "sft", "ril-both", "teacher-72b")
+_CURVES = ("ril", "imitation", "teacher-rows", "dr-grpo-8")
+_WITH_DISCRIMINATOR = ("ril", "imitation")
+_BARS = ("untrained", "dr-grpo-8", "sft", "ril", "teacher-72b")
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "rilbench",
     "svg.fonttype": "none",
@@ -183,34 +183,25 @@ def draw_forest(results: Sequence[ClaimResult], folder: Path) -> None:
 
 
 def _forest(results: Sequence[ClaimResult]) -> Figure:
-    texts = list(dict.fromkeys(result.claim.text for result in results))
-    students = list(dict.fromkeys(result.student for result in results))
-    figure, ((axes,),) = _figure(8, 1.4 + 0.36 * len(texts), 1, 1)
-    for row, text in enumerate(texts):
-        paper = list(
-            paper_differences(next(r.claim for r in results if r.claim.text == text)).values()
-        )
+    figure, ((axes,),) = _figure(8, 1.4 + 0.28 * len(results), 1, 1)
+    for row, result in enumerate(results):
+        paper = list(paper_differences(result.claim).values())
         if paper:
             low = min(paper) - 0.3 * (len(paper) == 1)
             width = max(max(paper) - low, 0.6)
             axes.barh(row, width, left=low, height=0.8, color="#dddddd", label="in the paper")
-    colours = list(COLOURS.values())
-    for number, student in enumerate(students):
-        own = [result for result in results if result.student == student]
-        shift = (number - (len(students) - 1) / 2) * 0.3
-        rows = [texts.index(result.claim.text) + shift for result in own]
-        bars = [result.seeds for result in own if result.seeds is not None]
-        axes.errorbar(
-            [bar.mean for bar in bars],
-            rows,
-            xerr=_half_lengths(bars),
-            fmt="o",
-            markersize=4,
-            color=colours[number],
-            label=student,
-        )
+    bars = [result.seeds for result in results if result.seeds is not None]
+    axes.errorbar(
+        [bar.mean for bar in bars],
+        range(len(bars)),
+        xerr=_half_lengths(bars),
+        fmt="o",
+        markersize=4,
+        color=COLOURS["ril"],
+        label="nano sandbox",
+    )
     axes.axvline(0, color="#333333", linewidth=0.8)
-    axes.set_yticks(range(len(texts)), texts)
+    axes.set_yticks(range(len(results)), [result.claim.text for result in results])
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.grid(visible=False, axis="y")
@@ -239,7 +230,7 @@ def _ablations(differences: Mapping[str, Interval]) -> Figure:
     figure, ((axes,),) = _figure(8, 1.2 + 0.28 * len(bars), 1, 1)
     at = list(range(len(bars)))
     values = [bar.mean for bar in bars]
-    colours = [COLOURS["ril-both"] if value >= 0 else COLOURS["dr-grpo-8"] for value in values]
+    colours = [COLOURS["ril"] if value >= 0 else COLOURS["dr-grpo-8"] for value in values]
     axes.barh(at, values, color=colours)
     errors = _half_lengths(bars)
     axes.errorbar(values, at, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8)

@@ -28,6 +28,7 @@ class Made:
 
     Attributes:
         base: the shipped model.
+        layers: decoder layers that it keeps, the first ones; 0: all.
         noise: Gaussian noise on each matrix of the decoder, as a share of the matrix's own
             standard deviation; the embedding has none.
         steps: of SFT after it.
@@ -39,6 +40,7 @@ class Made:
     """
 
     base: str
+    layers: int = 0
     noise: float = 0.0
     steps: int = 0
     lr: float = 5e-4
@@ -68,7 +70,8 @@ class Regime:
     @property
     def digest(self) -> str:
         """Eight hex digits over how it is made: another number is another regime."""
-        made = {**dataclasses.asdict(self), "about": ""}
+        models = {"student": self.student, **self.teachers}
+        made = {name: _not_default(model) for name, model in models.items()} | dict(self.judge)
         return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
 
     def recipe_settings(self, folder: Path) -> dict[str, Any]:
@@ -76,6 +79,13 @@ class Regime:
         models = {name: str(folder / name) for name in self.teachers}
         student = {"name": self.name, "model": str(folder / "student")}
         return {"student": student, "teachers": {"models": models}}
+
+
+def _not_default(made: Made) -> dict[str, Any]:
+    """What says how it is made: a new attribute does not change the older regimes."""
+    default = Made(made.base)
+    values = dataclasses.asdict(made)
+    return {"base": made.base} | {k: v for k, v in values.items() if v != getattr(default, k)}
 
 
 _SHIPPED = {"72b": Made("72b"), "78b": Made("78b")}
@@ -101,6 +111,12 @@ REGIMES = {
             "format",
             "The student knows the tasks and never samples the teachers' form.",
             Made("restyled"),
+            _SHIPPED,
+        ),
+        Regime(
+            "knowledge",
+            "The teachers are larger than the student: they are better by ability, not by style.",
+            Made("72b", layers=2, steps=130, lr=1e-3, seed=41),
             _SHIPPED,
         ),
         Regime(

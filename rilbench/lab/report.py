@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +14,28 @@ from rilbench.lab.grid_choice import read_tuned
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.plots import FOREST, FOREST_TITLE, draw_forest, draw_plots, plot_titles
 from rilbench.lab.run_result import RunResult, read_results, result_file
-from rilbench.lab.style_probe import read_styles
-from rilbench.lab.verdicts import ClaimResult, judge_claims
+from rilbench.lab.verdicts import (
+    RL_GAIN,
+    SFT_GAIN,
+    ClaimResult,
+    Controls,
+    judge_claims,
+    regime_controls,
+)
 from rilbench.resources import resource
 
-EXPERIMENTS = ("grid", "headline", "longer", "ablations")
+EXPERIMENTS = ("grid", "pilot", "headline", "regimes", "ablations")
 """The experiments of the report, in the order in which they run."""
 
 _INTRODUCTION = """\
 # Paper claims vs. nano sandbox results
 
 Written by `rilbench lab report` from the files in `runs/`; do not edit. The rules were fixed before
-the first run on test: [docs/protocol.md](../../docs/protocol.md). How to run it again:
-[docs/lab.md](../../docs/lab.md). A verdict here is about the method on models of a million
-parameters and synthetic benchmarks. It says nothing about the paper's own numbers.
+the first run on test: [docs/protocol.md](../../docs/protocol.md). How to run it again, and what
+the regimes are: [docs/lab.md](../../docs/lab.md). Why it came out so, as far as we know:
+[docs/findings.md](../../docs/findings.md). A verdict here is about the method on models of a
+million parameters and synthetic benchmarks. It says nothing about the paper's own numbers, and none
+of them has been reproduced.
 """
 
 _FRONT = """\
@@ -36,11 +45,16 @@ are below.
 
 _READING = """\
 Differences are in points of the mean over the {count} benchmarks. "In the paper" is the same
-difference between rows of its tables, over its students and the benchmarks that both rows have. A
-cost ratio divides the better run (as claimed) by the other, everything before the loop included.
-Claims that are not in the paper are questions of its readers; their verdict is "yes", "no, the
-opposite" or "no difference". "Reproduced" is kept for the paper's own models. A verdict on one
-student holds for that student only.
+difference between rows of its tables, over its students and the benchmarks that both rows have.
+"Would have seen" is the smallest difference that so many seeds find with a chance of 80 %. A cost
+ratio divides the better run (as claimed) by the other, everything before the loop included. Claims
+that are not in the paper are questions of its readers; their verdict is "yes", "no, the opposite"
+or "no difference".
+"""
+
+_CONTROLS = """\
+A regime counts only where SFT gains at least {sft:g} points and one other method at least {rl:g},
+with intervals above 0: otherwise there is nothing that a method could be better at.
 """
 
 
@@ -55,9 +69,18 @@ class _ReportData:
     def pair(self, name: str) -> tuple[Experiment, Sequence[RunResult]]:
         return self.experiments[name], self.results[name]
 
-    def claims(self, name: str) -> list[ClaimResult]:
-        """Claim by claim, the students next to each other."""
-        judged = judge_claims(*self.pair(name))
+    def controls(self) -> dict[str, Controls]:
+        """Of every regime that was run on test."""
+        return {
+            regime: found
+            for name in ("headline", "regimes")
+            for regime, found in regime_controls(*self.pair(name)).items()
+        }
+
+    def claims(self, *names: str) -> list[ClaimResult]:
+        """The claims of some experiments, in their order."""
+        controls = self.controls()
+        judged = [each for name in names for each in judge_claims(*self.pair(name), controls)]
         return sorted(judged, key=lambda result: CLAIMS.index(result.claim))
 
 
@@ -72,7 +95,7 @@ def write_report(paths: LabPaths | None = None) -> Path:
     for old in [*paths.figures.glob("*.png"), *paths.figures.glob("*.svg")]:
         old.unlink()
     draw_plots(data.pair("headline"), data.pair("ablations"), paths.figures)
-    draw_forest(data.claims("headline"), paths.figures)
+    draw_forest(data.claims("headline", "regimes"), paths.figures)
     readme = paths.results / "README.md"
     readme.write_text(_render(data), encoding="utf-8")
     return readme
@@ -100,12 +123,8 @@ def _render(data: _ReportData) -> str:
             *_claims(data),
             *_plots(data),
             *_scores(data),
-            *_ablations(data),
-            *_investigation(data),
+            *_planning(data),
             *_health(data),
-            "## The grid's choice\n",
-            "On dev questions and a dev seed; the headline uses other seeds and questions.\n",
-            tables.grid_table(read_tuned(data.paths.tuned)) + "\n",
             "## Runs that failed\n",
             tables.failures_table(every_result) + "\n",
             *_missing(data),
@@ -119,27 +138,27 @@ def front_table(paths: LabPaths | None = None) -> str:
 
 
 def _front_table(data: _ReportData) -> str:
-    return tables.questions_table(data.claims("headline"), data.experiments["headline"].students)
+    return tables.questions_table(data.claims("headline", "regimes"))
 
 
 def _front(data: _ReportData) -> list[str]:
     count = len(data.experiments["headline"].benchmarks)
     parts = [_front_table(data) + "\n", _FRONT.format(count=count)]
-    if any(result.seeds for result in data.claims("headline")):
+    if any(result.seeds for result in data.claims("headline", "regimes")):
         parts.append(f"![{FOREST_TITLE}](figures/{FOREST}.png)\n")
     return parts
 
 
 def _claims(data: _ReportData) -> list[str]:
-    ablations = data.experiments["ablations"].benchmarks
     return [
-        "## RIL compared with reinforcement learning, SFT and the teachers\n",
-        tables.claims_table(data.claims("headline")) + "\n",
+        "## Regimes\n",
+        tables.controls_table(data.controls()) + "\n",
+        _CONTROLS.format(sft=SFT_GAIN, rl=RL_GAIN),
+        "## RIL compared with reinforcement learning, SFT, its teachers, and without D\n",
+        tables.claims_table(data.claims("headline", "regimes")) + "\n",
         _READING.format(count=len(data.experiments["headline"].benchmarks)),
         "## Parts of the method (Table 5, and what the paper leaves open)\n",
         tables.claims_table(data.claims("ablations")) + "\n",
-        f"Here the mean is over the paper's own benchmarks of Tables 5c to 5f: "
-        f"{', '.join(ablations)}.\n",
     ]
 
 
@@ -156,51 +175,40 @@ def _plots(data: _ReportData) -> list[str]:
 
 
 def _scores(data: _ReportData) -> list[str]:
-    experiment, results = data.pair("headline")
     parts = ["## Scores and costs\n"]
-    for student in experiment.students:
-        table = tables.scores_table(experiment, results, student)
-        parts += [f"### {student}\n", table + "\n"]
+    for name in ("headline", "regimes"):
+        experiment, results = data.pair(name)
+        for regime in experiment.students:
+            parts += [f"### {regime}\n", tables.scores_table(experiment, results, regime) + "\n"]
+    experiment, results = data.pair("ablations")
+    for regime in experiment.students:
+        table = tables.ablations_table(experiment, results, regime)
+        parts += [f"### Ablations, {regime}\n", table + "\n"]
+    engines = Counter(r.engine for results in data.results.values() for r in results if r.method)
+    made = ", ".join(f"{count} runs by the {name} engine" for name, count in engines.items())
     return [
         *parts,
         "`-4` and `-8`: student responses for each question, G and 2G. Mean: ± half the 95 % "
         "interval over seeds. Costs are those of one run. The shared collection is counted in full "
-        "for every run that needs it; evaluation is not counted.\n",
-        "## Teachers\n",
-        "RIL prompts: sampled answers, judged by the judge of the loop, over the saved responses "
-        "that the runs with that teacher alone used. Test: greedy answers, scored by the kit.\n",
-        tables.teachers_table(experiment, results) + "\n",
+        f"for every run that needs it; evaluation is not counted. {made or 'No run yet'}.\n",
     ]
 
 
-def _ablations(data: _ReportData) -> list[str]:
-    experiment, results = data.pair("ablations")
-    parts = ["## Ablations: scores and costs\n"]
-    for student in experiment.students:
-        table = tables.ablations_table(experiment, results, student)
-        parts += [f"### {student}\n", table + "\n"]
-    return parts
-
-
-def _investigation(data: _ReportData) -> list[str]:
-    experiment, results = data.pair("longer")
-    parts = [
-        "## Why: longer runs, and what the style is worth\n",
-        "[docs/findings.md](../../docs/findings.md) discusses these two tables. They are on dev "
-        "and not a part of the protocol.\n",
-        f"Answer reward of the student's responses over {experiment.steps} steps, one seed; the "
-        f"headline has {data.experiments['headline'].steps} steps.\n",
-    ]
-    for student in experiment.students:
-        table = tables.longer_table(experiment, results, student)
-        parts += [f"### Longer, {student}\n", table + "\n"]
+def _planning(data: _ReportData) -> list[str]:
+    families = Counter(
+        (claim.regime, spec.part)
+        for claim in CLAIMS
+        for spec in data.experiments[claim.experiment].runs
+        if spec.name == claim.worse and claim.experiment != "ablations"
+    )
     return [
-        *parts,
-        "### The style\n",
-        "Before any training, sampled at temperature 1, in %. Opened: the model continues the "
-        "first three words of the worked answer. Digits: share of the digits in the answer's first "
-        "sentence that are those of the picture; chance is 10.\n",
-        tables.styles_table(read_styles(data.paths.styles)) + "\n",
+        "## Planning, on dev\n",
+        f"The seeds with which a difference of {tables.EFFECT} points is found with a chance of "
+        "80 %, at the spread of the pilot's seeds: for one claim alone, and for the strictest test "
+        "of the largest family.\n",
+        tables.power_table(*data.pair("pilot"), max(families.values())) + "\n",
+        "The grid's choice, with another seed.\n",
+        tables.grid_table(read_tuned(data.paths.tuned)) + "\n",
     ]
 
 
@@ -210,15 +218,14 @@ def _health(data: _ReportData) -> list[str]:
         "Means of the first three and the last three steps, over seeds.\n",
         "### The warnings on dev\n",
         "The grid's runs: change of their score on dev from the untrained student's, for runs in "
-        "which `rilbench train` warned in any step, and for the others. The thresholds come from "
-        "these runs (`rilbench/train/health.py`).\n",
+        "which `rilbench train` warned in any step, and for the others.\n",
         tables.warnings_table(*data.pair("grid")) + "\n",
     ]
-    for name in ("headline", "ablations"):
+    for name in ("headline", "regimes", "ablations"):
         experiment, results = data.pair(name)
-        for student in experiment.students:
-            table = tables.health_table(experiment, results, student)
-            parts += [f"### {name}, {student}\n", table + "\n"]
+        for regime in experiment.students:
+            table = tables.health_table(experiment, results, regime)
+            parts += [f"### {name}, {regime}\n", table + "\n"]
     return parts
 
 

@@ -6,15 +6,16 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from rilbench.lab.claims import QUESTIONS, Claim, paper_differences
+from rilbench.lab.claims import ALPHA, QUESTIONS, Claim, paper_differences
 from rilbench.lab.experiment import Experiment, RunSpec
 from rilbench.lab.grid_choice import Tuned
 from rilbench.lab.run_result import RunResult
-from rilbench.lab.style_probe import Styles
-from rilbench.lab.verdicts import ClaimResult, ResultsByName, by_name
-from rilbench.stats import Interval, seed_interval
+from rilbench.lab.verdicts import ClaimResult, Controls, ResultsByName, by_name
+from rilbench.stats import Interval, seed_interval, seeds_needed
 from rilbench.train.health import MEANING, warnings
 
+EFFECT = 1.5
+"""Points of the mean that the planned seeds should find with a chance of 80 %."""
 NONE = "-"
 """A cell without a value."""
 _COST = {
@@ -65,18 +66,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def claims_table(results: Sequence[ClaimResult]) -> str:
-    """The paper's claims and the nano sandbox's results."""
+    """The paper's claims and the nano sandbox's results, one row each."""
     head = (
-        "claim",
-        "source",
-        "in the paper",
-        "student",
-        "nano sandbox",
-        "difference",
-        "over seeds, 95 %",
-        "over questions, 95 %",
-        "CPU time, ratio",
-        "sampled tokens, ratio",
+        *("claim", "source", "in the paper", "nano sandbox"),
+        *("difference", "over seeds, 95 %", "over questions, 95 %", "would have seen"),
+        *("CPU time, ratio", "sampled tokens, ratio"),
     )
     rows = []
     for result in results:
@@ -85,34 +79,81 @@ def claims_table(results: Sequence[ClaimResult]) -> str:
             paper += f" ({number} students)"
         rows.append(
             (
-                result.claim.text,
-                result.claim.source,
-                paper,
-                result.student,
-                f"**{result.text}**",
+                *(result.claim.text, result.claim.source, paper, f"**{result.text}**"),
                 signed(None if result.seeds is None else result.seeds.mean),
                 interval_text(result.seeds),
                 interval_text(result.questions),
+                _decimals(result.detectable, 1),
                 _decimals(result.seconds, 2),
                 _decimals(result.tokens, 2),
             )
         )
-    return markdown(head, rows, texts=5)
+    return markdown(head, rows, texts=4)
 
 
-def questions_table(results: Sequence[ClaimResult], students: Sequence[str]) -> str:
+def questions_table(results: Sequence[ClaimResult]) -> str:
     """A reader's first questions, one line each; `claims_table` has the intervals."""
-    by_claim = {(result.claim.text, result.student): result for result in results}
+    by_claim = {result.claim.text: result for result in results}
     rows = []
     for question, text in QUESTIONS.items():
-        answers = [by_claim[text, student] for student in students]
-        cells = [
-            NONE if each.seeds is None else f"{signed(each.seeds.mean)}, {each.text}"
-            for each in answers
-        ]
-        rows.append((question, paper_text(answers[0].claim), *cells))
-    rows.append(("Has a number of the paper been reproduced?", NONE, *["no"] * len(students)))
-    return markdown(("question", "in the paper", *students), rows, texts=2 + len(students))
+        answer = by_claim[text]
+        cell = NONE if answer.seeds is None else f"{signed(answer.seeds.mean)}, {answer.text}"
+        rows.append((question, paper_text(answer.claim), answer.claim.regime, cell))
+    return markdown(("question", "in the paper", "regime", "nano sandbox"), rows, texts=4)
+
+
+def controls_table(controls: Mapping[str, Controls]) -> str:
+    """Where a student starts, what can be gained there, and whether the regime counts."""
+    rows = []
+    for regime, found in controls.items():
+        teachers = ", ".join(f"{name} {score:.1f}" for name, score in found.teachers.items())
+        name, gain = found.rl or ("", None)
+        rows.append(
+            (
+                *(regime, "yes" if found.passed else "no", teachers, name or NONE),
+                f"{found.start:.1f}",
+                *(signed(found.sft.mean if found.sft else None), interval_text(found.sft)),
+                *(signed(gain.mean if gain else None), interval_text(gain)),
+            )
+        )
+    head = (
+        *("regime", "counts", "teachers", "best other method", "untrained"),
+        *("SFT gains", "95 %", "best other gains", "95 %"),
+    )
+    return markdown(head, rows, texts=4) if rows else "Not run yet."
+
+
+def power_table(experiment: Experiment, results: Sequence[RunResult], claims: int) -> str:
+    """Spread of the paired differences from RIL, and the seeds that `EFFECT` needs.
+
+    Args:
+        experiment: the pilot; its first run is RIL.
+        results: its results.
+        claims: of the largest family, for the strictest of Holm's tests.
+    """
+    rows = []
+    for regime in experiment.students:
+        grouped = by_name(results, regime)
+        for spec in experiment.runs[1:]:
+            runs = finished(grouped, spec.name)
+            gaps = paired_differences(
+                runs, grouped.get(experiment.runs[0].name, {}), experiment.benchmarks
+            )
+            if len(gaps) > 1:
+                sd = statistics.stdev(gaps)
+                needed = [seeds_needed(sd, EFFECT, level=1 - ALPHA / n) for n in (1, claims)]
+                rows.append(
+                    (
+                        f"RIL - {spec.name}",
+                        regime,
+                        str(len(gaps)),
+                        signed(statistics.fmean(gaps)),
+                        f"{sd:.2f}",
+                        *map(str, needed),
+                    )
+                )
+    head = ("difference", "regime", "seeds", "mean", "sd", "seeds for one claim", "for the family")
+    return markdown(head, rows, texts=2) if rows else "Not run yet."
 
 
 def paper_text(claim: Claim) -> str:
@@ -126,8 +167,9 @@ def paper_text(claim: Claim) -> str:
 # ---- scores with their cost
 
 
-def _specs(experiment: Experiment) -> list[RunSpec]:
-    return list({spec.name: spec for spec in experiment.runs}.values())
+def _specs(experiment: Experiment, student: str) -> list[RunSpec]:
+    """The runs that the experiment has of a student, or in a regime."""
+    return [spec for spec in experiment.runs if student in (spec.only or experiment.students)]
 
 
 def finished(grouped: ResultsByName, name: str) -> list[RunResult]:
@@ -141,7 +183,7 @@ def scores_table(experiment: Experiment, results: Sequence[RunResult], student: 
     benchmarks = experiment.benchmarks
     rows = [
         (spec.name, *_scores(finished(grouped, spec.name), benchmarks, ()))
-        for spec in _specs(experiment)
+        for spec in _specs(experiment, student)
     ]
     return markdown(("run", "seeds", "mean", *benchmarks, *_COST), rows)
 
@@ -152,7 +194,7 @@ def ablations_table(experiment: Experiment, results: Sequence[RunResult], studen
     benchmarks = experiment.benchmarks
     full = experiment.runs[0]
     rows = []
-    for spec in _specs(experiment):
+    for spec in _specs(experiment, student):
         runs = finished(grouped, spec.name)
         gaps = []
         if spec is not full:
@@ -199,24 +241,7 @@ def paired_differences(
     return gaps
 
 
-# ---- teachers, health, grid, failures
-
-
-def teachers_table(experiment: Experiment, results: Sequence[RunResult]) -> str:
-    """Teachers on the prompts of RIL (saved responses, by the judge) and on test (by the kit)."""
-    rows = []
-    for student in experiment.students:
-        grouped = by_name(results, student)
-        for spec in _specs(experiment):
-            if spec.name.startswith("teacher-") and spec.model:
-                tests = finished(grouped, spec.name)
-                alone = finished(grouped, f"ril-{spec.model}")
-                curves = [run.curves.get("answer_reward_teacher", ()) for run in alone]
-                prompts = _mean(value for curve in curves for value in curve)
-                shown = _decimals(None if prompts is None else 100 * prompts, 1)
-                test = tests[0].mean(experiment.benchmarks) if tests else None
-                rows.append((spec.model, student, shown, _decimals(test, 1)))
-    return markdown(("teacher", "with student", "RIL prompts", "test"), rows, texts=2)
+# ---- health, grid, failures
 
 
 _HEALTH = {
@@ -235,7 +260,7 @@ def health_table(experiment: Experiment, results: Sequence[RunResult], student: 
     """First and last steps of every run that has a loop, and its warnings."""
     grouped = by_name(results, student)
     rows = []
-    for spec in _specs(experiment):
+    for spec in _specs(experiment, student):
         runs = [run for run in grouped.get(spec.name, {}).values() if run.curves]
         if not runs:
             continue
@@ -298,31 +323,6 @@ def grid_table(tuned: Tuned) -> str:
             rows.append((entry, student, settings, _decimals(chosen["mean"], 1), spread))
     head = ("method", "student", "chosen", "mean on dev", "all cells")
     return markdown(head, rows, texts=3) if rows else "Not run yet."
-
-
-def longer_table(
-    experiment: Experiment, results: Sequence[RunResult], student: str, parts: int = 6
-) -> str:
-    """The student's answer reward in each part of a run, and its benchmarks at the end."""
-    grouped = by_name(results, student)
-    length = experiment.steps // parts
-    rows = []
-    for spec in _specs(experiment):
-        for run in finished(grouped, spec.name):
-            curve = run.curves.get("answer_reward_student", ())
-            means = [_mean(curve[i * length : (i + 1) * length]) for i in range(parts)]
-            score = _decimals(run.mean(experiment.benchmarks), 1)
-            rows.append((spec.name, *[_decimals(m, 2) for m in means], score, *_cost([run])))
-    steps = [f"to step {(i + 1) * length}" for i in range(parts)]
-    return markdown(("run", *steps, "mean on dev", *_COST), rows) if rows else "Not run yet."
-
-
-def styles_table(styles: Styles) -> str:
-    """What the worked style is worth to each model."""
-    names = ("worked_share", "right", "opened_right", "digits", "opened_digits")
-    rows = [(model, *[f"{100 * shares[n]:.0f}" for n in names]) for model, shares in styles.items()]
-    head = ("worked by itself", "right", "right, opened", "digits", "digits, opened")
-    return markdown(("model", *head), rows) if rows else "Not measured yet."
 
 
 def failures_table(results: Sequence[RunResult]) -> str:

@@ -198,7 +198,7 @@ class _Queue:
         if missing:
             raise UserError(
                 f"{self.experiment.name} would run untuned, the grid of {', '.join(missing)} is "
-                "not finished; first: rilbench lab run recipes/lab/grid.yaml"
+                "not finished; first: rilbench lab run grid"
             )
 
     def next(self) -> tuple[Job, Settings] | None:

@@ -1,4 +1,7 @@
-"""What the run results say about each claim: paired differences, intervals, cost, verdict."""
+"""What the run results say about each claim: paired differences, intervals, cost, verdict.
+
+And whether a regime counts: its positive controls.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,16 @@ from rilbench.stats import (
     seed_p_value,
 )
 
+SFT_GAIN, RL_GAIN = 3.0, 1.0
+"""What SFT, and the best of the other methods, must gain in a regime that counts, in points."""
+
 ResultsByName = Mapping[str, Mapping[int, RunResult]]
 """Results of one student in one experiment: name of the run → seed → result."""
 
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """The verdict on one claim for one student, with the numbers behind it.
+    """The verdict on one claim, with the numbers behind it.
 
     Attributes:
         pairs: number of seeds for which both runs finished.
@@ -47,7 +53,6 @@ class ClaimResult:
     """
 
     claim: Claim
-    student: str
     pairs: int
     failed: int
     planned: int
@@ -83,39 +88,106 @@ def by_name(results: Iterable[RunResult], student: str) -> dict[str, dict[int, R
     return grouped
 
 
-def judge_claims(experiment: Experiment, results: Sequence[RunResult]) -> list[ClaimResult]:
-    """Return the verdict on every claim that the experiment decides, for each student.
+def judge_claims(
+    experiment: Experiment, results: Sequence[RunResult], controls: Mapping[str, Controls]
+) -> list[ClaimResult]:
+    """Return the verdict on every claim that the experiment decides.
 
-    The claims about one part of an experiment (the headline has one part) on one student are a
-    family for Holm. Claims without all seeds count in it with a p-value of 1.
+    The claims about one part of an experiment in one regime are a family for Holm. Claims without
+    all seeds count in it with a p-value of 1.
+
+    Args:
+        experiment: the experiment.
+        results: its results.
+        controls: of the regimes; where they failed there is no verdict.
 
     Raises:
         UserError: two compared runs were asked different questions.
     """
-    claims = [claim for claim in CLAIMS if claim.experiment == experiment.name]
+    families: dict[tuple[str, str], list[ClaimResult]] = {}
+    for claim in (claim for claim in CLAIMS if claim.experiment == experiment.name):
+        compared = _compare(claim, experiment, by_name(results, claim.regime))
+        # The part that is changed: of the two runs, not the experiment's first.
+        changed = claim.worse if claim.better == experiment.runs[0].name else claim.better
+        part = next((spec.part for spec in experiment.runs if spec.name == changed), "")
+        families.setdefault((claim.regime, part), []).append(compared)
     judged = []
-    for student in experiment.students:
-        grouped = by_name(results, student)
-        families: dict[str, list[ClaimResult]] = {}
-        for claim in claims:
-            compared = _compare(claim, student, experiment, grouped)
-            # The part that is changed: of the two runs, not the experiment's first.
-            changed = claim.worse if claim.better == experiment.runs[0].name else claim.better
-            part = next((spec.part for spec in experiment.runs if spec.name == changed), "")
-            families.setdefault(part, []).append(compared)
-        for family in families.values():
-            adjusted = holm([compared.p_value for compared in family])
-            equal = holm([compared.p_equal for compared in family])
-            level = 1 - ALPHA / len(family)
-            judged += [
-                _with_verdict(compared, p, q, level)
-                for compared, p, q in zip(family, adjusted, equal, strict=True)
-            ]
+    for (regime, _), family in families.items():
+        adjusted = holm([compared.p_value for compared in family])
+        equal = holm([compared.p_equal for compared in family])
+        level = 1 - ALPHA / len(family)
+        failed = regime in controls and not controls[regime].passed
+        judged += [
+            _with_verdict(compared, p, q, level, failed)
+            for compared, p, q in zip(family, adjusted, equal, strict=True)
+        ]
     return judged
 
 
+@dataclass(frozen=True)
+class Controls:
+    """A regime's positive controls: teachers can be learned from, and so can rewards.
+
+    Attributes:
+        start, teachers: scores of the untrained student and of its teachers.
+        sft: gain of SFT over the untrained student; None before all seeds have finished.
+        rl: the largest gain of a method with a policy loss, and its run's name; None as above.
+    """
+
+    start: float
+    teachers: Mapping[str, float]
+    sft: Interval | None
+    rl: tuple[str, Interval] | None
+
+    @property
+    def passed(self) -> bool:
+        """SFT gains at least 3 points and one of the others at least 1, beyond chance."""
+        if self.sft is None or self.rl is None:
+            return False
+        name_and_gain = ((SFT_GAIN, self.sft), (RL_GAIN, self.rl[1]))
+        return all(gain.mean >= least and gain.low > 0 for least, gain in name_and_gain)
+
+
+def regime_controls(experiment: Experiment, results: Sequence[RunResult]) -> dict[str, Controls]:
+    """Return the controls of an experiment's regimes whose untrained student was scored."""
+    found = {}
+    for regime in experiment.students:
+        grouped = by_name(results, regime)
+        start = _only_mean(grouped, "untrained", experiment)
+        if start is None:
+            continue
+        gains: dict[str, Interval] = {}
+        for spec in experiment.runs:
+            means = [r.mean(experiment.benchmarks) for r in grouped.get(spec.name, {}).values()]
+            scores = [mean for mean in means if mean is not None]
+            if spec.method and len(scores) == len(experiment.seeds):
+                gains[spec.name] = seed_interval([score - start for score in scores])
+        rl = {
+            s.name: gains[s.name] for s in experiment.runs if s.name in gains and s.method != "sft"
+        }
+        best = max(rl, key=lambda name: rl[name].mean, default=None)
+        teachers = {
+            spec.model: _only_mean(grouped, spec.name, experiment)
+            for spec in experiment.runs
+            if spec.name.startswith("teacher-") and spec.model
+        }
+        found[regime] = Controls(
+            start,
+            {name: score for name, score in teachers.items() if score is not None},
+            gains.get("sft"),
+            None if best is None else (best, rl[best]),
+        )
+    return found
+
+
+def _only_mean(grouped: ResultsByName, name: str, experiment: Experiment) -> float | None:
+    """The score of a model that was not trained."""
+    result = grouped.get(name, {}).get(0)
+    return None if result is None else result.mean(experiment.benchmarks)
+
+
 def _with_verdict(
-    compared: ClaimResult, p_value: float, p_equal: float, level: float
+    compared: ClaimResult, p_value: float, p_equal: float, level: float, failed_controls: bool
 ) -> ClaimResult:
     """Return it with its verdict; the p-values are adjusted, ``level`` is the strictest test's."""
     if compared.seeds is None or compared.questions is None:
@@ -126,6 +198,8 @@ def _with_verdict(
     if not complete or compared.pairs < max(2, compared.planned - 1):
         return replace(compared, p_value=1.0, p_equal=1.0, verdict=ClaimVerdict.CANNOT_TELL)
     verdict = decide(compared.claim, compared.seeds, compared.questions, p_value, p_equal)
+    if failed_controls:
+        verdict = ClaimVerdict.NO_CONTROL
     return replace(
         compared,
         p_value=p_value,
@@ -135,9 +209,7 @@ def _with_verdict(
     )
 
 
-def _compare(
-    claim: Claim, student: str, experiment: Experiment, grouped: ResultsByName
-) -> ClaimResult:
+def _compare(claim: Claim, experiment: Experiment, grouped: ResultsByName) -> ClaimResult:
     """Compare the two runs of a claim; the p-value is not adjusted yet."""
 
     def result(name: str, seed: int) -> RunResult | None:
@@ -157,7 +229,7 @@ def _compare(
             failed += 1
         else:
             pairs.append((better, worse))
-    compared = ClaimResult(claim, student, len(pairs), failed, len(experiment.seeds))
+    compared = ClaimResult(claim, len(pairs), failed, len(experiment.seeds))
     if not pairs:
         return compared
     differences = [_mean(better, benchmarks) - _mean(worse, benchmarks) for better, worse in pairs]

@@ -14,10 +14,11 @@ from rilbench.lab.claims import (
     verdict_text,
 )
 from rilbench.lab.experiment import read_experiment
+from rilbench.lab.regimes import REGIMES
 from rilbench.resources import resource
 from rilbench.stats import Interval
 
-CLAIM = Claim("a beats b", "Table 1", "headline", "a", "b")
+CLAIM = Claim("a beats b", "Table 1", "headline", "paper", "a", "b")
 REACHES = next(claim for claim in CLAIMS if claim.text == "The student reaches 72b")
 
 
@@ -62,8 +63,8 @@ def test_a_verdict_is_relative_to_the_papers_range():
 
 
 def test_nothing_is_called_reproduced():
-    simulated = Claim("", "", "ablations", "a", "b", simulated=True)
-    asked = Claim("", NOT_IN_THE_PAPER, "ablations", "a", "b")
+    simulated = Claim("", "", "ablations", "paper", "a", "b", simulated=True)
+    asked = Claim("", NOT_IN_THE_PAPER, "ablations", "paper", "a", "b")
     for found in ClaimVerdict:
         for each in (simulated, asked, CLAIM):
             assert "reproduced" not in verdict_text(each, found)
@@ -72,22 +73,37 @@ def test_nothing_is_called_reproduced():
     assert verdict_text(CLAIM, ClaimVerdict.NO_EFFECT) == "no such effect here"
 
 
+EXPERIMENTS = {
+    name: read_experiment(resource(f"recipes/lab/{name}.yaml"))
+    for name in ("headline", "regimes", "ablations")
+}
+
+
 def test_every_claim_is_about_runs_that_the_experiments_have():
-    for name in ("headline", "ablations"):
-        experiment = read_experiment(resource(f"recipes/lab/{name}.yaml"))
-        runs = {spec.name for spec in experiment.runs}
-        claims = [claim for claim in CLAIMS if claim.experiment == name]
-        assert claims
-        for claim in claims:
-            assert {claim.better, claim.worse} <= runs, claim.text
+    assert {claim.experiment for claim in CLAIMS} == set(EXPERIMENTS)
+    for each in CLAIMS:
+        jobs = EXPERIMENTS[each.experiment].jobs()
+        runs = {job.spec.name for job in jobs if job.student == each.regime}
+        assert {each.better, each.worse} <= runs, each.text
     assert len({claim.text for claim in CLAIMS}) == len(CLAIMS)
 
 
+def test_each_regime_asks_what_the_discriminator_adds():
+    for name in ("headline", "regimes"):
+        for regime in EXPERIMENTS[name].students:
+            asked = {c.worse for c in CLAIMS if (c.experiment, c.regime) == (name, regime)}
+            assert {"teacher-rows", "teacher-bonus"} <= asked, regime
+
+
 def test_what_the_judge_simulates_is_marked():
-    experiment = read_experiment(resource("recipes/lab/ablations.yaml"))
-    errs = {s.name for s in experiment.runs if any(k.startswith("judge.") for k in s.settings)}
-    marked = {c.worse for c in CLAIMS if c.simulated}
-    assert errs == marked
+    errs = {
+        spec.name
+        for spec in EXPERIMENTS["ablations"].runs
+        if any(key.startswith("judge.") for key in spec.settings)
+    }
+    for each in CLAIMS:
+        simulated = each.worse in errs or bool(REGIMES[each.regime].judge)
+        assert each.simulated == simulated, each.text
 
 
 def paper(name):

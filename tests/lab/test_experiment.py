@@ -137,21 +137,37 @@ def test_a_missing_file(tmp_path):
 def test_the_shipped_experiments_fit_together():
     found = {
         name: read_experiment(resource(f"recipes/lab/{name}.yaml"))
-        for name in ("grid", "headline", "ablations", "gate")
+        for name in ("grid", "pilot", "headline", "regimes", "ablations", "gate")
     }
-    entries = {spec.entry for spec in found["grid"].runs}
+    tuned = {(job.student, job.spec.entry) for job in found["grid"].jobs() if job.spec.cell}
     for name, experiment in found.items():
         assert experiment.name == name
-        for spec in experiment.runs:
-            assert set(spec.tuned_by) <= entries, spec.name
-    seeds = [set(e.seeds) for e in found.values()]
+        for job in experiment.jobs():
+            for entry in job.spec.tuned_by:
+                assert (job.student, entry) in tuned, job.label
+    # Headline and regimes share their seeds; no other two purposes do.
+    seeds = [set(e.seeds) for name, e in found.items() if name != "regimes"]
     assert sum(map(len, seeds)) == len(set().union(*seeds)), "no seed is used for two purposes"
-    assert found["grid"].split == found["gate"].split == "dev"
-    assert found["headline"].benchmarks == tuple(suite_columns(SUITE))
-    methods = {}
-    for spec in [each for each in found["grid"].runs if each.cell]:
-        methods[spec.entry] = methods.get(spec.entry, 0) + 1
-    assert len(set(methods.values())) == 1, "every method has as many cells"
+    assert found["regimes"].seeds == found["headline"].seeds
+    for name in ("grid", "pilot", "gate"):
+        assert found[name].split == "dev"
+    for name in ("headline", "regimes", "ablations"):
+        assert found[name].benchmarks == tuple(suite_columns(SUITE))
+        assert found[name].split == "test"
+    regimes = {*found["headline"].students, *found["regimes"].students}
+    assert set(found["grid"].students) == regimes
+
+
+def test_a_run_may_be_for_some_regimes_only(tmp_path):
+    run = "  - {name: ril, method: ril, recipe: 72b"
+    found = read(tmp_path, REGIMES.replace(run, f"{run}, only: [judge-errs-10]"))
+    assert [(job.student, job.spec.name) for job in found.jobs()] == [
+        ("paper", "sft-accepted"),
+        ("judge-errs-10", "ril"),
+        ("judge-errs-10", "sft-accepted"),
+    ]
+    with pytest.raises(UserError, match=r"small\.yaml:9: unknown student 'format'; known: paper"):
+        read(tmp_path, REGIMES.replace(run, f"{run}, only: [format]"))
 
 
 REGIMES = """

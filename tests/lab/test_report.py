@@ -3,13 +3,19 @@ from pathlib import Path
 
 import pytest
 
+from rilbench.lab.claims import CLAIMS
 from rilbench.lab.experiment import read_experiment
 from rilbench.lab.grid_choice import choose, write_tuned
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.report import EXPERIMENTS, render, write_report
 from rilbench.lab.run_result import read_results, write_result
 from rilbench.resources import resource
+from rilbench.stats import seeds_needed
 
+HEADLINE = read_experiment(resource("recipes/lab/headline.yaml"))
+JOBS = {
+    name: len(read_experiment(resource(f"recipes/lab/{name}.yaml")).jobs()) for name in EXPERIMENTS
+}
 ROOT = Path(__file__).parents[2]
 COMMITTED = LabPaths(results=ROOT / "results" / "nano")
 
@@ -45,10 +51,10 @@ def test_the_committed_figures_are_those_of_the_readme():
 def test_without_results_it_says_so(paths):
     readme = write_report(paths).read_text(encoding="utf-8")
     assert readme.startswith("# Paper claims vs. nano sandbox results\n")
-    assert "| claim | source |" in readme.split("##")[1], "the claims come first"
-    assert readme.count("**not run yet**") == 26 + 17
-    assert "headline: 116 of 116 runs are missing" in readme
-    assert "teachers of mixed style" in readme
+    assert "| question | in the paper |" in readme.split("##")[0], "the answers come first"
+    assert readme.count("**not run yet**") == len(CLAIMS)
+    assert f"headline: {JOBS['headline']} of {JOBS['headline']} runs are missing" in readme
+    assert "RIL after distillation" in readme
     assert not re.search(r"\d\.\d ±", readme)
     assert not list(paths.results.rglob("*.png"))
 
@@ -57,13 +63,16 @@ def test_with_a_part_of_the_results_it_says_which(paths, make_result):
     fill(
         paths,
         make_result,
-        keep=lambda job: job.seed in (0, 1, 11) and job.experiment != "ablations",
+        keep=lambda job: (
+            job.seed in (0, HEADLINE.seeds[0]) and job.experiment not in ("ablations", "regimes")
+        ),
     )
     readme = write_report(paths).read_text(encoding="utf-8")
-    assert "cannot tell (1 of 5 seeds so far)" in readme
-    assert "headline: 88 of 116 runs are missing" in readme
-    assert "ablations: 60 of 60 runs are missing" in readme
-    assert "ablations-nano" not in readme
+    assert f"cannot tell (1 of {len(HEADLINE.seeds)} seeds so far)" in readme
+    assert "headline: 117 of 133 runs are missing" in readme
+    assert f"ablations: {JOBS['ablations']} of {JOBS['ablations']} runs are missing" in readme
+    assert "ablations-paper" not in readme
+    assert "| paper | no |" in readme, "no controls before all seeds have finished"
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +92,8 @@ def test_with_all_results_every_claim_has_its_numbers(full):
         in readme
     )
     assert "**same direction" in readme
-    lines = re.findall(r"^\| ril-both \| 5 \| .* ± .*$", readme, re.M)
-    assert len(lines) == 2, "one for each student"
+    lines = re.findall(rf"^\| ril \| {len(HEADLINE.seeds)} \| .* ± .*$", readme, re.M)
+    assert len(lines) == 6, "one for each regime"
     for line in lines:
         assert len(line.split("|")) == 2 + 3 + 14 + 6, "mean, 14 benchmarks, six costs"
     assert readme == render(full)
@@ -92,7 +101,7 @@ def test_with_all_results_every_claim_has_its_numbers(full):
 
 def test_a_changed_result_changes_the_report(full, make_result):
     experiment = read_experiment(resource("recipes/lab/headline.yaml"))
-    job = next(job for job in experiment.jobs() if job.spec.name == "ril-both")
+    job = next(job for job in experiment.jobs() if job.spec.name == "ril")
     before = render(full)
     write_result(make_result(job, {}, level=0.2), full.runs)
     changed = render(full)
@@ -104,9 +113,7 @@ def test_a_changed_result_changes_the_report(full, make_result):
 def test_figures_are_the_same_bytes_again_and_stale_ones_go(full):
     first = {path.name: path.read_bytes() for path in full.figures.iterdir()}
     assert {Path(name).stem for name in first} == {
-        *("rewards-nano", "rewards-nano-independent"),
-        *("benchmarks-nano", "benchmarks-nano-independent"),
-        *("ablations-nano", "forest"),
+        *("rewards-paper", "benchmarks-paper", "ablations-paper", "forest"),
     }
     (full.figures / "old.png").touch()
     write_report(full)
@@ -115,9 +122,19 @@ def test_figures_are_the_same_bytes_again_and_stale_ones_go(full):
 
 def test_figures_show_what_the_results_say(full):
     """The SVG keeps its texts: names of runs and benchmarks can be read in it."""
-    bars = (full.figures / "benchmarks-nano.svg").read_text(encoding="utf-8")
-    for text in ("ril-both", "untrained", "MMStar", "SEED2+"):
+    bars = (full.figures / "benchmarks-paper.svg").read_text(encoding="utf-8")
+    for text in ("ril", "untrained", "MMStar", "SEED2+"):
         assert text in bars
-    ablations = (full.figures / "ablations-nano.svg").read_text(encoding="utf-8")
+    ablations = (full.figures / "ablations-paper.svg").read_text(encoding="utf-8")
     assert "teacher-rows-off" in ablations
     assert "dc:date" not in bars
+
+
+def test_the_planning_says_how_many_seeds_the_pilots_spread_needs(full):
+    readme = (full.results / "README.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\| RIL - sft \| paper \| 4 \| .*$", readme, re.M)
+    sd, alone, family = (float(cell) for cell in line.split("|")[5:8])
+    assert (
+        alone == seeds_needed(sd, 1.5) or abs(alone - seeds_needed(sd, 1.5)) <= 1
+    )  # sd is rounded
+    assert alone < family

@@ -12,7 +12,7 @@ from scipy import stats as reference
 
 from rilbench.errors import UserError
 from rilbench.ledger import Ledger
-from rilbench.stats import detectable_difference, holm
+from rilbench.stats import detectable_difference, holm, seeds_needed
 from rilbench.table.recipe_comparison import RecipeComparison, compare_recipes, find_recipes
 from rilbench.table.render_recipes import as_json, show
 
@@ -89,6 +89,18 @@ def test_a_detectable_difference_is_found_in_eighty_of_a_hundred_cases(seeds: in
     noncentrality = found / (differences.std(ddof=1) / seeds**0.5)
     critical = reference.t.ppf(0.975, seeds - 1)
     assert reference.nct.sf(critical, seeds - 1, noncentrality) == pytest.approx(0.8, abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.9875])
+def test_the_seeds_needed_are_the_fewest_that_detect(level: float) -> None:
+    """With standard deviation 1.8 and its interval's own formula as the reference."""
+    needed = seeds_needed(1.8, 1.5, level=level)
+
+    def power(seeds: int) -> float:
+        critical = reference.t.ppf((1 + level) / 2, seeds - 1)
+        return float(reference.nct.sf(critical, seeds - 1, 1.5 / 1.8 * seeds**0.5))
+
+    assert power(needed) >= 0.8 > power(needed - 1)
 
 
 def test_what_cannot_be_paired_is_said(db: Path) -> None:

@@ -61,12 +61,20 @@ def make_model(made: Made, folder: Path, label: str) -> None:
     """Make a model and write its checkpoint."""
     torch.set_num_threads(1)
     student = Student(locate(f"nano:{made.base}"))
+    if made.layers:
+        _keep_layers(student, made.layers)
     if made.noise:
         _add_noise(student, made.noise, made.seed)
     if made.steps:
         _learn(student, made)
     student.save(folder)
     write_labels(folder, Labels(student=f"nano-{label}", method="base", teacher="none"))
+
+
+def _keep_layers(student: Student, number: int) -> None:
+    decoder, config = student.model.model.language_model, student.model.config.text_config
+    decoder.layers = decoder.layers[:number]
+    config.num_hidden_layers, config.layer_types = number, config.layer_types[:number]
 
 
 def _add_noise(student: Student, share: float, seed: int) -> None:

@@ -41,6 +41,30 @@ def test_noise_changes_the_decoders_matrices_alone():
             assert share == pytest.approx(0.5, rel=0.1)
 
 
+def test_a_student_with_fewer_layers_is_a_whole_checkpoint(tmp_path):
+    models.make_model(Made("72b", layers=2), tmp_path / "small", "small")
+    whole, small = Student(locate("nano:72b")), Student(tmp_path / "small")
+    kept = dict(small.model.named_parameters())
+    assert small.model.config.text_config.num_hidden_layers == 2
+    assert not any("language_model.layers.2" in name for name in kept)
+    for name, parameter in whole.model.named_parameters():
+        if "language_model.layers.2" not in name:
+            assert torch.equal(parameter, kept[name]), name
+
+
+def test_a_regimes_digest_says_how_it_is_made():
+    paper = REGIMES["paper"]
+    other = replace(paper, about="other words")
+    assert other.digest == paper.digest
+    for changed in (
+        replace(paper, student=replace(paper.student, noise=0.31)),
+        replace(paper, judge={"judge.false_positive_rate": 0.1}),
+        replace(paper, teachers={**paper.teachers, "78b": Made("72b")}),
+        REGIMES["judge-errs-30"],
+    ):
+        assert changed.digest != paper.digest
+
+
 def test_a_blind_benchmark_has_answers_to_other_pictures():
     seeing = list(models._batches(Made("72b", steps=2)))
     blind = list(models._batches(Made("72b", steps=2, blind=tuple(STAND_INS))))
