@@ -123,7 +123,8 @@ def fast_objective(recipe, student, questions, tokens, advantages):
     reference = Student(locate("nano:72b"))
     with torch.no_grad():
         ref, _ = reference.log_probs(reference.read(questions), rows, tokens)
-    result, _ = run.objective(questions, rows, tokens, advantages, None, ref)
+    prompts = run.policy.read(questions)
+    result, _ = run.objective(prompts, rows, tokens, advantages, None, ref)
     result.loss.backward()
     return result, run.policy.model
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from rilbench.lab.fast.prompts import Decoder, in_parts, padded
+from rilbench.lab.fast.decoder import Decoder
+from rilbench.lab.fast.prompts import padded
 from rilbench.ril.discriminator import discriminator_loss, discriminator_tokens
 from rilbench.train.verl.discriminator_model import load_discriminator
 
@@ -33,38 +34,30 @@ class Discriminator:
         self.tokens: dict[str, list[int]] = {}
         model = load_discriminator(str(student), dtype=torch.float32, attention="sdpa")
         self.model = model.eval()  # it has no dropout
-        self.decoder = Decoder(self.model.body, self.model.mrope)
+        self.decoder = Decoder(self.model.body)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=lr, weight_decay=weight_decay
         )
 
     def logits(self, responses: Sequence[str]) -> Tensor:
         """(N,) logits of D, which reads the response alone: neither question nor image (Fig. 3)."""
-        place = {text: i for i, text in enumerate(dict.fromkeys(responses))}
-        ids = [self._tokens(text) for text in place]
+        distinct = sorted(set(responses), key=lambda text: (len(self._tokens(text)), text))
+        place = {text: i for i, text in enumerate(distinct)}
+        ids = [self._tokens(text) for text in distinct]
         # The beginning of all rows; at least one token of each is left behind it.
         lowest, highest = min(ids), max(ids)
         most = min(map(len, ids)) - 1
         number = next((i for i in range(most) if lowest[i] != highest[i]), most)
         shared = lowest[:number]
         positions = torch.arange(len(shared))[None]
-        if self.decoder.mrope:
-            positions = positions.expand(3, -1, -1)
         start = torch.tensor([shared])
         inputs = {"input_ids": start, "attention_mask": torch.ones_like(start)}
         prompt = self.decoder.read(inputs, positions)
 
         tokens, mask = padded([row[number:] for row in ids], self.tokenizer.pad_token_id)
-        found = torch.zeros(len(ids))
-        for part in in_parts(mask.sum(1)):
-            kept = mask[part, : int(mask[part].sum(1).max())]
-            rows = torch.zeros_like(part)
-            seen = torch.cat([prompt.mask[rows], kept.long()], 1)
-            hidden = self.decoder.go_on(
-                prompt, rows, tokens[part, : kept.shape[1]], seen, prompt.cache(rows)
-            )
-            last = hidden[torch.arange(len(part)), kept.sum(1) - 1]
-            found = found.index_put((part,), self.model.score(last)[:, 0])
+        rows = torch.zeros(len(ids), dtype=torch.long)
+        last = self.decoder.go_on(prompt, rows, tokens, mask, last_only=True)
+        found: Tensor = self.model.score(last)[:, 0]
         return found[torch.tensor([place[text] for text in responses])]
 
     def _tokens(self, text: str) -> list[int]:

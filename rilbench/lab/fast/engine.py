@@ -26,6 +26,7 @@ from rilbench.config import Recipe
 from rilbench.data.question import Question
 from rilbench.errors import UserError
 from rilbench.judge.rules import is_right
+from rilbench.lab.fast.decoder import Prompts
 from rilbench.lab.fast.discriminator import Discriminator
 from rilbench.lab.fast.prompts import Student
 from rilbench.ril.policy import PolicyLoss, policy_loss
@@ -188,7 +189,9 @@ class FastRun:
         questions = self._questions(step)
 
         # 1. The student samples G responses to each question; G saved ones of its teachers join.
-        batch, tokens = self.sample(step, questions)
+        # Its prompts are read once, with the gradient that the update needs.
+        prompts = self.policy.read(questions)
+        batch, tokens = self.sample(step, questions, prompts)
         rows = batch.group
 
         # 2. Update the discriminator by Equation 1, then score the responses with it.
@@ -215,11 +218,13 @@ class FastRun:
 
         # 4. Update the policy by Equation 2.
         metrics |= self.update_policy(
-            questions, rows, tokens, signal.learned_advantage, optimizer, reference
+            questions, prompts, rows, tokens, signal.learned_advantage, optimizer, reference
         )
         self._record(step, batch, signal, logits, metrics)
 
-    def sample(self, step: int, questions: Sequence[Question]) -> tuple[StepBatch, list[list[int]]]:
+    def sample(
+        self, step: int, questions: Sequence[Question], prompts: Prompts
+    ) -> tuple[StepBatch, list[list[int]]]:
         """All groups of a step, judged; and the tokens of their responses."""
         config = self.step_config
         seeds = [
@@ -230,7 +235,7 @@ class FastRun:
             for question in questions
         ]
         sampled = self.policy.sample(
-            questions, seeds, self.recipe.sampling, self.recipe.data.max_response_tokens
+            questions, seeds, self.recipe.sampling, self.recipe.data.max_response_tokens, prompts
         )
         tokens: list[list[int]] = []
         source: list[str] = []
@@ -249,8 +254,7 @@ class FastRun:
         asked = [question for question in questions for _ in range(size)]
         texts = self.policy.decode(tokens)
         exact, verdicts = self._judge(asked, texts)
-        prompts = self.policy.inputs(questions)["input_ids"]
-        image_tokens = (prompts == self.policy.image_token).sum(1).repeat_interleave(size)
+        image_tokens = (prompts.input_ids == self.policy.image_token).sum(1).repeat_interleave(size)
         batch = StepBatch(
             session=[i % size for i in range(len(tokens))],
             question_id=[question.id for question in asked],
@@ -271,13 +275,17 @@ class FastRun:
     def update_policy(
         self,
         questions: Sequence[Question],
+        prompts: Prompts,
         rows: Tensor,
         tokens: Sequence[list[int]],
         advantages: Tensor,
         optimizer: torch.optim.Optimizer,
         reference: Student | None,
     ) -> dict[str, float]:
-        """mu updates by Equation 2, over the student's and the teachers' responses alike."""
+        """mu updates by Equation 2, over the student's and the teachers' responses alike.
+
+        The prompts are the policy's as it is before the first update.
+        """
         config = self.step_config
         ref = None
         if reference is not None:
@@ -285,8 +293,10 @@ class FastRun:
                 ref, _ = reference.log_probs(reference.read(questions), rows, tokens)
         old = None
         metrics: dict[str, float] = {}
-        for _ in range(config.mu):
-            result, log_probs = self.objective(questions, rows, tokens, advantages, old, ref)
+        for update in range(config.mu):
+            if update:
+                prompts = self.policy.read(questions)
+            result, log_probs = self.objective(prompts, rows, tokens, advantages, old, ref)
             if config.mu > 1 and old is None:
                 old = log_probs.detach()
             norm = self._update(optimizer, result.loss)
@@ -295,7 +305,7 @@ class FastRun:
 
     def objective(
         self,
-        questions: Sequence[Question],
+        prompts: Prompts,
         rows: Tensor,
         tokens: Sequence[list[int]],
         advantages: Tensor,
@@ -305,7 +315,7 @@ class FastRun:
         """Equation 2 negated, and the log-probabilities (N, T) that it is of.
 
         Args:
-            questions: Q questions.
+            prompts: the policy's, of Q questions.
             rows: (N,) the question of each response.
             tokens: the responses.
             advantages: (N,).
@@ -313,7 +323,7 @@ class FastRun:
             ref: (N, T) of the reference; None without one.
         """
         config = self.step_config
-        log_probs, mask = self.policy.log_probs(self.policy.read(questions), rows, tokens)
+        log_probs, mask = self.policy.log_probs(prompts, rows, tokens)
         result = policy_loss(
             log_probs,
             old,

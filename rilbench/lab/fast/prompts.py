@@ -1,17 +1,15 @@
 """A model that computes a question's prompt and pictures once for all of its responses.
 
 The responses of a question differ, its prompt does not: its keys and values are computed once,
-with gradient where one is wanted, and every response goes on from them. Right for any decoder of
-transformers with a `DynamicCache`; the lab's are Qwen2.5-VL's and InternVL3's.
+with gradient where one is wanted, and every response goes on from them. Equal responses to a
+question are computed once as well.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -19,8 +17,7 @@ from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
-    DynamicCache,
-    LogitsProcessorList,
+    LogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
@@ -28,83 +25,15 @@ from transformers import (
 
 from rilbench.config import Sampling
 from rilbench.data.question import Question
+from rilbench.lab.fast.decoder import Decoder, Prompts
+from rilbench.lab.fast.growing import Growing
 from rilbench.train.verl.cpu_generation import Nucleus, SeededSampling
 from rilbench.train.verl.student_inputs import never_sampled
 
 ROWS_TOGETHER = 256
 """Responses that are sampled in one batch."""
-PARTS = 3
-"""Forward passes over a step's responses, from the shortest to the longest: less padding."""
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Q prompts of P tokens, padded on the left, as far as a response needs them."""
-
-    input_ids: Tensor
-    """(Q, P)."""
-    mask: Tensor
-    """(Q, P), 0 at padding."""
-    keys_values: tuple[tuple[Tensor, Tensor], ...]
-    """Of each layer, (Q, heads, P, head size) each."""
-    next_position: Tensor
-    """(Q,) of the first response token; behind pictures it is not the number of tokens."""
-    last_hidden: Tensor
-    """(Q, H) at the prompt's last token, from which the first response token is predicted."""
-
-    def cache(self, rows: Tensor) -> DynamicCache:
-        """Keys and values for responses to the prompts ``rows`` (N,)."""
-        cache = DynamicCache()
-        for layer, (keys, values) in enumerate(self.keys_values):
-            cache.update(keys.index_select(0, rows), values.index_select(0, rows), layer)
-        return cache
-
-
-class Decoder:
-    """A model's decoder, which reads prompts once and goes on from them.
-
-    Args:
-        body: gives hidden states: a model without its head.
-        mrope: whether it takes three positions for each token.
-    """
-
-    def __init__(self, body: Any, mrope: bool) -> None:
-        self.body, self.mrope = body, mrope
-
-    def read(self, inputs: dict[str, Tensor], position_ids: Tensor) -> Prompts:
-        """Compute prompts from the processor's inputs; positions are (Q, P) or (3, Q, P)."""
-        output = self.body(**inputs, position_ids=position_ids, past_key_values=DynamicCache())
-        layers = output.past_key_values.layers
-        positions = position_ids.amax(0) if position_ids.ndim == 3 else position_ids
-        return Prompts(
-            inputs["input_ids"],
-            inputs["attention_mask"],
-            tuple((layer.keys, layer.values) for layer in layers),
-            positions.amax(1) + 1,
-            output.last_hidden_state[:, -1],
-        )
-
-    def go_on(
-        self, prompts: Prompts, rows: Tensor, tokens: Tensor, mask: Tensor, cache: DynamicCache
-    ) -> Tensor:
-        """Hidden states (N, T, H) of tokens (N, T) that follow what the cache holds.
-
-        Args:
-            prompts: those of the cache.
-            rows: (N,) the prompt of each response.
-            tokens: (N, T).
-            mask: (N, more than T) of all positions so far, the prompt's and these tokens' included.
-            cache: of `Prompts.cache`; it takes the tokens in.
-        """
-        past = mask.shape[1] - tokens.shape[1] - prompts.mask.shape[1]
-        positions = prompts.next_position[rows, None] + torch.arange(past, past + tokens.shape[1])
-        if self.mrope:
-            positions = positions.expand(3, -1, -1)
-        output = self.body(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+KEPT_SHARE = 0.8
+"""At which share of rows still going a batch in sampling gets smaller."""
 
 
 class PromptInputs:
@@ -153,7 +82,7 @@ class Student:
         )
         # None of the lab's models has dropout: train() would change nothing.
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-        self.decoder = Decoder(self.model.model, hasattr(self.model.model, "get_rope_index"))
+        self.decoder = Decoder(self.model.model)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint that transformers loads."""
@@ -164,7 +93,7 @@ class Student:
         """Compute the questions' prompts with their pictures; with gradient unless it is off."""
         inputs = self.inputs(questions)
         positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        if self.decoder.mrope:
+        if self.decoder.axes is not None:
             positions, _ = self.model.model.get_rope_index(
                 inputs["input_ids"],
                 mm_token_type_ids=inputs["mm_token_type_ids"],
@@ -186,22 +115,22 @@ class Student:
         Returns:
             (N, T) log-probabilities, 0 behind a response's end; and the mask of its tokens.
         """
-        tokens, mask = padded(responses, self.end)
-        found = torch.zeros(tokens.shape)
-        for part in in_parts(mask.sum(1)):
-            width = int(mask[part].sum(1).max())
-            target, kept = tokens[part, :width], mask[part, :width]
-            # A token is predicted from the hidden state before it; the last one is not read.
-            hidden = [prompts.last_hidden[rows[part], None]]
-            if width > 1:
-                seen = torch.cat([prompts.mask[rows[part]], kept[:, 1:].long()], 1)
-                cache = prompts.cache(rows[part])
-                hidden.append(self.decoder.go_on(prompts, rows[part], target[:, :-1], seen, cache))
-            logits = self.model.lm_head(torch.cat(hidden, 1)[kept])
-            log_probs = logits.log_softmax(-1).gather(-1, target[kept][:, None])[:, 0]
-            places = kept.nonzero()
-            found = found.index_put((part[places[:, 0]], places[:, 1]), log_probs)
-        return found, mask
+        pairs = [(row, tuple(each)) for row, each in zip(rows.tolist(), responses, strict=True)]
+        distinct = sorted(set(pairs), key=lambda pair: (len(pair[1]), pair))
+        place = {pair: i for i, pair in enumerate(distinct)}
+        rows = torch.tensor([row for row, _ in distinct])
+        tokens, mask = padded([each for _, each in distinct], self.end)
+        # A token is predicted from the hidden state before it; the last one is not read.
+        hidden, behind = prompts.last_hidden[rows], mask[:, 1:]
+        if behind.any():
+            after = self.decoder.go_on(prompts, rows, tokens[:, :-1], behind)
+            hidden = torch.cat([hidden, after])
+        target = torch.cat([tokens[:, 0], tokens[:, 1:][behind]])
+        log_probs = self.model.lm_head(hidden).log_softmax(-1).gather(-1, target[:, None])[:, 0]
+        first, others = log_probs.split([len(rows), len(target) - len(rows)])
+        found = torch.zeros(behind.shape).masked_scatter(behind, others)
+        every = torch.tensor([place[pair] for pair in pairs])
+        return torch.cat([first[:, None], found], 1)[every], mask[every]
 
     @torch.no_grad()
     def sample(
@@ -210,6 +139,7 @@ class Student:
         seeds: Sequence[Sequence[int]],
         sampling: Sampling,
         max_tokens: int,
+        prompts: Prompts | None = None,
     ) -> list[list[list[int]]]:
         """Sample responses: for each question as many as it has seeds.
 
@@ -218,6 +148,7 @@ class Student:
             seeds: of each, one for each response.
             sampling: with temperature 0, the likeliest token is taken.
             max_tokens: where a response is cut.
+            prompts: the questions', if they were read already.
 
         Returns:
             Of each question its responses as tokens; one that ended itself has its end token.
@@ -229,10 +160,12 @@ class Student:
             order.sort(key=lambda i: len(questions[i].question))
         for first in range(0, len(order), size):
             chosen = order[first : first + size]
-            prompts = self.read([questions[i] for i in chosen])
-            rows = torch.tensor([row for row, i in enumerate(chosen) for _ in seeds[i]])
+            read = prompts or self.read([questions[i] for i in chosen])
+            rows = torch.tensor(
+                [i if prompts else row for row, i in enumerate(chosen) for _ in seeds[i]]
+            )
             flat = [seed for i in chosen for seed in seeds[i]]
-            tokens = iter(self._sample(prompts, rows, flat, sampling, max_tokens))
+            tokens = iter(self._sample(read, rows, flat, sampling, max_tokens))
             for i in chosen:
                 found[i] = [next(tokens) for _ in seeds[i]]
         return found
@@ -247,36 +180,41 @@ class Student:
     ) -> list[list[int]]:
         """Responses to the prompts ``rows``; a batch gets smaller as they end."""
         responses: list[list[int]] = [[] for _ in seeds]
-        alive = torch.arange(len(rows))
+        alive = torch.arange(len(rows))  # the response of each row
+        going = torch.ones(len(rows), dtype=torch.bool)
         noise = None if sampling.temperature == 0 else SeededSampling(list(seeds))
         processors = self._processors(sampling)
-        cache, mask = prompts.cache(rows), prompts.mask[rows]
+        growing = Growing(self.decoder, prompts, rows, max_tokens)
         seen = prompts.input_ids[rows]
         hidden = prompts.last_hidden[rows]
         for _ in range(max_tokens):
-            scores = processors(seen, self.model.lm_head(hidden))
+            scores = self.model.lm_head(hidden)
+            for process in processors:
+                scores = process(seen, scores)
             if noise is not None:
                 scores = noise(seen, scores)
             chosen = scores.argmax(-1)
-            for row, token in zip(alive.tolist(), chosen.tolist(), strict=True):
-                responses[row].append(token)
-            going = chosen != self.end
+            found = zip(alive.tolist(), chosen.tolist(), going.tolist(), strict=True)
+            for row, token, goes in found:
+                if goes:
+                    responses[row].append(token)
+            going &= chosen != self.end
             if not going.any():
                 break
             seen = torch.cat([seen, chosen[:, None]], 1)
-            mask = torch.cat([mask, torch.ones(len(mask), 1, dtype=mask.dtype)], 1)
-            if not going.all():
+            # Fewer rows are worth a copy of their keys and values only when many have ended.
+            if going.sum() <= KEPT_SHARE * len(going):
                 kept = going.nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                alive, chosen, seen, mask = alive[kept], chosen[kept], seen[kept], mask[kept]
+                growing.keep(kept)
+                alive, chosen, seen, going = alive[kept], chosen[kept], seen[kept], going[kept]
                 if noise is not None:
                     noise.generators = [noise.generators[i] for i in kept.tolist()]
-            hidden = self.decoder.go_on(prompts, rows[alive], chosen[:, None], mask, cache)[:, -1]
+            hidden = growing.add(chosen)
         return responses
 
-    def _processors(self, sampling: Sampling) -> LogitsProcessorList:
+    def _processors(self, sampling: Sampling) -> list[LogitsProcessor]:
         """What changes the scores before a token is chosen, in transformers' order."""
-        steps = LogitsProcessorList([SuppressTokensLogitsProcessor(self.forbidden)])
+        steps: list[LogitsProcessor] = [SuppressTokensLogitsProcessor(self.forbidden)]
         if sampling.repetition_penalty != 1:
             steps.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
         if sampling.temperature:
@@ -297,8 +235,3 @@ def padded(rows: Sequence[Sequence[int]], fill: int) -> tuple[Tensor, Tensor]:
     tokens = torch.full(mask.shape, fill)
     tokens[mask] = torch.tensor([token for row in rows for token in row])
     return tokens, mask
-
-
-def in_parts(lengths: Tensor) -> Iterator[Tensor]:
-    """Indices of rows (N,), in `PARTS` of about equal number, from the shortest to the longest."""
-    yield from (part for part in lengths.argsort(stable=True).tensor_split(PARTS) if len(part))
