@@ -136,15 +136,14 @@ def power_table(experiment: Experiment, results: Sequence[RunResult], claims: in
         grouped = by_name(results, regime)
         for spec in experiment.runs[1:]:
             runs = finished(grouped, spec.name)
-            gaps = paired_differences(
-                runs, grouped.get(experiment.runs[0].name, {}), experiment.benchmarks
-            )
+            ril = grouped.get(experiment.runs[0].name, {})
+            gaps = [-gap for gap in paired_differences(runs, ril, experiment.benchmarks)]
             if len(gaps) > 1:
                 sd = statistics.stdev(gaps)
                 needed = [seeds_needed(sd, EFFECT, level=1 - ALPHA / n) for n in (1, claims)]
                 rows.append(
                     (
-                        f"RIL - {spec.name}",
+                        f"RIL minus {spec.name}",
                         regime,
                         str(len(gaps)),
                         signed(statistics.fmean(gaps)),

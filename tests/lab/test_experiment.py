@@ -148,7 +148,7 @@ def test_the_shipped_experiments_fit_together():
     # Headline and regimes share their seeds; no other two purposes do.
     seeds = [set(e.seeds) for name, e in found.items() if name != "regimes"]
     assert sum(map(len, seeds)) == len(set().union(*seeds)), "no seed is used for two purposes"
-    assert found["regimes"].seeds == found["headline"].seeds
+    assert set(found["regimes"].seeds) < set(found["headline"].seeds)
     for name in ("grid", "pilot", "gate"):
         assert found[name].split == "dev"
     for name in ("headline", "regimes", "ablations"):

@@ -132,7 +132,7 @@ def test_figures_show_what_the_results_say(full):
 
 def test_the_planning_says_how_many_seeds_the_pilots_spread_needs(full):
     readme = (full.results / "README.md").read_text(encoding="utf-8")
-    (line,) = re.findall(r"^\| RIL - sft \| paper \| 4 \| .*$", readme, re.M)
+    (line,) = re.findall(r"^\| RIL minus sft \| paper \| 4 \| .*$", readme, re.M)
     sd, alone, family = (float(cell) for cell in line.split("|")[5:8])
     assert (
         alone == seeds_needed(sd, 1.5) or abs(alone - seeds_needed(sd, 1.5)) <= 1

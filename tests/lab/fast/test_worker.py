@@ -140,10 +140,9 @@ def test_ctrl_c_lets_the_run_finish_and_a_kill_leaves_no_process(place, tmp_path
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     runs = tmp_path / "results" / "nano" / "runs" / "small" / "format"
-    while not (runs / "teacher-78b-0.json").exists():
+    while "worker 1: format/ril-1" not in log.read_text():  # the next run has begun
         assert lab.poll() is None, log.read_text()
-        time.sleep(0.1)
-    time.sleep(1)  # the next run has begun
+        time.sleep(0.02)
     (worker,) = workers_of(lab.pid)
     if kind == signal.SIGINT:
         os.killpg(lab.pid, kind)  # as a terminal does: every process of the group hears it
