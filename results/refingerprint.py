@@ -20,6 +20,7 @@ from rilbench.errors import UserError
 from rilbench.lab.experiment import Job, read_experiment
 from rilbench.lab.grid_choice import Tuned, read_tuned, settings_for
 from rilbench.lab.lab_paths import LabPaths
+from rilbench.lab.regimes import REGIMES
 from rilbench.lab.regression_gate import gate_paths
 from rilbench.lab.run_result import RunResult, read_result
 from rilbench.lab.to_ledger import SUITES, family, labels
@@ -34,7 +35,7 @@ def read_jobs() -> dict[Key, list[Job]]:
     jobs: dict[Key, list[Job]] = {}
     for file in sorted(resource("recipes/lab").glob("*.yaml")):
         for job in read_experiment(file).jobs():
-            key = (job.experiment, job.student, job.spec.name, job.seed)
+            key = (job.experiment, job.regime, job.spec.name, job.seed)
             jobs.setdefault(key, []).append(job)
     return jobs
 
@@ -47,13 +48,13 @@ def refingerprinted(
     Raises:
         UserError: its recipe cannot be resolved, or is not the recorded one.
     """
-    key = (result.experiment, result.student, result.name, result.seed)
-    name = f"{result.experiment}/{result.student}/{result.name}-{result.seed}"
+    key = (result.experiment, result.regime, result.name, result.seed)
+    name = f"{result.experiment}/{result.regime}/{result.name}-{result.seed}"
     found = jobs.get(key, [])
     if len(found) != 1:
         raise UserError(f"{name} is a run of {len(found)} experiments in recipes/lab, not of one")
     (job,) = found
-    spec, chosen = job.spec, settings_for(job.spec, job.student, tuned)
+    spec, chosen = job.spec, settings_for(job.spec, job.regime, tuned)
     if chosen is None:
         raise UserError(f"{name} needs a grid whose choice is not in {paths.tuned}")
     recorded = (result.split, result.steps, result.recipe, result.method, result.model)
@@ -63,7 +64,7 @@ def refingerprinted(
     ):
         raise UserError(f"{name} was recorded with other settings than its experiment has")
     work = gate_paths(paths) if result.experiment == "gate" else paths
-    recipe = job.recipe(chosen, work.collection(job.student))
+    recipe = job.recipe(chosen, REGIMES[job.regime].folder(work.regimes))
     return dataclasses.replace(result, recipe_fingerprint=recipe.fingerprint)
 
 

@@ -164,7 +164,7 @@ def test_a_notice_is_one_line_and_the_command_goes_on(tmp_path, monkeypatch, cap
         mountpoint, fstype = "/", "nfs4"
 
     monkeypatch.setattr(psutil, "disk_partitions", lambda **_: [Mount()])
-    row = "results/nano/runs/headline/nano/untrained-0.json"
+    row = "results/nano/runs/headline/paper/untrained-0.json"
     shutil.copy(Path(__file__).parents[1] / row, tmp_path)
     monkeypatch.setattr("sys.argv", ["rilbench", "import", str(tmp_path), "--db", "l.db"])
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ from rilbench.stats import Interval
 MARGIN = 1.0
 """Points of the mean that count as no difference."""
 ALPHA = 0.05
-"""Family-wise error (Holm) of the claims about one part of an experiment on one student."""
+"""Family-wise error (Holm) of the claims about one part of an experiment in one regime."""
 NOT_IN_THE_PAPER = "not in the paper"
 PAPER = "paper"
 """The regime at the paper's distance from the teachers."""

@@ -1,4 +1,4 @@
-"""An experiment file: its runs, students, seeds and questions (the format: `docs/lab.md`)."""
+"""An experiment file: its runs, regimes, seeds and questions (the format: `docs/lab.md`)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SUITE = "nano"
 """The suite whose benchmarks the lab evaluates."""
 SPLITS = ("dev", "test")
 ORDERS = ("seeds", "runs")
-ENGINES = ("verl", "fast")
-"""verl is the product's path; fast is `rilbench.lab.fast`, the same step in one process."""
+ENGINES = ("fast", "verl")
+"""fast is `rilbench.lab.fast`, the product's step in one process; verl is the product's path."""
 ACCEPTED = "accepted"
 """The value of ``responses`` for SFT on those saved responses alone that are right."""
 STUDENT = "student"
 """The value of ``model`` for the untrained student."""
 
-_REQUIRED = ("name", "seeds", "split", "steps", "runs")
-_OPTIONAL = ("students", "regimes", "engine", "benchmarks", "set", "order", "not_run")
+_REQUIRED = ("name", "regimes", "seeds", "split", "steps", "runs")
+_OPTIONAL = ("engine", "benchmarks", "set", "order", "not_run")
 _RUN_KEYS = (
     *("name", "part", "recipe", "method", "model", "responses", "set", "grid", "tuned_by"),
     "only",
@@ -53,7 +53,7 @@ class RunSpec:
         cell: the settings of one cell of a grid.
         tuned_by: entries of grids whose chosen cells this run takes over.
         responses: ``accepted`` for SFT on right responses alone; else "".
-        only: the students or regimes that have this run; empty: all of the experiment's.
+        only: the regimes that have this run; empty: all of the experiment's.
     """
 
     name: str
@@ -71,21 +71,21 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """One run of one student, or in one regime, with one seed; it becomes one run result."""
+    """One run in one regime, with one seed; it becomes one run result."""
 
     experiment: str
-    student: str
+    regime: str
     seed: int
     split: str
     benchmarks: tuple[str, ...]
     steps: int
     spec: RunSpec
-    engine: str = "verl"
+    engine: str = ENGINES[0]
 
     @property
     def label(self) -> str:
-        """``STUDENT/NAME-SEED``, for messages."""
-        return f"{self.student}/{self.spec.name}-{self.seed}"
+        """``REGIME/NAME-SEED``, for messages."""
+        return f"{self.regime}/{self.spec.name}-{self.seed}"
 
     def settings(self, tuned: Settings) -> dict[str, Scalar]:
         """Return the settings that differ from the recipe's; ``tuned`` is what grids chose."""
@@ -96,25 +96,21 @@ class Job:
 
         Args:
             tuned: what grids chose.
-            folder: the student's collection; or of a regime its models.
+            folder: the regime's models.
 
         Raises:
             UserError: settings that do not fit together.
         """
-        regime = REGIMES.get(self.student)
-        settings: dict[str, Scalar] = {}
-        method = METHODS.get(self.spec.method)
-        if regime and (method is None or method.uses_answer_reward):
-            settings |= regime.judge
-        elif not regime:
-            settings["collection.folder"] = str(folder)
-        settings |= self.settings(tuned) | {"seed": self.seed, "schedule.steps": self.steps}
+        regime, method = REGIMES[self.regime], METHODS.get(self.spec.method)
+        judge = regime.judge if method is None or method.uses_answer_reward else {}
+        settings = {**judge, **self.settings(tuned), "seed": self.seed}
+        settings["schedule.steps"] = self.steps
         return load_recipe(
             self.spec.recipe,
-            RECIPE_STUDENT if regime else self.student,
+            RECIPE_STUDENT,
             self.spec.method or None,
             [f"{key}={value}" for key, value in settings.items()],
-            settings=regime.recipe_settings(folder) if regime else None,
+            settings=regime.recipe_settings(folder),
         )
 
 
@@ -123,7 +119,7 @@ class Experiment:
     """A whole experiment file."""
 
     name: str
-    students: tuple[str, ...]
+    regimes: tuple[str, ...]
     seeds: tuple[int, ...]
     split: str
     benchmarks: tuple[str, ...]
@@ -131,7 +127,7 @@ class Experiment:
     runs: tuple[RunSpec, ...]
     order: str = "seeds"
     not_run: Mapping[str, str] = field(default_factory=dict)
-    engine: str = "verl"
+    engine: str = ENGINES[0]
 
     def jobs(self) -> list[Job]:
         """Return every job, in an order in which a part of them is already useful.
@@ -142,20 +138,20 @@ class Experiment:
         with seed 0.
         """
         jobs = [
-            (position, self._job(student, 0 if run.model else seed, run))
+            (position, self._job(regime, 0 if run.model else seed, run))
             for seed in self.seeds
-            for student in self.students
+            for regime in self.regimes
             for position, run in enumerate(self.runs)
             if not run.model or seed == self.seeds[0]
-            if student in (run.only or self.students)
+            if regime in (run.only or self.regimes)
         ]
         if self.order == "runs":
             jobs.sort(key=lambda pair: pair[0])
         return [job for _, job in jobs]
 
-    def _job(self, student: str, seed: int, run: RunSpec) -> Job:
+    def _job(self, regime: str, seed: int, run: RunSpec) -> Job:
         return Job(
-            self.name, student, seed, self.split, self.benchmarks, self.steps, run, self.engine
+            self.name, regime, seed, self.split, self.benchmarks, self.steps, run, self.engine
         )
 
 
@@ -181,19 +177,19 @@ class _Parser:
         for key in _REQUIRED:
             if key not in top:
                 self.read.fail(root, f"an experiment needs {key!r}")
-        engine = self._choice(top["engine"], "engine", ENGINES) if "engine" in top else "verl"
-        students = self._students(root, top, engine)
+        engine = self._choice(top["engine"], "engine", ENGINES) if "engine" in top else ENGINES[0]
+        regimes = self._list(top["regimes"], "regime", tuple(REGIMES))
         seed_nodes = self.read.sequence(top["seeds"], "seeds")
         seeds = [self.read.integer(node, "a seed", 0) for node in seed_nodes]
         self._refuse_twice(seed_nodes, seeds, "seed")
         shared = self._settings(top["set"]) if "set" in top else {}
-        runs = tuple(self._runs(top["runs"], shared, students))
+        runs = tuple(self._runs(top["runs"], shared, regimes))
         if engine == "verl" and any(run.responses for run in runs):
             self.read.fail(root, "'responses' needs 'engine: fast'")
         reasons = self.read.mapping(top["not_run"], "not_run") if "not_run" in top else {}
         return Experiment(
             name=self._name(top["name"], "name"),
-            students=students,
+            regimes=regimes,
             seeds=tuple(seeds),
             split=self._choice(top["split"], "split", SPLITS),
             benchmarks=self._benchmarks(top.get("benchmarks")),
@@ -205,18 +201,6 @@ class _Parser:
             },
             engine=engine,
         )
-
-    def _students(
-        self, root: yaml.Node, top: Mapping[str, yaml.Node], engine: str
-    ) -> tuple[str, ...]:
-        """Return the students, or the regimes in their place, which only the fast engine has."""
-        if ("students" in top) == ("regimes" in top):
-            self.read.fail(root, "an experiment needs either 'students' or 'regimes'")
-        if ("regimes" in top) != (engine == "fast"):
-            self.read.fail(root, "regimes and 'engine: fast' go together")
-        if "students" in top:
-            return self._list(top["students"], "student", known("students"))
-        return self._list(top["regimes"], "regime", tuple(REGIMES))
 
     # ---- values
 
@@ -283,7 +267,7 @@ class _Parser:
 
     # ---- runs
 
-    def _runs(self, node: yaml.Node, shared: Settings, students: Sequence[str]) -> list[RunSpec]:
+    def _runs(self, node: yaml.Node, shared: Settings, regimes: Sequence[str]) -> list[RunSpec]:
         lines: dict[str, int] = {}
         runs: list[RunSpec] = []
         for run_node in self.read.sequence(node, "runs"):
@@ -295,10 +279,10 @@ class _Parser:
                 message = f"the name {name!r} is taken by the run of line {lines[name]}"
                 self.read.fail(keys["name"], message)
             lines[name] = keys["name"].start_mark.line + 1
-            only = self._list(keys["only"], "student", students) if "only" in keys else ()
+            only = self._list(keys["only"], "regime", regimes) if "only" in keys else ()
             specs = self._specs(run_node, name, keys, shared, only)
-            for spec, student in itertools.product(specs, only or students):
-                self._check_recipe(run_node, spec, student)
+            for spec, regime in itertools.product(specs, only or regimes):
+                self._check_recipe(run_node, spec, regime)
             runs += specs
         return runs
 
@@ -354,13 +338,14 @@ class _Parser:
             for cell in (self._cells(keys["grid"]) if "grid" in keys else [{}])
         ]
 
-    def _check_recipe(self, node: yaml.Node, spec: RunSpec, student: str) -> None:
+    def _check_recipe(self, node: yaml.Node, spec: RunSpec, regime: str) -> None:
         """Resolve the recipe now, so that a wrong setting does not show hours later."""
-        job = Job("", student, 0, "dev", self.all_benchmarks, 1, spec)
+        job = Job("", regime, 0, "dev", self.all_benchmarks, 1, spec)
         try:
-            recipe = job.recipe({}, Path("collection"))
+            job.recipe({}, Path("models"))
         except UserError as error:
-            self.read.fail(node, f"{spec.name}, {student}: {error}")
-        if spec.model not in ("", STUDENT) and spec.model not in recipe.teachers.models:
-            models = ", ".join([STUDENT, *recipe.teachers.models])
-            self.read.fail(node, f"unknown model {spec.model!r} of {student}; known: {models}")
+            self.read.fail(node, f"{spec.name}, {regime}: {error}")
+        models = (STUDENT, *REGIMES[regime].teachers)
+        if spec.model and spec.model not in models:
+            known = ", ".join(models)
+            self.read.fail(node, f"unknown model {spec.model!r} of {regime}; known: {known}")

@@ -1,4 +1,4 @@
-"""The choice of learning rate and β: for each student and method the grid's best cell on dev."""
+"""The choice of learning rate and β: for each regime and method the grid's best cell on dev."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from rilbench.lab.experiment import Experiment, RunSpec, Settings
 from rilbench.lab.run_result import RunResult
 
 Tuned = dict[str, dict[str, dict[str, Any]]]
-"""student → entry of the grid → ``settings``, ``mean`` (of the chosen cell), ``cells`` (means)."""
+"""regime → entry of the grid → ``settings``, ``mean`` (of the chosen cell), ``cells`` (means)."""
 
 
 def choose(experiment: Experiment, results: Iterable[RunResult]) -> Tuned:
-    """Choose for every student and entry whose cells have all finished, with all seeds.
+    """Choose for every regime and entry whose cells have all finished, with all seeds.
 
     The best mean over the seeds wins; among equal ones the smaller learning rate, then the larger
     β. A failed run counts as the lowest score of all.
     """
-    by_job = {(result.student, result.name, result.seed): result for result in results}
+    by_job = {(result.regime, result.name, result.seed): result for result in results}
     grids: dict[str, list[RunSpec]] = {}
     for spec in experiment.runs:
         if spec.cell:
             grids.setdefault(spec.entry, []).append(spec)
     tuned: Tuned = {}
-    for student in experiment.students:
+    for regime in experiment.regimes:
         for entry, specs in grids.items():
-            if student not in (specs[0].only or experiment.students):
+            if regime not in (specs[0].only or experiment.regimes):
                 continue
-            jobs = [[(student, spec.name, seed) for seed in experiment.seeds] for spec in specs]
+            jobs = [[(regime, spec.name, seed) for seed in experiment.seeds] for spec in specs]
             if all(job in by_job for cell in jobs for job in cell):
                 means = [
                     _mean([by_job[job] for job in cell], experiment.benchmarks) for cell in jobs
                 ]
-                tuned.setdefault(student, {})[entry] = _best(specs, means)
+                tuned.setdefault(regime, {})[entry] = _best(specs, means)
     return tuned
 
 
@@ -87,11 +87,11 @@ def read_tuned(path: Path) -> Tuned:
     return tuned
 
 
-def settings_for(spec: RunSpec, student: str, tuned: Mapping[str, Any]) -> Settings | None:
+def settings_for(spec: RunSpec, regime: str, tuned: Mapping[str, Any]) -> Settings | None:
     """Return the chosen settings that a run takes over; None while a grid is unfinished."""
     settings: dict[str, Any] = {}
     for entry in spec.tuned_by:
-        chosen = tuned.get(student, {}).get(entry)
+        chosen = tuned.get(regime, {}).get(entry)
         if chosen is None:
             return None
         settings.update(chosen["settings"])

@@ -42,10 +42,6 @@ class LabPaths:
         """Folder with the models and responses of each regime."""
         return self.work / "regimes"
 
-    def run_folder(self, experiment: str, student: str, name: str, seed: int) -> Path:
+    def run_folder(self, experiment: str, regime: str, name: str, seed: int) -> Path:
         """Folder in which one job trains."""
-        return self.work / "runs" / experiment / student / f"{name}-{seed}"
-
-    def collection(self, student: str) -> Path:
-        """Saved responses that all runs of a student share."""
-        return self.work / "collections" / student
+        return self.work / "runs" / experiment / regime / f"{name}-{seed}"

@@ -56,17 +56,17 @@ def plot_titles(headline: Results, ablations: Results) -> dict[str, str]:
     """Return the title of every plot that the results allow, by the stem of its files."""
     titles: dict[str, str] = {}
     experiment, results = headline
-    for student in experiment.students:
-        grouped = by_name(results, student)
+    for regime in experiment.regimes:
+        grouped = by_name(results, regime)
         if any(run.curves for name in _CURVES for run in grouped.get(name, {}).values()):
-            titles[f"rewards-{student}"] = f"Rewards over steps, {student}"
+            titles[f"rewards-{regime}"] = f"Rewards over steps, {regime}"
         if sum(bool(finished(grouped, name)) for name in _BARS) > 1:
             count = len(experiment.benchmarks)
-            titles[f"benchmarks-{student}"] = f"The {count} benchmarks, {student}"
+            titles[f"benchmarks-{regime}"] = f"The {count} benchmarks, {regime}"
     experiment, results = ablations
-    for student in experiment.students:
-        if _differences(experiment, by_name(results, student)):
-            titles[f"ablations-{student}"] = f"Ablations, {student}"
+    for regime in experiment.regimes:
+        if _differences(experiment, by_name(results, regime)):
+            titles[f"ablations-{regime}"] = f"Ablations, {regime}"
     return titles
 
 
@@ -77,9 +77,9 @@ def draw_plots(headline: Results, ablations: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with rc_context(_STYLE):
         for stem in plot_titles(headline, ablations):
-            kind, _, student = stem.partition("-")
+            kind, _, regime = stem.partition("-")
             experiment, results = ablations if kind == "ablations" else headline
-            grouped = by_name(results, student)
+            grouped = by_name(results, regime)
             if kind == "rewards":
                 figure = _rewards(grouped)
             elif kind == "benchmarks":

@@ -74,6 +74,10 @@ class Regime:
         made = {name: _not_default(model) for name, model in models.items()} | dict(self.judge)
         return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
 
+    def folder(self, root: Path) -> Path:
+        """The folder of its models, below that of all regimes."""
+        return root / f"{self.name}-{self.digest}"
+
     def recipe_settings(self, folder: Path) -> dict[str, Any]:
         """Groups of a recipe's settings: the regime's models, which are in ``folder``."""
         models = {name: str(folder / name) for name in self.teachers}

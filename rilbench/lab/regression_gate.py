@@ -91,7 +91,7 @@ def run_gate(
     (job,) = experiment.jobs()
     here = LabPaths(results=paths.work / "checked", work=paths.work)
     shutil.rmtree(here.results, ignore_errors=True)
-    folder = here.run_folder(job.experiment, job.student, job.spec.name, job.seed)
+    folder = here.run_folder(job.experiment, job.regime, job.spec.name, job.seed)
     shutil.rmtree(folder, ignore_errors=True)
     run_experiment(experiment, listener, here, workers=1, open_worker=open_worker)
     (result,) = read_results(here.runs, experiment.name)

@@ -178,10 +178,10 @@ def _scores(data: _ReportData) -> list[str]:
     parts = ["## Scores and costs\n"]
     for name in ("headline", "regimes"):
         experiment, results = data.pair(name)
-        for regime in experiment.students:
+        for regime in experiment.regimes:
             parts += [f"### {regime}\n", tables.scores_table(experiment, results, regime) + "\n"]
     experiment, results = data.pair("ablations")
-    for regime in experiment.students:
+    for regime in experiment.regimes:
         table = tables.ablations_table(experiment, results, regime)
         parts += [f"### Ablations, {regime}\n", table + "\n"]
     engines = Counter(r.engine for results in data.results.values() for r in results if r.method)
@@ -223,7 +223,7 @@ def _health(data: _ReportData) -> list[str]:
     ]
     for name in ("headline", "regimes", "ablations"):
         experiment, results = data.pair(name)
-        for regime in experiment.students:
+        for regime in experiment.regimes:
             table = tables.health_table(experiment, results, regime)
             parts += [f"### {name}, {regime}\n", table + "\n"]
     return parts
@@ -234,7 +234,7 @@ def _missing(data: _ReportData) -> list[str]:
     for name, experiment in data.experiments.items():
         jobs = experiment.jobs()
         files = [
-            result_file(data.paths.runs, name, job.student, job.spec.name, job.seed) for job in jobs
+            result_file(data.paths.runs, name, job.regime, job.spec.name, job.seed) for job in jobs
         ]
         missing = sum(not file.exists() for file in files)
         if missing:

@@ -132,7 +132,7 @@ def power_table(experiment: Experiment, results: Sequence[RunResult], claims: in
         claims: of the largest family, for the strictest of Holm's tests.
     """
     rows = []
-    for regime in experiment.students:
+    for regime in experiment.regimes:
         grouped = by_name(results, regime)
         for spec in experiment.runs[1:]:
             runs = finished(grouped, spec.name)
@@ -166,9 +166,9 @@ def paper_text(claim: Claim) -> str:
 # ---- scores with their cost
 
 
-def _specs(experiment: Experiment, student: str) -> list[RunSpec]:
-    """The runs that the experiment has of a student, or in a regime."""
-    return [spec for spec in experiment.runs if student in (spec.only or experiment.students)]
+def _specs(experiment: Experiment, regime: str) -> list[RunSpec]:
+    """The runs that the experiment has in a regime."""
+    return [spec for spec in experiment.runs if regime in (spec.only or experiment.regimes)]
 
 
 def finished(grouped: ResultsByName, name: str) -> list[RunResult]:
@@ -176,24 +176,24 @@ def finished(grouped: ResultsByName, name: str) -> list[RunResult]:
     return [result for _, result in sorted(grouped.get(name, {}).items()) if not result.failure]
 
 
-def scores_table(experiment: Experiment, results: Sequence[RunResult], student: str) -> str:
+def scores_table(experiment: Experiment, results: Sequence[RunResult], regime: str) -> str:
     """Every run: mean with its interval over seeds, every benchmark, and its cost."""
-    grouped = by_name(results, student)
+    grouped = by_name(results, regime)
     benchmarks = experiment.benchmarks
     rows = [
         (spec.name, *_scores(finished(grouped, spec.name), benchmarks, ()))
-        for spec in _specs(experiment, student)
+        for spec in _specs(experiment, regime)
     ]
     return markdown(("run", "seeds", "mean", *benchmarks, *_COST), rows)
 
 
-def ablations_table(experiment: Experiment, results: Sequence[RunResult], student: str) -> str:
+def ablations_table(experiment: Experiment, results: Sequence[RunResult], regime: str) -> str:
     """Every run beside the full one: paired difference with its interval, scores, cost."""
-    grouped = by_name(results, student)
+    grouped = by_name(results, regime)
     benchmarks = experiment.benchmarks
     full = experiment.runs[0]
     rows = []
-    for spec in _specs(experiment, student):
+    for spec in _specs(experiment, regime):
         runs = finished(grouped, spec.name)
         gaps = []
         if spec is not full:
@@ -255,11 +255,11 @@ _HEALTH = {
 }
 
 
-def health_table(experiment: Experiment, results: Sequence[RunResult], student: str) -> str:
+def health_table(experiment: Experiment, results: Sequence[RunResult], regime: str) -> str:
     """First and last steps of every run that has a loop, and its warnings."""
-    grouped = by_name(results, student)
+    grouped = by_name(results, regime)
     rows = []
-    for spec in _specs(experiment, student):
+    for spec in _specs(experiment, regime):
         runs = [run for run in grouped.get(spec.name, {}).values() if run.curves]
         if not runs:
             continue
@@ -284,7 +284,7 @@ def warnings_table(experiment: Experiment, results: Sequence[RunResult]) -> str:
     """
     changes: dict[str, list[float]] = {name: [] for name in (*MEANING, "none of them")}
     for result in results:
-        start = by_name(results, result.student).get(_UNTRAINED, {}).get(0)
+        start = by_name(results, result.regime).get(_UNTRAINED, {}).get(0)
         first = start.mean(experiment.benchmarks) if start else None
         last = result.mean(experiment.benchmarks)
         if result.curves and first is not None and last is not None:
@@ -314,13 +314,13 @@ def warnings_given(result: RunResult) -> list[str]:
 def grid_table(tuned: Tuned) -> str:
     """The grid's choice."""
     rows = []
-    for student, entries in sorted(tuned.items()):
+    for regime, entries in sorted(tuned.items()):
         for entry, chosen in sorted(entries.items()):
             settings = ", ".join(f"{k} {v:g}" for k, v in chosen["settings"].items())
             cells = [mean for mean in chosen["cells"].values() if mean is not None]
             spread = f"{min(cells):.1f} to {max(cells):.1f}" if cells else NONE
-            rows.append((entry, student, settings, _decimals(chosen["mean"], 1), spread))
-    head = ("method", "student", "chosen", "mean on dev", "all cells")
+            rows.append((entry, regime, settings, _decimals(chosen["mean"], 1), spread))
+    head = ("method", "regime", "chosen", "mean on dev", "all cells")
     return markdown(head, rows, texts=3) if rows else "Not run yet."
 
 
@@ -328,7 +328,7 @@ def failures_table(results: Sequence[RunResult]) -> str:
     """Runs that stopped for good."""
     rows = [
         (
-            f"{result.experiment}/{result.student}/{result.name}-{result.seed}",
+            f"{result.experiment}/{result.regime}/{result.name}-{result.seed}",
             str(result.failure.step),
             result.failure.message.replace("|", "/"),
         )

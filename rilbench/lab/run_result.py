@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class RunFailure:
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of one run of one student with one seed.
+    """The result of one run in one regime with one seed.
 
     Attributes:
         model: the evaluated model of a run that trains nothing, else "".
@@ -79,11 +80,11 @@ class RunResult:
         metrics: `METRICS`, as far as they were measured.
         engine: that trained it, ``verl`` or ``fast``.
         responses: which saved responses SFT learned; "": all.
-        regime: digest of the regime in the place of a student; "" for a student.
+        digest: of the regime: how its models were made.
     """
 
     experiment: str
-    student: str
+    regime: str
     name: str
     seed: int
     split: str
@@ -108,7 +109,7 @@ class RunResult:
     failure: RunFailure | None = None
     engine: str = "verl"
     responses: str = ""
-    regime: str = ""
+    digest: str = ""
 
     def mean(self, benchmarks: Iterable[str]) -> float | None:
         """Plain mean over benchmarks; None when the run failed or one is missing."""
@@ -118,12 +119,12 @@ class RunResult:
 
     def file(self, runs: Path) -> Path:
         """The file of this result in the folder of all results."""
-        return result_file(runs, self.experiment, self.student, self.name, self.seed)
+        return result_file(runs, self.experiment, self.regime, self.name, self.seed)
 
 
-def result_file(runs: Path, experiment: str, student: str, name: str, seed: int) -> Path:
-    """``RUNS/EXPERIMENT/STUDENT/NAME-SEED.json``."""
-    return runs / experiment / student / f"{name}-{seed}.json"
+def result_file(runs: Path, experiment: str, regime: str, name: str, seed: int) -> Path:
+    """``RUNS/EXPERIMENT/REGIME/NAME-SEED.json``."""
+    return runs / experiment / regime / f"{name}-{seed}.json"
 
 
 def outcomes_by_benchmark(
@@ -188,9 +189,9 @@ def read_result(path: Path) -> RunResult:
 
 
 def read_results(runs: Path, experiment: str) -> list[RunResult]:
-    """Read all results of an experiment, sorted by student, name and seed."""
+    """Read all results of an experiment, sorted by regime, name and seed."""
     results = [read_result(path) for path in (runs / experiment).glob("*/*.json")]
-    return sorted(results, key=lambda result: (result.student, result.name, result.seed))
+    return sorted(results, key=lambda result: (result.regime, result.name, result.seed))
 
 
 def _to_json(values: Mapping[str, Any]) -> str:
@@ -213,3 +214,15 @@ def _to_json(values: Mapping[str, Any]) -> str:
         else:
             lines.append(f" {json.dumps(key)}: {text(value)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def failure_of(run: Path) -> RunFailure | None:
+    """Return the step at which a run's numbers stopped being finite; None where they did not."""
+    from rilbench.train.nan_guard import STOPPED
+
+    path = run / STOPPED
+    if not path.exists():
+        return None
+    reason = path.read_text(encoding="utf-8").strip()
+    step = re.search(r"step (\d+)", reason)
+    return RunFailure(int(step[1]) if step else 0, reason)

@@ -5,27 +5,25 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from rilbench.checkpoint import inspect_checkpoint
-from rilbench.config import load_recipe
 from rilbench.errors import UserError
+from rilbench.lab import worker
 from rilbench.lab.experiment import Experiment, Job, Settings
 from rilbench.lab.grid_choice import choose, read_tuned, settings_for, write_tuned
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.regimes import REGIMES
 from rilbench.lab.run_result import RunResult, read_result, read_results, result_file, write_result
-from rilbench.paths import locate
 
 Work = Callable[[Job, Settings, Callable[[str], None]], RunResult]
-"""Does one job and returns its result: `rilbench.lab.worker.Worker`."""
+"""Does one job and returns its result: see `rilbench.lab.worker`."""
 OpenWorker = Callable[[int], AbstractContextManager[Work]]
 """Opens worker number n."""
 
@@ -94,34 +92,10 @@ def run_experiment(
             queue = _Queue(experiment, paths)
             queue.refuse_unfinished_grids()
             until = None if minutes is None else time.monotonic() + 60 * minutes
-            open_worker = open_worker or default_workers(paths, experiment.engine)
-            return _Workers(queue, listener, until, open_worker).run(workers)
+            opened = open_worker or partial(worker.open_worker, paths=paths)
+            return _Workers(queue, listener, until, opened).run(workers)
     except Timeout as error:
         raise UserError(f"another lab uses {paths.work}; wait for it") from error
-
-
-def default_workers(paths: LabPaths, engine: str = "verl") -> OpenWorker:
-    """Workers that train through verl, or by the fast engine, and evaluate with the kit."""
-    if engine == "fast":
-        from rilbench.lab.fast.worker import fast_worker
-
-        return partial(fast_worker, paths=paths)
-    starting = threading.Lock()
-
-    @contextmanager
-    def open_worker(number: int) -> Iterator[Work]:
-        from rilbench.evaluate.kit_session import Kit
-        from rilbench.lab.warm_session import WarmSession
-        from rilbench.lab.worker import Worker
-
-        logs = paths.work / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        # One thread for each worker: results must not depend on the number of workers.
-        session = WarmSession(logs / f"worker-{number}.log", threads=1)
-        with session, Kit(logs / f"kit-{number}.log") as kit:
-            yield Worker(number, paths, session, kit, starting)
-
-    return open_worker
 
 
 class _Queue:
@@ -130,7 +104,6 @@ class _Queue:
     def __init__(self, experiment: Experiment, paths: LabPaths) -> None:
         self.experiment, self.paths = experiment, paths
         self._lock = threading.Lock()
-        self._starts: dict[str, str] = {}
         jobs = experiment.jobs()
         self.tuned = self._choose()
         self._open = [job for job in jobs if not self._has_result(job)]
@@ -141,36 +114,25 @@ class _Queue:
         tuned = read_tuned(self.paths.tuned)
         if any(spec.cell for spec in self.experiment.runs):
             results = read_results(self.paths.runs, self.experiment.name)
-            for student, entries in choose(self.experiment, results).items():
-                tuned.setdefault(student, {}).update(entries)
+            for regime, entries in choose(self.experiment, results).items():
+                tuned.setdefault(regime, {}).update(entries)
             if tuned:
                 write_tuned(tuned, self.paths.tuned)
         return tuned
 
-    def _start_fingerprint(self, student: str) -> str:
-        """Return the fingerprint of the student's present weights."""
-        if student not in self._starts:
-            model = load_recipe("both", student).student.model
-            self._starts[student] = inspect_checkpoint(locate(model)).fingerprint
-        return self._starts[student]
-
     def _has_result(self, job: Job) -> bool:
         """Whether the job is finished; UserError if its result has other settings."""
-        path = result_file(self.paths.runs, job.experiment, job.student, job.spec.name, job.seed)
+        path = result_file(self.paths.runs, job.experiment, job.regime, job.spec.name, job.seed)
         if not path.exists():
             return False
         result = read_result(path)
-        if job.student in REGIMES:
-            # Not by its weights: another machine rounds otherwise when it makes them.
-            same = result.regime == REGIMES[job.student].digest
-        else:
-            same = result.start_fingerprint == self._start_fingerprint(job.student)
-        if not same:
+        # Not by its weights: another machine rounds otherwise when it makes them.
+        if result.digest != REGIMES[job.regime].digest:
             raise UserError(
-                f"{path} was made from another {job.student} than the present one; delete the "
-                "results of that student (and its runs) to run them again"
+                f"{path} was made from another {job.regime} than the present one; delete the "
+                "results of that regime (and its runs) to run them again"
             )
-        spec, tuned = job.spec, settings_for(job.spec, job.student, self.tuned)
+        spec, tuned = job.spec, settings_for(job.spec, job.regime, self.tuned)
         steps = 0 if spec.model else job.steps
         now = (job.split, steps, spec.recipe, spec.method, spec.model, spec.responses)
         then = (
@@ -189,10 +151,10 @@ class _Queue:
         here = {spec.entry for spec in self.experiment.runs if spec.cell}
         missing = sorted(
             {
-                f"{entry} ({job.student})"
+                f"{entry} ({job.regime})"
                 for job in self._open
                 for entry in job.spec.tuned_by
-                if entry not in here and entry not in self.tuned.get(job.student, {})
+                if entry not in here and entry not in self.tuned.get(job.regime, {})
             }
         )
         if missing:
@@ -205,7 +167,7 @@ class _Queue:
         """Take the first job whose grids are chosen."""
         with self._lock:
             for job in self._open:
-                settings = settings_for(job.spec, job.student, self.tuned)
+                settings = settings_for(job.spec, job.regime, self.tuned)
                 if settings is not None:
                     self._open.remove(job)
                     return job, settings

@@ -137,13 +137,13 @@ def result_hash(row: RunResult) -> str:
 
 def family(row: RunResult) -> str:
     """Return sixteen hex digits that results share when only their seeds differ."""
-    shared = (row.experiment, row.student, row.name, row.recipe, row.method, row.steps)
+    shared = (row.experiment, row.regime, row.name, row.recipe, row.method, row.steps)
     return sha256(json.dumps([*shared, dict(row.settings)], sort_keys=True))[:16]
 
 
 def run_name(row: RunResult) -> str:
-    """Return ``EXPERIMENT/STUDENT/NAME-SEED``, which no other result has."""
-    return f"{row.experiment}/{row.student}/{row.name}-{row.seed}"
+    """Return ``EXPERIMENT/REGIME/NAME-SEED``, which no other result has."""
+    return f"{row.experiment}/{row.regime}/{row.name}-{row.seed}"
 
 
 def labels(row: RunResult) -> tuple[str, str, str]:
@@ -153,19 +153,18 @@ def labels(row: RunResult) -> tuple[str, str, str]:
     at its end ("ril-both" is "ril" with both). A name that does not begin with the method follows
     it ("beta=0.1" is "ril beta=0.1").
     """
+    student = f"nano-{row.regime}"
     if row.model:
         # A regime's teachers are its own: another one's have the same name.
-        owner = row.student if row.regime else "nano"
-        student = row.student if row.model == STUDENT else f"{owner}-{row.model}"
-        return student, "base", "none"
+        return student if row.model == STUDENT else f"{student}-{row.model}", "base", "none"
     assert row.method in METHODS
     sft = bool(row.settings.get("sft.steps"))
     teacher = "none" if row.method in _NO_TEACHERS and not sft else row.recipe
     method = f"sft+{row.method}" if sft and row.method != "sft" else row.method
     name, prefix = row.name.removesuffix(f"-{teacher}"), method.replace("+", "-")
     if name == prefix or name.startswith((f"{prefix}-", f"{prefix}+")):
-        return row.student, method + name[len(prefix) :], teacher
-    return row.student, f"{method} {name}", teacher
+        return student, method + name[len(prefix) :], teacher
+    return student, f"{method} {name}", teacher
 
 
 def to_run(row: RunResult) -> Run:
@@ -179,10 +178,19 @@ def to_run(row: RunResult) -> Run:
     }
     if row.failure is not None:
         metrics["failure"] = dataclasses.asdict(row.failure)
-    kept = ("experiment", "student", "name", "seed", "recipe", "method", "steps")
+    kept = (
+        "experiment",
+        "regime",
+        "digest",
+        "engine",
+        "name",
+        "seed",
+        "recipe",
+        "method",
+        "steps",
+        "responses",
+    )
     recipe = {name: getattr(row, name) for name in kept} | {"settings": dict(row.settings)}
-    if row.regime:
-        recipe |= {name: getattr(row, name) for name in ("engine", "regime", "responses")}
     created = row.created or utc_now()
     return Run(
         name=run_name(row),

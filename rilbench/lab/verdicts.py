@@ -30,7 +30,7 @@ SFT_GAIN, RL_GAIN = 3.0, 1.0
 """What SFT, and the best of the other methods, must gain in a regime that counts, in points."""
 
 ResultsByName = Mapping[str, Mapping[int, RunResult]]
-"""Results of one student in one experiment: name of the run → seed → result."""
+"""Results of one regime in one experiment: name of the run → seed → result."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class ClaimResult:
         return text
 
 
-def by_name(results: Iterable[RunResult], student: str) -> dict[str, dict[int, RunResult]]:
-    """Return a student's results by name of the run and seed."""
+def by_name(results: Iterable[RunResult], regime: str) -> dict[str, dict[int, RunResult]]:
+    """Return a regime's results by name of the run and seed."""
     grouped: dict[str, dict[int, RunResult]] = {}
     for result in results:
-        if result.student == student:
+        if result.regime == regime:
             grouped.setdefault(result.name, {})[result.seed] = result
     return grouped
 
@@ -151,7 +151,7 @@ class Controls:
 def regime_controls(experiment: Experiment, results: Sequence[RunResult]) -> dict[str, Controls]:
     """Return the controls of an experiment's regimes whose untrained student was scored."""
     found = {}
-    for regime in experiment.students:
+    for regime in experiment.regimes:
         grouped = by_name(results, regime)
         start = _only_mean(grouped, "untrained", experiment)
         if start is None:
@@ -249,7 +249,7 @@ def _compare(claim: Claim, experiment: Experiment, grouped: ResultsByName) -> Cl
 def _mean(result: RunResult, benchmarks: Sequence[str]) -> float:
     mean = result.mean(benchmarks)
     if mean is None:
-        name = f"{result.student}/{result.name}-{result.seed}"
+        name = f"{result.regime}/{result.name}-{result.seed}"
         raise UserError(f"{name} lacks a benchmark; run it again")
     return mean
 

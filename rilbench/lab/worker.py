@@ -1,14 +1,14 @@
-"""A worker: trains one run after another in one session and evaluates each."""
+"""A worker of the lab: trains and evaluates one run after another in a process of its own."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
+import multiprocessing
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,131 +17,104 @@ from filelock import FileLock
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import Recipe
 from rilbench.errors import UserError
+from rilbench.evaluate.kit_session import Kit
 from rilbench.lab.experiment import STUDENT, SUITE, Job, Settings
 from rilbench.lab.lab_paths import LabPaths
-from rilbench.lab.run_result import (
-    METRICS,
-    RunCost,
-    RunFailure,
-    RunResult,
-    outcomes_by_benchmark,
-)
+from rilbench.lab.regimes import REGIMES
+from rilbench.lab.run_result import RunResult, outcomes_by_benchmark
 from rilbench.ledger import Evaluation, utc_now
-from rilbench.paths import locate, nano_folder
+from rilbench.paths import nano_folder
 
 if TYPE_CHECKING:
-    from rilbench.evaluate.kit_session import Kit
-    from rilbench.lab.warm_session import WarmSession
+    from rilbench.lab.scheduler import Work
 
 Report = Callable[[str], None]
 """Called with a few words about what the worker does now."""
 
 
-class Worker:
-    """Trains and evaluates; `rilbench.lab.scheduler` calls it with one job after another.
+@contextmanager
+def open_worker(number: int, paths: LabPaths) -> Iterator[Work]:
+    """Open a worker: its process trains and evaluates, and keeps its kit from run to run.
 
-    Args:
-        number: the worker's number, from 1; names its folders.
-        paths: where to read and write.
-        session: trains; it starts with the first run.
-        kit: scores; it starts with the first evaluation.
-        starting: lock held while a session starts: two at once time out on two cores.
+    Two workers in threads of one process would wait for each other's Python.
     """
+    context = multiprocessing.get_context("spawn")
+    ours, its = context.Pipe()
+    process = context.Process(target=_serve, args=(number, paths, its))
+    process.start()
+    its.close()  # ours alone is open here: it ends when the process does
 
-    def __init__(
-        self, number: int, paths: LabPaths, session: WarmSession, kit: Kit, starting: threading.Lock
-    ) -> None:
-        self.number, self.paths, self.session, self.kit = number, paths, session, kit
-        self._starting: threading.Lock | None = starting
-
-    def __call__(self, job: Job, tuned: Settings, report: Report) -> RunResult:
-        """Do one job.
-
-        Raises:
-            UserError: it stopped for a reason that another try may not meet.
-        """
-        recipe = job.recipe(tuned, self.paths.collection(job.student))
-        start = locate(recipe.student.model)
-        if job.spec.model:
-            name = job.spec.model
-            model = recipe.student.model if name == STUDENT else recipe.teachers.models[name]
-            result = new_result(job, tuned, recipe, start)
-            return self._evaluated(result, locate(model), job, report)
-        folder = self.paths.run_folder(job.experiment, job.student, job.spec.name, job.seed)
-        failure = None
+    def work(job: Job, tuned: Settings, report: Report) -> RunResult:
         try:
-            checkpoint = self._train(folder, recipe, report)
-        except UserError:
-            failure = not_finite(folder)
-            if failure is None:
-                raise
-        result = dataclasses.replace(
-            new_result(job, tuned, recipe, start),
-            failure=failure,
-            **_measured(folder, recipe, self.paths),
-        )
-        if failure is not None:
-            return result
-        result = self._evaluated(result, checkpoint, job, report)
-        shutil.rmtree(folder / "steps", ignore_errors=True)
-        return result
+            ours.send((job, tuned))
+            while True:
+                reply = ours.recv()
+                if isinstance(reply, str):
+                    report(reply)
+                elif isinstance(reply, UserError):
+                    raise reply
+                else:
+                    result: RunResult = reply
+                    return result
+        except (EOFError, ConnectionError) as error:
+            raise UserError(
+                f"the process of worker {number} has ended; its error is above, and without one "
+                "memory was short: use --workers 1, and call again"
+            ) from error
 
-    def _evaluated(self, result: RunResult, model: Path, job: Job, report: Report) -> RunResult:
-        return evaluated_result(result, model, job, self.paths, self.number, self.kit, report)
-
-    def _train(self, folder: Path, recipe: Recipe, report: Report) -> Path:
-        from rilbench.train.pipeline.stages import open_run, train
-
-        run = open_run(folder, recipe, resume=folder.exists())
-        with self._first_start(recipe) as started:
-            view = _WorkerProgress(recipe.schedule.steps, report, started)
-            return train(run, view, session=self.session)
-
-    @contextmanager
-    def _first_start(self, recipe: Recipe) -> Iterator[Callable[[], None]]:
-        """Keep other workers' sessions from starting until this one's first run takes steps."""
-        lock = self._starting
-        if lock is None or not recipe.method_spec.is_rl:  # SFT alone does not start the session
-            yield lambda: None
-            return
-        self._starting = None
-        lock.acquire()
-        held = [lock]
-
-        def started() -> None:
-            if held:
-                held.pop().release()
-
-        try:
-            yield started
-        finally:
-            started()
+    try:
+        yield work
+    finally:
+        ours.close()
+        process.join()
 
 
-class _WorkerProgress:
-    """Reports the progress of a run in a few words."""
+def _serve(number: int, paths: LabPaths, lab: Connection) -> None:
+    """One job after another, until the lab closes its end, or has ended."""
+    from transformers.utils import logging
 
-    def __init__(self, steps: int, report: Report, started: Callable[[], None]) -> None:
-        self.steps, self.report, self.started = steps, report, started
+    # The lab hears Ctrl-C, and lets the run finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable_progress_bar()  # transformers' would disturb ours
+    logs = paths.work / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with suppress(EOFError, ConnectionError), Kit(logs / f"kit-{number}.log") as kit:
+        while True:
+            job, tuned = lab.recv()
+            try:
+                reply: RunResult | UserError = _do(number, paths, kit, job, tuned, lab.send)
+            except UserError as error:
+                reply = error
+            lab.send(reply)
 
-    def stage(self, name: str, state: str) -> None:
-        if state == "running":
-            self.report(name)
 
-    def answers(self, model: str, done: int, total: int) -> None:
-        self.report(f"collecting from {model} {done}/{total}")
+def _do(
+    number: int, paths: LabPaths, kit: Kit, job: Job, tuned: Settings, say: Report
+) -> RunResult:
+    """One job, in the worker's process."""
+    from rilbench.lab.fast.models import regime_folder
 
-    def note(self, text: str) -> None:
-        """Notes are not shown: the lab's recipes give none."""
-
-    def line(self, kind: str, values: Mapping[str, Any]) -> None:
-        if kind != "sft":  # SFT is a process of its own, before the session starts
-            self.started()
-        if kind == "note":
-            self.note(values["note"])
-            return
-        word, of = ("step", self.steps) if kind == "ril" else (kind, values.get("of", self.steps))
-        self.report(f"{word} {values['step']}/{of}")
+    regime = REGIMES[job.regime]
+    folder = regime_folder(regime, paths.regimes, say)
+    recipe = job.recipe(tuned, folder)
+    result = dataclasses.replace(
+        new_result(job, tuned, recipe, folder / STUDENT),
+        engine=job.engine if job.spec.method else "",
+        responses=job.spec.responses,
+        digest=regime.digest,
+    )
+    if job.spec.model:
+        return evaluated_result(result, folder / job.spec.model, job, paths, number, kit, say)
+    run = paths.run_folder(job.experiment, job.regime, job.spec.name, job.seed)
+    if job.engine == "fast":
+        from rilbench.lab.fast_run import train_fast as train
+    else:
+        from rilbench.lab.verl_run import train_with_verl as train
+    result, checkpoint = train(result, regime, folder, recipe, run, say)
+    if checkpoint is not None:
+        result = evaluated_result(result, checkpoint, job, paths, number, kit, say)
+    shutil.rmtree(run / "steps", ignore_errors=True)
+    return result
 
 
 def benchmark_files(split: str, paths: LabPaths) -> Path:
@@ -171,7 +144,7 @@ def new_result(job: Job, tuned: Settings, recipe: Recipe, start: Path) -> RunRes
     commit, dirty = code_version()
     return RunResult(
         experiment=job.experiment,
-        student=job.student,
+        regime=job.regime,
         name=job.spec.name,
         seed=job.seed,
         split=job.split,
@@ -236,61 +209,3 @@ def evaluated(evaluation: Evaluation) -> dict[str, Any]:
         "scores": scores,
         "outcomes": outcomes_by_benchmark(evaluation.samples, data),
     }
-
-
-def _measured(folder: Path, recipe: Recipe, paths: LabPaths) -> dict[str, Any]:
-    """Return the parts of a result that a run's folder gives."""
-    from rilbench.train.pipeline.ledger_summary import curves, figures, read_steps
-
-    steps = read_steps(folder / "metrics.jsonl")
-    measured = figures(folder, steps)
-    return {
-        "curves": curves(steps),
-        "cost": run_cost(folder, recipe, paths),
-        "metrics": {name: round(measured[name], 6) for name in METRICS if measured.get(name)},
-    }
-
-
-def run_cost(folder: Path, recipe: Recipe, paths: LabPaths) -> RunCost:
-    """Return what a run cost, with all of the shared collection that its method needs.
-
-    Raises:
-        UserError: the run or the collection did not record its cost.
-    """
-    from rilbench.train.pipeline.cost import TOKENS, read_collection_cost
-
-    path = folder / "cost.json"
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}); delete the run and run it again"
-        ) from error
-    needed: list[str] = []
-    if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
-        needed += recipe.teachers.names
-    if recipe.method_spec.uses_discriminator:
-        needed.append(STUDENT)  # the discriminator is pre-trained on the student's responses
-    collection = paths.collection(recipe.student.name)
-    saved = read_collection_cost(collection)
-    if not set(needed) <= set(saved) or None in run["cpu_seconds"].values():
-        raise UserError(
-            f"{collection} does not say what it cost; delete it, so that it is collected again"
-        )
-    return RunCost(
-        **{key: int(run[key]) for key in TOKENS},
-        collected_tokens=sum(int(saved[model]["tokens"]) for model in needed),
-        cpu_seconds={stage: round(value, 1) for stage, value in run["cpu_seconds"].items()},
-    )
-
-
-def not_finite(folder: Path) -> RunFailure | None:
-    """Return the step at which a run's numbers stopped being finite; None where they did not."""
-    from rilbench.train.nan_guard import STOPPED
-
-    path = folder / STOPPED
-    if not path.exists():
-        return None
-    reason = path.read_text(encoding="utf-8").strip()
-    step = re.search(r"step (\d+)", reason)
-    return RunFailure(int(step[1]) if step else 0, reason)

@@ -8,7 +8,7 @@ from command import refused, run
 
 from rilbench.ledger import Ledger
 
-ROWS = Path(__file__).parents[2] / "results" / "nano" / "runs" / "headline" / "nano"
+ROWS = Path(__file__).parents[2] / "results" / "nano" / "runs" / "headline" / "paper"
 
 
 @pytest.fixture
@@ -16,11 +16,11 @@ def rows(tmp_path):
     """Some run results of the nano sandbox, one of them of dev, and two that cannot be read."""
     folder = tmp_path / "rows"
     folder.mkdir()
-    for name in ("untrained-0", "ril-both-11", "ril-both-12"):
+    for name in ("untrained-0", "ril-201", "ril-202"):
         shutil.copy(ROWS / f"{name}.json", folder)
-    dev = ROWS.parents[1] / "longer" / "nano" / "untrained-0.json"
+    dev = ROWS.parents[1] / "grid" / "paper" / "untrained-0.json"
     shutil.copy(dev, folder / "dev.json")
-    whole = (ROWS / "sft-11.json").read_text()
+    whole = (ROWS / "sft-201.json").read_text()
     (folder / "cut.json").write_text(whole[:3000])
     (folder / "method.json").write_text(whole.replace('"method": "sft"', '"method": "magic"'))
     return folder

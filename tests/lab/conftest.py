@@ -7,6 +7,7 @@ import pytest
 
 from rilbench.evaluate.suite import suite_columns
 from rilbench.lab.experiment import SUITE
+from rilbench.lab.regimes import REGIMES
 from rilbench.lab.run_result import Outcomes, RunCost, RunFailure, RunResult
 
 QUESTIONS = 120
@@ -34,7 +35,7 @@ def fake_result(job, settings, level=0.6, noise=0.02, **changes):
         curves["warnings"] = [["collapse"] if i == 3 else [] for i in range(job.steps)]
     values = {
         "experiment": job.experiment,
-        "student": job.student,
+        "regime": job.regime,
         "name": job.spec.name,
         "seed": job.seed,
         "split": job.split,
@@ -45,6 +46,8 @@ def fake_result(job, settings, level=0.6, noise=0.02, **changes):
         "settings": job.settings(settings),
         "recipe_fingerprint": "0" * 16,
         "start_fingerprint": "1" * 16,
+        "digest": REGIMES[job.regime].digest,
+        "engine": job.engine,
         "scores": {
             c: round(100 * float(r.mean()), 4) for c, r in zip(BENCHMARKS, right, strict=True)
         },

@@ -83,14 +83,14 @@ def test_every_claim_is_about_runs_that_the_experiments_have():
     assert {claim.experiment for claim in CLAIMS} == set(EXPERIMENTS)
     for each in CLAIMS:
         jobs = EXPERIMENTS[each.experiment].jobs()
-        runs = {job.spec.name for job in jobs if job.student == each.regime}
+        runs = {job.spec.name for job in jobs if job.regime == each.regime}
         assert {each.better, each.worse} <= runs, each.text
     assert len({claim.text for claim in CLAIMS}) == len(CLAIMS)
 
 
 def test_each_regime_asks_what_the_discriminator_adds():
     for name in ("headline", "regimes"):
-        for regime in EXPERIMENTS[name].students:
+        for regime in EXPERIMENTS[name].regimes:
             asked = {c.worse for c in CLAIMS if (c.experiment, c.regime) == (name, regime)}
             assert {"teacher-rows", "teacher-bonus"} <= asked, regime
 

@@ -10,7 +10,7 @@ from rilbench.resources import resource
 
 GOOD = """\
 name: small
-students: [nano]
+regimes: [format]
 seeds: [1, 2]
 split: dev
 benchmarks: [MMB, AI2D]
@@ -62,21 +62,19 @@ def test_by_runs_the_first_have_all_their_seeds_first(tmp_path):
         read(tmp_path, GOOD.replace("runs:\n", "order: row\nruns:\n", 1))
 
 
-def test_students_alternate_within_a_seed(tmp_path):
-    text = GOOD.replace("students: [nano]", "students: [nano, nano-independent]")
-    order = [(job.seed, job.student) for job in read(tmp_path, text).jobs() if job.seed]
+def test_regimes_alternate_within_a_seed(tmp_path):
+    text = GOOD.replace("regimes: [format]", "regimes: [format, paper]")
+    order = [(job.seed, job.regime) for job in read(tmp_path, text).jobs() if job.seed]
     assert order == sorted(order, key=lambda pair: pair[0])
-    assert [student for seed, student in order if seed == 1] == ["nano"] * 5 + [
-        "nano-independent"
-    ] * 5
+    assert [regime for seed, regime in order if seed == 1] == ["format"] * 5 + ["paper"] * 5
 
 
 def test_own_settings_win_over_the_chosen_cell(tmp_path):
     job = next(job for job in read(tmp_path, GOOD).jobs() if job.spec.name == "ril")
-    recipe = job.recipe({"policy.lr": 4e-4, "policy.kl_coef": 0.5}, Path("shared"))
+    recipe = job.recipe({"policy.lr": 4e-4, "policy.kl_coef": 0.5}, Path("models"))
     assert (recipe.policy.lr, recipe.policy.kl_coef) == (4e-4, 0.01)
     assert (recipe.seed, recipe.schedule.steps, recipe.schedule.prompts_per_step) == (1, 3, 14)
-    assert recipe.collection.folder == "shared"
+    assert recipe.student.model == "models/student"
 
 
 @pytest.mark.parametrize(
@@ -92,8 +90,8 @@ def test_own_settings_win_over_the_chosen_cell(tmp_path):
             "grid is empty",
         ),
         ("2.0e-4]", "1.0e-4]", 18, "is given twice"),
-        ("students: [nano]", "students: [nani]", 2, "unknown student 'nani'"),
-        ("students: [nano]", "students: [nano, nano]", 2, "is given twice"),
+        ("regimes: [format]", "regimes: [formt]", 2, "unknown regime 'formt'"),
+        ("regimes: [format]", "regimes: [format, format]", 2, "is given twice"),
         ("[MMB, AI2D]", "[MMB, AI3D]", 5, "unknown benchmark 'AI3D'"),
         ("policy.kl_coef: 1e-2", "policy.kl_coeff: 1e-2", 13, "the nearest is 'policy.kl_coef'"),
         ("policy.kl_coef: 1e-2", "policy.kl_coef: -1", 10, "must not be negative"),
@@ -139,12 +137,12 @@ def test_the_shipped_experiments_fit_together():
         name: read_experiment(resource(f"recipes/lab/{name}.yaml"))
         for name in ("grid", "pilot", "headline", "regimes", "ablations", "gate")
     }
-    tuned = {(job.student, job.spec.entry) for job in found["grid"].jobs() if job.spec.cell}
+    tuned = {(job.regime, job.spec.entry) for job in found["grid"].jobs() if job.spec.cell}
     for name, experiment in found.items():
         assert experiment.name == name
         for job in experiment.jobs():
             for entry in job.spec.tuned_by:
-                assert (job.student, entry) in tuned, job.label
+                assert (job.regime, entry) in tuned, job.label
     # Headline and regimes share their seeds; no other two purposes do.
     seeds = [set(e.seeds) for name, e in found.items() if name != "regimes"]
     assert sum(map(len, seeds)) == len(set().union(*seeds)), "no seed is used for two purposes"
@@ -154,19 +152,19 @@ def test_the_shipped_experiments_fit_together():
     for name in ("headline", "regimes", "ablations"):
         assert found[name].benchmarks == tuple(suite_columns(SUITE))
         assert found[name].split == "test"
-    regimes = {*found["headline"].students, *found["regimes"].students}
-    assert set(found["grid"].students) == regimes
+    regimes = {*found["headline"].regimes, *found["regimes"].regimes}
+    assert set(found["grid"].regimes) == regimes
 
 
 def test_a_run_may_be_for_some_regimes_only(tmp_path):
     run = "  - {name: ril, method: ril, recipe: 72b"
     found = read(tmp_path, REGIMES.replace(run, f"{run}, only: [judge-errs-10]"))
-    assert [(job.student, job.spec.name) for job in found.jobs()] == [
+    assert [(job.regime, job.spec.name) for job in found.jobs()] == [
         ("paper", "sft-accepted"),
         ("judge-errs-10", "ril"),
         ("judge-errs-10", "sft-accepted"),
     ]
-    with pytest.raises(UserError, match=r"small\.yaml:9: unknown student 'format'; known: paper"):
+    with pytest.raises(UserError, match=r"small\.yaml:9: unknown regime 'format'; known: paper"):
         read(tmp_path, REGIMES.replace(run, f"{run}, only: [format]"))
 
 
@@ -183,14 +181,14 @@ runs:
 """
 
 
-def test_a_regime_stands_in_the_place_of_a_student(tmp_path):
+def test_a_regimes_recipe_has_its_models_and_its_judge(tmp_path):
     experiment = read(tmp_path, REGIMES)
     assert experiment.engine == "fast"
     jobs = experiment.jobs()
     assert {job.engine for job in jobs} == {"fast"}
     assert [job.label for job in jobs][:2] == ["paper/ril-1", "paper/sft-accepted-1"]
     paper, errs = (
-        next(j for j in jobs if j.student == name).recipe({}, Path("regimes") / name)
+        next(j for j in jobs if j.regime == name).recipe({}, Path("regimes") / name)
         for name in ("paper", "judge-errs-10")
     )
     assert (paper.student.name, paper.student.model) == ("paper", "regimes/paper/student")
@@ -204,15 +202,8 @@ def test_a_regime_stands_in_the_place_of_a_student(tmp_path):
     ("old", "new", "said"),
     [
         ("regimes: [paper, judge-errs-10]", "regimes: [papr]", "unknown regime 'papr'; known: pap"),
-        ("engine: fast", "engine: verl", "regimes and 'engine: fast' go together"),
-        ("regimes: [paper, judge-errs-10]", "students: [nano]", "regimes and 'engine: fast' go"),
-        ("seeds", "students: [nano]\nseeds", "needs either 'students' or 'regimes'"),
-        ("engine: fast", "engine: slow", "unknown engine 'slow'; known: verl, fast"),
-        (
-            "regimes: [paper, judge-errs-10]\nengine: fast",
-            "students: [nano]",
-            "'responses' needs 'engine: fast'",
-        ),
+        ("engine: fast", "engine: slow", "unknown engine 'slow'; known: fast, verl"),
+        ("engine: fast", "engine: verl", "'responses' needs 'engine: fast'"),
         ("recipe: 72b", "responses: accepted", "only SFT can learn accepted responses alone"),
     ],
 )

@@ -8,7 +8,7 @@ from rilbench.lab.grid_choice import choose, read_tuned, settings_for, write_tun
 
 GRID = """\
 name: grid
-students: [nano]
+regimes: [format]
 seeds: [1, 2]
 split: dev
 benchmarks: [AI2D, MMB]
@@ -55,14 +55,14 @@ def test_the_best_mean_over_seeds_wins(grid, make_result):
     means = everywhere(50.0)
     means |= {(2e-4, 0.001, 1): 60.0, (2e-4, 0.001, 2): 42.0}
     means |= {(2e-4, 0.01, 1): 53.0, (2e-4, 0.01, 2): 53.0}
-    chosen = choose(grid, results(grid, make_result, means))["nano"]["ril"]
+    chosen = choose(grid, results(grid, make_result, means))["format"]["ril"]
     assert chosen["settings"] == {"policy.lr": 2e-4, "policy.kl_coef": 0.01}
     assert chosen["mean"] == 53.0
     assert len(chosen["cells"]) == 4
 
 
 def test_ties_go_to_the_smaller_lr_then_the_larger_kl_coef(grid, make_result):
-    chosen = choose(grid, results(grid, make_result, everywhere(50.0)))["nano"]["ril"]
+    chosen = choose(grid, results(grid, make_result, everywhere(50.0)))["format"]["ril"]
     assert chosen["settings"] == {"policy.lr": 1e-4, "policy.kl_coef": 0.01}
 
 
@@ -80,7 +80,7 @@ def test_a_failed_run_loses(grid, make_result, failed_result):
         if job.spec.name == "ril+lr=0.0001+kl_coef=0.01" and job.seed == 2
     ]
     found = [r for r in found if (r.name, r.seed) != (failed[0].name, 2)] + failed
-    chosen = choose(grid, found)["nano"]["ril"]
+    chosen = choose(grid, found)["format"]["ril"]
     assert chosen["settings"] == {"policy.lr": 1e-4, "policy.kl_coef": 0.001}
     assert chosen["cells"]["ril+lr=0.0001+kl_coef=0.01"] is None
 
@@ -90,9 +90,9 @@ def test_the_choice_is_taken_over(grid, tmp_path, make_result):
     write_tuned(tuned, tmp_path / "tuned.json")
     assert read_tuned(tmp_path / "tuned.json") == tuned
     spec = grid.runs[-1]
-    assert settings_for(spec, "nano", tuned) == {"policy.lr": 1e-4, "policy.kl_coef": 0.01}
-    assert settings_for(spec, "nano-independent", tuned) is None
-    assert settings_for(grid.runs[0], "nano", {}) == {}
+    assert settings_for(spec, "format", tuned) == {"policy.lr": 1e-4, "policy.kl_coef": 0.01}
+    assert settings_for(spec, "paper", tuned) is None
+    assert settings_for(grid.runs[0], "format", {}) == {}
 
 
 def test_a_broken_file_is_refused(tmp_path):

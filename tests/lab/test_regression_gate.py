@@ -49,11 +49,6 @@ def fake_worker(number, make):
 @pytest.fixture
 def lab(tmp_path, make_result, calibration):
     """Calibrates and checks with given results instead of runs."""
-    from rilbench.checkpoint import inspect_checkpoint
-    from rilbench.config import load_recipe
-    from rilbench.paths import locate
-
-    start = inspect_checkpoint(locate(load_recipe("both", "nano").student.model)).fingerprint
     paths = LabPaths(tmp_path / "results", tmp_path / "work", tmp_path / "baseline.json")
     by_seed = {each.seed: each for each in calibration}
 
@@ -64,9 +59,7 @@ def lab(tmp_path, make_result, calibration):
             self.paths = paths
 
         def open_worker(self, number):
-            return fake_worker(
-                number, lambda job: dataclasses.replace(by_seed[job.seed], start_fingerprint=start)
-            )
+            return fake_worker(number, lambda job: by_seed[job.seed])
 
         def update(self, reason="nine seeds"):
             with LabProgress() as view:
@@ -101,7 +94,7 @@ def test_the_calibration_is_an_entry_like_any_other(lab):
     (entry,) = done.baseline.entries
     assert entry.seeds == tuple(EXPERIMENT.seeds)
     assert (entry.suite, entry.student, entry.method, entry.teacher) == (
-        *("nano-dev", "nano", "ril"),
+        *("nano-dev", "nano-format", "ril"),
         "both",
     )
     assert done.baseline.history[0].reason == "why"
@@ -115,7 +108,7 @@ def test_the_check_leaves_its_result_in_the_work_folder(lab, make_result):
         with Ledger.open_read(lab.paths.work / "gate" / "checked.db") as ledger:
             (found,) = ledger.evaluations()
             assert found.scores[0].value == mean
-    assert not (lab.paths.runs / "gate" / "nano" / f"ril-{gates.CHECK_SEED}.json").exists()
+    assert not (lab.paths.runs / "gate" / "format" / f"ril-{gates.CHECK_SEED}.json").exists()
 
 
 def test_a_run_that_cannot_be_checked_is_refused(lab, make_result, failed_result):

@@ -7,7 +7,7 @@ from rilbench.lab.experiment import Job, RunSpec
 from rilbench.lab.run_result import outcomes_by_benchmark, read_result, read_results, write_result
 from rilbench.ledger import Sample
 
-JOB = Job("e", "nano", 3, "dev", ("AI2D", "MMB"), 5, RunSpec("ril", "ril", method="ril"))
+JOB = Job("e", "format", 3, "dev", ("AI2D", "MMB"), 5, RunSpec("ril", "ril", method="ril"))
 
 
 def sample(benchmark, name, score):
@@ -17,7 +17,7 @@ def sample(benchmark, name, score):
 def test_a_result_comes_back_as_it_was(tmp_path, make_result, failed_result):
     for result in (make_result(JOB, {"policy.lr": 2e-4}), failed_result(JOB, {})):
         path = write_result(result, tmp_path)
-        assert path == tmp_path / "e" / "nano" / "ril-3.json"
+        assert path == tmp_path / "e" / "format" / "ril-3.json"
         assert read_result(path) == result
         assert read_results(tmp_path, "e") == [result]
         assert [p.name for p in path.parent.iterdir()] == ["ril-3.json"]

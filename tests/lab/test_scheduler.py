@@ -11,18 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.checkpoint import inspect_checkpoint
-from rilbench.config import load_recipe
 from rilbench.errors import UserError
 from rilbench.lab.experiment import read_experiment
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.run_result import read_results, write_result
 from rilbench.lab.scheduler import run_experiment
-from rilbench.paths import locate
 
 SMALL = """\
 name: small
-students: [nano]
+regimes: [format]
 seeds: [1, 2, 3]
 split: dev
 steps: 2
@@ -33,7 +30,7 @@ runs:
 """
 GRID = """\
 name: grid
-students: [nano]
+regimes: [format]
 seeds: [1]
 split: dev
 steps: 2
@@ -73,13 +70,8 @@ def paths(tmp_path):
     return LabPaths(results=tmp_path / "results", work=tmp_path / "work")
 
 
-@pytest.fixture(scope="module")
-def start():
-    return inspect_checkpoint(locate(load_recipe("both", "nano").student.model)).fingerprint
-
-
 @pytest.fixture
-def workers(make_result, start):
+def workers(make_result):
     """Workers whose jobs take no time; `seen` lists (job, settings) in order."""
 
     class Workers:
@@ -97,7 +89,7 @@ def workers(make_result, start):
             self.seen.append((job, settings))
             if job.label in self.trouble:
                 raise self.trouble[job.label]
-            return make_result(job, settings, start_fingerprint=start)
+            return make_result(job, settings)
 
     return Workers()
 
@@ -138,14 +130,14 @@ def test_time_is_up(tmp_path, paths, workers):
 
 def test_an_error_is_reported_after_the_other_jobs_are_done(tmp_path, paths, workers):
     experiment, view = load(tmp_path, SMALL), Recorder()
-    workers.trouble = {"nano/ril-2": UserError("the server went; start it again")}
-    with pytest.raises(UserError, match="1 of small stopped: nano/ril-2: the server went"):
+    workers.trouble = {"format/ril-2": UserError("the server went; start it again")}
+    with pytest.raises(UserError, match="1 of small stopped: format/ril-2: the server went"):
         run_experiment(experiment, view, paths, workers=2, open_worker=workers.open)
-    assert view.errors == ["nano/ril-2"]
+    assert view.errors == ["format/ril-2"]
     assert len(read_results(paths.runs, "small")) == 6
     workers.trouble = {}
     run_experiment(experiment, view, paths, workers=2, open_worker=workers.open)
-    assert [job.label for job, _ in workers.seen].count("nano/ril-2") == 2
+    assert [job.label for job, _ in workers.seen].count("format/ril-2") == 2
     assert len(workers.seen) == 8
 
 
@@ -157,21 +149,20 @@ def test_a_worker_stops_after_consecutive_failures(tmp_path, paths, workers):
 
 
 def test_a_bug_is_raised(tmp_path, paths, workers):
-    workers.trouble = {"nano/ril-1": ZeroDivisionError("bug")}
+    workers.trouble = {"format/ril-1": ZeroDivisionError("bug")}
     with pytest.raises(ZeroDivisionError):
         run_experiment(load(tmp_path, SMALL), Recorder(), paths, 2, open_worker=workers.open)
     assert sorted(workers.opened) == [1, 2]
 
 
-def test_a_failed_run_is_a_result_and_not_tried_again(tmp_path, paths, start, failed_result):
+def test_a_failed_run_is_a_result_and_not_tried_again(tmp_path, paths, failed_result):
     calls = []
 
     @contextmanager
     def open_worker(number):
         def work(job, settings, report):
             calls.append(job.label)
-            result = failed_result(job, settings)
-            return type(result)(**{**vars(result), "start_fingerprint": start})
+            return failed_result(job, settings)
 
         yield work
 
@@ -187,13 +178,13 @@ def test_a_grid_is_chosen_before_the_run_that_needs_it(tmp_path, paths, workers)
     run_experiment(experiment, Recorder(), paths, workers=2, open_worker=workers.open)
     assert workers.seen[-1][0].spec.name == "after", "though it is the first in the file"
     tuned = json.loads(paths.tuned.read_text())
-    assert workers.seen[-1][1] == tuned["nano"]["ril"]["settings"]
+    assert workers.seen[-1][1] == tuned["format"]["ril"]["settings"]
     (result,) = [result for result in read_results(paths.runs, "grid") if result.name == "after"]
-    assert result.settings == tuned["nano"]["ril"]["settings"]
+    assert result.settings == tuned["format"]["ril"]["settings"]
 
 
 def test_a_grid_that_cannot_finish_leaves_what_needs_it(tmp_path, paths, workers):
-    workers.trouble = {"nano/ril+lr=0.0002-1": UserError("no")}
+    workers.trouble = {"format/ril+lr=0.0002-1": UserError("no")}
     experiment = load(tmp_path, GRID)
     with pytest.raises(UserError, match="1 of grid stopped"):
         run_experiment(experiment, Recorder(), paths, workers=2, open_worker=workers.open)
@@ -202,7 +193,7 @@ def test_a_grid_that_cannot_finish_leaves_what_needs_it(tmp_path, paths, workers
 
 def test_an_unfinished_grid_is_refused(tmp_path, paths, workers):
     text = SMALL.replace("method: ril}", "method: ril, tuned_by: ril}")
-    with pytest.raises(UserError, match=r"untuned, the grid of ril \(nano\) is not finished"):
+    with pytest.raises(UserError, match=r"untuned, the grid of ril \(format\) is not finished"):
         run_experiment(load(tmp_path, text), Recorder(), paths, open_worker=workers.open)
     assert workers.seen == []
 
@@ -215,10 +206,10 @@ def test_a_result_of_other_settings_is_refused(tmp_path, paths, workers):
             run_experiment(changed, Recorder(), paths, open_worker=workers.open)
 
 
-def test_a_result_of_another_student_is_refused(tmp_path, paths, workers, make_result):
+def test_a_result_of_another_regime_is_refused(tmp_path, paths, workers, make_result):
     experiment = load(tmp_path, SMALL)
-    write_result(make_result(experiment.jobs()[1], {}, start_fingerprint="f" * 16), paths.runs)
-    with pytest.raises(UserError, match="another nano than the present one"):
+    write_result(make_result(experiment.jobs()[1], {}, digest="f" * 8), paths.runs)
+    with pytest.raises(UserError, match="another format than the present one"):
         run_experiment(experiment, Recorder(), paths, open_worker=workers.open)
 
 
@@ -263,7 +254,7 @@ def open_worker(number):
         with (root / "calls").open("a") as file:
             file.write(job.label + "\\n")
         time.sleep(0.2)
-        return fake_result(job, settings, start_fingerprint={start!r})
+        return fake_result(job, settings)
     yield work
 
 with LabProgress() as view:
@@ -273,9 +264,9 @@ with LabProgress() as view:
 
 
 @pytest.mark.integration
-def test_a_killed_lab_loses_and_repeats_nothing(tmp_path, paths, start):
+def test_a_killed_lab_loses_and_repeats_nothing(tmp_path, paths):
     experiment = load(tmp_path, SMALL.replace("[1, 2, 3]", "[1, 2, 3, 4, 5, 6]"))
-    code = KILLED.format(tests=str(TESTS), root=str(tmp_path), start=start)
+    code = KILLED.format(tests=str(TESTS), root=str(tmp_path))
     command = [sys.executable, "-c", textwrap.dedent(code)]
     finished: dict[str, float] = {}
     for kills in range(3):

@@ -14,7 +14,7 @@ from rilbench.table.measured_rows import Settings, measured_rows
 
 ROWS = Path(__file__).parents[2] / "results" / "nano" / "runs"
 SPEC = RunSpec("ril-both", "ril-both", method="ril")
-JOB = Job("e", "nano", 3, "test", ("AI2D", "MMB"), 5, SPEC)
+JOB = Job("e", "format", 3, "test", ("AI2D", "MMB"), 5, SPEC)
 
 
 def committed(name):
@@ -68,7 +68,7 @@ def test_a_model_that_is_not_trained_is_no_run(tmp_path, make_result):
         assert record_results([row], ledger) == 1
         (found,) = ledger.evaluations()
         assert ledger.runs() == []
-    assert (found.student, found.method, found.teacher) == ("nano", "base", "none")
+    assert (found.student, found.method, found.teacher) == ("nano-format", "base", "none")
     assert (found.run, found.family, found.seed, found.start_fingerprint) == (None,) * 4
 
 
@@ -89,16 +89,16 @@ def test_a_model_that_is_not_trained_is_no_run(tmp_path, make_result):
 def test_labels_are_those_of_checkpoints(make_result, name, method, recipe, settings, expected):
     changes = {"name": name, "method": method, "recipe": recipe, "settings": settings}
     row = dataclasses.replace(make_result(JOB, {}), **changes)
-    assert labels(row) == ("nano", *expected)
+    assert labels(row) == ("nano-format", *expected)
 
 
 def test_a_teacher_has_its_own_name(make_result):
     row = dataclasses.replace(make_result(JOB, {}), name="teacher-72b", method="", model="72b")
-    assert labels(row) == ("nano-72b", "base", "none")
+    assert labels(row) == ("nano-format-72b", "base", "none")
 
 
 def test_test_rows_know_their_questions():
-    found = to_evaluation(committed("headline/nano/ril-both-11"))
+    found = to_evaluation(committed("headline/paper/ril-201"))
     assert found.suite == "nano"
     names = [each.question_id for each in found.samples if each.benchmark == "MMB"]
     assert sorted(names) == sorted(str(number) for number in range(100))
@@ -110,7 +110,7 @@ def test_test_rows_know_their_questions():
 
 
 def test_other_questions_are_numbered_and_never_compared(make_result):
-    row = committed("headline/nano/ril-both-11")
+    row = committed("headline/paper/ril-201")
     changed = {column: Outcomes("ffffffff", each.values) for column, each in row.outcomes.items()}
     found = to_evaluation(dataclasses.replace(row, outcomes=changed))
     assert found.samples[0].question_id == "#1"
@@ -119,8 +119,8 @@ def test_other_questions_are_numbered_and_never_compared(make_result):
 
 
 def test_dev_is_never_beside_test(tmp_path):
-    rows = [committed(f"{name}/nano/untrained-0") for name in ("headline", "longer")]
-    rows += [committed("headline/nano/ril-both-11"), committed("longer/nano/ril-both-51")]
+    rows = [committed(f"{name}/paper/untrained-0") for name in ("headline", "grid")]
+    rows += [committed("headline/paper/ril-201"), committed("pilot/paper/ril-111")]
     with Ledger(tmp_path / "l.db") as ledger:
         assert record_results(rows, ledger) == 4
         table = measured_rows(ledger.evaluations(), Settings(suite_columns))
@@ -140,7 +140,7 @@ def test_dev_is_never_beside_test(tmp_path):
 
 
 def test_scores_are_the_means_of_their_samples():
-    for name in ("headline/nano/ril-both-11", "longer/nano/sft-51", "ablations/nano/full-21"):
+    for name in ("headline/paper/ril-201", "pilot/paper/sft-111", "regimes/format/ril-201"):
         found = to_evaluation(committed(name))
         for score in found.scores:
             values = [each.score for each in found.samples if each.benchmark == score.benchmark]
@@ -149,10 +149,11 @@ def test_scores_are_the_means_of_their_samples():
 
 
 def test_a_run_says_what_is_kept_of_its_recipe():
-    run = to_run(committed("headline/nano/ril-both-11"))
-    assert "policy.kl_coef: 0.1" in run.recipe_yaml
-    assert run.created == run.finished == "2026-11-22T20:28:07Z"
-    assert set(run.metrics["cpu_seconds"]) == {"collect", "sft", "discriminator", "ril"}
+    run = to_run(committed("headline/paper/ril-201"))
+    assert "policy.kl_coef: 0.01" in run.recipe_yaml
+    assert run.created == run.finished
+    assert run.created.startswith("2026-11-29T")
+    assert set(run.metrics["cpu_seconds"]) == {"collect", "discriminator", "ril"}
 
 
 @pytest.mark.slow
@@ -163,4 +164,4 @@ def test_every_committed_row_fits(tmp_path):
         assert record_results(rows, ledger) == 0
         headline = [each for each in ledger.evaluations("nano") if "headline" in (each.run or "")]
     families = {each.family for each in headline}
-    assert all(sum(each.family == one for each in headline) == 5 for one in families)
+    assert all(sum(each.family == one for each in headline) == 12 for one in families)

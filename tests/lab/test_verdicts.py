@@ -60,7 +60,7 @@ def test_each_regime_is_judged_by_its_own_runs(make_result):
     """RIL is ahead in one regime and behind in another: both are found."""
     levels = {"format": {"ril": 0.8}, "graded-style": {"ril": 0.4}}
     found = [
-        make_result(job, {}, level=levels.get(job.student, {}).get(job.spec.method, 0.6))
+        make_result(job, {}, level=levels.get(job.regime, {}).get(job.spec.method, 0.6))
         for job in REGIMES.jobs()
     ]
     verdicts = {each.claim.text: each.verdict for each in judge_claims(REGIMES, found, {})}

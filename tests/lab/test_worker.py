@@ -1,142 +1,193 @@
-import json
-import threading
+"""Experiments with their processes and the real kit, by both engines."""
 
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
 import pytest
 
-from rilbench.config import load_recipe
 from rilbench.errors import UserError
-from rilbench.lab import worker as workers
+from rilbench.lab.experiment import read_experiment
 from rilbench.lab.lab_paths import LabPaths
-from rilbench.lab.worker import Worker, evaluated, not_finite
-from rilbench.ledger import Evaluation, Sample, Score, utc_now
-from rilbench.train.nan_guard import NotFiniteError, check_finite
+from rilbench.lab.regimes import REGIMES
+from rilbench.lab.run_result import read_result, write_result
+from rilbench.lab.scheduler import run_experiment
+from rilbench.lab.to_ledger import to_evaluation, to_run
 
-LOOP = load_recipe("both", "nano", "ril")
-SFT = load_recipe("both", "nano", "sft", ["sft.steps=2"])
+SMALL = """
+name: small
+regimes: [format]
+seeds: [1, 2]
+split: dev
+benchmarks: [AI2D]
+steps: 1
+set: {schedule.prompts_per_step: 3, discriminator.pretrain_steps: 1}
+runs:
+  - {name: teacher-78b, model: 78b}
+  - {name: ril, method: ril}
+  - name: sft-accepted
+    method: sft
+    responses: accepted
+    set: {sft.steps: 1, sft.batch_size: 4}
+"""
 
 
-def write(path, lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+class Silent:
+    """Hears what the lab says, and calls back at a worker's first step of RIL."""
+
+    def __init__(self, on_step=lambda: None):
+        self.errors, self.said, self.on_step = [], [], on_step
+
+    def start(self, *_):
+        pass
+
+    def worker(self, number, text):
+        self.said.append(text)
+        if "ril 1/" in text:
+            self.on_step()
+
+    def finished(self, *_):
+        pass
+
+    def failed(self, label, error):
+        self.errors.append(error)
+
+    def stopping(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder whose regime is made, and the experiment's file."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "small.yaml").write_text(SMALL)
+    return folder
 
 
 @pytest.fixture
-def measured(tmp_path):
-    """A run and a collection that have written down their cost."""
-    paths = LabPaths(work=tmp_path)
-    own = {
-        **{"sampled_tokens": 10, "teacher_tokens": 20, "trained_tokens": 30, "judge_calls": 40},
-        "cpu_seconds": {"collect": 7.0, "sft": 0.0, "discriminator": 5.5, "ril": 60.04},
-    }
-    write(tmp_path / "run" / "cost.json", [own])
-    saved = {name: {"tokens": n} for name, n in (("72b", 100), ("78b", 200), ("student", 400))}
-    write(paths.collection("nano") / "cost.json", [saved])
-    return paths
+def paths(place, tmp_path):
+    """Results of the test's own; the regime is made once."""
+    return LabPaths(results=tmp_path / "results", work=place / "runs" / "lab")
 
 
-@pytest.mark.parametrize(
-    ("recipe", "method", "settings", "collected"),
-    [
-        ("both", "ril", [], 700),
-        ("72b", "ril", [], 500),
-        ("both", "teacher-rows", [], 300),
-        ("both", "dr-grpo", [], 0),
-        ("both", "dr-grpo", ["sft.steps=2"], 300),
-        ("both", "sft", ["sft.steps=2"], 300),
-    ],
-)
-def test_a_method_pays_for_the_responses_that_it_needs(
-    tmp_path, measured, recipe, method, settings, collected
-):
-    resolved = load_recipe(recipe, "nano", method, settings)
-    found = workers.run_cost(tmp_path / "run", resolved, measured)
-    assert found.collected_tokens == collected
-    assert (found.sampled_tokens, found.judge_calls) == (10, 40)
-    assert found.seconds == pytest.approx(72.5)
+@pytest.mark.timeout(900)
+def test_an_experiment_is_run_once_and_says_what_made_it(place, paths):
+    experiment, listener = read_experiment(place / "small.yaml"), Silent()
+    counts = run_experiment(experiment, listener, paths, workers=2)
+    assert (counts.done, counts.left) == (5, 0)
+    assert any("ril 1/1" in text for text in listener.said)
+    again = run_experiment(experiment, Silent(), paths, workers=1)
+    assert (again.before, again.done) == (5, 0)
+    results = {file.stem: read_result(file) for file in paths.runs.glob("*/*/*.json")}
+    ril, sft, teacher = results["ril-1"], results["sft-accepted-1"], results["teacher-78b-0"]
+    assert [each.engine for each in (ril, sft, teacher)] == ["fast", "fast", ""]
+    assert {each.digest for each in results.values()} == {REGIMES["format"].digest}
+    assert sft.responses == "accepted"
+    assert ril.scores.keys() == {"AI2D"}
+    assert ril.scores != results["ril-2"].scores or ril.curves != results["ril-2"].curves
+    assert ril.cost.judge_calls == 3 * 8
+    assert ril.cost.collected_tokens > sft.cost.collected_tokens > 0, "the student's count too"
+    assert set(ril.cost.cpu_seconds) == {"collect", "discriminator", "ril"}
+    rows = paths.work / "runs" / "small" / "format" / "ril-1" / "rollouts" / "step_1.jsonl"
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert all(line["image_tokens"] > 0 for line in lines)
+    # In the ledger a regime's teacher is no other regime's.
+    assert to_evaluation(teacher).student == "nano-format-78b"
+    assert "regime: " in to_run(ril).recipe_yaml
+
+    write_result(dataclasses.replace(ril, digest="0" * 8), paths.runs)
+    with pytest.raises(UserError, match="was made from another format than the present one"):
+        run_experiment(experiment, Silent(), paths)
 
 
-def test_an_unknown_cost_is_not_nothing(tmp_path, measured):
-    resolved = load_recipe("both", "nano", "ril")
-    (measured.collection("nano") / "cost.json").write_text("{}")
-    with pytest.raises(UserError, match="does not say what it cost"):
-        workers.run_cost(tmp_path / "run", resolved, measured)
-    with pytest.raises(UserError, match="cannot be read"):
-        workers.run_cost(tmp_path / "other", resolved, measured)
+VERL = """
+name: through-verl
+regimes: [format]
+engine: verl
+seeds: [1]
+split: dev
+benchmarks: [AI2D]
+steps: 1
+set: {schedule.prompts_per_step: 3, discriminator.pretrain_steps: 1}
+runs:
+  - {name: ril, method: ril}
+"""
 
 
-def test_a_run_that_stopped_itself_is_known_by_its_step(tmp_path):
-    assert not_finite(tmp_path) is None
-    with pytest.raises(NotFiniteError):
-        check_finite(tmp_path, "step 12", {"kl": float("nan"), "entropy": 1.0})
-    failure = not_finite(tmp_path)
-    assert failure.step == 12
-    assert "kl not finite" in failure.message
+@pytest.mark.timeout(900)
+def test_verl_samples_and_judges_the_same_first_step(place, paths):
+    """The same responses of student and teachers with the same rewards, by the product's path."""
+    file = place / "verl.yaml"
+    file.write_text(VERL)
+    for each in (file, place / "small.yaml"):
+        run_experiment(read_experiment(each), Silent(), paths, workers=1)
+    found = {}
+    for name in ("small", "through-verl"):
+        folder = paths.work / "runs" / name / "format" / "ril-1"
+        rows = (folder / "rollouts" / "step_1.jsonl").read_text().splitlines()
+        lines = [json.loads(line) for line in rows]
+        keys = ("question_id", "source", "response", "answer_reward")
+        found[name] = sorted(tuple(str(line[key]) for key in keys) for line in lines)
+    assert found["through-verl"] == found["small"]
+    fast, verl = (read_result(paths.runs / name / "format" / "ril-1.json") for name in found)
+    assert (fast.engine, verl.engine) == ("fast", "verl")
+    assert verl.cost.sampled_tokens == fast.cost.sampled_tokens
+    assert verl.cost.collected_tokens == fast.cost.collected_tokens
+    assert verl.metrics["step_cpu_seconds"] > 0
 
 
-def score(benchmark, value, judge=None):
-    return Score(
-        benchmark=benchmark, value=value, kit="vlmevalkit", kit_version="1", dataset=benchmark,
-        metric="m", judge=judge, questions=1, answered=1, missing=0, data_sha256="",
-    )  # fmt: skip
+def workers_of(pid):
+    """The processes of the workers below a process."""
+    children = psutil.Process(pid).children()
+    return [each for each in children if "spawn_main" in " ".join(each.cmdline())]
 
 
-def evaluation(*scores):
-    samples = [
-        Sample(benchmark=s.benchmark, question_id="1", prompt_hash="", response="x", score=1.0)
-        for s in scores
-    ]
-    return Evaluation(
-        path="", fingerprint="f", student="nano", method="ril", teacher="both", suite="nano",
-        created=utc_now(), scores=tuple(scores), samples=tuple(samples),
-    )  # fmt: skip
+@pytest.mark.timeout(600)
+def test_a_worker_that_is_killed_is_one_line(place, paths):
+    def kill():
+        for process in workers_of(os.getpid()):
+            process.kill()
+
+    listener = Silent(kill)
+    with pytest.raises(UserError, match=r"the process of worker 1 has ended; .* call again"):
+        run_experiment(read_experiment(place / "small.yaml"), listener, paths, workers=1)
+    assert [file.stem for file in paths.runs.glob("*/*/*.json")] == ["teacher-78b-0"]
 
 
-def test_an_evaluation_gives_scores_judge_kit_and_outcomes():
-    found = evaluated(evaluation(score("AI2D", 51.23456), score("MM-Vet", 60.0, "rule-2")))
-    assert found["scores"] == {"AI2D": 51.2346, "MM-Vet": 60.0}
-    assert found["judge"] == "rule-2"
-    assert found["kit"] == "vlmevalkit 1"
-    assert set(found["outcomes"]) == {"AI2D", "MM-Vet"}
-    with pytest.raises(UserError, match="AI2D has no score"):
-        evaluated(evaluation(score("AI2D", None)))
-
-
-def test_sessions_start_one_after_another(tmp_path):
-    """The second worker's first run waits until the first worker's takes steps, and no longer."""
-    lock = threading.Lock()
-    one, two = (Worker(n, LabPaths(work=tmp_path), None, None, lock) for n in (1, 2))
-    with one._first_start(SFT):
-        assert not lock.locked(), "the session starts with the first run that has a loop"
-    with one._first_start(LOOP) as started:
-        assert lock.locked()
-        view = workers._WorkerProgress(10, lambda words: None, started)
-        view.stage("sft", "running")
-        view.line("sft", {"step": 1, "of": 5})
-        assert lock.locked(), "SFT does not mean that the session is up"
-        view.line("ril", {"step": 1})
-        assert not lock.locked()
-        with two._first_start(LOOP) as other:
-            assert lock.locked()
-            other()
-    with one._first_start(LOOP) as started:
-        assert not lock.locked(), "only a worker's first run waits"
-        started()
-
-
-def test_a_start_that_fails_lets_the_others_go_on(tmp_path):
-    lock = threading.Lock()
-    worker = Worker(1, LabPaths(work=tmp_path), None, None, lock)
-    with pytest.raises(UserError), worker._first_start(LOOP):
-        raise UserError("no")
-    assert not lock.locked()
-
-
-def test_dev_questions_are_written_once_and_are_not_the_test_questions(tmp_path):
-    paths = LabPaths(work=tmp_path)
-    folder = workers.benchmark_files("dev", paths)
-    files = sorted(path.name for path in folder.glob("*.tsv"))
-    assert "MMStar.tsv" in files
-    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert workers.benchmark_files("dev", paths) == folder
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
-    assert workers.benchmark_files("test", paths) != folder
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_lets_the_run_finish_and_a_kill_leaves_no_process(place, tmp_path, kind):
+    (tmp_path / "runs").symlink_to(place / "runs")
+    command = [sys.executable, "-m", "rilbench", "lab", "run", str(place / "small.yaml")]
+    log = tmp_path / "log"
+    with log.open("w") as sink:
+        lab = subprocess.Popen(
+            [*command, "--workers", "1"],
+            cwd=tmp_path,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+    runs = tmp_path / "results" / "nano" / "runs" / "small" / "format"
+    while "worker 1: format/ril-1" not in log.read_text():  # the next run has begun
+        assert lab.poll() is None, log.read_text()
+        time.sleep(0.02)
+    (worker,) = workers_of(lab.pid)
+    if kind == signal.SIGINT:
+        os.killpg(lab.pid, kind)  # as a terminal does: every process of the group hears it
+    else:
+        lab.kill()
+    lab.wait(timeout=300)
+    worker.wait(timeout=120)
+    found = sorted(file.stem for file in runs.glob("*.json"))
+    if kind == signal.SIGINT:
+        assert len(found) == 2, log.read_text()
+        assert "stopping after the running jobs" in log.read_text()
+    else:
+        assert found == ["teacher-78b-0"]

@@ -3,7 +3,6 @@
 VERL = (
     "examples/test_ril_minimal.py",
     "lab/test_gate_seed.py",
-    "lab/test_warm_session.py",
     "train/pipeline/test_sft.py",
     "train/test_failed_questions.py",
     "train/test_internvl.py",
@@ -45,7 +44,7 @@ INTEGRATION = (
     "evaluate/test_unclean_replies.py",
     "gpu",
     "importers",
-    "lab/fast/test_worker.py",
+    "lab/test_worker.py",
     "lab/test_report.py",
     "ledger/test_writers.py",
     "nano/test_build.py",

@@ -44,7 +44,7 @@ def regime_folder(regime: Regime, root: Path, say: Say) -> Path:
 
     Its name has the regime's digest: one that is made otherwise does not take over its models.
     """
-    folder = root / f"{regime.name}-{regime.digest}"
+    folder = regime.folder(root)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.exists():
@@ -163,7 +163,7 @@ def training_data(
         recipe: says how many responses, and how they are sampled.
         say: shows progress.
     """
-    questions = _questions(folder.parent / f"prompts-{PROMPTS_SEED}-{EACH}.parquet")
+    questions = _questions(prompts_file(folder))
     wanted = (
         *(recipe.collection.teacher_responses, recipe.collection.student_responses),
         *(dataclasses.asdict(recipe.sampling), recipe.data.max_response_tokens),
@@ -186,6 +186,11 @@ def training_data(
         name: {key: each[key] for key in ("tokens", "cpu_seconds")} for name, each in stored.items()
     }
     return TrainingData(questions, saved, student), costs
+
+
+def prompts_file(folder: Path) -> Path:
+    """The questions to train on, beside the regime's folder: all regimes share them."""
+    return folder.parent / f"prompts-{PROMPTS_SEED}-{EACH}.parquet"
 
 
 def accepted(data: TrainingData) -> TrainingData:

@@ -27,7 +27,7 @@ from rilbench.train.pipeline.run_folder import (
 from rilbench.train.pipeline.stage import Progress, note, running, skipped
 from rilbench.train.pipeline.started_servers import judge_addresses, training_gpus
 from rilbench.train.pipeline.step_time import StepTimer, Yardstick
-from rilbench.train.pipeline.trainer_process import Trainer, TrainerProcess
+from rilbench.train.pipeline.trainer_process import TrainerProcess
 from rilbench.train.step_checkpoint import ranks_of
 from rilbench.train.verl.config import DATASETS_CACHE, agent_loop_part
 
@@ -40,7 +40,6 @@ def train_policy(
     cost: RunCost,
     progress: Progress,
     trackers: Sequence[str] = (),
-    session: Trainer | None = None,
 ) -> None:
     """Pretrain the discriminator and train the policy (after SFT if any), from the last saved step.
 
@@ -66,8 +65,7 @@ def train_policy(
         begun = (run.folder / "discriminator.jsonl").exists()
         cost.book("discriminator" if begun and not pretrained.exists() else "ril", seconds)
 
-    log_file = run.folder / "logs" / "trainer.log"
-    verl = session or TrainerProcess(log_file, training_gpus(recipe))
+    verl = TrainerProcess(run.folder / "logs" / "trainer.log", training_gpus(recipe))
     with running(recipe.method, progress), judge_addresses(run, progress) as judge_urls:
         for text in check_on_sample(recipe, run.folder, judge_urls, is_first=not step):
             note(text, progress)

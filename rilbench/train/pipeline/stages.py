@@ -32,7 +32,6 @@ from rilbench.train.pipeline.rl_stage import train_policy
 from rilbench.train.pipeline.run_folder import Run, last_step, only_process, open_run
 from rilbench.train.pipeline.sft import fine_tune
 from rilbench.train.pipeline.stage import Progress, note
-from rilbench.train.pipeline.trainer_process import Trainer
 from rilbench.train.verl.ray_devices import check_devices
 
 __all__ = ["collect", "open_run", "train"]
@@ -44,7 +43,6 @@ def train(
     run: Run,
     progress: Progress,
     trackers: Sequence[str] = (),
-    session: Trainer | None = None,
     inputs: Inputs | None = None,
     *,
     strict: bool = False,
@@ -55,7 +53,6 @@ def train(
         run: as `open_run` returns it.
         progress: shows it to the user.
         trackers: see `preflight.TRACKERS`.
-        session: where verl is already running; None: start a process for this run alone.
         inputs: what `preflight` returned, for a run that it has just checked.
         strict: see `preflight.preflight`, of a run that it has not.
 
@@ -93,7 +90,7 @@ def train(
             inputs = replace(inputs, student=student, collections=collections)
         cost.set_collected((each.folder, each.plan.model) for each in inputs.collections)
         if recipe.method_spec.is_rl:
-            train_policy(run, inputs, cost, progress, trackers, session)
+            train_policy(run, inputs, cost, progress, trackers)
         return export(run, start, progress)
 
 

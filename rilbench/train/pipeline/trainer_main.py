@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -41,7 +40,6 @@ def compose_config(job: dict[str, Any]) -> Any:
     config = compose(recipe, run_dir, job["model"], resume_from=resume)
     with open_dict(config):
         config.trainer.logger = list(job["trackers"])
-        config.actor_rollout_ref.threads = job.get("threads", 0)
         config.transfer_queue.enable = True
     auto_set_device(config)
     validate(config)
@@ -102,17 +100,6 @@ def continue_in_trackers(job: dict[str, Any], project: str) -> None:
         trackio.init(project=project, name=job["tracker_id"], resume="allow", embed=False)
 
 
-def fit(trainer: Any) -> None:
-    """Train to the last step, then close verl's trackers."""
-    finished = False
-    try:
-        trainer.fit(trainer.rollout_manager())
-        finished = True
-    finally:
-        if hasattr(trainer, "logger"):
-            trainer.logger.finish(exit_code=0 if finished else 1)
-
-
 def train_job(job: dict[str, Any]) -> None:
     """Train a job's run to its last step."""
     from rilbench.train.trainer import RILTrainer
@@ -121,25 +108,26 @@ def train_job(job: dict[str, Any]) -> None:
     continue_in_trackers(job, config.trainer.project_name)
     trainer = RILTrainer(config)
     start_trainer(config, trainer)
-    fit(trainer)
-
-
-def reason_of_failure(do: Callable[[], None]) -> tuple[str, BaseException | None]:
-    """Return "" if ``do`` succeeds, else the reason in brackets, and the exception."""
+    finished = False
     try:
-        do()
-    except UserError as error:
-        return f"({error})", error
-    except Exception as error:  # noqa: BLE001 - the reason goes to the waiting process
-        traceback.print_exc()
-        return f"({one_line(error)})", error
-    return "", None
+        trainer.fit(trainer.rollout_manager())
+        finished = True
+    finally:  # verl's trackers
+        if hasattr(trainer, "logger"):
+            trainer.logger.finish(exit_code=0 if finished else 1)
 
 
 def main(path: Path) -> int:
     """Do one job; return the exit status."""
     job = json.loads(path.read_text(encoding="utf-8"))
-    reason, _ = reason_of_failure(lambda: train_job(job))
+    reason = ""
+    try:
+        train_job(job)
+    except UserError as error:
+        reason = f"({error})"
+    except Exception as error:  # noqa: BLE001 - the reason goes to the waiting process
+        traceback.print_exc()
+        reason = f"({one_line(error)})"
     path.with_name("outcome.json").write_text(json.dumps({"error": reason}), encoding="utf-8")
     ray.shutdown()
     return 1 if reason else 0

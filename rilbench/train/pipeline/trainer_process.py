@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.processes import THREADS, GuardedProcess, start_guarded, stop_group, tree_cpu_seconds
@@ -20,16 +20,6 @@ RECORDS = {"discriminator": "discriminator.jsonl", "ril": "metrics.jsonl", "note
 
 OnLine = Callable[[str, Mapping[str, Any]], None]
 """Called with the kind and the values of each line that the trainer records."""
-
-
-class Trainer(Protocol):
-    """What trains a run: a process of its own, or the lab's warm session."""
-
-    def train(self, job: Path, device: str, on_line: OnLine) -> None:
-        """Train the run of a ``job.json``; raises UserError if it stops."""
-
-    def cpu_seconds(self) -> float:
-        """CPU time until now."""
 
 
 class TrainerProcess:
@@ -56,7 +46,10 @@ class TrainerProcess:
         outcome = job.with_name("outcome.json")
         outcome.unlink(missing_ok=True)
         command = [sys.executable, "-m", "rilbench.train.pipeline.trainer_main", str(job)]
-        environment = {**trainer_environment(device), **self.environment}
+        environment = {**THREADS, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+        if device == "cpu":
+            environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
+        environment |= self.environment
         self._guard = start_guarded(command, self.log, environment)
         try:
             while self._guard.poll() is None:
@@ -70,7 +63,10 @@ class TrainerProcess:
             reason = json.loads(outcome.read_text(encoding="utf-8"))["error"]
         else:
             reason = f"(status {self._guard.returncode}): {log_end(self.log)}"
-        raise_if_stopped(reason)
+        if reason:
+            raise UserError(
+                f"the training stopped {reason}; fix the cause, then continue with --resume"
+            )
 
     def cpu_seconds(self) -> float:
         """CPU time (user and system) of the process and all that it started, until now.
@@ -80,14 +76,6 @@ class TrainerProcess:
         if self._guard is not None:
             self._seconds = max(self._seconds, tree_cpu_seconds(self._guard.pid))
         return self._seconds
-
-
-def trainer_environment(device: str) -> dict[str, str]:
-    """Environment variables of a process that trains."""
-    environment = {**THREADS, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
-    if device == "cpu":
-        environment |= {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
-    return environment
 
 
 def watcher(
@@ -113,14 +101,6 @@ def watcher(
                 on_line(stage, line)
 
     return watch
-
-
-def raise_if_stopped(reason: str) -> None:
-    """Raise the user's error for a training that stopped; "" is a training that finished."""
-    if reason:
-        raise UserError(
-            f"the training stopped {reason}; fix the cause, then continue with --resume"
-        )
 
 
 class Tail:

@@ -77,8 +77,8 @@ class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # typ
         return module
 
 
-def set_threads(threads: int = 0) -> None:
-    """Set torch's threads on the CPU; 0: this process's share of the machine's cores.
+def set_threads() -> None:
+    """Set torch's threads on the CPU to this process's share of the machine's cores.
 
     While a model trains on a CPU, and while AdamW runs on offloaded states, nothing else runs:
     Ray's one thread would leave cores idle.
@@ -87,7 +87,7 @@ def set_threads(threads: int = 0) -> None:
     ranks = next(int(os.environ[name]) for name in names if name in os.environ)
     share = len(os.sched_getaffinity(0)) // ranks
     most = 4 if get_device_name() == "cpu" else share  # small models gain nothing from more
-    torch.set_num_threads(max(1, threads or min(most, share)))
+    torch.set_num_threads(max(1, min(most, share)))
 
 
 def prepare_process() -> None:
@@ -130,7 +130,7 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     def init_model(self) -> None:
         """Load the models of this rank."""
         prepare_process()
-        set_threads(self.config.get("threads", 0))  # of the discriminator's in the same process too
+        set_threads()  # of the discriminator's in the same process too
         super().init_model()
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)

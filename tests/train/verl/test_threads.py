@@ -9,18 +9,17 @@ from rilbench.train.verl import workers
 
 
 @pytest.mark.parametrize(
-    ("device", "environment", "asked", "threads"),
+    ("device", "environment", "threads"),
     [
-        ("cuda", {"WORLD_SIZE": "1"}, 0, 16),
-        ("cuda", {"WORLD_SIZE": "16", "RAY_LOCAL_WORLD_SIZE": "8"}, 0, 2),
-        ("cuda", {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, 0, 4),
-        ("cuda", {"WORLD_SIZE": "32"}, 0, 1),
-        ("cpu", {"WORLD_SIZE": "1"}, 0, 4),
-        ("cpu", {"WORLD_SIZE": "8"}, 0, 2),
-        ("cpu", {"WORLD_SIZE": "1"}, 1, 1),
+        ("cuda", {"WORLD_SIZE": "1"}, 16),
+        ("cuda", {"WORLD_SIZE": "16", "RAY_LOCAL_WORLD_SIZE": "8"}, 2),
+        ("cuda", {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, 4),
+        ("cuda", {"WORLD_SIZE": "32"}, 1),
+        ("cpu", {"WORLD_SIZE": "1"}, 4),
+        ("cpu", {"WORLD_SIZE": "8"}, 2),
     ],
 )
-def test_a_process_has_its_share_of_the_cores(monkeypatch, device, environment, asked, threads):
+def test_a_process_has_its_share_of_the_cores(monkeypatch, device, environment, threads):
     for name in ("RAY_LOCAL_WORLD_SIZE", "LOCAL_WORLD_SIZE", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -29,5 +28,5 @@ def test_a_process_has_its_share_of_the_cores(monkeypatch, device, environment, 
     monkeypatch.setattr(workers, "get_device_name", lambda: device)
     found = []
     monkeypatch.setattr(torch, "set_num_threads", found.append)
-    workers.set_threads(asked)
+    workers.set_threads()
     assert found == [threads]
