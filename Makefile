@@ -99,10 +99,10 @@ results: results-lab results-tables results-demo bench  ## Write everything unde
 
 results-lab: setup  ## Run the lab's experiments as far as they are unfinished, its gate and report
 	$(BIN)/rilbench lab run grid
+	$(BIN)/rilbench lab run pilot
 	$(BIN)/rilbench lab run headline
-	$(BIN)/rilbench lab run longer
+	$(BIN)/rilbench lab run regimes
 	$(BIN)/rilbench lab run ablations
-	$(BIN)/rilbench lab styles
 	$(BIN)/rilbench eval --model nano:restyled --engine batch --db runs/check.db
 	$(BIN)/rilbench check --update --reason "the untrained student, on the test questions" --db runs/check.db
 	$(BIN)/rilbench lab gate --update --reason "the seeds of recipes/lab/gate.yaml"
