@@ -18,7 +18,7 @@ from rilbench.table.render import render
 
 RESULTS = Path(__file__).parent
 _HEAD = "Written by `make results-tables`; do not edit.\n"
-_STUDENTS = ("nano", "nano-independent", "nano-72b", "nano-78b")
+_STUDENTS = ("nano-paper", "nano-paper-72b", "nano-paper-78b")
 
 
 def write(results: Path) -> None:

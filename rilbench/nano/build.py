@@ -1,11 +1,11 @@
-"""Builds the nano sandbox from its seeds: two teachers, three students, questions, benchmarks.
+"""Builds the nano sandbox from its seeds: two teachers, two students, questions, benchmarks.
 
 A base model learns to see, then to answer in the worked style. Each teacher continues from it and
 misreads the pictures of half of the benchmarks, so that each teacher is strong where the other is
 weak. The restyled student continues from a teacher with bare answers: it can do the tasks, but its
-default style hides that. The independent student has its own parameters and digits, and learned
-bare answers with a few worked ones among them; so did the student in InternVL3's layout, which
-differs from all others in its classes.
+default style hides that. The student in InternVL3's layout, which differs from all others in its
+classes, has its own parameters and digits, and learned bare answers with a few worked ones among
+them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,6 @@ _POOL = "pretrain-independent"
 
 MODELS: Mapping[str, tuple[str, SFTConfig]] = {
     "base": ("", SFTConfig(1100, lr=2e-3, seed=5, vision_steps=400, weights=HARD)),
-    "independent": (
-        "",
-        SFTConfig(800, lr=2e-3, seed=6, vision_steps=400, pool=_POOL, worked_share=0.12),
-    ),
     "internvl": (
         "",
         SFTConfig(400, lr=2e-3, seed=7, vision_steps=200, pool=_POOL, worked_share=0.12),
@@ -57,12 +53,8 @@ MODELS: Mapping[str, tuple[str, SFTConfig]] = {
     "restyled": ("72b", SFTConfig(90, lr=5e-4, seed=4, worked_share=0.0)),
 }
 """Each model's start ("": random parameters) and training, in an order in which to build them."""
-SHIPPED = ("72b", "78b", "restyled", "independent", "internvl")
-STUDENTS: Mapping[str, str] = {
-    "restyled": "nano",
-    "independent": "nano-independent",
-    "internvl": "nano-internvl",
-}
+SHIPPED = ("72b", "78b", "restyled", "internvl")
+STUDENTS: Mapping[str, str] = {"restyled": "nano", "internvl": "nano-internvl"}
 """Model → name of the student in recipes and tables."""
 SEED = 0
 PROMPTS_EACH, DEV_EACH = 20, 6

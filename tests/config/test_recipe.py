@@ -56,8 +56,8 @@ def test_a_hardware_profile_comes_after_the_student_and_before_overrides():
 
 
 def test_a_student_like_another_differs_only_where_it_says():
-    a, b = load_recipe("both", "nano").as_dict(), load_recipe("both", "nano-independent").as_dict()
-    assert b.pop("student") == {"name": "nano-independent", "model": "nano:independent"}
+    a, b = load_recipe("both", "nano").as_dict(), load_recipe("both", "nano-internvl").as_dict()
+    assert b.pop("student") == {"name": "nano-internvl", "model": "nano:internvl"}
     assert a.pop("student") != b
     assert a == b
 

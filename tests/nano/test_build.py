@@ -39,14 +39,12 @@ def test_the_small_models_differ_as_the_experiments_need():
     models = json.loads((nano_folder() / "manifest.json").read_text())["models"]
     mean = {name: sum(m["dev_accuracy"].values()) / 14 for name, m in models.items()}
     assert min(mean["72b"], mean["78b"]) > mean["restyled"] + 0.1
-    assert mean["restyled"] > mean["independent"]
     dev = {name: models[name]["dev_accuracy"] for name in ("72b", "78b")}
     better = {f for f in dev["72b"] if dev["72b"][f] > dev["78b"][f]}
     assert len(better) >= 4
     assert len(dev["72b"].keys() - better) >= 4
     assert min(models[name]["worked_share_of_samples"] for name in ("72b", "78b")) > 0.95
     assert models["restyled"]["worked_share_of_samples"] < 0.05
-    assert 0.05 <= models["independent"]["worked_share_of_samples"] <= 0.20
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

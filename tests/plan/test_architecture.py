@@ -11,7 +11,7 @@ from rilbench.plan.architecture import find_architecture, read_architecture
 from rilbench.resources import resource
 
 KEPT = {path.stem: json.loads(path.read_text()) for path in resource("recipes/models").glob("*")}
-NANO = ("restyled", "independent", "72b", "78b")
+NANO = ("restyled", "72b", "78b")
 PUBLISHED = {  # the parameter counts of the checkpoints, in millions
     "internvl3-1b": 938.2,
     "internvl3-2b": 2089.0,

@@ -147,7 +147,7 @@ def test_names_that_mean_nothing_or_several(db: Path) -> None:
         assert find_recipes(ledger, "sft", "999999") is not None
         # A student with the name of the suite is still told from another one.
         for seed, method in ((2, "sft"), (3, "ril")):
-            other = {"student": "nano-independent", "method": method, "family": f"{seed}" * 16}
+            other = {"student": "another", "method": method, "family": f"{seed}" * 16}
             ledger.record(evaluation({"MMB": 1.0}, seed=seed, **other))
         chosen = find_recipes(ledger, "nano sft", "nano ril both")
         assert chosen is not None
