@@ -64,6 +64,16 @@ def lab_report() -> None:
     typer.echo(f"written: {write_report()}")
 
 
+@lab_app.command(name="mechanisms")
+def lab_mechanisms() -> None:
+    """Measure who is rewarded for what in the recorded responses of runs here; for the report."""
+    require("lab", "rilbench lab mechanisms")
+    from rilbench.lab.lab_paths import LabPaths
+    from rilbench.lab.mechanisms import measure_mechanisms
+
+    typer.echo(f"written: {measure_mechanisms(LabPaths())}")
+
+
 @lab_app.command(name="gate")
 def lab_gate(
     update: Annotated[

@@ -33,6 +33,11 @@ class LabPaths:
         return self.results / "tuned.json"
 
     @property
+    def mechanisms(self) -> Path:
+        """What the recorded responses say about why."""
+        return self.results / "mechanisms.json"
+
+    @property
     def figures(self) -> Path:
         """Folder with the report's plots, as PNG and SVG."""
         return self.results / "figures"

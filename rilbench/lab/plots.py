@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rilbench.lab.claims import paper_differences
+from rilbench.lab.claims import PAPER, paper_differences
 from rilbench.lab.experiment import Experiment
+from rilbench.lab.mechanisms import Mechanisms
 from rilbench.lab.report_tables import finished, paired_differences
 from rilbench.lab.run_result import RunResult
 from rilbench.lab.verdicts import ClaimResult, ResultsByName, by_name
@@ -24,11 +26,14 @@ COLOURS = {
     "sft": "#009e73",
     "imitation": "#cc79a7",
     "teacher-rows": "#e69f00",
+    "teacher-bonus": "#56b4e9",
     "untrained": "#999999",
     "teacher-72b": "#000000",
 }
 """Okabe and Ito's colours, which most colour-blind readers can tell apart."""
 
+MECHANISMS = "mechanisms"
+MECHANISMS_TITLE = "Who is rewarded for what, over the steps"
 FOREST = "forest"
 FOREST_TITLE = "The differences beside the paper's"
 _CURVES = ("ril", "imitation", "teacher-rows", "dr-grpo-8")
@@ -166,6 +171,42 @@ def _half_lengths(intervals: Sequence[Interval]) -> list[float]:
     """Half of each interval's length; 0 where a single seed leaves it open."""
     lengths = [interval.high - interval.low for interval in intervals]
     return [length / 2 if length < 1000 else 0.0 for length in lengths]
+
+
+# ---- why
+
+
+def draw_mechanisms(mechanisms: Mechanisms, folder: Path) -> None:
+    """Draw who is rewarded for what over the steps."""
+    from matplotlib import rc_context
+
+    if PAPER in mechanisms:
+        with rc_context(_STYLE):
+            _save(_mechanisms(mechanisms), folder / MECHANISMS)
+
+
+def _mechanisms(mechanisms: Mechanisms) -> Figure:
+    figure, ((shared, similarity, advantage),) = _figure(10, 3.4, 1, 3)
+    for (regime, runs), colour in zip(mechanisms.items(), COLOURS.values(), strict=False):
+        _line(shared, runs["ril"]["shared"], regime, colour)
+    own = mechanisms[PAPER]
+    for side, colour in (("student", COLOURS["ril"]), ("teacher", COLOURS["teacher-72b"])):
+        _line(similarity, own["ril"][f"similarity_{side}"], side, colour)
+    for run, values in own.items():
+        _line(advantage, values["advantage_teacher"], run, COLOURS[run])
+    shared.set_title("RIL: texts that both sides have")
+    similarity.set_title("RIL, paper: similarity reward")
+    advantage.set_title("paper: advantage of teacher responses")
+    for axes in (shared, similarity, advantage):
+        axes.set_xlabel("step")
+        axes.set_ylim(0, 1)
+        axes.legend(fontsize=7)
+    return figure
+
+
+def _line(axes: Axes, values: Sequence[float | None], label: str, colour: str) -> None:
+    drawn = [math.nan if value is None else value for value in values]
+    axes.plot(range(1, len(drawn) + 1), drawn, color=colour, label=label)
 
 
 # ---- the claims

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.lab import report_tables as tables
-from rilbench.lab.claims import CLAIMS
+from rilbench.lab.claims import CLAIMS, PAPER
 from rilbench.lab.experiment import Experiment, read_experiment
 from rilbench.lab.grid_choice import read_tuned
 from rilbench.lab.lab_paths import LabPaths
-from rilbench.lab.plots import FOREST, FOREST_TITLE, draw_forest, draw_plots, plot_titles
+from rilbench.lab.mechanisms import MEASURES, read_mechanisms
+from rilbench.lab.plots import (
+    FOREST,
+    FOREST_TITLE,
+    MECHANISMS,
+    MECHANISMS_TITLE,
+    draw_forest,
+    draw_mechanisms,
+    draw_plots,
+    plot_titles,
+)
 from rilbench.lab.run_result import RunResult, read_results, result_file
 from rilbench.lab.verdicts import (
     RL_GAIN,
@@ -96,6 +106,7 @@ def write_report(paths: LabPaths | None = None) -> Path:
         old.unlink()
     draw_plots(data.pair("headline"), data.pair("ablations"), paths.figures)
     draw_forest(data.claims("headline", "regimes"), paths.figures)
+    draw_mechanisms(read_mechanisms(paths.mechanisms), paths.figures)
     readme = paths.results / "README.md"
     readme.write_text(_render(data), encoding="utf-8")
     return readme
@@ -123,6 +134,7 @@ def _render(data: _ReportData) -> str:
             *_claims(data),
             *_plots(data),
             *_scores(data),
+            *_mechanisms(data),
             *_planning(data),
             *_health(data),
             "## Runs that failed\n",
@@ -192,6 +204,23 @@ def _scores(data: _ReportData) -> list[str]:
         "interval over seeds. Costs are those of one run. The shared collection is counted in full "
         f"for every run that needs it; evaluation is not counted. {made or 'No run yet'}.\n",
     ]
+
+
+def _mechanisms(data: _ReportData) -> list[str]:
+    found = read_mechanisms(data.paths.mechanisms)
+    if not found:
+        return []
+    meaning = "; ".join(f"{name.replace('_', ', ')}: {text}" for name, text in MEASURES.items())
+    parts = [
+        "## Why, from the recorded responses\n",
+        "Means over seeds of the first three and the last three steps, of runs that differ in the "
+        f"reward of teacher responses alone. {meaning[0].upper()}{meaning[1:]}. "
+        "[docs/findings.md](../../docs/findings.md) reads them.\n",
+        tables.mechanisms_table(found) + "\n",
+    ]
+    if PAPER in found:
+        parts.insert(1, f"![{MECHANISMS_TITLE}](figures/{MECHANISMS}.png)\n")
+    return parts
 
 
 def _planning(data: _ReportData) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rilbench.lab.claims import ALPHA, QUESTIONS, Claim, paper_differences
 from rilbench.lab.experiment import Experiment, RunSpec
 from rilbench.lab.grid_choice import Tuned
+from rilbench.lab.mechanisms import MEASURES, Mechanisms
 from rilbench.lab.run_result import RunResult
 from rilbench.lab.verdicts import ClaimResult, Controls, ResultsByName, by_name
 from rilbench.stats import Interval, seed_interval, seeds_needed
@@ -322,6 +323,22 @@ def grid_table(tuned: Tuned) -> str:
             rows.append((entry, regime, settings, _decimals(chosen["mean"], 1), spread))
     head = ("method", "regime", "chosen", "mean on dev", "all cells")
     return markdown(head, rows, texts=3) if rows else "Not run yet."
+
+
+def mechanisms_table(mechanisms: Mechanisms) -> str:
+    """Each measure of the first three and the last three steps."""
+    rows = []
+    for regime, runs in mechanisms.items():
+        for run, values in runs.items():
+            cells = []
+            for name in MEASURES:
+                first, last = _mean(values[name][:_EDGE]), _mean(values[name][-_EDGE:])
+                has_it = run == "ril" or not name.startswith("similarity")
+                shown = has_it and first is not None and last is not None
+                cells.append(f"{first:.2f} → {last:.2f}" if shown else NONE)
+            rows.append((regime, run, *cells))
+    head = [name.replace("_", ", ") for name in MEASURES]
+    return markdown(("regime", "run", *head), rows, texts=2)
 
 
 def failures_table(results: Sequence[RunResult]) -> str:
