@@ -140,7 +140,7 @@ def test_dev_is_never_beside_test(tmp_path):
 
 
 def test_scores_are_the_means_of_their_samples():
-    for name in ("headline/paper/ril-201", "pilot/paper/sft-111", "regimes/format/ril-201"):
+    for name in ("headline/paper/ril-201", "pilot/paper/sft-111", "pilot/format/ril-111"):
         found = to_evaluation(committed(name))
         for score in found.scores:
             values = [each.score for each in found.samples if each.benchmark == score.benchmark]

@@ -13,6 +13,8 @@ import pytest
 
 from rilbench.errors import UserError
 from rilbench.lab.experiment import read_experiment
+from rilbench.lab.fast.engine import FastRun
+from rilbench.lab.fast.models import training_data
 from rilbench.lab.lab_paths import LabPaths
 from rilbench.lab.regimes import REGIMES
 from rilbench.lab.run_result import read_result, write_result
@@ -120,25 +122,34 @@ runs:
 
 
 @pytest.mark.timeout(900)
-def test_verl_samples_and_judges_the_same_first_step(place, paths):
-    """The same responses of student and teachers with the same rewards, by the product's path."""
+def test_verl_samples_and_judges_as_the_fast_engine(place, paths):
+    """The product's path gives the responses and rewards that the engine has for its questions."""
     file = place / "verl.yaml"
     file.write_text(VERL)
-    for each in (file, place / "small.yaml"):
-        run_experiment(read_experiment(each), Silent(), paths, workers=1)
-    found = {}
-    for name in ("small", "through-verl"):
-        folder = paths.work / "runs" / name / "format" / "ril-1"
-        rows = (folder / "rollouts" / "step_1.jsonl").read_text().splitlines()
-        lines = [json.loads(line) for line in rows]
-        keys = ("question_id", "source", "response", "answer_reward")
-        found[name] = sorted(tuple(str(line[key]) for key in keys) for line in lines)
-    assert found["through-verl"] == found["small"]
-    fast, verl = (read_result(paths.runs / name / "format" / "ril-1.json") for name in found)
-    assert (fast.engine, verl.engine) == ("fast", "verl")
-    assert verl.cost.sampled_tokens == fast.cost.sampled_tokens
-    assert verl.cost.collected_tokens == fast.cost.collected_tokens
-    assert verl.metrics["step_cpu_seconds"] > 0
+    experiment = read_experiment(file)
+    run_experiment(experiment, Silent(), paths, workers=1)
+    result = read_result(paths.runs / "through-verl" / "format" / "ril-1.json")
+    assert result.engine == "verl"
+    run = paths.work / "runs" / "through-verl" / "format" / "ril-1"
+    rows = [
+        json.loads(line) for line in (run / "rollouts" / "step_1.jsonl").read_text().splitlines()
+    ]
+    (job,), regime = experiment.jobs(), REGIMES["format"]
+    folder = regime.folder(paths.regimes)
+    recipe = job.recipe({}, folder)
+    data, costs = training_data(regime, folder, recipe, lambda _: None)
+    engine = FastRun(recipe, folder / "student", data, place / "fast", lambda *_: None)
+    asked = {row["question_id"] for row in rows}
+    questions = [question for question in data.questions if question.id in asked]
+    batch, _ = engine.sample(1, questions, engine.policy.read(questions))
+    ours = zip(batch.question_id, batch.source, batch.response, batch.answer_reward, strict=True)
+    expected = sorted((q, s, text, float(reward)) for q, s, text, reward in ours)
+    keys = ("question_id", "source", "response", "answer_reward")
+    assert sorted(tuple(row[key] for key in keys) for row in rows) == expected
+    assert result.cost.sampled_tokens == sum(
+        n for n, source in zip(batch.tokens, batch.source, strict=True) if source == "student"
+    )
+    assert result.cost.collected_tokens == sum(int(each["tokens"]) for each in costs.values())
 
 
 def workers_of(pid):

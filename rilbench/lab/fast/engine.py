@@ -1,8 +1,9 @@
 """A run of the method in one process, on the same recipe as `rilbench train`.
 
 It is read from top to bottom: SFT, the discriminator's pre-training, then the loop of Algorithm 2.
-The equations are `rilbench.ril`'s and the random choices are seeded as the product's; what differs
-is the machinery. verl's path is the product: a test compares a step of both.
+The equations are `rilbench.ril`'s and the random choices are seeded as the product's, except for
+the order of the questions; what differs is the machinery. verl's path is the product: tests compare
+a step of both.
 """
 
 from __future__ import annotations
