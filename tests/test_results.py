@@ -92,7 +92,7 @@ def refingerprint():
 @pytest.fixture
 def one_run(tmp_path):
     """A results folder with one recorded run and the grid's choice."""
-    name = "gate/nano/ril-31.json"
+    name = "gate/format/ril-31.json"
     file = tmp_path / "nano" / "runs" / name
     file.parent.mkdir(parents=True)
     shutil.copy(RESULTS / "nano" / "runs" / name, file)

@@ -33,7 +33,8 @@ def nano_build(
 @lab_app.command(name="run")
 def lab_run(
     file: Annotated[
-        str, typer.Argument(help="Experiment file, or grid, pilot, headline, regimes, ablations.")
+        str,
+        typer.Argument(help="Experiment file, or grid, pilot, headline, regimes, ablations, verl."),
     ],
     workers: Annotated[int, typer.Option(help="Number of parallel runs, one core each.")] = 2,
     minutes: Annotated[

@@ -22,6 +22,8 @@ ALPHA = 0.05
 NOT_IN_THE_PAPER = "not in the paper"
 PAPER = "paper"
 """The regime at the paper's distance from the teachers."""
+GRADED = "graded-style"
+"""The regime in which a teacher's text is not always the better one."""
 
 
 class ClaimVerdict(Enum):

@@ -16,13 +16,16 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.lab.lab_paths import LabPaths
 
+COMMAND = "rilbench lab mechanisms"
 EXPERIMENTS = ("headline", "regimes")
+TEACHERS = ("72b", "78b")
 RUNS = ("ril", "teacher-rows", "teacher-bonus")
 """The runs that differ in the reward of teacher responses alone."""
 MEASURES = {
     "shared": "responses whose text the other side has too, in the same step",
     "similarity_student": "similarity reward of the student's responses",
-    "similarity_teacher": "similarity reward of the teachers' responses",
+    "similarity_72b": "similarity reward of that teacher's responses",
+    "similarity_78b": "the same of the other",
     "advantage_teacher": "advantage of the teachers' responses",
     "advantage_right": "advantage of the student's right responses",
     "advantage_wrong": "advantage of the student's wrong responses",
@@ -50,7 +53,8 @@ def measure_mechanisms(paths: LabPaths) -> Path:
         raise UserError(
             f"there are no rollouts in {paths.work / 'runs'}; first: rilbench lab run headline"
         )
-    paths.mechanisms.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"command": COMMAND, "regimes": found}, indent=1)
+    paths.mechanisms.write_text(f"{text}\n", encoding="utf-8")
     return paths.mechanisms
 
 
@@ -58,7 +62,7 @@ def read_mechanisms(path: Path) -> Mechanisms:
     """Read the file; empty where it was not measured."""
     if not path.exists():
         return {}
-    found: Mechanisms = json.loads(path.read_text(encoding="utf-8"))
+    found: Mechanisms = json.loads(path.read_text(encoding="utf-8"))["regimes"]
     return found
 
 
@@ -90,7 +94,12 @@ def measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return {
         "shared": shared,
         "similarity_student": _mean(row["similarity_reward"] for row in own),
-        "similarity_teacher": _mean(row["similarity_reward"] for row in teachers),
+        **{
+            f"similarity_{name}": _mean(
+                row["similarity_reward"] for row in teachers if row["source"] == name
+            )
+            for name in TEACHERS
+        },
         "advantage_teacher": _mean(row["advantage"] for row in teachers),
         "advantage_right": _mean(row["advantage"] for row in right),
         "advantage_wrong": _mean(row["advantage"] for row in wrong),

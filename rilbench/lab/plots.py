@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rilbench.lab.claims import PAPER, paper_differences
+from rilbench.lab.claims import GRADED, PAPER, paper_differences
 from rilbench.lab.experiment import Experiment
 from rilbench.lab.mechanisms import Mechanisms
 from rilbench.lab.report_tables import finished, paired_differences
@@ -186,21 +186,25 @@ def draw_mechanisms(mechanisms: Mechanisms, folder: Path) -> None:
 
 
 def _mechanisms(mechanisms: Mechanisms) -> Figure:
-    figure, ((shared, similarity, advantage),) = _figure(10, 3.4, 1, 3)
+    figure, ((shared, advantage), (similarity, graded)) = _figure(8, 6, 2, 2)
     for (regime, runs), colour in zip(mechanisms.items(), COLOURS.values(), strict=False):
         _line(shared, runs["ril"]["shared"], regime, colour)
     own = mechanisms[PAPER]
-    for side, colour in (("student", COLOURS["ril"]), ("teacher", COLOURS["teacher-72b"])):
-        _line(similarity, own["ril"][f"similarity_{side}"], side, colour)
+    sources = {"student": "ril", "72b": "dr-grpo-8", "78b": "teacher-rows"}
+    for axes, regime in ((similarity, PAPER), (graded, GRADED)):
+        for source, colour in sources.items() if regime in mechanisms else ():
+            curve = mechanisms[regime]["ril"][f"similarity_{source}"]
+            _line(axes, curve, source, COLOURS[colour])
+        axes.set_title(f"RIL, {regime}: similarity reward")
     for run, values in own.items():
         _line(advantage, values["advantage_teacher"], run, COLOURS[run])
     shared.set_title("RIL: texts that both sides have")
-    similarity.set_title("RIL, paper: similarity reward")
     advantage.set_title("paper: advantage of teacher responses")
-    for axes in (shared, similarity, advantage):
+    for axes in (shared, advantage, similarity, graded):
         axes.set_xlabel("step")
-        axes.set_ylim(0, 1)
-        axes.legend(fontsize=7)
+        axes.set_ylim(0, 1.02)
+        if axes.lines:
+            axes.legend(fontsize=7)
     return figure
 
 

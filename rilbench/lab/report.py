@@ -34,7 +34,7 @@ from rilbench.lab.verdicts import (
 )
 from rilbench.resources import resource
 
-EXPERIMENTS = ("grid", "pilot", "headline", "regimes", "ablations")
+EXPERIMENTS = ("grid", "pilot", "headline", "regimes", "ablations", "verl")
 """The experiments of the report, in the order in which they run."""
 
 _INTRODUCTION = """\
@@ -135,6 +135,7 @@ def _render(data: _ReportData) -> str:
             *_plots(data),
             *_scores(data),
             *_mechanisms(data),
+            *_engines(data),
             *_planning(data),
             *_health(data),
             "## Runs that failed\n",
@@ -221,6 +222,15 @@ def _mechanisms(data: _ReportData) -> list[str]:
     if PAPER in found:
         parts.insert(1, f"![{MECHANISMS_TITLE}](figures/{MECHANISMS}.png)\n")
     return parts
+
+
+def _engines(data: _ReportData) -> list[str]:
+    return [
+        "## The same runs through verl\n",
+        "The fast engine made the rows above; verl is the product's path. Its scores should lie in "
+        "the 95 % prediction interval of the fast engine's seeds.\n",
+        tables.engines_table(data.pair("headline"), data.pair("verl")) + "\n",
+    ]
 
 
 def _planning(data: _ReportData) -> list[str]:

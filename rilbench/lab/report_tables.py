@@ -12,7 +12,7 @@ from rilbench.lab.grid_choice import Tuned
 from rilbench.lab.mechanisms import MEASURES, Mechanisms
 from rilbench.lab.run_result import RunResult
 from rilbench.lab.verdicts import ClaimResult, Controls, ResultsByName, by_name
-from rilbench.stats import Interval, seed_interval, seeds_needed
+from rilbench.stats import Interval, prediction_interval, seed_interval, seeds_needed
 from rilbench.train.health import MEANING, warnings
 
 EFFECT = 1.5
@@ -323,6 +323,35 @@ def grid_table(tuned: Tuned) -> str:
             rows.append((entry, regime, settings, _decimals(chosen["mean"], 1), spread))
     head = ("method", "regime", "chosen", "mean on dev", "all cells")
     return markdown(head, rows, texts=3) if rows else "Not run yet."
+
+
+def engines_table(
+    fast: tuple[Experiment, Sequence[RunResult]], verl: tuple[Experiment, Sequence[RunResult]]
+) -> str:
+    """Scores through verl beside the prediction interval of the fast engine's."""
+    rows = []
+    for regime in verl[0].regimes:
+        ours, theirs = (by_name(results, regime) for _, results in (fast, verl))
+        for spec in _specs(verl[0], regime):
+            means = [
+                [mean for run in finished(grouped, spec.name) if (mean := run.mean(benchmarks))]
+                for grouped, benchmarks in (
+                    (ours, fast[0].benchmarks),
+                    (theirs, verl[0].benchmarks),
+                )
+            ]
+            if means[1] and len(means[0]) > 1:
+                expected = prediction_interval(means[0])
+                inside = sum(expected.low <= mean <= expected.high for mean in means[1])
+                rows.append(
+                    (
+                        *(regime, spec.name, ", ".join(f"{mean:.1f}" for mean in means[1])),
+                        f"{expected.low:.1f} to {expected.high:.1f}",
+                        f"{inside} of {len(means[1])}",
+                    )
+                )
+    head = ("regime", "run", "through verl", "expected", "inside")
+    return markdown(head, rows, texts=4) if rows else "Not run yet."
 
 
 def mechanisms_table(mechanisms: Mechanisms) -> str:

@@ -25,14 +25,17 @@ ROWS = [
     row("student", "C", True, 0.0, 0.5),
     row("72b", "A", True, 1.0, 0.25),
     row("72b", "D", True, 1.0, 0.75),
+    row("78b", "E", True, 1.0, 0.0),
+    row("78b", "F", True, 0.0, 1.0),
 ]
 
 
 def test_measures_by_hand():
     assert measures(ROWS) == {
-        "shared": 2 / 5,  # the text A on each side
+        "shared": pytest.approx(2 / 7, abs=1e-4),  # the text A on each side
         "similarity_student": pytest.approx(1 / 3, abs=1e-4),
-        "similarity_teacher": 1.0,
+        "similarity_72b": 1.0,
+        "similarity_78b": 0.5,
         "advantage_teacher": 0.5,
         "advantage_right": 0.375,
         "advantage_wrong": -0.75,

@@ -130,6 +130,16 @@ def test_figures_show_what_the_results_say(full):
     assert "dc:date" not in bars
 
 
+def test_scores_through_verl_are_placed_in_the_fast_engines_interval(full):
+    readme = (full.results / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| paper \| (?:ril|teacher-bonus|dr-grpo-8) \| .* of 3 \|$", readme, re.M)
+    assert len(lines) == 3
+    scores, interval = lines[0].split("|")[3:5]
+    low, high = map(float, interval.split(" to "))
+    inside = sum(low <= float(score) <= high for score in scores.split(","))
+    assert f"| {inside} of 3 |" in lines[0]
+
+
 def test_the_planning_says_how_many_seeds_the_pilots_spread_needs(full):
     readme = (full.results / "README.md").read_text(encoding="utf-8")
     (line,) = re.findall(r"^\| RIL minus sft \| paper \| 4 \| .*$", readme, re.M)
