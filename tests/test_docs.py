@@ -216,7 +216,9 @@ def test_the_queries_of_the_ledger_work(tmp_path):
     runs = ROOT / "results" / "nano" / "runs"
     queries = [query for query in example.split(";") if query.strip()]
     with Ledger(tmp_path / "l.db") as ledger:
-        record_results([read_result(p) for p in sorted(runs.glob("headline/paper/*-201.json"))], ledger)
+        record_results(
+            [read_result(p) for p in sorted(runs.glob("headline/paper/*-201.json"))], ledger
+        )
         trained = next(e for e in ledger.evaluations() if e.method == "ril")
         published = dataclasses.replace(
             trained, student="Qwen2.5-VL-7B-Instruct", teacher="both", suite="paper"

@@ -16,6 +16,9 @@ def reward_metrics(
 ) -> dict[str, float]:
     """Means over the student's and over the teachers' responses: rewards, length, unfinished.
 
+    Of several teachers the rewards are there for each as well: the discriminator may take one
+    alone for a teacher, and it need not be the better one.
+
     Answer rewards are averaged over the verdicts that the judge gave, NaN where it gave none;
     ``missing_verdicts`` counts the others. ``reward`` is the mean over all judged responses.
     """
@@ -38,6 +41,13 @@ def reward_metrics(
         }
         for name, values in extra_rewards.items():
             metrics[f"reward_{name}_{side}"] = values[chosen].mean().item()
+    teachers = sorted(set(responses.source) - {"student"})
+    for name in teachers if len(teachers) > 1 else ():
+        chosen = torch.tensor([source == name for source in responses.source])
+        metrics |= {
+            f"answer_reward_{name}": responses.answer_reward[chosen].nanmean().item(),
+            f"similarity_reward_{name}": signal.similarity_reward[chosen].mean().item(),
+        }
     return metrics
 
 

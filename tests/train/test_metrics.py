@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -45,6 +46,19 @@ def test_a_registered_reward_has_a_mean_for_each_side():
     extra = {"brevity": torch.tensor([0.5, 1.0, 0.25])}
     metrics = measured(three([1.0, 0.0, 1.0]), extra=extra)
     assert (metrics["reward_brevity_student"], metrics["reward_brevity_teacher"]) == (0.75, 0.25)
+
+
+def test_of_several_teachers_each_has_its_rewards():
+    """One passes for a teacher with the wrong answer, the other does not with the right one."""
+    batch = step_batch(
+        [1.0, 0.0, 1.0], is_student=[True, False, False], group=[0, 0, 0], tokens=[1, 1, 1]
+    )
+    batch = replace(batch, source=["student", "72b", "78b"])
+    metrics = measured(batch, torch.tensor([1.0, -1.0, 1.0]))
+    assert (metrics["answer_reward_72b"], metrics["similarity_reward_72b"]) == (0.0, 1.0)
+    assert (metrics["answer_reward_78b"], metrics["similarity_reward_78b"]) == (1.0, 0.0)
+    one = replace(batch, source=["student", "72b", "72b"])
+    assert "similarity_reward_72b" not in measured(one), "similarity_reward_teacher says it"
 
 
 def test_a_step_without_teacher_responses_has_no_metrics_of_them():
