@@ -111,7 +111,12 @@ def controls_table(controls: Mapping[str, Controls]) -> str:
         name, gain = found.rl or ("", None)
         rows.append(
             (
-                *(regime, "yes" if found.passed else "no", teachers, name or NONE),
+                *(
+                    regime,
+                    "yes" if found.passed else "no" if found.finished else "not run yet",
+                    teachers,
+                    name or NONE,
+                ),
                 f"{found.start:.1f}",
                 *(signed(found.sft.mean if found.sft else None), interval_text(found.sft)),
                 *(signed(gain.mean if gain else None), interval_text(gain)),

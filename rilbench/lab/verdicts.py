@@ -116,7 +116,8 @@ def judge_claims(
         adjusted = holm([compared.p_value for compared in family])
         equal = holm([compared.p_equal for compared in family])
         level = 1 - ALPHA / len(family)
-        failed = regime in controls and not controls[regime].passed
+        own = controls.get(regime)
+        failed = own is not None and own.finished and not own.passed
         judged += [
             _with_verdict(compared, p, q, level, failed)
             for compared, p, q in zip(family, adjusted, equal, strict=True)
@@ -131,13 +132,18 @@ class Controls:
     Attributes:
         start, teachers: scores of the untrained student and of its teachers.
         sft: gain of SFT over the untrained student; None before all seeds have finished.
-        rl: the largest gain of a method with a policy loss, and its run's name; None as above.
+        rl: the largest gain of a method without SFT, and its run's name; None as above.
     """
 
     start: float
     teachers: Mapping[str, float]
     sft: Interval | None
     rl: tuple[str, Interval] | None
+
+    @property
+    def finished(self) -> bool:
+        """All seeds of what it needs are there."""
+        return self.sft is not None and self.rl is not None
 
     @property
     def passed(self) -> bool:
@@ -158,13 +164,15 @@ def regime_controls(experiment: Experiment, results: Sequence[RunResult]) -> dic
             continue
         gains: dict[str, Interval] = {}
         for spec in experiment.runs:
-            means = [r.mean(experiment.benchmarks) for r in grouped.get(spec.name, {}).values()]
+            runs = list(grouped.get(spec.name, {}).values())
+            means = [run.mean(experiment.benchmarks) for run in runs]
             scores = [mean for mean in means if mean is not None]
-            if spec.method and len(scores) == len(experiment.seeds):
+            # As in a verdict, one seed may have failed.
+            if spec.method and len(runs) == len(experiment.seeds) <= len(scores) + 1:
                 gains[spec.name] = seed_interval([score - start for score in scores])
-        rl = {
-            s.name: gains[s.name] for s in experiment.runs if s.name in gains and s.method != "sft"
-        }
+        # What a run gains after SFT is mostly SFT's.
+        alone = [s.name for s in experiment.runs if not s.settings.get("sft.steps")]
+        rl = {name: gains[name] for name in alone if name in gains}
         best = max(rl, key=lambda name: rl[name].mean, default=None)
         teachers = {
             spec.model: _only_mean(grouped, spec.name, experiment)

@@ -82,7 +82,7 @@ def test_a_regime_counts_only_where_something_can_be_gained(make_result):
     text = "RIL beats Dr.GRPO with 2G student responses"
     found, passed = controls(0.1, 0.05)
     assert passed["paper"].passed
-    assert passed["paper"].rl[0] in ("ril", "sft-ril", "sft-sft")
+    assert passed["paper"].rl[0] == "ril"
     assert find(judged(found, passed), text).verdict is ClaimVerdict.SAME
     for sft, ril in ((0.01, 0.05), (0.1, -0.1)):
         found, failed = controls(sft, ril)
