@@ -39,6 +39,8 @@ Mechanisms = dict[str, dict[str, dict[str, list[float | None]]]]
 def measure_mechanisms(paths: LabPaths) -> Path:
     """Measure the runs whose rollouts are on this machine, and write the file.
 
+    Regimes that are not here keep what was measured elsewhere.
+
     Raises:
         UserError: there are none.
     """
@@ -53,6 +55,7 @@ def measure_mechanisms(paths: LabPaths) -> Path:
         raise UserError(
             f"there are no rollouts in {paths.work / 'runs'}; first: rilbench lab run headline"
         )
+    found = read_mechanisms(paths.mechanisms) | found
     text = json.dumps({"command": COMMAND, "regimes": found}, indent=1)
     paths.mechanisms.write_text(f"{text}\n", encoding="utf-8")
     return paths.mechanisms

@@ -1,6 +1,7 @@
 """What the recorded responses say about why."""
 
 import json
+import shutil
 
 import pytest
 
@@ -62,3 +63,11 @@ def test_runs_are_averaged_over_seeds_in_the_order_of_steps(tmp_path):
     assert found["advantage_teacher"] == list(range(1, 12))
     assert found["advantage_wrong"] == [None] * 11
     assert read_mechanisms(tmp_path / "none.json") == {}
+    shutil.rmtree(paths.work / "runs" / "headline")
+    folder = paths.run_folder("regimes", "format", "ril", 1) / "rollouts"
+    folder.mkdir(parents=True)
+    (folder / "step_1.jsonl").write_text("".join(json.dumps(each) + "\n" for each in ROWS))
+    measure_mechanisms(paths)
+    again = read_mechanisms(paths.mechanisms)
+    assert set(again) == {"paper", "format"}, "what is not here keeps what was measured"
+    assert again["paper"]["ril"] == found
