@@ -27,12 +27,10 @@ def session_of(key: str) -> int:
 
 def in_fixed_order(batch: KVBatchMeta) -> KVBatchMeta:
     """Sort by (data set index, session): uids and the order of arrival differ between runs."""
-    data = tq.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_info"]
-    )
-    index = [int(_plain(info)["index"]) for info in data["extra_info"]]
-    order = sorted(range(len(index)), key=lambda i: (index[i], session_of(batch.keys[i])))
-    batch.reorder(order)
+    place = [
+        (tag["question"], session_of(key)) for key, tag in zip(batch.keys, batch.tags, strict=True)
+    ]
+    batch.reorder(sorted(range(len(place)), key=place.__getitem__))
     return batch
 
 
@@ -58,6 +56,68 @@ def balanced_order(lengths: Sequence[int], ranks: int, mini_batches: int = 1) ->
         for share, part in zip(shares, parts, strict=True):
             share += sorted((first + i for i in part), key=lambda i: (lengths[i], i))
     return [i for share in shares for i in share]
+
+
+def grouped_order(
+    prompts: Sequence[int],
+    responses: Sequence[int],
+    *,
+    group: int,
+    rows_together: int,
+    ranks: int,
+    mini_batches: int = 1,
+) -> list[int]:
+    """As `balanced_order`, but a question's rows stay neighbours, for their prompt is shared.
+
+    A rank gets as many whole groups as it has room for. The groups that are left over, those of
+    least work, are dealt in pieces of ``rows_together`` rows.
+
+    Args:
+        prompts: tokens of each row's prompt; the rows of a group follow each other.
+        responses: tokens of each row's response.
+        group: rows of a group.
+        rows_together: divides the rows of a group, and those of a rank in a mini-batch.
+        ranks: divides the rows of a mini-batch.
+        mini_batches: divides the groups.
+
+    Returns:
+        Indices of the rows.
+    """
+
+    def work(rows: range) -> int:
+        """Tokens to compute."""
+        return prompts[rows.start] + sum(responses[row] for row in rows)
+
+    size = len(prompts) // mini_batches
+    whole = size // ranks // group  # groups that fit on a rank
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    for first in range(0, len(prompts), size):
+        groups = [range(start, start + group) for start in range(first, first + size, group)]
+        groups.sort(key=work, reverse=True)
+        dealt: list[list[range]] = [[] for _ in range(ranks)]
+        if whole:
+            parts = get_seqlen_balanced_partitions(
+                [work(rows) for rows in groups[: ranks * whole]],
+                k_partitions=ranks,
+                equal_size=True,
+            )
+            dealt = [[groups[i] for i in sorted(part)] for part in parts]
+        pieces = [
+            range(start, start + rows_together)
+            for rows in groups[ranks * whole :]
+            for start in range(rows.start, rows.stop, rows_together)
+        ]
+        loads = [sum(map(work, rows)) for rows in dealt]
+        room = [(size // ranks - whole * group) // rows_together for _ in range(ranks)]
+        for piece in sorted(pieces, key=work, reverse=True):
+            rank = min((r for r in range(ranks) if room[r]), key=loads.__getitem__)
+            dealt[rank].append(piece)
+            loads[rank] += work(piece)
+            room[rank] -= 1
+        for share, mine in zip(shares, dealt, strict=True):
+            rest = sorted(mine[whole:], key=lambda rows: rows.start)  # neighbours of one question
+            share += [row for rows in (*mine[:whole], *rest) for row in rows]
+    return [row for share in shares for row in share]
 
 
 def read_batch(

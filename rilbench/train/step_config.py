@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class StepConfig:
     seed: int
     num_student_responses: int  # of one question
     num_teacher_responses: int  # of one question
+    # Of a question's responses, neighbours that always go to one device; 1: none.
+    rows_together: int
     # Rollout.
     mix: str
     repetition_penalty: float
@@ -93,6 +96,7 @@ class StepConfig:
             seed=recipe.seed,
             num_student_responses=recipe.num_student_responses,
             num_teacher_responses=recipe.num_teacher_responses,
+            rows_together=_rows_together(recipe),
             mix=recipe.teachers.mix,
             repetition_penalty=recipe.sampling.repetition_penalty,
             judge_urls=tuple(judge_urls),
@@ -134,3 +138,12 @@ class StepConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as verl's configuration carries them."""
         return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
+
+
+def _rows_together(recipe: Recipe) -> int:
+    """As many of a question's responses as divide both them and a device's share of an update."""
+    if not recipe.hardware.share_prompts:
+        return 1
+    group = recipe.num_student_responses + recipe.num_teacher_responses
+    questions = recipe.schedule.prompts_per_step // recipe.policy.mini_batches
+    return math.gcd(group, questions * group // recipe.hardware.ranks)

@@ -38,6 +38,7 @@ from rilbench.ril.step import StepSignal, score_step
 from rilbench.train.activity import ActivityFile
 from rilbench.train.batch import (
     balanced_order,
+    grouped_order,
     in_fixed_order,
     read_batch,
     read_old_log_probs,
@@ -172,8 +173,19 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _deal_to_ranks(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """As verl's ``_balance_batch``, but the groups of a mini-batch stay whole in it."""
         lengths = [tag["seq_len"] for tag in batch.tags]
-        order = balanced_order(lengths, self.actor_rollout_wg.world_size, self.mini_batches)
-        size = len(order) // self.actor_rollout_wg.world_size
+        ranks = self.actor_rollout_wg.world_size
+        if self.config.actor_rollout_ref.model.share_prompts:
+            order = grouped_order(
+                [tag["prompt_len"] for tag in batch.tags],
+                [tag["response_len"] for tag in batch.tags],
+                group=self.step_config.group_responses,
+                rows_together=self.step_config.rows_together,
+                ranks=ranks,
+                mini_batches=self.mini_batches,
+            )
+        else:
+            order = balanced_order(lengths, ranks, self.mini_batches)
+        size = len(order) // ranks
         shares = [order[first : first + size] for first in range(0, len(order), size)]
         metrics.update(log_seqlen_unbalance(lengths, shares, prefix="global_seqlen"))
         batch.reorder(order)

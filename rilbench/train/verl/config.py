@@ -222,6 +222,10 @@ def _memory(recipe: Recipe) -> dict[str, Any]:
     if recipe.hardware.device == "cuda":
         # The entropy is only measured: in pieces, or it would need more than the logits do.
         settings[f"{actor}.fsdp_config.entropy_from_logits_with_chunking"] = True
+    if recipe.hardware.share_prompts:
+        # With its own packing; verl's replaces the attention of Qwen2.5-VL.
+        settings["actor_rollout_ref.model.use_remove_padding"] = False
+    settings["+actor_rollout_ref.model.share_prompts"] = recipe.hardware.share_prompts
     return settings
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,13 @@ from rilbench.train.verl.config import DATASETS_CACHE
 from rilbench.train.verl.student_inputs import never_sampled
 
 
+@dataclass
 class StudentModel(HFModelConfig):  # type: ignore[misc]
     """verl's configuration of a model, with a processor also where verl makes none."""
 
-    processor: Any
+    processor: Any = None
+    share_prompts: bool = False
+    """For `rilbench.train.verl.policy_engine`."""
 
     def __post_init__(self) -> None:
         with warnings.catch_warnings():

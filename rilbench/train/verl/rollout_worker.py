@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import torch
 import transfer_queue as tq
 from omegaconf import OmegaConf
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+from tensordict import TensorDict
+from verl.experimental.agent_loop.agent_loop import (
+    AgentLoopOutput,
+    DictConfigWrap,
+    ToolListWrap,
+)
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+from verl.utils import tensordict_utils as tu
 
 from rilbench.train.group_buffer import FAILED
 from rilbench.train.rollout import RILAgentLoop, group_cache
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope
 from rilbench.train.verl.student_inputs import picture_inputs
+
+
+class Row(NamedTuple):
+    """A response as TransferQueue takes it."""
+
+    key: str
+    fields: dict[str, Any]
+    tag: dict[str, Any]
 
 
 class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc]
@@ -30,6 +44,8 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
         self.step_config = StepConfig.parse(OmegaConf.to_container(loop.ril))
         self.prepared: dict[int, dict[str, torch.Tensor]] = {}
         """Model inputs of the pictures of groups under way, by the `id` of their list."""
+        self.rows: dict[str, list[Row]] = {}
+        """The responses so far of the groups under way."""
 
     async def _run_prompt(self, prompt: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """As verl's, which returns when all sessions of the group have; then drop its pictures."""
@@ -41,6 +57,7 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
             if media is not None and media.done() and not media.exception():
                 self.prepared.pop(id(media.result().get("images")), None)
             group_cache().forget(uid)
+            self.rows.pop(uid, None)
 
     async def _run_agent_loop(
         self,
@@ -82,6 +99,54 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
             )
             raise
 
+    async def _agent_loop_postprocess(
+        self, output: AgentLoopOutput, validate: bool, **question: Any
+    ) -> None:
+        """As verl's: a response goes into TransferQueue. A group's go together, in one call.
+
+        Of a question's data, what the step reads goes with them. Neighbours that share a prompt
+        share its pictures, which only the first of them brings.
+        """
+        if validate:
+            await super()._agent_loop_postprocess(output, validate, **question)
+            return
+        uid, session = question["uid"], int(question["session_id"])
+        ids = torch.tensor(output.prompt_ids + output.response_ids)
+        pictures = self._compute_multi_modal_inputs(output, ids)
+        positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], pictures)[0]
+        if session % self.step_config.rows_together:
+            pictures = {}
+        fields = output.as_dict()
+        fields.pop("multi_modal_data", None)
+        fields |= {
+            "input_ids": ids,
+            "position_ids": positions,
+            "loss_mask": fields["response_mask"],
+            "multi_modal_inputs": pictures,
+            "question": torch.tensor(int(question["index"])),
+            "extra_info": question["extra_info"],
+        }
+        step = question["global_steps"]
+        tag = {
+            "status": "success",
+            "prompt_len": len(output.prompt_ids),
+            "response_len": len(output.response_ids),
+            "seq_len": len(ids),
+            "global_steps": step,
+            "min_global_steps": output.extra_fields.get("min_global_steps"),
+            "max_global_steps": output.extra_fields.get("max_global_steps"),
+            "question": int(question["index"]),
+        }
+        rows = self.rows.setdefault(uid, [])
+        rows.append(Row(f"{uid}_{session}_0", fields, tag))
+        if len(rows) == self.step_config.group_responses:
+            await tq.async_kv_batch_put(
+                keys=[row.key for row in rows],
+                fields=_columns([row.fields for row in rows]),
+                tags=[row.tag for row in rows],
+                partition_id="train",
+            )
+
     def _compute_multi_modal_inputs(
         self, output: Any, input_ids: torch.Tensor
     ) -> dict[str, torch.Tensor]:
@@ -109,3 +174,11 @@ class RolloutManager(AgentLoopManagerTQ):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.agent_loop_workers_class = ray.remote(self.worker_class)
+
+
+def _columns(rows: list[dict[str, Any]]) -> TensorDict:
+    """Rows as columns; verl's own function fails on M-RoPE's positions of unequal length."""
+    positions = [row.pop("position_ids") for row in rows]
+    columns: TensorDict = tu.list_of_dict_to_tensordict(rows)
+    columns["position_ids"] = torch.nested.as_nested_tensor(positions, layout=torch.strided)
+    return columns

@@ -17,13 +17,14 @@ import torch
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils.device import get_device_name
 from verl.workers.engine import EngineRegistry
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
 from rilbench.train.verl import flash_attention
 from rilbench.train.verl.discriminator_model import DiscriminatorConfig
 from rilbench.train.verl.freeze import freeze
+from rilbench.train.verl.policy_engine import SharedPromptEngine
 
 CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
 """Names of the CPU's rollout engines in verl's configuration."""
@@ -49,8 +50,14 @@ class _WithoutPinnedMemory:
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
-class CpuPolicyEngine(_WithoutPinnedMemory, FSDPEngineWithLMHead):  # type: ignore[misc]
-    """verl's FSDP engine for the policy and the reference, on a CPU."""
+class CpuPolicyEngine(_WithoutPinnedMemory, SharedPromptEngine):
+    """The engine of policy and reference, on a CPU."""
+
+
+# A vendor's engine goes before verl's own, which has none.
+EngineRegistry.register(
+    model_type="language_model", backend=["fsdp", "fsdp2"], device="cuda", vendor=["nvidia", "amd"]
+)(SharedPromptEngine)
 
 
 @EngineRegistry.register(
