@@ -54,8 +54,8 @@ UNIT = {
     ),
     "images dropped in rollouts": Mutation(
         "train/verl/cpu_generation.py",
-        "images = [image for request in batch for image in request.images]",
-        "images = []",
+        "if images := [image for each in batch for image in each.images]:",
+        "if images := []:",
         "tests/train/verl/test_cpu_rollout.py::"
         "test_questions_with_one_and_with_two_pictures_share_a_batch",
         "assert",

@@ -225,7 +225,7 @@ class Hardware:
     rollout_memory: float = 0.5  # share of a device's memory for the rollout engine
     gradient_checkpointing: bool = True
     remove_padding: bool = True  # pack responses without padding; needs a GPU
-    share_prompts: bool = True  # compute a question's prompt and pictures once for all its responses
+    share_prompts: bool = True  # compute each prompt once for all responses to it
     ray_address: str = ""  # an existing Ray cluster, such as "auto"; "": start a local one
 
     @property

@@ -135,15 +135,30 @@ def discriminator_batch(
     """What the discriminator reads: text alone in its own prompt, label 1 student and 0 teacher.
 
     A plain TensorDict for `train_mini_batch` and `infer_batch`; the policy's batch is untouched.
+    Each row begins with the same tokens, which are its prompt, if prompts are shared.
     """
     ids = [torch.tensor(discriminator_tokens(tokenizer, text)) for text in texts]
+    prompt = _common_start(ids)
     return TensorDict(
         {
             "input_ids": nested(ids),
             "position_ids": nested([torch.arange(len(i)) for i in ids]),
             "loss_mask": nested([torch.ones_like(i) for i in ids]),
+            "prompts": nested([i[:prompt] for i in ids]),
+            "responses": nested([i[prompt:] for i in ids]),
+            "question": torch.zeros(len(ids), dtype=torch.long),
             "label": torch.where(is_student, STUDENT_LABEL, TEACHER_LABEL).float(),
             "weight": torch.ones(len(ids)),
         },
         batch_size=len(ids),
     )
+
+
+def _common_start(rows: Sequence[torch.Tensor]) -> int:
+    """With how many equal tokens all rows begin; at least one of each is left."""
+    first = rows[0]
+    common = min(map(len, rows)) - 1
+    for row in rows[1:]:
+        different = (row[:common] != first[:common]).nonzero()
+        common = int(different[0]) if len(different) else common
+    return common

@@ -21,10 +21,10 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from rilbench.api_keys import judge_key
 from rilbench.data.row_files import mapped_column
 from rilbench.judge.client import JudgeClient
+from rilbench.model.inputs import teacher_tokens
 from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import CollapseImageTokens, has_mrope
-from rilbench.train.verl.student_inputs import teacher_tokens
 
 
 class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]

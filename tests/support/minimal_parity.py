@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from policy_rows import configuration, make_rows
+from policy_rows import configuration, make_rows, parts
 from step_batches import step_batch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
@@ -57,8 +57,7 @@ def verl_gradient(worker, rows, advantages, is_student, ref_log_prob, pad):
             "input_ids": nested([ids for _, ids, _, _ in rows]),
             "position_ids": nested([positions for _, _, positions, _ in rows]),
             "loss_mask": nested([torch.ones_like(ids) for _, ids, _, _ in rows]),
-            "prompts": nested([torch.tensor(output.prompt_ids) for output, *_ in rows]),
-            "responses": nested(responses),
+            **parts(rows),
             "response_mask": nested([torch.ones_like(r) for r in responses]),
             "advantages": nested(
                 [

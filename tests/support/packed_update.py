@@ -1,8 +1,9 @@
-"""Log-probabilities, logits and gradients by verl's engines: ``… MODEL OUT packed|padded``.
+"""Log-probabilities, logits and gradients by verl's engines: ``… MODEL OUT MODE``.
 
-``packed``: as on GPUs, rows one after another through ``flash_attention_2``, which is the adapter;
-``padded``: as on CPUs. The same rows with pictures, the discriminator on their text. A process of
-its own, because verl replaces methods of transformers' classes.
+``packed``: as verl's on GPUs, rows one after another through ``flash_attention_2``, which is the
+adapter; ``padded``: as verl's on CPUs; ``shared`` and ``shared-checkpointed``: each prompt once.
+The same rows with pictures, the discriminator on their text. A process of its own, because verl
+replaces methods of transformers' classes.
 """
 
 import asyncio
@@ -26,12 +27,22 @@ from rilbench.train.verl.workers import DiscriminatorWorker, PolicyWorker
 ROWS_IN_A_MICRO_BATCH = 4
 
 
+MODES = ("padded", "packed", "shared", "shared-checkpointed")
+
+
+def set_mode(config, mode):
+    """The values of `rilbench.train.verl.config` that differ between the modes."""
+    for model in (config.actor_rollout_ref.model, config.critic.model):
+        model.share_prompts = mode.startswith("shared")
+        model.enable_gradient_checkpointing = mode in ("packed", "shared-checkpointed")
+    OmegaConf.resolve(config)
+
+
 def as_on_a_gpu(config):
     """The values of `rilbench.train.verl.config` that differ between the devices."""
     for model in (config.actor_rollout_ref.model, config.critic.model):
         model.override_config.attn_implementation = "flash_attention_2"
         model.use_remove_padding = True
-        model.enable_gradient_checkpointing = True
     OmegaConf.resolve(config)
 
 
@@ -82,15 +93,20 @@ def main(model, out, mode):
     """Write what the policy and the discriminator make of a few rows."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    assert mode in MODES
     config, questions = configuration(model, "ril")
+    set_mode(config, mode)
     if mode == "packed":
         pretend_gpu()
         as_on_a_gpu(config)
     worker = PolicyWorker(config.actor_rollout_ref, "actor")
     worker.init_model()
     pad = worker.actor.model_config.tokenizer.pad_token_id
-    texts = [f"{q.answer}{' 7' * i}" for i, q in enumerate(questions)]
-    rows = asyncio.run(make_rows(config, list(zip(questions, texts, strict=True)), blank=False))
+    asked = [question for question in questions for _ in range(3)]
+    texts = [f"{q.answer}{' 7' * i}" for i, q in enumerate(asked)]
+    rows = asyncio.run(make_rows(config, list(zip(asked, texts, strict=True)), blank=False))
+    if mode.startswith("shared"):  # as `RolloutWorker` hands them on
+        rows = [(*row, pictures if i % 3 == 0 else {}) for i, (*row, pictures) in enumerate(rows)]
     found = {"log_probs": log_probs(worker, rows, pad)}
     advantages = torch.linspace(-1, 1, len(rows))
     ref = [torch.full((len(r[0].response_ids),), -2.0) for r in rows]
@@ -99,11 +115,13 @@ def main(model, out, mode):
         worker, rows, advantages, is_student, ref, pad
     )
     judge = discriminator_worker(config)
-    assert judge.engine.module.is_gradient_checkpointing == (mode == "packed")
+    assert judge.engine.module.is_gradient_checkpointing == (mode in MODES[1::2])
     found["logits"], found["discriminator_gradients"] = discriminator_gradient(judge, texts, pad)
     for engine in (worker.actor.engine, judge.engine):
-        attention = engine.module.config._attn_implementation
-        assert attention == ("flash_attention_2" if mode == "packed" else "sdpa"), attention
+        decoder, _ = engine.parts(engine.module)
+        attention = decoder.config._attn_implementation
+        expected = {"packed": "flash_attention_2", "padded": "sdpa"}.get(mode, "shared_prompts")
+        assert attention == expected, attention
     torch.save(found, out)
 
 

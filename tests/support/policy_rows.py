@@ -89,6 +89,7 @@ async def make_rows(config, pairs, blank):
         )
         loop.uid, loop.response_length = question.id, 48
         output = await loop._saved_response("72b", response, 1, row["raw_prompt"])
+        output.extra_fields["question"] = list(by_id).index(question.id)
         if blank:
             shown = output.multi_modal_data["images"]
             output.multi_modal_data["images"] = [i.point(lambda _: 0) for i in shown]
@@ -100,6 +101,15 @@ async def make_rows(config, pairs, blank):
     return rows
 
 
+def parts(rows):
+    """Prompts and responses of rows, and which have one question."""
+    return {
+        "prompts": nested([torch.tensor(output.prompt_ids) for output, *_ in rows]),
+        "responses": nested([torch.tensor(output.response_ids) for output, *_ in rows]),
+        "question": torch.tensor([output.extra_fields["question"] for output, *_ in rows]),
+    }
+
+
 def log_probs(worker, rows, pad):
     """The log-probability of each response under the policy."""
     batch = TensorDict(
@@ -107,6 +117,7 @@ def log_probs(worker, rows, pad):
             "input_ids": nested([ids for _, ids, _, _ in rows]),
             "position_ids": nested([positions for _, _, positions, _ in rows]),
             "loss_mask": nested([torch.ones_like(ids) for _, ids, _, _ in rows]),
+            **parts(rows),
         },
         batch_size=len(rows),
     )

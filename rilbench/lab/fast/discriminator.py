@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from rilbench.lab.fast.decoder import Decoder
 from rilbench.lab.fast.prompts import padded
+from rilbench.model.decoder import Decoder
 from rilbench.ril.discriminator import discriminator_loss, discriminator_tokens
 from rilbench.train.verl.discriminator_model import load_discriminator
 

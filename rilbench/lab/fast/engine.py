@@ -27,9 +27,10 @@ from rilbench.config import Recipe
 from rilbench.data.question import Question
 from rilbench.errors import UserError
 from rilbench.judge.rules import is_right
-from rilbench.lab.fast.decoder import Prompts
 from rilbench.lab.fast.discriminator import Discriminator
 from rilbench.lab.fast.prompts import Student
+from rilbench.model.decoder import Prompts
+from rilbench.model.inputs import teacher_tokens
 from rilbench.ril.policy import PolicyLoss, policy_loss
 from rilbench.ril.step import StepSignal, score_step
 from rilbench.train.metrics import advantage_metrics, as_json, reward_metrics, token_metrics
@@ -38,7 +39,6 @@ from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed
 from rilbench.train.step_batch import StepBatch, write_rollouts
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.freeze import freeze
-from rilbench.train.verl.student_inputs import teacher_tokens
 
 MAX_GRAD_NORM = 1.0
 """verl's."""

@@ -14,26 +14,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    LogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-    TemperatureLogitsWarper,
-)
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rilbench.config import Sampling
 from rilbench.data.question import Question
-from rilbench.lab.fast.decoder import Decoder, Prompts
-from rilbench.lab.fast.growing import Growing
-from rilbench.train.verl.cpu_generation import Nucleus, SeededSampling
-from rilbench.train.verl.student_inputs import never_sampled
+from rilbench.model.decoder import Decoder, Prompts
+from rilbench.model.inputs import never_sampled
+from rilbench.model.sampling import processors, sample
 
 ROWS_TOGETHER = 256
 """Responses that are sampled in one batch."""
-KEPT_SHARE = 0.8
-"""At which share of rows still going a batch in sampling gets smaller."""
 
 
 class PromptInputs:
@@ -91,16 +81,7 @@ class Student:
 
     def read(self, questions: Sequence[Question]) -> Prompts:
         """Compute the questions' prompts with their pictures; with gradient unless it is off."""
-        inputs = self.inputs(questions)
-        positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        if self.decoder.axes is not None:
-            positions, _ = self.model.model.get_rope_index(
-                inputs["input_ids"],
-                mm_token_type_ids=inputs["mm_token_type_ids"],
-                image_grid_thw=inputs["image_grid_thw"],
-                attention_mask=inputs["attention_mask"],
-            )
-        return self.decoder.read(inputs, positions)
+        return self.decoder.read(self.inputs(questions))
 
     def log_probs(
         self, prompts: Prompts, rows: Tensor, responses: Sequence[list[int]]
@@ -165,62 +146,21 @@ class Student:
                 [i if prompts else row for row, i in enumerate(chosen) for _ in seeds[i]]
             )
             flat = [seed for i in chosen for seed in seeds[i]]
-            tokens = iter(self._sample(read, rows, flat, sampling, max_tokens))
+            tokens = iter(
+                sample(
+                    self.decoder,
+                    self.model.lm_head,
+                    read,
+                    rows,
+                    processors(sampling, self.forbidden),
+                    seeds=flat if sampling.temperature else None,
+                    end=self.end,
+                    max_tokens=max_tokens,
+                )
+            )
             for i in chosen:
                 found[i] = [next(tokens) for _ in seeds[i]]
         return found
-
-    def _sample(
-        self,
-        prompts: Prompts,
-        rows: Tensor,
-        seeds: Sequence[int],
-        sampling: Sampling,
-        max_tokens: int,
-    ) -> list[list[int]]:
-        """Responses to the prompts ``rows``; a batch gets smaller as they end."""
-        responses: list[list[int]] = [[] for _ in seeds]
-        alive = torch.arange(len(rows))  # the response of each row
-        going = torch.ones(len(rows), dtype=torch.bool)
-        noise = None if sampling.temperature == 0 else SeededSampling(list(seeds))
-        processors = self._processors(sampling)
-        growing = Growing(self.decoder, prompts, rows, max_tokens)
-        seen = prompts.input_ids[rows]
-        hidden = prompts.last_hidden[rows]
-        for _ in range(max_tokens):
-            scores = self.model.lm_head(hidden)
-            for process in processors:
-                scores = process(seen, scores)
-            if noise is not None:
-                scores = noise(seen, scores)
-            chosen = scores.argmax(-1)
-            found = zip(alive.tolist(), chosen.tolist(), going.tolist(), strict=True)
-            for row, token, goes in found:
-                if goes:
-                    responses[row].append(token)
-            going &= chosen != self.end
-            if not going.any():
-                break
-            seen = torch.cat([seen, chosen[:, None]], 1)
-            # Fewer rows are worth a copy of their keys and values only when many have ended.
-            if going.sum() <= KEPT_SHARE * len(going):
-                kept = going.nonzero()[:, 0]
-                growing.keep(kept)
-                alive, chosen, seen, going = alive[kept], chosen[kept], seen[kept], going[kept]
-                if noise is not None:
-                    noise.generators = [noise.generators[i] for i in kept.tolist()]
-            hidden = growing.add(chosen)
-        return responses
-
-    def _processors(self, sampling: Sampling) -> list[LogitsProcessor]:
-        """What changes the scores before a token is chosen, in transformers' order."""
-        steps: list[LogitsProcessor] = [SuppressTokensLogitsProcessor(self.forbidden)]
-        if sampling.repetition_penalty != 1:
-            steps.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
-        if sampling.temperature:
-            steps.append(TemperatureLogitsWarper(sampling.temperature))
-            steps.append(Nucleus(sampling.top_k, sampling.top_p))
-        return steps
 
     def decode(self, responses: Sequence[list[int]]) -> list[str]:
         """Their texts, without special tokens."""

@@ -202,6 +202,7 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
         "critic.forward_micro_batch_size_per_gpu": micro,
         "critic.use_dynamic_bsz": recipe.discriminator.micro_batch_tokens > 0,
         **engine_memory(recipe, "critic.fsdp", "critic.model"),
+        **_share_prompts(recipe, "critic.model"),
     } | _by_tokens(
         recipe.discriminator.micro_batch_tokens,
         "critic.ppo_max_token_len_per_gpu",
@@ -222,11 +223,16 @@ def _memory(recipe: Recipe) -> dict[str, Any]:
     if recipe.hardware.device == "cuda":
         # The entropy is only measured: in pieces, or it would need more than the logits do.
         settings[f"{actor}.fsdp_config.entropy_from_logits_with_chunking"] = True
-    if recipe.hardware.share_prompts:
-        # With its own packing; verl's replaces the attention of Qwen2.5-VL.
-        settings["actor_rollout_ref.model.use_remove_padding"] = False
-    settings["+actor_rollout_ref.model.share_prompts"] = recipe.hardware.share_prompts
-    return settings
+    return settings | _share_prompts(recipe, "actor_rollout_ref.model")
+
+
+def _share_prompts(recipe: Recipe, model: str) -> dict[str, Any]:
+    """It packs rows itself; verl's packing replaces the attention of Qwen2.5-VL."""
+    share = recipe.hardware.share_prompts
+    return {
+        f"+{model}.share_prompts": share,
+        f"{model}.use_remove_padding": recipe.hardware.remove_padding and not share,
+    }
 
 
 def _by_tokens(tokens: int, *keys: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a rollout server of a CPU runs: one model, transformers' ``generate``, seeded sampling.
+"""What a rollout server of a CPU runs: one model, and sampling by each response's own seed.
 
 Without verl, which the server's process does not need.
 """
@@ -14,51 +14,15 @@ from transformers import (
     AutoProcessor,
     LogitsProcessor,
     LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-    TemperatureLogitsWarper,
 )
 
-from rilbench.train.verl.student_inputs import never_sampled, picture_inputs
+from rilbench.config import Sampling
+from rilbench.model.decoder import Decoder, can_decode
+from rilbench.model.inputs import never_sampled, picture_inputs
+from rilbench.model.sampling import SeededSampling, processors, sample
 
 if TYPE_CHECKING:
     from rilbench.train.verl.cpu_server import Request
-
-
-class SeededSampling(LogitsProcessor):  # type: ignore[misc]
-    """Turn greedy decoding into sampling by the Gumbel-max trick, one generator for each sequence.
-
-    argmax(logits + Gumbel noise) is a sample of softmax(logits); its noise comes from its own
-    seed, so it does not depend on the other sequences of its batch.
-    """
-
-    def __init__(self, seeds: list[int]) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Add noise to scores (B, V)."""
-        uniform = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
-        noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-        return scores + noise.to(scores.dtype)
-
-
-class Nucleus(LogitsProcessor):  # type: ignore[misc]
-    """Top-k, then top-p among those k: transformers' two processors without sorting all tokens."""
-
-    def __init__(self, top_k: int, top_p: float) -> None:
-        self.top_k, self.top_p = top_k, top_p
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Set the scores (B, V) of all other tokens to minus infinity."""
-        k = self.top_k if 0 < self.top_k < scores.shape[1] else scores.shape[1]
-        best, index = scores.topk(k)
-        if self.top_p < 1:
-            # As transformers: from the least likely up, what sums to 1 - p goes; the best stays.
-            tail = best.softmax(-1).flip(-1).cumsum(-1).flip(-1)
-            gone = tail <= 1 - self.top_p
-            gone[:, 0] = False
-            best = best.masked_fill(gone, -torch.inf)
-        return torch.full_like(scores, -torch.inf).scatter_(1, index, best)
 
 
 class Generator:
@@ -79,6 +43,7 @@ class Generator:
         self.pad = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.forbidden = never_sampled(tokenizer)
         self.image_token = self.model.config.image_token_id
+        self.decoder = Decoder(self.model.model) if can_decode(self.model) else None
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take the policy's weights; every weight of the model must be among them."""
@@ -91,46 +56,89 @@ class Generator:
     @torch.no_grad()
     def generate(self, batch: Sequence[Request]) -> list[tuple[list[int], bool]]:
         """Responses of requests with one way of sampling: tokens, and whether it ended itself."""
-        width = max(len(r.prompt) for r in batch)
-        ids = torch.tensor([[self.pad] * (width - len(r.prompt)) + r.prompt for r in batch])
-        extra: dict[str, Any] = {}
-        images = [image for request in batch for image in request.images]
-        if images:
-            extra = picture_inputs(self.processor, images)
-            if hasattr(self.model.base_model, "get_rope_index"):
-                # Without the types, transformers gives picture tokens the positions of plain text.
-                extra["mm_token_type_ids"] = (ids == self.image_token).int()
-        sampling = batch[0].sampling
-        to_the_limit = bool(sampling.get("ignore_eos"))
+        asked = batch[0].sampling
+        to_the_limit = bool(asked.get("ignore_eos"))
+        sampling = Sampling(
+            temperature=float(asked.get("temperature", 1.0)),
+            top_p=float(asked.get("top_p", 1.0)),
+            top_k=int(asked.get("top_k", -1)),
+            repetition_penalty=float(asked.get("repetition_penalty", 1.0)),
+        )
+        steps = processors(sampling, self.forbidden)
+        seeds = [int(each.sampling["seed"]) for each in batch] if sampling.temperature else None
+        end = None if to_the_limit else self.end
+        go_on = self._by_transformers if self.decoder is None else self._prompts_once
+        responses = go_on(batch, steps, seeds, end)
+        return [(tokens, tokens[-1] == self.end and not to_the_limit) for tokens in responses]
+
+    def _prompts_once(
+        self,
+        batch: Sequence[Request],
+        steps: list[LogitsProcessor],
+        seeds: list[int] | None,
+        end: int | None,
+    ) -> list[list[int]]:
+        """Each prompt with its pictures is read once, however many responses it gets."""
+        assert self.decoder is not None
+        places: dict[tuple[Any, ...], int] = {}
+        first: list[Request] = []
+        rows = []
+        for request in batch:
+            key = (*request.prompt, *(image.tobytes() for image in request.images))
+            if key not in places:
+                places[key] = len(first)
+                first.append(request)
+            rows.append(places[key])
+        return sample(
+            self.decoder,
+            self.model.lm_head,
+            self.decoder.read(self._inputs(first)),
+            torch.tensor(rows),
+            steps,
+            seeds=seeds,
+            end=end,
+            max_tokens=self.max_tokens,
+        )
+
+    def _by_transformers(
+        self,
+        batch: Sequence[Request],
+        steps: list[LogitsProcessor],
+        seeds: list[int] | None,
+        end: int | None,
+    ) -> list[list[int]]:
+        """The same by ``generate``, for models that `Decoder` does not know."""
+        inputs = self._inputs(batch)
         rows = self.model.generate(
-            input_ids=ids,
-            attention_mask=(ids != self.pad).long(),
+            **inputs,
             do_sample=False,
             max_new_tokens=self.max_tokens,
             pad_token_id=self.pad,
-            eos_token_id=None if to_the_limit else self.end,
+            eos_token_id=end,
             suppress_tokens=None,
-            logits_processor=self._processors(batch),
-            **extra,
-        )[:, width:].tolist()
-        responses = []
-        for tokens in rows:
-            ended = self.end in tokens and not to_the_limit
-            responses.append((tokens[: tokens.index(self.end) + 1] if ended else tokens, ended))
-        return responses
+            logits_processor=LogitsProcessorList(
+                steps if seeds is None else [*steps, SeededSampling(seeds)]
+            ),
+        )[:, inputs["input_ids"].shape[1] :].tolist()
+        return [
+            tokens[: tokens.index(end) + 1] if end is not None and end in tokens else tokens
+            for tokens in rows
+        ]
 
-    def _processors(self, batch: Sequence[Request]) -> LogitsProcessorList:
-        sampling = batch[0].sampling
-        temperature = float(sampling.get("temperature", 1.0))
-        penalty = float(sampling.get("repetition_penalty", 1.0))
-        steps = LogitsProcessorList([SuppressTokensLogitsProcessor(self.forbidden)])
-        if penalty != 1.0:
-            steps.append(RepetitionPenaltyLogitsProcessor(penalty))
-        if temperature == 0:
-            return steps
-        steps.append(TemperatureLogitsWarper(temperature))
-        top_k, top_p = int(sampling.get("top_k", -1)), float(sampling.get("top_p", 1.0))
-        if top_k > 0 or top_p < 1:
-            steps.append(Nucleus(top_k, top_p))
-        steps.append(SeededSampling([int(r.sampling["seed"]) for r in batch]))
-        return steps
+    def _inputs(self, batch: Sequence[Request]) -> dict[str, Any]:
+        """The model's inputs for prompts, padded on the left."""
+        width = max(len(each.prompt) for each in batch)
+        padding = [width - len(each.prompt) for each in batch]
+        ids = torch.tensor(
+            [[self.pad] * n + each.prompt for n, each in zip(padding, batch, strict=True)]
+        )
+        inputs: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": (torch.arange(width) >= torch.tensor(padding)[:, None]).long(),
+        }
+        if images := [image for each in batch for image in each.images]:
+            inputs |= picture_inputs(self.processor, images)
+        if images and hasattr(self.model.base_model, "get_rope_index"):
+            # Without the types, transformers gives picture tokens the positions of plain text.
+            inputs["mm_token_type_ids"] = (ids == self.image_token).int()
+        return inputs

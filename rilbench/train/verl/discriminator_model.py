@@ -54,9 +54,12 @@ class Discriminator(PreTrainedModel):  # type: ignore[misc]
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        shared_prompts: Any = None,
         **_: Any,
     ) -> TokenClassifierOutput:
         """Return logits (B, T, 1) of rows of text; only the last token's is used.
+
+        ``shared_prompts`` is for `rilbench.train.verl.shared_prompts`.
 
         Positions are (B, T). A decoder with M-RoPE gets them as it gets those of a text from verl:
         a row for text and three for M-RoPE, all equal. With fewer, packed rows leak into each
@@ -69,6 +72,7 @@ class Discriminator(PreTrainedModel):  # type: ignore[misc]
             attention_mask=attention_mask,
             position_ids=position_ids,
             use_cache=False,
+            **({} if shared_prompts is None else {"shared_prompts": shared_prompts}),
         ).last_hidden_state
         return TokenClassifierOutput(logits=self.score(hidden))
 

@@ -27,8 +27,8 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.workers.config import HFModelConfig
 
 from rilbench.data.row_files import mapped_column
+from rilbench.model.inputs import never_sampled
 from rilbench.train.verl.config import DATASETS_CACHE
-from rilbench.train.verl.student_inputs import never_sampled
 
 
 @dataclass

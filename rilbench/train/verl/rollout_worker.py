@@ -19,11 +19,11 @@ from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from verl.utils import tensordict_utils as tu
 
+from rilbench.model.inputs import picture_inputs
 from rilbench.train.group_buffer import FAILED
 from rilbench.train.rollout import RILAgentLoop, group_cache
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope
-from rilbench.train.verl.student_inputs import picture_inputs
 
 
 class Row(NamedTuple):

@@ -46,12 +46,14 @@ class SharedPrompts:
     """Tokens of each segment."""
     key_lengths: list[int]
     """Tokens that its last one sees."""
+    responses: Tensor
+    """(n,) places in the sequence of the n tokens of all responses."""
     predicting: Tensor
-    """(n,) places in the sequence that predict the n tokens of all responses."""
+    """(n,) places in the sequence that predict them."""
     predicted: Tensor
     """(n,) the rows' token before each of these, where verl expects what was predicted."""
-    pictures_of: list[int]
-    """The row of each prompt."""
+    first_rows: list[int]
+    """The first row of each prompt."""
 
     @classmethod
     def of(
@@ -64,7 +66,7 @@ class SharedPrompts:
             responses: tokens of each row's response.
             questions: the question of each row.
         """
-        source, keys, predicting, predicted = [], [], [], []
+        source, keys, own_places, predicting, predicted = [], [], [], [], []
         queries: list[int] = []
         seen: list[int] = []
         first_rows: list[int] = []
@@ -83,6 +85,7 @@ class SharedPrompts:
             whole_prompt = torch.arange(prompt_start, prompt_start + prompt)
             own = torch.arange(end, end + response)
             keys += [whole_prompt, own]
+            own_places.append(own)
             queries.append(response)
             seen.append(prompt + response)
             predicting.append(torch.cat([whole_prompt[-1:], own])[:-1])
@@ -94,14 +97,15 @@ class SharedPrompts:
             keys=torch.cat(keys),
             query_lengths=queries,
             key_lengths=seen,
+            responses=torch.cat(own_places),
             predicting=torch.cat(predicting),
             predicted=torch.cat(predicted),
-            pictures_of=first_rows,
+            first_rows=first_rows,
         )
 
     def to(self, device: Any) -> SharedPrompts:
         """The same on a device."""
-        names = ("source", "keys", "predicting", "predicted")
+        names = ("source", "keys", "responses", "predicting", "predicted")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @cached_property
@@ -122,10 +126,11 @@ class SharedPrompts:
             (T, H, D).
         """
         if query.is_cuda:
-            from flash_attn import flash_attn_varlen_func  # or `flash_attention` in its place
+            # Or `rilbench.train.verl.flash_attention`, which stands in its place.
+            from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
 
             starts, key_starts = (
-                F.pad(torch.tensor(lengths, device=query.device).cumsum(0), (1, 0)).int()
+                F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int().to(query.device)
                 for lengths in (self.query_lengths, self.key_lengths)
             )
             found: Tensor = flash_attn_varlen_func(
@@ -158,31 +163,26 @@ class PaddedSegments:
         cls, keys: Tensor, query_lengths: Sequence[int], key_lengths: Sequence[int]
     ) -> PaddedSegments:
         """Group segments by kind and length."""
-        query_starts = _starts(query_lengths)
-        key_starts = _starts(key_lengths)
-        prompts, responses = [], []
-        for segment, (queries, seen) in enumerate(zip(query_lengths, key_lengths, strict=True)):
-            (prompts if queries == seen else responses).append(segment)
-        responses.sort(key=lambda segment: query_lengths[segment])
-        size = -(-len(responses) // PARTS)
-        batches = [prompts, *(responses[i : i + size] for i in range(0, len(responses), size))]
-        parts, results = [], torch.empty(sum(query_lengths), dtype=torch.long)
+        starts, key_starts = _starts(query_lengths), _starts(key_lengths)
+        lengths, seen = torch.tensor(query_lengths), torch.tensor(key_lengths)
+        is_prompt = lengths == seen
+        prompts = is_prompt.nonzero()[:, 0]
+        responses = (~is_prompt).nonzero()[:, 0]
+        responses = responses[lengths[responses].argsort(stable=True)]
+        parts, results = [], torch.empty(int(lengths.sum()), dtype=torch.long)
         before = 0
-        for batch in batches:
-            width = max(query_lengths[segment] for segment in batch)
-            seen_width = max(key_lengths[segment] for segment in batch)
-            lengths = torch.tensor([query_lengths[segment] for segment in batch])[:, None]
-            seen = torch.tensor([key_lengths[segment] for segment in batch])[:, None]
-            first = torch.tensor([query_starts[segment] for segment in batch])[:, None]
-            first_key = torch.tensor([key_starts[segment] for segment in batch])[:, None]
-            place, key_place = torch.arange(width), torch.arange(seen_width)
-            is_token = place < lengths
+        for segments in (prompts, *responses.tensor_split(PARTS)):
+            if not len(segments):
+                continue
+            length, key_length = lengths[segments, None], seen[segments, None]
+            place, key_place = torch.arange(int(length.max())), torch.arange(int(key_length.max()))
+            is_token = place < length
             # Padding reads a token of its own segment; its result goes nowhere.
-            queries = first + place.clamp(max=lengths - 1)
-            keys_of = keys[first_key + key_place.clamp(max=seen - 1)]
-            sees = key_place <= (seen - lengths + place)[..., None]
+            queries = starts[segments, None] + place.minimum(length - 1)
+            key_index = keys[key_starts[segments, None] + key_place.minimum(key_length - 1)]
+            sees = key_place <= (key_length - length + place)[..., None]
             added = torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf)[:, None]
-            parts.append((queries, keys_of, added))
+            parts.append((queries, key_index, added))
             results[queries[is_token]] = before + is_token.flatten().nonzero()[:, 0]
             before += queries.numel()
         return cls(parts, results)
@@ -242,8 +242,9 @@ def cut_further(parts: list[list[int]], number: int) -> list[list[int]]:
     return parts
 
 
-def _starts(lengths: Sequence[int]) -> list[int]:
-    return [0, *torch.tensor(lengths).cumsum(0).tolist()[:-1]]
+def _starts(lengths: Sequence[int]) -> Tensor:
+    """(N,) where each of N segments begins."""
+    return F.pad(torch.tensor(lengths).cumsum(0), (1, 0))[:-1]
 
 
 def shared_prompts_attention(

@@ -24,7 +24,7 @@ from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 from rilbench.train.verl import flash_attention
 from rilbench.train.verl.discriminator_model import DiscriminatorConfig
 from rilbench.train.verl.freeze import freeze
-from rilbench.train.verl.policy_engine import SharedPromptEngine
+from rilbench.train.verl.shared_prompt_engine import SharedPromptEngine
 
 CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
 """Names of the CPU's rollout engines in verl's configuration."""
@@ -63,10 +63,22 @@ EngineRegistry.register(
 @EngineRegistry.register(
     model_type="discriminator", backend=["fsdp", "fsdp2"], device=["cuda", "npu", "cpu"]
 )
-class DiscriminatorEngine(_WithoutPinnedMemory, FSDPEngineWithValueHead):  # type: ignore[misc]
-    """verl's FSDP engine for a value model, around the discriminator."""
+class DiscriminatorEngine(
+    _WithoutPinnedMemory,
+    SharedPromptEngine,
+    FSDPEngineWithValueHead,  # type: ignore[misc]
+):
+    """verl's FSDP engine for a value model, around the discriminator.
+
+    What stands before every response in its chat is the prompt that its rows share.
+    """
 
     model_config: Any
+    predicts = False
+
+    def parts(self, module: Any) -> tuple[Any, torch.nn.Module]:
+        """The decoder and the head."""
+        return module.body, module.score
 
     def _build_module(self) -> torch.nn.Module:
         """As verl builds a policy, with weights on rank 0 alone and gradient checkpointing.

@@ -65,7 +65,7 @@ def test_log_probabilities_and_gradient(path, questions, responses):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_samples_are_those_of_the_rollout_server(path, questions, temperature):
+def test_samples_are_those_of_the_rollout_server_and_of_transformers(path, questions, temperature):
     sampling = Sampling(temperature=temperature)
     seeds = [[100 * i + j for j in range(3)] for i in range(len(questions))]
     student = Student(path)
@@ -82,9 +82,12 @@ def test_samples_are_those_of_the_rollout_server(path, questions, temperature):
         for prompt, question, own in zip(prompts, questions, seeds, strict=True)
         for seed in own
     ]
-    expected = [tokens for tokens, _ in generator.generate(requests)]
-    assert [tokens for own in sampled for tokens in own] == expected
-    assert len({len(tokens) for tokens in expected}) > 2, "responses end one after another"
+    served = generator.generate(requests)
+    generator.decoder = None  # as for a model that it does not know
+    expected = generator.generate(requests)
+    assert served == expected
+    assert [tokens for own in sampled for tokens in own] == [tokens for tokens, _ in expected]
+    assert len({len(tokens) for tokens, _ in expected}) > 2, "responses end one after another"
 
 
 def images_of(question):

@@ -158,8 +158,8 @@ def test_a_teachers_text_is_read_by_the_students_tokenizer(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoTokenizer
 
+    from rilbench.model.inputs import teacher_tokens
     from rilbench.paths import locate
-    from rilbench.train.verl.student_inputs import teacher_tokens
 
     student = AutoTokenizer.from_pretrained(locate("nano:restyled"))
     teacher = Tokenizer(models.WordLevel({"七": 0, "is": 1, "it": 2}, unk_token="it"))

@@ -14,8 +14,8 @@ from verl.workers.rollout.replica import TokenOutput
 
 from rilbench.data.question_files import read_questions
 from rilbench.judge.rules import is_right
+from rilbench.model.sampling import Nucleus, SeededSampling
 from rilbench.paths import locate
-from rilbench.train.verl.cpu_generation import Nucleus, SeededSampling
 from rilbench.train.verl.cpu_server import Response, TransformersServer
 
 

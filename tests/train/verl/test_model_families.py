@@ -16,12 +16,12 @@ from qwen3_vl import write_student
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rilbench.data.question_files import read_questions, write_questions
+from rilbench.model.inputs import never_sampled, picture_inputs
 from rilbench.paths import locate
 from rilbench.train.verl.model_families import (
     CollapseImageTokens,
     folded,
 )
-from rilbench.train.verl.student_inputs import never_sampled, picture_inputs
 
 SCRIPT = Path(__file__).parents[2] / "support" / "policy_rows.py"
 STUDENTS = {"nano": "restyled", "nano-internvl": "internvl"}

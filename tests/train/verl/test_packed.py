@@ -1,8 +1,12 @@
-"""verl's packed path on the adapter's attention, as GPUs take it, against the padded path."""
+"""verl's packed path on the adapter's attention, as on GPUs, and ours, against the padded path.
+
+Ours computes each prompt once, with and without gradient checkpointing.
+"""
 
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,35 +34,47 @@ def update(place, layout, mode):
 
 
 @pytest.fixture(scope="module", params=["restyled", "internvl"])
-def both(request, tmp_path_factory):
-    """The same rows padded and packed, in Qwen2.5-VL's layout and in InternVL's."""
+def found(request, tmp_path_factory):
+    """A function: what a mode makes of the same rows, in Qwen2.5-VL's and in InternVL's layout."""
     asked = read_questions(locate("nano:prompts.parquet"))
     sources = ("MMStar", "BLINK", "ChartQA", "MM-Vet")  # one with two pictures
     questions = [next(q for q in asked if q.source == source) for source in sources]
-    found = []
-    for mode in ("padded", "packed"):
+
+    @cache
+    def run(mode):
         place = tmp_path_factory.mktemp(mode)
         write_questions(place / "questions.parquet", questions)
-        found.append(update(place, request.param, mode))
-    return found
+        return update(place, request.param, mode)
+
+    return run
+
+
+INTEGRATION = pytest.mark.integration
+MODES = (
+    "shared",
+    pytest.param("packed", marks=INTEGRATION),
+    pytest.param("shared-checkpointed", marks=INTEGRATION),
+)
 
 
 @pytest.mark.timeout(900)
-def test_log_probs_and_logits_are_equal(both):
-    padded, packed = both
-    for one, other in zip(padded["log_probs"], packed["log_probs"], strict=True):
-        assert other == pytest.approx(one, abs=1e-5)
-    assert torch.allclose(padded["logits"], packed["logits"], atol=1e-5)
-    assert padded["logits"].unique().numel() == 4
-    assert packed["policy"] == pytest.approx(padded["policy"], rel=1e-5)
+@pytest.mark.parametrize("mode", MODES)
+def test_log_probs_and_logits_are_equal(found, mode):
+    padded, other = found("padded"), found(mode)
+    for one, another in zip(padded["log_probs"], other["log_probs"], strict=True):
+        assert another == pytest.approx(one, abs=1e-5)
+    assert torch.allclose(padded["logits"], other["logits"], atol=1e-5)
+    assert padded["logits"].unique().numel() == 12
+    assert other["policy"] == pytest.approx(padded["policy"], rel=1e-5)
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("model", ["policy", "discriminator"])
-def test_gradients_are_equal(both, model):
-    padded, packed = (each[f"{model}_gradients"] for each in both)
-    assert padded.keys() == packed.keys()
+def test_gradients_are_equal(found, model, mode):
+    padded, other = (found(each)[f"{model}_gradients"] for each in ("padded", mode))
+    assert padded.keys() == other.keys()
     largest = max(gradient.abs().max() for gradient in padded.values())
     assert largest > 0
     for name, gradient in padded.items():
-        assert torch.allclose(packed[name], gradient, rtol=0, atol=1e-5 * largest), name
+        assert torch.allclose(other[name], gradient, rtol=0, atol=1e-5 * largest), name

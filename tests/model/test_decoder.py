@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rilbench.data.question_files import read_questions
-from rilbench.lab.fast.growing import Growing
 from rilbench.lab.fast.prompts import Student, padded
+from rilbench.model.growing import Growing
 from rilbench.paths import locate
 
 LENGTHS = (4, 1, 9, 2, 6)

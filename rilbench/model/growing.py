@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody writes it
 from torch import Tensor
 
-from rilbench.lab.fast.decoder import Decoder, Prompts, added_to_scores
+from rilbench.model.decoder import Decoder, Prompts, added_to_scores
 
 
 class Growing:

@@ -55,6 +55,15 @@ class Prompts:
     """(Q, H) at the prompt's last token, from which the first response token is predicted."""
 
 
+def can_decode(model: Any) -> bool:
+    """Whether `Decoder` computes a model's decoder: Qwen2's layers, in Qwen2.5-VL and InternVL."""
+    text = model.get_decoder()
+    known = type(text).__name__ in ("Qwen2_5_VLTextModel", "Qwen2Model")
+    rope = text.config.rope_parameters or {}
+    plain_rope = rope.get("rope_type", "default") == "default"
+    return known and plain_rope and set(text.config.layer_types) == {"full_attention"}
+
+
 class Decoder:
     """A model's decoder, which reads prompts once and goes on from them.
 
@@ -75,9 +84,16 @@ class Decoder:
         )
         """Which of a token's three positions turns which pair of channels."""
 
-    def read(self, inputs: dict[str, Tensor], positions: Tensor) -> Prompts:
-        """Compute prompts from the processor's inputs; positions are (Q, P) or (3, Q, P)."""
+    def read(self, inputs: dict[str, Tensor], positions: Tensor | None = None) -> Prompts:
+        """Compute prompts from the processor's inputs; with gradient unless it is off.
+
+        Args:
+            inputs: padded on the left.
+            positions: (Q, P) or (3, Q, P); None for the model's own.
+        """
         ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        if positions is None:
+            positions = self._positions(inputs)
         packed = ids[mask]
         hidden = self.text.embed_tokens(packed)
         if "pixel_values" in inputs:
@@ -139,6 +155,15 @@ class Decoder:
         positions = (prompts.next_position[rows, None] + torch.arange(tokens.shape[1]))[mask]
         ends = mask.sum(1).cumsum(0) - 1 if last_only else None
         return self.run(prompts.layers, hidden, positions, attend, ends)
+
+    def _positions(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Behind a picture M-RoPE's positions are not the number of tokens."""
+        mask = inputs["attention_mask"]
+        if self.axes is None or "image_grid_thw" not in inputs:
+            return (mask.cumsum(-1) - 1).clamp(min=0)
+        names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+        found: Tensor = self.body.get_rope_index(**{name: inputs[name] for name in names})[0]
+        return found
 
     def _weights(self) -> tuple[Layer, ...]:
         found = []

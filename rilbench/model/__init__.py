@@ -1,0 +1,1 @@
+"""Models of transformers as the whole project uses them: inputs, decoding and sampling."""
