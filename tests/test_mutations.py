@@ -53,7 +53,7 @@ UNIT = {
         "assert",
     ),
     "images dropped in rollouts": Mutation(
-        "train/verl/cpu_generation.py",
+        "model/generation.py",
         "if images := [image for each in batch for image in each.images]:",
         "if images := []:",
         "tests/train/verl/test_cpu_rollout.py::"

@@ -49,6 +49,8 @@ class ModelServer:
     api_key: str = NO_KEY
     timeout: float = 600.0
     """Seconds for one try."""
+    concurrency: int | None = None
+    """Requests in flight; None for the plan's."""
 
 
 class _RequestQueue:
@@ -162,7 +164,7 @@ async def collect(
         server.name,
         transformers=server.transformers,
         api_key=server.api_key,
-        concurrency=plan.concurrency,
+        concurrency=server.concurrency or plan.concurrency,
         timeout=server.timeout,
     )
     async with client, BatchedWriter(new.write) as writer:

@@ -32,7 +32,7 @@ class Server:
     log: Path
     pid: int
     transformers: bool = True
-    """Whether it is ``transformers serve``, not vLLM."""
+    """Whether it is ``transformers serve``, not vLLM or our own."""
 
 
 def vllm_python() -> Path | None:
@@ -58,6 +58,7 @@ def serve(
     gpus: str = "",
     arguments: Sequence[str] = (),
     option: str = "its options",
+    batches: bool = False,
 ) -> Iterator[Server]:
     """Serve a checkpoint folder while the body runs.
 
@@ -77,6 +78,7 @@ def serve(
         gpus: its ``CUDA_VISIBLE_DEVICES``; "": ours.
         arguments: further options of vLLM's; they go before those above.
         option: where the user gives them, for the errors' remedies.
+        batches: a small model on a CPU: `rilbench.model.server` instead of ``transformers serve``.
 
     Raises:
         UserError: there is no such folder, the port is taken, or the server died or did not answer
@@ -107,6 +109,8 @@ def serve(
         name=name,
         arguments=arguments,
     )
+    if batches:
+        command = [sys.executable, "-m", "rilbench.model.server", str(model)]
     command += ["--host", host, "--port", str(port)]
     environment = {
         "OMP_NUM_THREADS": str(threads),
@@ -119,7 +123,7 @@ def serve(
     }
     guard = start_guarded(command, log, environment, keys=False)
     asked = name if name and vllm else str(model)
-    server = Server(f"http://{host}:{port}/v1", asked, log, guard.pid, vllm is None)
+    server = Server(f"http://{host}:{port}/v1", asked, log, guard.pid, vllm is None and not batches)
     try:
         _log.info("starting a server for %s at %s; its log is %s", model, server.base_url, log)
         begun = time.monotonic()

@@ -14,6 +14,20 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from rilbench.ril.step import StepSignal
 from rilbench.train.step_batch import StepBatch
 
+ROW_FIELDS = (
+    "input_ids",
+    "position_ids",
+    "prompts",
+    "responses",
+    "response_mask",
+    "loss_mask",
+    "question",
+    "multi_modal_inputs",
+)
+"""What the policy's engine reads of a row to give its log-probabilities."""
+SIGNAL_FIELDS = ("advantages", "is_student")
+"""What the update needs more."""
+
 
 def nested(values: Sequence[torch.Tensor]) -> torch.Tensor:
     """Tensors of unequal length as one jagged tensor."""
@@ -182,15 +196,11 @@ def write_back(batch: KVBatchMeta, responses: StepBatch, signal: StepSignal) -> 
         "values": nested([torch.zeros(n) for n in responses.tokens]),
         "is_student": on_each_token(responses.is_student),
     }
-    written = tq.kv_batch_put(
+    tq.kv_batch_put(
         keys=batch.keys,
         partition_id=batch.partition_id,
         fields=TensorDict(fields, batch_size=len(responses)),
     )
-    if batch.fields is not None:
-        # After verl's old-log-prob pass the batch lists the fields it had then, and the update
-        # reads no others: without this line it would miss these and the reference's.
-        batch.fields = written.fields
 
 
 def _plain(value: Any) -> Any:

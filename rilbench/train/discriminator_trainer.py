@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,11 @@ class DiscriminatorTrainer:
         Returns:
             The new logits (N,), and the step's metrics.
         """
-        data, order = self._balanced(
-            discriminator_batch(self.tokenizer, responses.response, responses.is_student)
-        )
+        data, places = self._batch(responses.response, responses.is_student)
         metrics = {"discriminator_weights_before": sum(self.workers.weights_digest())}
         if self.step.discriminator_mu:
             metrics |= self._update(data, epochs=self.step.discriminator_mu)
-        logits = torch.empty(len(responses))
-        logits[order] = self._score(data)
+        logits = self._score(data)[places]
         correct = (logits >= 0) == responses.is_student
         metrics |= {
             "discriminator_accuracy": correct.float().mean().item(),
@@ -69,19 +67,39 @@ class DiscriminatorTrainer:
         }
         return logits, metrics
 
-    def _balanced(self, data: TensorDict) -> tuple[TensorDict, list[int]]:
-        """The same rows with as much work for each rank, and where each came from."""
-        lengths = data["input_ids"].offsets().diff().tolist()
-        order = balanced_order(lengths, self.workers.world_size)
-        return tu.index_select_tensor_dict(data, order), order
+    def _batch(
+        self, texts: Sequence[str], is_student: torch.Tensor
+    ) -> tuple[TensorDict, torch.Tensor]:
+        """Rows with as much work for each rank, and the row of each response.
+
+        Where prompts are shared, whose engine takes any number of rows, equal responses of one side
+        are one row with their number as its weight; rows of weight 0 let them divide among ranks.
+        """
+        merged = bool(self.step.rows_together)
+        keys = [
+            (text, student, 0 if merged else i)
+            for i, (text, student) in enumerate(zip(texts, is_student.tolist(), strict=True))
+        ]
+        counts = Counter(keys)
+        fill = -len(counts) % self.workers.world_size
+        rows = [*counts, *keys[:1] * fill]
+        batch = discriminator_batch(
+            self.tokenizer, [row[0] for row in rows], torch.tensor([row[1] for row in rows])
+        )
+        batch["weight"] = torch.tensor([*counts.values(), *[0] * fill]).float()
+        order = balanced_order(
+            batch["input_ids"].offsets().diff().tolist(), self.workers.world_size
+        )
+        row_of = {rows[i]: row for row, i in enumerate(order) if i < len(counts)}
+        places = torch.tensor([row_of[key] for key in keys])
+        return tu.index_select_tensor_dict(batch, order), places
 
     def _update(self, data: TensorDict, epochs: int = 1) -> dict[str, float]:
         batch = data.clone(recurse=False)
-        size = len(batch)
         tu.assign_non_tensor(
             batch,
-            global_batch_size=size,
-            mini_batch_size=size,
+            global_batch_size=int(batch["weight"].sum()),
+            mini_batch_size=len(batch),
             epochs=epochs,
             seed=0,
             temperature=1.0,
@@ -118,7 +136,7 @@ class DiscriminatorTrainer:
             texts = [responses[number] for number in sampled]
             lr = first + (last - first) * step / max(1, step_config.pretrain_steps - 1)
             self.workers.set_learning_rate(lr)
-            batch, _ = self._balanced(discriminator_batch(self.tokenizer, texts, is_student))
+            batch, _ = self._batch(texts, is_student)
             metrics = self._update(batch)
             check_finite(self.run_dir, f"discriminator pre-training, step {step + 1}", metrics)
             line = {"step": step + 1, "of": step_config.pretrain_steps, "lr": lr, **metrics}

@@ -30,7 +30,7 @@ class StepConfig:
     seed: int
     num_student_responses: int  # of one question
     num_teacher_responses: int  # of one question
-    # Of a question's responses, neighbours that always go to one device; 1: none.
+    # Of a question's responses, how many always go to one device; 0: its prompt is not shared.
     rows_together: int
     # Rollout.
     mix: str
@@ -143,7 +143,7 @@ class StepConfig:
 def _rows_together(recipe: Recipe) -> int:
     """As many of a question's responses as divide both them and a device's share of an update."""
     if not recipe.hardware.share_prompts:
-        return 1
+        return 0
     group = recipe.num_student_responses + recipe.num_teacher_responses
     questions = recipe.schedule.prompts_per_step // recipe.policy.mini_batches
     return math.gcd(group, questions * group // recipe.hardware.ranks)

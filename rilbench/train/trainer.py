@@ -37,6 +37,8 @@ from rilbench.ril.rewards import compute_rewards
 from rilbench.ril.step import StepSignal, score_step
 from rilbench.train.activity import ActivityFile
 from rilbench.train.batch import (
+    ROW_FIELDS,
+    SIGNAL_FIELDS,
     balanced_order,
     grouped_order,
     in_fixed_order,
@@ -127,18 +129,23 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
 
         # What Equation 2 compares the policy with: π_old (itself at mu = 1) and the reference.
         old_log_probs = None
+        batch.fields = [*ROW_FIELDS]
+        needed = [*ROW_FIELDS, *SIGNAL_FIELDS]
         if not self.on_policy:
             with self._part("old_log_prob", timing_raw):
-                batch = self._compute_old_log_prob(batch, metrics=metrics)
+                self._compute_old_log_prob(batch, metrics=metrics)
                 old_log_probs = read_old_log_probs(batch)
+                needed.append("old_log_probs")
         if self.use_reference_policy:
             with self._part("ref", timing_raw):
-                batch = self._compute_ref_log_prob(batch, metrics=metrics)
+                self._compute_ref_log_prob(batch, metrics=metrics)
+                needed.append("ref_log_prob")
 
         # Rewards and advantages, then the policy's update by Equation 2.
         with marked_timer("adv", timing_raw):
             signal = self._score(responses, logits, old_log_probs)
             write_back(batch, responses, signal)
+        batch.fields = needed
         with self._part("update_actor", timing_raw):
             batch = self._update_actor(batch, metrics=metrics)
         self.step_metrics |= policy_metrics(metrics)
@@ -174,7 +181,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         """As verl's ``_balance_batch``, but the groups of a mini-batch stay whole in it."""
         lengths = [tag["seq_len"] for tag in batch.tags]
         ranks = self.actor_rollout_wg.world_size
-        if self.config.actor_rollout_ref.model.share_prompts:
+        if self.step_config.rows_together:
             order = grouped_order(
                 [tag["prompt_len"] for tag in batch.tags],
                 [tag["response_len"] for tag in batch.tags],

@@ -102,6 +102,7 @@ class Workers:
         return [0.0]
 
     def infer_batch(self, data):
+        self.weights = data["weight"].tolist()
         lengths = data["input_ids"].offsets().diff()
         self.tokens = [int(part.sum()) for part in lengths.view(self.world_size, -1)]
         values = nested([torch.full((int(n),), float(n)) for n in lengths])
@@ -122,3 +123,12 @@ def test_the_discriminators_rows_are_dealt_and_its_logits_come_back_in_order(tmp
     read = discriminator_batch(Tokenizer(), batch.response, batch.is_student)["input_ids"]
     assert logits.tolist() == read.offsets().diff().tolist()
     assert max(workers.tokens) / (sum(workers.tokens) / 8) <= 1.05
+    assert sum(workers.weights) == ROWS
+    assert len(workers.weights) < ROWS, "equal ones are merged"
+    # The same where each response must stay a row.
+    recipe = load_recipe(
+        "both", "nano", overrides=["discriminator.mu=0", "hardware.share_prompts=false"]
+    )
+    plain = DiscriminatorTrainer(workers, Tokenizer(), StepConfig.from_recipe(recipe, tmp_path))
+    assert plain.update_and_score(batch)[0].tolist() == logits.tolist()
+    assert workers.weights == [1.0] * ROWS

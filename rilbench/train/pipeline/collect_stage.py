@@ -36,6 +36,9 @@ from rilbench.train.pipeline.teacher_servers import (
 
 log = logging.getLogger(__name__)
 
+BATCH_SIZE = 128
+"""Requests in flight to our own server on a CPU, which answers them in one batch."""
+
 STUDENT = "student"
 """Name of the student's own responses in a collection."""
 
@@ -183,7 +186,12 @@ def _collect(
                 log.info("%s: serving %s", name, path)
                 layout = plan_teacher(run.recipe, name, str(path))
                 served = stack.enter_context(started(run, name, path, layout, progress))
-                server = ModelServer(served.base_url, served.model, served.transformers)
+                server = ModelServer(
+                    served.base_url,
+                    served.model,
+                    served.transformers,
+                    concurrency=BATCH_SIZE if on_cpu else None,
+                )
                 book = partial(cost.book, name, fingerprint)
                 spent = partial(tree_cpu_seconds, served.pid)
                 stack.enter_context(metered(book, spent, from_start=True))

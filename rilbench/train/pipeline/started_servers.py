@@ -22,7 +22,7 @@ from rilbench.train.pipeline.stage import Progress, note
 def started(
     run: Run, name: str, path: Path, plan: ServerLayout, progress: Progress, gpus: str = ""
 ) -> Iterator[Server]:
-    """Serve a model while the body runs: by vLLM on GPUs, by transformers on a CPU.
+    """Serve a model while the body runs: by vLLM on GPUs, by our own server on a CPU.
 
     Args:
         run: in whose folder ``logs/serve-NAME.log`` is written.
@@ -52,6 +52,7 @@ def started(
         gpus=gpus,
         arguments=plan.arguments,
         option="judge.serve" if name == "judge" else f"collection.serve.{name}",
+        batches=on_cpu,
     ) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""Rollouts on a CPU, as verl starts them: replicas of `TransformersServer`, and their weights."""
+"""Rollouts on a CPU, as verl starts them: replicas of `BatchServer`, and their weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
-from rilbench.train.verl.cpu_server import TransformersServer
+from rilbench.model.batch_server import BatchServer
 from rilbench.train.verl.workers import CPU_ROLLOUT, VLLM_CPU
 
 
 class TransformersReplica(RolloutReplica):  # type: ignore[misc]
-    """verl's handle on one `TransformersServer`."""
+    """verl's handle on one `BatchServer`."""
 
-    server_class: type[TransformersServer] = TransformersServer
+    server_class: type[BatchServer] = BatchServer
 
     def start_server(self) -> Any:
         """Start the server's actor, or find it."""

@@ -114,7 +114,8 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
         ids = torch.tensor(output.prompt_ids + output.response_ids)
         pictures = self._compute_multi_modal_inputs(output, ids)
         positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], pictures)[0]
-        if session % self.step_config.rows_together:
+        together = self.step_config.rows_together
+        if together and session % together:
             pictures = {}
         fields = output.as_dict()
         fields.pop("multi_modal_data", None)

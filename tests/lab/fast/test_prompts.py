@@ -12,9 +12,9 @@ from rilbench.config import Sampling
 from rilbench.data.question_files import read_questions
 from rilbench.lab.fast.discriminator import Discriminator
 from rilbench.lab.fast.prompts import Student, padded
+from rilbench.model.batch_server import Request
+from rilbench.model.generation import Generator
 from rilbench.paths import locate
-from rilbench.train.verl.cpu_generation import Generator
-from rilbench.train.verl.cpu_server import Request
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
 import ril_minimal

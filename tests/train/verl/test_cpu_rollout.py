@@ -14,9 +14,9 @@ from verl.workers.rollout.replica import TokenOutput
 
 from rilbench.data.question_files import read_questions
 from rilbench.judge.rules import is_right
+from rilbench.model.batch_server import BatchServer, Response
 from rilbench.model.sampling import Nucleus, SeededSampling
 from rilbench.paths import locate
-from rilbench.train.verl.cpu_server import Response, TransformersServer
 
 
 @pytest.mark.parametrize(("k", "p"), [(50, 0.95), (3, 0.5), (-1, 0.9), (5, 1.0), (1000, 0.95)])
@@ -76,7 +76,7 @@ def test_questions_with_one_and_with_two_pictures_share_a_batch():
         return list(ids), {"temperature": 0.0}, "id", images
 
     async def answers(size):
-        server = TransformersServer(str(locate("nano:72b")), size, 48)
+        server = BatchServer(str(locate("nano:72b")), size, 48)
         server.generator.forbidden = []
         sizes = []
         make = server.generator.generate

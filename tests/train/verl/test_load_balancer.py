@@ -57,7 +57,7 @@ def test_verl_finds_it_and_has_all_that_it_calls():
     [
         "rilbench.train.verl.load_balancer",
         # Ray loads a server's class wherever its handle is, so in the load balancer too.
-        "rilbench.train.verl.cpu_server",
+        "rilbench.model.batch_server",
     ],
 )
 def test_its_process_imports_neither_verl_nor_torch(module):

@@ -1,10 +1,11 @@
-"""The rollout server of a CPU: verl's server interface; what vLLM is on a GPU.
+"""A server of one model on a CPU, which answers requests in batches: what vLLM is on a GPU.
 
-Sampling is reproducible whatever the order in which requests arrive: each request brings its own
-seed, and its noise depends on nothing else.
+It has verl's interface of a rollout server; `rilbench.model.server` puts HTTP before it. Sampling
+is reproducible whatever the order in which requests arrive: each request brings its own seed, and
+its noise depends on nothing else.
 
 Ray loads a server's class in every process that holds its handle. So this module imports neither
-verl nor torch: `rilbench.train.verl.cpu_generation` has the model.
+verl nor torch: `rilbench.model.generation` has the model.
 """
 
 from __future__ import annotations
@@ -46,20 +47,28 @@ class Request:
     @property
     def group(self) -> tuple[Any, ...]:
         """Requests of one group are generated in one batch, however many images they have."""
-        names = ("temperature", "top_p", "top_k", "repetition_penalty", "ignore_eos")
+        names = ("temperature", "top_p", "top_k", "repetition_penalty", "ignore_eos", "max_tokens")
         return tuple(self.sampling.get(name) for name in names)
 
 
-class TransformersServer:
+class BatchServer:
     """One model that answers generation requests in batches; lives in a Ray actor.
 
     Args:
         model: folder of the model.
         batch_size: requests of a full batch.
-        max_tokens: length at which every response is cut.
+        max_tokens: length at which a response is cut, unless its request says another.
+        quiet_seconds: instead of `QUIET_SECONDS`.
     """
 
-    def __init__(self, model: str, batch_size: int, max_tokens: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        batch_size: int,
+        max_tokens: int,
+        quiet_seconds: Mapping[str, float] = QUIET_SECONDS,
+    ) -> None:
+        self.quiet_seconds = quiet_seconds
         self.waiting: list[Request] = []
         self.arrived = asyncio.Event()
         self.loop_task: asyncio.Task[None] | None = None
@@ -67,7 +76,7 @@ class TransformersServer:
 
     def load(self, model: str, batch_size: int, max_tokens: int) -> None:
         """Load the run's model."""
-        from rilbench.train.verl.cpu_generation import Generator
+        from rilbench.model.generation import Generator
 
         self.batch_size = batch_size
         self.generator = Generator(model, max_tokens)
@@ -104,7 +113,7 @@ class TransformersServer:
             while len(self.waiting) < self.batch_size:
                 self.arrived.clear()
                 sampled = any(r.sampling.get("temperature", 1.0) > 0 for r in self.waiting)
-                quiet = QUIET_SECONDS["sampled" if sampled else "greedy"]
+                quiet = self.quiet_seconds["sampled" if sampled else "greedy"]
                 try:
                     await asyncio.wait_for(self.arrived.wait(), quiet)
                 except asyncio.TimeoutError:

@@ -22,7 +22,7 @@ from rilbench.model.inputs import never_sampled, picture_inputs
 from rilbench.model.sampling import SeededSampling, processors, sample
 
 if TYPE_CHECKING:
-    from rilbench.train.verl.cpu_server import Request
+    from rilbench.model.batch_server import Request
 
 
 class Generator:
@@ -30,7 +30,7 @@ class Generator:
 
     Args:
         model: its folder.
-        max_tokens: length at which every response is cut.
+        max_tokens: length at which a response is cut, unless its request says another.
     """
 
     def __init__(self, model: str, max_tokens: int) -> None:
@@ -68,7 +68,8 @@ class Generator:
         seeds = [int(each.sampling["seed"]) for each in batch] if sampling.temperature else None
         end = None if to_the_limit else self.end
         go_on = self._by_transformers if self.decoder is None else self._prompts_once
-        responses = go_on(batch, steps, seeds, end)
+        limit = int(asked.get("max_tokens") or self.max_tokens)
+        responses = go_on(batch, steps, seeds, end, limit)
         return [(tokens, tokens[-1] == self.end and not to_the_limit) for tokens in responses]
 
     def _prompts_once(
@@ -77,6 +78,7 @@ class Generator:
         steps: list[LogitsProcessor],
         seeds: list[int] | None,
         end: int | None,
+        max_tokens: int,
     ) -> list[list[int]]:
         """Each prompt with its pictures is read once, however many responses it gets."""
         assert self.decoder is not None
@@ -97,7 +99,7 @@ class Generator:
             steps,
             seeds=seeds,
             end=end,
-            max_tokens=self.max_tokens,
+            max_tokens=max_tokens,
         )
 
     def _by_transformers(
@@ -106,13 +108,14 @@ class Generator:
         steps: list[LogitsProcessor],
         seeds: list[int] | None,
         end: int | None,
+        max_tokens: int,
     ) -> list[list[int]]:
         """The same by ``generate``, for models that `Decoder` does not know."""
         inputs = self._inputs(batch)
         rows = self.model.generate(
             **inputs,
             do_sample=False,
-            max_new_tokens=self.max_tokens,
+            max_new_tokens=max_tokens,
             pad_token_id=self.pad,
             eos_token_id=end,
             suppress_tokens=None,
