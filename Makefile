@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 # Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-lab bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-lab bench-step bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -145,6 +145,16 @@ bench-eval: setup  ## Ask 35,000 questions with large pictures, beside lmms-eval
 
 bench-lab: setup  ## Time a step and a run of the lab's fast engine (ten minutes)
 	$(BIN)/python tests/bench/lab_step.py
+
+TRL = trl==1.16.0 torch==2.11.0 torchvision==0.26.0 transformers==5.10.4 datasets==5.2.0 pillow==12.3.0
+
+.venv-trl/.ready: Makefile | .tools/bin/uv
+	.tools/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-trl
+	.tools/bin/uv pip install --quiet --compile-bytecode --python .venv-trl/bin/python $(TRL)
+	@touch $@
+
+bench-step: setup .venv-trl/.ready  ## Time a training step beside TRL's, beside its bare arithmetic, and as it grows (ten minutes, 5 GB of disk)
+	$(BIN)/python tests/bench/step.py
 
 bench-plan: setup  ## Track the memory of updates on eight fake GPUs, next to what plan says (ten minutes of CPU)
 	$(BIN)/python tests/bench/plan_memory.py

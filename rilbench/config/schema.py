@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -283,6 +284,18 @@ class Recipe:
         if not self.method_spec.uses_teachers:
             return 0
         return self.group_size * (len(self.teachers.names) if self.teachers.mix == "each" else 1)
+
+    @property
+    def rows_together(self) -> int:
+        """Of a question's responses, how many always go to one device.
+
+        As many as divide both them and a device's share of an update; 0: prompts are not shared.
+        """
+        if not self.hardware.share_prompts:
+            return 0
+        questions = self.schedule.prompts_per_step // self.policy.mini_batches
+        group = self.num_student_responses + self.num_teacher_responses
+        return math.gcd(group, questions * group // self.hardware.ranks)
 
     @property
     def responses_per_step(self) -> int:

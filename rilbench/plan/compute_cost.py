@@ -8,6 +8,7 @@ longest of its responses.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rilbench.config.schema import Recipe
@@ -61,6 +62,24 @@ def response_flops(model: Architecture, assumed: Assumptions) -> float:
     return forward_flops(model, length, length) + vision_flops(model, assumed.image_tokens)
 
 
+def step_flops(recipe: Recipe, model: Architecture, assumed: Assumptions) -> float:
+    """Return the FLOPs of a forward over all responses of a step.
+
+    Where prompts are shared, each is computed once on every device that has responses to it, and
+    the head reads responses alone.
+    """
+    responses = recipe.responses_per_step
+    if not recipe.rows_together:
+        return responses * response_flops(model, assumed)
+    ranks = recipe.hardware.ranks
+    prompts = ranks * math.ceil(recipe.schedule.prompts_per_step / ranks)
+    prompt = forward_flops(model, assumed.prompt_tokens, assumed.prompt_tokens, head=False)
+    prompt += vision_flops(model, assumed.image_tokens)
+    # A token of a response sees the whole prompt, and half of the response in the mean.
+    seen = 2 * assumed.prompt_tokens + assumed.response_tokens
+    return prompts * prompt + responses * forward_flops(model, assumed.response_tokens, seen)
+
+
 def training_factor(recipe: Recipe) -> int:
     """Return the cost of a forward and a backward, in forwards."""
     return 4 if recipe.hardware.gradient_checkpointing else 3
@@ -83,7 +102,7 @@ def plan_step(
     """Return the cost of one step of the loop."""
     prompts, responses = recipe.schedule.prompts_per_step, recipe.responses_per_step
     length = assumed.prompt_tokens + assumed.response_tokens
-    one = response_flops(student, assumed)
+    forward = step_flops(recipe, student, assumed)
     prompt = forward_flops(student, assumed.prompt_tokens, assumed.prompt_tokens)
     prompt += vision_flops(student, assumed.image_tokens)
     flops = {"sampling: prompts": prompts * prompt}
@@ -93,10 +112,10 @@ def plan_step(
             responses * discriminator_flops(recipe, student, assumed) * forwards
         )
     if recipe.policy.kl_coef > 0:
-        flops["reference"] = responses * one
+        flops["reference"] = forward
     if recipe.policy.mu > 1 or recipe.policy.mini_batches > 1:
-        flops["old probabilities"] = responses * one
-    flops["policy"] = responses * one * recipe.policy.mu * training_factor(recipe)
+        flops["old probabilities"] = forward
+    flops["policy"] = forward * recipe.policy.mu * training_factor(recipe)
     speed = recipe.hardware.ranks * assumed.tflops * 1e12 * assumed.mfu
     seconds = {name: count / speed for name, count in flops.items()}
     if "discriminator" in seconds:
@@ -151,8 +170,12 @@ def _queue_seconds(recipe: Recipe, student: Architecture, assumed: Assumptions) 
 
 
 def discriminator_flops(recipe: Recipe, student: Architecture, assumed: Assumptions) -> float:
-    """Return the FLOPs of the discriminator's forward over one response of mean length."""
-    length = assumed.response_tokens + DISCRIMINATOR_WORDS
+    """Return the FLOPs of the discriminator's forward over one response of mean length.
+
+    What stands before every response is computed once where prompts are shared, and not counted.
+    """
+    words = 0 if recipe.rows_together else DISCRIMINATOR_WORDS
+    length = assumed.response_tokens + words
     return forward_flops(student, length, length, head=False)
 
 

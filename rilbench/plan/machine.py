@@ -21,9 +21,10 @@ def pixel_bytes(model: Architecture, assumed: Assumptions) -> float:
 
 
 def queue_bytes(recipe: Recipe, student: Architecture, assumed: Assumptions) -> float:
-    """Return the bytes of a step in TransferQueue: each response with its pictures."""
+    """Return the bytes of a step in TransferQueue: responses, and pictures with each or a few."""
     length = assumed.prompt_tokens + assumed.response_tokens
-    one = pixel_bytes(student, assumed) + length * QUEUE_BYTES_PER_TOKEN
+    pictures = pixel_bytes(student, assumed) / max(1, recipe.rows_together)
+    one = pictures + length * QUEUE_BYTES_PER_TOKEN
     return recipe.responses_per_step * one
 
 

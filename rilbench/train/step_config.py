@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,7 @@ class StepConfig:
             seed=recipe.seed,
             num_student_responses=recipe.num_student_responses,
             num_teacher_responses=recipe.num_teacher_responses,
-            rows_together=_rows_together(recipe),
+            rows_together=recipe.rows_together,
             mix=recipe.teachers.mix,
             repetition_penalty=recipe.sampling.repetition_penalty,
             judge_urls=tuple(judge_urls),
@@ -138,12 +137,3 @@ class StepConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as verl's configuration carries them."""
         return {**dataclasses.asdict(self), **{name: list(getattr(self, name)) for name in _LISTS}}
-
-
-def _rows_together(recipe: Recipe) -> int:
-    """As many of a question's responses as divide both them and a device's share of an update."""
-    if not recipe.hardware.share_prompts:
-        return 0
-    group = recipe.num_student_responses + recipe.num_teacher_responses
-    questions = recipe.schedule.prompts_per_step // recipe.policy.mini_batches
-    return math.gcd(group, questions * group // recipe.hardware.ranks)

@@ -142,7 +142,20 @@ def test_a_step_waits_for_its_longest_response():
     assert 3.5 < sampling[0] / sampling[1] < 4  # 2048 tokens instead of 512
     shorter = planned("--set", "data.max_response_tokens=1024")
     assert shorter["assumed"]["longest_response_tokens"] == 1024
-    assert 90 < document["step"]["total_seconds"] < 125  # seen elsewhere: 100 to 130
+    plain = planned("--set", "hardware.share_prompts=false")
+    assert 90 < plain["step"]["total_seconds"] < 125  # seen elsewhere: 100 to 130
+
+
+def test_shared_prompts_are_computed_once_on_each_device():
+    plain = planned("--set", "hardware.share_prompts=false")["step"]["flops"]
+    shared = planned()["step"]["flops"]
+    for part in ("reference", "policy"):
+        # Eight rows of 1024 + 512 tokens, or a prompt (of ten for nine on a device) and eight of
+        # 512, without the head on the prompt and with an eighth of the vision tower.
+        assert 0.36 < shared[part] / plain[part] < 0.42
+    assert 0.85 < shared["discriminator"] / plain["discriminator"] < 1
+    whole = planned("--set", "schedule.prompts_per_step=8")["step"]["flops"]
+    assert whole["policy"] / 8 < shared["policy"] / 36, "no question's rows on two devices"
 
 
 def test_full_caches_sample_in_turns():
@@ -161,9 +174,13 @@ def test_the_step_has_its_queue_its_sync_and_the_discriminators_imbalance():
     document = planned()
     seconds = document["step"]["seconds"]
     assert seconds["weights to the rollout engine"] == pytest.approx(4 * 8.292 / 8.25, rel=0.01)
-    pixels = 288 * 768 * 4 * 1176 * 4  # float32: four patches of 3 × 2 × 14 × 14 for each token
-    assert document["host"]["queue"] == pytest.approx(pixels, rel=0.02)
-    assert seconds["queue"] == pytest.approx(pixels * (1 + 2 / 8) / 2**30, rel=0.02)
+    # float32: four patches of 3 × 2 × 14 × 14 for each token; once for four responses, since the
+    # eight to a question may be on two devices.
+    pixels = 288 / 4 * 768 * 4 * 1176 * 4
+    assert document["host"]["queue"] == pytest.approx(pixels, rel=0.04)
+    assert seconds["queue"] == pytest.approx(pixels * (1 + 2 / 8) / 2**30, rel=0.04)
+    plain = planned("--set", "hardware.share_prompts=false")
+    assert plain["host"]["queue"] == pytest.approx(4 * pixels, rel=0.02)
     even = planned("--assume", "discriminator_imbalance=1")["step"]["seconds"]["discriminator"]
     assert seconds["discriminator"] == pytest.approx(1.05 * even)
     assert planned("--student", "nano")["assumed"]["discriminator_imbalance"] == 1
