@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 # Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-lab bench-step bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-lab bench-step bench-update bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -155,6 +155,9 @@ TRL = trl==1.16.0 torch==2.11.0 torchvision==0.26.0 transformers==5.10.4 dataset
 
 bench-step: setup .venv-trl/.ready  ## Time a training step beside TRL's, beside its bare arithmetic, and as it grows (ten minutes, 5 GB of disk)
 	$(BIN)/python tests/bench/step.py
+
+bench-update: setup  ## CPU seconds and memory of an update with prompts shared and not, 113 million parameters (ten minutes)
+	$(BIN)/python tests/bench/update_cost.py
 
 bench-plan: setup  ## Track the memory of updates on eight fake GPUs, next to what plan says (ten minutes of CPU)
 	$(BIN)/python tests/bench/plan_memory.py

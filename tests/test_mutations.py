@@ -52,6 +52,21 @@ UNIT = {
         "tests/ril/test_step.py::test_rewards_and_advantages_are_algorithm_2",
         "assert",
     ),
+    "a prompt shared between questions of equal length": Mutation(
+        "train/verl/shared_prompts.py",
+        "if row == 0 or questions[row] != questions[row - 1]:",
+        "if row == 0 or prompts[row] != prompts[row - 1]:",
+        "tests/train/verl/test_shared_prompts.py::"
+        "test_neighbours_of_another_question_share_nothing",
+        "assert",
+    ),
+    "responses that see one token of their own too few": Mutation(
+        "train/verl/shared_prompts.py",
+        "sees = key_place <= (key_length - length + place)[..., None]",
+        "sees = key_place < (key_length - length + place)[..., None]",
+        "tests/train/verl/test_shared_prompts.py::test_attention_is_that_of_whole_rows",
+        "assert",
+    ),
     "images dropped in rollouts": Mutation(
         "model/generation.py",
         "if images := [image for each in batch for image in each.images]:",

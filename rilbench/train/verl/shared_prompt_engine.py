@@ -18,6 +18,7 @@ from verl.utils.model import extract_multi_modal_inputs
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.utils import postprocess_batch_func
 
+from rilbench.errors import UserError
 from rilbench.train.verl.shared_prompts import (
     ATTENTION,
     SharedPrompts,
@@ -48,6 +49,12 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         module: torch.nn.Module = super()._build_module()
         if self.shares_prompts:
             decoder, head = self.parts(module)
+            others = set(getattr(decoder.config, "layer_types", ())) - {"full_attention"}
+            if others:
+                raise UserError(
+                    f"a student with layers of {', '.join(sorted(others))} cannot share prompts; "
+                    "set hardware.share_prompts=false"
+                )
             decoder.set_attn_implementation(ATTENTION)
             head.register_forward_pre_hook(self._at_responses)
         return module
