@@ -94,8 +94,7 @@ class ChatServer:
                 if part["type"] == "text":
                     read.append({"type": "text", "text": part["text"]})
                 else:
-                    picture = base64.b64decode(part["image_url"]["url"].partition(",")[2])
-                    images.append(Image.open(io.BytesIO(picture)).convert("RGB"))
+                    images.append(read_picture(part["image_url"]["url"]))
                     read.append({"type": "image"})
             conversation.append({"role": message["role"], "content": read})
         text = self.processor.apply_chat_template(
@@ -103,6 +102,16 @@ class ChatServer:
         )
         inputs = self.processor(text=[text], images=images or None, return_tensors="pt")
         return inputs["input_ids"][0].tolist(), images
+
+
+def read_picture(url: str) -> Image.Image:
+    """The picture of a data URL, in RGB.
+
+    Raises:
+        ValueError: it is none.
+        OSError: it is none that Pillow reads.
+    """
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
 
 
 def main() -> None:

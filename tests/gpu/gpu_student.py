@@ -48,6 +48,9 @@ TINY = {
 }
 """The layout of Qwen2.5-VL in two layers."""
 
+PLAIN = ("hardware.share_prompts=false",)
+"""What is planned beside the plain updates; the shared one is measured against these."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -61,7 +64,7 @@ class Size:
     @classmethod
     def of(cls, student: str) -> Size:
         """A student of the recipes."""
-        recipe = load_recipe("both", student, hardware="1-gpu-80gb")
+        recipe = load_recipe("both", student, overrides=PLAIN, hardware="1-gpu-80gb")
         kept = json.loads(resource(f"recipes/models/{student}.json").read_text(encoding="utf-8"))
         return cls(student, kept["config"], recipe, assume(recipe))
 
@@ -71,7 +74,7 @@ class Size:
         lengths = ["data.max_prompt_tokens=10", "data.max_response_tokens=8"]
         rows = ["policy.micro_batch_tokens=36", "discriminator.micro_batch_tokens=1040"]
         recipe = load_recipe(
-            "both", "qwen2.5-vl-3b", overrides=[*lengths, *rows], hardware="1-gpu-80gb"
+            "both", "qwen2.5-vl-3b", overrides=[*lengths, *rows, *PLAIN], hardware="1-gpu-80gb"
         )
         told = ["prompt_tokens=10", "image_tokens=6", "response_tokens=8"]
         return cls("tiny", TINY, recipe, assume(recipe, told))

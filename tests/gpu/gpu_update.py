@@ -35,6 +35,7 @@ from rilbench.plan.memory import GIB, Trained
 from rilbench.ril.discriminator import discriminator_loss
 from rilbench.ril.policy import policy_loss
 from rilbench.train.verl.discriminator_model import Discriminator
+from rilbench.train.verl.shared_prompts import ATTENTION, SharedPrompts
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "bench" / "gpu.json"
@@ -94,6 +95,58 @@ def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
         return loss.detach()
 
     return update
+
+
+def shared_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
+    """The same over as many rows of one question, whose prompt is computed once."""
+    (rows, length), response = size.policy_rows, size.assumed.response_tokens
+    prompt, pictures = length - response, size.assumed.image_tokens
+    layout = SharedPrompts.of([prompt] * rows, [response] * rows, [0] * rows).to(device)
+    image = model.config.image_token_id
+    tokens = torch.randint(8, size.config["text_config"]["vocab_size"], (1, len(layout.source)))
+    tokens[tokens == image] = 7
+    tokens[:, 1 : 1 + pictures] = image
+    tokens = tokens.to(device)
+    high = next(n for n in range(math.isqrt(pictures), 0, -1) if pictures % n == 0)
+    grid = torch.tensor([[1, 2 * high, 2 * pictures // high]], device=device)
+    pixels = torch.randn(int(grid.prod(-1).sum()), 3 * 2 * 14 * 14, device=device)
+    positions = torch.arange(length, device=device).repeat(rows)[layout.source].expand(3, 1, -1)
+    advantages = torch.randn(rows, device=device)
+    mask = torch.ones(rows, response, device=device)
+    model.get_decoder().set_attn_implementation(ATTENTION)
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, given: (given[0][:, layout.predicting],)
+    )
+
+    def update() -> Tensor:
+        logits = model(
+            input_ids=tokens,
+            position_ids=positions,
+            pixel_values=pixels.to(torch.bfloat16),
+            image_grid_thw=grid,
+            use_cache=False,
+            shared_prompts=layout,
+        ).logits[0]
+        labels = tokens[0, layout.responses]
+        each = [
+            checkpoint(token_log_probs, row, own, use_reentrant=False)
+            for row, own in zip(logits.split(response), labels.split(response), strict=True)
+        ]
+        log_prob = torch.stack(each)
+        ref = log_prob.detach() - 0.01
+        loss = policy_loss(
+            *(log_prob, None, ref, advantages, mask),
+            **{"clip_eps": 0.2, "kl_coef": 0.01, "length_scale": response, "num_responses": rows},
+        ).loss
+        loss.backward()
+        return loss.detach()
+
+    return update
+
+
+def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Of tokens by the logits before each: (T,) from (T, V) and (T,)."""
+    return -nn.functional.cross_entropy(logits.float(), tokens, reduction="none")
 
 
 def log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -200,6 +253,7 @@ def one(size: Size, device: str, peak: float | None, memory: float) -> dict[str,
     forward = response_flops(architecture, size.assumed)
     found["policy"] = part(student, policy_update, size.policy_rows, forward)
     found["policy"]["planned_gib"] = planned(plan.policy, step=step)
+    found["policy, prompt once"] = part(student, shared_update, size.policy_rows, forward)
     del student
     gc.collect()
     if device == "cuda":

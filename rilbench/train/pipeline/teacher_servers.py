@@ -114,7 +114,10 @@ def find_servers(
 def _check_own(recipe: Recipe, plan: Plan) -> None:
     """Refuse what the server that the run starts cannot do."""
     if recipe.hardware.device == "cpu" and plan.fields is not None:
-        raise _not_for_transformers(plan)
+        raise UserError(
+            f"collection.fields.{plan.model} is for a server of yours, and the run would start "
+            "its own, which samples by the recipe's settings; leave it out"
+        )
     if recipe.hardware.device == "cuda" and vllm_python() is None:
         raise UserError(
             f"{plan.model} is served by vLLM, which is not installed; install rilbench[gpu], or "

@@ -13,7 +13,7 @@ the head only the places that predict a response's tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from rilbench.devices import flash_attention_version
+from rilbench.model.varlen import flash_attn_varlen_func
 
 ATTENTION = "shared_prompts"
 """Its name among transformers' attention functions."""
@@ -126,14 +129,11 @@ class SharedPrompts:
             (T, H, D).
         """
         if query.is_cuda:
-            # Or `rilbench.train.verl.flash_attention`, which stands in its place.
-            from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
-
             starts, key_starts = (
                 F.pad(torch.tensor(lengths).cumsum(0), (1, 0)).int().to(query.device)
                 for lengths in (self.query_lengths, self.key_lengths)
             )
-            found: Tensor = flash_attn_varlen_func(
+            found: Tensor = _packed_kernel()(
                 query,
                 key[self.keys],
                 value[self.keys],
@@ -146,6 +146,16 @@ class SharedPrompts:
             )
             return found
         return self.padded.attend(query, key, value, scale)
+
+
+def _packed_kernel() -> Callable[..., Tensor]:
+    """flash-attn's where it is installed, else torch's own."""
+    if flash_attention_version() is None:
+        return flash_attn_varlen_func
+    from flash_attn import flash_attn_varlen_func as installed  # type: ignore[import-not-found]
+
+    kernel: Callable[..., Tensor] = installed
+    return kernel
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def test_what_a_server_leaves_out_of_several_is_asked_for_again(tmp_path):
 
 def test_servers_that_the_run_starts_are_checked_too(tmp_path):
     fields = f"collection.fields.72b={FIELDS}"
-    cases = [("cpu", [fields], "transformers serve does not sample by them")]
+    cases = [("cpu", [fields], "which samples by the recipe's settings")]
     if vllm_python() is None:
         cases.append(("1x8-80gb", [], "vLLM, which is not installed"))
     for hardware, settings, words in cases:

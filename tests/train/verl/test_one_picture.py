@@ -16,6 +16,7 @@ from rilbench.data.stored_questions import QuestionScan, store_pictures
 from rilbench.errors import InvalidQuestionError
 from rilbench.evaluate.image_resize import AS_IS
 from rilbench.images import MOST_PIXELS, as_seen, check_image, open_image
+from rilbench.model.server import read_picture
 from rilbench.serving import image_part
 from rilbench.train.verl.model_families import RLDataset
 
@@ -41,6 +42,7 @@ def by_verl(image, **config):
 
 READERS = {
     "teacher's server": by_a_server,
+    "our server on a CPU": lambda image: read_picture(image_part(image)["image_url"]["url"]),
     "verl, Qwen-VL": by_verl,
     "verl, InternVL": lambda image: by_verl(image, pictures_as_they_are=True),
     "data select": open_image,

@@ -49,12 +49,7 @@ def found(request, tmp_path_factory):
     return run
 
 
-INTEGRATION = pytest.mark.integration
-MODES = (
-    "shared",
-    pytest.param("packed", marks=INTEGRATION),
-    pytest.param("shared-checkpointed", marks=INTEGRATION),
-)
+MODES = ("packed", "shared", "shared-checkpointed")
 
 
 @pytest.mark.timeout(900)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rilbench.model.varlen import flash_attn_varlen_func
 from rilbench.train.batch import grouped_order
-from rilbench.train.verl.flash_attention import flash_attn_varlen_func
 from rilbench.train.verl.shared_prompts import SharedPrompts, cut_by_tokens, cut_further
 
 QUERY_HEADS, KEY_HEADS, SIZE = 4, 2, 8
