@@ -86,7 +86,8 @@ class Generator:
         first: list[Request] = []
         rows = []
         for request in batch:
-            key = (*request.prompt, *(image.tobytes() for image in request.images))
+            pictures = ((image.size, image.tobytes()) for image in request.images)
+            key = (*request.prompt, *pictures)
             if key not in places:
                 places[key] = len(first)
                 first.append(request)
