@@ -208,7 +208,7 @@ def test_several_addresses_are_balanced_and_one_may_be_lost(
                 return [each.text async for _, (each, *_) in client.complete_all(requests)]
 
         assert asyncio.run(go()) == ["B"] * 40
-        assert min(len(first.seen), len(second.seen)) > 10
+        assert min(len(first.seen), len(second.seen)) > 5, "on a busy machine too"
         assert (first.keys, second.keys) == ({"Bearer of-all"}, {"Bearer of-one"})
         with running_judge(read_judge(option), tmp_path) as judge:
             assert judge.proxy is not None

@@ -20,7 +20,8 @@ class Worker(RolloutWorker):
         config = SimpleNamespace(n=SESSIONS, val_kwargs=SimpleNamespace(n=1))
         self.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=config))
         self.processor = SimpleNamespace()
-        self.prepared, self.decoded, self.kept, self.fails = {}, 0, [], fails
+        self.prepared, self.rows, self.decoded = {}, {}, 0
+        self.kept, self.fails = [], fails
 
     async def _run_agent_loop(self, sampling, *, trajectory, trace, session_id, uid, **question):
         async def decode():

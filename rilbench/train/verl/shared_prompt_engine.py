@@ -43,7 +43,7 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     @property
     def shares_prompts(self) -> bool:
         """Whether the model's configuration asks for it."""
-        return bool(self.model_config.get("share_prompts", False))
+        return bool(getattr(self.model_config, "share_prompts", False))
 
     def _build_module(self) -> torch.nn.Module:
         module: torch.nn.Module = super()._build_module()
