@@ -1,8 +1,9 @@
 """Builds what the GPU recipes of the paper's students name, tiny and on a CPU: ``… OUT STUDENT…``.
 
-verl's configuration is that of ``recipes/hardware/1x8-80gb.yaml``: flash_attention_2, packed rows,
-bf16 compute over float32 weights, gradient checkpointing, entropy in pieces. The models have the
-student's layout, ties and ratio of heads, and random weights. Left out: torch.compile, vLLM, NCCL.
+verl's configuration is that of ``recipes/hardware/1x8-80gb.yaml``: flash_attention_2 in the vision
+tower, each prompt once, bf16 compute over float32 weights, gradient checkpointing, entropy in
+pieces. The models have the student's layout, ties and ratio of heads, and random weights. Left out:
+torch.compile, vLLM, NCCL.
 """
 
 import asyncio
@@ -77,11 +78,15 @@ def build(student):
     found |= {
         "tied": real["tie_word_embeddings"],
         "attention": [
-            engine.module.config._attn_implementation
+            engine.parts(engine.module)[0].config._attn_implementation
             for engine in (policy, reference, judge.engine)
         ],
+        "vision": [
+            engine.module.config.vision_config._attn_implementation
+            for engine in (policy, reference)
+        ],
         "checkpointing": [m.module.is_gradient_checkpointing for m in (policy, judge.engine)],
-        "packed": [engine.use_remove_padding for engine in (policy, reference, judge.engine)],
+        "packed by verl": [e.use_remove_padding for e in (policy, reference, judge.engine)],
         "compute": str(policy._autocast_dtype),
         "weights": sorted({str(p.dtype) for p in policy.module.parameters()}),
         "entropy": policy.compute_entropy_from_logits.__name__,

@@ -44,8 +44,9 @@ def built(tmp_path_factory):
 def test_the_gpu_configuration_is_built_and_computes_an_update(built, student):
     found = built[student]
     assert "StudentModel" in found["classes"]
-    assert found["attention"] == ["flash_attention_2"] * 3
-    assert found["packed"] == [True] * 3
+    assert found["attention"] == ["shared_prompts"] * 3
+    assert found["vision"] == ["flash_attention_2"] * 2
+    assert found["packed by verl"] == [False] * 3
     assert found["checkpointing"] == [True] * 2
     assert (found["compute"], found["weights"]) == ("torch.bfloat16", ["torch.float32"])
     assert found["entropy"] == "entropy_from_logits_with_chunking"
