@@ -118,7 +118,7 @@ def scaled(content: bytes, edge: int, room: int = _LEAST_ROOM) -> bytes | None:
         return None
     small = image.width * image.height <= _SMALL
     image.thumbnail((edge, edge))
-    exact = _webp(image, lossless=True) if small else b""
+    exact = _webp(image, lossless=True, method=0) if small else b""
     if exact and len(exact) <= _EXACT:
         return exact
     webp = _webp(image, quality=_QUALITY + 20 if small else _QUALITY)
@@ -127,7 +127,7 @@ def scaled(content: bytes, edge: int, room: int = _LEAST_ROOM) -> bytes | None:
 
 def _webp(image: Image.Image, **options: Any) -> bytes:
     out = io.BytesIO()
-    image.save(out, "WEBP", method=2, **options)
+    image.save(out, "WEBP", **{"method": 2, **options})
     return out.getvalue()
 
 

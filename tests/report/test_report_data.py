@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import altair as alt
 import pytest
 from report_place import HOSTILE, Place, evaluation, outcomes, run, sample, score
 
@@ -121,6 +122,9 @@ def test_one_chart_for_each_benchmark_and_each_figure(place: Place) -> None:
         *("Answer reward", "Discriminator accuracy", "Learning rate")
     ]
     assert found.curves[0].note == "last student 0.40, teachers 0.90"
+    for chart in (*found.curves, *found.bars[0].charts):
+        drawn = {key: part for key, part in chart.spec.items() if key != "config"}
+        alt.Chart.from_dict(drawn, validate=True)  # no page checks its charts again
     spec = json.dumps(found.curves[0].spec)
     assert '"step": 2, "value": 0.2' in spec
     assert '"step": 3, "value": 0.8, "key": "s1"' in spec
