@@ -70,7 +70,6 @@ def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
     # Given, so that no version of transformers has to work them out; speed does not depend on them.
     positions = torch.arange(length, device=device).expand(3, rows, -1)
     advantages = torch.randn(rows, device=device)
-    mask = torch.ones(rows, response, device=device)
 
     def update() -> Tensor:
         logits = model(
@@ -85,14 +84,7 @@ def policy_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
             checkpoint(log_probs, row, own, use_reentrant=False)
             for row, own in zip(logits, tokens, strict=True)
         ]
-        log_prob = torch.stack(each)[:, -response:]
-        ref = log_prob.detach() - 0.01
-        loss = policy_loss(
-            *(log_prob, None, ref, advantages, mask),
-            **{"clip_eps": 0.2, "kl_coef": 0.01, "length_scale": response, "num_responses": rows},
-        ).loss
-        loss.backward()
-        return loss.detach()
+        return backward(torch.stack(each)[:, -response:], advantages)
 
     return update
 
@@ -112,7 +104,6 @@ def shared_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
     pixels = torch.randn(int(grid.prod(-1).sum()), 3 * 2 * 14 * 14, device=device)
     positions = torch.arange(length, device=device).repeat(rows)[layout.source].expand(3, 1, -1)
     advantages = torch.randn(rows, device=device)
-    mask = torch.ones(rows, response, device=device)
     model.get_decoder().set_attn_implementation(ATTENTION)
     model.get_output_embeddings().register_forward_pre_hook(
         lambda _, given: (given[0][:, layout.predicting],)
@@ -132,16 +123,20 @@ def shared_update(model: Any, size: Size, device: str) -> Callable[[], Tensor]:
             checkpoint(token_log_probs, row, own, use_reentrant=False)
             for row, own in zip(logits.split(response), labels.split(response), strict=True)
         ]
-        log_prob = torch.stack(each)
-        ref = log_prob.detach() - 0.01
-        loss = policy_loss(
-            *(log_prob, None, ref, advantages, mask),
-            **{"clip_eps": 0.2, "kl_coef": 0.01, "length_scale": response, "num_responses": rows},
-        ).loss
-        loss.backward()
-        return loss.detach()
+        return backward(torch.stack(each), advantages)
 
     return update
+
+
+def backward(log_prob: Tensor, advantages: Tensor) -> Tensor:
+    """The gradient of Equation 2 for responses (N, T); returns the loss."""
+    rows, response = log_prob.shape
+    loss = policy_loss(
+        *(log_prob, None, log_prob.detach() - 0.01, advantages, torch.ones_like(log_prob)),
+        **{"clip_eps": 0.2, "kl_coef": 0.01, "length_scale": response, "num_responses": rows},
+    ).loss
+    loss.backward()
+    return loss.detach()
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
