@@ -375,7 +375,9 @@ def _bar_spec(bars: Sequence[dict[str, Any]], axis: str, top: float | None) -> M
 
 def _finished(chart: Any, height: int) -> Mapping[str, Any]:
     """Return a chart's specification with the page's look, as wide as its container."""
-    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(validate=False)
+    spec: dict[str, Any] = chart.properties(width="container", height=height).to_dict(
+        validate=False
+    )
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     spec["config"] = {
         "background": None,

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from verl.single_controller.base.decorator import Dispatch, register
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import (
+    Dispatch,
+    make_nd_compute_dataproto_dispatch_fn,
+    register,
+)
+from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
@@ -137,6 +143,22 @@ def _meet_by_file() -> None:
     os.environ.setdefault("DIST_INIT_METHOD", place.as_uri())
 
 
+def mend_positions(data: TensorDict) -> TensorDict:
+    """M-RoPE's positions of a batch, (N, 4, j), nested by rows also where all have one length.
+
+    From such rows TransferQueue makes a tensor that is nested by its second dimension, which verl
+    then takes for one nested by its third.
+    """
+    positions, rows = data["position_ids"], data["input_ids"].offsets()
+    if positions.dim() == 3 and not (
+        positions.is_nested and torch.equal(positions.offsets(), rows)
+    ):
+        values = positions.values() if positions.is_nested else positions.flatten(0, 1)
+        each = values.unflatten(0, (len(rows) - 1, -1)).unbind()
+        data["position_ids"] = tu.nested_tensor_from_tensor_list(list(each))
+    return data
+
+
 class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     """Policy, reference and rollout of one rank."""
 
@@ -153,6 +175,29 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         super().init_model()
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)
+
+    # As verl's; what TransferQueue makes of rows of one length is mended first.
+
+    @register(  # type: ignore[untyped-decorator]
+        dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref")
+    )
+    def compute_ref_log_prob(self, data: TensorDict) -> TensorDict:
+        """The reference's log-probabilities of a batch."""
+        return super().compute_ref_log_prob(mend_positions(data))
+
+    @register(  # type: ignore[untyped-decorator]
+        dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor")
+    )
+    def compute_log_prob(self, data: TensorDict) -> TensorDict:
+        """The policy's log-probabilities of a batch."""
+        return super().compute_log_prob(mend_positions(data))
+
+    @register(  # type: ignore[untyped-decorator]
+        dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor")
+    )
+    def update_actor(self, data: TensorDict) -> TensorDict:
+        """The policy's update on a batch."""
+        return super().update_actor(mend_positions(data))
 
 
 class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]

@@ -8,10 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
 
 from rilbench.model.varlen import flash_attn_varlen_func
-from rilbench.train.batch import grouped_order
+from rilbench.train.batch import grouped_order, nested
 from rilbench.train.verl.shared_prompts import SharedPrompts, cut_by_tokens, cut_further
+from rilbench.train.verl.workers import mend_positions
 
 QUERY_HEADS, KEY_HEADS, SIZE = 4, 2, 8
 
@@ -160,3 +163,24 @@ def test_ranks_get_whole_groups_as_far_as_they_divide(ranks, mini_batches):
             assert sum(len(run) == group for run in runs) >= size // group
             loads.append(sum(prompts[run[0]] + sum(responses[r] for r in run) for run in runs))
     assert max(loads) / (sum(loads) / len(loads)) < 1.15
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 7, 2], [6]])
+def test_positions_of_rows_of_one_length_are_mended(lengths):
+    """As TransferQueue and verl hand them on: nested by the wrong dimension where all are equal."""
+    each = [torch.arange(4 * n).view(4, n) for n in lengths]
+    positions = torch.nested.as_nested_tensor(each, layout=torch.jagged)
+    data = TensorDict(
+        {
+            "input_ids": nested([torch.arange(n) for n in lengths]),
+            "position_ids": positions,
+        },
+        batch_size=len(lengths),
+    )
+    tu.maybe_fix_3d_position_ids(data)
+    mended = mend_positions(data)
+    assert all(
+        torch.equal(a, b) for a, b in zip(mended["position_ids"].unbind(), each, strict=True)
+    )
+    chosen = tu.index_select_tensor_dict(mended, [0])
+    assert torch.equal(chosen["position_ids"].values(), each[0])
