@@ -143,7 +143,7 @@ def _meet_by_file() -> None:
     os.environ.setdefault("DIST_INIT_METHOD", place.as_uri())
 
 
-def mend_positions(data: TensorDict) -> TensorDict:
+def fix_positions(data: TensorDict) -> TensorDict:
     """M-RoPE's positions of a batch, (N, 4, j), nested by rows also where all have one length.
 
     From such rows TransferQueue makes a tensor that is nested by its second dimension, which verl
@@ -176,28 +176,28 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)
 
-    # As verl's; what TransferQueue makes of rows of one length is mended first.
+    # As verl's; what TransferQueue makes of rows of one length is fixed first.
 
     @register(  # type: ignore[untyped-decorator]
         dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref")
     )
     def compute_ref_log_prob(self, data: TensorDict) -> TensorDict:
         """The reference's log-probabilities of a batch."""
-        return super().compute_ref_log_prob(mend_positions(data))
+        return super().compute_ref_log_prob(fix_positions(data))
 
     @register(  # type: ignore[untyped-decorator]
         dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor")
     )
     def compute_log_prob(self, data: TensorDict) -> TensorDict:
         """The policy's log-probabilities of a batch."""
-        return super().compute_log_prob(mend_positions(data))
+        return super().compute_log_prob(fix_positions(data))
 
     @register(  # type: ignore[untyped-decorator]
         dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor")
     )
     def update_actor(self, data: TensorDict) -> TensorDict:
         """The policy's update on a batch."""
-        return super().update_actor(mend_positions(data))
+        return super().update_actor(fix_positions(data))
 
 
 class DiscriminatorWorker(TrainingWorker):  # type: ignore[misc]

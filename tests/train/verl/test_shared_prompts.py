@@ -14,7 +14,7 @@ from verl.utils import tensordict_utils as tu
 from rilbench.model.varlen import flash_attn_varlen_func
 from rilbench.train.batch import grouped_order, nested
 from rilbench.train.verl.shared_prompts import SharedPrompts, cut_by_tokens, cut_further
-from rilbench.train.verl.workers import mend_positions
+from rilbench.train.verl.workers import fix_positions
 
 QUERY_HEADS, KEY_HEADS, SIZE = 4, 2, 8
 
@@ -178,9 +178,7 @@ def test_positions_of_rows_of_one_length_are_mended(lengths):
         batch_size=len(lengths),
     )
     tu.maybe_fix_3d_position_ids(data)
-    mended = mend_positions(data)
-    assert all(
-        torch.equal(a, b) for a, b in zip(mended["position_ids"].unbind(), each, strict=True)
-    )
-    chosen = tu.index_select_tensor_dict(mended, [0])
+    fixed = fix_positions(data)
+    assert all(torch.equal(a, b) for a, b in zip(fixed["position_ids"].unbind(), each, strict=True))
+    chosen = tu.index_select_tensor_dict(fixed, [0])
     assert torch.equal(chosen["position_ids"].values(), each[0])
