@@ -166,7 +166,7 @@ def test_ranks_get_whole_groups_as_far_as_they_divide(ranks, mini_batches):
 
 
 @pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 7, 2], [6]])
-def test_positions_of_rows_of_one_length_are_mended(lengths):
+def test_positions_of_rows_of_one_length_are_nested_by_rows(lengths):
     """As TransferQueue and verl hand them on: nested by the wrong dimension where all are equal."""
     each = [torch.arange(4 * n).view(4, n) for n in lengths]
     positions = torch.nested.as_nested_tensor(each, layout=torch.jagged)
