@@ -178,7 +178,7 @@ class RolloutManager(AgentLoopManagerTQ):  # type: ignore[misc]
 
 
 def _columns(rows: list[dict[str, Any]]) -> TensorDict:
-    """Rows as columns; verl's own function fails on M-RoPE's positions of unequal length."""
+    """Rows as columns; M-RoPE's positions, (4, j), in torch's layout for tensors of any shapes."""
     positions = [row.pop("position_ids") for row in rows]
     columns: TensorDict = tu.list_of_dict_to_tensordict(rows)
     columns["position_ids"] = torch.nested.as_nested_tensor(positions, layout=torch.strided)
