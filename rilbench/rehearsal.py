@@ -32,7 +32,7 @@ from rilbench.nano.model import LAYOUTS, make
 from rilbench.plan import find_architecture
 from rilbench.train.pipeline import stages
 from rilbench.train.pipeline.preflight import Inputs, preflight
-from rilbench.train.pipeline.prepare_data import pixel_limits, teacher_share
+from rilbench.train.pipeline.prepare_data import pixel_limits
 from rilbench.train.pipeline.run_folder import Run, open_run
 from rilbench.train.pipeline.stage import Progress
 from rilbench.train.verl.question_reader import QuestionReader
@@ -202,7 +202,7 @@ def _of_two_steps(recipe: Recipe, sources: Path) -> Recipe:
         collection=dataclasses.replace(
             collection,
             folder="",
-            teacher_responses=min(collection.teacher_responses, teacher_share(recipe)),
+            teacher_responses=min(collection.teacher_responses, recipe.teacher_share),
             student_responses=min(collection.student_responses, 2),
         ),
         sft=dataclasses.replace(sft, steps=min(sft.steps, STEPS)),

@@ -30,6 +30,7 @@ HOW_IT_RUNS = (
     "hardware.rollout_tensor_parallel",
     "hardware.rollout_memory",
     "hardware.judge_devices",
+    "hardware.teacher_devices",
     "hardware.gradient_checkpointing",
     "hardware.remove_padding",
     "hardware.share_prompts",
@@ -85,7 +86,11 @@ class Teachers:
 
     names: tuple[str, ...] = ()  # one or both teachers [Table 2]
     models: Mapping[str, str] = field(default_factory=dict)  # name -> folder, hub name or nano:NAME
-    mix: str = "split"  # "split": the teachers share G responses; "each": G from each; unstated
+    mix: str = "split"
+    """"split": the teachers share G responses; "each": G from each [unstated]; "routed": the source
+    of a question names its teacher"""
+    routes: Mapping[str, str] = field(default_factory=dict)
+    """for mix=routed: source of a question -> teacher; "*" stands for every other source"""
     max_responses: int = 0  # saved responses used per teacher and question [Fig. 7]; 0: all
 
 
@@ -219,6 +224,7 @@ class Hardware:
     nodes: int = 1
     devices: int = 8  # per node, to train on
     judge_devices: int = 0  # further ones of the node, for a judge that the run starts
+    teacher_devices: int = 0  # further ones of the node, for the teachers of method=opd
     memory_gib: int = 80  # per device
     offload: str = "none"  # models moved to CPU memory: "none", "idle" between phases, or "always"
     rollout_engine: str = "auto"  # "auto": vLLM on GPUs, transformers on a CPU; or "vllm"
@@ -236,8 +242,8 @@ class Hardware:
 
     @property
     def node_devices(self) -> int:
-        """Devices of the first node, those for the judge included."""
-        return self.devices + self.judge_devices
+        """Devices of the first node, those for judge and teachers included."""
+        return self.devices + self.judge_devices + self.teacher_devices
 
 
 @dataclass(frozen=True)
@@ -245,7 +251,7 @@ class Recipe:
     """A whole run."""
 
     recipe: str = "both"  # name of the recipe, by its teachers
-    method: str = "ril"  # ril, imitation, teacher-bonus, teacher-rows, dr-grpo, grpo or sft
+    method: str = "ril"  # a name of rilbench.ril.methods: ril, dr-grpo, sft, gad, opd, …
     seed: int = 0
     group_size: int = 4  # G [App C]
     num_samples: int = 0  # student samples per question; 0: G with teachers, else 2G
@@ -273,6 +279,16 @@ class Recipe:
         return self.sft.steps > 0 and not self.sft.data
 
     @property
+    def uses_saved_responses(self) -> bool:
+        """Whether the run needs the teachers' saved responses, in SFT or in the loop."""
+        return self.method_spec.uses_saved_responses or self.sft_on_teachers
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the loss has a KL to the reference."""
+        return self.method_spec.uses_reference and self.policy.kl_coef > 0
+
+    @property
     def num_student_responses(self) -> int:
         """Responses to one question that the student samples in a step."""
         group_size = self.group_size if self.method_spec.uses_teachers else 2 * self.group_size
@@ -284,6 +300,19 @@ class Recipe:
         if not self.method_spec.uses_teachers:
             return 0
         return self.group_size * (len(self.teachers.names) if self.teachers.mix == "each" else 1)
+
+    @property
+    def saved_responses_per_question(self) -> int:
+        """Saved teacher responses that a step takes for one question, in its group or beside it."""
+        if self.method_spec.pairs_with_teachers:
+            return self.num_student_responses
+        return self.num_teacher_responses
+
+    @property
+    def teacher_share(self) -> int:
+        """The most of them that are of one teacher."""
+        sharing = 1 if self.teachers.mix == "routed" else len(self.teachers.names)
+        return -(-self.saved_responses_per_question // sharing)
 
     @property
     def rows_together(self) -> int:
@@ -321,7 +350,7 @@ class Recipe:
     @property
     def teacher_label(self) -> str:
         """The teachers' name in tables: ``72b``, ``78b``, ``both`` or ``none``."""
-        if not (self.method_spec.uses_teachers or self.sft_on_teachers):
+        if not (self.method_spec.learns_from_teachers or self.sft_on_teachers):
             return "none"
         return self.teachers.names[0] if len(self.teachers.names) == 1 else self.recipe
 
@@ -332,14 +361,23 @@ class Recipe:
         for key in HOW_IT_RUNS:
             group, name = key.split(".")
             del values[group][name]
-        if not self.data.manifests:  # as before there were any
-            del values["data"]["manifests"]
+        for group, name in (("data", "manifests"), ("teachers", "routes")):
+            if not values[group][name]:  # as before there were any
+                del values[group][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def family(self) -> str:
         """The fingerprint without the seed: equal for repetitions of one experiment."""
         return dataclasses.replace(self, seed=0).fingerprint
+
+    def teachers_of(self, source: str) -> tuple[str, ...]:
+        """The teachers that answer questions of a source: all, unless they are routed."""
+        if self.teachers.mix != "routed":
+            return self.teachers.names
+        routes = self.teachers.routes
+        name = routes.get(source, routes.get("*"))
+        return () if name is None else (name,)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain types, in the order of the dataclasses."""

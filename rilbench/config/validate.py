@@ -16,7 +16,7 @@ DISCRIMINATOR_PROMPT_TOKENS = 512
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": tuple(METHODS),
-    "teachers.mix": ("split", "each"),
+    "teachers.mix": ("split", "each", "routed"),
     "reward.similarity": ("binary", "continuous"),
     "policy.freeze": PARTS,
     "schedule.export": ("last", "best"),
@@ -62,6 +62,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "discriminator.mu",
             "discriminator.pretrain_steps",
             "hardware.judge_devices",
+            "hardware.teacher_devices",
             "policy.kl_coef",
             "policy.length_scale",
             "policy.micro_batch_tokens",
@@ -122,7 +123,16 @@ def check(recipe: Recipe) -> None:
             value = _value(recipe, key)
             if not is_valid(value):
                 raise UserError(f"{key}={value} {words}")
-    checks = (_schedule, _teachers, _requests, _sft, _hardware, _unused_settings, _judge_noise)
+    checks = (
+        _schedule,
+        _teachers,
+        _routes,
+        _requests,
+        _sft,
+        _hardware,
+        _unused_settings,
+        _judge_noise,
+    )
     for problems in checks:
         for problem in problems(recipe):
             raise UserError(problem)
@@ -154,7 +164,7 @@ def _schedule(recipe: Recipe) -> Iterator[str]:
 
 def _teachers(recipe: Recipe) -> Iterator[str]:
     teachers, collected = recipe.teachers, recipe.collection.teacher_responses
-    if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
+    if recipe.method_spec.learns_from_teachers or recipe.sft_on_teachers:
         unknown = [name for name in teachers.names if name not in teachers.models]
         if unknown or not teachers.names:
             yield (
@@ -173,6 +183,38 @@ def _teachers(recipe: Recipe) -> Iterator[str]:
             "a discriminator with mu=0 and pretrain_steps=0 would never be trained; raise "
             "discriminator.mu or discriminator.pretrain_steps, or use method=teacher-rows"
         )
+    if recipe.method_spec.uses_teacher_log_probs:
+        if teachers.mix == "each":
+            yield "a response has one teacher with method=opd; use teachers.mix=split or routed"
+        for name in teachers.names:
+            if recipe.collection.endpoints.get(name) and not recipe.sft_on_teachers:
+                yield (
+                    f"collection.endpoints.{name}: method=opd needs log-probabilities of the "
+                    f"student's tokens, which a chat server does not give; leave it out and set "
+                    f"teachers.models.{name}=FOLDER or OWNER/NAME"
+                )
+
+
+def _routes(recipe: Recipe) -> Iterator[str]:
+    teachers = recipe.teachers
+    if teachers.mix != "routed":
+        if teachers.routes:
+            yield "teachers.routes is used by teachers.mix=routed alone; set that, or leave it out"
+        return
+    if not teachers.routes:
+        yield (
+            "teachers.mix=routed needs teachers.routes: set teachers.routes.SOURCE=TEACHER for "
+            "each source in the questions' `source` column, or teachers.routes.*=TEACHER"
+        )
+    for source, name in teachers.routes.items():
+        if name not in teachers.names:
+            yield (
+                f"teachers.routes.{source}={name}: the recipe's teachers are "
+                f"{', '.join(teachers.names)}; use one of them"
+            )
+    for name in teachers.names:
+        if name not in teachers.routes.values():
+            yield f"no source is routed to {name}: add it to teachers.routes, or leave it out"
 
 
 def _requests(recipe: Recipe) -> Iterator[str]:
@@ -223,12 +265,22 @@ def _hardware(recipe: Recipe) -> Iterator[str]:
                 "longest sequence (data.max_prompt_tokens, data.max_response_tokens); set "
                 f"{model}.micro_batch_tokens={longest}"
             )
+    number, distils = len(recipe.teachers.names), recipe.method_spec.uses_teacher_log_probs
+    served = hardware.teacher_devices >= number and hardware.teacher_devices % number == 0
+    if hardware.device == "cuda" and distils and not served:
+        names = " and ".join(recipe.teachers.names)
+        yield (
+            f"method={recipe.method} serves {names} on devices of their own while it trains, and "
+            f"hardware.teacher_devices={hardware.teacher_devices}; set it to a multiple of {number}, "
+            "and hardware.devices to what is left of the node"
+        )
     if hardware.device == "cpu":
         for key, is_set in (
             ("hardware.offload", hardware.offload != "none"),
             ("hardware.remove_padding", hardware.remove_padding),
             ("hardware.rollout_tensor_parallel", hardware.rollout_tensor_parallel > 1),
             ("hardware.judge_devices", hardware.judge_devices > 0),
+            ("hardware.teacher_devices", hardware.teacher_devices > 0),
         ):
             if is_set:
                 yield (
@@ -242,11 +294,12 @@ def _unused_settings(recipe: Recipe) -> Iterator[str]:
     method, default = recipe.method_spec, Recipe()
     is_used = {
         "num_samples": method.is_rl,
-        "teachers.max_responses": method.uses_teachers or recipe.sft_on_teachers,
-        "reward.similarity": method.uses_discriminator,
-        "reward.extra": method.is_rl,
+        "teachers.max_responses": recipe.uses_saved_responses,
+        "reward.similarity": method.uses_discriminator and not method.pairs_with_teachers,
+        "reward.extra": method.is_rl and not method.uses_teacher_log_probs,
         "policy.freeze": method.is_rl,
         "policy.teachers_in_loss": method.uses_teachers,
+        "policy.kl_coef": method.uses_reference or not method.is_rl,
         "judge.false_positive_rate": method.uses_answer_reward,
         "judge.false_negative_rate": method.uses_answer_reward,
         "schedule.export": method.is_rl,

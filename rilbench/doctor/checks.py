@@ -87,9 +87,7 @@ def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
         "data.dev": recipe.data.dev,
     }
     places |= {"sft.data": recipe.sft.data} if recipe.sft.data else {}
-    teachers = (
-        recipe.teachers.models if recipe.method_spec.uses_teachers or recipe.sft_on_teachers else {}
-    )
+    teachers = recipe.teachers.models if recipe.uses_saved_responses else {}
     used = {name: teachers[name] for name in recipe.teachers.names if name in teachers}
     served = recipe.collection.endpoints
     places |= {f"teachers.models.{n}": model for n, model in used.items() if n not in served}

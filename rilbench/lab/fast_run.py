@@ -88,7 +88,7 @@ def with_collection(
         recipe: the run's.
     """
     method = recipe.method_spec
-    needed = list(recipe.teachers.names) if method.uses_teachers or recipe.sft_on_teachers else []
+    needed = list(recipe.teachers.names) if recipe.uses_saved_responses else []
     needed += [STUDENT] if method.uses_discriminator else []
     collect = sum(costs[name]["cpu_seconds"] for name in needed)
     rounded = {stage: round(spent, 1) for stage, spent in {**seconds, "collect": collect}.items()}

@@ -79,11 +79,7 @@ def _collection(folder: Path, prompts: Path, data: TrainingData) -> Path:
     for id_, models in data.saved.items():
         for name, responses in models.items():
             by_model.setdefault(name, {})[id_] = list(responses)
-    each = len(data.student_saved) // len(data.questions)
-    by_model[STUDENT] = {
-        question.id: list(data.student_saved[each * i : each * (i + 1)])
-        for i, question in enumerate(data.questions)
-    }
+    by_model[STUDENT] = {id_: list(responses) for id_, responses in data.student_saved.items()}
     with FileLock(folder / ".collection.lock"):
         for name, texts_by_id in by_model.items():
             if (collection / f"{name}.parquet").exists():

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-QUIET_SECONDS = {"greedy": 0.3, "sampled": 20.0}
+QUIET_SECONDS = {"greedy": 0.3, "sampled": 20.0, "scored": 0.3}
 """A batch that is not full starts when no request has come for this long.
 
 A step's samples always fill a batch; only where one failed would they not. Waiting for them keeps
@@ -48,7 +48,12 @@ class Request:
     def group(self) -> tuple[Any, ...]:
         """Requests of one group are generated in one batch, however many images they have."""
         names = ("temperature", "top_p", "top_k", "repetition_penalty", "ignore_eos", "max_tokens")
-        return tuple(self.sampling.get(name) for name in names)
+        return (self.is_scored, *(self.sampling.get(name) for name in names))
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the log-probabilities of the prompt's own tokens are asked for, as of vLLM."""
+        return self.sampling.get("prompt_logprobs") is not None
 
 
 class BatchServer:
@@ -113,7 +118,10 @@ class BatchServer:
             while len(self.waiting) < self.batch_size:
                 self.arrived.clear()
                 sampled = any(r.sampling.get("temperature", 1.0) > 0 for r in self.waiting)
-                quiet = self.quiet_seconds["sampled" if sampled else "greedy"]
+                kind = "sampled" if sampled else "greedy"
+                if all(r.is_scored for r in self.waiting):
+                    kind = "scored"
+                quiet = self.quiet_seconds[kind]
                 try:
                     await asyncio.wait_for(self.arrived.wait(), quiet)
                 except asyncio.TimeoutError:
@@ -125,19 +133,31 @@ class BatchServer:
             chosen = {id(r) for r in batch}
             self.waiting = [r for r in self.waiting if id(r) not in chosen]
             try:
-                for request, (tokens, ended) in zip(
-                    batch, self.generator.generate(batch), strict=True
-                ):
+                answer = self._score if batch[0].is_scored else self._generate
+                for request, response in zip(batch, answer(batch), strict=True):
                     if not request.answer.done():  # nobody waits for it any more
-                        reason = "completed" if ended else "length"
-                        request.answer.set_result(
-                            Response(tokens, reason, {"global_steps": self.step})
-                        )
+                        request.answer.set_result(response)
             except Exception as error:  # noqa: BLE001 - handed to every waiting caller
                 for request in batch:
                     if not request.answer.done():
                         request.answer.set_exception(error)
             await asyncio.sleep(0)
+
+    def _generate(self, batch: list[Request]) -> list[Response]:
+        return [
+            Response(tokens, "completed" if ended else "length", {"global_steps": self.step})
+            for tokens, ended in self.generator.generate(batch)
+        ]
+
+    def _score(self, batch: list[Request]) -> list[Response]:
+        """In verl's layout: at each place the log-probability of the token that follows it."""
+        responses = []
+        for request, found in zip(batch, self.generator.log_probs(batch), strict=True):
+            following = [[token] for token in [*request.prompt[1:], self.generator.end]]
+            scores = [[score] for score in [*found, 0.0]]
+            fields = {"prompt_ids": following, "prompt_logprobs": scores}
+            responses.append(Response([self.generator.end], "completed", fields))
+        return responses
 
     async def _nothing(self, *_: Any, **__: Any) -> None:
         return None

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from rilbench.model.batch_server import Request
 
 
+SCORED_TOGETHER = 16
+"""Sequences whose logits are in memory at once."""
+
+
 class Generator:
     """A model in float32 that answers batches of requests.
 
@@ -71,6 +75,22 @@ class Generator:
         limit = int(asked.get("max_tokens") or self.max_tokens)
         responses = go_on(batch, steps, seeds, end, limit)
         return [(tokens, tokens[-1] == self.end and not to_the_limit) for tokens in responses]
+
+    @torch.no_grad()
+    def log_probs(self, batch: Sequence[Request]) -> list[list[float]]:
+        """Of each request's prompt, of n tokens, the log-probabilities of its last n - 1."""
+        found = []
+        for first in range(0, len(batch), SCORED_TOGETHER):
+            some = batch[first : first + SCORED_TOGETHER]
+            inputs = self._inputs(some)
+            logits = self.model(**inputs).logits[:, :-1]
+            tokens = inputs["input_ids"][:, 1:, None]
+            scores = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(-1)
+            found += [
+                row[len(row) - len(each.prompt) + 1 :].tolist()
+                for row, each in zip(scores, some, strict=True)
+            ]
+        return found
 
     def _prompts_once(
         self,

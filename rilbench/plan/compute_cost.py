@@ -111,7 +111,7 @@ def plan_step(
         flops["discriminator"] = (
             responses * discriminator_flops(recipe, student, assumed) * forwards
         )
-    if recipe.policy.kl_coef > 0:
+    if recipe.uses_reference:
         flops["reference"] = forward
     if recipe.policy.mu > 1 or recipe.policy.mini_batches > 1:
         flops["old probabilities"] = forward
@@ -164,7 +164,7 @@ def _queue_seconds(recipe: Recipe, student: Architecture, assumed: Assumptions) 
     The rollout workers put it in; the ranks read it, side by side, for each pass over the batch.
     """
     policy = recipe.policy
-    reads = policy.mu + (policy.kl_coef > 0) + (policy.mu > 1 or policy.mini_batches > 1)
+    reads = policy.mu + recipe.uses_reference + (policy.mu > 1 or policy.mini_batches > 1)
     size = queue_bytes(recipe, student, assumed) * (1 + reads / recipe.hardware.ranks)
     return size / GIB / assumed.queue_gib
 

@@ -129,7 +129,7 @@ def devices_of_server(model: Architecture, devices: int) -> int:
 
 def _teachers(recipe: Recipe) -> list[str]:
     """Check the teachers without an address, which are served on the devices of one node."""
-    if not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers):
+    if not recipe.uses_saved_responses:
         return []
     hardware, found = recipe.hardware, []
     for name in recipe.teachers.names:

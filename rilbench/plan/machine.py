@@ -42,7 +42,7 @@ def host_memory(
     cpu = hardware.device == "cpu"
     trained = student.parameters + (student.discriminator if spec.uses_discriminator else 0)
     found = {"models at work": device.peak - device.reserved} if cpu else {}
-    if spec.is_rl and recipe.policy.kl_coef > 0:
+    if recipe.uses_reference:
         found["reference"] = WEIGHT * student.parameters * share
     if hardware.offload != "none":
         state = WEIGHT + MOMENTS + (GRADIENT if hardware.offload == "always" else 0)

@@ -95,7 +95,7 @@ def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> 
         _discriminator(recipe, student) if recipe.method_spec.uses_discriminator else None
     )
     rollout = _rollout(recipe, student)
-    reference = policy.working if recipe.policy.kl_coef > 0 else 0.0
+    reference = policy.working if recipe.uses_reference else 0.0
     reserved = assumed.reserved_gib * GIB
     offloaded = recipe.hardware.offload != "none"
     waits_policy = 0.0 if offloaded else policy.waiting

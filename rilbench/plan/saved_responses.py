@@ -32,14 +32,17 @@ def plan_collection(recipe: Recipe, assumed: Assumptions) -> dict[str, Collected
         pretraining = recipe.discriminator
         draws = pretraining.pretrain_steps * (pretraining.pretrain_batch_size // 2)
     found: dict[str, Collected] = {}
-    if recipe.method_spec.uses_teachers or recipe.sft_on_teachers:
+    if recipe.uses_saved_responses:
         share = visits = sft = 0
-        if recipe.method_spec.uses_teachers:
-            share = math.ceil(recipe.num_teacher_responses / len(recipe.teachers.names))
+        if recipe.method_spec.uses_saved_responses:
+            share = recipe.teacher_share
             visits = recipe.schedule.steps * recipe.schedule.prompts_per_step
         if recipe.sft_on_teachers:
             sft = recipe.sft.steps * recipe.sft.batch_size
         others = math.ceil((draws + sft) / len(recipe.teachers.names))
+        if recipe.teachers.mix == "routed":  # no source is known yet: as if all were as large
+            questions = math.ceil(questions / len(recipe.teachers.names))
+            visits = math.ceil(visits / len(recipe.teachers.names))
         limit = min(recipe.max_saved_responses, settings.teacher_responses)
         teacher = Collected(
             asked=questions * settings.teacher_responses,
@@ -50,7 +53,7 @@ def plan_collection(recipe: Recipe, assumed: Assumptions) -> dict[str, Collected
         )
         found = dict.fromkeys(recipe.teachers.names, teacher)
     if draws:
-        limit = settings.student_responses
+        questions, limit = assumed.questions, settings.student_responses
         found[STUDENT] = Collected(
             asked=questions * limit,
             used=min(draws, questions * limit),

@@ -1,4 +1,4 @@
-"""The discriminator D: what it reads, and Equation 1.
+"""The discriminator D: what it reads, Equation 1, and GAD's loss in its place.
 
 D is the student's own network with a scalar head on the last token; D = sigmoid(logit), towards 1
 for a student's text and 0 for a teacher's. The network itself is the trainer's business.
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 TEACHER_LABEL = 0.0
 STUDENT_LABEL = 1.0
@@ -18,18 +18,24 @@ STUDENT_LABEL = 1.0
 DISCRIMINATOR_SYSTEM = "Who wrote the response? 0 = teacher, 1 = student."
 
 
-def discriminator_messages(response: str) -> list[dict[str, str]]:
+def discriminator_messages(response: str, question: str = "") -> list[dict[str, str]]:
     """Return the chat that D reads: the response alone, neither image nor question (Fig. 3).
 
-    The response goes in as it is, whitespace and all: its form is what D must see.
+    The response goes in as it is, whitespace and all: its form is what D must see. GAD's D reads
+    the question's text too, as the turn before.
     """
+    if question:
+        return [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": response},
+        ]
     return [
         {"role": "system", "content": DISCRIMINATOR_SYSTEM},
         {"role": "user", "content": f"<response>{response}</response>"},
     ]
 
 
-def discriminator_tokens(tokenizer: Any, response: str) -> list[int]:
+def discriminator_tokens(tokenizer: Any, response: str, question: str = "") -> list[int]:
     """Return the tokens of the chat that D reads.
 
     What looks like a special token in the response is plain text, as in the policy's batch: D must
@@ -37,19 +43,22 @@ def discriminator_tokens(tokenizer: Any, response: str) -> list[int]:
 
     Args:
         tokenizer: D's, of transformers.
-        response: the response alone.
+        response: the response's text.
+        question: the question's text, for a D that reads it.
     """
-    messages = discriminator_messages(response)
+    messages = discriminator_messages(response, question)
     prompt = tokenizer.apply_chat_template(messages, tokenize=False)
     added = tokenizer.added_tokens_decoder.values()
-    if not any(token.special and token.content in response for token in added):
+    outside = question + response
+    if not any(token.special and token.content in outside for token in added):
         return list(tokenizer.encode(prompt, add_special_tokens=False))
-    before, content, after = prompt.partition(messages[-1]["content"])
-    return [
-        *tokenizer.encode(before, add_special_tokens=False),
-        *tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True),
-        *tokenizer.encode(after, add_special_tokens=False),
-    ]
+    tokens: list[int] = []
+    rest = prompt
+    for message in messages if question else messages[-1:]:
+        before, content, rest = rest.partition(message["content"])
+        tokens += tokenizer.encode(before, add_special_tokens=False)
+        tokens += tokenizer.encode(content, add_special_tokens=False, split_special_tokens=True)
+    return [*tokens, *tokenizer.encode(rest, add_special_tokens=False)]
 
 
 def discriminator_loss(
@@ -109,6 +118,33 @@ def discriminator_accuracy(
     exact = weights.to(torch.promote_types(weights.dtype, torch.float32))
     total = torch.where(right, exact, torch.zeros_like(exact)).sum()
     return total / (exact.sum() if denominator is None else denominator)
+
+
+def bradley_terry_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return GAD's loss of D: the mean of -log sigmoid(teacher's score - student's score).
+
+    The score that GAD writes D(y) is minus the logit here, so that a logit means the same in all
+    methods: towards the student.
+
+    Args:
+        student: (n,) logits of the student's responses.
+        teacher: (n,) logits of the teachers' responses to the same questions, in the same order.
+
+    Returns:
+        Scalar with gradient.
+    """
+    exact = torch.promote_types(student.dtype, torch.float32)
+    return softplus(teacher.to(exact) - student.to(exact)).mean()
+
+
+def bradley_terry_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradient of :func:`bradley_terry_loss` by each logit, (n,) and (n,).
+
+    With it the two responses of a pair need not meet in one micro-batch or on one device: the sum
+    of gradient times logit, over all rows, has the same gradient in D's weights.
+    """
+    wrong = torch.sigmoid((teacher - student).detach().float()) / len(student)
+    return -wrong, wrong
 
 
 def _check(logits: Tensor, labels: Tensor, weights: Tensor, denominator: float | None) -> None:

@@ -52,15 +52,14 @@ def clipped_surrogate(
     Args:
         log_prob: (B, T) of the policy, with gradient.
         old_log_prob: (B, T) of the policy that sampled, without gradient.
-        advantages: (B,) one for each response.
+        advantages: (B, 1) one for each response, or (B, T) one for each token.
         eps: half width of the clip.
 
     Returns:
         (B, T), to maximise.
     """
     ratio = _ratio(log_prob, old_log_prob)
-    per_token = advantages.unsqueeze(-1)
-    return torch.minimum(ratio * per_token, ratio.clamp(1 - eps, 1 + eps) * per_token)
+    return torch.minimum(ratio * advantages, ratio.clamp(1 - eps, 1 + eps) * advantages)
 
 
 def kl_k3(log_prob: Tensor, ref_log_prob: Tensor) -> Tensor:
@@ -103,7 +102,7 @@ def policy_loss(
         log_prob: (B, T) of the policy, with gradient.
         old_log_prob: (B, T) of the policy that sampled; None for ``log_prob`` itself (mu = 1).
         ref_log_prob: (B, T) of the reference; None when ``kl_coef`` is 0.
-        advantages: (B,).
+        advantages: (B,) one for each response; or (B, T), as in distillation.
         mask: (B, T) non-zero at response tokens; other positions are ignored, even NaN.
         clip_eps: half width of the clip of the ratio.
         kl_coef: weight of the KL.
@@ -125,12 +124,13 @@ def policy_loss(
     keep = mask != 0
     log_prob, old, ref = (_kept(x, keep) for x in (log_prob, old.detach(), ref.detach()))
     advantages = advantages.detach().to(log_prob.dtype)
+    advantages = advantages.unsqueeze(-1) if advantages.ndim == 1 else _kept(advantages, keep)
     divisor = length_scale if aggregation == "token-sum" else keep.sum(-1).clamp(min=1)
     per_token = clipped_surrogate(log_prob, old, advantages, clip_eps)
     surrogate = (_kept(per_token, keep).sum(-1) / divisor).sum() / num_responses
     kl = (_kept(kl_k3(log_prob, ref), keep).sum(-1) / divisor).sum() / num_responses
     ratio = _kept(_ratio(log_prob.detach(), old), keep)
-    clipped = per_token.detach() < ratio * advantages.unsqueeze(-1)
+    clipped = per_token.detach() < ratio * advantages
     return PolicyLoss(
         loss=kl_coef * kl - surrogate,
         surrogate=surrogate.detach(),
@@ -156,12 +156,12 @@ def _kept(values: Tensor, keep: Tensor) -> Tensor:
 
 
 def _check_shapes(advantages: Tensor, mask: Tensor, *tokens: Tensor) -> None:
-    fits = mask.ndim == 2 and advantages.shape == mask.shape[:1]
+    fits = mask.ndim == 2 and advantages.shape in (mask.shape[:1], mask.shape)
     if not fits or any(each.shape != mask.shape for each in tokens):
         shapes = ", ".join(str(tuple(each.shape)) for each in tokens)
         raise ValueError(
             f"log-probabilities {shapes}, mask {tuple(mask.shape)} and advantages "
-            f"{tuple(advantages.shape)} do not fit; give (B, T), (B, T) and (B,)"
+            f"{tuple(advantages.shape)} do not fit; give (B, T), (B, T) and (B,) or (B, T)"
         )
 
 

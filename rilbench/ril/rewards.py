@@ -42,6 +42,19 @@ def continuous_similarity(logits: Tensor) -> Tensor:
     return torch.sigmoid(-logits.detach().to(torch.float32))
 
 
+def discriminator_score(logits: Tensor) -> Tensor:
+    """Return GAD's reward, the discriminator's score itself: minus the logit, in float32.
+
+    Args:
+        logits: (N,) discriminator logits, any float type.
+
+    Returns:
+        (N,) float32 of any size, without gradient. GRPO's division by the group's standard
+        deviation gives it a scale.
+    """
+    return -logits.detach().to(torch.float32)
+
+
 @dataclass(frozen=True)
 class RewardInputs:
     """What a registered reward sees of a step: N responses, group by group."""

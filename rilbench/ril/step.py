@@ -13,7 +13,11 @@ from torch import Tensor
 
 from rilbench.ril.advantage import dr_grpo_advantages, grpo_advantages, judged_advantages
 from rilbench.ril.methods import Method
-from rilbench.ril.rewards import continuous_similarity, similarity_reward
+from rilbench.ril.rewards import (
+    continuous_similarity,
+    discriminator_score,
+    similarity_reward,
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class StepSignal:
     """One value for each response of a step, (N,) float32, without gradient."""
 
     similarity_reward: Tensor
-    """1[D < 0.5], or 1 - D. Without a discriminator: 1 for teachers' by a teacher bonus, else 0."""
+    """1[D < 0.5], or 1 - D, or GAD's score. Without D: 0, or 1 for a teacher's by a bonus."""
     answer_reward: Tensor
     """The judge's verdict; NaN where it gave none; 0 if the method has no answer reward."""
     reward: Tensor
@@ -66,8 +70,12 @@ def score_step(
     if method.uses_discriminator:
         if logits is None:
             raise ValueError("this method rewards similarity; give the discriminator's logits")
-        reward_of = similarity_reward if similarity == "binary" else continuous_similarity
-        similarity_part = reward_of(logits)
+        if method.pairs_with_teachers:
+            similarity_part = discriminator_score(logits)
+        elif similarity == "binary":
+            similarity_part = similarity_reward(logits)
+        else:
+            similarity_part = continuous_similarity(logits)
     elif method.uses_teacher_bonus:
         similarity_part = zeros.masked_fill(~is_student, 1.0)
     answer_part = answer_reward if method.uses_answer_reward else zeros

@@ -27,6 +27,8 @@ ROW_FIELDS = (
 """What the policy's engine reads of a row to give its log-probabilities."""
 SIGNAL_FIELDS = ("advantages", "is_student")
 """What the update needs more."""
+TEACHER_FIELD = "teacher_log_probs"
+"""What distillation's update needs more: a teacher's of each token, (N, j)."""
 
 
 def nested(values: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -163,6 +165,7 @@ def read_batch(
         judge_error=[str(extra.get("judge_error", "")) for extra in extras],
         question=[str(info["question"]) for info in infos],
         reference=[str(extra["reference"]) for extra in extras],
+        paired_response=[e["paired_response"] for e in extras if "paired_response" in e],
     )
 
 

@@ -14,8 +14,10 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.padding import no_padding_2_padding
 
 from rilbench.ril.discriminator import discriminator_accuracy, discriminator_loss
+from rilbench.ril.distillation import distillation_advantages
 from rilbench.ril.methods import Aggregation
 from rilbench.ril.policy import policy_loss
+from rilbench.train.batch import TEACHER_FIELD
 
 
 def last_logit(values: torch.Tensor) -> torch.Tensor:
@@ -40,6 +42,18 @@ def discriminator_loss_fn(
     return loss, {"loss_d": _sum(loss), "accuracy_before": _sum(accuracy)}
 
 
+def bradley_terry_loss_fn(
+    model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """GAD's loss on one micro-batch, by its gradient: a pair's responses may lie far apart.
+
+    ``weight`` of a row is the loss's gradient by its logit
+    (`rilbench.ril.discriminator.bradley_terry_gradient`), so the loss here is not GAD's in value.
+    """
+    loss = (last_logit(model_output["values"]) * data["weight"]).sum() * data["dp_size"]
+    return loss, {}
+
+
 def policy_loss_fn(
     model_output: dict[str, torch.Tensor],
     data: TensorDict,
@@ -51,7 +65,7 @@ def policy_loss_fn(
     aggregation: Aggregation,
     on_policy: bool,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Equation 2 on one micro-batch.
+    """Equation 2 on one micro-batch; with a teacher's log-probabilities, distillation.
 
     ``on_policy``: one optimiser step for each batch, so that π_old is the policy of this very
     forward: its own log-probabilities, detached, stand for π_old and the ratio is exactly 1.
@@ -60,15 +74,20 @@ def policy_loss_fn(
     log_prob = no_padding_2_padding(model_output["log_probs"], data)
     fields = ["response_mask", "advantages", "is_student"]
     fields += [] if on_policy else ["old_log_probs"]
-    fields += ["ref_log_prob"] if "ref_log_prob" in data.keys() else []  # noqa: SIM118
+    given = data.keys()
+    fields += [name for name in ("ref_log_prob", TEACHER_FIELD) if name in given]
     padded = data.select(*fields).to_padded_tensor()
     old = log_prob.detach() if on_policy else padded["old_log_probs"]
     ranks = data["dp_size"]
+    if TEACHER_FIELD in given:
+        advantages = distillation_advantages(old, padded[TEACHER_FIELD])
+    else:
+        advantages = padded["advantages"][:, 0]  # one for each response, repeated over its tokens
     result = policy_loss(
         log_prob,
         old,
         padded.get("ref_log_prob", None),
-        padded["advantages"][:, 0],  # one for each response, repeated over its tokens
+        advantages,
         padded["response_mask"],
         clip_eps=clip_eps,
         kl_coef=kl_coef,
@@ -88,4 +107,7 @@ def policy_loss_fn(
         "clipped": _sum(result.clipped * ranks),
         "ratio_max": Metric(value=result.ratio_max.detach(), aggregation=AggregationType.MAX),
     }
+    if TEACHER_FIELD in given:
+        kept = padded["response_mask"].bool()
+        metrics["teacher_kl_sum"] = _sum((-advantages).where(kept, 0.0).sum() * ranks)
     return result.loss * ranks, metrics

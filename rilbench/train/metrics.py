@@ -100,7 +100,11 @@ def policy_metrics(verl_metrics: Mapping[str, Any]) -> dict[str, float]:
         if name.startswith("actor/")
     }
     tokens = max(1.0, float(actor.get("kl_tokens", 0.0)))
+    distilled = {}
+    if "teacher_kl_sum" in actor:  # an estimate of the reverse KL to the teacher, for each token
+        distilled["teacher_kl"] = float(actor["teacher_kl_sum"]) / tokens
     return {
+        **distilled,
         "kl": float(actor["kl"]),
         "policy_loss": float(actor["policy_loss"]),
         "entropy": float(actor["entropy_sum"]) / max(1.0, float(actor["student_tokens"])),

@@ -55,14 +55,13 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
                 sampling["ignore_eos"] = True
             output: AgentLoopOutput = await super().run(sampling, **kwargs)
             output.extra_fields["source"] = "student"
+            if config.method_spec.pairs_with_teachers and info["saved"]:  # the dev split has none
+                _, paired = self._choose_saved(info, step, config.num_student_responses, session)
+                output.extra_fields["paired_response"] = paired
         else:
-            saved = {each["teacher"]: each["numbers"] for each in info["saved"]}
-            seed_parts = (config.seed, step, info["question_id"])
-            sampled = sample_teacher_responses(
-                saved, config.num_teacher_responses, config.mix, *seed_parts
+            teacher, response = self._choose_saved(
+                info, step, config.num_teacher_responses, session - config.num_student_responses
             )
-            teacher, number = sampled[session - config.num_student_responses]
-            response = mapped_column(Path(config.run_dir) / "data" / "responses.arrow")[number]
             output = await self._saved_response(teacher, response, step, kwargs["raw_prompt"])
         await self._judge(output, info, kwargs["reward_model"]["ground_truth"])
         return output
@@ -96,6 +95,16 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             # verl scores the dev split by this: never by a simulated error.
             "reward_extra_info": {"acc": exact},
         }
+
+    def _choose_saved(
+        self, info: dict[str, Any], step: int, count: int, place: int
+    ) -> tuple[str, str]:
+        """Of ``count`` saved responses that a step takes for a question, the one at a place."""
+        config = self.step_config
+        saved = {each["teacher"]: each["numbers"] for each in info["saved"]}
+        seed_parts = (config.seed, step, info["question_id"])
+        teacher, number = sample_teacher_responses(saved, count, config.mix, *seed_parts)[place]
+        return teacher, mapped_column(Path(config.run_dir) / "data" / "responses.arrow")[number]
 
     async def _saved_response(
         self, teacher: str, response: str, step: int, raw_prompt: Any

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -36,9 +36,10 @@ def sample_teacher_responses(
 
     Args:
         saved: each teacher's saved responses to the question, or what stands for them.
-        count: G for ``split``, G times the number of teachers for ``each``.
+        count: G for ``split`` and ``routed``, G times the number of teachers for ``each``.
         mix: ``split`` shares the group's places among the teachers (which of them gets an odd
-            place is sampled too), ``each`` gives every teacher the same number.
+            place is sampled too), ``each`` gives every teacher the same number; ``routed`` has
+            one teacher here.
         parts: what seeds the sample, e.g. (run seed, step, question).
 
     A teacher with fewer saved responses than its share gives some of them twice.
@@ -54,6 +55,19 @@ def sample_teacher_responses(
         sampler.shuffle(responses)
         chosen += [(teacher, responses[i % len(responses)]) for i in range(share)]
     return chosen
+
+
+def assigned_teacher(teachers: Collection[str], session: int, *parts: int | str) -> str:
+    """The teacher of a sampled response in distillation: a group's are shared among them.
+
+    Args:
+        teachers: those of the question.
+        session: the response's place in its group.
+        parts: what seeds which of them comes first, e.g. (run seed, step, question).
+    """
+    order = sorted(teachers)
+    random.Random(seed_of("assigned", *parts)).shuffle(order)
+    return order[session % len(order)]
 
 
 def noisy_verdict(

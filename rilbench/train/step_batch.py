@@ -43,6 +43,8 @@ class StepBatch:
     question: list[str] = field(default_factory=list)
     reference: list[str] = field(default_factory=list)
     """The question's reference answer."""
+    paired_response: list[str] = field(default_factory=list)
+    """A teacher's response to the same question, where the method pairs them; else empty."""
 
     def __len__(self) -> int:
         return len(self.response)

@@ -113,7 +113,7 @@ class StepConfig:
             max_missing=recipe.judge.max_missing,
             mu=policy.mu,
             clip_eps=policy.clip_eps,
-            kl_coef=policy.kl_coef,
+            kl_coef=policy.kl_coef if recipe.uses_reference else 0.0,
             length_scale=float(policy.length_scale or recipe.data.max_response_tokens),
             discriminator_mu=discriminator.mu,
             pretrain_steps=discriminator.pretrain_steps,

@@ -39,6 +39,7 @@ from rilbench.train.activity import ActivityFile
 from rilbench.train.batch import (
     ROW_FIELDS,
     SIGNAL_FIELDS,
+    TEACHER_FIELD,
     balanced_order,
     grouped_order,
     in_fixed_order,
@@ -131,6 +132,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         old_log_probs = None
         batch.fields = [*ROW_FIELDS]
         needed = [*ROW_FIELDS, *SIGNAL_FIELDS]
+        if self.step_config.method_spec.uses_teacher_log_probs:
+            needed.append(TEACHER_FIELD)
         if not self.on_policy:
             with self._part("old_log_prob", timing_raw):
                 self._compute_old_log_prob(batch, metrics=metrics)

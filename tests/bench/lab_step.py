@@ -102,7 +102,9 @@ def main() -> None:
         "run_of_30_steps": round(trained, 1),
         "evaluation": round(evaluated, 1),
         "evaluation_wall_with_the_kit": round(wall, 1),
-        "saved_response": round(collected / (len(teachers) + len(data.student_saved)), 5),
+        "saved_response": round(
+            collected / (len(teachers) + sum(map(len, data.student_saved.values()))), 5
+        ),
     }
     OUT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(OUT.read_text(encoding="utf-8"))

@@ -277,7 +277,7 @@ def test_what_does_not_fit_is_refused():
     for batch in (
         (tokens, tokens[:, :2], tokens, row, tokens),
         (tokens, tokens, tokens[:1], row, tokens),
-        (tokens, tokens, tokens, tokens, tokens),
+        (tokens, tokens, tokens, tokens[:, :2], tokens),
         (tokens, tokens, tokens, row, tokens[:, :1]),
         (row, row, row, row, row),
     ):

@@ -37,6 +37,8 @@ def naive(groups, method, teachers_in_loss):
         for logit, answer, own in group:
             seen_as_teacher = 1 / (1 + math.exp(-logit)) < 0.5
             similar = method.uses_discriminator * seen_as_teacher
+            if method.pairs_with_teachers:
+                similar = -logit
             similar += method.uses_teacher_bonus * (not own)
             reward = similar + method.uses_answer_reward * answer
             rewards.append(float(reward))
@@ -64,16 +66,31 @@ def test_rewards_and_advantages_are_algorithm_2(name, groups, teachers_in_loss):
 def test_the_table_of_methods_is_the_papers():
     """Table 2's columns: what each method learns from. One changed entry is another method.
 
-    ``teacher-bonus`` is our control, and not the paper's.
+    ``teacher-bonus`` is our control, ``gad`` and ``opd`` are neighbours; they are not the paper's.
     """
-    assert {n: dataclasses.astuple(m) for n, m in METHODS.items()} == {
-        "ril": (True, True, True, False, False, "token-sum", True),
-        "imitation": (True, True, False, False, False, "token-sum", True),
-        "teacher-bonus": (True, False, True, True, False, "token-sum", True),
-        "teacher-rows": (True, False, True, False, False, "token-sum", True),
-        "dr-grpo": (False, False, True, False, False, "token-sum", True),
-        "grpo": (False, False, True, False, True, "sequence-mean", True),
-        "sft": (False, False, False, False, False, "token-sum", False),
+    plain = {
+        "uses_teachers": False,
+        "uses_discriminator": False,
+        "uses_answer_reward": False,
+        "uses_teacher_bonus": False,
+        "pairs_with_teachers": False,
+        "uses_teacher_log_probs": False,
+        "normalize_std": False,
+        "aggregation": "token-sum",
+        "is_rl": True,
+    }
+    teachers, answer = {"uses_teachers": True}, {"uses_answer_reward": True}
+    discriminator = {"uses_discriminator": True}
+    assert {name: dataclasses.asdict(method) for name, method in METHODS.items()} == {
+        "ril": plain | teachers | discriminator | answer,
+        "imitation": plain | teachers | discriminator,
+        "teacher-bonus": plain | teachers | answer | {"uses_teacher_bonus": True},
+        "teacher-rows": plain | teachers | answer,
+        "dr-grpo": plain | answer,
+        "grpo": plain | answer | {"normalize_std": True, "aggregation": "sequence-mean"},
+        "gad": plain | discriminator | {"pairs_with_teachers": True, "normalize_std": True},
+        "opd": plain | {"uses_teacher_log_probs": True},
+        "sft": plain | {"is_rl": False},
     }
 
 

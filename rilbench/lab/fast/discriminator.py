@@ -1,8 +1,7 @@
-"""The discriminator of the fast engine: its constant prompt once, equal responses once."""
+"""The discriminator of the fast engine: the beginning of all rows once, equal rows once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,12 @@ from torch.nn.utils import clip_grad_norm_
 
 from rilbench.lab.fast.prompts import padded
 from rilbench.model.decoder import Decoder
-from rilbench.ril.discriminator import discriminator_loss, discriminator_tokens
+from rilbench.ril.discriminator import (
+    bradley_terry_loss,
+    discriminator_loss,
+    discriminator_tokens,
+)
+from rilbench.train.discriminator_texts import Texts
 from rilbench.train.verl.discriminator_model import load_discriminator
 
 
@@ -31,7 +35,7 @@ class Discriminator:
         self, student: Path, tokenizer: Any, *, lr: float, weight_decay: float, max_grad_norm: float
     ) -> None:
         self.tokenizer, self.max_grad_norm = tokenizer, max_grad_norm
-        self.tokens: dict[str, list[int]] = {}
+        self.tokens: dict[tuple[str, str], list[int]] = {}
         model = load_discriminator(str(student), dtype=torch.float32, attention="sdpa")
         self.model = model.eval()  # it has no dropout
         self.decoder = Decoder(self.model.body)
@@ -39,11 +43,12 @@ class Discriminator:
             self.model.parameters(), lr=lr, weight_decay=weight_decay
         )
 
-    def logits(self, responses: Sequence[str]) -> Tensor:
-        """(N,) logits of D, which reads the response alone: neither question nor image (Fig. 3)."""
-        distinct = sorted(set(responses), key=lambda text: (len(self._tokens(text)), text))
-        place = {text: i for i, text in enumerate(distinct)}
-        ids = [self._tokens(text) for text in distinct]
+    def logits(self, texts: Texts) -> Tensor:
+        """(N,) logits of D."""
+        read = list(zip(texts.responses, texts.questions, strict=True))
+        distinct = sorted(set(read), key=lambda pair: (len(self._tokens(*pair)), pair))
+        place = {pair: i for i, pair in enumerate(distinct)}
+        ids = [self._tokens(*pair) for pair in distinct]
         # The beginning of all rows; at least one token of each is left behind it.
         lowest, highest = min(ids), max(ids)
         most = min(map(len, ids)) - 1
@@ -58,26 +63,32 @@ class Discriminator:
         rows = torch.zeros(len(ids), dtype=torch.long)
         last = self.decoder.go_on(prompt, rows, tokens, mask, last_only=True)
         found: Tensor = self.model.score(last)[:, 0]
-        return found[torch.tensor([place[text] for text in responses])]
+        return found[torch.tensor([place[pair] for pair in read])]
 
-    def _tokens(self, text: str) -> list[int]:
-        if text not in self.tokens:
-            self.tokens[text] = discriminator_tokens(self.tokenizer, text)
-        return self.tokens[text]
+    def _tokens(self, response: str, question: str) -> list[int]:
+        if (response, question) not in self.tokens:
+            tokens = discriminator_tokens(self.tokenizer, response, question)
+            self.tokens[response, question] = tokens
+        return self.tokens[response, question]
 
-    def update(self, responses: Sequence[str], is_student: Tensor) -> dict[str, float]:
-        """One step of Equation 1: towards 1 for the student's responses, 0 for the teachers'."""
-        n = len(responses)
-        logits = self.logits(responses)
-        loss = discriminator_loss(logits, is_student.float(), torch.ones(n), denominator=n)
+    def update(self, texts: Texts) -> dict[str, float]:
+        """One step of Equation 1: towards 1 for the student's responses, 0 for the teachers'.
+
+        Or of Bradley-Terry, for pairs.
+        """
+        logits = self.logits(texts)
+        if texts.paired:
+            loss = bradley_terry_loss(*logits.chunk(2))
+        else:
+            n = len(logits)
+            loss = discriminator_loss(logits, texts.is_student.float(), torch.ones(n), n)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.optimizer.step()
-        right = (logits.detach() >= 0) == is_student
         return {
             "discriminator_loss": float(loss.detach()),
-            "discriminator_accuracy_before": right.float().mean().item(),
+            "discriminator_accuracy_before": texts.accuracy(logits.detach()),
             "discriminator_grad_norm": float(norm),
         }
 

@@ -29,10 +29,13 @@ from rilbench.errors import UserError
 from rilbench.judge.rules import is_right
 from rilbench.lab.fast.discriminator import Discriminator
 from rilbench.lab.fast.prompts import Student
+from rilbench.lab.fast.teachers import Teachers
 from rilbench.model.decoder import Prompts
 from rilbench.model.inputs import teacher_tokens
+from rilbench.ril.distillation import distillation_advantages
 from rilbench.ril.policy import PolicyLoss, policy_loss
 from rilbench.ril.step import StepSignal, score_step
+from rilbench.train.discriminator_texts import SavedTexts, Texts
 from rilbench.train.metrics import advantage_metrics, as_json, reward_metrics, token_metrics
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_everything, seed_of
@@ -54,8 +57,8 @@ class TrainingData:
     questions: Sequence[Question]
     saved: Mapping[str, Mapping[str, Sequence[str]]]
     """Question id → teacher → its responses."""
-    student_saved: Sequence[str]
-    """The student's, on which the discriminator is pre-trained."""
+    student_saved: Mapping[str, Sequence[str]]
+    """Question id → the student's, on which the discriminator is pre-trained."""
 
 
 class FastRun:
@@ -84,6 +87,9 @@ class FastRun:
         self.policy = Student(student)
         if recipe.policy.freeze:
             freeze(self.policy.model, recipe.policy.freeze)
+        self.teachers: Teachers | None = None
+        if recipe.method_spec.uses_teacher_log_probs:
+            self.teachers = Teachers(recipe, self.policy.inputs)
         self.cpu_seconds: dict[str, float] = {}
 
     def run(self) -> None:
@@ -135,7 +141,7 @@ class FastRun:
         # The reference and the discriminator start from the student as the loop finds it.
         start = self.folder / "start"
         self.policy.save(start)
-        reference = Student(start, self.policy.inputs) if recipe.policy.kl_coef else None
+        reference = Student(start, self.policy.inputs) if recipe.uses_reference else None
         discriminator = None
         if method.uses_discriminator:
             discriminator = Discriminator(
@@ -155,25 +161,17 @@ class FastRun:
                 self.on_step("ril", step, recipe.schedule.steps)
 
     def pretrain(self, discriminator: Discriminator) -> None:
-        """Equation 1 on saved responses of student and teachers, half and half in each batch."""
+        """On saved responses of student and teachers, half and half in each batch."""
         settings = self.recipe.discriminator
         sampler = random.Random(seed_of("pretrain", self.recipe.seed))
-        student = list(self.data.student_saved)
-        teachers = [
-            response
-            for question in self.data.questions
-            for responses in self._usable(question).values()
-            for response in responses
-        ]
-        half = settings.pretrain_batch_size // 2
-        is_student = torch.arange(2 * half) < half
+        saved = self._saved_texts()
         for step in range(settings.pretrain_steps):
             lr = _linear(
                 settings.pretrain_lr, settings.pretrain_final_lr, step, settings.pretrain_steps
             )
             discriminator.set_learning_rate(lr)
-            texts = sampler.choices(student, k=half) + sampler.choices(teachers, k=half)
-            line = {"step": step + 1, **discriminator.update(texts, is_student)}
+            texts = saved.sample(sampler, settings.pretrain_batch_size // 2)
+            line = {"step": step + 1, **discriminator.update(texts)}
             check_finite(self.folder, f"discriminator pre-training, step {step + 1}", line)
             _append(self.folder / "discriminator.jsonl", line)
         discriminator.set_learning_rate(settings.lr)
@@ -199,12 +197,13 @@ class FastRun:
         metrics: dict[str, float] = {}
         logits = None
         if discriminator is not None:
+            texts = Texts.of_step(batch)
             for _ in range(config.discriminator_mu):
-                metrics |= discriminator.update(batch.response, batch.is_student)
+                metrics |= discriminator.update(texts)
             with torch.no_grad():
-                logits = discriminator.logits(batch.response)
-            right = (logits >= 0) == batch.is_student
-            metrics["discriminator_accuracy"] = right.float().mean().item()
+                logits = discriminator.logits(texts)
+            metrics["discriminator_accuracy"] = texts.accuracy(logits)
+            logits = logits[: len(batch)]
 
         # 3. Rewards and advantages.
         signal = score_step(
@@ -218,8 +217,19 @@ class FastRun:
         )
 
         # 4. Update the policy by Equation 2.
+        # In distillation a teacher's log-probabilities take the advantages' place.
+        teacher = None
+        if self.teachers is not None:
+            teacher = self.teachers.log_probs(step, questions, batch, tokens)
         metrics |= self.update_policy(
-            questions, prompts, rows, tokens, signal.learned_advantage, optimizer, reference
+            questions,
+            prompts,
+            rows,
+            tokens,
+            signal.learned_advantage,
+            optimizer,
+            reference,
+            teacher,
         )
         self._record(step, batch, signal, logits, metrics)
 
@@ -240,15 +250,16 @@ class FastRun:
         )
         tokens: list[list[int]] = []
         source: list[str] = []
+        paired: list[str] = []
         for question, own in zip(questions, sampled, strict=True):
             saved: list[tuple[str, str]] = []
-            if config.num_teacher_responses:
+            if number := self.recipe.saved_responses_per_question:
                 saved = sample_teacher_responses(
-                    self._usable(question),
-                    config.num_teacher_responses,
-                    config.mix,
-                    *(config.seed, step, question.id),
+                    self._usable(question), number, config.mix, *(config.seed, step, question.id)
                 )
+            if self.recipe.method_spec.pairs_with_teachers:
+                paired += [response for _, response in saved]
+                saved = []
             tokens += own + [self._tokens(response) for _, response in saved]
             source += ["student"] * len(own) + [teacher for teacher, _ in saved]
         size = config.group_responses
@@ -270,6 +281,7 @@ class FastRun:
             image_tokens=image_tokens.tolist(),
             question=[question.question for question in asked],
             reference=[question.answer for question in asked],
+            paired_response=paired,
         )
         return batch, tokens
 
@@ -282,6 +294,7 @@ class FastRun:
         advantages: Tensor,
         optimizer: torch.optim.Optimizer,
         reference: Student | None,
+        teacher: Tensor | None = None,
     ) -> dict[str, float]:
         """mu updates by Equation 2, over the student's and the teachers' responses alike.
 
@@ -297,11 +310,14 @@ class FastRun:
         for update in range(config.mu):
             if update:
                 prompts = self.policy.read(questions)
-            result, log_probs = self.objective(prompts, rows, tokens, advantages, old, ref)
+            result, log_probs = self.objective(prompts, rows, tokens, advantages, old, ref, teacher)
             if config.mu > 1 and old is None:
                 old = log_probs.detach()
             norm = self._update(optimizer, result.loss)
             metrics = _policy_metrics(result, norm)
+            if teacher is not None:
+                kl = (log_probs.detach() - teacher).sum() / result.tokens
+                metrics["teacher_kl"] = float(kl)
         return metrics
 
     def objective(
@@ -312,6 +328,7 @@ class FastRun:
         advantages: Tensor,
         old: Tensor | None,
         ref: Tensor | None,
+        teacher: Tensor | None = None,
     ) -> tuple[PolicyLoss, Tensor]:
         """Equation 2 negated, and the log-probabilities (N, T) that it is of.
 
@@ -322,9 +339,12 @@ class FastRun:
             advantages: (N,).
             old: (N, T) of π_old; None for the policy of this very forward, as at mu = 1.
             ref: (N, T) of the reference; None without one.
+            teacher: (N, T) of the teachers in distillation, instead of ``advantages``.
         """
         config = self.step_config
         log_probs, mask = self.policy.log_probs(prompts, rows, tokens)
+        if teacher is not None:
+            advantages = distillation_advantages(log_probs if old is None else old, teacher)
         result = policy_loss(
             log_probs,
             old,
@@ -350,11 +370,31 @@ class FastRun:
             chosen.append(self.data.questions[order[place % number]])
         return chosen
 
+    def _saved_texts(self) -> SavedTexts:
+        """What the discriminator is pre-trained on: by question if it compares pairs."""
+        paired = self.recipe.method_spec.pairs_with_teachers
+        responses: list[str] = []
+        student: dict[str, list[int]] = {}
+        teacher: dict[str, list[int]] = {}
+
+        def add(side: dict[str, list[int]], question: Question, texts: Sequence[str]) -> None:
+            first = len(responses)
+            responses.extend(texts)
+            place = side.setdefault(question.question if paired else "", [])
+            place += range(first, len(responses))
+
+        for question in self.data.questions:
+            add(student, question, self.data.student_saved[question.id])
+            for texts in self._usable(question).values():
+                add(teacher, question, texts)
+        return SavedTexts(responses, student, teacher)
+
     def _usable(self, question: Question) -> dict[str, Sequence[str]]:
         """Each teacher's saved responses that the recipe may use."""
         by_teacher = self.data.saved[question.id]
         most = self.recipe.max_saved_responses
-        return {name: by_teacher[name][:most] for name in self.recipe.teachers.names}
+        names = self.recipe.teachers_of(question.source)
+        return {name: by_teacher[name][:most] for name in names}
 
     def _judge(
         self, asked: Sequence[Question], texts: Sequence[str]

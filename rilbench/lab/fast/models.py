@@ -181,7 +181,10 @@ def training_data(
         question.id: {name: stored[name]["responses"][i] for name in regime.teachers}
         for i, question in enumerate(questions)
     }
-    student = [response for own in stored["student"]["responses"] for response in own]
+    student = {
+        question.id: own
+        for question, own in zip(questions, stored["student"]["responses"], strict=True)
+    }
     costs = {
         name: {key: each[key] for key in ("tokens", "cpu_seconds")} for name, each in stored.items()
     }

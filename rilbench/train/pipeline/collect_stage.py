@@ -50,7 +50,7 @@ def teacher_collections(run: Run) -> list[ModelCollection]:
         UserError: a teacher is missing, broken or unfit.
     """
     recipe = run.recipe
-    if not (recipe.method_spec.uses_teachers or recipe.sft_on_teachers):
+    if not recipe.uses_saved_responses:
         return []
     number, models = recipe.collection.teacher_responses, recipe.teachers.models
     return [_collection(run, name, models[name], number) for name in recipe.teachers.names]
@@ -105,7 +105,11 @@ def _collection(
         recipe.collection.keep_reasoning,
         recipe.collection.fields.get(name),
     )
-    return ModelCollection(plan, path, folder or run.collection)
+
+    def asks_source(source: str) -> bool:
+        return name == STUDENT or name in recipe.teachers_of(source)
+
+    return ModelCollection(plan, path, folder or run.collection, asks_source)
 
 
 def collect_all(
@@ -135,7 +139,9 @@ def collect_all(
         probes = [] if probed else questions[:PROBES]
         servers = find_servers(run.recipe, collections, questions, probes)
         allowed = run.recipe.collection.max_failed
-        missing = [each for each in collections if each.index(questions).missing(allowed)]
+        missing = [
+            each for each in collections if each.index(each.asks(questions)).missing(allowed)
+        ]
         if missing:
             with running("collect", progress):
                 _collect(run, missing, servers, questions, progress)
@@ -176,8 +182,8 @@ def _collect(
 
     def collect_model(collection: ModelCollection) -> None:
         plan, path, name = collection.plan, collection.path, collection.plan.model
-        fingerprint = plan.fingerprint
-        log.info("%s: %d responses to each of %d questions", name, plan.responses, len(questions))
+        asked, fingerprint = collection.asks(questions), plan.fingerprint
+        log.info("%s: %d responses to each of %d questions", name, plan.responses, len(asked))
         with ExitStack() as stack:
             if path is None:
                 log.info("%s: the user's server", name)
@@ -198,7 +204,7 @@ def _collect(
             on_answer = partial(progress.answers, name)
             max_failed = run.recipe.collection.max_failed
             folder = collection.folder
-            asyncio.run(collect(plan, questions, folder, server, on_answer, max_failed=max_failed))
+            asyncio.run(collect(plan, asked, folder, server, on_answer, max_failed=max_failed))
         made = read_manifest(collection.file)
         cost.count(name, fingerprint, made["got"], made["tokens"], served=path is not None)
 
@@ -226,6 +232,7 @@ def check_collection(
     Raises:
         UserError: responses are missing, or more than ``collection.max_failed`` of them failed.
     """
+    questions = collection.asks(questions)
     name, index = collection.plan.model, collection.index(questions)
     log.info("%s: %d responses in %s", name, len(index.row), collection.file)
     if index.imported:

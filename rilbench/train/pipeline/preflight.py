@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -155,6 +155,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
         lists[key] = [q for q in scans[key].questions if q.id not in checks[key].refused]
         _check_number(recipe, checks[key], key, batch)
     questions, dev = lists["data.train"], lists["data.dev"]
+    _check_routes(recipe, questions)
     collections = teacher_collections(run)
     if not recipe.sft.steps:
         collections += student_collection(run, student)
@@ -210,6 +211,17 @@ def _check_number(recipe: Recipe, check: QuestionCheck, name: str, batch: str) -
     why = check.summary(name) or f"{name} has {left} questions"
     remedy = f"set {batch}={left} or less" if left else "fix them"
     raise UserError(f"{why}; one step takes {taken}, and {left} are left: {remedy}")
+
+
+def _check_routes(recipe: Recipe, questions: Sequence[StoredQuestion]) -> None:
+    """Refuse questions of a source that no teacher answers."""
+    lost = Counter(q.source for q in questions if not recipe.teachers_of(q.source))
+    if recipe.teachers.mix == "routed" and lost:
+        sources = ", ".join(f"{source!r} ({count})" for source, count in lost.most_common(5))
+        raise UserError(
+            f"teachers.routes names no teacher for questions of the source {sources}; set "
+            "teachers.routes.SOURCE=TEACHER, or teachers.routes.*=TEACHER for all other sources"
+        )
 
 
 def check_trackers(trackers: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,12 @@ class SavedResponses:
 
     teachers: Mapping[str, list[list[int]]]
     """Of each teacher, for each question in order."""
-    student: Sequence[int]
+    student: Sequence[Sequence[int]]
+    """The student's, for each question in order; empty where none were collected."""
 
-    def of_question(self, place: int) -> dict[str, list[int]]:
-        """Each teacher's to the question at this place."""
-        return {name: numbers[place] for name, numbers in self.teachers.items()}
+    def of_question(self, place: int, teachers: Collection[str]) -> dict[str, list[int]]:
+        """Each of these teachers' to the question at this place."""
+        return {name: self.teachers[name][place] for name in self.teachers if name in teachers}
 
 
 def store_responses(
@@ -52,7 +53,8 @@ def store_responses(
     Raises:
         UserError: as `read_responses`.
     """
-    first, student = 0, range(0)
+    first = 0
+    student: list[list[int]] = []
     teachers: dict[str, list[list[int]]] = {}
     used = []
     for collection in collections:
@@ -61,20 +63,15 @@ def store_responses(
         by_question = collection.index(questions).rows_by_question(most)
         rows = np.sort(np.concatenate(by_question))
         used.append((collection.file, rows))
+        numbers = [(first + np.searchsorted(rows, some)).tolist() for some in by_question]
         if is_student:
-            student = range(first, first + len(rows))
+            student = numbers
         else:
-            numbers = [(first + np.searchsorted(rows, some)).tolist() for some in by_question]
             teachers[collection.plan.model] = numbers
         first += len(rows)
     texts = (some for path, rows in used for some in read_responses(path, rows))
     write_column(run.folder / "data" / "responses.arrow", texts, "string")
     return SavedResponses(teachers, student)
-
-
-def teacher_share(recipe: Recipe) -> int:
-    """The most responses of one teacher in a group."""
-    return -(-recipe.num_teacher_responses // len(recipe.teachers.names))
 
 
 def notes_on_recipe(recipe: Recipe) -> list[str]:
@@ -90,25 +87,32 @@ def notes_on_recipe(recipe: Recipe) -> list[str]:
             "and scored: lower schedule.save_every and schedule.eval_every"
         )
     saved = recipe.max_saved_responses
-    if recipe.method_spec.uses_teachers and saved < teacher_share(recipe):
+    if recipe.method_spec.uses_saved_responses and saved < recipe.teacher_share:
         notes.append(
-            f"a group may take {teacher_share(recipe)} responses of one teacher and {saved} are "
+            f"a group may take {recipe.teacher_share} responses of one teacher and {saved} are "
             "saved: some occur twice in it; raise collection.teacher_responses (or "
             "teachers.max_responses), or leave it so"
         )
     return notes
 
 
-def notes_on_responses(recipe: Recipe, saved: SavedResponses) -> list[str]:
+def notes_on_responses(
+    recipe: Recipe, saved: SavedResponses, questions: Sequence[StoredQuestion]
+) -> list[str]:
     """Notes on questions with fewer saved responses than a group takes.
 
     Args:
-        recipe: one whose method uses teachers.
+        recipe: one whose method uses saved responses.
         saved: as `store_responses` returns them.
+        questions: the run's.
     """
-    share, notes = min(teacher_share(recipe), recipe.max_saved_responses), []
+    share, notes = min(recipe.teacher_share, recipe.max_saved_responses), []
     for name in recipe.teachers.names:
-        counts = [len(numbers) for numbers in saved.teachers[name]]
+        counts = [
+            len(numbers)
+            for question, numbers in zip(questions, saved.teachers[name], strict=True)
+            if name in recipe.teachers_of(question.source)
+        ]
         few, none = sum(0 < n < share for n in counts), counts.count(0)
         if few:
             notes.append(
@@ -171,10 +175,18 @@ def prepare_data(
     """
     recipe, data = run.recipe, run.folder / "data"
     saved, notes = store_responses(run, collections, questions), []
-    train = list(zip(questions, map(saved.of_question, range(len(questions))), strict=True))
-    if recipe.method_spec.uses_teachers:
-        notes = notes_on_responses(recipe, saved)
+    train = [
+        (question, saved.of_question(place, recipe.teachers_of(question.source)))
+        for place, question in enumerate(questions)
+    ]
+    if recipe.method_spec.uses_saved_responses:
+        notes = notes_on_responses(recipe, saved, questions)
         train = [(question, numbers) for question, numbers in train if all(numbers.values())]
+    if recipe.method_spec.uses_teacher_log_probs:  # no saved responses, but the names
+        train = [
+            (question, {name: [] for name in recipe.teachers_of(question.source)})
+            for question in questions
+        ]
     if len(train) < recipe.schedule.prompts_per_step:
         raise UserError(
             f"{'; '.join(notes)}; the {len(train)} that remain are fewer than one step's "
@@ -182,7 +194,7 @@ def prepare_data(
             f"{run.collection} and a lower schedule.prompts_per_step, or more questions"
         )
     if saved.student:
-        _write_pretraining(data / "discriminator.parquet", saved, len(questions))
+        _write_pretraining(data / "discriminator.parquet", saved, questions, recipe)
     limits = pixel_limits(student.path)
     _write_rows(data / "train.parquet", train, limits)
     _write_rows(data / "dev.parquet", [(question, {}) for question in dev], limits)
@@ -190,20 +202,31 @@ def prepare_data(
     return notes
 
 
-def _write_pretraining(path: Path, saved: SavedResponses, questions: int) -> None:
-    """Write which responses the discriminator is pretrained on; the teachers' by question."""
+def _write_pretraining(
+    path: Path, saved: SavedResponses, questions: Sequence[StoredQuestion], recipe: Recipe
+) -> None:
+    """Write which responses the discriminator is pretrained on, by question.
+
+    With the question's text where the discriminator reads it.
+    """
     import pyarrow as pa
 
+    student = [(place, number) for place, own in enumerate(saved.student) for number in own]
     teachers = [
-        number
-        for place in range(questions)
-        for numbers in saved.of_question(place).values()
+        (place, number)
+        for place, question in enumerate(questions)
+        for numbers in saved.of_question(place, recipe.teachers_of(question.source)).values()
         for number in numbers
     ]
-    columns = {
-        "is_student": np.repeat([True, False], [len(saved.student), len(teachers)]),
-        "number": np.array([*saved.student, *teachers], dtype=np.int64),
+    rows = np.array([*student, *teachers], dtype=np.int64)
+    columns: dict[str, Any] = {
+        "is_student": np.repeat([True, False], [len(student), len(teachers)]),
+        "number": rows[:, 1],
     }
+    if recipe.method_spec.pairs_with_teachers:
+        texts = pa.array([question.question for question in questions])
+        places = pa.array(rows[:, 0].astype(np.int32))
+        columns["question"] = pa.DictionaryArray.from_arrays(places, texts)
     batch = pa.RecordBatch.from_pydict(columns)
     with row_file(path, batch.schema) as writer:
         writer.write_batch(batch)

@@ -25,7 +25,7 @@ def planned_stages(recipe: Recipe) -> list[str]:
     """The stages of a run, in their order."""
     method = recipe.method_spec
     pretrains = method.uses_discriminator and recipe.discriminator.pretrain_steps > 0
-    collects = method.uses_teachers or recipe.sft_on_teachers or pretrains
+    collects = recipe.uses_saved_responses or pretrains
     stages = {
         "collect": collects,
         "sft": recipe.sft.steps > 0,

@@ -88,7 +88,7 @@ def write_examples(run: Run, inputs: Inputs) -> None:
         examples = [
             (question, number)
             for place, question in enumerate(inputs.questions)
-            for numbers in saved.of_question(place).values()
+            for numbers in saved.of_question(place, recipe.teachers_of(question.source)).values()
             for number in numbers
         ]
     if len(examples) < batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,6 +45,12 @@ class ModelCollection:
     """The model's folder; None if the user serves it, or if it was collected elsewhere."""
     folder: Path
     """Folder of the collection."""
+    asks_source: Callable[[str], bool] = lambda _: True
+    """Whether the model is asked the questions of a source (``teachers.routes``)."""
+
+    def asks(self, questions: Sequence[Question]) -> list[Question]:
+        """The questions to which responses are needed."""
+        return [question for question in questions if self.asks_source(question.source)]
 
     @property
     def file(self) -> Path:
@@ -97,7 +103,8 @@ def find_servers(
     servers = {}
     for collection in collections:
         plan = collection.plan
-        missing = collection.index(questions).missing(recipe.collection.max_failed)
+        asked = collection.asks(questions)
+        missing = collection.index(asked).missing(recipe.collection.max_failed)
         if missing and collection.path is not None:
             _check_own(recipe, plan)
         elif missing:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rilbench.config import Recipe
 from rilbench.errors import UserError
+from rilbench.paths import locate
 from rilbench.train.step_config import StepConfig
 
 FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
@@ -61,6 +62,8 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         settings |= _discriminator(recipe, model)
     if resume_from:
         settings["trainer.resume_from_path"] = resume_from
+    if recipe.method_spec.uses_teacher_log_probs:
+        settings |= _distillation(recipe)
     if recipe.policy.freeze:
         settings["+actor_rollout_ref.frozen"] = recipe.policy.freeze
     if cpu:
@@ -138,7 +141,7 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
         // recipe.policy.mini_batches,
         f"{actor}.ppo_micro_batch_size_per_gpu": micro,
         f"{actor}.shuffle": False,
-        f"{actor}.use_kl_loss": recipe.policy.kl_coef > 0,
+        f"{actor}.use_kl_loss": recipe.uses_reference,
         f"{actor}.kl_loss_coef": recipe.policy.kl_coef,
         f"{actor}.clip_ratio": recipe.policy.clip_eps,
         f"{actor}.optim.lr": recipe.policy.lr,
@@ -212,6 +215,44 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
     )
 
 
+def _distillation(recipe: Recipe) -> dict[str, Any]:
+    """verl's teacher servers; `compose` names the teachers."""
+    return {
+        "distillation.enabled": True,
+        "distillation.nnodes": 1,
+        "distillation.n_gpus_per_node": _teacher_devices(recipe),
+        "distillation.distillation_loss.loss_mode": "k1",
+        "distillation.distillation_loss.use_policy_gradient": True,
+        "distillation.distillation_loss.use_task_rewards": False,
+    }
+
+
+def _teacher_devices(recipe: Recipe) -> int:
+    """Devices of all teachers; on a CPU they are counted and no more."""
+    if recipe.hardware.device == "cpu":
+        return len(recipe.teachers.names)
+    return recipe.hardware.teacher_devices
+
+
+def _name_teachers(config: Any, recipe: Recipe) -> None:
+    """Give each teacher an entry in verl's configuration, and its share of the devices."""
+    from omegaconf import OmegaConf, open_dict
+
+    names = recipe.teachers.names
+    with open_dict(config):
+        models = config.distillation.teacher_models
+        template = models.teacher_model
+        for name in names:
+            # verl drops this entry where there are several, and fills it where it is alone.
+            entry = template if len(names) == 1 else template.copy()
+            entry.key, entry.num_replicas = name, 1
+            entry.model_path = str(locate(recipe.teachers.models[name]))
+            entry.inference.tensor_model_parallel_size = _teacher_devices(recipe) // len(names)
+            entry.inference.max_num_seqs = recipe.responses_per_step
+            if len(names) > 1:
+                models[name] = OmegaConf.create(OmegaConf.to_container(entry, resolve=False))
+
+
 def _memory(recipe: Recipe) -> dict[str, Any]:
     """How policy, reference and sampling fit on a device."""
     actor, tokens = "actor_rollout_ref.actor", recipe.policy.micro_batch_tokens
@@ -268,7 +309,8 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
         ),
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
         "ray_kwargs.ray_init.num_cpus": 16,  # logical: actors, not cores
-        "+ray_kwargs.ray_init.num_gpus": recipe.hardware.devices,
+        "+ray_kwargs.ray_init.num_gpus": recipe.hardware.devices
+        + recipe.method_spec.uses_teacher_log_probs * len(recipe.teachers.names),
         "+ray_kwargs.ray_init.include_dashboard": False,
         "+ray_kwargs.ray_init.object_store_memory": OBJECT_STORE_BYTES,
     }
@@ -302,6 +344,8 @@ def compose(recipe: Recipe, run_dir: Path, model: str, **options: Any) -> Any:
         except (HydraException, OmegaConfBaseException) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"verl refuses the recipe: {reason}") from error
+    if recipe.method_spec.uses_teacher_log_probs:
+        _name_teachers(config, recipe)
     with open_dict(config):
         config.ril = OmegaConf.create(StepConfig.from_recipe(recipe, run_dir).as_dict())
     return config

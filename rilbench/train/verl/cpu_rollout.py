@@ -22,7 +22,7 @@ class TransformersReplica(RolloutReplica):  # type: ignore[misc]
 
     def start_server(self) -> Any:
         """Start the server's actor, or find it."""
-        name = _server_name(self.replica_rank)
+        name = _server_name(self.replica_rank, self.name_suffix if self.is_teacher_model else "")
         options = {"name": name, "get_if_exists": True, "max_concurrency": 1000, "num_cpus": 0}
         server = ray.remote(self.server_class).options(**options)
         return server.remote(*self.server_arguments())
@@ -31,11 +31,15 @@ class TransformersReplica(RolloutReplica):  # type: ignore[misc]
         """The server's model, batch size and limit of tokens."""
         return self.model_config.path, self.config.max_num_seqs, self.config.response_length
 
+    async def init_colocated(self, resource_pool: Any) -> None:
+        """A teacher's: it needs no worker on a device of its own."""
+        await self.launch_servers()
+
     async def launch_servers(self) -> None:
         """What verl calls once its workers are ready."""
         server = self.start_server()
         self.servers, self._server_handle = [server], server
-        self._server_address = f"{CPU_ROLLOUT}:{self.replica_rank}"
+        self._server_address = f"{CPU_ROLLOUT}{self.name_suffix}:{self.replica_rank}"
 
 
 def start_servers(config: Any) -> list[Any]:
@@ -77,8 +81,8 @@ class WeightSender(BaseRollout):  # type: ignore[misc]
         await server.update_weights.remote(copied, global_steps)
 
 
-def _server_name(rank: int) -> str:
-    return f"rilbench_rollout_{rank}"
+def _server_name(rank: int, teacher: str = "") -> str:
+    return f"rilbench_rollout{teacher}_{rank}"
 
 
 def _vllm_replica() -> type[RolloutReplica]:

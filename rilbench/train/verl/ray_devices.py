@@ -29,7 +29,8 @@ def check_devices(recipe: Recipe) -> None:
             needs none.
     """
     hardware = recipe.hardware
-    number = hardware.ranks + hardware.judge_devices
+    further = hardware.judge_devices + hardware.teacher_devices
+    number = hardware.ranks + further
     need = f"{number} GPUs"
     if hardware.nodes > 1:
         need += f" on {hardware.nodes} nodes"
@@ -58,11 +59,14 @@ def check_devices(recipe: Recipe) -> None:
             "them and give --ray-address (docs/cluster.md)"
         )
     if there_are < number:
-        judge = hardware.judge_devices
-        asked = f", {judge} of them for the judge (hardware.judge_devices)" if judge else ""
+        given = {
+            "the judge (hardware.judge_devices)": hardware.judge_devices,
+            "the teachers (hardware.teacher_devices)": hardware.teacher_devices,
+        }
+        asked = "".join(f", {n} of them for {whom}" for whom, n in given.items() if n)
         raise UserError(
             f"{recipe.student.name} needs {need}{asked} and this machine has {there_are}; set "
-            f"hardware.devices={max(1, there_are - judge)}, or see docs/cluster.md for more "
+            f"hardware.devices={max(1, there_are - further)}, or see docs/cluster.md for more "
             "machines"
         )
 

@@ -22,6 +22,7 @@ from verl.utils import tensordict_utils as tu
 from rilbench.model.inputs import picture_inputs
 from rilbench.train.group_buffer import FAILED
 from rilbench.train.rollout import RILAgentLoop, group_cache
+from rilbench.train.seeding import assigned_teacher
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope
 
@@ -111,6 +112,9 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
             await super()._agent_loop_postprocess(output, validate, **question)
             return
         uid, session = question["uid"], int(question["session_id"])
+        distilled = {}
+        if self.step_config.method_spec.uses_teacher_log_probs:
+            distilled = await self._teacher_log_probs(output, session, question)
         ids = torch.tensor(output.prompt_ids + output.response_ids)
         pictures = self._compute_multi_modal_inputs(output, ids)
         positions = self._compute_position_ids(ids[None], torch.ones_like(ids)[None], pictures)[0]
@@ -126,6 +130,7 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
             "multi_modal_inputs": pictures,
             "question": torch.tensor(int(question["index"])),
             "extra_info": question["extra_info"],
+            **distilled,
         }
         step = question["global_steps"]
         tag = {
@@ -147,6 +152,28 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
                 tags=[row.tag for row in rows],
                 partition_id="train",
             )
+
+    async def _teacher_log_probs(
+        self, output: AgentLoopOutput, session: int, question: dict[str, Any]
+    ) -> dict[str, torch.Tensor]:
+        """A teacher's log-probability of each token of a response, from verl's teacher server."""
+        info, seed = question["extra_info"], self.step_config.seed
+        teacher = assigned_teacher(
+            [each["teacher"] for each in info["saved"]],
+            session,
+            *(seed, int(question["global_steps"]), info["question_id"]),
+        )
+        await self._compute_teacher_logprobs(
+            output,
+            output.prompt_ids,
+            output.response_ids,
+            validate=False,
+            sample_kwargs={self.teacher_key: teacher},
+        )
+        output.extra_fields.pop("teacher_ids")
+        # verl's, (S, 1): at each place the log-probability of the token that follows it.
+        found = output.extra_fields.pop("teacher_logprobs")[:, 0]
+        return {"teacher_log_probs": found[len(output.prompt_ids) - 1 : -1]}
 
     def _compute_multi_modal_inputs(
         self, output: Any, input_ids: torch.Tensor

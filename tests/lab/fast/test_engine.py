@@ -31,7 +31,7 @@ def data():
         }
         for q in questions
     }
-    return TrainingData(questions, saved, ["B", "25", "no", "A"])
+    return TrainingData(questions, saved, {q.id: ["B", "25", "no", "A"] for q in questions})
 
 
 @pytest.fixture

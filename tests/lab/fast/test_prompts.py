@@ -15,6 +15,7 @@ from rilbench.lab.fast.prompts import Student, padded
 from rilbench.model.batch_server import Request
 from rilbench.model.generation import Generator
 from rilbench.paths import locate
+from rilbench.train.discriminator_texts import Texts
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
 import ril_minimal
@@ -108,7 +109,10 @@ def test_the_discriminator_reads_its_prompt_once(path):
     models = ril_minimal.load_models(str(path))
     settings = {"lr": 1e-4, "weight_decay": 0.01, "max_grad_norm": 1.0}
     discriminator = Discriminator(path, models.tokenizer, **settings)
-    shared, plain = discriminator.logits(texts), ril_minimal.discriminator_logits(models, texts)
+    shared, plain = (
+        discriminator.logits(Texts(texts, torch.ones(6).bool())),
+        ril_minimal.discriminator_logits(models, texts),
+    )
     assert torch.allclose(shared, plain, atol=1e-5)
     weights = torch.linspace(-1, 2, len(texts))
     (shared * weights).sum().backward()

@@ -119,9 +119,9 @@ def test_notes_count_the_questions_with_too_few_responses(tmp_path):
     one = saved(run, {("q1", 0), *(("q3", i) for i in range(4))})
     responses = store_responses(run, [one], QUESTIONS)
     texts = mapped_column(run.folder / "data" / "responses.arrow")
-    of_q1 = responses.of_question(1)["72b"]
+    of_q1 = responses.of_question(1, ("72b",))["72b"]
     assert [texts[number] for number in of_q1] == ["72b q1 1", "72b q1 2", "72b q1 3"]
-    some, none = notes_on_responses(run.recipe, responses)
+    some, none = notes_on_responses(run.recipe, responses, QUESTIONS)
     assert some.startswith("1 of 4 questions have fewer responses of 72b than the 4")
     assert none == "1 of 4 questions have no response of 72b: they are left out"
     notes = Notes()
