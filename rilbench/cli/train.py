@@ -28,8 +28,8 @@ def train(
     method: Annotated[
         Optional[str],
         typer.Option(
-            help="Method: ril (default), imitation, teacher-bonus, teacher-rows, dr-grpo, grpo or "
-            "sft."
+            help="Method: ril (default), imitation, teacher-bonus, teacher-rows, dr-grpo, grpo, "
+            "gad, opd or sft."
         ),
     ] = None,
     hardware: Annotated[

@@ -270,9 +270,9 @@ def _hardware(recipe: Recipe) -> Iterator[str]:
     if hardware.device == "cuda" and distils and not served:
         names = " and ".join(recipe.teachers.names)
         yield (
-            f"method={recipe.method} serves {names} on devices of their own while it trains, and "
-            f"hardware.teacher_devices={hardware.teacher_devices}; set it to a multiple of {number}, "
-            "and hardware.devices to what is left of the node"
+            f"method={recipe.method} serves {names} on devices of their own while it trains, "
+            f"and hardware.teacher_devices={hardware.teacher_devices}; set it to a multiple of "
+            f"{number}, and hardware.devices to what is left of the node"
         )
     if hardware.device == "cpu":
         for key, is_set in (

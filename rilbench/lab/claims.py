@@ -156,6 +156,11 @@ CLAIMS = (
     _headline(_ROWS, _NEW, "teacher-rows"),
     _headline(_BONUS, _NEW, "teacher-bonus"),
     _headline("RIL beats the similarity reward alone", _NEW, "imitation"),
+    _headline("RIL beats GAD", _NEW, "gad"),
+    _headline("RIL beats on-policy distillation", _NEW, "opd"),
+    _headline("SFT, then RIL beats SFT, then GAD", _NEW, "sft-gad", better="sft-ril"),
+    _headline("SFT, then RIL beats SFT, then on-policy distillation", _NEW, "sft-opd",
+              better="sft-ril"),
     _headline("The student reaches 72b", "Tables 2, 4", "teacher-72b", _72B, reaches=True),
     _headline("The student reaches 78b", "Tables 2, 4", "teacher-78b", _78B, reaches=True),
     *(
@@ -212,6 +217,7 @@ QUESTIONS = {
     "More than SFT on the same teacher responses?": "RIL beats SFT on the same teacher responses",
     "Does the discriminator add to the teacher responses?": _ROWS,
     "Does it add more than a constant bonus for them?": _BONUS,
+    "More than on-policy distillation, which needs logits?": "RIL beats on-policy distillation",
     "Do two teachers beat one?": "Both teachers beat 72b alone (complementary)",
 }
 """What a reader asks first, and the claim that answers it."""

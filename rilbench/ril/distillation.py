@@ -15,7 +15,7 @@ def distillation_advantages(log_prob: Tensor, teacher_log_prob: Tensor) -> Tenso
     """Return log p_teacher - log p_student of each token, cut at ±:data:`LOG_RATIO_CLAMP`.
 
     Args:
-        log_prob: (B, T) of the policy that sampled.
+        log_prob: (B, T) of the policy that is updated.
         teacher_log_prob: (B, T) of the teacher, for the same tokens.
 
     Returns:

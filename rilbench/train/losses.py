@@ -80,7 +80,7 @@ def policy_loss_fn(
     old = log_prob.detach() if on_policy else padded["old_log_probs"]
     ranks = data["dp_size"]
     if TEACHER_FIELD in given:
-        advantages = distillation_advantages(old, padded[TEACHER_FIELD])
+        advantages = distillation_advantages(log_prob, padded[TEACHER_FIELD])
     else:
         advantages = padded["advantages"][:, 0]  # one for each response, repeated over its tokens
     result = policy_loss(

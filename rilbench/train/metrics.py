@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 
+from rilbench.ril.methods import Method
 from rilbench.ril.step import StepSignal
 from rilbench.train.step_batch import StepBatch, json_number
 
 
 def reward_metrics(
-    responses: StepBatch, signal: StepSignal, extra_rewards: Mapping[str, torch.Tensor]
+    responses: StepBatch,
+    signal: StepSignal,
+    extra_rewards: Mapping[str, torch.Tensor],
+    method: Method,
 ) -> dict[str, float]:
     """Means over the student's and over the teachers' responses: rewards, length, unfinished.
 
@@ -20,8 +24,10 @@ def reward_metrics(
     alone for a teacher, and it need not be the better one.
 
     Answer rewards are averaged over the verdicts that the judge gave, NaN where it gave none;
-    ``missing_verdicts`` counts the others. ``reward`` is the mean over all judged responses.
+    ``missing_verdicts`` counts the others. ``reward`` is the mean over all judged responses. GAD's
+    reward is no share, and has a name of its own: ``discriminator_score``.
     """
+    similarity = "discriminator_score" if method.pairs_with_teachers else "similarity_reward"
     judged = signal.reward[~signal.answer_reward.isnan()]
     metrics: dict[str, float] = {
         "missing_verdicts": int(responses.answer_reward.isnan().sum()),
@@ -35,7 +41,7 @@ def reward_metrics(
         metrics |= {
             f"answer_reward_{side}": responses.answer_reward[chosen].nanmean().item(),
             f"answer_reward_before_noise_{side}": before_noise,
-            f"similarity_reward_{side}": signal.similarity_reward[chosen].mean().item(),
+            f"{similarity}_{side}": signal.similarity_reward[chosen].mean().item(),
             f"tokens_{side}": sum(responses.tokens[i] for i in index) / len(index),
             f"unfinished_{side}": sum(not responses.finished[i] for i in index) / len(index),
         }
@@ -46,13 +52,18 @@ def reward_metrics(
         chosen = torch.tensor([source == name for source in responses.source])
         metrics |= {
             f"answer_reward_{name}": responses.answer_reward[chosen].nanmean().item(),
-            f"similarity_reward_{name}": signal.similarity_reward[chosen].mean().item(),
+            f"{similarity}_{name}": signal.similarity_reward[chosen].mean().item(),
         }
     return metrics
 
 
-def advantage_metrics(responses: StepBatch, signal: StepSignal) -> dict[str, float]:
-    """Whether groups are centred, and the share of groups that teach nothing."""
+def advantage_metrics(responses: StepBatch, signal: StepSignal, method: Method) -> dict[str, float]:
+    """Whether groups are centred, and the share of groups that teach nothing.
+
+    Nothing in distillation, whose groups have no reward.
+    """
+    if method.uses_teacher_log_probs:
+        return {}
     group_sums = torch.zeros(int(responses.group.max()) + 1).index_add_(
         0, responses.group, signal.learned_advantage
     )

@@ -229,9 +229,9 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         path = self.run_dir / "rollouts" / f"step_{self.global_steps}.jsonl"
         write_rollouts(path, responses, signal, logits, extra_rewards, old_log_probs)
         self._check_judged(responses, signal)
-        self.step_metrics |= reward_metrics(responses, signal, extra_rewards)
+        self.step_metrics |= reward_metrics(responses, signal, extra_rewards, config.method_spec)
         self._check_finite("discriminator_loss", "discriminator_grad_norm", "reward")
-        self.step_metrics |= advantage_metrics(responses, signal)
+        self.step_metrics |= advantage_metrics(responses, signal, config.method_spec)
         self.step_metrics |= token_metrics(
             responses, teachers_in_loss=config.teachers_in_loss, mu=config.mu
         )

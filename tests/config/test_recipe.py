@@ -327,3 +327,37 @@ def test_best_needs_steps_that_are_saved_and_scored(save, score, fits):
 def test_an_unknown_setting_is_offered_only_what_is_near(key, words):
     with pytest.raises(UserError, match=words):
         load_recipe("both", "nano", None, [f"{key}=1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["teachers.routes={a: 72b}"], "set that, or leave it out"),
+        (["teachers.mix=routed"], r"set teachers\.routes\.SOURCE=TEACHER"),
+        (["teachers.mix=routed", "teachers.routes={a: 72b}"], "no source is routed to 78b"),
+        (["teachers.mix=routed", "teachers.routes={a: 72b, b: 90b}"], "are 72b, 78b; use one"),
+        (["method=opd", "teachers.mix=each"], "one teacher with method=opd"),
+        (["method=opd", "policy.kl_coef=0.1"], "policy.kl_coef changes nothing"),
+        (["method=opd", "collection.endpoints.72b=http://x/v1"], "log-probabilities"),
+        (["method=gad", "reward.similarity=continuous"], "changes nothing with method=gad"),
+    ],
+)
+def test_teachers_that_a_method_cannot_use_are_refused(settings, words):
+    with pytest.raises(UserError, match=words):
+        load_recipe("both", "nano", None, settings)
+
+
+def test_opd_needs_devices_for_its_teachers():
+    with pytest.raises(UserError, match=r"hardware\.teacher_devices=0; set it to a multiple of 2"):
+        load_recipe("both", "qwen2.5-vl-7b", "opd")
+    recipe = load_recipe(
+        "both", "qwen2.5-vl-7b", "opd", ["hardware.devices=4", "hardware.teacher_devices=4"]
+    )
+    assert recipe.hardware.node_devices == 8
+    assert not recipe.uses_reference
+    assert recipe.teacher_label == "both"
+
+
+def test_settings_that_came_later_leave_older_fingerprints_alone():
+    # Results in the tree name their recipes by it.
+    assert load_recipe("both", "nano").fingerprint == "0fb8094869fa99d1"

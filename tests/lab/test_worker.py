@@ -20,6 +20,7 @@ from rilbench.lab.regimes import REGIMES
 from rilbench.lab.run_result import read_result, write_result
 from rilbench.lab.scheduler import run_experiment
 from rilbench.lab.to_ledger import to_evaluation, to_run
+from rilbench.ril.methods import METHODS
 
 SMALL = """
 name: small
@@ -117,20 +118,21 @@ benchmarks: [AI2D]
 steps: 1
 set: {schedule.prompts_per_step: 3, discriminator.pretrain_steps: 1}
 runs:
-  - {name: ril, method: ril}
+  - {name: METHOD, method: METHOD}
 """
 
 
 @pytest.mark.timeout(900)
-def test_verl_samples_and_judges_as_the_fast_engine(place, paths):
-    """The product's path gives the responses and rewards that the engine has for its questions."""
-    file = place / "verl.yaml"
-    file.write_text(VERL)
+@pytest.mark.parametrize("method", ["ril", "gad", "opd"])
+def test_verls_step_is_the_fast_engines(place, paths, method):
+    """The product's path gives the responses, rewards and metrics that the engine has."""
+    file = place / f"{method}.yaml"
+    file.write_text(VERL.replace("METHOD", method))
     experiment = read_experiment(file)
     run_experiment(experiment, Silent(), paths, workers=1)
-    result = read_result(paths.runs / "through-verl" / "format" / "ril-1.json")
+    result = read_result(paths.runs / "through-verl" / "format" / f"{method}-1.json")
     assert result.engine == "verl"
-    run = paths.work / "runs" / "through-verl" / "format" / "ril-1"
+    run = paths.work / "runs" / "through-verl" / "format" / f"{method}-1"
     rows = [
         json.loads(line) for line in (run / "rollouts" / "step_1.jsonl").read_text().splitlines()
     ]
@@ -138,9 +140,10 @@ def test_verl_samples_and_judges_as_the_fast_engine(place, paths):
     folder = regime.folder(paths.regimes)
     recipe = job.recipe({}, folder)
     data, costs = training_data(regime, folder, recipe, lambda _: None)
-    engine = FastRun(recipe, folder / "student", data, place / "fast", lambda *_: None)
     asked = {row["question_id"] for row in rows}
     questions = [question for question in data.questions if question.id in asked]
+    fast = place / f"fast-{method}"
+    engine = FastRun(recipe, folder / "student", data, fast, lambda *_: None)
     batch, _ = engine.sample(1, questions, engine.policy.read(questions))
     ours = zip(batch.question_id, batch.source, batch.response, batch.answer_reward, strict=True)
     expected = sorted((q, s, text, float(reward)) for q, s, text, reward in ours)
@@ -149,7 +152,19 @@ def test_verl_samples_and_judges_as_the_fast_engine(place, paths):
     assert result.cost.sampled_tokens == sum(
         n for n, source in zip(batch.tokens, batch.source, strict=True) if source == "student"
     )
-    assert result.cost.collected_tokens == sum(int(each["tokens"]) for each in costs.values())
+    needed = costs if METHODS[method].uses_saved_responses else {}
+    assert result.cost.collected_tokens == sum(int(each["tokens"]) for each in needed.values())
+
+    # The engine's own first step on these questions, the discriminator's pre-training included.
+    engine._questions = lambda _: questions
+    engine.run()
+    (line,), (verls,) = (
+        [json.loads(line) for line in (place_of / "metrics.jsonl").read_text().splitlines()]
+        for place_of in (fast, run)
+    )
+    for name in line.keys() & verls.keys():
+        assert verls[name] == pytest.approx(line[name], rel=1e-3, abs=1e-4), name
+    assert {"gad": "discriminator_score_student", "opd": "teacher_kl"}.get(method, "kl") in line
 
 
 def workers_of(pid):

@@ -11,6 +11,8 @@ from rilbench.ril.discriminator import (
     DISCRIMINATOR_SYSTEM,
     STUDENT_LABEL,
     TEACHER_LABEL,
+    bradley_terry_gradient,
+    bradley_terry_loss,
     discriminator_accuracy,
     discriminator_loss,
     discriminator_messages,
@@ -154,3 +156,25 @@ def test_what_does_not_fit_is_refused():
         discriminator_loss(good.unsqueeze(1), good, good, 2)
     with pytest.raises(ValueError, match="differ in shape"):
         discriminator_accuracy(good.unsqueeze(1), good, good)
+
+
+def test_bradley_terry_is_gads_loss_and_its_gradient():
+    """-log sigmoid(D(teacher) - D(student)), where D(y) is minus the logit; in float64."""
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    loss = bradley_terry_loss(student, teacher)
+    scores = zip((-student).tolist(), (-teacher).tolist(), strict=True)
+    naive = [-math.log(1 / (1 + math.exp(-(t - s)))) for s, t in scores]
+    assert loss.item() == pytest.approx(sum(naive) / 5)
+    expected = torch.autograd.grad(loss, (student, teacher))
+    got = bradley_terry_gradient(student, teacher)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-7)
+    assert got[0].max() < 0 < got[1].min(), (
+        "descent moves the student's logit up, the teacher's down"
+    )
+
+
+def test_a_question_that_is_read_is_a_turn_of_its_own():
+    assert [turn["content"] for turn in discriminator_messages("B", "Which?")] == ["Which?", "B"]
+    assert discriminator_messages("B")[0]["role"] == "system"

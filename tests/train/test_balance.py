@@ -5,8 +5,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tensordict import TensorDict
+from step_batches import step_batch
+from tensordict import NonTensorData, TensorDict
 
+from rilbench.config import load_recipe
+from rilbench.ril.discriminator import bradley_terry_loss
 from rilbench.train.batch import balanced_order, nested
 from rilbench.train.discriminator_trainer import DiscriminatorTrainer, discriminator_batch
 from rilbench.train.step_config import StepConfig
@@ -110,10 +113,6 @@ class Workers:
 
 
 def test_the_discriminators_rows_are_dealt_and_its_logits_come_back_in_order(tmp_path):
-    from step_batches import step_batch
-
-    from rilbench.config import load_recipe
-
     lengths = log_normal(512)
     batch = step_batch([1.0] * ROWS, response=["x" * length for length in lengths])
     recipe = load_recipe("both", "nano", overrides=["discriminator.mu=0"])
@@ -132,3 +131,40 @@ def test_the_discriminators_rows_are_dealt_and_its_logits_come_back_in_order(tmp
     plain = DiscriminatorTrainer(workers, Tokenizer(), StepConfig.from_recipe(recipe, tmp_path))
     assert plain.update_and_score(batch)[0].tolist() == logits.tolist()
     assert workers.weights == [1.0] * ROWS
+
+
+class TrainedWorkers(Workers):
+    """They keep what they are trained on."""
+
+    def train_mini_batch(self, data):
+        self.trained = data
+        metrics = TensorDict({"metrics": NonTensorData({"grad_norm": [1.0]})})
+        return type("Later", (), {"get": lambda _: metrics})()
+
+
+@pytest.mark.parametrize("share", ["true", "false"])
+def test_pairs_that_lie_on_different_ranks_have_bradley_terrys_gradient(tmp_path, share):
+    """D is θ times a row's tokens, at θ = 1: the derivative by θ beside autograd's."""
+    settings = [f"hardware.share_prompts={share}"]
+    recipe = load_recipe("both", "nano", "gad", settings)
+    step = StepConfig.from_recipe(recipe, tmp_path)
+    torch.manual_seed(3)
+    student, teacher = (torch.randint(1, 9, (24,)).tolist() for _ in range(2))
+    batch = step_batch(
+        [0.0] * 24,
+        response=["x" * n for n in student],
+        paired_response=["y" * n for n in teacher],
+        question=["?"] * 24,
+    )
+    workers = TrainedWorkers()
+    logits, metrics = DiscriminatorTrainer(workers, Tokenizer(), step).update_and_score(batch)
+    assert logits.tolist() == student, "the teachers' are not scored"
+    wins = [t < s for s, t in zip(student, teacher, strict=True)]
+    assert metrics["discriminator_accuracy"] == pytest.approx(sum(wins) / 24)
+    lengths = workers.trained["input_ids"].offsets().diff().float()
+    theta = torch.ones((), requires_grad=True)
+    loss = bradley_terry_loss(theta * torch.tensor(student), theta * torch.tensor(teacher))
+    (expected,) = torch.autograd.grad(loss, theta)
+    found = (workers.trained["weight"] * lengths).sum()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert metrics["discriminator_loss"] == pytest.approx(loss.item(), rel=1e-5)

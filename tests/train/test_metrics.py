@@ -16,7 +16,7 @@ LOGITS = torch.tensor([1.0, -1.0, -1.0])
 
 def measured(batch, logits=LOGITS, extra=None):
     signal = score_step(logits, batch.answer_reward, batch.group, batch.is_student, METHODS["ril"])
-    return reward_metrics(batch, signal, extra or {})
+    return reward_metrics(batch, signal, extra or {}, METHODS["ril"])
 
 
 def three(answer_reward, **more):

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
+from rilbench.train.seeding import (
+    assigned_teacher,
+    noisy_verdict,
+    sample_teacher_responses,
+    seed_of,
+)
 
 SAVED = {"72b": ["a", "b", "c", "d"], "78b": ["e", "f", "g", "h"]}
 
@@ -69,3 +74,12 @@ def test_an_exact_judge_never_errs_and_a_missing_verdict_stays_missing():
     assert [noisy_verdict(v, 0.0, 0.0, i) for i in range(99) for v in (0.0, 1.0)] == [0, 1] * 99
     assert math.isnan(noisy_verdict(math.nan, 1.0, 0.0, 1))
     assert (noisy_verdict(0.0, 1.0, 0.0, 1), noisy_verdict(1.0, 0.0, 1.0, 1)) == (1, 0)
+
+
+def test_a_groups_samples_are_shared_among_the_teachers_that_score_them():
+    for step in range(20):
+        names = [assigned_teacher(("b", "a"), session, 1, step, "q") for session in range(8)]
+        assert sorted(names) == ["a"] * 4 + ["b"] * 4
+        assert names == [assigned_teacher({"a", "b"}, i, 1, step, "q") for i in range(8)]
+    first = {assigned_teacher(("a", "b"), 0, 1, step, "q") for step in range(20)}
+    assert first == {"a", "b"}, "an odd place is not always the same teacher's"

@@ -344,7 +344,7 @@ class FastRun:
         config = self.step_config
         log_probs, mask = self.policy.log_probs(prompts, rows, tokens)
         if teacher is not None:
-            advantages = distillation_advantages(log_probs if old is None else old, teacher)
+            advantages = distillation_advantages(log_probs, teacher)
         result = policy_loss(
             log_probs,
             old,
@@ -442,13 +442,14 @@ class FastRun:
         metrics: Mapping[str, float],
     ) -> None:
         """Write the step's rollouts and metrics, under the product's names."""
+        method = self.recipe.method_spec
         write_rollouts(
             self.folder / "rollouts" / f"step_{step}.jsonl", batch, signal, logits, {}, None
         )
         line = {
             "step": step,
-            **reward_metrics(batch, signal, {}),
-            **advantage_metrics(batch, signal),
+            **reward_metrics(batch, signal, {}, method),
+            **advantage_metrics(batch, signal, method),
             **token_metrics(
                 batch,
                 teachers_in_loss=self.step_config.teachers_in_loss,

@@ -29,6 +29,7 @@ from rilbench.train.pipeline.collect_stage import (
     teacher_collections,
 )
 from rilbench.train.pipeline.disk import check_disk
+from rilbench.train.pipeline.distillation_check import check_teachers_tokens
 from rilbench.train.pipeline.judge_check import model_to_ask
 from rilbench.train.pipeline.question_check import (
     QuestionCheck,
@@ -106,6 +107,8 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     inputs = read_inputs(run, strict=strict)
     probes = first_questions(recipe, inputs.questions)
     find_servers(recipe, inputs.collections, inputs.questions, probes)
+    if recipe.method_spec.uses_teacher_log_probs:
+        check_teachers_tokens(recipe, inputs.student.path, probes)
     if not collect_only:
         check_disk(run, len(inputs.questions))
         check_judge(recipe)

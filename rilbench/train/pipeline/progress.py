@@ -217,13 +217,17 @@ class TrainingProgress(LiveDisplay):
 
         cells = [("step", f"{m['step']}/{self.steps}"), ("answer", pair("answer_reward"))]
         if "discriminator_accuracy" in m:
-            cells.append(("similar", pair("similarity_reward")))
+            if "discriminator_score_student" in m:
+                cells.append(("score", f"{m['discriminator_score_student']:.2f}"))
+            else:
+                cells.append(("similar", pair("similarity_reward")))
             cells.append(("D acc", f"{m['discriminator_accuracy']:.2f}"))
         if any(row.get("missing_verdicts") for row in self.steps_done[-_STEPS_SHOWN:]):
             cells.append(("missing", str(m.get("missing_verdicts", 0))))
+        kl = ("to teacher", "teacher_kl") if "teacher_kl" in m else ("KL", "kl")
         return [
             *cells,
-            ("KL", f"{m['kl']:.3f}"),
+            (kl[0], f"{m[kl[1]]:.3f}"),
             ("tokens", f"{m['tokens_student']:.1f}"),
             ("s/step", f"{m['seconds']:.1f}"),
         ]

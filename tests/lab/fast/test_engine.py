@@ -74,7 +74,9 @@ def test_every_method_trains(run, start, method):
     for line in lines:
         assert ("answer_reward_teacher" in line) == spec.uses_teachers
         assert ("discriminator_accuracy" in line) == spec.uses_discriminator
-        assert line["advantage_group_sum_max"] < 1e-5
+        assert line.get("advantage_group_sum_max", 0.0) < 1e-5
+        assert ("discriminator_score_student" in line) == spec.pairs_with_teachers
+        assert ("teacher_kl" in line) == spec.uses_teacher_log_probs
     if method == "teacher-bonus":
         assert [line["similarity_reward_teacher"] for line in lines] == [1.0, 1.0]
 
@@ -152,3 +154,39 @@ def test_what_the_engine_does_not_have_is_refused(run, setting, said):
 def test_a_loss_that_is_not_finite_stops_the_run(run):
     with pytest.raises(NotFiniteError, match=r"sft, step \d: .*not finite"):
         run("sft", "sft.steps=4", "sft.batch_size=4", "sft.lr=1e30", "sft.final_lr=1e30")
+
+
+def test_distillation_draws_the_student_to_its_teachers(run):
+    _, lines = run("opd", "schedule.steps=12", "policy.lr=1e-3", "group_size=4")
+    start, end = (sum(line["teacher_kl"] for line in part) for part in (lines[:3], lines[-3:]))
+    assert end < 0.8 * start
+    assert {line["kl"] for line in lines} == {0.0}, "there is no other reference"
+
+
+def test_each_sample_has_one_teacher_and_routes_choose_it(run, data):
+    mixed, _ = run("opd")
+    routed, _ = run("opd", "teachers.mix=routed", "teachers.routes={MMStar: 72b, '*': 78b}")
+    questions = list(data.questions[:2])
+    for trained, names in ((mixed, None), (routed, ["72b", "78b"])):
+        prompts = trained.policy.read(questions)
+        batch, tokens = trained.sample(1, questions, prompts)
+        got = trained.teachers.log_probs(1, questions, batch, tokens)
+        by_name = {
+            name: model.log_probs(model.read(questions), batch.group, tokens)[0].detach()
+            for name, model in trained.teachers.models.items()
+        }
+        for i, row in enumerate(got):
+            of = {name for name, each in by_name.items() if torch.allclose(row, each[i], atol=1e-5)}
+            assert len(of) == 1
+            if names:
+                assert of == {names[batch.group[i]]}
+
+
+def test_gad_pairs_each_sample_with_a_teachers_response_to_its_question(run, data):
+    trained, _ = run("gad")
+    questions = list(data.questions[:3])
+    batch, _ = trained.sample(1, questions, trained.policy.read(questions))
+    assert batch.is_student.all()
+    assert len(batch) == 3 * 4, "2G samples"
+    for name, paired in zip(batch.question_id, batch.paired_response, strict=True):
+        assert any(paired in responses for responses in data.saved[name].values())

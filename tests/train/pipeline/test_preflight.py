@@ -99,3 +99,14 @@ def test_a_training_set_that_its_manifest_is_not_of_is_refused(tmp_path):
     write_questions(file, questions[:3])
     with pytest.raises(UserError, match="its questions were changed after it was built"):
         read_inputs(run)
+
+
+def test_a_source_that_no_teacher_answers_is_refused(tmp_path):
+    settings = ["teachers.mix=routed", "teachers.routes={AI2D: 72b, BLINK: 78b}"]
+    run = Run(tmp_path, load_recipe("both", "nano", None, settings))
+    with pytest.raises(
+        UserError, match=r"source 'ChartQA' \(\d+\), .*teachers\.routes\.\*=TEACHER"
+    ):
+        read_inputs(run)
+    settings[1] = "teachers.routes={AI2D: 72b, '*': 78b}"
+    read_inputs(Run(tmp_path, load_recipe("both", "nano", None, settings)))

@@ -1,12 +1,24 @@
+import dataclasses
 import json
+import random
 
-from collected import save
+import pyarrow.parquet as pq
+from collected import Notes, save
 
+from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
+from rilbench.data.question import StoredQuestion
 from rilbench.data.question_files import Question
 from rilbench.data.row_files import mapped_column
-from rilbench.train.pipeline.collect_stage import STUDENT, student_collection, teacher_collections
-from rilbench.train.pipeline.prepare_data import pixel_limits, store_responses
+from rilbench.paths import locate
+from rilbench.train.discriminator_texts import SavedTexts
+from rilbench.train.pipeline.collect_stage import (
+    STUDENT,
+    check_collection,
+    student_collection,
+    teacher_collections,
+)
+from rilbench.train.pipeline.prepare_data import pixel_limits, prepare_data, store_responses
 from rilbench.train.pipeline.run_folder import open_run
 
 QUESTIONS = [Question(name, (b"image",), f"{name}?", "yes", "test") for name in ("q1", "q2")]
@@ -33,9 +45,6 @@ def test_only_the_first_max_responses_are_used(tmp_path):
 
 
 def test_each_method_collects_what_it_uses(tmp_path):
-    from rilbench.checkpoint import inspect_checkpoint
-    from rilbench.paths import locate
-
     student = inspect_checkpoint(locate("nano:restyled"))
     teachers, both = ["72b", "78b"], ["72b", "78b", STUDENT]
     expected = {
@@ -47,6 +56,8 @@ def test_each_method_collects_what_it_uses(tmp_path):
         ("method=dr-grpo", "sft.steps=2"): teachers,
         ("method=dr-grpo", "sft.steps=2", "sft.data=x.parquet"): [],
         ("method=sft", "sft.steps=2"): teachers,
+        ("method=gad",): both,
+        ("method=opd",): [],
     }
     for i, (overrides, models) in enumerate(expected.items()):
         run = run_of(tmp_path / str(i), *overrides)
@@ -55,9 +66,6 @@ def test_each_method_collects_what_it_uses(tmp_path):
 
 
 def test_a_student_after_sft_is_not_collected_into_what_runs_share(tmp_path):
-    from rilbench.checkpoint import inspect_checkpoint
-    from rilbench.paths import locate
-
     student = inspect_checkpoint(locate("nano:restyled"))
     shared = f"collection.folder={tmp_path / 'shared'}"
     plain = run_of(tmp_path / "a", shared)
@@ -79,3 +87,31 @@ def test_pixel_limits_are_the_processors(tmp_path):
         (folder / name).write_text(json.dumps(values))
         assert pixel_limits(folder) == limits
     assert pixel_limits(tmp_path / "none") == {}
+
+
+def test_routed_teachers_are_asked_their_own_sources_alone(tmp_path):
+    """From the collection to the rows that verl reads, and the discriminator's pretraining set."""
+    asked = [dataclasses.replace(q, source=s) for q, s in zip(QUESTIONS, "ab", strict=True)]
+    routed = ("teachers.mix=routed", "teachers.routes={a: 78b, '*': 72b}")
+    run = run_of(tmp_path, *routed, "schedule.prompts_per_step=1", "method=gad")
+    student = inspect_checkpoint(locate("nano:restyled"))
+    collections = teacher_collections(run) + student_collection(run, student)
+    names = {one.plan.model: [q.id for q in one.asks(asked)] for one in collections}
+    assert names == {"72b": ["q2"], "78b": ["q1"], STUDENT: ["q1", "q2"]}
+    for one in collections:
+        save(one.plan, one.asks(asked), one.folder)
+        check_collection(run.recipe, one, asked, Notes())
+    stored = [StoredQuestion(q, tmp_path / "pictures", 0) for q in asked]
+    assert prepare_data(run, student, collections, stored, stored) == []
+    rows = pq.read_table(run.folder / "data" / "train.parquet").to_pylist()
+    saved = [[each["teacher"] for each in row["extra_info"]["saved"]] for row in rows]
+    assert saved == [["78b"], ["72b"]]
+    texts = SavedTexts.read(run.folder / "data", paired=True)
+    assert set(texts.student) == set(texts.teacher) == {"q1?", "q2?"}
+    pairs = texts.sample(random.Random(1), 50)
+    for own, theirs, question in zip(
+        pairs.responses[:50], pairs.responses[50:], pairs.asked[:50], strict=True
+    ):
+        teacher = {"q1?": "78b", "q2?": "72b"}[question]
+        assert own.startswith(f"{STUDENT} {question[:2]} "), (own, question)
+        assert theirs.startswith(f"{teacher} {question[:2]} "), (theirs, question)
