@@ -150,7 +150,7 @@ _STATEMENTS = (
         AND r.benchmark = a.benchmark
     """,
     # Each trained model beside the model that its training started from, question by question,
-    # where their scores may be compared.
+    # where their scores may be compared. CROSS JOIN: SQLite would read every sample there is first.
     """
     CREATE VIEW changes AS
     SELECT sa.evaluation_id, sb.evaluation_id AS start_evaluation_id, m.student, m.method,
@@ -164,8 +164,8 @@ _STATEMENTS = (
     JOIN scores sa ON sa.evaluation_id = ea.id
     JOIN scores sb ON sb.evaluation_id = eb.id AND sb.benchmark = sa.benchmark
         AND sb.comparability = sa.comparability
-    JOIN samples a ON a.evaluation_id = sa.evaluation_id AND a.benchmark = sa.benchmark
-    JOIN samples b ON b.evaluation_id = sb.evaluation_id AND b.benchmark = a.benchmark
+    CROSS JOIN samples a ON a.evaluation_id = sa.evaluation_id AND a.benchmark = sa.benchmark
+    CROSS JOIN samples b ON b.evaluation_id = sb.evaluation_id AND b.benchmark = a.benchmark
         AND b.question_id = a.question_id
     """,
 )
