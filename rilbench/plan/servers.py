@@ -51,6 +51,8 @@ def judge_needs(recipe: Recipe) -> str:
     if judge.url or decides_by_code(judge.model) or not recipe.method_spec.is_rl:
         return ""
     served = "serve it and set judge.url=URL"
+    if not recipe.method_spec.uses_answer_reward:
+        served += f", or set judge.model=rule, as method={recipe.method} only reports verdicts"
     if not starts_judge(recipe):
         return f"the judge, {judge.model}, needs an address: --set judge.url=URL"
     if hardware.nodes > 1 or hardware.ray_address:

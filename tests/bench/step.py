@@ -10,6 +10,7 @@ part says otherwise:
 - ``trl``: TRL's GRPOTrainer, which samples all 128 itself (``trl_step.py``)
 - ``bare``: RIL's arithmetic in one process (``bare_step.py``)
 - ``growth``: ``ril`` with 32 questions
+- ``length``: ``ril`` with every response twice as long: teachers and student say all of it twice
 
 ``python tests/bench/step.py ril trl`` measures these parts alone and keeps what the file has of the
 others. With ``--folder``, checkpoint and collected responses stay for the next call.
@@ -22,6 +23,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 
 from rilbench.data.rollout_groups import training_steps
 
@@ -39,6 +42,8 @@ ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "bench" / "step.json"
 RILBENCH = Path(sys.executable).with_name("rilbench")
 TRL_PYTHON = ROOT / ".venv-trl" / "bin" / "python"
+QUESTIONS = "nano:prompts.parquet"
+"""The recipe's questions."""
 DROPPED = 2
 """Steps at the start that do not count."""
 CHECKPOINT_SETTINGS = {"sft.steps": 40, "sft.lr": 1e-3, "sft.final_lr": 1e-4}
@@ -49,6 +54,7 @@ RATIOS = {
     "ril/bare": ("ril", "bare"),
     "ril/ril_plain": ("ril", "ril_plain"),
     "questions_doubled": ("growth", "ril"),
+    "length_doubled": ("length", "ril"),
 }
 
 
@@ -124,6 +130,7 @@ class Bench:
         self.checkpoint = folder / "sft" / "checkpoint"
         self.start = {"student.model": self.checkpoint, "student.name": "trained"}
         self.start |= {"discriminator.pretrain_steps": 2}
+        self.twice = {"collection.folder": folder / "twice", "data.max_response_tokens": 96}
 
     def prepare(self) -> None:
         """Make the checkpoint and collect all responses, if they are missing."""
@@ -132,12 +139,27 @@ class Bench:
         if not (self.folder / "collect").exists():
             self._train("collect", self.start, "--collect-only")
 
+    def prepare_length(self) -> None:
+        """The same with responses that are said twice, imported as the teachers' own."""
+        if (self.folder / "sft_twice" / "checkpoint").exists():
+            return
+        for teacher in ("72b", "78b"):
+            table = pq.read_table(self.folder / "collection" / f"{teacher}.parquet")
+            rows = table.select(["question_id", "response"]).to_pylist()
+            file = self.folder / f"{teacher}.jsonl"
+            said = ({"id": r["question_id"], "response": 2 * f"{r['response']} "} for r in rows)
+            file.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+            command = [RILBENCH, "data", "import-responses", file, "--teacher", teacher]
+            command += ["--questions", QUESTIONS, "--model", "twice"]
+            subprocess.run([*command, "--out", self.folder / "twice"], check=True)
+        self._train("sft_twice", {**CHECKPOINT_SETTINGS, **self.twice}, "--method", "sft")
+
     def _train(self, name: str, settings: Mapping[str, object], *options: str) -> list[Moment]:
         shutil.rmtree(self.folder / name, ignore_errors=True)
         command = [RILBENCH, "train", "--recipe", "both", "--student", "nano", "--run", name]
         command += ["--runs", self.folder, "--db", self.folder / "ledger.db"]
         command += ["--steps", self.steps, *options]
-        every = {**settings, "collection.folder": self.folder / "collection"}
+        every = {"collection.folder": self.folder / "collection", **settings}
         command += [part for key, value in every.items() for part in ("--set", f"{key}={value}")]
         return watch(command, self.folder / name / "metrics.jsonl", self.folder / f"{name}.log")
 
@@ -156,6 +178,12 @@ class Bench:
     def growth(self) -> list[Moment]:
         """RIL with twice the questions."""
         return self._train("growth", {**self.start, "schedule.prompts_per_step": 32})
+
+    def length(self) -> list[Moment]:
+        """RIL with responses twice as long."""
+        self.prepare_length()
+        student = {"student.model": self.folder / "sft_twice" / "checkpoint"}
+        return self._train("length", {**self.start, **self.twice, **student})
 
     def trl(self) -> list[Moment]:
         """TRL, on the questions of RIL's last step."""
@@ -187,6 +215,7 @@ PARTS: dict[str, Callable[[Bench], list[Moment]]] = {
     "trl": Bench.trl,
     "bare": Bench.bare,
     "growth": Bench.growth,
+    "length": Bench.length,
 }
 
 

@@ -41,6 +41,7 @@ def test_a_profile_leaves_devices_for_the_judge():
         (recipe_of("hardware.judge_devices=1", "hardware.memory_gib=40"), "is 61 GiB in bf16"),
         (recipe_of(hardware="4x8-80gb"), "on a single node, without a Ray of yours; serve it"),
         (recipe_of("hardware.ray_address=auto"), "on a single node"),
+        (recipe_of(hardware="1x8-80gb", method="gad"), "or set judge.model=rule, as method=gad"),
         (
             recipe_of(f"judge.model={JUDGE}", student="nano", hardware=None),
             "needs an address: --set judge.url=URL",
