@@ -109,5 +109,6 @@ def policy_loss_fn(
     }
     if TEACHER_FIELD in given:
         kept = padded["response_mask"].bool()
-        metrics["teacher_kl_sum"] = _sum((-advantages).where(kept, 0.0).sum() * ranks)
+        difference = log_prob.detach() - padded[TEACHER_FIELD]
+        metrics["teacher_kl_sum"] = _sum(difference.where(kept, 0.0).sum() * ranks)
     return result.loss * ranks, metrics
