@@ -14,7 +14,7 @@ from rilbench.config import Recipe
 from rilbench.data.import_responses import import_responses
 from rilbench.errors import UserError
 from rilbench.lab.experiment import STUDENT
-from rilbench.lab.fast.engine import TrainingData
+from rilbench.lab.fast.groups import TrainingData
 from rilbench.lab.fast.models import prompts_file, training_data
 from rilbench.lab.fast_run import with_collection
 from rilbench.lab.regimes import Regime

@@ -24,6 +24,7 @@ from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate_many
 from rilbench.lab.fast.discriminator import Discriminator
 from rilbench.lab.fast.engine import FastRun
+from rilbench.lab.fast.groups import Groups
 from rilbench.lab.fast.models import regime_folder, training_data
 from rilbench.lab.regimes import REGIMES
 from rilbench.nano.data import write_benchmarks
@@ -32,7 +33,7 @@ OUT = Path(__file__).parents[2] / "results" / "bench" / "lab-step.json"
 SETTINGS = ["schedule.prompts_per_step=14", "policy.kl_coef=0.01"]
 STEPS = 30
 PARTS = {
-    "sampling": (FastRun, "sample"),
+    "sampling": (Groups, "sample"),
     "policy update and reference": (FastRun, "update_policy"),
     "discriminator's update": (Discriminator, "update"),
 }

@@ -144,7 +144,7 @@ def test_verls_step_is_the_fast_engines(place, paths, method):
     questions = [question for question in data.questions if question.id in asked]
     fast = place / f"fast-{method}"
     engine = FastRun(recipe, folder / "student", data, fast, lambda *_: None)
-    batch, _ = engine.sample(1, questions, engine.policy.read(questions))
+    batch, _ = engine.groups.sample(1, questions, engine.policy.read(questions))
     ours = zip(batch.question_id, batch.source, batch.response, batch.answer_reward, strict=True)
     expected = sorted((q, s, text, float(reward)) for q, s, text, reward in ours)
     keys = ("question_id", "source", "response", "answer_reward")
@@ -156,7 +156,7 @@ def test_verls_step_is_the_fast_engines(place, paths, method):
     assert result.cost.collected_tokens == sum(int(each["tokens"]) for each in needed.values())
 
     # The engine's own first step on these questions, the discriminator's pre-training included.
-    engine._questions = lambda _: questions
+    engine.groups.questions = lambda _: questions
     engine.run()
     (line,), (verls,) = (
         [json.loads(line) for line in (place_of / "metrics.jsonl").read_text().splitlines()]

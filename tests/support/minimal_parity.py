@@ -20,7 +20,8 @@ from verl.utils import tensordict_utils as tu
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
-from rilbench.lab.fast.engine import FastRun, TrainingData
+from rilbench.lab.fast.engine import FastRun
+from rilbench.lab.fast.groups import TrainingData
 from rilbench.lab.fast.prompts import Student
 from rilbench.paths import locate
 from rilbench.ril.methods import METHODS

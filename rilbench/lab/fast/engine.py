@@ -14,8 +14,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +24,18 @@ from torch.nn.utils import clip_grad_norm_
 from rilbench.config import Recipe
 from rilbench.data.question import Question
 from rilbench.errors import UserError
-from rilbench.judge.rules import is_right
 from rilbench.lab.fast.discriminator import Discriminator
+from rilbench.lab.fast.groups import Groups, TrainingData
 from rilbench.lab.fast.prompts import Student
 from rilbench.lab.fast.teachers import Teachers
 from rilbench.model.decoder import Prompts
-from rilbench.model.inputs import teacher_tokens
 from rilbench.ril.distillation import distillation_advantages
 from rilbench.ril.policy import PolicyLoss, policy_loss
 from rilbench.ril.step import StepSignal, score_step
-from rilbench.train.discriminator_texts import SavedTexts, Texts
+from rilbench.train.discriminator_texts import Texts
 from rilbench.train.metrics import advantage_metrics, as_json, reward_metrics, token_metrics
 from rilbench.train.nan_guard import check_finite
-from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_everything, seed_of
+from rilbench.train.seeding import seed_everything, seed_of
 from rilbench.train.step_batch import StepBatch, write_rollouts
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.freeze import freeze
@@ -48,17 +45,6 @@ MAX_GRAD_NORM = 1.0
 
 OnStep = Callable[[str, int, int], None]
 """Called with (stage, step, of) after each step."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The questions of a run and the responses that were saved before it."""
-
-    questions: Sequence[Question]
-    saved: Mapping[str, Mapping[str, Sequence[str]]]
-    """Question id → teacher → its responses."""
-    student_saved: Mapping[str, Sequence[str]]
-    """Question id → the student's, on which the discriminator is pre-trained."""
 
 
 class FastRun:
@@ -82,11 +68,12 @@ class FastRun:
         torch.set_num_threads(1)
         seed_everything(recipe.seed)
         folder.mkdir(parents=True, exist_ok=True)
-        self.recipe, self.folder, self.data, self.on_step = recipe, folder, data, on_step
+        self.recipe, self.folder, self.on_step = recipe, folder, on_step
         self.step_config = StepConfig.from_recipe(recipe, folder)
         self.policy = Student(student)
         if recipe.policy.freeze:
             freeze(self.policy.model, recipe.policy.freeze)
+        self.groups = Groups(recipe, self.step_config, data, self.policy)
         self.teachers: Teachers | None = None
         if recipe.method_spec.uses_teacher_log_probs:
             self.teachers = Teachers(recipe, self.policy.inputs)
@@ -106,12 +93,7 @@ class FastRun:
         """Cross-entropy of saved responses, as a mean over the tokens of a batch."""
         sft = self.recipe.sft
         optimizer = self._optimizer(sft.lr)
-        examples = [
-            (question, response)
-            for question in self.data.questions
-            for responses in self._usable(question).values()
-            for response in responses
-        ]
+        examples = self.groups.examples()
         random.Random(seed_of("sft", self.recipe.seed)).shuffle(examples)
         for step in range(sft.steps):
             first = step * sft.batch_size
@@ -121,7 +103,7 @@ class FastRun:
             log_probs, mask = self.policy.log_probs(
                 self.policy.read(asked),
                 torch.tensor([place[question.id] for question, _ in chosen]),
-                [self._tokens(response) for _, response in chosen],
+                [self.groups.tokens(response) for _, response in chosen],
             )
             _set_learning_rate(optimizer, _linear(sft.lr, sft.final_lr, step, sft.steps))
             loss = -log_probs.sum() / mask.sum()
@@ -164,7 +146,7 @@ class FastRun:
         """On saved responses of student and teachers, half and half in each batch."""
         settings = self.recipe.discriminator
         sampler = random.Random(seed_of("pretrain", self.recipe.seed))
-        saved = self._saved_texts()
+        saved = self.groups.saved_texts()
         for step in range(settings.pretrain_steps):
             lr = _linear(
                 settings.pretrain_lr, settings.pretrain_final_lr, step, settings.pretrain_steps
@@ -185,12 +167,12 @@ class FastRun:
     ) -> None:
         """One step of Algorithm 2."""
         config, method = self.step_config, self.recipe.method_spec
-        questions = self._questions(step)
+        questions = self.groups.questions(step)
 
         # 1. The student samples G responses to each question; G saved ones of its teachers join.
         # Its prompts are read once, with the gradient that the update needs.
         prompts = self.policy.read(questions)
-        batch, tokens = self.sample(step, questions, prompts)
+        batch, tokens = self.groups.sample(step, questions, prompts)
         rows = batch.group
 
         # 2. Update the discriminator by Equation 1, then score the responses with it.
@@ -232,58 +214,6 @@ class FastRun:
             teacher,
         )
         self._record(step, batch, signal, logits, metrics)
-
-    def sample(
-        self, step: int, questions: Sequence[Question], prompts: Prompts
-    ) -> tuple[StepBatch, list[list[int]]]:
-        """All groups of a step, judged; and the tokens of their responses."""
-        config = self.step_config
-        seeds = [
-            [
-                seed_of("sample", config.seed, step, question.id, session) % 2**31
-                for session in range(config.num_student_responses)
-            ]
-            for question in questions
-        ]
-        sampled = self.policy.sample(
-            questions, seeds, self.recipe.sampling, self.recipe.data.max_response_tokens, prompts
-        )
-        tokens: list[list[int]] = []
-        source: list[str] = []
-        paired: list[str] = []
-        for question, own in zip(questions, sampled, strict=True):
-            saved: list[tuple[str, str]] = []
-            if number := self.recipe.saved_responses_per_question:
-                saved = sample_teacher_responses(
-                    self._usable(question), number, config.mix, *(config.seed, step, question.id)
-                )
-            if self.recipe.method_spec.pairs_with_teachers:
-                paired += [response for _, response in saved]
-                saved = []
-            tokens += own + [self._tokens(response) for _, response in saved]
-            source += ["student"] * len(own) + [teacher for teacher, _ in saved]
-        size = config.group_responses
-        asked = [question for question in questions for _ in range(size)]
-        texts = self.policy.decode(tokens)
-        exact, verdicts = self._judge(asked, texts)
-        image_tokens = (prompts.input_ids == self.policy.image_token).sum(1).repeat_interleave(size)
-        batch = StepBatch(
-            session=[i % size for i in range(len(tokens))],
-            question_id=[question.id for question in asked],
-            source=source,
-            response=texts,
-            group=torch.arange(len(questions)).repeat_interleave(size),
-            is_student=torch.tensor([name == "student" for name in source]),
-            answer_reward=torch.tensor(verdicts),
-            answer_reward_before_noise=torch.tensor(exact),
-            tokens=[len(each) for each in tokens],
-            finished=[each[-1] == self.policy.end for each in tokens],
-            image_tokens=image_tokens.tolist(),
-            question=[question.question for question in asked],
-            reference=[question.answer for question in asked],
-            paired_response=paired,
-        )
-        return batch, tokens
 
     def update_policy(
         self,
@@ -361,56 +291,6 @@ class FastRun:
 
     # ---- parts of the above
 
-    def _questions(self, step: int) -> list[Question]:
-        """The questions of a step: every one comes once before any comes again."""
-        size, number = self.recipe.schedule.prompts_per_step, len(self.data.questions)
-        chosen = []
-        for place in range((step - 1) * size, step * size):
-            order = _order(number, seed_of("order", self.recipe.seed, place // number))
-            chosen.append(self.data.questions[order[place % number]])
-        return chosen
-
-    def _saved_texts(self) -> SavedTexts:
-        """What the discriminator is pre-trained on: by question if it compares pairs."""
-        paired = self.recipe.method_spec.pairs_with_teachers
-        responses: list[str] = []
-        student: dict[str, list[int]] = {}
-        teacher: dict[str, list[int]] = {}
-
-        def add(side: dict[str, list[int]], question: Question, texts: Sequence[str]) -> None:
-            first = len(responses)
-            responses.extend(texts)
-            place = side.setdefault(question.question if paired else "", [])
-            place += range(first, len(responses))
-
-        for question in self.data.questions:
-            add(student, question, self.data.student_saved[question.id])
-            for texts in self._usable(question).values():
-                add(teacher, question, texts)
-        return SavedTexts(responses, student, teacher)
-
-    def _usable(self, question: Question) -> dict[str, Sequence[str]]:
-        """Each teacher's saved responses that the recipe may use."""
-        by_teacher = self.data.saved[question.id]
-        most = self.recipe.max_saved_responses
-        names = self.recipe.teachers_of(question.source)
-        return {name: by_teacher[name][:most] for name in names}
-
-    def _judge(
-        self, asked: Sequence[Question], texts: Sequence[str]
-    ) -> tuple[list[float], list[float]]:
-        """The verdict on each response: exact, and with the recipe's simulated errors."""
-        config = self.step_config
-        exact, noisy = [], []
-        for question, text in zip(asked, texts, strict=True):
-            exact.append(float(_is_right(question.answer, text)))
-            rates = (config.false_positive_rate, config.false_negative_rate)
-            noisy.append(noisy_verdict(exact[-1], *rates, config.seed, question.id, text))
-        return exact, noisy
-
-    def _tokens(self, response: str) -> list[int]:
-        return teacher_tokens(self.policy.tokenizer, response, self.recipe.data.max_response_tokens)
-
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         """Add the CPU seconds of the body to a stage."""
@@ -482,18 +362,6 @@ def _policy_metrics(result: PolicyLoss, norm: float) -> dict[str, float]:
         "clip_fraction": float(result.clipped) / tokens,
         "grad_norm": norm,
     }
-
-
-@lru_cache(maxsize=4)
-def _order(number: int, seed: int) -> list[int]:
-    order = list(range(number))
-    random.Random(seed).shuffle(order)
-    return order
-
-
-@lru_cache(maxsize=100_000)
-def _is_right(reference: str, response: str) -> bool:
-    return is_right(reference, response)
 
 
 def _linear(first: float, last: float, step: int, steps: int) -> float:

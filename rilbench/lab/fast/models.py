@@ -20,7 +20,7 @@ from rilbench.config import Recipe
 from rilbench.data.question import Question
 from rilbench.data.question_files import read_questions, write_questions
 from rilbench.judge.rules import is_right
-from rilbench.lab.fast.engine import TrainingData
+from rilbench.lab.fast.groups import TrainingData
 from rilbench.lab.fast.prompts import Student
 from rilbench.lab.regimes import STYLES, Made, Regime
 from rilbench.nano.data import training_questions

@@ -8,7 +8,8 @@ import torch
 from rilbench.config import load_recipe
 from rilbench.data.question_files import read_questions
 from rilbench.errors import UserError
-from rilbench.lab.fast.engine import FastRun, TrainingData
+from rilbench.lab.fast.engine import FastRun
+from rilbench.lab.fast.groups import TrainingData
 from rilbench.lab.fast.models import accepted
 from rilbench.lab.fast.prompts import Student
 from rilbench.paths import locate
@@ -169,7 +170,7 @@ def test_each_sample_has_one_teacher_and_routes_choose_it(run, data):
     questions = list(data.questions[:2])
     for trained, names in ((mixed, None), (routed, ["72b", "78b"])):
         prompts = trained.policy.read(questions)
-        batch, tokens = trained.sample(1, questions, prompts)
+        batch, tokens = trained.groups.sample(1, questions, prompts)
         got = trained.teachers.log_probs(1, questions, batch, tokens)
         by_name = {
             name: model.log_probs(model.read(questions), batch.group, tokens)[0].detach()
@@ -185,7 +186,7 @@ def test_each_sample_has_one_teacher_and_routes_choose_it(run, data):
 def test_gad_pairs_each_sample_with_a_teachers_response_to_its_question(run, data):
     trained, _ = run("gad")
     questions = list(data.questions[:3])
-    batch, _ = trained.sample(1, questions, trained.policy.read(questions))
+    batch, _ = trained.groups.sample(1, questions, trained.policy.read(questions))
     assert batch.is_student.all()
     assert len(batch) == 3 * 4, "2G samples"
     for name, paired in zip(batch.question_id, batch.paired_response, strict=True):
