@@ -37,7 +37,7 @@ def train_and_evaluate(
         options: of the evaluation, with the ledger.
         progress: shows the stages.
         on_evaluation: shows the evaluation.
-        trackers: see `preflight.TRACKERS`.
+        trackers: see `tracker_check.TRACKERS`.
         strict: see `preflight`.
 
     Raises:
