@@ -1,8 +1,8 @@
 """verl's trackers over all starts of a run: one run in each, and every step there once.
 
 `begin` comes before verl opens them and `continued` after. A resumed run does the steps since its
-last save again. TensorBoard and the file forget what those steps left; the other trackers keep it,
-and get no step twice.
+last save again. The file and TensorBoard's figures forget what those steps left; the other trackers
+keep it, and get no step twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ FILE = "trackers.json"
 """In a run's folder: of each tracker its run's id, and the last step that it has."""
 LOG = "tracker.jsonl"
 """In a run's folder: what the tracker ``file`` writes."""
-_FORGETTING = ("tensorboard", "file")
 _NOTHING = -1  # before the scores of step 0
 
 
@@ -160,17 +159,18 @@ class OnceEach:
 
     def __init__(self, logger: Any, name: str, run: TrackedRun) -> None:
         self._logger, self._name, self._folder = logger, name, run.folder
-        self._before = int(_kept(run.folder, name).get("step", _NOTHING))
-        if name in _FORGETTING:
-            self._before = min(self._before, run.step)
+        kept = int(_kept(run.folder, name).get("step", _NOTHING))
+        left = min(kept, run.step)  # where the rest was forgotten
+        self._figures = left if name in ("file", "tensorboard") else kept
+        self._samples = left if name == "file" else kept  # TensorBoard forgets no texts
 
     def is_new(self, step: int) -> bool:
-        """Whether the tracker has nothing of a step from an earlier start."""
-        return step > self._before
+        """Whether the tracker has no samples of a step from an earlier start."""
+        return step > self._samples
 
     def log(self, data: Any, step: int) -> None:
         """Log what verl logs, unless it is there."""
-        if self.is_new(step):
+        if step > self._figures:
             self._logger.log(data=data, step=step)
             _keep(self._folder, self._name, step=step)
 
@@ -179,7 +179,7 @@ class OnceEach:
 
 
 def new_at(tracking: Any, step: int) -> list[str]:
-    """Names of the trackers (of `continued`) that have nothing of a step."""
+    """Names of the trackers (of `continued`) that have no samples of a step."""
     return [name for name, logger in tracking.logger.items() if logger.is_new(step)]
 
 

@@ -4,7 +4,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -114,7 +116,10 @@ def test_an_mlflow_without_a_server_and_a_local_trackio_need_no_login():
 
 
 def in_a_process(name, **variables):
-    """Check a tracker in a process of its own, as its library keeps what it read; code and reason."""
+    """Check a tracker in a process of its own, as its library keeps what it read.
+
+    Returns the exit status and what was told.
+    """
     if importlib.util.find_spec(TRACKERS[name].module) is None:
         pytest.skip(f"{name} is not installed")
     code = (
@@ -127,7 +132,7 @@ def in_a_process(name, **variables):
         "    print(error, file=open('reason', 'w'), end='')\n"
         "    sys.exit(1)\n"
     )
-    open("reason", "w").close()
+    Path("reason").touch()
     done = subprocess.run(
         [sys.executable, "-c", code, name],
         env={**os.environ, **variables},
@@ -137,30 +142,30 @@ def in_a_process(name, **variables):
         timeout=120,
     )
     assert done.returncode in (0, 1), done.stderr
-    return done.returncode, open("reason").read()
+    return done.returncode, Path("reason").read_text()
 
 
-class refusing:
-    """A server that answers 401 to everything; its port."""
+class Refusal(BaseHTTPRequestHandler):
+    """Answers 401 to everything."""
 
-    def __enter__(self):
-        class Handler(BaseHTTPRequestHandler):
-            def refuse(self):
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(401)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(401)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
 
-            do_GET = do_POST = refuse
+    def do_POST(self):
+        self.do_GET()
 
-            def log_message(self, *_):
-                pass
+    def log_message(self, *_):
+        pass
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        Thread(target=self.server.serve_forever, daemon=True).start()
-        return self.server.server_port
 
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+@contextmanager
+def refusing():
+    """The port of a server that lets nobody in."""
+    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
