@@ -405,11 +405,11 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
             self._save_step()
             self.step_metrics["seconds_saving"] = time.monotonic() - started  # the next line has it
 
-    def _maybe_log_val_generations(self, *samples: Any) -> None:
+    def _maybe_log_val_generations(self, **samples: Any) -> None:
         """verl's hook: responses to dev questions go to the trackers that lack this step's."""
         with open_dict(self.config):
             self.config.trainer.logger = new_at(self.logger, self.global_steps)
-        super()._maybe_log_val_generations(*samples)
+        super()._maybe_log_val_generations(**samples)
 
     def _log_sample(self) -> None:
         """Log a question of the step with its responses to verl's trackers, now and then."""

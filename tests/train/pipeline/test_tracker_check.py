@@ -132,7 +132,7 @@ def in_a_process(name, **variables):
         "    print(error, file=open('reason', 'w'), end='')\n"
         "    sys.exit(1)\n"
     )
-    Path("reason").touch()
+    Path("reason").write_text("")
     done = subprocess.run(
         [sys.executable, "-c", code, name],
         env={**os.environ, **variables},
