@@ -44,7 +44,7 @@ class TrackedRun:
     @property
     def opened_by_verl(self) -> list[str]:
         """All but MLflow, to which verl would log the settings again, and it refuses changed ones;
-        and the file, which verl would begin anew."""
+        and the file, which verl would empty."""
         return [tracker for tracker in self.trackers if tracker not in ("mlflow", "file")]
 
 
