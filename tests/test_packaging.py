@@ -215,7 +215,8 @@ def test_the_bench_imports_what_a_plain_installation_has():
 
 def test_everything_imported_is_declared():
     for file, part in sources():
-        allowed = LAB | GPU | {"tomllib", "wandb", "trackio"}  # Python 3.11's; trackers.
+        trackers = {"wandb", "swanlab", "mlflow", "trackio", "clearml"}
+        allowed = LAB | GPU | trackers | {"tomllib"}  # Python 3.11's.
         assert imports(file, module_level=False) <= allowed, file
         if part == "train":
             assert not imports(file, module_level=False) & (LAB - TRAIN), file

@@ -44,7 +44,9 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs.")]
 Trackers = Annotated[
     Optional[list[str]],
     typer.Option(
-        "--log", help="Tracker to log to as well: tensorboard, wandb or trackio; repeatable."
+        "--log",
+        help="Tracker to log to as well: tensorboard, wandb, swanlab, mlflow, trackio, clearml, "
+        "file or console; repeatable.",
     ),
 ]
 Student = Annotated[

@@ -62,6 +62,7 @@ def run(
     from rilbench.config.run_file import read_run_file
     from rilbench.extras import require
     from rilbench.ledger import default_db
+    from rilbench.train.pipeline.tracker_check import check_tracker_names
     from rilbench.whole_run.plan import evaluation_options, plan_whole_run
 
     names = {"recipe": recipe, "student": student, "method": method, "hardware": hardware}
@@ -70,6 +71,7 @@ def run(
         raise UserError(f"run: {read.run} is not a name; give its folder with --runs")
     folder = runs / read.run
     options = evaluation_options(read, default_db(db))
+    check_tracker_names(log or [])
     if dry_run:
         typer.echo(f"rilbench run {file}: {read.recipe.student.name} with "
                    f"{read.recipe.teacher_label} by {read.recipe.method} → {folder}")  # fmt: skip
@@ -79,7 +81,7 @@ def run(
     from rilbench.plan import check_fit
 
     require("train", "rilbench run")
-    from rilbench.train.pipeline.preflight import check_trackers
+    from rilbench.train.pipeline.tracker_check import check_trackers
 
     options.chosen()
     check_fit(read.recipe)

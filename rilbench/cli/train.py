@@ -83,6 +83,7 @@ def train(
     from rilbench.plan.assumptions import assume
     from rilbench.plan.servers import judge_line
     from rilbench.plan.teachers import teacher_lines
+    from rilbench.train.pipeline.tracker_check import check_tracker_names
 
     overrides = list(set_ or [])
     shorthands: dict[str, object] = {
@@ -94,6 +95,7 @@ def train(
     overrides += [f"{key}={value}" for key, value in shorthands.items() if value is not None]
     resolved = load_recipe(recipe, student, method, overrides, hardware)
     check_fit(resolved)
+    check_tracker_names(log or [])
     if dry_run:
         from rilbench.data.manifest import with_manifests
 
@@ -145,9 +147,10 @@ def _train(
     from rilbench.cli.interruption import says_how_to_go_on
     from rilbench.train.pipeline import stages
     from rilbench.train.pipeline.ledger_summary import recorded
-    from rilbench.train.pipeline.preflight import check_trackers, preflight
+    from rilbench.train.pipeline.preflight import preflight
     from rilbench.train.pipeline.progress import TrainingProgress
     from rilbench.train.pipeline.run_folder import Run, open_run
+    from rilbench.train.pipeline.tracker_check import check_trackers
 
     check_trackers(trackers)
     inputs = None

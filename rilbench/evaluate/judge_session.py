@@ -31,7 +31,7 @@ class Judge:
     """Who is to decide; without an address, code: the project's exact rules, or another."""
 
     url: str | tuple[str, ...] | None = None
-    """Up to ``/v1``; or those of several servers of it."""
+    """Up to ``/v1``; or those of several servers of it; none yet, for one that a run starts."""
     model: str = ""
     """Its name there; empty: the first that the server lists. Without an address, the name of a
     judge that decides by code (`rilbench.judge.code_judges`); empty: the rules."""

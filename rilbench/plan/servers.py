@@ -66,16 +66,23 @@ def judge_needs(recipe: Recipe) -> str:
             f"{hardware.devices} devices; leave some (--hardware 1x8-80gb-judge, or "
             f"hardware.devices and hardware.judge_devices), or {served}"
         )
+    lack = devices_lack(recipe)
+    return f"the judge, {lack}, or {served}" if lack else ""
+
+
+def devices_lack(recipe: Recipe) -> str:
+    """Return why ``hardware.judge_devices`` do not hold the judge, with a remedy; "" if they do."""
+    name, hardware = recipe.judge.model, recipe.hardware
     try:
-        size = 2 * find_architecture(judge.model).parameters / GIB
+        size = 2 * find_architecture(name).parameters / GIB
     except UserError:
         return ""
-    if size > SERVED_SHARE * hardware.judge_devices * hardware.memory_gib:
-        return (
-            f"the judge, {judge.model}, is {size:.0f} GiB in bf16, and hardware.judge_devices="
-            f"{hardware.judge_devices} of {hardware.memory_gib} GiB; raise it, or {served}"
-        )
-    return ""
+    if size <= SERVED_SHARE * hardware.judge_devices * hardware.memory_gib:
+        return ""
+    return (
+        f"{name}, is {size:.0f} GiB in bf16, and hardware.judge_devices="
+        f"{hardware.judge_devices} of {hardware.memory_gib} GiB; raise it"
+    )
 
 
 def judge_line(recipe: Recipe) -> str:

@@ -1,12 +1,13 @@
 """Samples of a run in the trackers of ``--log``, as their own tables.
 
-In W&B it is one table that grows, also over resumes; in Trackio a table for each sampled step; in
-TensorBoard, which has none, a table in Markdown among the texts.
+In W&B and MLflow it is one table that grows, also over resumes; in SwanLab, Trackio, ClearML and a
+file a table for each sampled step; in TensorBoard, which has none, a table in Markdown among the
+texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rilbench.data.rollout_groups import RolloutGroup
@@ -39,7 +40,7 @@ class SampleTables:
     """Logs rows to trackers.
 
     Args:
-        loggers: verl's, by the tracker's name (``Tracking.logger``).
+        loggers: by the tracker's name (`rilbench.train.trackers.OnceEach`).
     """
 
     def __init__(self, loggers: Mapping[str, Any]) -> None:
@@ -48,19 +49,20 @@ class SampleTables:
 
     def log(self, step: int, rows: Sequence[Row]) -> None:
         """Log the rows of a step, once."""
+        ways: dict[str, Callable[[int, Sequence[Row]], None]] = {
+            "wandb": self._to_wandb,
+            "swanlab": self._to_swanlab,
+            "mlflow": self._to_mlflow,
+            "trackio": self._to_trackio,
+            "clearml": self._to_clearml,
+            "tensorboard": self._to_tensorboard,
+            "file": self._to_file,
+        }
         for name, logger in self.loggers.items():
-            if name == "wandb":
-                logger.log(data={KEY: self._wandb(rows)}, step=step)
-            elif name == "trackio":
-                import trackio
+            if name in ways and logger.is_new(step):
+                ways[name](step, rows)
 
-                # As a data frame, None would become NaN.
-                named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-                logger.log(data={KEY: trackio.Table(data=named)}, step=step)
-            elif name == "tensorboard":
-                logger.writer.add_text(KEY, as_markdown(rows), step)
-
-    def _wandb(self, rows: Sequence[Row]) -> Any:
+    def _to_wandb(self, step: int, rows: Sequence[Row]) -> None:
         """The one table of the run; each log uploads what was added."""
         import wandb
 
@@ -70,7 +72,44 @@ class SampleTables:
             )
         for row in rows:
             self._growing.add_data(*row)
-        return self._growing
+        self.loggers["wandb"].log(data={KEY: self._growing}, step=step)
+
+    def _to_swanlab(self, step: int, rows: Sequence[Row]) -> None:
+        import swanlab
+
+        table = swanlab.echarts.Table()
+        table.add(headers=list(COLUMNS), rows=[list(row) for row in rows])
+        self.loggers["swanlab"].log(data={KEY: table}, step=step)
+
+    def _to_mlflow(self, _: int, rows: Sequence[Row]) -> None:
+        """The one table of the run, which MLflow keeps as JSON."""
+        import mlflow
+
+        columns = {name: list(cells) for name, *cells in zip(COLUMNS, *rows, strict=True)}
+        mlflow.log_table(columns, f"{KEY}.json")
+
+    def _to_trackio(self, step: int, rows: Sequence[Row]) -> None:
+        import trackio
+
+        # As a data frame, None would become NaN.
+        self.loggers["trackio"].log(data={KEY: trackio.Table(data=_named(rows))}, step=step)
+
+    def _to_clearml(self, step: int, rows: Sequence[Row]) -> None:
+        import clearml
+
+        table = [list(COLUMNS), *map(list, rows)]
+        logger = clearml.Logger.current_logger()
+        logger.report_table(title=KEY, series=KEY, iteration=step, table_plot=table)
+
+    def _to_tensorboard(self, step: int, rows: Sequence[Row]) -> None:
+        self.loggers["tensorboard"].writer.add_text(KEY, as_markdown(rows), step)
+
+    def _to_file(self, step: int, rows: Sequence[Row]) -> None:
+        self.loggers["file"].log(data={KEY: _named(rows)}, step=step)
+
+
+def _named(rows: Sequence[Row]) -> list[dict[str, int | float | str | None]]:
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

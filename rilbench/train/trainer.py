@@ -66,6 +66,7 @@ from rilbench.train.seeding import seed_everything, seed_of
 from rilbench.train.step_batch import StepBatch, write_rollouts
 from rilbench.train.step_checkpoint import missing_part, steps_in
 from rilbench.train.step_config import StepConfig
+from rilbench.train.trackers import TrackedRun, continued, new_at
 from rilbench.train.verl.model_families import has_mrope
 from rilbench.train.verl.rollout_worker import RolloutManager
 from rilbench.train.verl.workers import DiscriminatorWorker, PolicyWorker
@@ -87,6 +88,9 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
     """Rollout servers that started before verl asked for them; verl's own handles do not keep an
     actor alive (`rilbench.train.verl.cpu_rollout.start_servers`)."""
 
+    tracked: TrackedRun
+    """The run as its trackers know it."""
+
     def __init__(self, config: Any) -> None:
         self.step_config = StepConfig.parse(OmegaConf.to_container(config.ril))
         self.run_dir = Path(self.step_config.run_dir)
@@ -103,6 +107,15 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
         self.history: list[dict[str, Any]] = [json.loads(line) for line in lines]
         super().__init__(config)
+
+    @property
+    def logger(self) -> Any:
+        """verl's trackers, which it opens in `fit`."""
+        return self._logger
+
+    @logger.setter
+    def logger(self, tracking: Any) -> None:
+        self._logger = continued(tracking, self.tracked)
 
     # ---- one step of Algorithm 2
 
@@ -394,6 +407,12 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
             started = time.monotonic()
             self._save_step()
             self.step_metrics["seconds_saving"] = time.monotonic() - started  # the next line has it
+
+    def _maybe_log_val_generations(self, **samples: Any) -> None:
+        """verl's hook: responses to dev questions go to the trackers that lack this step's."""
+        with open_dict(self.config):
+            self.config.trainer.logger = new_at(self.logger, self.global_steps)
+        super()._maybe_log_val_generations(**samples)
 
     def _log_sample(self) -> None:
         """Log a question of the step with its responses to verl's trackers, now and then."""

@@ -17,6 +17,7 @@ from rilbench.train.pipeline.preflight import ask_judge, preflight
 from rilbench.train.pipeline.progress_record import planned_stages
 from rilbench.train.pipeline.run_folder import Run, open_run
 from rilbench.train.pipeline.stage import Progress, running, skipped
+from rilbench.whole_run.evaluation_judge import check_judge, judge_for, starts_judge
 
 
 def train_and_evaluate(
@@ -37,7 +38,7 @@ def train_and_evaluate(
         options: of the evaluation, with the ledger.
         progress: shows the stages.
         on_evaluation: shows the evaluation.
-        trackers: see `preflight.TRACKERS`.
+        trackers: see `tracker_check.TRACKERS`.
         strict: see `preflight`.
 
     Raises:
@@ -49,8 +50,7 @@ def train_and_evaluate(
         skipped("data", progress)
     else:
         with running("data", progress):
-            if options.judge.url:  # days later it would stop the evaluation
-                ask_judge(options.judge.url, options.judge.model, "eval.judge")
+            _check_judge(file, options)
             inputs = preflight(Run(folder, recipe), strict=strict)
     run = open_run(folder, recipe, resume=folder.exists())
     if run.finished:
@@ -59,5 +59,19 @@ def train_and_evaluate(
     else:
         with recorded(run, options.db):
             stages.train(run, progress, trackers, inputs=inputs, strict=strict)
-    with running("eval", progress), log_file(options.work / "rilbench.log"):
-        return evaluate_many([locate(recipe.student.model), run.checkpoint], options, on_evaluation)
+    models = [locate(recipe.student.model), run.checkpoint]
+    with (
+        running("eval", progress),
+        log_file(options.work / "rilbench.log"),
+        judge_for(run, options, progress) as judged,
+    ):
+        return evaluate_many(models, judged, on_evaluation)
+
+
+def _check_judge(file: RunFile, options: EvalOptions) -> None:
+    """Refuse a judge of the evaluation that would stop it days later."""
+    if starts_judge(options):
+        check_judge(file.recipe)
+    elif options.judge.url:
+        setting = "judge.url" if file.evaluation.get("judge") is None else "eval.judge"
+        ask_judge(options.judge.url, options.judge.model, setting)

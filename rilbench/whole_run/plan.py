@@ -24,6 +24,7 @@ from rilbench.plan.run_plan import stage_hours
 from rilbench.plan.saved_responses import STUDENT
 from rilbench.plan.servers import judge_needs, starts_judge
 from rilbench.train.pipeline.progress_record import planned_stages
+from rilbench.whole_run import evaluation_judge
 
 _NOT_IN_A_FILE = {"db", "endpoint", "fields", "fresh", "work"}
 """Options of ``rilbench eval`` that make no sense for the two models of a run."""
@@ -32,7 +33,7 @@ MODELS = 2
 
 
 def evaluation_options(file: RunFile, db: Path) -> EvalOptions:
-    """Return the options of a run file's evaluation.
+    """Return the options of a run file's evaluation, with training's judge if it names none.
 
     Raises:
         UserError: an unknown option, or a value of another type.
@@ -47,7 +48,7 @@ def evaluation_options(file: RunFile, db: Path) -> EvalOptions:
             raise UserError(f"there is no option eval.{key}; there are {', '.join(known)}")
         if value is not None:
             values[name] = _as_kind(hints[name], value, f"eval.{key}")
-    return read_options(**values, db=db)
+    return evaluation_judge.with_judge(file, read_options(**values, db=db))
 
 
 def _as_kind(hint: Any, value: Any, key: str) -> Any:
@@ -109,7 +110,7 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
         ],
         recipe.method: _loop(recipe, plan),
         "export": [f"the {recipe.schedule.export} saved step as a Hugging Face checkpoint"],
-        "eval": _evaluation(options),
+        "eval": _evaluation(recipe, options),
         "table": ["the paper's rows, and the two measured ones"],
     }
     there = shutil.disk_usage(Path.cwd()).free
@@ -203,18 +204,21 @@ def _suite(options: EvalOptions) -> Suite:
     return suite.pick(options.benchmarks) if options.benchmarks else suite
 
 
-def _evaluation(options: EvalOptions) -> list[str]:
+def _evaluation(recipe: Recipe, options: EvalOptions) -> list[str]:
     suite = _suite(options)
     judge = options.judge
     decides = judge.model or "exact rules"
     if judge.url:
-        decides += f" at {judge.url}"
+        decides += f" at {judge.url if isinstance(judge.url, str) else ', '.join(judge.url)}"
     asked = f"{_questions(options):,} questions" if suite.published else "synthetic stand-ins"
-    return [
+    lines = [
         f"{suite.name} suite, {len(suite.benchmarks)} benchmarks, {asked}, {MODELS} models: the "
         "student before and after",
         f"kit: {options.kit}; judge: {decides}; data in {options.data}",
     ]
+    if evaluation_judge.starts_judge(options) and not evaluation_judge.judge_needs(recipe):
+        lines.append(evaluation_judge.judge_line(recipe))
+    return lines
 
 
 def _missing(recipe: Recipe, options: EvalOptions) -> list[str]:
@@ -226,6 +230,8 @@ def _missing(recipe: Recipe, options: EvalOptions) -> list[str]:
     ]
     if line := judge_needs(recipe):
         missing.append(line)
+    if evaluation_judge.starts_judge(options):
+        missing += filter(None, [evaluation_judge.judge_needs(recipe)])
     try:
         options.chosen()
     except UserError as error:

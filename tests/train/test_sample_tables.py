@@ -59,6 +59,9 @@ class Adapter:
     def __init__(self, log=None, writer=None):
         self.log, self.writer = log, writer
 
+    def is_new(self, step):
+        return step != 2
+
 
 def test_tensorboard_has_it_among_the_texts(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -67,6 +70,7 @@ def test_tensorboard_has_it_among_the_texts(tmp_path):
     with SummaryWriter(str(tmp_path)) as writer:
         tables = SampleTables({"tensorboard": Adapter(writer=writer)})
         tables.log(1, ROWS)
+        tables.log(2, ROWS)  # is there from an earlier start
         tables.log(10, ROWS)
     events = EventAccumulator(str(tmp_path)).Reload().Tensors(f"{KEY}/text_summary")
     assert [event.step for event in events] == [1, 10]

@@ -46,7 +46,7 @@ def test_one_file_is_the_papers_fifteen_runs(student, teachers, tmp_path):
         return
     plan = plan_whole_run(file, evaluation_options(file, tmp_path / "r.db"))
     assert [stage.name for stage in plan.stages] == whole_stages(file.recipe)
-    assert [line.split()[0] for line in plan.missing] == ["the", "eval.judge"]
+    assert [line.split(",")[0] for line in plan.missing] == ["the judge"]
 
 
 def test_a_file_wins_over_student_and_hardware_and_the_command_line_over_it(tmp_path):
@@ -105,7 +105,7 @@ def test_the_dry_run_prints_the_whole_plan_and_starts_nothing(tmp_path, monkeypa
         "--model OpenGVLab/InternVL3-78B-hf",
         "34,687 questions, 2 models",
         "device-hours",
-        "missing: eval.judge or eval.benchmarks:",
+        "judge: Qwen/Qwen2.5-32B-Instruct at http://judge:1/v1",
     ):
         assert words in text
     assert list(tmp_path.iterdir()) == []

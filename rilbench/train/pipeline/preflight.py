@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -54,9 +52,6 @@ log = logging.getLogger(__name__)
 IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
 """Model types that receive their images: verl 0.9.1 has their processor, or
 `rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
-
-TRACKERS = ("tensorboard", "wandb", "trackio")
-"""Trackers of verl that ``--log`` offers; each needs the package of its name."""
 
 
 @dataclass(frozen=True)
@@ -225,27 +220,6 @@ def _check_routes(recipe: Recipe, questions: Sequence[StoredQuestion]) -> None:
             f"teachers.routes names no teacher for questions of the source {sources}; set "
             "teachers.routes.SOURCE=TEACHER, or teachers.routes.*=TEACHER for all other sources"
         )
-
-
-def check_trackers(trackers: Sequence[str]) -> None:
-    """Check that trackers are known and installed, and that their login is there.
-
-    Raises:
-        UserError: with the known ones, or what installs it or logs in.
-    """
-    for name in trackers:
-        if name not in TRACKERS:
-            raise UserError(f"--log {name} is not known; use one of {', '.join(TRACKERS)}")
-        if find_spec(name) is None:
-            raise UserError(f"--log {name} needs a package: uv pip install {name}")
-    if "wandb" in trackers and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
-        import wandb
-
-        if not wandb.login(prompt=False):
-            raise UserError(
-                "--log wandb has no login; run: wandb login, or set WANDB_API_KEY, or "
-                "WANDB_MODE=offline"
-            )
 
 
 def check_judge(recipe: Recipe) -> None:

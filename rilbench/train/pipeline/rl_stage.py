@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -131,7 +132,8 @@ def _tracker_id(run: Run) -> str:
     """The run's name for trackers, so that a resumed one is not another there."""
     file = run.folder / "tracker_id"
     if not file.exists():
-        file.write_text(f"{run.folder.name}-{uuid.uuid4().hex[:8]}", encoding="utf-8")
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", run.folder.name)[:48]  # what all of them allow
+        file.write_text(f"{name}-{uuid.uuid4().hex[:8]}", encoding="utf-8")
     return file.read_text(encoding="utf-8")
 
 
@@ -156,7 +158,8 @@ def _write_job(
         "run_dir": str(folder),
         "model": str(student.path),
         "resume_from": str(resume_from.resolve()) if resume_from else "",
-        "trackers": list(trackers),
+        "trackers": list(dict.fromkeys(trackers)),
+        "step": last_step(run),
         "tracker_id": _tracker_id(run),
     }
     file = run.folder / "data" / "job.json"

@@ -32,6 +32,7 @@ from rilbench.errors import UserError
 from rilbench.ledger.records import utc_now
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.step_checkpoint import steps_in
+from rilbench.train.trackers import LOG
 
 EXPORTED = "export.json"
 """File of ``checkpoint/`` that says which step it is, and of how many."""
@@ -207,9 +208,9 @@ def forget_after(folder: Path, step: int) -> None:
             record.unlink()
     if not (folder / "discriminator" / "done").exists():
         (folder / "discriminator.jsonl").unlink(missing_ok=True)
-    path = folder / "metrics.jsonl"
-    if path.exists():
-        keep_lines(path, step)
+    for path in (folder / "metrics.jsonl", folder / LOG):
+        if path.exists():
+            keep_lines(path, step)
 
 
 def keep_lines(path: Path, step: int) -> None:

@@ -52,7 +52,7 @@ def train(
     Args:
         run: as `open_run` returns it.
         progress: shows it to the user.
-        trackers: see `preflight.TRACKERS`.
+        trackers: see `tracker_check.TRACKERS`.
         inputs: what `preflight` returned, for a run that it has just checked.
         strict: see `preflight.preflight`, of a run that it has not.
 

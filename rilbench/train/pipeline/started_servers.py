@@ -17,6 +17,8 @@ from rilbench.serving import Server, serve, vllm_python
 from rilbench.train.pipeline.run_folder import Run
 from rilbench.train.pipeline.stage import Progress, note
 
+_JUDGES = ("judge", "eval-judge")
+
 
 @contextmanager
 def started(
@@ -26,7 +28,7 @@ def started(
 
     Args:
         run: in whose folder ``logs/serve-NAME.log`` is written.
-        name: of the model in the recipe.
+        name: of the model in the recipe; ``judge`` and ``eval-judge`` are the judge.
         path: its folder.
         plan: how it uses the devices.
         progress: told that it loads.
@@ -51,7 +53,7 @@ def started(
         name=plan.name,
         gpus=gpus,
         arguments=plan.arguments,
-        option="judge.serve" if name == "judge" else f"collection.serve.{name}",
+        option="judge.serve" if name in _JUDGES else f"collection.serve.{name}",
         batches=on_cpu,
     ) as server:
         yield server
@@ -65,11 +67,24 @@ def check_started_judge(recipe: Recipe) -> None:
     """
     if needs := judge_needs(recipe):
         raise UserError(needs)
+    check_here(recipe, "judge.url=URL")
+
+
+def check_here(recipe: Recipe, setting: str) -> None:
+    """Refuse a judge whose model or server is not on this machine.
+
+    Args:
+        recipe: with the judge.
+        setting: what names another that is served.
+
+    Raises:
+        UserError: one of them is not.
+    """
     locate(recipe.judge.model, "judge.model")
     if vllm_python() is None:
         raise UserError(
             f"the judge, {recipe.judge.model}, is served by vLLM, which is not installed; install "
-            "rilbench[gpu], or serve it and set judge.url=URL"
+            f"rilbench[gpu], or serve it and set {setting}"
         )
 
 

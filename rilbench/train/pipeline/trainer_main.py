@@ -23,9 +23,11 @@ from omegaconf import OmegaConf, open_dict
 
 from rilbench.config import read_recipe
 from rilbench.errors import UserError
+from rilbench.train import trackers
 from rilbench.train.failure_reason import one_line
 from rilbench.train.notes import leave_note
 from rilbench.train.start_lock import one_start_at_a_time
+from rilbench.train.trackers import TrackedRun
 
 
 def compose_config(job: dict[str, Any]) -> Any:
@@ -39,7 +41,7 @@ def compose_config(job: dict[str, Any]) -> Any:
     resume = Path(job["resume_from"]) if job["resume_from"] else None
     config = compose(recipe, run_dir, job["model"], resume_from=resume)
     with open_dict(config):
-        config.trainer.logger = list(job["trackers"])
+        config.trainer.logger = tracked_run(job).opened_by_verl
         config.transfer_queue.enable = True
     auto_set_device(config)
     validate(config)
@@ -88,16 +90,10 @@ def start_trainer(config: Any, trainer: Any) -> None:
         trainer.init()
 
 
-def continue_in_trackers(job: dict[str, Any], project: str) -> None:
-    """Make verl's trackers go on with the run that an earlier process of this run began there."""
-    os.environ["TENSORBOARD_DIR"] = str(Path(job["run_dir"]) / "tensorboard")
-    os.environ.setdefault("WANDB_RUN_ID", job["tracker_id"])
-    os.environ.setdefault("WANDB_RESUME", "allow")
-    if "trackio" in job["trackers"]:
-        import trackio
-
-        # verl starts none where one has begun.
-        trackio.init(project=project, name=job["tracker_id"], resume="allow", embed=False)
+def tracked_run(job: dict[str, Any]) -> TrackedRun:
+    """The run of a job as its trackers know it."""
+    folder, project = Path(job["run_dir"]), "rilbench"
+    return TrackedRun(folder, job["tracker_id"], project, job["step"], job["trackers"])
 
 
 def train_job(job: dict[str, Any]) -> None:
@@ -105,8 +101,10 @@ def train_job(job: dict[str, Any]) -> None:
     from rilbench.train.trainer import RILTrainer
 
     config = compose_config(job)
-    continue_in_trackers(job, config.trainer.project_name)
+    tracked = tracked_run(job)
+    trackers.begin(tracked, OmegaConf.to_container(config))
     trainer = RILTrainer(config)
+    trainer.tracked = tracked
     start_trainer(config, trainer)
     finished = False
     try:

@@ -1,4 +1,4 @@
-"""The preflight: judge, trackers, paths."""
+"""The preflight: judge, paths."""
 
 import json
 
@@ -12,7 +12,6 @@ from rilbench.errors import UserError
 from rilbench.paths import locate
 from rilbench.train.pipeline.preflight import (
     check_judge,
-    check_trackers,
     probe_judge,
     read_inputs,
 )
@@ -56,18 +55,6 @@ def test_a_judge_that_is_down_is_refused():
     for model in ("judge", "rule"):
         with pytest.raises(UserError, match=r"127\.0\.0\.1:9/v1"):
             probe_judge(recipe("http://127.0.0.1:9/v1", model=model))
-
-
-def test_a_tracker_without_its_login_is_refused_before_anything_is_spent(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with pytest.raises(UserError, match="--log wandb has no login; run: wandb login"):
-        check_trackers(["wandb"])
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    check_trackers(["wandb"])
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from rilbench.config import load_recipe
 from rilbench.data.question_files import read_questions, write_questions
 from rilbench.errors import UserError
 from rilbench.paths import locate, nano_folder
+from rilbench.train.pipeline import rl_stage
 from rilbench.train.pipeline.cost import RunCost
 from rilbench.train.pipeline.preflight import check_judge, read_inputs
-from rilbench.train.pipeline.rl_stage import train_policy
 from rilbench.train.pipeline.run_folder import open_run
 
 HOLD = """
@@ -78,7 +78,9 @@ def told(folder):
 def train(run, trainer):
     inputs, notes = read_inputs(run), Notes()
     inputs.store_pictures(run)
-    train_policy(run, inputs, RunCost(run.folder), notes, session=trainer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rl_stage, "TrainerProcess", lambda *_: trainer)
+        rl_stage.train_policy(run, inputs, RunCost(run.folder), notes)
     return notes.said
 
 
