@@ -281,7 +281,9 @@ def try_pip(outcome: Outcome) -> None:
 def downloads(said: str) -> dict[str, list[str]]:
     """Return the versions of each package that pip downloaded, in its order."""
     found: dict[str, list[str]] = {}
-    for name, version in re.findall(r"Downloading (?:\S*/)?([\w.]+?)-(\d[^-\s]*)[-\s]\S*", said):
+    for name, version in re.findall(
+        r"Downloading (?:\S*/)?([\w.-]+?)-(\d[\w.+!]*?)(?:-|\.tar)\S*", said
+    ):
         versions = found.setdefault(name, [])
         versions.extend([] if version in versions else [version])
     return found
