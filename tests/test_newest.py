@@ -52,6 +52,7 @@ def test_a_test_that_breaks_is_named_with_its_reason(tmp_path):
         "import pytest\n"
         "def test_right(): pass\n"
         "def test_wrong(): raise ValueError('of the new release')\n"
+        "def test_command(): assert not 'x' * 900 + 'ImportError: at the end'\n"
         "@pytest.mark.skip\ndef test_skipped(): pass\n"
         "@pytest.fixture\ndef broken(): raise OSError('no fixture')\n"
         "def test_without(broken): pass\n"
@@ -59,10 +60,12 @@ def test_a_test_that_breaks_is_named_with_its_reason(tmp_path):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=r.xml"]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     failed, count = read_junit(tmp_path / "r.xml")
-    assert count == 3
-    assert len(failed) == 2
+    assert count == 4
+    assert len(failed) == 3
     assert failed[0] == "test_it::test_wrong: ValueError: of the new release"
-    assert "no fixture" in failed[1]
+    assert "ImportError: at the end" in failed[1]
+    assert len(failed[1]) < 500
+    assert "no fixture" in failed[2]
 
 
 def test_what_pip_tries_is_counted_by_package():

@@ -36,6 +36,7 @@ KITS = {"vlmevalkit": "ms-vlmeval", "lmms-eval": "lmms-eval"}
 SUBJECTS = ("verl", "verl-main", "vllm", *KITS, "pip")
 LIFTED = ("verl", "torch", "torchvision", "transformers", "tensordict", "vllm", "virtualenv")
 """What verl and vLLM bound as well: here their bounds count alone."""
+LONGEST = 300  # characters of a failure's reason
 OFTEN = 3  # versions of one package that pip may download before it settles
 TRAINING = ("tests/train/test_run.py", "tests/train/pipeline/test_sft.py", "tests/train/verl")
 VLLM = (
@@ -147,14 +148,16 @@ def run_tests(
 
 
 def read_junit(report: Path) -> tuple[list[str], int]:
-    """Return each failed test with the first line of why, and how many ran."""
+    """Return each failed test with the first line of why, its middle left out, and how many ran."""
     cases = [case for case in ET.parse(report).iter("testcase") if case.find("skipped") is None]
     failed = []
     for case in cases:
         for kind in ("failure", "error"):
             if (why := case.find(kind)) is not None:
-                first = (why.get("message") or "").strip().splitlines() or [kind]
-                failed.append(f"{case.get('classname')}::{case.get('name')}: {first[0][:200]}")
+                first = ((why.get("message") or "").strip().splitlines() or [kind])[0]
+                # What a failed command said is one line here, and its error is at the end.
+                text = first if len(first) <= LONGEST else f"{first[:100]} … {first[-LONGEST:]}"
+                failed.append(f"{case.get('classname')}::{case.get('name')}: {text}")
                 break
     return failed, len(cases)
 
