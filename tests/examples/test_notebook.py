@@ -66,7 +66,7 @@ def test_its_cells_train_evaluate_and_show_the_report(python, tmp_path):
     (shown,) = [o["data"]["text/html"] for o in cells["report"]["outputs"] if "data" in o]
     assert "".join(shown).startswith("<iframe srcdoc=")
     assert "Usage:" not in text_of(cells["compare"])
-    assert "nano:restyled" in text_of(cells["compare"])
+    assert "first: 1 nano base" in text_of(cells["compare"])
 
 
 def test_it_is_short_and_has_no_results_in_it():
