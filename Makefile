@@ -7,7 +7,7 @@ export OMP_NUM_THREADS = 1
 # Bytecode is kept: Ray's processes and the tests' commands would compile the code again and again.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-lab bench-step bench-update bench-gpu results results-lab results-tables results-demo lock clean help
+.PHONY: setup setup-gpu chromium demo test durations test-integration test-all test-vllm newest lint lint-code lint-docs docs bench bench-stats bench-gate bench-scale bench-share bench-inputs bench-eval bench-plan bench-lab bench-step bench-update bench-gpu results results-lab results-tables results-demo lock clean help
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ —/'
@@ -95,6 +95,9 @@ test-all: lint  ## All tests, the long ones too (hours); goes on where it was in
 test-vllm: setup .venv-vllm/.ready  ## Tests against the real vLLM on a CPU, in an environment of its own (7 GB)
 	$(BIN)/python -m pytest tests/vllm/serving.py tests/vllm/training.py
 
+newest: setup  ## Try the newest verl, vLLM and toolkits: which import, which test breaks (WHAT="verl vllm", else all)
+	$(BIN)/python tests/support/newest.py $(WHAT)
+
 results: results-lab results-tables results-demo bench  ## Write everything under results/ again (hours)
 
 results-lab: setup  ## Run the lab's experiments as far as they are unfinished, its gate and report
@@ -177,4 +180,4 @@ lock: .tools/bin/uv  ## Compile the lock files
 	$(COMPILE) requirements/lmms-eval.in -o requirements/lmms-eval.lock
 
 clean:  ## Remove what was installed and built here
-	rm -rf .venv .tools .site runs rilbench.db*
+	rm -rf .venv .newest .tools .site runs rilbench.db*

@@ -1,7 +1,8 @@
-"""Write the answers of results/nano/README.md into the project's README, between two marks.
+"""Write tables of results/nano/README.md into other pages, between two marks.
 
-`python docs/generate_results.py` writes them; with `--check` it only says whether they are still
-what the run results say, and exits with 1 if not.
+`python docs/generate_results.py` writes them: a reader's first questions into the project's README,
+and RIL beside each other method into docs/neighbours.md. With `--check` it only says which page is
+not what the run results say, and exits with 1 if one is not.
 """
 
 from __future__ import annotations
@@ -10,31 +11,33 @@ import sys
 from pathlib import Path
 
 from rilbench.lab.lab_paths import LabPaths
-from rilbench.lab.report import front_table
+from rilbench.lab.report import front_table, neighbours_table
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "README.md"
+TABLES = {ROOT / "README.md": front_table, ROOT / "docs" / "neighbours.md": neighbours_table}
 FIRST, LAST = "<!-- written by docs/generate_results.py -->\n", "<!-- to here -->"
 
 
-def page() -> str:
-    """Return the README with the answers as they should be."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(FIRST)
-    _, _, after = rest.partition(LAST)
-    table = front_table(LabPaths(results=ROOT / "results" / "nano"))
-    return f"{before}{FIRST}\n{table}\n\n{LAST}{after}"
+def pages() -> dict[Path, str]:
+    """Return each page with its table as it should be."""
+    found = {}
+    for page, table in TABLES.items():
+        before, _, rest = page.read_text(encoding="utf-8").partition(FIRST)
+        _, _, after = rest.partition(LAST)
+        text = table(LabPaths(results=ROOT / "results" / "nano"))
+        found[page] = f"{before}{FIRST}\n{text}\n\n{LAST}{after}"
+    return found
 
 
 def main() -> int:
-    """Write the page, or check it."""
-    new = page()
+    """Write the pages, or check them."""
+    stale = [(p, text) for p, text in pages().items() if text != p.read_text(encoding="utf-8")]
     if "--check" in sys.argv[1:]:
-        fresh = new == PAGE.read_text(encoding="utf-8")
-        if not fresh:
-            sys.stderr.write("README.md: python docs/generate_results.py\n")
-        return 0 if fresh else 1
-    PAGE.write_text(new, encoding="utf-8")
+        for page, _ in stale:
+            sys.stderr.write(f"{page.relative_to(ROOT)}: python docs/generate_results.py\n")
+        return 1 if stale else 0
+    for page, text in stale:
+        page.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -29,6 +29,11 @@ from rilbench.table.paper_rows import main_rows
 from rilbench.table.render import FORMATS, render
 from rilbench.table.types import Table
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"]
 DOCUMENTS = {str(p.relative_to(ROOT)): p.read_text(encoding="utf-8") for p in sorted(PAGES)}
@@ -265,7 +270,8 @@ def test_generated_pages_are_fresh(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    fresh = module.PAGE.read_text(encoding="utf-8") == module.page()
+    pages = module.pages() if hasattr(module, "pages") else {module.PAGE: module.page()}
+    fresh = all(page.read_text(encoding="utf-8") == text for page, text in pages.items())
     assert fresh, f"run: python docs/{name}.py"
 
 
@@ -332,6 +338,17 @@ def test_results_are_described():
 
 
 # ---- form
+
+
+@pytest.mark.parametrize("words", ["black-box distillation", "without logits", "GRPO"])
+def test_the_first_words_are_what_people_search_for(words):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    places = [
+        " ".join([project["description"], *project["keywords"]]),
+        (ROOT / "CITATION.cff").read_text(encoding="utf-8"),
+        *(" ".join(DOCUMENTS[name].split()[:110]) for name in ("README.md", "docs/index.md")),
+    ]
+    assert all(words.casefold() in place.casefold() for place in places)
 
 
 def test_the_readme_is_short():

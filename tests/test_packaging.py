@@ -4,10 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 from command import refused
+from packaging.requirements import Requirement
 from report_place import evaluation, outcomes
 
 from rilbench.extras import EXTRAS, explain_missing, require
@@ -160,6 +162,7 @@ USED_BY_OTHERS = {
     "qwen_vl_utils",  # verl's prompts with images
     "cachetools",  # verl's reward loop
     "openai",  # transformers serve
+    "virtualenv",  # Ray; bounded for pip
     "vllm",  # verl's rollouts on GPUs
 }
 ONLY_TRAINING = ("train", "ril", "nano", "lab")
@@ -233,3 +236,35 @@ def test_the_extras_are_what_the_errors_name():
     assert set(EXTRAS["lab"]) == declared(extra["lab"])
     assert set(EXTRAS["parser"]) == declared(extra["parser"])
     assert extra["gpu"][0] == extra["lab"][0] == "rilbench[train]"
+
+
+# ---- bounds
+
+
+def required(lines):
+    return {r.name.lower().replace("_", "-"): r for r in map(Requirement, lines)}
+
+
+def test_the_bounds_are_those_of_verl():
+    """What verl refuses is refused by us too: pip would download it to find that out."""
+    ours = required(PROJECT["optional-dependencies"]["train"])
+    theirs = required(line for line in requires("verl") if "extra ==" not in line)
+    bounded = [name for name, r in theirs.items() if any(s.operator[0] == "<" for s in r.specifier)]
+    assert {"transformers", "tensordict"} <= set(bounded)
+    for name in bounded:
+        for bound in theirs[name].specifier:
+            if bound.operator[0] == "<":
+                refused = bound.version if bound.operator == "<" else f"{bound.version}.1"
+                assert not ours[name].specifier.contains(refused), name
+
+
+@pytest.mark.parametrize("lock", ["train", "gpu"])
+def test_the_lock_files_are_within_the_bounds(lock):
+    text = (ROOT / "requirements" / f"{lock}.lock").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)(?:\[.*?\])?==([^\s;]+)", text, re.MULTILINE))
+    extras = ("train", "gpu") if lock == "gpu" else ("train",)
+    lines = [x for e in extras for x in PROJECT["optional-dependencies"][e]]
+    for name, requirement in required([*PROJECT["dependencies"], *lines]).items():
+        if name != "rilbench":
+            here = locked.get(name) or (name == "tomli" and "2.0")
+            assert requirement.specifier.contains(here), name

@@ -154,6 +154,30 @@ def _front_table(data: _ReportData) -> str:
     return tables.questions_table(data.claims("headline", "regimes"))
 
 
+def neighbours_table(paths: LabPaths | None = None) -> str:
+    """RIL minus each other method at the paper's distance, and what it cost: docs/neighbours.md."""
+    head = (
+        "RIL minus",
+        "RIL beats it?",
+        "points",
+        "over seeds, 95 %",
+        "CPU time, ratio",
+        "tokens, ratio",
+    )
+    rows = [
+        (
+            *(f"`{result.claim.worse}`", result.text),
+            tables.signed(result.seeds.mean),
+            tables.interval_text(result.seeds),
+            tables.decimals(result.seconds, 2),
+            tables.decimals(result.tokens, 2),
+        )
+        for result in _read(paths or LabPaths()).claims("headline")
+        if result.claim.better == "ril" and not result.claim.reaches and result.seeds is not None
+    ]
+    return tables.markdown(head, rows, texts=2)
+
+
 def _front(data: _ReportData) -> list[str]:
     count = len(data.experiments["headline"].benchmarks)
     parts = [_front_table(data) + "\n", _FRONT.format(count=count)]

@@ -54,7 +54,8 @@ def interval_text(interval: Interval | None) -> str:
     return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
-def _decimals(value: float | None, digits: int) -> str:
+def decimals(value: float | None, digits: int) -> str:
+    """So many decimals; nothing for no value."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
@@ -84,9 +85,9 @@ def claims_table(results: Sequence[ClaimResult]) -> str:
                 signed(None if result.seeds is None else result.seeds.mean),
                 interval_text(result.seeds),
                 interval_text(result.questions),
-                _decimals(result.detectable, 1),
-                _decimals(result.seconds, 2),
-                _decimals(result.tokens, 2),
+                decimals(result.detectable, 1),
+                decimals(result.seconds, 2),
+                decimals(result.tokens, 2),
             )
         )
     return markdown(head, rows, texts=4)
@@ -325,7 +326,7 @@ def grid_table(tuned: Tuned) -> str:
             settings = ", ".join(f"{k} {v:g}" for k, v in chosen["settings"].items())
             cells = [mean for mean in chosen["cells"].values() if mean is not None]
             spread = f"{min(cells):.1f} to {max(cells):.1f}" if cells else NONE
-            rows.append((entry, regime, settings, _decimals(chosen["mean"], 1), spread))
+            rows.append((entry, regime, settings, decimals(chosen["mean"], 1), spread))
     head = ("method", "regime", "chosen", "mean on dev", "all cells")
     return markdown(head, rows, texts=3) if rows else "Not run yet."
 

@@ -42,6 +42,8 @@ def server_layout(
 ) -> ServerLayout:
     """Return how to serve a model: divided as little as it fits, and copied on what is left.
 
+    Devices on which neither a part nor a copy fits, as one of seven, are not used.
+
     Args:
         model: its folder or hub name.
         devices: GPUs of the machine.
@@ -49,15 +51,16 @@ def server_layout(
         arguments: further options of ``vllm serve``.
         name: the name to ask for; "": the model's folder.
     """
-    sizes, stored = [n for n in range(1, devices + 1) if devices % n == 0], _stored_bytes(model)
+    stored = _stored_bytes(model)
     try:
         shape = find_architecture(model)
         # Less is stored of a quantized model, more of one in float32, which vLLM does not keep.
         weights = min(2.0 * shape.parameters, stored or math.inf)
-        sizes = [n for n in sizes if shape.splits(n)]
+        sizes = [n for n in range(1, devices + 1) if shape.splits(n)]
     except UserError:
         weights = stored or _UNKNOWN_BYTES
-        sizes = sizes if stored else [devices]
+        sizes = [2**n for n in range(devices.bit_length())]  # as heads divide, as a rule
+        sizes = sizes if stored else sizes[-1:]
     room = 0.8 * SERVED_SHARE * memory_gib * GIB  # the rest is for its cache
     tensor = next((n for n in sizes if weights <= room * n), sizes[-1])
     seconds = _STARTING + weights / _DISK

@@ -106,6 +106,7 @@ def child(student: Path, shared: bool, name: str) -> dict[str, float]:
     from rilbench.data.question_files import read_questions, write_questions
     from rilbench.paths import locate
     from rilbench.train.losses import policy_loss_fn
+    from rilbench.train.verl.config import SHARED_PROMPT_MODEL, STUDENT_MODEL
     from rilbench.train.verl.workers import PolicyWorker
 
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
@@ -113,7 +114,7 @@ def child(student: Path, shared: bool, name: str) -> dict[str, float]:
     questions = read_questions(locate("nano:prompts.parquet"))[:2]
     write_questions(Path("questions.parquet"), questions)
     config, _ = configuration(student, "ril")
-    config.actor_rollout_ref.model.share_prompts = shared
+    config.actor_rollout_ref.model._target_ = SHARED_PROMPT_MODEL if shared else STUDENT_MODEL
     config.actor_rollout_ref.model.enable_gradient_checkpointing = True  # as on GPUs
     OmegaConf.resolve(config)
     worker = PolicyWorker(config.actor_rollout_ref, "actor")

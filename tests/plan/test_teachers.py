@@ -49,6 +49,14 @@ def test_a_72b_is_divided_as_little_as_it_fits_and_copied(hardware, layout):
     assert (unknown.tensor_parallel, unknown.data_parallel) == (8, 1)
 
 
+@pytest.mark.parametrize(("devices", "layout"), [(6, (4, 1)), (7, (4, 1)), (4, (4, 1))])
+def test_a_number_that_the_heads_do_not_divide_among_leaves_devices_idle(devices, layout):
+    recipe = recipe_of(f"hardware.devices={devices}")
+    for model in ("Qwen/Qwen2.5-VL-72B-Instruct", "Some/Other-Model"):
+        server = plan_teacher(recipe, "72b", model)
+        assert (server.tensor_parallel, server.data_parallel) == layout
+
+
 def test_the_lines_say_what_is_started_when():
     lines = teacher_lines(
         recipe_of("collection.serve.72b=--max-model-len 16384"), assume(recipe_of())

@@ -22,6 +22,7 @@ from verl.workers.config import TrainingWorkerConfig
 
 from rilbench.train.discriminator_trainer import discriminator_batch
 from rilbench.train.losses import discriminator_loss_fn, last_logit
+from rilbench.train.verl.config import SHARED_PROMPT_MODEL, STUDENT_MODEL
 from rilbench.train.verl.workers import DiscriminatorWorker, PolicyWorker
 
 ROWS_IN_A_MICRO_BATCH = 4
@@ -33,7 +34,7 @@ MODES = ("padded", "packed", "shared", "shared-checkpointed")
 def set_mode(config, mode):
     """The values of `rilbench.train.verl.config` that differ between the modes."""
     for model in (config.actor_rollout_ref.model, config.critic.model):
-        model.share_prompts = mode.startswith("shared")
+        model._target_ = SHARED_PROMPT_MODEL if mode.startswith("shared") else STUDENT_MODEL
         model.enable_gradient_checkpointing = mode in ("packed", "shared-checkpointed")
     OmegaConf.resolve(config)
 

@@ -42,6 +42,8 @@ INTEGRATION = (
     "evaluate/test_run.py",
     "evaluate/test_stale.py",
     "evaluate/test_unclean_replies.py",
+    "examples/test_cluster.py",
+    "examples/test_notebook.py",
     "gpu",
     "importers",
     "lab/test_worker.py",

@@ -1,20 +1,21 @@
 """The real vLLM, on a CPU, in an environment of its own: ``make test-vllm``."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rilbench.evaluate.options import Plan
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate
 from rilbench.ledger import Evaluation
 from rilbench.paths import locate, nano_folder
 from rilbench.serving import Server, serve
 
 ROOT = Path(__file__).parents[2]
-VLLM = ROOT / ".venv-vllm" / "bin" / "python"
+VLLM = Path(os.environ.get("VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
 OUT = ROOT / "results" / "bench" / "vllm.json"
 MODEL = locate("nano:restyled")
 WITHIN = 180.0  # seconds: all 14 benchmarks, on two cores, from the start of the command
@@ -42,14 +43,14 @@ def responses(found: Evaluation) -> dict[tuple[str, str], str]:
 @pytest.mark.timeout(1200)
 def test_its_answers_are_those_of_transformers(server: Server, tmp_path: Path) -> None:
     data, columns = nano_folder() / "benchmarks", ("MMStar", "BLINK", "MMMU")
-    there = Plan(
+    there = EvalOptions(
         "nano",
         data,
         tmp_path / "vllm",
         endpoint=f"{server.model}@{server.base_url}",
         benchmarks=columns,
     )
-    here = Plan("nano", data, tmp_path / "batch", engine="batch", benchmarks=columns)
+    here = EvalOptions("nano", data, tmp_path / "batch", engine="batch", benchmarks=columns)
     first, second = responses(evaluate(MODEL, there)), responses(evaluate(MODEL, here))
     assert len(first) == 300
     assert first.keys() == second.keys()
@@ -60,7 +61,7 @@ def test_its_answers_are_those_of_transformers(server: Server, tmp_path: Path) -
 @pytest.mark.timeout(1200)
 def test_the_whole_suite_cold(tmp_path: Path) -> None:
     """The start of vLLM and of the kit counts."""
-    plan = Plan("nano", nano_folder() / "benchmarks", tmp_path / "work", vllm=VLLM)
+    plan = EvalOptions("nano", nano_folder() / "benchmarks", tmp_path / "work", vllm=VLLM)
     started = time.monotonic()
     found = evaluate(MODEL, plan)
     seconds = time.monotonic() - started

@@ -24,7 +24,7 @@ from rilbench.paths import locate, nano_folder
 from rilbench.serving import serve
 
 ROOT = Path(__file__).parents[2]
-VLLM = ROOT / ".venv-vllm" / "bin" / "python"
+VLLM = Path(os.environ.get("VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
 STEPS = 3
 
 

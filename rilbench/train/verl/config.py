@@ -21,6 +21,7 @@ FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
 
 LAYOUTS = "pkg://rilbench.train.verl.model_families"
 STUDENT_MODEL = "rilbench.train.verl.model_families.StudentModel"
+SHARED_PROMPT_MODEL = "rilbench.train.verl.model_families.SharedPromptModel"
 """Our classes in the place of verl's, for students whose processor verl does not know."""
 
 DATASETS_CACHE = "datasets-cache"
@@ -271,7 +272,7 @@ def _share_prompts(recipe: Recipe, model: str) -> dict[str, Any]:
     """It packs rows itself; verl's packing replaces the attention of Qwen2.5-VL."""
     share = recipe.hardware.share_prompts
     return {
-        f"+{model}.share_prompts": share,
+        f"{model}._target_": SHARED_PROMPT_MODEL if share else STUDENT_MODEL,
         f"{model}.use_remove_padding": recipe.hardware.remove_padding and not share,
     }
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 from PIL import Image
@@ -36,8 +36,8 @@ class StudentModel(HFModelConfig):  # type: ignore[misc]
     """verl's configuration of a model, with a processor also where verl makes none."""
 
     processor: Any = None
-    share_prompts: bool = False
-    """For `rilbench.train.verl.policy_engine`."""
+    share_prompts: ClassVar[bool] = False
+    """Whether each prompt is computed once. No field: verl's vLLM server reads its own class's."""
 
     def __post_init__(self) -> None:
         with warnings.catch_warnings():
@@ -49,6 +49,13 @@ class StudentModel(HFModelConfig):  # type: ignore[misc]
                 self.local_tokenizer_path, trust_remote_code=self.trust_remote_code
             )
             assert not isinstance(self.processor, PreTrainedTokenizerBase), self.path
+
+
+@dataclass
+class SharedPromptModel(StudentModel):
+    """The same for `rilbench.train.verl.shared_prompt_engine`: each prompt once."""
+
+    share_prompts: ClassVar[bool] = True
 
 
 def has_mrope(processor: Any) -> bool:

@@ -1,9 +1,12 @@
 from pathlib import Path
 
+import hydra
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from verl.workers.config import HFModelConfig
 
 from rilbench.config import METHODS, load_recipe
 from rilbench.errors import UserError
@@ -44,6 +47,15 @@ def test_verl_composes_the_papers_students(student):
     assert config.actor_rollout_ref.rollout.name == "vllm"
     assert config.trainer.n_gpus_per_node == 8
     assert config.ril.length_scale == config.data.max_response_length == 2048
+
+
+@pytest.mark.parametrize("share", ["true", "false"])
+def test_verls_vllm_server_reads_the_models_configuration(share):
+    """It reads it as verl's own class (``vLLMHttpServer._init_model_config``), whatever ours is."""
+    recipe = load_recipe("72b", "qwen2.5-vl-7b", None, [f"hardware.share_prompts={share}"])
+    model = composed(recipe).actor_rollout_ref.model
+    assert OmegaConf.merge(OmegaConf.structured(HFModelConfig), model).path == "model"
+    assert hydra.utils.get_class(model._target_).share_prompts is (share == "true")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def built(tmp_path_factory):
 @pytest.mark.parametrize("student", STUDENTS)
 def test_the_gpu_configuration_is_built_and_computes_an_update(built, student):
     found = built[student]
-    assert "StudentModel" in found["classes"]
+    assert "SharedPromptModel" in found["classes"]
     assert found["attention"] == ["shared_prompts"] * 3
     assert found["vision"] == ["flash_attention_2"] * 2
     assert found["packed by verl"] == [False] * 3
