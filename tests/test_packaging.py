@@ -111,7 +111,7 @@ def test_check_on_an_empty_ledger_needs_no_extras(tmp_path):
         (("lab", "run", "grid"), "lab"),
         (("lab", "gate"), "lab"),
         (("lab", "report"), "lab"),
-        (("lab", "styles"), "lab"),
+        (("lab", "mechanisms"), "lab"),
         (("eval", "--model", "nano:restyled"), "train"),
         (("eval", "--model", "nano:restyled", "--engine", "batch"), "train"),
         (("data", "select", "nano:prompts.parquet", "--out", "q.parquet"), "train"),
@@ -165,7 +165,7 @@ USED_BY_OTHERS = {
     "virtualenv",  # Ray; bounded for pip
     "vllm",  # verl's rollouts on GPUs
 }
-ONLY_TRAINING = ("train", "ril", "nano", "lab")
+ONLY_TRAINING = ("train", "ril", "nano", "lab", "model")
 
 
 def declared(requirements):
@@ -218,8 +218,9 @@ def test_the_bench_imports_what_a_plain_installation_has():
 
 def test_everything_imported_is_declared():
     for file, part in sources():
-        trackers = {"wandb", "swanlab", "mlflow", "trackio", "clearml"}
-        allowed = LAB | GPU | trackers | {"tomllib"}  # Python 3.11's.
+        # Used where the user installed them; tomllib is Python 3.11's.
+        users = {"wandb", "swanlab", "mlflow", "trackio", "clearml", "flash_attn"}
+        allowed = LAB | GPU | users | {"tomllib"}
         assert imports(file, module_level=False) <= allowed, file
         if part == "train":
             assert not imports(file, module_level=False) & (LAB - TRAIN), file
