@@ -70,14 +70,15 @@ class Endpoint:
         labels = Labels(student=self.model.rsplit("/", 1)[-1], method="base", teacher="none")
         return Checkpoint(Path(self.model), fingerprint, "a model known by its name only", labels)
 
-    def client(self, concurrency: int) -> ChatClient:
-        """Return a client of all its servers."""
+    def client(self, concurrency: int, most: int = 0) -> ChatClient:
+        """Return a client of all its servers; arguments as there."""
         return ChatClient(
             self.urls,
             self.model,
             transformers=self.transformers,
             api_key=[self.key(url) for url in self.urls],
             concurrency=concurrency,
+            most=most,
             leave_out=self.left_out,
         )
 

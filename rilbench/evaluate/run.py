@@ -33,7 +33,11 @@ from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.kits.lmmseval_tasks import with_task_descriptions
 from rilbench.evaluate.kits.scores import KitScore
 from rilbench.evaluate.kits.worker_process import KitProcess
-from rilbench.evaluate.model_server import changing_arguments, started_client
+from rilbench.evaluate.model_server import (
+    changing_arguments,
+    requests_in_flight,
+    started_client,
+)
 from rilbench.evaluate.options import MODEL_PROMPTS, EvalOptions
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.provenance import Provenance, to_evaluation
@@ -452,7 +456,8 @@ class _Run:
         """Yield a client of the model's server, which is started unless there is an endpoint."""
         plan, endpoint = self.plan, self.endpoint
         if endpoint is not None:
-            yield endpoint.client(plan.in_flight)
+            in_flight = requests_in_flight(plan)
+            yield endpoint.client(in_flight.first, in_flight.most)
             return
         self.report(Progress("server", model.labels.student))
         with started_client(plan, model.path, self.work / "server.log") as client:

@@ -2,7 +2,8 @@
 
 Adds a part to ``results/bench/eval.json``. Both ask a server that answers after 0.2 s, with 256
 requests in flight and pictures up to 1.5 MB; lmms-eval asks the first questions only, as its rate
-does not change.
+does not change. ``rilbench eval`` asks once more with the number in flight left to it, which starts
+with 32.
 """
 
 from __future__ import annotations
@@ -82,11 +83,10 @@ def used() -> tuple[float, float]:
 class Large(Programs):
     """The programs that ask, with the large benchmark."""
 
-    def eval(self) -> Times:
+    def eval(self, *options: str) -> Times:
         """``rilbench eval --endpoint``."""
         with stamped(LATENCY, self._folder()) as (url, log):
-            more = ("--endpoint", f"slow@{url}", "--benchmarks", COLUMN)
-            self._rilbench(*more, "--concurrency", str(IN_FLIGHT))
+            self._rilbench("--endpoint", f"slow@{url}", "--benchmarks", COLUMN, *options)
             return sorted(read_times(log))[-QUESTIONS:]  # without what finds out the server's model
 
     def lmms(self) -> Times:
@@ -126,7 +126,11 @@ def main() -> None:
         programs.environment |= {"RILBENCH_NANO": str(nano)}
         result: dict[str, object] = {"bytes_of_data": size, "in_flight": IN_FLIGHT}
         rates = {}
-        for program, ask in (("lmms-eval, API", programs.lmms), ("rilbench", programs.eval)):
+        for program, ask in {
+            "lmms-eval, API": programs.lmms,
+            "rilbench": lambda: programs.eval("--concurrency", str(IN_FLIGHT)),
+            "rilbench, growing": programs.eval,
+        }.items():
             started, before = time.monotonic(), used()[0]
             times = ask()
             rates[program] = rate(times)
