@@ -197,8 +197,8 @@ def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None
     from rilbench.evaluate.cli_tables import estimate_table
     from rilbench.evaluate.cost_estimate import estimate, read_price
     from rilbench.evaluate.dry_run import dry_run_lines, picture_tokens
+    from rilbench.evaluate.preview import preview
     from rilbench.evaluate.progress import EvaluationProgress
-    from rilbench.evaluate.run import preview
     from rilbench.paths import locate
 
     prices = read_price(price) if price is not None else None
