@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 
-_GAIN = 1.15
+_GAIN = 1.08
 """Times the rate before that twice as many requests must bring; less may be noise."""
 _ROUNDS = 4
 """Responses to each request in flight over which a rate is measured."""
-_SECONDS = 2.0
+_SECONDS = 4.0
 """The shortest measurement."""
 _SLOW = 4.0
 """Times its time at the rate before, after which a try has failed without being finished."""
-_WAIT, _LONGEST_WAIT = 4, 64
+_WAIT, _LONGEST_WAIT = 2, 32
 """Measurements between two tries: at first, and at most."""
 _log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class GrowingConcurrency:
     """The number of requests in flight, doubled while that brings more responses per second.
 
     A rate is measured once the requests that were sent before a change are answered. If twice as
-    many requests bring less than 15 % more, the number before returns. Later questions may be
+    many requests bring less than 8 % more, the number before returns. Later questions may be
     shorter or longer, so they are tried again, after a longer wait each time. A server that is
     overloaded gets half as many at once, but no fewer than an eighth of the first number.
 
