@@ -22,7 +22,7 @@ from rilbench.serving import (
     servers_of_model,
     several,
 )
-from rilbench.serving.endpoints import host_of, listed_by_all, models_list
+from rilbench.serving.endpoints import listed_by_all, models_list
 
 _PROBE_TOKENS = 512
 _TELLS = ("root", "revision", "parent")
@@ -84,7 +84,7 @@ class Endpoint:
 
     def key(self, url: str) -> str:
         """Return the key for one of its servers."""
-        return endpoint_key(self.model, host_of(url))
+        return endpoint_key(self.model, url)
 
 
 def find_endpoint(option: str) -> Endpoint:
@@ -96,7 +96,7 @@ def find_endpoint(option: str) -> Endpoint:
     model, urls = servers_of_model("--endpoint", several(option))
     transformers = any(map(is_transformers, urls))
     if not model:
-        model = listed_by_all(urls, [endpoint_key(host=host_of(url)) for url in urls])
+        model = listed_by_all(urls, [endpoint_key(url=url) for url in urls])
     return Endpoint(tuple(urls), model, transformers)
 
 
