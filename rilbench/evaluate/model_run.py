@@ -167,6 +167,7 @@ class ModelRun:
 
         def begin() -> None:
             self.prompts.finish(kit)
+            self.prompts.trials  # noqa: B018  It raises where the kit's total would be no score.
             questions = self.prompts.questions
             if self.plan.fresh:
                 answers.forget(questions)
@@ -252,11 +253,16 @@ class ModelRun:
     def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
         """Return the answers as {dataset: {question_id: text}}, in the order of the questions.
 
-        Reasoning is dropped. What is no answer has a text that no judge is asked about.
+        Reasoning is dropped. What is no answer has a text that no judge is asked about. VLMEvalKit
+        does not get it where its total is no mean, from which it could be taken out later.
         """
         texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
+        trials = self.prompts.trials if self.plan.kit == VLMEVALKIT else {}
+        totals = {name for name, trial in trials.items() if not trial.is_mean}
         for question in self.prompts.questions:
             found = answers.found[question.key]
+            if question.dataset in totals and (found.failed or found.no_answer):
+                continue
             is_answer = found.answer.strip() and not (found.failed or found.no_answer)
             text = found.answer if is_answer else UNANSWERED
             texts[question.dataset][question.question_id] = text
@@ -285,7 +291,7 @@ class ModelRun:
         result = self._result(answers)
         if not result.exists() or (self.plan.fresh_verdicts and not self.plan.judge.exact):
             return False
-        _, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
+        _, scores = self._scores(result)
         # The judge is not asked about them.
         unasked = self._groups(answers, lambda c: c.failed or c.no_answer or c.is_silent)
         return self.plan.judge == EXACT_RULES or not any(
@@ -321,16 +327,21 @@ class ModelRun:
     def _read(self, answers: AnswerFile) -> ModelResult:
         """Return the kit's scores, but no verdict where there is no answer, and 0 for silence."""
         result = self._result(answers)
-        kit, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
+        kit, scores = self._scores(result)
         judge = result.with_name("judge.json")
         asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
         silent = self._groups(answers, lambda completion: completion.is_silent)
         lost = self._groups(answers, lambda completion: completion.failed or completion.no_answer)
         valid = {
-            name: score.with_value(0.0, silent[name]).with_value(None, lost[name])
+            name: score.with_value(0.0, silent[name])
+            .with_value(None, lost[name])
+            .with_unscored(lost[name])
             for name, score in scores.items()
         }
         return ModelResult(answers, kit, valid, asked)
+
+    def _scores(self, result: Path) -> tuple[str, dict[str, KitScore]]:
+        return read_scores(self.prompts.kit, result, self.suite.datasets, self.prompts.trials)
 
 
 def _version(package: str) -> str:

@@ -42,6 +42,7 @@ INTEGRATION = (
     "evaluate/test_run.py",
     "evaluate/test_stale.py",
     "evaluate/test_unclean_replies.py",
+    "evaluate/test_yes_no.py",
     "gpu",
     "importers",
     "lab/test_worker.py",
