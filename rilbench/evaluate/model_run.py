@@ -167,7 +167,7 @@ class ModelRun:
 
         def begin() -> None:
             self.prompts.finish(kit)
-            self.prompts.trials  # noqa: B018  It raises where the kit's total would be no score.
+            self.prompts.trials()  # It raises where the kit's total would be no score.
             questions = self.prompts.questions
             if self.plan.fresh:
                 answers.forget(questions)
@@ -257,7 +257,7 @@ class ModelRun:
         does not get it where its total is no mean, from which it could be taken out later.
         """
         texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
-        trials = self.prompts.trials if self.plan.kit == VLMEVALKIT else {}
+        trials = self.prompts.trials() if self.plan.kit == VLMEVALKIT else {}
         totals = {name for name, trial in trials.items() if not trial.is_mean}
         for question in self.prompts.questions:
             found = answers.found[question.key]
@@ -341,7 +341,7 @@ class ModelRun:
         return ModelResult(answers, kit, valid, asked)
 
     def _scores(self, result: Path) -> tuple[str, dict[str, KitScore]]:
-        return read_scores(self.prompts.kit, result, self.suite.datasets, self.prompts.trials)
+        return read_scores(self.prompts.kit, result, self.suite.datasets, self.prompts.trials())
 
 
 def _version(package: str) -> str:

@@ -64,6 +64,7 @@ def preview(
             process = kit.process(python)
             prompts.submit(process)
             prompts.finish(process)
+    prompts.trials()  # It raises where the kit's total would be no score.
     on_progress(Progress("done"))
     stored = {}
     run = ModelRun(plan, suite, prompts, "", None, silent)

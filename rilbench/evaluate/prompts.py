@@ -150,7 +150,6 @@ class PromptSet:
             records = [json.loads(line) for line in lines]
         return [BenchmarkQuestion(**{**r, "parts": tuple(r["parts"])}) for r in records]
 
-    @cached_property
     def trials(self) -> dict[str, Trial]:
         """What is known of the totals of data sets that the kit was tried on, by data set.
 
