@@ -94,7 +94,8 @@ else:
     )
 
 PREDICTIONS = "answers.pkl"
-TRIALS = "trials.json"
+TRIALS, TRIED = "trials.json", 200
+"""The file of the trials, and the questions of each; the kit is slow to score choices."""
 YES_NO = "Y/N"
 """The kit's type of data sets whose questions are answered with yes or no."""
 
@@ -110,7 +111,8 @@ def write_prompts(job: dict[str, Any]) -> None:
             build = builder(dataset, job["style"])
             rows = asked_rows(dataset.data, spec)
             groups = [group_of(index, spec["circular"]) for index in rows["index"]]
-            kept = set(shuffled(spec["name"], groups)[:limit])
+            order = shuffled(spec["name"], groups)[:limit]
+            kept = set(order)
             for (_, row), group in zip(rows.iterrows(), groups, strict=True):
                 if group in kept:
                     question = {
@@ -124,12 +126,14 @@ def write_prompts(job: dict[str, Any]) -> None:
                     }
                     sink.write(json.dumps(question, ensure_ascii=False) + "\n")
             if spec["tried"]:
+                # Scores of yes or no are sums over pairs and categories, which have to be whole.
+                chosen = kept if dataset.TYPE == YES_NO else set(order[:TRIED])
                 golds = {
                     str(index): gold(str(answer))
                     for index, answer, group in zip(
                         rows["index"], rows["answer"], groups, strict=True
                     )
-                    if group in kept
+                    if group in chosen
                 }
                 trials[spec["name"]] = try_scoring(dataset, spec, golds, limit)
     (folder / TRIALS).write_text(json.dumps(trials), encoding="utf-8")
