@@ -31,6 +31,7 @@ from rilbench.paths import nano_folder
 QUESTIONS = int(os.environ.get("QUESTIONS", "35000"))
 ASKED_BY_LMMSEVAL = min(QUESTIONS, int(os.environ.get("ASKED_BY_LMMSEVAL", "3000")))
 IN_FLIGHT = 256
+LMMS = "lmms-eval, API"
 COLUMN, FILE = "SEED", "SEEDBench_IMG.tsv"
 SIZES = {30_000: 0.97, 300_000: 0.025, 1_500_000: 0.005}
 """Bytes of a picture, and the share of the questions that have one like it."""
@@ -125,9 +126,10 @@ def main() -> None:
         size = write_data(nano / "benchmarks", QUESTIONS)
         programs.environment |= {"RILBENCH_NANO": str(nano)}
         result: dict[str, object] = {"bytes_of_data": size, "in_flight": IN_FLIGHT}
+        over: dict[str, float] = {}
         rates = {}
         for program, ask in {
-            "lmms-eval, API": programs.lmms,
+            LMMS: programs.lmms,
             "rilbench": lambda: programs.eval("--concurrency", str(IN_FLIGHT)),
             "rilbench, growing": programs.eval,
         }.items():
@@ -135,10 +137,16 @@ def main() -> None:
             times = ask()
             rates[program] = rate(times)
             result[program] = measure(program, times, started, before)
-        result["most_memory_of_a_process_gib"] = round(used()[1], 2)
-        result["over lmms-eval"] = round(rates["rilbench"] / rates["lmms-eval, API"], 2)
+            result["most_memory_of_a_process_gib"] = round(used()[1], 2)
+            if program != LMMS:
+                over[program] = round(rates[program] / rates[LMMS], 2)
+            write({**result, "over lmms-eval": over, "load_average": round(os.getloadavg()[0], 1)})
+
+
+def write(part: dict[str, object]) -> None:
+    """Put what was measured so far into the result."""
     whole = json.loads(OUT.read_text(encoding="utf-8"))
-    whole[f"{QUESTIONS} questions, latency of {LATENCY} s"] = result
+    whole[f"{QUESTIONS} questions, latency of {LATENCY} s"] = part
     OUT.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
