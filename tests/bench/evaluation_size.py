@@ -15,6 +15,8 @@ import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -75,6 +77,11 @@ def write_data(folder: Path, number: int) -> int:
     return file.stat().st_size
 
 
+def lines_of(log: Path) -> int:
+    """How many requests a server has noted."""
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
 def used() -> tuple[float, float]:
     """CPU seconds of all children that ended, and the most memory of one of them in GiB."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -84,10 +91,24 @@ def used() -> tuple[float, float]:
 class Large(Programs):
     """The programs that ask, with the large benchmark."""
 
-    def eval(self, *options: str) -> Times:
-        """``rilbench eval --endpoint``."""
-        with stamped(LATENCY, self._folder()) as (url, log):
-            self._rilbench("--endpoint", f"slow@{url}", "--benchmarks", COLUMN, *options)
+    def eval(self, name: str, *options: str) -> Times:
+        """``rilbench eval --endpoint`` up to the last response: how long VLMEvalKit scores is not asked."""
+        folder = self._folder()
+        # The same work folder for all: the prompts are written once.
+        places = ["--work", str(self.work / "work"), "--db", str(folder / "db")]
+        program = str(Path(sys.executable).parent / "rilbench")
+        with stamped(LATENCY, folder) as (url, log), (folder / "log").open("w") as sink:
+            asked = ["--endpoint", f"{name}@{url}", "--benchmarks", COLUMN]
+            command = [program, "eval", *asked, *places, *options]
+            with subprocess.Popen(
+                command, stdout=sink, stderr=sink, cwd=folder, env=self.environment
+            ) as running:
+                while running.poll() is None and lines_of(log) < QUESTIONS:
+                    time.sleep(1.0)
+                if running.poll() is not None:
+                    raise SystemExit(f"{command}\n{(folder / 'log').read_text()[-3000:]}")
+                time.sleep(3.0)  # It writes the last responses.
+                running.send_signal(signal.SIGINT)
             return sorted(read_times(log))[-QUESTIONS:]  # without what finds out the server's model
 
     def lmms(self) -> Times:
@@ -130,8 +151,8 @@ def main() -> None:
         rates = {}
         for program, ask in {
             LMMS: programs.lmms,
-            "rilbench": lambda: programs.eval("--concurrency", str(IN_FLIGHT)),
-            "rilbench, growing": programs.eval,
+            "rilbench": lambda: programs.eval("fixed", "--concurrency", str(IN_FLIGHT)),
+            "rilbench, growing": lambda: programs.eval("grows"),
         }.items():
             started, before = time.monotonic(), used()[0]
             times = ask()
