@@ -92,7 +92,7 @@ class Large(Programs):
     """The programs that ask, with the large benchmark."""
 
     def eval(self, name: str, *options: str) -> Times:
-        """``rilbench eval --endpoint`` up to the last response: how long VLMEvalKit scores is not asked."""
+        """``rilbench eval --endpoint`` up to the last response; scoring is VLMEvalKit's."""
         folder = self._folder()
         # The same work folder for all: the prompts are written once.
         places = ["--work", str(self.work / "work"), "--db", str(folder / "db")]

@@ -118,6 +118,8 @@ def tried(
 ) -> list[dict[str, Any]]:
     """Return how a kit scores right answers: all of them, and either half with the others wrong.
 
+    A wrong answer is one that is right for another question: to an F1 only "no" is wrong for "yes".
+
     It shows, before a model is asked, whether the kit can score the data set at all, what its total
     is where everything is right, and whether the total is the mean of its questions.
 
@@ -131,9 +133,11 @@ def tried(
     """
     order = shuffled(name, golds)
     half = set(order[: len(order) // 2])
+    first, second = [*dict.fromkeys(golds.values()), "?"][:2]
     found = []
     for wrong in (set[str](), half, set(order) - half):
-        result = score({key: "?" if key in wrong else text for key, text in golds.items()})
+        others = {key: second if golds[key] == first else first for key in wrong}
+        result = score({**golds, **others})
         questions = result.pop("questions")
         values = [float(question["outcome"] or 0.0) for question in questions]
         found.append({"result": result, "mean": sum(values) / len(values)})
