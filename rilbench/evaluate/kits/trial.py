@@ -37,7 +37,8 @@ def read_trial(
 
     Args:
         dataset: that was tried.
-        results: of right answers, then of either half of them; see ``tried`` in `worker_common`.
+        results: of right answers, of either half of them, and of one answer to all questions; see
+            ``tried`` in `worker_common`.
         total: returns the kit's total of a result, as `Adapter.total`.
 
     Raises:
@@ -52,11 +53,11 @@ def read_trial(
         close = max(dataset.rounding, _ROUNDING)
         if all(abs(one - mean) <= close for one, mean in zip(points, means, strict=True)):
             return Trial(scale, is_mean=True)
-    best, *others = totals
-    if best <= max(others) or (not dataset.scale and means[0] < 100):
+    best, *halves = totals[:3]  # The last has one answer to all, which may be right for all.
+    if best <= max(halves) or (not dataset.scale and means[0] < 100):
         raise UserError(
             f"{dataset.name}: the kit's {dataset.metric} is no mean of its questions, and of right "
-            f"answers it is {best:g}, of half of them {others[0]:g} and {others[1]:g}, which is no "
+            f"answers it is {best:g}, of half of them {halves[0]:g} and {halves[1]:g}, which is no "
             "score on a known scale; choose another metric of it in a TOML file (see "
             "docs/extending.md)"
         )

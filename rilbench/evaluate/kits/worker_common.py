@@ -116,9 +116,10 @@ def gold(answer: str) -> str:
 def tried(
     name: str, golds: dict[str, str], score: Callable[[dict[str, str]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return how a kit scores right answers: all of them, and either half with the others wrong.
+    """Return how a kit scores right answers, either half of them, and one answer to all questions.
 
     A wrong answer is one that is right for another question: to an F1 only "no" is wrong for "yes".
+    With one answer to all an F1 is no share of right answers, as it may be by chance with halves.
 
     It shows, before a model is asked, whether the kit can score the data set at all, what its total
     is where everything is right, and whether the total is the mean of its questions.
@@ -135,9 +136,14 @@ def tried(
     half = set(order[: len(order) // 2])
     first, second = [*dict.fromkeys(golds.values()), "?"][:2]
     found = []
-    for wrong in (set[str](), half, set(order) - half):
-        others = {key: second if golds[key] == first else first for key in wrong}
-        result = score({**golds, **others})
+    swapped = {key: second if text == first else first for key, text in golds.items()}
+    for answers in (
+        golds,
+        {key: swapped[key] if key in half else text for key, text in golds.items()},
+        {key: text if key in half else swapped[key] for key, text in golds.items()},
+        dict.fromkeys(golds, first),
+    ):
+        result = score(answers)
         questions = result.pop("questions")
         values = [float(question["outcome"] or 0.0) for question in questions]
         found.append({"result": result, "mean": sum(values) / len(values)})
