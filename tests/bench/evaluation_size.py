@@ -15,7 +15,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -108,7 +107,7 @@ class Large(Programs):
                 if running.poll() is not None:
                     raise SystemExit(f"{command}\n{(folder / 'log').read_text()[-3000:]}")
                 time.sleep(3.0)  # It writes the last responses.
-                running.send_signal(signal.SIGINT)
+                running.terminate()
             return sorted(read_times(log))[-QUESTIONS:]  # without what finds out the server's model
 
     def lmms(self) -> Times:
