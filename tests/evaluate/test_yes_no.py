@@ -1,5 +1,6 @@
-"""VLMEvalKit's questions with yes or no: its totals are no means of questions."""
+"""Questions with yes or no: the kits' totals are no means of questions."""
 
+import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from datasets import Dataset, Image
 from fake_judge import fake_judge, says
 
 from rilbench.errors import UserError
@@ -117,6 +119,31 @@ def test_hallusionbench_and_mme(tmp_path: Path) -> None:
     assert score.value == pytest.approx(100 * (50 + 0 + 75 + 50) / 400)
     assert (score.metric, evaluation.reading("MME").is_total) == ("perception+reasoning", True)
     assert asked == 8
+
+
+def test_an_f1_of_lmmseval_is_known_before_it_is_asked(tmp_path: Path) -> None:
+    rows = [
+        {
+            "question_id": str(i),
+            "question": f"Is it so, number {i}?",
+            "answer": truth.lower(),
+            "category": "random",
+            "image": {"bytes": base64.b64decode(IMAGE), "path": None},
+        }
+        for i, truth in enumerate(POPE)
+    ]
+    folder = tmp_path / "lmms-lab-encoder" / "POPE"
+    folder.mkdir(parents=True)
+    table = Dataset.from_list(rows).cast_column("image", Image())
+    table.to_parquet(folder / "test-00000-of-00001.parquet")
+    file = tmp_path / "f1.toml"
+    fields = 'metric = "pope_f1_score"\nhub = "lmms-lab-encoder/POPE"\njudging = "none"'
+    file.write_text(f'name = "F1"\n[[lmms-eval]]\nname = "pope"\nquestions = 8\n{fields}')
+    evaluation, _ = run(tmp_path, "", ["yes"] * 8, kit="lmms-eval", benchmarks=(str(file),))
+    (score,) = evaluation.scores
+    assert score.value == pytest.approx(100 * 2 / 3), "half are right, and every yes is found"
+    assert evaluation.reading("F1").is_total
+    assert sum(sample.score or 0 for sample in evaluation.samples) == 4
 
 
 def test_a_sample_that_the_kit_cannot_score_is_refused_before_anything_is_asked(
