@@ -130,6 +130,7 @@ def measure(program: str, times: Times, started: float, before: float) -> dict[s
         "per_second": round(rate(times), 1),
         "wall_seconds": round(time.monotonic() - started, 1),
         "cpu_seconds_with_server": round(cpu, 1),
+        "load_average": round(os.getloadavg()[0], 1),
     }
     sys.stderr.write(f"{program}: {found}\n")
     return found
@@ -160,7 +161,7 @@ def main() -> None:
             result["most_memory_of_a_process_gib"] = round(used()[1], 2)
             if program != LMMS:
                 over[program] = round(rates[program] / rates[LMMS], 2)
-            write({**result, "over lmms-eval": over, "load_average": round(os.getloadavg()[0], 1)})
+            write({**result, "over lmms-eval": over})
 
 
 def write(part: dict[str, object]) -> None:
