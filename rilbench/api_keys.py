@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 JUDGE_KEY = "RILBENCH_JUDGE_KEY"
 """Environment variable with the judge's key."""
 
 ENDPOINT_KEY = "RILBENCH_ENDPOINT_KEY"
-"""Environment variable with the key of the servers of a user's models. A teacher's own, such as
-``RILBENCH_ENDPOINT_KEY_72B``, goes before it."""
-
-# Of one server among several, by its host, such as ``RILBENCH_JUDGE_KEY_API_EXAMPLE_COM``: before
-# either.
+"""Environment variable with the key of the servers of a user's models."""
 
 NO_KEY = "none"
 """Sent where the user has set no key."""
 
 
-def judge_key(host: str = "") -> str:
-    """Return the key for the judge: its host's own, or that of all."""
-    return _first_key(_variable(JUDGE_KEY, host), JUDGE_KEY)
+# One rule, in training as in evaluation: the key of a server's host, such as
+# ``RILBENCH_JUDGE_KEY_API_EXAMPLE_COM``, goes before the key of a model, such as
+# ``RILBENCH_ENDPOINT_KEY_72B``, and that one before the key of all.
 
 
-def endpoint_key(teacher: str = "", host: str = "") -> str:
-    """Return the key for the server of a user's model: its host's, the teacher's, or that of all.
+def judge_key(url: str = "") -> str:
+    """Return the key for a judge's server: its host's own, or that of all."""
+    return _first_key(_variable(JUDGE_KEY, _host(url)), JUDGE_KEY)
 
-    For an evaluation the model's name at its server takes the place of the teacher's.
+
+def judge_keys(urls: str | Sequence[str]) -> list[str]:
+    """Return the keys for a judge's servers, in order."""
+    return [judge_key(url) for url in ([urls] if isinstance(urls, str) else urls)]
+
+
+def endpoint_key(model: str = "", url: str = "") -> str:
+    """Return the key for a server of a user's model: its host's, the model's, or that of all.
+
+    Args:
+        model: a teacher's name in the recipe; for an evaluation, the model's name at its server.
+        url: the server's address.
     """
-    own = [_variable(ENDPOINT_KEY, each) for each in (host, teacher) if each]
-    return _first_key(*own, ENDPOINT_KEY)
+    names = [_variable(ENDPOINT_KEY, each) for each in (_host(url), model) if each]
+    return _first_key(*names, ENDPOINT_KEY)
 
 
 def endpoint_variable(teacher: str) -> str:
@@ -41,6 +50,10 @@ def endpoint_variable(teacher: str) -> str:
 
 def _variable(name: str, of: str) -> str:
     return f"{name}_{re.sub(r'[^A-Z0-9]', '_', of.upper())}" if of else name
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def _first_key(*names: str) -> str:

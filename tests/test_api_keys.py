@@ -14,6 +14,7 @@ from rilbench.api_keys import (
     JUDGE_KEY,
     endpoint_key,
     judge_key,
+    judge_keys,
     without_key,
     without_keys,
 )
@@ -23,6 +24,7 @@ from rilbench.processes import start_guarded, stop_group
 from rilbench.serving import serve
 
 KEY = "sk-very-secret-7"
+HOST = "https://api.example.com:8443/v1"
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +45,16 @@ def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch, value: str | None
 
 
 def test_the_closest_key_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert endpoint_key("72b", "api.example.com") == KEY
+    assert endpoint_key("72b", HOST) == KEY
     monkeypatch.setenv(f"{ENDPOINT_KEY}_72B", "of the teacher")
-    assert endpoint_key("72b") == endpoint_key("72b", "api.example.com") == "of the teacher"
+    assert endpoint_key("72b") == endpoint_key("72b", HOST) == "of the teacher"
     assert endpoint_key("78b") == endpoint_key() == KEY
     monkeypatch.setenv(f"{ENDPOINT_KEY}_API_EXAMPLE_COM", "of the host")
-    assert endpoint_key("72b", "api.example.com") == "of the host"
-    assert endpoint_key("72b", "other.org") == "of the teacher"
+    assert endpoint_key("72b", HOST) == "of the host"
+    assert endpoint_key("72b", "http://other.org/v1") == "of the teacher"
+    monkeypatch.setenv(f"{JUDGE_KEY}_API_EXAMPLE_COM", "of the judge's host")
+    assert judge_keys([HOST, "http://other.org/v1"]) == ["of the judge's host", KEY]
+    assert judge_keys(HOST) == ["of the judge's host"]
 
 
 def test_a_key_leaves_a_text_and_none_does_not() -> None:

@@ -17,8 +17,9 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.cli_tables import PACKAGES
 from rilbench.evaluate.data import data_folder
+from rilbench.evaluate.events import Report
 from rilbench.evaluate.options import EvalOptions
-from rilbench.evaluate.run import Report, evaluate
+from rilbench.evaluate.run import evaluate
 from rilbench.evaluate.suite import SUITES, find_suite
 from rilbench.ledger import Ledger
 

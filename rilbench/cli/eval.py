@@ -77,7 +77,8 @@ def evaluate(
     concurrency: Annotated[
         Optional[int],
         typer.Option(
-            help="Requests in flight; default 32 with --endpoint or each copy in vLLM, else 4."
+            help="Requests in flight; default: as many as bring more responses per second, from 32 "
+            "to 256 for each address of --endpoint or copy in vLLM; 4 for transformers serve."
         ),
     ] = None,
     limit: Annotated[
@@ -196,8 +197,8 @@ def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None
     from rilbench.evaluate.cli_tables import estimate_table
     from rilbench.evaluate.cost_estimate import estimate, read_price
     from rilbench.evaluate.dry_run import dry_run_lines, picture_tokens
+    from rilbench.evaluate.preview import preview
     from rilbench.evaluate.progress import EvaluationProgress
-    from rilbench.evaluate.run import preview
     from rilbench.paths import locate
 
     prices = read_price(price) if price is not None else None

@@ -38,6 +38,7 @@ def print_scores(evaluation: Evaluation) -> None:
         _if_wrong(evaluation),
         _unread(evaluation),
         _incomplete(evaluation),
+        _totals(evaluation),
     ):
         if note:
             typer.echo(printable(note), err=True)
@@ -154,11 +155,20 @@ def _unread(evaluation: Evaluation) -> str:
         for name, r in readings.items()
         if r.second is not None
     ]
+    note += "; they count as wrong, a judge reads them: --judge MODEL@URL"
+    if not second:
+        return note
     named = next(r.second_name for r in readings.values() if r.second_name)
-    return (
-        f"{note}; they count as wrong, a judge reads them: --judge MODEL@URL; "
-        f"by the second reading, {named}: {', '.join(second)}"
-    )
+    return f"{note}; by the second reading, {named}: {', '.join(second)}"
+
+
+def _totals(evaluation: Evaluation) -> str:
+    totals = [
+        f"{s.benchmark} ({s.metric})"
+        for s in evaluation.scores
+        if evaluation.reading(s.benchmark).is_total
+    ]
+    return f"the toolkit's own totals, no means of questions: {', '.join(totals)}" if totals else ""
 
 
 def _incomplete(evaluation: Evaluation) -> str:

@@ -46,7 +46,8 @@ class ModelServer:
     """The model's name there."""
     transformers: bool = False
     """It is ``transformers serve``."""
-    api_key: str = NO_KEY
+    api_key: str | Sequence[str] = NO_KEY
+    """Of its address, or of each."""
     timeout: float = 600.0
     """Seconds for one try."""
     concurrency: int | None = None

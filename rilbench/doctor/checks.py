@@ -48,8 +48,11 @@ def examine(
     ]
     remedy = "start it, or give another"
     if judge:
-        results += [servers.server("judge", url, judge_key(), remedy) for url in several(judge)]
-    results += [servers.server("endpoint", url, endpoint_key(), remedy) for url in endpoints]
+        results += [servers.server("judge", url, judge_key, remedy) for url in several(judge)]
+    results += [
+        servers.server("endpoint", url, lambda at: endpoint_key(url=at), remedy)
+        for url in endpoints
+    ]
     return [*results, *(_check_recipe(wanted) if wanted else [])]
 
 
@@ -98,12 +101,12 @@ def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
         remedy = f"start it, or set collection.endpoints.{name}=MODEL@URL"
         for url in served.get(name, ()):
             option = url if "@" in url else f"{model}@{url}"
-            yield servers.server(f"recipe: {name}", option, endpoint_key(name), remedy)
+            yield servers.server(f"recipe: {name}", option, partial(endpoint_key, name), remedy)
     if recipe.method_spec.is_rl:
         if recipe.judge.url:
             model = "" if decides_by_code(recipe.judge.model) else f"{recipe.judge.model}@"
             remedy = "start it, or set judge.url and judge.model"
             for url in recipe.judge.url:
-                yield servers.server("recipe: judge", model + url, judge_key(), remedy)
+                yield servers.server("recipe: judge", model + url, judge_key, remedy)
         else:
             yield attempt("recipe: judge", own_judge)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rilbench.api_keys import ENDPOINT_KEY, JUDGE_KEY, NO_KEY, endpoint_key, judge_key
 from rilbench.doctor.check_result import CheckResult, attempt
@@ -47,8 +47,11 @@ def keys() -> Iterator[CheckResult]:
             yield CheckResult(name, "ok", "set")
 
 
-def server(name: str, option: str, key: str, remedy: str) -> CheckResult:
-    """Check whether a server lists its models, and among them the one that is named."""
+def server(name: str, option: str, key_of: Callable[[str], str], remedy: str) -> CheckResult:
+    """Check whether a server lists its models, and among them the one that is named.
+
+    ``key_of`` returns the key for an address.
+    """
 
     def check() -> str:
         named = named_server(option)
@@ -56,7 +59,7 @@ def server(name: str, option: str, key: str, remedy: str) -> CheckResult:
             raise UserError(f"{option} is not understood; give URL or MODEL@URL")
         model, url = named
         try:
-            served = listed_models(url, api_key=key, remedy=remedy)
+            served = listed_models(url, api_key=key_of(url), remedy=remedy)
         except UnlistedError:
             if not model:
                 raise

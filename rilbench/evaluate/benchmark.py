@@ -51,10 +51,11 @@ class Dataset:
     md5: str | None = None
     """MD5 of the published TSV file, as VLMEvalKit pins it; None where it pins none."""
     metric: str = "Overall"
-    """The kit's name of the score; for lmms-eval ``metric,filter`` unless the filter is "none"."""
+    """The kit's name of the score; for lmms-eval ``metric,filter`` unless the filter is "none"; for
+    VLMEvalKit also the sum of several, joined with "+"."""
     scale: int = 1
     """The kit's value for everything right, 1 or 100. Declared, never guessed from a value.
-    0: unknown; then the kit's total has to be the mean of its own questions on one of both."""
+    0: unknown; then the kit's total of right answers shows it (`rilbench.evaluate.kits.trial`)."""
     row: tuple[str, str] | None = None
     """Column and value that select the row of VLMEvalKit's result; None: it has one row."""
     split: str | None = None
@@ -128,6 +129,15 @@ class Benchmark:
 
 _CIRCULAR = ("mmbench", "ccbench", "circular", "mmcr")
 """Parts of the names of data sets whose questions VLMEvalKit asks in rotations."""
+_YES_OR_NO: Mapping[str, Mapping[str, Any]] = {
+    "POPE": {"row": ("split", "Overall"), "scale": 100},
+    "HallusionBench": {"metric": "aAcc", "row": ("split", "Overall"), "scale": 100},
+    "MME": {"metric": "perception+reasoning"},
+    "AMBER": {"metric": "Avg ACC", "scale": 100},
+    "VSR-zeroshot": {"metric": "acc", "scale": 100},
+}
+"""The totals of VLMEvalKit's data sets with questions to answer with yes or no: POPE's is an F1,
+MME's the sum of its two parts."""
 _ROUNDING = 0.051
 """Of a kit's total of which nothing is declared, in points: it may have one digit."""
 
@@ -146,14 +156,11 @@ def named_by_kit(name: str) -> Benchmark | None:
     for benchmark in known_benchmarks().values():
         if [known.name for known in benchmark.by_kit.get(kit, ())] == [dataset]:
             return replace(benchmark, kit=kit)
-    named = Dataset(
-        name=dataset,
-        questions=0,
-        metric="Overall" if kit == VLMEVALKIT else "",
-        scale=0,
-        circular=kit == VLMEVALKIT and any(part in dataset.lower() for part in _CIRCULAR),
-        rounding=_ROUNDING,
-    )
+    fields: dict[str, Any] = {"metric": "", "scale": 0}
+    if kit == VLMEVALKIT:
+        circular = any(part in dataset.lower() for part in _CIRCULAR)
+        fields |= {"metric": "Overall", "circular": circular, **_YES_OR_NO.get(dataset, {})}
+    named = Dataset(name=dataset, questions=0, rounding=_ROUNDING, **fields)
     taken = dataset.lower() in {column.lower() for column in known_benchmarks()}
     return Benchmark(column=name if taken else dataset, by_kit={kit: (named,)}, kit=kit)
 
@@ -162,6 +169,12 @@ def named_by_kit(name: str) -> Benchmark | None:
 def shipped_benchmarks() -> dict[str, Benchmark]:
     """Return the benchmarks of `rilbench.evaluate.benchmarks`, by name."""
     return _read_packages([("rilbench", benchmarks)])
+
+
+def is_shipped(dataset: Dataset) -> bool:
+    """Return whether a data set is one of `rilbench.evaluate.benchmarks`, as it is there."""
+    shipped = shipped_benchmarks().values()
+    return any(dataset in datasets for b in shipped for datasets in b.by_kit.values())
 
 
 @cache

@@ -113,7 +113,7 @@ def _time(
     seconds = [c.seconds for c in stored[0].found.values() if not c.failed] if stored else []
     if seconds and options.engine == "server":
         layout = layout_for(options, str(model.path))
-        at_once = requests_in_flight(options, layout)
+        at_once = requests_in_flight(options, layout.data_parallel).first
         mean = sum(seconds) / len(seconds)
         left = in_words(missing * mean / at_once)
         return f"{model.path.name}: about {left}, by its responses so far ({mean:.1f} s each)"

@@ -22,7 +22,7 @@ from rilbench.serving import (
     servers_of_model,
     several,
 )
-from rilbench.serving.endpoints import host_of, listed_by_all, models_list
+from rilbench.serving.endpoints import listed_by_all, models_list
 
 _PROBE_TOKENS = 512
 _TELLS = ("root", "revision", "parent")
@@ -70,20 +70,21 @@ class Endpoint:
         labels = Labels(student=self.model.rsplit("/", 1)[-1], method="base", teacher="none")
         return Checkpoint(Path(self.model), fingerprint, "a model known by its name only", labels)
 
-    def client(self, concurrency: int) -> ChatClient:
-        """Return a client of all its servers."""
+    def client(self, concurrency: int, most: int = 0) -> ChatClient:
+        """Return a client of all its servers; arguments as there."""
         return ChatClient(
             self.urls,
             self.model,
             transformers=self.transformers,
             api_key=[self.key(url) for url in self.urls],
             concurrency=concurrency,
+            most=most,
             leave_out=self.left_out,
         )
 
     def key(self, url: str) -> str:
         """Return the key for one of its servers."""
-        return endpoint_key(self.model, host_of(url))
+        return endpoint_key(self.model, url)
 
 
 def find_endpoint(option: str) -> Endpoint:
@@ -95,7 +96,7 @@ def find_endpoint(option: str) -> Endpoint:
     model, urls = servers_of_model("--endpoint", several(option))
     transformers = any(map(is_transformers, urls))
     if not model:
-        model = listed_by_all(urls, [endpoint_key(host=host_of(url)) for url in urls])
+        model = listed_by_all(urls, [endpoint_key(url=url) for url in urls])
     return Endpoint(tuple(urls), model, transformers)
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rilbench.api_keys import JUDGE_KEY, judge_key
+from rilbench.api_keys import JUDGE_KEY, judge_keys
 from rilbench.errors import UserError
 from rilbench.jsonl_log import read_jsonl
 from rilbench.judge.code_judges import RULE, decides_by_code, find_judge, judge_names
 from rilbench.serving import named_server, servers_of_model, several
-from rilbench.serving.endpoints import host_of, listed_by_all
+from rilbench.serving.endpoints import listed_by_all
 
 if TYPE_CHECKING:
     from rilbench.judge.proxy import JudgeProxy
@@ -141,7 +141,7 @@ def running_judge(judge: Judge, cache: Path, *, fresh: bool = False) -> Iterator
             yield RunningJudge(proxy.url, name, exact=True, proxy=proxy)
         return
     urls = [judge.url] if isinstance(judge.url, str) else list(judge.url)
-    keys = [judge_key(host_of(url)) for url in urls]
+    keys = judge_keys(urls)
     model = judge.model
     if not model:
         remedy = f"start it, name it (MODEL@URL), or use --judge {EXACT}"

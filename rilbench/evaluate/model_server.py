@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import resource
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rilbench.evaluate.options import EvalOptions
 from rilbench.plan.server_layout import ServerLayout, server_layout
-from rilbench.serving import ChatClient, serve
+from rilbench.serving import ChatClient, serve, several
 from rilbench.serving.server import server_command
 
 _LEAST_START_LIMIT = 1800.0  # seconds that vLLM gets to start, unless --start-limit says otherwise
-_PER_COPY = 32  # requests in flight for one copy of a model in vLLM
-_MOST = 256
+_FEW = 4  # requests in flight for transformers serve, which answers one at a time
+_PER_COPY, _MOST_PER_COPY = 32, 256  # for one copy of a model in vLLM, at first and at most
+_FIRST, _MOST = 256, 1024  # for all copies
 _ONLY_FIT = frozenset(
     {
         "--max-model-len",
@@ -56,25 +60,50 @@ def layout_for(options: EvalOptions, model: str) -> ServerLayout:
     )
 
 
-def requests_in_flight(options: EvalOptions, layout: ServerLayout) -> int:
-    """Return the requests that go to a model's servers at one time."""
-    if options.concurrency or options.endpoint is not None or options.vllm is None:
-        return options.in_flight
-    return min(_PER_COPY * layout.data_parallel, _MOST)
+@dataclass(frozen=True)
+class InFlight:
+    """Requests that go to a model's servers at one time."""
+
+    first: int
+    most: int
+    """To which they grow while that brings more responses per second."""
+
+
+def requests_in_flight(options: EvalOptions, copies: int = 1) -> InFlight:
+    """Return how many requests go to a model's servers at one time.
+
+    Args:
+        options: of the evaluation.
+        copies: of the model in a vLLM that is started here.
+    """
+    if options.concurrency is not None:
+        return InFlight(options.concurrency, options.concurrency)
+    if options.endpoint is not None:
+        copies = len(several(options.endpoint))
+    elif options.vllm is None:
+        return InFlight(_FEW, _FEW)
+    # Each is a connection, and half of the open files are left for the others.
+    connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    first = min(_PER_COPY * copies, _FIRST)
+    return InFlight(first, max(first, min(_MOST_PER_COPY * copies, _MOST, connections)))
+
+
+def _vllm_or_transformers(options: EvalOptions, layout: ServerLayout) -> dict[str, Any]:
+    """Return the arguments of `rilbench.serving.server.server_command` for a model."""
+    return {
+        "device": options.device,
+        "dtype": options.dtype,
+        "vllm": options.vllm,
+        "tensor_parallel": layout.tensor_parallel,
+        "data_parallel": layout.data_parallel,
+        "arguments": layout.arguments,
+    }
 
 
 def server_line(options: EvalOptions, model: str) -> str:
     """Return what would be started for a model, in a line."""
     layout = layout_for(options, model)
-    command = server_command(
-        model,
-        device=options.device,
-        dtype=options.dtype,
-        vllm=options.vllm,
-        tensor_parallel=layout.tensor_parallel,
-        data_parallel=layout.data_parallel,
-        arguments=layout.arguments,
-    )
+    command = server_command(model, **_vllm_or_transformers(options, layout))
     command[0] = Path(command[0]).name
     devices = "on the CPU"
     if options.device != "cpu":
@@ -103,21 +132,18 @@ def started_client(options: EvalOptions, model: Path, log: Path) -> Iterator[Cha
         )
     layout = layout_for(options, str(model))
     _log.info("%s", server_line(options, str(model)))
+    in_flight = requests_in_flight(options, layout.data_parallel)
     with serve(
         model,
         log=log,
         timeout=layout.start_limit,
-        device=options.device,
-        dtype=options.dtype,
-        vllm=options.vllm,
-        tensor_parallel=layout.tensor_parallel,
-        data_parallel=layout.data_parallel,
-        arguments=layout.arguments,
         option="--server-args",
+        **_vllm_or_transformers(options, layout),
     ) as server:
         yield ChatClient(
             server.base_url,
             server.model,
             transformers=server.transformers,
-            concurrency=requests_in_flight(options, layout),
+            concurrency=in_flight.first,
+            most=in_flight.most,
         )

@@ -14,7 +14,6 @@ from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.judge_session import EXACT_RULES, Judge, read_judge
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.suite import VLMEVALKIT, Suite, find_suite
-from rilbench.serving import several
 
 DATASET_PROMPTS, MODEL_PROMPTS = "dataset", "model"
 CHECKPOINT_SETTINGS, KIT_SETTINGS = "checkpoint", "kit"
@@ -45,7 +44,8 @@ class EvalOptions:
             ``kit`` for those of the kit's entry for the model's family.
         pixels: size limits of an image that is sent.
         repetition_penalty: sent with every request; None leaves it to the model's files.
-        concurrency: requests in flight; None for a default that suits the server.
+        concurrency: requests in flight; None: as many as raise the rate of responses
+            (`rilbench.evaluate.model_server.requests_in_flight`).
         fresh: ask every question again, also those with a response.
         fresh_verdicts: delete the judge's cached replies and ask it again.
         device: where the model is put, unless there is an endpoint.
@@ -117,15 +117,6 @@ class EvalOptions:
         }.items():
             if value is not None and value < 1:
                 raise UserError(f"{option} must be at least 1, not {value}")
-
-    @property
-    def in_flight(self) -> int:
-        """Requests in flight: many for an endpoint or vLLM, few for ``transformers serve``."""
-        if self.concurrency is not None:
-            return self.concurrency
-        if self.endpoint is not None:
-            return 32 * len(several(self.endpoint))
-        return 4 if self.vllm is None else 32
 
     @property
     def dtype(self) -> str:

@@ -9,7 +9,7 @@ from typing import cast
 
 from rich.progress import TextColumn, TimeElapsedColumn
 
-from rilbench.evaluate.run import Progress as Event
+from rilbench.evaluate.events import Progress as Event
 from rilbench.progress import BarDisplay, Pace
 
 _LINE_EVERY = 60.0  # seconds

@@ -17,6 +17,7 @@ from rilbench.evaluate.data import joint_hash
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.base import prompts_job
+from rilbench.evaluate.kits.trial import Trial, read_trial
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 from rilbench.serving import Message, image_part, text_part
@@ -148,6 +149,21 @@ class PromptSet:
         with (self.folder / "questions.jsonl").open(encoding="utf-8") as lines:
             records = [json.loads(line) for line in lines]
         return [BenchmarkQuestion(**{**r, "parts": tuple(r["parts"])}) for r in records]
+
+    def trials(self) -> dict[str, Trial]:
+        """What is known of the totals of data sets that the kit was tried on, by data set.
+
+        Raises:
+            UserError: a total is no score.
+        """
+        file = self.folder / "trials.json"
+        results = json.loads(file.read_bytes()) if file.exists() else {}
+        read = {
+            d.name: read_trial(d, results[d.name], self.kit.total)
+            for d in self.datasets
+            if d.name in results
+        }
+        return {name: trial for name, trial in read.items() if trial is not None}
 
     @cached_property
     def data_hashes(self) -> dict[str, str]:

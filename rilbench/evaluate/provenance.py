@@ -182,15 +182,19 @@ def _reading(
         second.append(summed_up(outcomes, score.seconds).value)
         as_wrong = [replace(outcome, value=outcome.value or 0.0) for outcome in score.outcomes]
         wrong.append(summed_up(as_wrong, score.seconds).value)
+    is_total = any(score.is_total for score in scores.values())
+    has_second = unread > 0 and not is_total
+    lacks_some = any(score.missing for score in scores.values())
     return Reading(
         no_answer=dict(causes),
         silent=silent,
         reasoning=reasoning,
         unread=unread,
-        second=_mean(second) if unread else None,
+        second=_mean(second) if has_second else None,
         second_unread=second_unread,
-        second_name=plain_choices.NAME if unread else "",
-        if_wrong=_mean(wrong) if any(score.missing for score in scores.values()) else None,
+        second_name=plain_choices.NAME if has_second else "",
+        if_wrong=_mean(wrong) if lacks_some and not is_total else None,
+        is_total=is_total,
     )
 
 

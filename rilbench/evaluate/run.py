@@ -5,99 +5,47 @@ to every question (`responses`), let the kit score them, record the evaluation i
 finished step is a file in the work folder, so a killed evaluation resumes where it was.
 """
 
-import hashlib
-import json
-import math
-import shutil
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.errors import UserError
-from rilbench.evaluate.batch_engine import OfflineModel, answer_in_batches
-from rilbench.evaluate.data import ensure_data, usable_files
+from rilbench.evaluate.data import DataFile, usable_files
 from rilbench.evaluate.endpoint import find_endpoint
-from rilbench.evaluate.identity import STORED, ServedModel, choose, serving_model
-from rilbench.evaluate.judge_session import EXACT_RULES, RunningJudge, code_judge_name
+from rilbench.evaluate.events import Progress, Report, silent
+from rilbench.evaluate.identity import ServedModel, serving_model
+from rilbench.evaluate.judge_session import code_judge_name
 from rilbench.evaluate.kit_session import Kit
-from rilbench.evaluate.kits.base import read_scores, score_job
-from rilbench.evaluate.kits.environment import ensure_environment, existing_environment
-from rilbench.evaluate.kits.lmmseval_dataset import write_hub
+from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.lmmseval_tasks import with_task_descriptions
-from rilbench.evaluate.kits.scores import KitScore
-from rilbench.evaluate.kits.worker_process import KitProcess
-from rilbench.evaluate.model_server import changing_arguments, started_client
-from rilbench.evaluate.options import MODEL_PROMPTS, EvalOptions
-from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
+from rilbench.evaluate.model_run import ModelResult, ModelRun, greedy
+from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.provenance import Provenance, to_evaluation
-from rilbench.evaluate.responses import AnswerFile, ask, open_answers
-from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Dataset, Suite
+from rilbench.evaluate.suite import Suite
+from rilbench.evaluate.suite_prompts import suite_prompts
 from rilbench.extras import require
-from rilbench.ledger import Evaluation, Ledger, utc_now
-from rilbench.serving import ChatClient, Completion, Sampling
-from rilbench.serving.reply import UNANSWERED
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What an evaluation is doing.
-
-    ``stage`` is ``environment``, ``data``, ``prompts``, ``server``, ``answers``, ``scores`` or
-    ``done``; ``done`` of ``total`` count responses in the stage ``answers`` and are 0 elsewhere.
-    """
-
-    stage: str
-    model: str = ""
-    done: int = 0
-    total: int = 0
-    note: str = ""
-    benchmarks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Of each, in the stage ``answers``, the responses so far and all; a second old at most."""
-
-
-Report = Callable[[Progress], None]
-
-
-def _silent(_: Progress) -> None:
-    """Report nothing."""
-
-
-@dataclass(frozen=True)
-class ModelResult:
-    """One model's responses and their scores."""
-
-    answers: AnswerFile
-    kit: str
-    """With its version."""
-    scores: dict[str, KitScore]
-    """By data set."""
-    judge: dict[str, Any]
-    """See `RunningJudge.provenance`; and ``troubles``, why questions to it failed."""
+from rilbench.ledger import Evaluation, Ledger
 
 
 def evaluate(
-    model: Path, plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
+    model: Path, plan: EvalOptions, on_progress: Report = silent, kit: Kit | None = None
 ) -> Evaluation:
     """Evaluate one model; see `evaluate_many`."""
     return evaluate_many([model], plan, on_progress, kit)[0]
 
 
 def evaluate_many(
-    models: Sequence[Path], plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
+    models: Sequence[Path], plan: EvalOptions, on_progress: Report = silent, kit: Kit | None = None
 ) -> list[Evaluation]:
     """Evaluate checkpoints on a suite and record them in the ledger; see `evaluate_each`."""
     return list(evaluate_each(models, plan, on_progress, kit))
 
 
 def evaluate_each(
-    models: Sequence[Path], plan: EvalOptions, on_progress: Report = _silent, kit: Kit | None = None
+    models: Sequence[Path], plan: EvalOptions, on_progress: Report = silent, kit: Kit | None = None
 ) -> Iterator[Evaluation]:
     """Evaluate checkpoints on a suite, one after another, and record each in the ledger.
 
@@ -124,428 +72,86 @@ def evaluate_each(
         require("train", "a model that is not behind --endpoint")
     if plan.endpoint is not None and len(models) > 1:
         raise UserError("an endpoint serves one model; evaluate one at a time with it")
-    endpoint = find_endpoint(plan.endpoint) if plan.endpoint is not None else None
     checkpoints = [inspect_checkpoint(model) for model in models]
     plan = plan.with_model_settings(checkpoints)
-    served = None
-    if endpoint is not None:
-        sampling = _sampling(plan, suite)
-        served = serving_model(endpoint, plan.work.absolute(), checkpoints, sampling)
+    served = _served(plan, suite, checkpoints)
+    if served is not None:
         checkpoints = checkpoints or [served.endpoint.checkpoint]
     with ExitStack() as stack:
         # Opened first, so that a read-only ledger is noticed before the work, not after it.
         ledger = stack.enter_context(Ledger(plan.db)) if plan.db is not None else None
-        plan.work.mkdir(parents=True, exist_ok=True)
         log = plan.work.absolute() / "kit.log"
         own = Kit(log, plan.judge, plan.kit, fresh_verdicts=plan.fresh_verdicts)
         running = stack.enter_context(own) if kit is None else kit
-        # A language model is probed with one request before the evaluation starts.
-        judge = code_judge_name(plan.judge) if plan.judge.exact else running.judge().identity
-        python = plan.python or ensure_environment(
-            plan.kit, lambda line: on_progress(Progress("environment", note=line))
-        )
-        suite = with_task_descriptions(suite, python)
-        prompts = _prompts(plan, suite, python, plan.style(checkpoints), on_progress)
-        files = usable_files(suite, plan.data)
-        run = _Run(plan, suite, prompts, judge, served, on_progress)
+        prepared = _prepare(plan, suite, checkpoints, served, running, on_progress)
         results: dict[str, ModelResult] = {}
         for checkpoint in checkpoints:
             # Models with the same content share one result.
             if checkpoint.content not in results:
-                results[checkpoint.content] = run.one(checkpoint, running, python)
-            result = results[checkpoint.content]
-            provenance = Provenance(
-                suite=suite,
-                prompts=prompts,
-                kit_version=result.kit,
-                judge=result.judge,
-                generation=run.generation,
-                data={name: file.state for name, file in files.items()},
-                judge_reads=not plan.judge.exact,
-                data_reasons={name: file.reason for name, file in files.items() if file.reason},
-            )
-            evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
-            notes: dict[str, Any] = dict(served.notes) if served is not None else {}
-            if stored := run.stored_responses(result.answers):
-                notes["stored_responses"] = stored
-            if suite.published and (unlike := plan.unlike_kit(checkpoint)):
-                notes["unlike_kit"] = unlike
-            evaluation = replace(evaluation, settings={**evaluation.settings, **notes})
+                results[checkpoint.content] = prepared.run.one(checkpoint, running, prepared.python)
+            evaluation = prepared.evaluation(checkpoint, results[checkpoint.content])
             if ledger is not None:
                 evaluation = replace(evaluation, id=ledger.record(evaluation))
             yield evaluation
         on_progress(Progress("done"))
 
 
-def _sampling(plan: EvalOptions, suite: Suite) -> Sampling:
-    """Return how responses are sampled: greedily, but for the user's fields."""
-    penalty = plan.repetition_penalty
-    extra = {} if penalty is None else {"repetition_penalty": penalty}
-    return Sampling(max_tokens=suite.max_tokens, extra=extra, fields=plan.fields)
+def _served(
+    plan: EvalOptions, suite: Suite, checkpoints: Sequence[Checkpoint]
+) -> ServedModel | None:
+    """Find out what the endpoint serves; None without one. Raises as `evaluate_each`."""
+    if plan.endpoint is None:
+        return None
+    endpoint = find_endpoint(plan.endpoint)
+    return serving_model(endpoint, plan.work.absolute(), checkpoints, greedy(plan, suite))
 
 
 @dataclass(frozen=True)
-class Preview:
-    """What `evaluate_many` would ask."""
+class _Prepared:
+    """What all models of an evaluation share: questions, data files and the kit's Python."""
 
-    prompts: PromptSet | None
-    """Of the data sets whose files exist; None where none does, or without the kit."""
-    absent: Mapping[str, int]
-    """Of the others, the number of questions, as published."""
-    stored: Mapping[str, tuple[AnswerFile, int]]
-    """By model: its responses, and how many of the questions have none."""
+    run: ModelRun
+    python: Path
+    files: Mapping[str, DataFile]
 
-
-def preview(
-    plan: EvalOptions, models: Sequence[Checkpoint] = (), on_progress: Report = _silent
-) -> Preview:
-    """Return what `evaluate_many` would ask, without asking model or judge, or downloading.
-
-    Raises:
-        UserError: the data or the kit is not usable.
-    """
-    if plan.prompt == MODEL_PROMPTS and not models:
-        raise UserError(f"without a model there are no --prompt {MODEL_PROMPTS}; leave it out")
-    suite = plan.chosen()
-    data = plan.data
-    python = plan.python or existing_environment(plan.kit)
-    if python is not None:
-        suite = with_task_descriptions(suite, python)
-    files = {f.dataset.name: f for f in usable_files(suite, data).values()}
-    present = [d for d in suite.datasets if python and files[d.name].state != "missing"]
-    absent = {
-        d.name: min(d.questions, plan.limit or d.questions)
-        for d in suite.datasets
-        if d not in present
-    }
-    if python is None or not present:
-        return Preview(None, absent, {})
-    if suite.kit == LMMSEVAL and not suite.published:
-        data = write_hub(data, plan.work / "hub")
-    prompts = _prompt_set(plan, present, data, python, plan.style(models))
-    if not prompts.ready:
-        on_progress(Progress("prompts"))
-        with Kit(plan.work.absolute() / "kit.log", name=plan.kit) as kit:
-            process = kit.process(python)
-            prompts.submit(process)
-            prompts.finish(process)
-    on_progress(Progress("done"))
-    stored = {}
-    run = _Run(plan, suite, prompts, "", None, _silent)
-    for model in models if plan.endpoint is None else ():
-        answers = AnswerFile(run.answer_files(model.content))
-        stored[str(model.path)] = answers, len(answers.missing(prompts.questions))
-    return Preview(prompts, absent, stored)
-
-
-def _prompts(
-    plan: EvalOptions, suite: Suite, python: Path, style: str | None, on_progress: Report
-) -> PromptSet:
-    """Return the suite's prompts, which may not be written yet."""
-    data = plan.data
-    if suite.kit == VLMEVALKIT or not suite.published:
-        ensure_data(
-            suite.by(VLMEVALKIT),
-            data,
-            python,
-            lambda line: on_progress(Progress("data", note=line)),
+    def evaluation(self, checkpoint: Checkpoint, result: ModelResult) -> Evaluation:
+        """Return a model's scores with their provenance, and what its user should know."""
+        plan, suite, served = self.run.plan, self.run.suite, self.run.served
+        provenance = Provenance(
+            suite=suite,
+            prompts=self.run.prompts,
+            kit_version=result.kit,
+            judge=result.judge,
+            generation=self.run.generation,
+            data={name: file.state for name, file in self.files.items()},
+            judge_reads=not plan.judge.exact,
+            data_reasons={name: file.reason for name, file in self.files.items() if file.reason},
         )
-    if suite.kit == LMMSEVAL and not suite.published:
-        data = write_hub(data, plan.work / "hub")
-    return _prompt_set(plan, suite.datasets, data, python, style)
+        evaluation = to_evaluation(checkpoint, provenance, result.answers, result.scores)
+        notes: dict[str, Any] = dict(served.notes) if served is not None else {}
+        if stored := self.run.stored_responses(result.answers):
+            notes["stored_responses"] = stored
+        if suite.published and (unlike := plan.unlike_kit(checkpoint)):
+            notes["unlike_kit"] = unlike
+        return replace(evaluation, settings={**evaluation.settings, **notes})
 
 
-def _prompt_set(
-    plan: EvalOptions, datasets: Sequence[Dataset], data: Path, python: Path, style: str | None
-) -> PromptSet:
-    return PromptSet(
-        datasets,
-        data,
-        cache=plan.work / "prompts",
-        environment=python.parent.parent.name,
-        limit=plan.limit,
-        kit=plan.kit,
-        style=style,
+def _prepare(
+    plan: EvalOptions,
+    suite: Suite,
+    checkpoints: Sequence[Checkpoint],
+    served: ServedModel | None,
+    kit: Kit,
+    on_progress: Report,
+) -> _Prepared:
+    """Try the judge, make the kit's environment, and find data and prompts."""
+    # A language model is probed with one request before the evaluation starts.
+    judge = code_judge_name(plan.judge) if plan.judge.exact else kit.judge().identity
+    plan.work.mkdir(parents=True, exist_ok=True)
+    python = plan.python or ensure_environment(
+        plan.kit, lambda line: on_progress(Progress("environment", note=line))
     )
-
-
-class _Run:
-    """One call of `evaluate_many` after its checks.
-
-    Attributes:
-        generation: how responses are generated, as recorded with the scores.
-    """
-
-    def __init__(
-        self,
-        plan: EvalOptions,
-        suite: Suite,
-        prompts: PromptSet,
-        judge: str,
-        served: ServedModel | None,
-        report: Report,
-    ) -> None:
-        self.plan, self.suite, self.prompts, self.judge = plan, suite, prompts, judge
-        self.served, self.report = served, report
-        self.endpoint = None if served is None else served.endpoint
-        self.work, self.begun = plan.work.absolute(), utc_now()
-        self.sampling = _sampling(plan, suite)
-        longest = suite.max_tokens if plan.max_tokens or plan.kit == VLMEVALKIT else "kit"
-        self.generation = {
-            "server": self._server_name(),
-            **asdict(self.sampling),
-            "max_tokens": longest,
-            "pixels": asdict(plan.pixels),
-        }
-        if self.endpoint is not None and self.endpoint.left_out:
-            self.generation["left_out"] = list(self.endpoint.left_out)
-        if changing := changing_arguments(plan.server_args):
-            self.generation["server_args"] = changing
-
-    def _server_name(self) -> str:
-        """Return what generates the responses, with its version and device."""
-        plan = self.plan
-        if plan.engine == "batch":
-            how = f"batches of {plan.batch}, on {plan.device}"
-            how += "" if plan.device == "cpu" else f", {plan.dtype}"
-            return f"transformers generate {_version('transformers')}, {how}"
-        if self.endpoint is not None:
-            return f"{self.endpoint.name} at {self.endpoint.url}"
-        program = "vllm" if plan.vllm is not None else "transformers"
-        return f"{program} serve {_version(program)} on {plan.device}, {plan.dtype}"
-
-    def one(self, model: Checkpoint, kit: Kit, python: Path) -> ModelResult:
-        """Collect a model's responses, then score them."""
-        with open_answers(self.answer_files(model.content)) as answers:
-            finished = self._answered(answers) and self._complete(answers)
-            if self.plan.fresh or not finished:
-                try:
-                    # Started first: the kit imports while the server starts and the model responds.
-                    process = kit.process(python)
-                    if not self.prompts.ready:
-                        self.report(Progress("prompts"))
-                        self.prompts.submit(process)
-                    self._collect(model, answers, process)
-                    self._score(model, answers, process, kit.judge())
-                except BaseException:
-                    kit.discard()
-                    raise
-            return self._read(answers)
-
-    # ---- responses
-
-    def answer_files(self, model: str) -> dict[str, Path]:
-        """Return each data set's file for this model, these prompts and this way of generating.
-
-        A server's response to a question does not depend on the other questions, so each data set
-        has its own file. In a batch the other questions change the rounding, so all share one.
-        """
-        generation = self.generation
-        if self.endpoint is not None:  # Its address may change.
-            generation = {**generation, "server": self.endpoint.name}
-        files = {}
-        for dataset, fingerprint in self.prompts.fingerprints.items():
-            prompts = self.prompts.name if self.plan.engine == "batch" else fingerprint
-            decides = json.dumps([prompts, generation], sort_keys=True)
-            name = f"{model}-{hashlib.sha256(decides.encode()).hexdigest()[:12]}"
-            files[dataset] = self.work / "answers" / f"{name}.jsonl"
-        return files
-
-    def _answered(self, answers: AnswerFile) -> bool:
-        """Whether every question that can be asked has a response."""
-        if not self.prompts.ready:
-            return False
-        answers.note_problems(self.prompts.questions)
-        return not answers.missing(self.prompts.questions)
-
-    def _collect(self, model: Checkpoint, answers: AnswerFile, kit: KitProcess) -> None:
-        """Ask every question without a response; the kit may still be writing the prompts."""
-        if not self.plan.fresh and self._answered(answers):
-            return
-
-        counted, counts = -math.inf, dict[str, tuple[int, int]]()
-        store_at = math.inf  # Early: after a kill the model must be recognised as well.
-
-        def count(done: int) -> None:
-            nonlocal counted, counts, store_at
-            if done >= store_at:
-                store_at = math.inf
-                self._store(answers)
-            total = len(self.prompts.questions)
-            if time.monotonic() - counted > 1 or done == total:
-                counted, counts = time.monotonic(), self._by_benchmark(answers)
-            name = model.labels.student
-            self.report(Progress("answers", name, done, total, benchmarks=counts))
-
-        def begin() -> None:
-            self.prompts.finish(kit)
-            questions = self.prompts.questions
-            if self.plan.fresh:
-                answers.forget(questions)
-            answers.note_problems(questions)
-            done = len(questions) - len(answers.missing(questions))
-            count(done)
-            nonlocal store_at
-            store_at = done + STORED
-
-        if self.plan.engine == "batch":
-            offline = OfflineModel(model, self.plan.device, self.plan.pixels, self.plan.dtype)
-            begin()
-            size = self.plan.batch
-            answer_in_batches(offline, self.prompts, answers, self._sampling, size, count)
-            return
-        with self._client(model) as client:
-            begin()
-            try:
-                ask(client, self.prompts, answers, self._sampling, count, self.plan.pixels)
-            finally:
-                self._store(answers)
-
-    def _by_benchmark(self, answers: AnswerFile) -> dict[str, tuple[int, int]]:
-        """Return the responses so far, and all, of each benchmark."""
-        columns = {d.name: b.column for b in self.suite.benchmarks for d in b.datasets}
-        all_, missing = (
-            Counter(columns[question.dataset] for question in questions)
-            for questions in (self.prompts.questions, answers.missing(self.prompts.questions))
-        )
-        return {name: (total - missing[name], total) for name, total in all_.items()}
-
-    def _store(self, answers: AnswerFile) -> None:
-        """Keep a few questions with their responses, by which the model is recognised later."""
-        if self.served is None:
-            return
-        new = [
-            (question, found)
-            for question in self.prompts.questions
-            if (found := answers.found.get(question.key)) is not None
-            and not found.failed
-            and answers.dates.get(question.key, "") >= self.begun
-        ]
-        if new:
-            pixels, endpoint = self.plan.pixels, self.served.endpoint
-            stored = choose(
-                new,
-                lambda question: self.prompts.messages(question, pixels),
-                self.sampling,
-                endpoint.left_out,
-            )
-            self.served.file.store(endpoint.since, stored)
-
-    def stored_responses(self, answers: AnswerFile) -> dict[str, Any]:
-        """Return how many responses of an endpoint are older than this evaluation, since when."""
-        if self.endpoint is None:
-            return {}
-        dates = [answers.dates.get(question.key, "") for question in self.prompts.questions]
-        old = [date for date in dates if date and date < self.begun]
-        return {"of": len(dates), "old": len(old), "since": min(old)} if old else {}
-
-    def _sampling(self, question: BenchmarkQuestion) -> Sampling:
-        """Return a question's sampling: the kit's longest response, unless the plan has its own."""
-        longest, kit_longest = self.suite.max_tokens, question.max_tokens
-        if kit_longest is not None and self.plan.max_tokens is None:
-            # A synthetic stand-in's responses are short, whatever its original's may be.
-            longest = kit_longest if self.suite.published else min(kit_longest, longest)
-        return replace(self.sampling, max_tokens=longest).with_limit()
-
-    @contextmanager
-    def _client(self, model: Checkpoint) -> Iterator[ChatClient]:
-        """Yield a client of the model's server, which is started unless there is an endpoint."""
-        plan, endpoint = self.plan, self.endpoint
-        if endpoint is not None:
-            yield endpoint.client(plan.in_flight)
-            return
-        self.report(Progress("server", model.labels.student))
-        with started_client(plan, model.path, self.work / "server.log") as client:
-            yield client
-
-    # ---- scores
-
-    def _texts(self, answers: AnswerFile) -> dict[str, dict[str, str]]:
-        """Return the answers as {dataset: {question_id: text}}, in the order of the questions.
-
-        Reasoning is dropped. What is no answer has a text that no judge is asked about.
-        """
-        texts: dict[str, dict[str, str]] = {d.name: {} for d in self.suite.datasets}
-        for question in self.prompts.questions:
-            found = answers.found[question.key]
-            is_answer = found.answer.strip() and not (found.failed or found.no_answer)
-            text = found.answer if is_answer else UNANSWERED
-            texts[question.dataset][question.question_id] = text
-        return texts
-
-    def _groups(
-        self, answers: AnswerFile, what: Callable[[Completion], object]
-    ) -> dict[str, set[str]]:
-        """Return by dataset the questions for which this holds of a response, of any rotation."""
-        groups = {question.dataset: set[str]() for question in self.prompts.questions}
-        for question in self.prompts.questions:
-            if what(answers.found[question.key]):
-                groups[question.dataset].add(question.group)
-        return groups
-
-    def _result(self, answers: AnswerFile) -> Path:
-        """Return the path of the kit's result for exactly these responses and this judge."""
-        # Asked for by another name, it may be another model, whatever its server reports.
-        judge = [self.judge, self.plan.judge.model]
-        decides = json.dumps([self.prompts.name, judge, self._texts(answers)])
-        name = hashlib.sha256(decides.encode()).hexdigest()[:16]
-        return self.work / "scores" / name / "result.json"
-
-    def _complete(self, answers: AnswerFile) -> bool:
-        """Whether the kit's result exists and no language model owes it a verdict."""
-        result = self._result(answers)
-        if not result.exists() or (self.plan.fresh_verdicts and not self.plan.judge.exact):
-            return False
-        _, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
-        # The judge is not asked about them.
-        unasked = self._groups(answers, lambda c: c.failed or c.no_answer or c.is_silent)
-        return self.plan.judge == EXACT_RULES or not any(
-            outcome.value is None and outcome.question_id not in unasked[name]
-            for name, score in scores.items()
-            for outcome in score.outcomes
-        )
-
-    def _score(
-        self, model: Checkpoint, answers: AnswerFile, kit: KitProcess, judge: RunningJudge
-    ) -> None:
-        """Let the kit score in a fresh folder, renamed when the result is complete."""
-        result = self._result(answers)
-        if self._complete(answers):
-            return
-        self.report(Progress("scores", model.labels.student))
-        scores = result.parent.parent
-        scores.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix="building-", dir=scores))
-        try:
-            address = judge.url, judge.name, not judge.exact
-            job = score_job(self.prompts.job(), building, self._texts(answers), address)
-            judge.begin()
-            kit.run("score", job)
-            troubles = {"troubles": judge.troubles} if judge.troubles else {}
-            asked = {**judge.provenance(), **troubles}
-            (building / "judge.json").write_text(json.dumps(asked), encoding="utf-8")
-            shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
-            building.rename(result.parent)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-
-    def _read(self, answers: AnswerFile) -> ModelResult:
-        """Return the kit's scores, but no verdict where there is no answer, and 0 for silence."""
-        result = self._result(answers)
-        kit, scores = read_scores(self.prompts.kit, result, self.suite.datasets)
-        judge = result.with_name("judge.json")
-        asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
-        silent = self._groups(answers, lambda completion: completion.is_silent)
-        lost = self._groups(answers, lambda completion: completion.failed or completion.no_answer)
-        valid = {
-            name: score.with_value(0.0, silent[name]).with_value(None, lost[name])
-            for name, score in scores.items()
-        }
-        return ModelResult(answers, kit, valid, asked)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # vLLM may be in an environment of its own.
-        return "of unknown version"
+    suite = with_task_descriptions(suite, python)
+    prompts = suite_prompts(plan, suite, python, plan.style(checkpoints), on_progress)
+    run = ModelRun(plan, suite, prompts, judge, served, on_progress)
+    return _Prepared(run, python, usable_files(suite, plan.data))

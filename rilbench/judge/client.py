@@ -58,7 +58,7 @@ class JudgeClient:
     Args:
         base_url: the server's address, ending in ``/v1``, or those of several.
         model: the judge's name; None takes the only model that the server lists.
-        api_key: sent as the bearer token; never logged.
+        api_key: sent as the bearer token, or those of the servers in order; never logged.
         concurrency: requests in flight at one time.
         retries: further attempts after a connection error, a time-out, HTTP 429 or 5xx.
         backoff: seconds before the first retry; it doubles each time, with jitter.
@@ -78,7 +78,7 @@ class JudgeClient:
         self,
         base_url: str | Sequence[str],
         model: str | None = None,
-        api_key: str = NO_KEY,
+        api_key: str | Sequence[str] = NO_KEY,
         concurrency: int = 32,
         retries: int = 4,
         *,

@@ -105,7 +105,8 @@ def verify(ledger: Ledger) -> Verified:
         for score in e.scores:
             key = (e.id or 0, score.benchmark)
             counts = sampled.get(key, (0, 0, 0))
-            found = list(_disagreements(score, counts, means.get(key)))
+            mean = score.value if e.reading(score.benchmark).is_total else means.get(key)
+            found = list(_disagreements(score, counts, mean))
             if score.comparability != recorded_keys[key]:
                 found.append("its key does not follow from its provenance")
             now = scored[score.benchmark]

@@ -134,6 +134,8 @@ class Reading:
         second_unread: questions that it could not read either.
         second_name: its name.
         if_wrong: the score if every question without a verdict counted as wrong; None if none is.
+        is_total: the score is a total of the kit's that is no mean of its questions' outcomes,
+            such as an F1 or a sum of categories.
     """
 
     no_answer: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -144,6 +146,7 @@ class Reading:
     second_unread: int = 0
     second_name: str = ""
     if_wrong: float | None = None
+    is_total: bool = False
 
     def as_settings(self) -> dict[str, Any]:
         """Return what is not as usual, as JSON values."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rilbench.api_keys import NO_KEY
 from rilbench.errors import UserError
+from rilbench.serving.concurrency import GrowingConcurrency
 from rilbench.serving.endpoints import all_checked, joined
 from rilbench.serving.reply import Completion, NoCompletionError, failure, read_completions
 
@@ -113,7 +114,7 @@ def image_part(image: Path | bytes) -> dict[str, Any]:
 
 
 class ChatClient:
-    """A client of an OpenAI-compatible server, with at most ``concurrency`` requests in flight.
+    """A client of an OpenAI-compatible server, with ``concurrency`` requests in flight.
 
     Use it as an async context manager. Passing trouble is tried again, at another server where
     there are several, and ``Retry-After`` is kept to (`rilbench.serving.transport`). The user's
@@ -124,7 +125,9 @@ class ChatClient:
         model: the name that the server knows.
         transformers: the server is ``transformers serve``, whose sampling fields differ.
         api_key: sent as a bearer token, or those of the servers in order; never written anywhere.
-        concurrency: requests in flight.
+        concurrency: requests in flight, at first.
+        most: to which they may grow in `complete_all` while that brings more responses per second
+            (`rilbench.serving.concurrency`); 0: they stay.
         retries: further attempts after the first.
         timeout: seconds for one attempt.
         patience: seconds for which a server that is busy (429, or 503 with ``Retry-After``) and
@@ -144,6 +147,7 @@ class ChatClient:
         transformers: bool = False,
         api_key: str | Sequence[str] = NO_KEY,
         concurrency: int = 8,
+        most: int = 0,
         retries: int = 4,
         timeout: float = 600.0,
         patience: float = 300.0,
@@ -152,7 +156,8 @@ class ChatClient:
     ) -> None:
         self.urls = all_checked(base_url)
         self.model, self.transformers = model, transformers
-        self.concurrency, self.retries = concurrency, retries
+        self.concurrency, self.most = concurrency, max(concurrency, most)
+        self.retries = retries
         self._timeout, self._patience, self._api_key = timeout, patience, api_key
         self._leave_out, self._adapts = set(leave_out), adapts
         self._connected: Transport | None = None
@@ -163,7 +168,7 @@ class ChatClient:
         self._connected = Transport(
             self.urls,
             self._api_key,
-            concurrency=self.concurrency,
+            concurrency=self.most,
             retries=self.retries,
             backoff=0.5,
             timeout=self._timeout,
@@ -232,26 +237,35 @@ class ChatClient:
     ) -> AsyncIterator[tuple[_Key, list[Completion]]]:
         """Yield ``(key, completions)`` as responses arrive, in no fixed order.
 
-        The iterable is read only as far as ``concurrency`` allows, so images can be read lazily.
+        The iterable is read only as far as requests are sent, so images can be read lazily.
         The first error ends it, after the responses that came with it, and cancels the requests in
         flight. With ``keep_refused`` a request that the server refuses yields a failure instead,
         and so does one that it never answers (always with 500, say) while it answers others.
         """
         pending: set[asyncio.Task[tuple[_Key, list[Completion]]]] = set()
+        # Not asyncio.wait, which looks at all that are pending each time.
+        ended: asyncio.Queue[asyncio.Task[tuple[_Key, list[Completion]]]] = asyncio.Queue()
+        in_flight = GrowingConcurrency(self.concurrency, self.most)
         source = iter(requests)
         try:
             while True:
-                while len(pending) < self.concurrency:
+                while len(pending) < in_flight.number:
                     request = next(source, None)
                     if request is None:
                         break
-                    pending.add(asyncio.ensure_future(self._keyed(keep_refused, *request)))
+                    task = asyncio.ensure_future(self._keyed(keep_refused, *request))
+                    task.add_done_callback(ended.put_nowait)
+                    pending.add(task)
                 if not pending:
                     return
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                done = [await ended.get()]
+                while not ended.empty():
+                    done.append(ended.get_nowait())
+                pending.difference_update(done)
                 errors = [error for task in done if (error := task.exception()) is not None]
                 for task in done:
                     if task.exception() is None:
+                        in_flight.note(time.monotonic(), self._transport.overloads)
                         yield task.result()
                 if errors:
                     raise errors[0]

@@ -82,11 +82,6 @@ def joined(base_url: str, path: str) -> str:
     return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
 
 
-def host_of(base_url: str) -> str:
-    """Return the host of an address."""
-    return urlsplit(base_url).hostname or ""
-
-
 def key_headers(base_url: str, api_key: str) -> dict[str, str]:
     """Return the headers with a server's key; Azure, whose addresses have a version, has its own.
 

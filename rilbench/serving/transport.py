@@ -122,6 +122,8 @@ class Transport:
 
     Attributes:
         left_out: names of the fields that are left out.
+        overloads: how often a server had too much to do: it said so (429, or 503 with
+            ``Retry-After``), or had no reply in time.
 
     Raises:
         UserError: an address is not valid.
@@ -147,6 +149,7 @@ class Transport:
         ]
         self._retries, self._backoff = retries, backoff
         self.left_out: set[str] = set()
+        self.overloads = 0
         self._adapts = adapts
         self._patience, self._counts = patience, {"retried": 0} if counts is None else counts
         self._jitter = random.Random()  # Its own: the run's seeded generators stay untouched.
@@ -206,6 +209,7 @@ class Transport:
                         if error.status in _BAD_REQUEST and self._learns(sent, str(error)):
                             continue
                         failed, busy = server, isinstance(error, _BusyError)
+                        self.overloads += busy
                         error.url, error.tries = server.url, tries
                         failures += not busy
                         if not error.passing or failures > retries or tries == most:
@@ -286,6 +290,8 @@ class Transport:
                 raise NoReplyError(f"a reply of more than {most} bytes")
             reply = read(content)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            is_late = isinstance(error, asyncio.TimeoutError)
+            self.overloads += is_late and not isinstance(error, aiohttp.ConnectionTimeoutError)
             why = f"{type(error).__name__}: {error}".rstrip(": ")
             raise NoReplyError(why, passing=True) from error
         except ValueError as error:

@@ -130,6 +130,9 @@ def _weaknesses(row: TableRow) -> dict[str, list[str]]:
             for s, r in readings
             if r.second is not None
         ],
+        "the toolkit's own total, no mean of questions": [
+            f"{s.benchmark} ({s.metric})" for s, r in readings if r.is_total
+        ],
         "answers cut at the longest length": [of(s, s.truncated) for s in scores if s.truncated],
         "data unverified": list(dict.fromkeys(unverified)),
         "a sample of the questions only": list(dict.fromkeys(sampled)),

@@ -31,9 +31,13 @@ class ResampledScores:
         self._scores: dict[tuple[int, str], Array] = {}
 
     def of(self, origin: Origin) -> Array | None:
-        """Return (resamples,) scores in points; None when the ledger lacks the samples."""
+        """Return (resamples,) scores in points; None when the samples do not give the score.
+
+        The ledger may lack them, or the score is no mean of them.
+        """
         key = (origin.evaluation.id or 0, origin.score.benchmark)
-        if key not in self._tallies:
+        is_total = origin.evaluation.reading(origin.score.benchmark).is_total
+        if key not in self._tallies or is_total:
             return None
         if key not in self._scores:
             rng = np.random.default_rng([BOOTSTRAP_SEED, _stream(origin.score.benchmark)])

@@ -49,6 +49,13 @@ def show(comparison: Comparison, questions: bool, only: str = "") -> Iterator[Ta
         share = f"less than {LEAST_SHARE:.0%} of the questions have a verdict on one side"
         text = f"incomplete: {', '.join(incomplete)}: {share}; not decided"
         yield Text(printable(text), style="yellow")
+    if totals := [
+        b.benchmark
+        for b in benchmarks
+        if any(side.reading(b.benchmark).is_total for side in (comparison.first, comparison.second))
+    ]:
+        text = f"{', '.join(totals)}: right answers are compared, not the toolkit's totals"
+        yield Text(printable(text), style="yellow")
     if benchmarks[-1].over and len(benchmarks[-1].over) < len(benchmarks) - 1:
         over = ", ".join(benchmarks[-1].over)
         yield Text(f"mean: over the paper's comparable benchmarks only, {over}", style="dim")

@@ -18,7 +18,7 @@ from typing import Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-from rilbench.api_keys import judge_key
+from rilbench.api_keys import judge_keys
 from rilbench.data.row_files import mapped_column
 from rilbench.judge.client import JudgeClient
 from rilbench.model.inputs import teacher_tokens
@@ -186,7 +186,7 @@ def _judge_client(
     return JudgeClient(
         urls,
         model or None,
-        judge_key(),
+        judge_keys(urls),
         fields=json.loads(fields or "{}"),
         timeout=timeout,
         cache=Path(cache) if cache else None,

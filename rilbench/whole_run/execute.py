@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rilbench.config.run_file import RunFile
+from rilbench.evaluate.events import Report
 from rilbench.evaluate.options import EvalOptions
-from rilbench.evaluate.run import Report, evaluate_many
+from rilbench.evaluate.run import evaluate_many
 from rilbench.ledger import Evaluation
 from rilbench.logs import log_file
 from rilbench.paths import locate

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rilbench.evaluate.events import Progress
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.kits.lmmseval_dataset import write_hub
 from rilbench.evaluate.options import EvalOptions
-from rilbench.evaluate.run import Progress, evaluate
+from rilbench.evaluate.run import evaluate
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, find_suite
 from rilbench.paths import locate, nano_folder
 from rilbench.serving import serve

@@ -2,7 +2,8 @@
 
 Adds a part to ``results/bench/eval.json``. Both ask a server that answers after 0.2 s, with 256
 requests in flight and pictures up to 1.5 MB; lmms-eval asks the first questions only, as its rate
-does not change.
+does not change. ``rilbench eval`` asks once more with the number in flight left to it, which starts
+with 32.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +32,7 @@ from rilbench.paths import nano_folder
 QUESTIONS = int(os.environ.get("QUESTIONS", "35000"))
 ASKED_BY_LMMSEVAL = min(QUESTIONS, int(os.environ.get("ASKED_BY_LMMSEVAL", "3000")))
 IN_FLIGHT = 256
+LMMS = "lmms-eval, API"
 COLUMN, FILE = "SEED", "SEEDBench_IMG.tsv"
 SIZES = {30_000: 0.97, 300_000: 0.025, 1_500_000: 0.005}
 """Bytes of a picture, and the share of the questions that have one like it."""
@@ -73,6 +76,11 @@ def write_data(folder: Path, number: int) -> int:
     return file.stat().st_size
 
 
+def lines_of(log: Path) -> int:
+    """How many requests a server has noted."""
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
 def used() -> tuple[float, float]:
     """CPU seconds of all children that ended, and the most memory of one of them in GiB."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -82,11 +90,24 @@ def used() -> tuple[float, float]:
 class Large(Programs):
     """The programs that ask, with the large benchmark."""
 
-    def eval(self) -> Times:
-        """``rilbench eval --endpoint``."""
-        with stamped(LATENCY, self._folder()) as (url, log):
-            more = ("--endpoint", f"slow@{url}", "--benchmarks", COLUMN)
-            self._rilbench(*more, "--concurrency", str(IN_FLIGHT))
+    def eval(self, name: str, *options: str) -> Times:
+        """``rilbench eval --endpoint`` up to the last response; scoring is VLMEvalKit's."""
+        folder = self._folder()
+        # The same work folder for all: the prompts are written once.
+        places = ["--work", str(self.work / "work"), "--db", str(folder / "db")]
+        program = str(Path(sys.executable).parent / "rilbench")
+        with stamped(LATENCY, folder) as (url, log), (folder / "log").open("w") as sink:
+            asked = ["--endpoint", f"{name}@{url}", "--benchmarks", COLUMN]
+            command = [program, "eval", *asked, *places, *options]
+            with subprocess.Popen(
+                command, stdout=sink, stderr=sink, cwd=folder, env=self.environment
+            ) as running:
+                while running.poll() is None and lines_of(log) < QUESTIONS:
+                    time.sleep(1.0)
+                if running.poll() is not None:
+                    raise SystemExit(f"{command}\n{(folder / 'log').read_text()[-3000:]}")
+                time.sleep(3.0)  # It writes the last responses.
+                running.terminate()
             return sorted(read_times(log))[-QUESTIONS:]  # without what finds out the server's model
 
     def lmms(self) -> Times:
@@ -109,6 +130,7 @@ def measure(program: str, times: Times, started: float, before: float) -> dict[s
         "per_second": round(rate(times), 1),
         "wall_seconds": round(time.monotonic() - started, 1),
         "cpu_seconds_with_server": round(cpu, 1),
+        "load_average": round(os.getloadavg()[0], 1),
     }
     sys.stderr.write(f"{program}: {found}\n")
     return found
@@ -125,16 +147,27 @@ def main() -> None:
         size = write_data(nano / "benchmarks", QUESTIONS)
         programs.environment |= {"RILBENCH_NANO": str(nano)}
         result: dict[str, object] = {"bytes_of_data": size, "in_flight": IN_FLIGHT}
+        over: dict[str, float] = {}
         rates = {}
-        for program, ask in (("lmms-eval, API", programs.lmms), ("rilbench", programs.eval)):
+        for program, ask in {
+            LMMS: programs.lmms,
+            "rilbench": lambda: programs.eval("fixed", "--concurrency", str(IN_FLIGHT)),
+            "rilbench, growing": lambda: programs.eval("grows"),
+        }.items():
             started, before = time.monotonic(), used()[0]
             times = ask()
             rates[program] = rate(times)
             result[program] = measure(program, times, started, before)
-        result["most_memory_of_a_process_gib"] = round(used()[1], 2)
-        result["over lmms-eval"] = round(rates["rilbench"] / rates["lmms-eval, API"], 2)
+            result["most_memory_of_a_process_gib"] = round(used()[1], 2)
+            if program != LMMS:
+                over[program] = round(rates[program] / rates[LMMS], 2)
+            write({**result, "over lmms-eval": over})
+
+
+def write(part: dict[str, object]) -> None:
+    """Put what was measured so far into the result."""
     whole = json.loads(OUT.read_text(encoding="utf-8"))
-    whole[f"{QUESTIONS} questions, latency of {LATENCY} s"] = result
+    whole[f"{QUESTIONS} questions, latency of {LATENCY} s"] = part
     OUT.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 

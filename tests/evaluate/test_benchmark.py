@@ -7,9 +7,15 @@ from command import refused, run
 
 from rilbench.benchmark_names import PAPER_14
 from rilbench.errors import UserError
-from rilbench.evaluate.benchmark import Dataset, read_benchmark, read_own_benchmark
-from rilbench.evaluate.kits.base import on_known_scale
+from rilbench.evaluate.benchmark import (
+    KITS,
+    Dataset,
+    is_shipped,
+    read_benchmark,
+    read_own_benchmark,
+)
 from rilbench.evaluate.kits.scores import Outcome, summed_up
+from rilbench.evaluate.kits.trial import with_total
 from rilbench.evaluate.suite import find_suite
 
 OCR = """
@@ -144,11 +150,24 @@ def test_any_data_set_of_a_kit_by_its_name() -> None:
 def test_a_total_of_unknown_scale_is_the_mean_of_its_questions() -> None:
     (dataset,) = find_suite("paper").pick(["vlmevalkit:DocVQA_VAL"]).datasets
     score = summed_up([Outcome("1", 1.0, ""), Outcome("2", 0.25, "")], 0.0)
-    assert on_known_scale(dataset, score, 0.625) == on_known_scale(dataset, score, 62.5) == 62.5
+    for total in (0.625, 62.5):
+        assert with_total(dataset, score, total, None).value == 62.5
     with pytest.raises(
         UserError, match=r"Overall 0.7 is no mean of .* 62.5; choose another metric"
     ):
-        on_known_scale(dataset, score, 0.7)
+        with_total(dataset, score, 0.7, None)
+
+
+def test_only_data_sets_of_which_everything_is_declared_need_no_trial(tmp_path: Path) -> None:
+    paper = find_suite("paper")
+    assert all(is_shipped(d) for kit in KITS for d in paper.by(kit).datasets)
+    (pope,) = paper.pick(["vlmevalkit:POPE"]).datasets
+    assert (pope.metric, pope.row, pope.scale) == ("Overall", ("split", "Overall"), 100)
+    (own,) = read_benchmark(write(tmp_path, OCR)).datasets
+    assert not is_shipped(pope)
+    assert not is_shipped(own)
+    (known,) = paper.pick(["vlmevalkit:MMStar"]).datasets
+    assert is_shipped(known)
 
 
 def install(folder: Path, target: str) -> str:

@@ -15,9 +15,9 @@ from rilbench.evaluate.cost_estimate import Estimate
 from rilbench.evaluate.dry_run import dry_run_lines, picture_tokens
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.options import EvalOptions
+from rilbench.evaluate.preview import preview
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import open_answers
-from rilbench.evaluate.run import preview
 from rilbench.serving import Completion
 
 

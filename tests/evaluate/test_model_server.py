@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import resource
 import sys
 import time
 from pathlib import Path
@@ -16,8 +17,10 @@ from rilbench import serving
 from rilbench.devices import gpus
 from rilbench.errors import UserError
 from rilbench.evaluate.model_server import (
+    InFlight,
     changing_arguments,
     layout_for,
+    requests_in_flight,
     server_line,
     started_client,
 )
@@ -61,8 +64,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvalOptions:
     )
 
 
-def started(options: EvalOptions, model: Path) -> tuple[dict[str, Any], int]:
-    """The arguments with which vLLM was started, and the requests that go to it at a time."""
+def started(options: EvalOptions, model: Path) -> tuple[dict[str, Any], InFlight]:
+    """The arguments with which vLLM was started, and the requests that go to it at one time."""
     log = options.work / "server.log"
     with started_client(options, model, log) as client:
 
@@ -72,14 +75,45 @@ def started(options: EvalOptions, model: Path) -> tuple[dict[str, Any], int]:
                 return (await client.complete(question, Sampling(8))).text
 
         assert asyncio.run(ask()) == "said None <answer>1</answer>"
-    return json.loads(log.read_text().splitlines()[0])["arguments"], client.concurrency
+    return json.loads(log.read_text().splitlines()[0])["arguments"], InFlight(
+        client.concurrency, client.most
+    )
 
 
-def test_a_7b_has_a_copy_on_each_of_eight_gpus(options: EvalOptions, model: Path) -> None:
-    arguments, concurrency = started(options, model)
+def test_a_7b_has_a_copy_on_each_of_eight_gpus(
+    options: EvalOptions, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(monkeypatch, 65536)
+    arguments, in_flight = started(options, model)
     assert (arguments["tensor_parallel_size"], arguments["data_parallel_size"]) == (1, 8)
     assert (arguments["max_model_len"], arguments["dtype"]) == ("16384", "auto")
-    assert concurrency == 256
+    assert in_flight == InFlight(256, 1024)
+
+
+def test_requests_grow_from_32_to_256_for_each_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_flight(**changes: Any) -> tuple[int, int]:
+        found = requests_in_flight(EvalOptions("paper", tmp_path, tmp_path, **changes))
+        return found.first, found.most
+
+    files(monkeypatch, 65536)
+    assert in_flight() == (4, 4), "transformers serve answers one at a time"
+    assert in_flight(vllm=Path(sys.executable)) == (32, 256)
+    one, two = "m@http://a/v1", "m@http://a/v1,http://b/v1"
+    assert in_flight(endpoint=one) == (32, 256)
+    assert in_flight(endpoint=two) == (64, 512)
+    assert in_flight(endpoint=",".join(20 * [one])) == (256, 1024)
+    assert in_flight(endpoint=one, concurrency=300) == (300, 300)
+    files(monkeypatch, 256)
+    assert in_flight(endpoint=two) == (64, 128), "each is an open file"
+    files(monkeypatch, 64)
+    assert in_flight(endpoint=two) == (64, 64)
+
+
+def files(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Let a process have so many open files."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
 
 
 def test_what_one_device_does_not_hold_is_divided(options: EvalOptions, model: Path) -> None:

@@ -59,12 +59,6 @@ def test_unknown_or_impossible_values_are_refused(changes: dict[str, Any], words
         options(**changes)
 
 
-def test_an_endpoint_gets_more_requests_at_a_time() -> None:
-    assert options().in_flight == 4
-    assert options(endpoint="http://127.0.0.1:1/v1").in_flight == 32
-    assert options(endpoint="http://127.0.0.1:1/v1", concurrency=2).in_flight == 2
-
-
 def test_the_kit_and_the_judge_decide_what_can_be_scored() -> None:
     with pytest.raises(UserError, match="unknown kit 'mine'; choose from vlmevalkit, lmms-eval"):
         options(kit="mine").chosen()

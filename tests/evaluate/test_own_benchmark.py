@@ -106,11 +106,11 @@ def test_what_vlmevalkit_cannot_score_is_refused_before_anything_is_asked(
     table = pd.read_csv(BENCHMARKS / "MMStar.tsv", sep="\t").head(4)
     free = table.drop(columns=list("ABCD"))
     free.to_csv(tmp_path / "MyTexts.tsv", sep="\t", index=False)
-    free.to_csv(tmp_path / "MME.tsv", sep="\t", index=False)
+    free.to_csv(tmp_path / "OCRBench.tsv", sep="\t", index=False)
     table.drop(columns="question").to_csv(tmp_path / "Odd.tsv", sep="\t", index=False)
     for dataset, message in {
         "MyTexts": r"MyTexts\.tsv has no columns 'A' and 'B', .* it scores multiple choice only",
-        "MME": r"MME: its type Y/N in VLMEvalKit is not supported, .* try lmms-eval",
+        "OCRBench": r"OCRBench: its type VQA in VLMEvalKit is not supported, .* try lmms-eval",
         "Odd": r"Odd\.tsv is not a table of questions: it lacks question, .*; get it again",
         "Absent": r"Absent\.tsv in .* is missing, and cannot .*\(the kit knows no address for it\)",
     }.items():

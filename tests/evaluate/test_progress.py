@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 from rich.console import Console
 
+from rilbench.evaluate.events import Progress
 from rilbench.evaluate.progress import EvaluationProgress
-from rilbench.evaluate.run import Progress
 from rilbench.progress import in_words
 
 

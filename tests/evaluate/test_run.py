@@ -17,13 +17,15 @@ from fake_judge import fake_judge, says
 from rilbench.benchmark_names import PAPER_14
 from rilbench.checkpoint import Labels, inspect_checkpoint, write_labels
 from rilbench.errors import UserError
+from rilbench.evaluate.events import Progress
 from rilbench.evaluate.judge_session import Judge
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
+from rilbench.evaluate.model_run import ModelRun
 from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.prompts import PromptSet
 from rilbench.evaluate.responses import open_answers
-from rilbench.evaluate.run import Progress, _Run, evaluate, evaluate_many
+from rilbench.evaluate.run import evaluate, evaluate_many
 from rilbench.evaluate.suite import find_suite
 from rilbench.judge.server import RULE_JUDGE
 from rilbench.ledger import Ledger
@@ -52,7 +54,7 @@ def answer_in_advance(model: Path, plan: EvalOptions) -> int:
     suite = find_suite(plan.suite)
     environment = ensure_environment("vlmevalkit").parent.parent.name
     prompts = PromptSet(suite.datasets, plan.data, plan.work / "prompts", environment, None)
-    run = _Run(plan, suite, prompts, RULE_JUDGE, None, lambda _: None)
+    run = ModelRun(plan, suite, prompts, RULE_JUDGE, None, lambda _: None)
     files = run.answer_files(inspect_checkpoint(model).content)
     known = right_answers(plan.data)
     with open_answers(files) as answers:

@@ -63,6 +63,31 @@ def test_keeps_to_its_concurrency_and_reads_requests_lazily() -> None:
     assert most == 3
 
 
+def test_the_client_grows_at_a_real_server_and_loses_nothing() -> None:
+    now = most = 0
+
+    async def saturates(_: web.Request) -> web.Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.2 * max(1.0, now / 24))
+        now -= 1
+        return answer("A")
+
+    async def go() -> int:
+        requests = (
+            (i, [{"role": "user", "content": "q"}], Sampling(max_tokens=1)) for i in range(450)
+        )
+        async with (
+            listening(saturates) as url,
+            ChatClient(url, "m", concurrency=4, most=64) as client,
+        ):
+            return len({key async for key, _ in client.complete_all(requests)})
+
+    assert asyncio.run(go()) == 450
+    assert 16 <= most <= 64
+
+
 def test_tries_again_after_an_overload_and_gives_up_in_words() -> None:
     tries = 0
 

@@ -44,6 +44,7 @@ INTEGRATION = (
     "evaluate/test_unclean_replies.py",
     "examples/test_cluster.py",
     "examples/test_notebook.py",
+    "evaluate/test_yes_no.py",
     "gpu",
     "importers",
     "lab/test_worker.py",

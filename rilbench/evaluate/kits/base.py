@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import Pixels
-from rilbench.evaluate.kits.scores import Choice, KitScore, Outcome, checked, summed_up
+from rilbench.evaluate.kits.scores import Choice, KitScore, Outcome, summed_up
+from rilbench.evaluate.kits.trial import Trial, with_total
 from rilbench.evaluate.kits.worker_process import KitProcess
 from rilbench.evaluate.suite import Dataset
 
@@ -128,27 +128,19 @@ def score_job(
     return {**prompts, "answers": str(file), "out": str(out), "judge": judge_fields}
 
 
-def on_known_scale(dataset: Dataset, score: KitScore, total: float) -> float:
-    """Return the kit's total on the 0-100 scale, of which it is not known whether it ends at 1.
-
-    Raises:
-        UserError: on neither scale it is the mean of the kit's own questions.
-    """
-    for scale in (1, 100):
-        value = total * 100 / scale
-        if score.value is not None and abs(value - score.value) <= dataset.rounding:
-            return value
-    raise UserError(
-        f"{dataset.name}: the kit's {dataset.metric} {total:g} is no mean of its questions' "
-        f"outcomes, which is {score.value}; choose another metric of it in a TOML file (see "
-        "docs/extending.md). The answers are kept"
-    )
-
-
 def read_scores(
-    kit: Adapter, file: Path, datasets: Sequence[Dataset]
+    kit: Adapter,
+    file: Path,
+    datasets: Sequence[Dataset],
+    trials: Mapping[str, Trial] | None = None,
 ) -> tuple[str, dict[str, KitScore]]:
     """Read a ``result.json``: the kit with its version, and each dataset's score.
+
+    Args:
+        kit: the kit.
+        file: what it wrote.
+        datasets: that it scored.
+        trials: what is known of the totals of datasets that were tried.
 
     Raises:
         UserError: the kit's total and its own per-question results disagree.
@@ -170,9 +162,5 @@ def read_scores(
         ]
         score = summed_up(outcomes, float(result["seconds"]))
         total = None if score.missing else kit.total(dataset, result)
-        if total is not None:
-            if not dataset.scale:
-                total = on_known_scale(dataset, score, total)
-            score = checked(dataset.name, score, total, dataset.rounding)
-        scores[dataset.name] = score
+        scores[dataset.name] = with_total(dataset, score, total, (trials or {}).get(dataset.name))
     return results["kit"], scores

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rilbench.evaluate.benchmark import is_shipped
 from rilbench.evaluate.image_resize import Pixels
 from rilbench.evaluate.kits.base import JudgeAddress, ModelSettings
 from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment, worker_files
@@ -62,6 +63,7 @@ class LmmsEval:
             "parts": dataset.parts,
             "category": dataset.category,
             "only": dataset.only,
+            "tried": not is_shipped(dataset),
         }
 
     def total(self, dataset: Dataset, result: Mapping[str, Any]) -> float | None:

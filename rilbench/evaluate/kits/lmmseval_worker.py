@@ -5,7 +5,8 @@ Two jobs, each a JSON object, files in and files out, as in `vlmevalkit_worker`:
 ``prompts``  {"folder", "data", "datasets", "limit"}
     Writes ``folder/questions.jsonl``, one line {"dataset", "question_id", "group", "truth",
     "category", "question", "parts", "problem", "max_tokens"} per question; image paths in it are
-    relative to ``folder``. ``max_tokens`` is the longest response that the task allows.
+    relative to ``folder``. ``max_tokens`` is the longest response that the task allows. Tasks that
+    are to be ``tried`` are, as in `vlmevalkit_worker`, on a few questions.
 ``score``    {"folder", "data", "datasets", "limit", "answers", "out", "judge"}
     ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
     {"url", "name", "reads"}. Writes ``out/result.json``: per dataset the kit's total and for each
@@ -16,7 +17,7 @@ Two jobs, each a JSON object, files in and files out, as in `vlmevalkit_worker`:
 The kit's own evaluator runs in both, with a stand-in for the model: the first only writes down what
 it is asked, the second looks its answers up. ``data`` is a folder of Parquet files laid out as on
 the hub, ``data/ORG/NAME[/CONFIG]/SPLIT*.parquet``; what it lacks comes from the hub.
-A dataset is {"name", "metric", "judging", "circular", "parts", "only"}, see
+A dataset is {"name", "metric", "judging", "circular", "parts", "only", "tried"}, see
 `rilbench.evaluate.suite`. The judge's address is in the environment when the worker starts, as the
 kit's modules read it when they are imported. Jobs come as in `vlmevalkit_worker`.
 """
@@ -28,6 +29,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -44,14 +46,25 @@ if TYPE_CHECKING:
         JUDGE_THREADS,
         UNREADABLE,
         JobError,
+        gold,
         question_of_rotation,
+        tried,
         why,
         work,
     )
 else:
     import lmmseval_data as data
     from lmmseval_patches import patches
-    from worker_common import JUDGE_THREADS, UNREADABLE, JobError, question_of_rotation, why, work
+    from worker_common import (
+        JUDGE_THREADS,
+        UNREADABLE,
+        JobError,
+        gold,
+        question_of_rotation,
+        tried,
+        why,
+        work,
+    )
 
 data.install()
 source, pictures = data.source, data.pictures
@@ -66,6 +79,8 @@ GOLD, ONE_LETTER = re.compile(r"\(?([A-Z])\)?"), re.compile(r"\W*[A-Za-z]\W*")
 LETTERS = "ABCDEFGHIJ"
 """Of the most options that a task has; few tasks say how many a question has."""
 NO_TOTAL = object()
+TRIALS, FEW = "trials.json", 8
+"""The file of the trials, and the questions of each: the kit's evaluator is slow to start."""
 
 
 class AllWrittenError(Exception):
@@ -167,12 +182,61 @@ def evaluate(
 
 def write_prompts(job: dict[str, Any]) -> None:
     """Do a ``prompts`` job."""
-    folder = Path(job["folder"])
+    folder, trials = Path(job["folder"]), {}
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as sink:
         for spec in job["datasets"]:
-            for line in questions(job, spec, folder):
+            lines = questions(job, spec, folder)
+            for line in lines:
                 sink.write(json.dumps(line, ensure_ascii=False) + "\n")
+            # Circular questions have a verdict only together.
+            if spec["tried"] and not spec["circular"] and spec["judging"] != "grader":
+                golds = {line["question_id"]: gold(line["truth"]) for line in lines}
+                trials[spec["name"]] = try_scoring(job, spec, golds)
+    (folder / TRIALS).write_text(json.dumps(trials), encoding="utf-8")
     shutil.rmtree(folder / "cache", ignore_errors=True)
+
+
+def try_scoring(
+    job: dict[str, Any], spec: dict[str, Any], golds: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Let the kit score right and wrong answers to a few questions, before a model is asked.
+
+    Raises:
+        JobError: it cannot.
+    """
+    before = Path.cwd()
+    working = tempfile.mkdtemp(prefix="rilbench-trial-")
+    few = {**job, "limit": min(job["limit"] or FEW, FEW), "out": working}
+    names: list[str] = []
+
+    def note(task: Any, _: Any, number: int, __: Any) -> str:
+        names.append(source.question_id(task, number))
+        return ""
+
+    try:
+        os.chdir(working)  # some tasks write files into the current folder
+        install_patches({"reads": False})
+        with suppress(AllWrittenError):
+            evaluate(few, spec, note, scoring=False)
+        few_golds = {name: golds[name] for name in names}
+        return tried(spec["name"], few_golds, lambda answers: score_dataset(few, spec, answers))
+    except JobError:
+        raise
+    except Exception as error:  # the kit's code for any of its tasks may raise anything
+        raise JobError(
+            f"{spec['name']}: lmms-eval's {spec['metric']} cannot be read for single questions "
+            f"({why(error)}); name another metric of it in a TOML file, or evaluate another task"
+        ) from error
+    finally:
+        os.chdir(before)
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def install_patches(judge: dict[str, Any]) -> None:
+    """Wrap the kit's functions for judged tasks, once, and say which judge is asked."""
+    if not patches.judge:
+        patches.install()
+    patches.judge = judge
 
 
 def questions(job: dict[str, Any], spec: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -240,9 +304,7 @@ def score(job: dict[str, Any]) -> None:
     answers = json.loads(Path(job["answers"]).read_text(encoding="utf-8"))
     out = Path(job["out"])
     os.chdir(out)  # some tasks write files into the current folder
-    if not patches.judge:
-        patches.install()
-    patches.judge = job["judge"]
+    install_patches(job["judge"])
     result = {}
     for spec in job["datasets"]:
         start = time.monotonic()

@@ -46,6 +46,8 @@ class KitScore:
     missing: int
     """Questions without a verdict; the kit would count them as wrong."""
     seconds: float
+    is_total: bool = False
+    """Whether it is a total of the kit's that is no mean of its questions, such as an F1."""
 
     def with_value(self, value: float | None, questions: AbstractSet[str]) -> KitScore:
         """Return the score when these questions have another outcome; None: no verdict."""
@@ -57,7 +59,18 @@ class KitScore:
             else outcome
             for outcome in self.outcomes
         )
-        return summed_up(outcomes, self.seconds)
+        changed = summed_up(outcomes, self.seconds)
+        if not self.is_total:
+            return changed
+        # Silence is wrong to the kit too. Without a verdict on what it counted, there is no total.
+        kept = self.value if changed.missing == self.missing else None
+        return replace(changed, value=kept, is_total=True)
+
+    def with_unscored(self, questions: AbstractSet[str]) -> KitScore:
+        """Return the score with questions that the kit was not given, which have no verdict."""
+        added = sorted(questions - {outcome.question_id for outcome in self.outcomes})
+        outcomes = (*self.outcomes, *(Outcome(name, None, None) for name in added))
+        return replace(self, outcomes=outcomes, missing=self.missing + len(added))
 
 
 def summed_up(outcomes: Sequence[Outcome], seconds: float) -> KitScore:

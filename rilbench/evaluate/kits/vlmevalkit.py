@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.evaluate.benchmark import is_shipped
 from rilbench.evaluate.image_resize import Pixels
 from rilbench.evaluate.kits.base import JudgeAddress, ModelSettings
 from rilbench.evaluate.kits.worker_process import KitProcess, kit_environment, worker_files
@@ -24,7 +25,7 @@ class VLMEvalKit:
     """See `rilbench.evaluate.kits.base.Adapter`."""
 
     name = VLMEVALKIT
-    sources = worker_files("vlmevalkit_worker", "vlmevalkit_data")
+    sources = worker_files("vlmevalkit_worker", "vlmevalkit_data", "vlmevalkit_outcomes")
     worker = sources[0]
     styles: Mapping[str, str] = {
         "qwen2_vl": "qwen2_vl",
@@ -60,6 +61,7 @@ class VLMEvalKit:
             "judging": dataset.judging,
             "split": dataset.split,
             "category": dataset.category,
+            "tried": not is_shipped(dataset),
         }
 
     def total(self, dataset: Dataset, result: Mapping[str, Any]) -> float | None:
@@ -71,10 +73,13 @@ class VLMEvalKit:
         if dataset.row is not None:
             column, value = dataset.row
             rows = [record for record in records if record.get(column) == value]
-        if len(rows) != 1 or rows[0].get(dataset.metric) is None:
+        # MME has no total of its two parts.
+        names = [dataset.metric] if dataset.metric in records[0] else dataset.metric.split("+")
+        if len(rows) != 1 or any(rows[0].get(name) is None for name in names):
             raise UserError(
                 f"{dataset.name}: the kit's result has no single {dataset.metric} for "
                 f"{dataset.row or 'all'}; its columns are {sorted(records[0])}; check the data "
                 "file, or name metric and row in a TOML file (see docs/extending.md)"
             )
-        return float(rows[0][dataset.metric]) * (100.0 / (dataset.scale or 100))
+        total = sum(float(rows[0][name]) for name in names)
+        return total * (100.0 / (dataset.scale or 100))

@@ -18,6 +18,7 @@ from vlmeval.dataset import DATASET_CLASSES, build_dataset
 from vlmeval.dataset.image_base import ImageBaseDataset
 from vlmeval.dataset.image_mcq import CustomMCQDataset, MMMUDataset
 from vlmeval.dataset.image_vqa import CustomVQADataset, ImageVQADataset, MMVet
+from vlmeval.dataset.image_yorn import ImageYORNDataset
 from vlmeval.smp import LMUDataRoot, file
 
 if TYPE_CHECKING:
@@ -233,11 +234,11 @@ def open_dataset(folder: Path, name: str) -> Any:
 
 def refuse_unscored(dataset: Any, spec: dict[str, Any]) -> None:
     """Raise, before anything is asked, where the worker could not read the kit's result."""
-    short_answers = isinstance(dataset, ImageVQADataset)
-    if spec["judging"] != "grader" and not dataset.TYPE.startswith("MCQ") and not short_answers:
+    known = isinstance(dataset, ImageVQADataset | ImageYORNDataset)
+    if spec["judging"] != "grader" and not dataset.TYPE.startswith("MCQ") and not known:
         raise JobError(
             f"{spec['name']}: its type {dataset.TYPE} in VLMEvalKit is not supported, only "
-            "multiple choice and short answers scored by rules; try lmms-eval"
+            "multiple choice, yes or no, and short answers scored by rules; try lmms-eval"
         )
 
 

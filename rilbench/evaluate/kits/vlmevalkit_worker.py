@@ -6,9 +6,11 @@ Three jobs, each a JSON object, files in and files out:
     Reads ``folder/LMUData/<dataset>.tsv``, writes ``folder/questions.jsonl``, one line
     {"dataset", "question_id", "group", "truth", "category", "question", "parts", "problem"} per
     question; image paths in it are relative to ``folder``. Where a picture cannot be read,
-    ``problem`` says so and there are no parts. ``limit`` keeps a sample of each dataset, always the
-    same (a circular question with all its rotations counts once). ``style`` is null for the
-    dataset's own prompts, or one of `STYLES`: the kit's prompts for a family of models.
+    ``problem`` says so and there are no parts. Of data sets that are to be ``tried``, right and
+    wrong answers are scored too, into ``folder/trials.json`` (`tried` in `worker_common`).
+    ``limit`` keeps a sample of each dataset, always the same (a circular question with all its
+    rotations counts once). ``style`` is null for the dataset's own prompts, or one of `STYLES`: the
+    kit's prompts for a family of models.
 ``score``    {"folder", "datasets", "answers", "out", "judge"}
     ``answers`` is a JSON file {dataset: {question_id: text}}; ``out`` a fresh folder; ``judge`` is
     {"url", "name", "reads"}, and ``reads`` says whether it reads options where the kit's rules
@@ -19,8 +21,8 @@ Three jobs, each a JSON object, files in and files out:
 ``download``  {"folder", "name"}
     Writes ``folder/<name>.tsv``, from where the kit has it.
 
-A dataset is {"name", "circular", "judging", "split"}, see `rilbench.evaluate.suite`; only rows of
-the split are asked (null: all).
+A dataset is {"name", "circular", "judging", "split", "tried"}, see `rilbench.evaluate.suite`; only
+rows of the split are asked (null: all).
 Without arguments the jobs come one per line on standard input, {"phase", "job"}, each answered by
 {"problem": null or text}; for a look at one job run it with two arguments, the phase and a JSON
 file.
@@ -28,12 +30,11 @@ file.
 
 from __future__ import annotations
 
-import ast
 import itertools
 import json
-import math
 import os
-import re
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -41,12 +42,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from vlmeval.dataset import DATASET_CLASSES, prefetch_answer
+from vlmeval.dataset import DATASET_CLASSES
 from vlmeval.dataset.image_vqa import MMVet
-from vlmeval.dataset.utils import mmvet, multiple_choice
-from vlmeval.dataset.utils.mathvista import post_check
-from vlmeval.dataset.utils.vqa_eval import hit_calculate
-from vlmeval.smp import download_file, load, md5
+from vlmeval.smp import download_file, md5
 
 if TYPE_CHECKING:
     from rilbench.evaluate.kits.vlmevalkit_data import (
@@ -56,65 +54,56 @@ if TYPE_CHECKING:
         readable,
         refuse_unscored,
     )
+    from rilbench.evaluate.kits.vlmevalkit_outcomes import (
+        JUDGE_ALIAS,
+        choice_outcomes,
+        group_of,
+        judged_outcomes,
+        match_outcomes,
+        yes_no_outcomes,
+    )
     from rilbench.evaluate.kits.worker_common import (
         JUDGE_THREADS,
         UNREADABLE,
         JobError,
-        NoRandomGuess,
-        question_of_rotation,
+        gold,
         shuffled,
-        unread,
+        tried,
         why,
         work,
     )
 else:
     from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable, refuse_unscored
+    from vlmevalkit_outcomes import (
+        JUDGE_ALIAS,
+        choice_outcomes,
+        group_of,
+        judged_outcomes,
+        match_outcomes,
+        yes_no_outcomes,
+    )
     from worker_common import (
         JUDGE_THREADS,
         UNREADABLE,
         JobError,
-        NoRandomGuess,
-        question_of_rotation,
+        gold,
         shuffled,
-        unread,
+        tried,
         why,
         work,
     )
 
 PREDICTIONS = "answers.pkl"
-JUDGE_ALIAS = "gpt-4-turbo"  # names the kit's files; LOCAL_LLM is the model that is asked
-NO_VERDICT = "retries failed"
-GUESSED = "randomly generate one"
-
-
-# The kit passes circular results through a file in /tmp that is named after the time in seconds,
-# which two evaluations can share. A path into the current folder takes the place of that name.
-multiple_choice.timestr = lambda: os.path.relpath(
-    Path("circular").absolute(), Path("/tmp").resolve()
-)
-multiple_choice.rd = NoRandomGuess
-grade_by_kit = mmvet.MMVet_auxeval
-
-
-def grade(model: Any, line: Any) -> dict[str, Any]:
-    """Ask MM-Vet's judge as the kit does, but "nan", which the kit takes for a grade, is none."""
-    result: dict[str, Any] = grade_by_kit(model, line)
-    if math.isfinite(result["score"]):
-        return result
-    return {"log": f"{result['log']}: {NO_VERDICT}", "score": 0.0}
-
-
-mmvet.MMVet_auxeval = grade
-
-
-def group_of(index: Any, circular: bool) -> str:
-    """Return the question that a row belongs to; a circular question has several rows."""
-    return question_of_rotation(index) if circular else str(index)
+TRIALS, TRIED = "trials.json", 200
+"""The file of the trials, and the questions of each; the kit is slow to score choices."""
+YES_NO = "Y/N"
+"""The kit's type of data sets whose questions are answered with yes or no."""
 
 
 def write_prompts(job: dict[str, Any]) -> None:
     """Do a ``prompts`` job."""
     folder, limit = Path(job["folder"]), job["limit"]
+    trials = {}
     with (folder / "questions.jsonl").open("w", encoding="utf-8") as sink:
         for spec in job["datasets"]:
             dataset = open_dataset(folder, spec["name"])
@@ -122,7 +111,8 @@ def write_prompts(job: dict[str, Any]) -> None:
             build = builder(dataset, job["style"])
             rows = asked_rows(dataset.data, spec)
             groups = [group_of(index, spec["circular"]) for index in rows["index"]]
-            kept = set(shuffled(spec["name"], groups)[:limit])
+            order = shuffled(spec["name"], groups)[:limit]
+            kept = set(order)
             for (_, row), group in zip(rows.iterrows(), groups, strict=True):
                 if group in kept:
                     question = {
@@ -135,6 +125,46 @@ def write_prompts(job: dict[str, Any]) -> None:
                         **prompt(build, row, folder),
                     }
                     sink.write(json.dumps(question, ensure_ascii=False) + "\n")
+            if spec["tried"]:
+                # Scores of yes or no are sums over pairs and categories, which have to be whole.
+                chosen = kept if dataset.TYPE == YES_NO else set(order[:TRIED])
+                golds = {
+                    str(index): gold(str(answer))
+                    for index, answer, group in zip(
+                        rows["index"], rows["answer"], groups, strict=True
+                    )
+                    if group in chosen
+                }
+                trials[spec["name"]] = try_scoring(dataset, spec, golds, limit)
+    (folder / TRIALS).write_text(json.dumps(trials), encoding="utf-8")
+
+
+def try_scoring(
+    dataset: Any, spec: dict[str, Any], golds: dict[str, str], limit: int | None
+) -> list[dict[str, Any]]:
+    """Let the kit score right and wrong answers, before a model is asked for any.
+
+    Raises:
+        JobError: it cannot.
+    """
+    before = Path.cwd()
+    working = tempfile.mkdtemp(prefix="rilbench-trial-")
+
+    def score_all(answers: dict[str, str]) -> dict[str, Any]:
+        os.chdir(tempfile.mkdtemp(dir=working))
+        records, questions = score_dataset(dataset, spec, answers, reads=False, trial=True)
+        return {"records": records, "questions": questions}
+
+    try:
+        return tried(spec["name"], golds, score_all)
+    except Exception as error:  # the kit's code for any of its data sets may raise anything
+        sample = f" a sample of {limit} questions; leave out --limit, or" if limit else " it;"
+        raise JobError(
+            f"{spec['name']}: VLMEvalKit fails to score{sample} evaluate another ({why(error)})"
+        ) from error
+    finally:
+        os.chdir(before)
+        shutil.rmtree(working, ignore_errors=True)
 
 
 def category(row: Any, column: str) -> str | None:
@@ -222,8 +252,6 @@ def score(job: dict[str, Any]) -> None:
     """Do a ``score`` job."""
     folder, out = Path(job["folder"]), Path(job["out"])
     answers = json.loads(Path(job["answers"]).read_text(encoding="utf-8"))
-    # Tables as TSV: in Excel sheets, the kit's default, a text that begins with "=" is a formula.
-    os.environ["PRED_FORMAT"] = "tsv"
     os.environ["OPENAI_API_KEY"] = "none"  # the kit logs it
     judge = job["judge"]
     os.environ["OPENAI_API_BASE"] = f"{judge['url']}/chat/completions"
@@ -245,9 +273,14 @@ def score(job: dict[str, Any]) -> None:
 
 
 def score_dataset(
-    dataset: Any, spec: dict[str, Any], answers: dict[str, str], reads: bool
+    dataset: Any, spec: dict[str, Any], answers: dict[str, str], reads: bool, *, trial: bool = False
 ) -> tuple[Any, Any]:
-    """Score one dataset in the current folder; return the kit's result and the outcomes."""
+    """Score one dataset in the current folder; return the kit's result and the outcomes.
+
+    In a ``trial`` the kit's errors are raised that it may also owe to questions without an answer.
+    """
+    # Tables as TSV: in Excel sheets, the kit's default, a text that begins with "=" is a formula.
+    os.environ["PRED_FORMAT"] = "tsv"
     graded, reads = spec["judging"] == "grader", reads and spec["judging"] == "extractor"
     table = dataset.data
     table = table[[str(index) in answers for index in table["index"]]]
@@ -268,98 +301,18 @@ def score_dataset(
     except ZeroDivisionError:
         # MM-Vet divides by the number of questions of each capability, 0 in some subsets.
         records = None
+    except LookupError:
+        # MME needs both questions about a picture, and one may have no answer.
+        if dataset.TYPE != YES_NO or trial:
+            raise
+        records = None
     if graded:
         return records, judged_outcomes(spec["name"])
     if dataset.TYPE.startswith("MCQ"):
         return records, choice_outcomes(table, spec, reads)
+    if dataset.TYPE == YES_NO:
+        return records, yes_no_outcomes(table, reads)
     return records, match_outcomes(spec["name"])
-
-
-def judged_outcomes(name: str) -> list[dict[str, Any]]:
-    """Return the outcomes of a judged dataset: None without a verdict, where the kit writes 0."""
-    outcomes = []
-    for _, row in load(f"answers_{JUDGE_ALIAS}.tsv").iterrows():
-        value, extracted = (None, None) if NO_VERDICT in row["log"] else judged_value(name, row)
-        outcomes.append(outcome(row["index"], value, extracted, judged=True))
-    return outcomes
-
-
-def judged_value(name: str, row: Any) -> tuple[float | None, Any]:
-    """Return the outcome by a judge's reply, and the answer if the judge read one."""
-    if name == "MathVista_MINI":
-        hidden = row["log"] != "Prefetch succeed" and hides_number(row)
-        return None if hidden else float(post_check(row)), row["res"]
-    if name in ("MMVet", "MMVetV2"):
-        return float(row["score"]), None
-    raise JobError(f"{name}: its judge's file is not known to this worker")
-
-
-def hides_number(row: Any) -> bool:
-    """Return whether MathVista's judge extracted a number that the kit cannot read.
-
-    The kit takes ``Extracted answer: 7`` and ``**7**`` for wrong, whatever the number: there is no
-    verdict. A reply without a digit, or of a number in another notation alone, is an extraction
-    that the kit's rule may call wrong.
-    """
-    number = {"integer": int, "float": float}.get(row["answer_type"])
-    reply = str(row["res"])
-    if number is None or row["question_type"] == "multi_choice":
-        return False
-    try:
-        number(reply)
-    except ValueError:
-        return bool(re.search(r"\d", reply) and re.search(r"[A-Za-z*\n]", reply.strip()))
-    return False
-
-
-def choice_outcomes(answers: Any, spec: dict[str, Any], reads: bool) -> list[dict[str, Any]]:
-    """Return the outcomes of multiple choice, with the letters that the kit read by rotation.
-
-    Where the kit's rules read no letter ("-"), a judge that ``reads`` was asked. Where it named no
-    option either, the kit guesses one, and the verdict is missing.
-    """
-    is_open = set(answers["index"][answers["A"].isna()])
-    if "MMMU" in spec["name"]:  # The kit gives an open question two options; see its function.
-        answers = multiple_choice.MMMU_preproc(answers)
-    read: dict[str, list[str]] = {}
-    choices: dict[str, list[dict[str, str]]] = {}
-    for _, row in answers.sort_values("index").iterrows():
-        group, letter = group_of(row["index"], spec["circular"]), prefetch_answer(row)
-        read.setdefault(group, []).append(letter or "-")
-        if row["index"] not in is_open:
-            options = "".join(multiple_choice.build_choices(row))
-            choice = {"question_id": str(row["index"]), "options": options}
-            choice |= {"gold": str(row["answer"]), "read": letter or ""}
-            choices.setdefault(group, []).append(choice)
-    table = load(f"answers_{JUDGE_ALIAS if reads else 'exact_matching'}_result.tsv")
-    outcomes = []
-    for _, row in table.iterrows():
-        letters, log = read[str(row["index"])], str(row["log"])
-        asked = reads and "-" in letters and not log.startswith("Failed in Prefetching")
-        value = None if asked and GUESSED in log else float(row["hit"])
-        found = outcome(row["index"], value, ",".join(letters), judged=asked)
-        rotations = choices.get(str(row["index"]), [])
-        if not asked and unread(rotations):
-            found["unread"] = rotations
-        outcomes.append(found)
-    return outcomes
-
-
-def match_outcomes(name: str) -> list[dict[str, Any]]:
-    """Outcomes of a comparison with one or several accepted answers, by the kit's rule for them."""
-    outcomes = []
-    for _, row in load("answers_results.tsv").iterrows():
-        (value,) = hit_calculate([{"match": ast.literal_eval(row["eval_match"])}], name)
-        outcomes.append(outcome(row["index"], float(value), row["eval_pred"]))
-    return outcomes
-
-
-def outcome(
-    index: Any, value: float | None, extracted: Any, *, judged: bool = False
-) -> dict[str, Any]:
-    """Return one question's entry in the result."""
-    text = None if extracted is None else str(extracted)
-    return {"question_id": str(index), "outcome": value, "extracted": text, "judged": judged}
 
 
 def download(job: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 A worker is started as a script, so that it finds the modules in its own folder.
 """
 
+import ast
 import hashlib
 import itertools
 import json
@@ -101,6 +102,52 @@ def limited(
     for part, item in itertools.islice((turn for turn in turns if turn is not None), limit):
         kept[part].add(item)
     return kept
+
+
+def gold(answer: str) -> str:
+    """Return a right answer: of several that are accepted, the first."""
+    try:
+        several = ast.literal_eval(answer)
+    except (ValueError, SyntaxError):
+        return answer
+    return str(several[0]) if isinstance(several, list) and several else answer
+
+
+def tried(
+    name: str, golds: dict[str, str], score: Callable[[dict[str, str]], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return how a kit scores right answers, either half of them, and one answer to all questions.
+
+    A wrong answer is one that is right for another question: to an F1 only "no" is wrong for "yes".
+    With one answer to all an F1 is no share of right answers, as it may be by chance with halves.
+
+    It shows, before a model is asked, whether the kit can score the data set at all, what its total
+    is where everything is right, and whether the total is the mean of its questions.
+
+    Args:
+        name: of the data set.
+        golds: right answers by question id.
+        score: returns a result of a ``score`` job for answers.
+
+    Returns:
+        For each, the result without its questions, and the mean of their outcomes.
+    """
+    order = shuffled(name, golds)
+    half = set(order[: len(order) // 2])
+    first, second = [*dict.fromkeys(golds.values()), "?"][:2]
+    found = []
+    swapped = {key: second if text == first else first for key, text in golds.items()}
+    for answers in (
+        golds,
+        {key: swapped[key] if key in half else text for key, text in golds.items()},
+        {key: text if key in half else swapped[key] for key, text in golds.items()},
+        dict.fromkeys(golds, first),
+    ):
+        result = score(answers)
+        questions = result.pop("questions")
+        values = [float(question["outcome"] or 0.0) for question in questions]
+        found.append({"result": result, "mean": sum(values) / len(values)})
+    return found
 
 
 Phase = Callable[[dict[str, Any]], None]

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rilbench.api_keys import judge_key
+from rilbench.api_keys import judge_keys
 from rilbench.config import Recipe
 from rilbench.data.question import Question
 from rilbench.data.row_files import mapped_column
@@ -135,11 +135,11 @@ def check_on_sample(
     """
     if recipe.judge.model == RULE or not recipe.method_spec.uses_answer_reward:
         return []
-    name, key, timeout = model_to_ask(recipe) or None, judge_key(), recipe.judge.timeout
+    name, keys, timeout = model_to_ask(recipe) or None, judge_keys(urls), recipe.judge.timeout
 
     async def content() -> dict[str, str] | None:
         async with JudgeClient(
-            urls, name, key, timeout=timeout, fields=recipe.judge.fields
+            urls, name, keys, timeout=timeout, fields=recipe.judge.fields
         ) as judge:
             try:
                 return await judge.content()
@@ -150,7 +150,7 @@ def check_on_sample(
 
     async def ask(sample: Sequence[Asked]) -> list[Verdict]:
         async with JudgeClient(
-            urls, name, key, timeout=timeout, fields=recipe.judge.fields, cache=cache
+            urls, name, keys, timeout=timeout, fields=recipe.judge.fields, cache=cache
         ) as judge:
             return await asyncio.gather(*(judge.verdict(*each) for each in sample))
 

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from rilbench.api_keys import judge_key
+from rilbench.api_keys import judge_keys
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
 from rilbench.data.manifest import manifest_beside
@@ -283,7 +283,7 @@ def ask_judge(url: str | Sequence[str], model: str, setting: str) -> None:
 
 def _first_verdict(url: str | Sequence[str], model: str, **options: Any) -> Verdict:
     async def ask() -> Verdict:
-        async with JudgeClient(url, model or None, judge_key(), retries=2, **options) as judge:
+        async with JudgeClient(url, model or None, judge_keys(url), retries=2, **options) as judge:
             return await judge.verdict("What is 1 + 1?", "2", "1 + 1 is 2.")
 
     return asyncio.run(ask())

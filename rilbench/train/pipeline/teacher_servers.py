@@ -135,9 +135,8 @@ def _check_own(recipe: Recipe, plan: Plan) -> None:
 def _find_server(recipe: Recipe, plan: Plan, probes: Sequence[Question]) -> ModelServer:
     """The user's servers of a model, as one: of several, some may be down."""
     named, urls = read_endpoints(recipe, plan.model)
-    server = ModelServer(
-        urls, named or plan.source, any(map(is_transformers, urls)), endpoint_key(plan.model)
-    )
+    keys = [endpoint_key(plan.model, url) for url in urls]
+    server = ModelServer(urls, named or plan.source, any(map(is_transformers, urls)), keys)
     if server.transformers and plan.fields is not None:
         raise _not_for_transformers(plan)
     troubles = [_why_down(plan, server, bool(named), url, probes) for url in urls]
@@ -176,7 +175,7 @@ def _check_list(plan: Plan, server: ModelServer, url: str) -> None:
     setting = f"collection.endpoints.{plan.model}"
     remedy = f"start it, or set {setting} to its address"
     try:
-        served = listed_models(url, api_key=server.api_key, remedy=remedy)
+        served = listed_models(url, api_key=endpoint_key(plan.model, url), remedy=remedy)
     except UnlistedError as error:
         log.info("%s", error)
         return
@@ -201,7 +200,7 @@ def _probe(plan: Plan, server: ModelServer, url: str, questions: Sequence[Questi
             url,
             server.name,
             transformers=server.transformers,
-            api_key=server.api_key,
+            api_key=endpoint_key(plan.model, url),
             retries=2,
             timeout=server.timeout,
         ) as client:

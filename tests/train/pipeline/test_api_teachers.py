@@ -158,6 +158,39 @@ def test_one_of_two_addresses_may_be_down_at_the_start(tmp_path, caplog):
                 assert "the other servers of 72b go on" in caplog.text
 
 
+def test_each_host_gets_its_own_key(tmp_path, monkeypatch):
+    """As in an evaluation: a host's key goes before a teacher's, and that before all others'."""
+    for host in ("127_0_0_1", "LOCALHOST"):
+        monkeypatch.setenv(f"RILBENCH_ENDPOINT_KEY_{host}", f"sk-{host}")
+        monkeypatch.setenv(f"RILBENCH_JUDGE_KEY_{host}", f"sk-judge-{host}")
+    monkeypatch.setenv("RILBENCH_ENDPOINT_KEY_72B", "sk-of-nobody")
+    monkeypatch.setenv("RILBENCH_JUDGE_KEY", "sk-of-nobody")
+
+    def at_localhost(api):
+        return api.url.replace("127.0.0.1", "localhost")
+
+    with (
+        strict_api("flash", "sk-127_0_0_1", lambda _: "here") as one,
+        strict_api("flash", "sk-LOCALHOST", lambda _: "there") as two,
+        strict_api("j", "sk-judge-127_0_0_1", lambda _: "<answer>1</answer>") as judge,
+        strict_api("j", "sk-judge-LOCALHOST", lambda _: "<answer>1</answer>") as other_judge,
+    ):
+        settings = [
+            "teachers.models.72b=Big/72b",
+            f"collection.endpoints.72b=[flash@{one.url}, flash@{at_localhost(two)}]",
+            "collection.fields.72b={max_completion_tokens: 96}",
+            f"judge.url=[{judge.url}, {at_localhost(other_judge)}]",
+            "judge.model=j",
+            "judge.fields={max_completion_tokens: 256}",
+        ]
+        run = Run(tmp_path, load_recipe("72b", "nano", None, settings))
+        collect(run)
+        probe_judge(run.recipe)
+    for api in (one, two, judge, other_judge):
+        assert api.refused == []
+        assert api.served
+
+
 def test_a_strict_judge_with_two_addresses(monkeypatch):
     monkeypatch.setenv("RILBENCH_JUDGE_KEY", "sk-judge")
     with (
