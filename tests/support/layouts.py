@@ -279,6 +279,7 @@ def _glm_tokenizer() -> Any:
     return _tokenizer(
         "<|begin_of_image|><|image|><|end_of_image|>",
         *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
+        *("<|user|>", "<|observation|>"),  # verl asks for them
         image_token="<|image|>",
         video_token="<|video|>",
     )
@@ -409,7 +410,7 @@ def gemma4() -> tuple[Any, Any]:
 
     tokenizer = _tokenizer(
         "<|image|>",
-        "<|video|>",
+        *("<|video|>", "<|turn>", "<turn|>", "<|tool_response>", "<tool_response|>"),
         boi_token="<|image>",
         eoi_token="<image|>",
         image_token="<|image|>",
@@ -568,6 +569,9 @@ def write_layout(name: str, folder: Path) -> Path:
     config, processor = BUILDERS[name]()
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config).float()
+    for weight in model.parameters():
+        if not weight.any():  # Gemma 3's projector begins as zeros: its pictures would not matter
+            torch.nn.init.normal_(weight, std=NOISY)
     tokenizer = processor.tokenizer
     model.generation_config.suppress_tokens = [
         number for number in tokenizer.all_special_ids if number != tokenizer.eos_token_id

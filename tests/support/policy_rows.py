@@ -24,6 +24,7 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
 from rilbench.data.question_files import read_questions
 from rilbench.train.batch import nested
+from rilbench.train.layouts import suited
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import open_run
 from rilbench.train.rollout import RILAgentLoop
@@ -46,11 +47,11 @@ def configuration(model, method="dr-grpo", student="nano"):
     asked = stored(questions, run.folder / "data" / "pictures.arrow")
     prepare_data(run, inspect_checkpoint(model), [], asked, asked)
     loop = yaml.safe_dump(
-        agent_loop_part(run.recipe, run.folder, "http://127.0.0.1:1/v1", "", None)
+        agent_loop_part(suited(run.recipe, model), run.folder, "http://127.0.0.1:1/v1", "", None)
     )
     (run.folder / "data" / "agent_loop.yaml").write_text(loop)
     settings = settings if student == "nano" else []
-    recipe = load_recipe("both", student, method, settings)
+    recipe = suited(load_recipe("both", student, method, settings), model)
     config = compose(recipe, run.folder.resolve(), str(model), resume_from=None)
     OmegaConf.resolve(config)
     return config, questions

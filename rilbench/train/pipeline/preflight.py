@@ -24,6 +24,7 @@ from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate, locate_files
 from rilbench.plan.servers import starts_judge
+from rilbench.train.layouts import layout_of
 from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
@@ -49,10 +50,6 @@ from rilbench.train.verl.config import overrides, picture_file
 from rilbench.train.verl.ray_devices import check_devices
 
 log = logging.getLogger(__name__)
-
-IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
-"""Model types that receive their images: verl 0.9.1 has their processor, or
-`rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 """Trackers of verl that ``--log`` offers; each needs the package of its name."""
@@ -127,11 +124,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     """
     recipe = run.recipe
     student = inspect_checkpoint(locate(recipe.student.model))
-    if student.model_type not in IMAGE_READERS:
-        raise UserError(
-            f"verl 0.9.1 passes no images to {student.model_type}; use a student of one of "
-            f"{', '.join(IMAGE_READERS)}"
-        )
+    layout_of(student.model_type)
     needed = {
         "data.train": (recipe.data.train, "schedule.prompts_per_step"),
         "data.dev": (recipe.data.dev, ""),

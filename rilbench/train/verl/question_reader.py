@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from rilbench.data.question import Question
 from rilbench.errors import InvalidQuestionError
 from rilbench.images import check_image
-from rilbench.train.verl.model_families import RLDataset, StudentModel, has_mrope
+from rilbench.train.verl.model_families import (
+    RLDataset,
+    StudentModel,
+    has_mrope,
+    marked_prompt,
+)
 
 VERL_MARKS = ("<video>", "<audio>")
 """Words at which verl splits a text beside ``<image>``, and then misses the file."""
@@ -114,10 +118,7 @@ class QuestionReader(RLDataset):
 
     def _text_tokens(self, messages: list[dict[str, Any]]) -> int:
         """Tokens of a prompt in which each picture is one mark."""
-        text = apply_chat_template(
-            self.processor, messages, tokenize=False, add_generation_prompt=True
-        )
-        return len(self.tokenizer(text)["input_ids"])
+        return len(marked_prompt(self.processor, messages))
 
     def _picture_tokens(self, image: bytes) -> int | str:
         """Tokens that a picture takes beyond those of its mark, or why the processor refuses it."""

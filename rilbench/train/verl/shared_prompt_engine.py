@@ -19,6 +19,8 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.utils import postprocess_batch_func
 
 from rilbench.errors import UserError
+from rilbench.train.layouts import LAYOUTS, Layout
+from rilbench.train.verl.model_families import own_forwards
 from rilbench.train.verl.shared_prompts import (
     ATTENTION,
     SharedPrompts,
@@ -37,6 +39,8 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     shared: SharedPrompts | None = None
     """The layout of the micro-batch at work."""
+    layout: Layout | None = None
+    """The student's; None for the discriminator, which sees no pictures."""
     predicts = True
     """Whether the head's output is of the next token, and not of the token itself."""
 
@@ -46,7 +50,9 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         return bool(getattr(self.model_config, "share_prompts", False))
 
     def _build_module(self) -> torch.nn.Module:
-        module: torch.nn.Module = super()._build_module()
+        with own_forwards(self.model_config.hf_config):
+            module: torch.nn.Module = super()._build_module()
+        self.layout = LAYOUTS.get(module.config.model_type)
         if self.shares_prompts:
             decoder, head = self.parts(module)
             others = set(getattr(decoder.config, "layer_types", ())) - {"full_attention"}
@@ -120,6 +126,9 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         """verl's hook: rows as one sequence, a question's prompt and pictures once."""
         if not self.shares_prompts:
             found: tuple[dict[str, Any], dict[str, Any]] = super().prepare_model_inputs(micro_batch)
+            if self.layout and self.layout.token_types:
+                pictures = found[0]["input_ids"] == self.module.config.image_token_id
+                found[0][self.layout.token_types] = pictures.int()
             return found
         ids = micro_batch["input_ids"].values()
         self.shared = SharedPrompts.of(*_lengths(micro_batch), micro_batch["question"].tolist())
