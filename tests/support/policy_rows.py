@@ -41,7 +41,7 @@ def configuration(model, method="dr-grpo", student="nano"):
     Their data are those of the nano student's run without teachers: there are no saved responses.
     """
     questions = read_questions(Path("questions.parquet"))
-    settings = [f"schedule.prompts_per_step={len(questions)}", "policy.micro_batch_size=4"]
+    settings = [f"schedule.prompts_per_step={len(questions)}", "policy.micro_batch_size=2"]
     settings.append(f"student.model={model}")
     run = open_run(Path("run"), load_recipe("both", "nano", "dr-grpo", settings), resume=False)
     asked = stored(questions, run.folder / "data" / "pictures.arrow")
@@ -91,8 +91,7 @@ async def make_rows(config, pairs, blank):
         loop.uid, loop.response_length = question.id, 48
         output = await loop._saved_response("72b", response, 1, row["raw_prompt"])
         output.extra_fields["question"] = list(by_id).index(question.id)
-        if blank:
-            shown = output.multi_modal_data["images"]
+        if blank and (shown := output.multi_modal_data.get("images")):
             output.multi_modal_data["images"] = [i.point(lambda _: 0) for i in shown]
         ids = torch.tensor(output.prompt_ids + output.response_ids)
         inputs = worker._compute_multi_modal_inputs(output, ids)

@@ -25,6 +25,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoProcessor, PreTrainedTokenizerBase
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.utils.flops_counter import ESTIMATE_FUNC
 from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.workers.config import HFModelConfig
 
@@ -77,7 +78,8 @@ def own_forwards(config: Any) -> Iterator[None]:
     """Keep transformers' forward of GLM-4.1V while verl builds a model.
 
     verl 0.9.1 replaces it by one that takes a picture's features for a tensor, as they were in
-    transformers 4: it raises at the first picture.
+    transformers 4: it raises at the first picture. And its count of FLOPs looks for the decoder's
+    sizes where transformers 4 had them; without it, as for other layouts, verl's MFU is zero.
     """
     if config.model_type != "glm4v":
         yield
@@ -86,6 +88,7 @@ def own_forwards(config: Any) -> Iterator[None]:
 
     kinds = (modeling_glm4v.Glm4vModel, modeling_glm4v.Glm4vForConditionalGeneration)
     forwards = [kind.forward for kind in kinds]
+    ESTIMATE_FUNC.pop("glm4v", None)
     try:
         yield
     finally:
