@@ -117,7 +117,8 @@ def _questions(
 ) -> Iterator[Question]:
     """Yield the valid questions of all files; an unusable file costs its own rows only."""
     # Rows of JSON may have other columns each; few combinations occur.
-    known = lru_cache(maxsize=1024)(partial(recognise, chosen=options.columns, text_only=options.text_only))
+    read = partial(recognise, chosen=options.columns, text_only=options.text_only)
+    known = lru_cache(maxsize=1024)(read)
     total = count_rows(files)
     for file in files:
         try:

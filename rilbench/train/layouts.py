@@ -1,8 +1,8 @@
 """Which layouts of vision-language models can be students, and what each needs.
 
-verl 0.9.1's ``hf_processor`` has a list of processors, of which it keeps the class by name: pictures
-reach a model only with one of these. `rilbench.train.verl.model_families` brings the others that
-are named here. ``tests/train/test_layouts.py`` compares this table with verl's source, and
+verl 0.9.1's ``hf_processor`` has a list of processors: pictures reach a model only with one of
+these. `rilbench.train.verl.model_families` brings the others that are named here.
+``tests/train/test_layouts.py`` compares this table with verl's source and with ``docs/students.md``;
 ``tests/train/test_students.py`` trains a tiny model of each layout.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,18 +29,22 @@ class Layout:
     token_types: str = ""
     """The input that tells a picture's tokens from text. In such a layout a picture's tokens see
     each other in both directions, which needs torch's own attention and rows that are padded."""
+    blanks: bool = False
+    """Whether verl shows the model a blank picture where a micro-batch has none."""
     packs: bool = True
     """Whether rows may be packed without padding."""
+    needs: str = ""
+    """A package that its processor needs."""
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "qwen2_vl": Layout("Qwen2-VL"),
-    "qwen2_5_vl": Layout("Qwen2.5-VL"),
-    "qwen3_vl": Layout("Qwen3-VL"),
-    "qwen3_vl_moe": Layout("Qwen3-VL with experts"),
+    "qwen2_vl": Layout("Qwen2-VL", blanks=True),
+    "qwen2_5_vl": Layout("Qwen2.5-VL", blanks=True),
+    "qwen3_vl": Layout("Qwen3-VL", blanks=True),
+    "qwen3_vl_moe": Layout("Qwen3-VL with experts", blanks=True),
     # Linear attention would go on from one packed row into the next, in the discriminator.
-    "qwen3_5": Layout("Qwen3.5", packs=False),
-    "qwen3_5_moe": Layout("Qwen3.5 with experts", packs=False),
+    "qwen3_5": Layout("Qwen3.5", blanks=True, packs=False),
+    "qwen3_5_moe": Layout("Qwen3.5 with experts", blanks=True, packs=False),
     "glm4v": Layout("GLM-4.1V"),
     "glm4v_moe": Layout("GLM-4.5V"),
     "glm46v": Layout("GLM-4.6V"),
@@ -47,11 +52,25 @@ LAYOUTS: Mapping[str, Layout] = {
     "gemma3": Layout("Gemma 3", "rilbench", token_types="token_type_ids", packs=False),
     "internvl": Layout("InternVL3, InternVL3.5 (-hf)", "rilbench"),
     "llava_onevision": Layout("LLaVA-OneVision", "rilbench"),
-    "smolvlm": Layout("SmolVLM2", "rilbench"),
+    "smolvlm": Layout("SmolVLM2", "rilbench", needs="num2words"),
 }
 """Those whose pictures reach the model."""
 
-REFUSED: Mapping[str, str] = {}
+REFUSED: Mapping[str, str] = {
+    "mllama": (
+        "its pictures enter by a cross-attention whose mask has a place for every token of prompt "
+        "and response, and verl 0.9.1 makes none"
+    ),
+    "internvl_chat": (
+        "it is in InternVL's original format; take the repository in transformers' format, whose "
+        "name ends in -hf, such as OpenGVLab/InternVL3-8B-hf"
+    ),
+    "glmga": "rilbench has not been tried with it",
+    **dict.fromkeys(
+        ("kimi_vl", "minicpmv", "minicpmo"),
+        "verl 0.9.1 has no processor for it, and its own needs code from the hub",
+    ),
+}
 """Why others that somebody may try are refused."""
 
 
@@ -59,13 +78,15 @@ def layout_of(model_type: str) -> Layout:
     """The layout of a student.
 
     Raises:
-        UserError: its pictures would not reach it; says why, and what to use.
+        UserError: its pictures would not reach it, or a package is missing; says what helps.
     """
-    if model_type in LAYOUTS:
-        return LAYOUTS[model_type]
-    why = REFUSED.get(
-        model_type, "verl 0.9.1 has no processor for it, and rilbench adds none"
-    )
+    if layout := LAYOUTS.get(model_type):
+        if layout.needs and find_spec(layout.needs) is None:
+            raise UserError(
+                f"the processor of {layout.title} needs a package: uv pip install {layout.needs}"
+            )
+        return layout
+    why = REFUSED.get(model_type, "verl 0.9.1 has no processor for it, and rilbench adds none")
     raise UserError(
         f"a student of layout {model_type} cannot be trained: {why}; use one of "
         f"{', '.join(LAYOUTS)}"

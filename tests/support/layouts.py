@@ -540,9 +540,7 @@ def llava_onevision() -> tuple[Any, Any]:
         **_ends(tokenizer),
     )
     return config, LlavaOnevisionProcessor(
-        LlavaOnevisionImageProcessor(
-            size={"height": 28, "width": 28}, image_grid_pinpoints=grids
-        ),
+        LlavaOnevisionImageProcessor(size={"height": 28, "width": 28}, image_grid_pinpoints=grids),
         tokenizer,
         LlavaOnevisionVideoProcessor(),
         num_image_tokens=4,

@@ -149,10 +149,9 @@ def _write_job(
     import yaml
 
     folder = run.folder.resolve()
-    model, cache = model_to_ask(run.recipe), verdict_file(run.recipe, folder)
-    part = agent_loop_part(
-        suited(run.recipe, student.path), folder, judge_urls, model, cache, full_length=run.full_length
-    )
+    recipe = suited(run.recipe, student.path)
+    model, cache = model_to_ask(recipe), verdict_file(recipe, folder)
+    part = agent_loop_part(recipe, folder, judge_urls, model, cache, full_length=run.full_length)
     loop = yaml.safe_dump(part)
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
     job = {

@@ -5,9 +5,9 @@ only warns, and goes on without images. Its ways in for ours are Hydra's ``_targ
 configuration (`StudentModel`), which every process of verl reads its processor from, and the data
 sets' ``custom_cls`` (`RLDataset`, `SFTDataset`).
 
-Families with M-RoPE (Qwen-VL, GLM-V) number a picture's tokens by row and column: verl binds the model's
-``get_rope_index`` to their processors, and their rows have four positions for a token. The others
-count tokens as text does.
+Families with M-RoPE (Qwen-VL, GLM-V) number a picture's tokens by row and column: verl binds the
+model's ``get_rope_index`` to their processors, and their rows have four positions for a token. The
+others count tokens as text does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor, PreTrainedTokenizerBase
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
@@ -30,7 +31,7 @@ from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.workers.config import HFModelConfig
 
 from rilbench.data.row_files import mapped_column
-from rilbench.model.inputs import never_sampled
+from rilbench.model.inputs import never_sampled, picture_inputs
 from rilbench.train.layouts import LAYOUTS
 from rilbench.train.verl.config import DATASETS_CACHE
 
@@ -94,6 +95,32 @@ def own_forwards(config: Any) -> Iterator[None]:
     finally:
         for kind, forward in zip(kinds, forwards, strict=True):
             kind.forward = forward
+
+
+class BlankPicture:
+    """A picture that a model sees, and that changes nothing, where a micro-batch has none.
+
+    FSDP's ranks gather the vision tower's weights together: a rank whose rows are all of text would
+    wait for none, and the others for it. verl does the same for Qwen-VL.
+    """
+
+    shown = False
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.inputs = picture_inputs(processor, [Image.new("RGB", (64, 64))])
+        model.get_input_embeddings().register_forward_hook(self._add_nothing)
+
+    def _add_nothing(self, _: Any, __: Any, embedded: torch.Tensor) -> torch.Tensor:
+        """The text's embeddings, and the features of the blank picture times zero."""
+        if not self.shown:
+            return embedded
+        inputs = {
+            name: value.to(embedded.device, embedded.dtype if value.is_floating_point() else None)
+            for name, value in self.inputs.items()
+        }
+        features = self.model.get_image_features(**inputs).pooler_output
+        return embedded + 0.0 * sum(each.mean() for each in features)
 
 
 def has_mrope(processor: Any) -> bool:

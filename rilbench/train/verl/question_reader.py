@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from rilbench.data.question import Question
@@ -22,7 +23,6 @@ from rilbench.train.verl.model_families import (
     RLDataset,
     StudentModel,
     has_mrope,
-    marked_prompt,
 )
 
 VERL_MARKS = ("<video>", "<audio>")
@@ -118,7 +118,11 @@ class QuestionReader(RLDataset):
 
     def _text_tokens(self, messages: list[dict[str, Any]]) -> int:
         """Tokens of a prompt in which each picture is one mark."""
-        return len(marked_prompt(self.processor, messages))
+        text = apply_chat_template(
+            self.processor, messages, tokenize=False, add_generation_prompt=True
+        )
+        # Not by the processor's tokenizer, which another thread may be using.
+        return len(self.tokenizer(text)["input_ids"])
 
     def _picture_tokens(self, image: bytes) -> int | str:
         """Tokens that a picture takes beyond those of its mark, or why the processor refuses it."""

@@ -20,7 +20,7 @@ from verl.workers.engine.utils import postprocess_batch_func
 
 from rilbench.errors import UserError
 from rilbench.train.layouts import LAYOUTS, Layout
-from rilbench.train.verl.model_families import own_forwards
+from rilbench.train.verl.model_families import BlankPicture, own_forwards
 from rilbench.train.verl.shared_prompts import (
     ATTENTION,
     SharedPrompts,
@@ -41,6 +41,7 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     """The layout of the micro-batch at work."""
     layout: Layout | None = None
     """The student's; None for the discriminator, which sees no pictures."""
+    blank: BlankPicture | None = None
     predicts = True
     """Whether the head's output is of the next token, and not of the token itself."""
 
@@ -53,6 +54,8 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         with own_forwards(self.model_config.hf_config):
             module: torch.nn.Module = super()._build_module()
         self.layout = LAYOUTS.get(module.config.model_type)
+        if self.layout and not self.layout.blanks and torch.distributed.get_world_size() > 1:
+            self.blank = BlankPicture(module, self.model_config.processor)
         if self.shares_prompts:
             decoder, head = self.parts(module)
             others = set(getattr(decoder.config, "layer_types", ())) - {"full_attention"}
@@ -126,6 +129,7 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         """verl's hook: rows as one sequence, a question's prompt and pictures once."""
         if not self.shares_prompts:
             found: tuple[dict[str, Any], dict[str, Any]] = super().prepare_model_inputs(micro_batch)
+            self._show_blank(found[0])
             if self.layout and self.layout.token_types:
                 pictures = found[0]["input_ids"] == self.module.config.image_token_id
                 found[0][self.layout.token_types] = pictures.int()
@@ -143,6 +147,7 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             "shared_prompts": self.shared,
             **extract_multi_modal_inputs(of_prompts),
         }
+        self._show_blank(inputs)
         responses = micro_batch["responses"].values()
         temperature = torch.tensor(float(micro_batch["temperature"]), device=ids.device)
         outputs = {
@@ -152,6 +157,11 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             "pad_size": 0,
         }
         return inputs, outputs
+
+    def _show_blank(self, inputs: dict[str, Any]) -> None:
+        """Show a blank picture where the micro-batch has none."""
+        if self.blank:
+            self.blank.shown = "pixel_values" not in inputs
 
     def prepare_model_outputs(
         self,
