@@ -1,9 +1,9 @@
 """Which layouts of vision-language models can be students, and what each needs.
 
 verl 0.9.1's ``hf_processor`` has a list of processors: pictures reach a model only with one of
-these. `rilbench.train.verl.model_families` brings the others that are named here.
-``tests/train/test_layouts.py`` compares this table with verl's source and with ``docs/students.md``;
-``tests/train/test_students.py`` trains a tiny model of each layout.
+these. `rilbench.train.verl.model_families` brings the others that are named here. Tests compare
+this table with verl's source and with ``docs/students.md`` (``tests/train/test_layouts.py``), and
+train a tiny model of each layout (``tests/train/test_students.py``).
 """
 
 from __future__ import annotations

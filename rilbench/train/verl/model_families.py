@@ -120,7 +120,8 @@ class BlankPicture:
             for name, value in self.inputs.items()
         }
         features = self.model.get_image_features(**inputs).pooler_output
-        return embedded + 0.0 * sum(each.mean() for each in features)
+        added: torch.Tensor = embedded + 0.0 * sum(each.mean() for each in features)
+        return added
 
 
 def has_mrope(processor: Any) -> bool:

@@ -52,7 +52,7 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def _build_module(self) -> torch.nn.Module:
         with own_forwards(self.model_config.hf_config):
-            module: torch.nn.Module = super()._build_module()
+            module: Any = super()._build_module()
         self.layout = LAYOUTS.get(module.config.model_type)
         if self.layout and not self.layout.blanks and torch.distributed.get_world_size() > 1:
             self.blank = BlankPicture(module, self.model_config.processor)
@@ -66,7 +66,8 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
                 )
             decoder.set_attn_implementation(ATTENTION)
             head.register_forward_pre_hook(self._at_responses)
-        return module
+        built: torch.nn.Module = module
+        return built
 
     def parts(self, module: Any) -> tuple[Any, torch.nn.Module]:
         """The decoder of a model, and its head."""
