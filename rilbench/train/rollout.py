@@ -24,7 +24,7 @@ from rilbench.judge.client import JudgeClient
 from rilbench.model.inputs import teacher_tokens
 from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
 from rilbench.train.step_config import StepConfig
-from rilbench.train.verl.model_families import MarkedPrompts, vllm_takes_marks
+from rilbench.train.verl.model_families import MarkedPrompts, is_qwen
 
 
 class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
@@ -36,7 +36,7 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.step_config = step_config
         self.uid = ""
-        if self.rollout_config.name.startswith("vllm") and vllm_takes_marks(self.processor):
+        if self.rollout_config.name.startswith("vllm") and not is_qwen(self.processor):
             self.server_manager = MarkedPrompts(self.server_manager, self.processor)
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:

@@ -30,7 +30,7 @@ from rilbench.train.pipeline.run_folder import open_run
 from rilbench.train.rollout import RILAgentLoop
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.config import agent_loop_part, compose
-from rilbench.train.verl.model_families import RLDataset, StudentModel, has_mrope
+from rilbench.train.verl.model_families import RLDataset, StudentModel, is_qwen
 from rilbench.train.verl.rollout_worker import RolloutWorker
 from rilbench.train.verl.workers import PolicyWorker
 
@@ -72,7 +72,7 @@ async def make_rows(config, pairs, blank):
     worker = loop_worker(config)
     assert isinstance(worker.model_config, StudentModel)
     with open_dict(config):  # as the trainer does
-        config.data.pictures_as_they_are = not has_mrope(worker.processor)
+        config.data.pictures_as_they_are = not is_qwen(worker.processor)
     data = RLDataset(config.data.train_files, worker.tokenizer, config.data, worker.processor)
     by_id = {row["extra_info"]["question_id"]: row for row in data}
     rows = []

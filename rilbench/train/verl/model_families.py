@@ -129,9 +129,9 @@ def has_mrope(processor: Any) -> bool:
     return hasattr(processor, "get_rope_index")
 
 
-def vllm_takes_marks(processor: Any) -> bool:
-    """Whether vLLM's prompts must be made anew, as verl does it for Qwen-VL's processors alone."""
-    return "Qwen2VLImageProcessor" not in type(processor.image_processor).__name__
+def is_qwen(processor: Any) -> bool:
+    """Whether it is one of Qwen-VL's, whose pictures verl resizes and whose marks it folds."""
+    return "Qwen2VLImageProcessor" in type(processor.image_processor).__name__
 
 
 class MarkedPrompts:
@@ -224,12 +224,12 @@ class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
         max_samples: int = -1,
     ) -> None:
         # verl asks the image processor for what only Qwen-VL's has: the size that it resizes by.
-        known = processor if has_mrope(processor) else None
+        known = processor if is_qwen(processor) else None
         super().__init__(parquet_files, tokenizer, config, known, max_samples)
         self.processor, self.config = processor, config
 
     def _build_messages(self, example: dict[str, Any]) -> Any:
         images: list[Any] = [_opened(image, self.config) for image in example[self.image_key]]
-        if not has_mrope(self.processor):
+        if not is_qwen(self.processor):
             images = [image["image"] for image in images]  # verl leaves opened pictures alone
         return super()._build_messages({**example, self.image_key: images})

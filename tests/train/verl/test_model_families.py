@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from direct import log_probs
-from PIL import Image
 from layouts import BUILDERS, write_layout
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rilbench.data.question_files import read_questions, write_questions
