@@ -12,6 +12,7 @@ VERL = (
     "train/test_rehearsal.py",
     "train/test_reshard.py",
     "train/test_run.py",
+    "train/test_students.py",
     "train/test_variants.py",
     "train/test_world_size.py",
     "train/verl/test_gpu_configuration.py",
