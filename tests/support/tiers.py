@@ -18,6 +18,7 @@ VERL = (
     "train/verl/test_gpu_configuration.py",
     "train/verl/test_model_families.py",
     "train/verl/test_packed.py",
+    "train/verl/test_rank_of_text.py",
     "train/verl/test_ray_devices.py",
     "whole_run/test_execute.py",
 )
