@@ -23,6 +23,7 @@ from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate, locate_files
+from rilbench.plan.counted import EXPERTS
 from rilbench.plan.servers import starts_judge
 from rilbench.train.layouts import layout_of
 from rilbench.train.pipeline.collect_stage import (
@@ -125,6 +126,11 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     recipe = run.recipe
     student = inspect_checkpoint(locate(recipe.student.model))
     layout_of(student.model_type)
+    if student.model_type in EXPERTS and recipe.hardware.device == "cpu":
+        raise UserError(
+            f"a student with experts ({student.model_type}) cannot be sampled on a CPU: verl sends "
+            "each expert's weights alone, as vLLM takes them; train it on GPUs"
+        )
     needed = {
         "data.train": (recipe.data.train, "schedule.prompts_per_step"),
         "data.dev": (recipe.data.dev, ""),
