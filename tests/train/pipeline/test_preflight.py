@@ -92,7 +92,7 @@ def test_a_wrong_path_of_data_is_told_as_such(tmp_path, monkeypatch, setting, wo
 def test_experts_are_refused_on_a_cpu(tmp_path):
     student = write_layout("qwen3_vl_moe", tmp_path / "student")
     run = Run(tmp_path / "r", load_recipe("both", "nano", None, [f"student.model={student}"]))
-    with pytest.raises(UserError, match="cannot be sampled on a CPU.*; train it on GPUs"):
+    with pytest.raises(UserError, match=r"cannot be sampled on a CPU.*; train it on GPUs"):
         read_inputs(run)
 
 
