@@ -108,6 +108,12 @@ def data_import(
             help="Answers are responses to learn (sft.data) and kept as they are.",
         ),
     ] = False,
+    text_only: Annotated[
+        bool,
+        typer.Option(
+            "--text-only", help="Rows without an image are taken as well, as questions of text."
+        ),
+    ] = False,
     split: Annotated[str, typer.Option(help="Split to read, of a folder.")] = "train",
     name: Annotated[
         str,
@@ -125,7 +131,14 @@ def data_import(
     for source in sources:
         _check_output(source, out)
     options = Options(
-        split, _field_columns(columns), images, follow_links, turns == "all", whole_answers, name
+        split,
+        _field_columns(columns),
+        images,
+        follow_links,
+        all_turns=turns == "all",
+        whole_answers=whole_answers,
+        text_only=text_only,
+        source=name,
     )
     with CountProgress() as progress:
         report = import_questions(sources, out, options, partial(progress.report, "rows"))
@@ -140,9 +153,10 @@ def data_import(
     for question in report.samples:
         typer.echo(_sample_line(question))
     unused = f"; {len(report.unused_files)} files not used" if report.unused_files else ""
+    of_text = f" ({report.without_image} of text only)" if report.without_image else ""
     renamed = f"; {report.renamed} duplicate ids got a number" if report.renamed else ""
     typer.echo(
-        f"{out}: {report.questions} questions of {report.rows} rows, "
+        f"{out}: {report.questions} questions{of_text} of {report.rows} rows, "
         f"{report.skipped} skipped{renamed}{unused}"
     )
 

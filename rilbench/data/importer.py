@@ -38,6 +38,8 @@ class Options:
     """Make a question of every turn of a conversation."""
     whole_answers: bool = False
     """Take answers as they are: responses to learn, and no gold answers."""
+    text_only: bool = False
+    """Take rows without an image as well, as questions of text only."""
     source: str = ""
     """Source of questions without one; default: the file's name."""
 
@@ -57,6 +59,8 @@ class Report:
     """The first skipped rows, with their reasons."""
     unused_files: list[str] = field(default_factory=list)
     """Files that could not be used, or not to their end, with the reasons."""
+    without_image: int = 0
+    """Of the questions, those of text only."""
     renamed: int = 0
     """Duplicate ids that got a number."""
     layouts: Counter[str] = field(default_factory=Counter)
@@ -87,6 +91,7 @@ def read_data_set(
     files = [file for source in sources for file in find_files(source, options.split)]
     chance = random.Random(0)
     for question in _unique(_questions(files, options, report, on_row), report):
+        report.without_image += not question.num_images
         _keep_sample(question, report, chance)
         yield question
     if not report.questions:
@@ -112,7 +117,8 @@ def _questions(
 ) -> Iterator[Question]:
     """Yield the valid questions of all files; an unusable file costs its own rows only."""
     # Rows of JSON may have other columns each; few combinations occur.
-    known = lru_cache(maxsize=1024)(partial(recognise, chosen=options.columns))
+    read = partial(recognise, chosen=options.columns, text_only=options.text_only)
+    known = lru_cache(maxsize=1024)(read)
     total = count_rows(files)
     for file in files:
         try:
@@ -148,6 +154,7 @@ def _row_questions(
         default_source=options.source or file.source,
         all_turns=options.all_turns,
         whole_answers=options.whole_answers,
+        text_only=options.text_only,
     )
     seen = {image: _checked(image) for question in questions for image in question.images}
     return [

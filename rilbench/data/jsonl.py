@@ -110,7 +110,11 @@ def parse_line(line: bytes, root: ImageRoot, source: str) -> Question:
     for name in ("id", "question", "answer"):
         if name not in row:
             raise InvalidQuestionError(f"it has no {name!r}; see docs/data.md for the fields")
-    images = row["images"] if row.get("images") is not None else row.get("image", [])
+    images = row["images"] if row.get("images") is not None else row.get("image")
+    if images is None:
+        raise InvalidQuestionError(
+            f"question {row['id']!r} lacks its image; add it, or write images: [] if it has none"
+        )
     return check_question(
         Question(
             id=to_text(row["id"], "id"),

@@ -105,12 +105,18 @@ class Columns:
         return "\n".join(filter(None, texts))
 
 
-def recognise(names: Collection[str], chosen: Mapping[str, str]) -> Columns:
+_AS_TEXT = ", or take it as text with --text-only"
+
+
+def recognise(
+    names: Collection[str], chosen: Mapping[str, str], *, text_only: bool = False
+) -> Columns:
     """Return the columns of the layout that has these names.
 
     Args:
         names: of the columns; those in structs with dots.
         chosen: field → column, as the user wants it; "": none.
+        text_only: there may be no column of images.
 
     Raises:
         InvalidQuestionError: a field that is needed has no column.
@@ -128,11 +134,11 @@ def recognise(names: Collection[str], chosen: Mapping[str, str]) -> Columns:
     needed = ("images",) if "conversation" in used else ("images", "question", "answer")
     shown = ", ".join(name for name in names if "." not in name)
     for field in needed:
-        if field not in used:
+        if field not in used and not (text_only and field == "images"):
             lacking = "image" if field == "images" else field
             raise InvalidQuestionError(
                 f"it has no {lacking} (its columns: {shown}); drop it, or name the column with "
-                f"--columns {field}=NAME"
+                f"--columns {field}=NAME{_AS_TEXT if field == 'images' else ''}"
             )
     for field, column in used.items():
         if not _pick(column, names):
@@ -171,6 +177,7 @@ def row_questions(
     default_source: str,
     all_turns: bool = False,
     whole_answers: bool = False,
+    text_only: bool = False,
 ) -> list[Question]:
     """Return the questions of a row.
 
@@ -182,14 +189,15 @@ def row_questions(
         default_source: the source of a row without one.
         all_turns: make a question of every turn of a conversation.
         whole_answers: take answers as they are; they are responses to learn.
+        text_only: a row without an image is a question as well.
 
     Raises:
         InvalidQuestionError: it has no valid question.
     """
     cells = [cell for cell in as_list(columns.cell(row, "images")) if cell is not None]
     images = tuple(to_image(cell, root) for cell in cells)
-    if not images:
-        raise InvalidQuestionError("it has no image; drop it")
+    if not (images or text_only):
+        raise InvalidQuestionError(f"it has no image; drop it{_AS_TEXT}")
 
     def gold(value: Any, column: str) -> str:
         return to_text(value, "answer") if whole_answers else gold_answer(value, column)

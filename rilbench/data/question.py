@@ -104,11 +104,12 @@ def check_question(question: Question) -> Question:
     """Return the question if it is valid.
 
     Raises:
-        InvalidQuestionError: it lacks its id, text, answer or image, its answer is a missing value,
-            or the number of placeholders is not the number of images.
+        InvalidQuestionError: it lacks its id, text or answer, an image is empty, its answer is a
+            missing value, or the number of placeholders is not the number of images. A question of
+            text only has none of either.
     """
     lacking = [name for name in ("id", "question", "answer") if not getattr(question, name).strip()]
-    if not question.images or not all(question.images):
+    if not all(question.images):
         lacking.append("image")
     if lacking:
         raise InvalidQuestionError(f"question {question.id!r} lacks its {lacking[0]}; add it")

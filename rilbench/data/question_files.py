@@ -121,15 +121,15 @@ def _read_parquet(path: Path) -> Iterator[Question]:
 
 
 def _parse_row(path: Path, row: dict[str, Any]) -> Question:
-    images = tuple(row.pop("images") or ())
-    if not all(isinstance(image, bytes) for image in images):
+    images = row.pop("images")
+    if not isinstance(images, list) or not all(isinstance(image, bytes) for image in images):
         raise UserError(
             f"{path}: its images are not lists of bytes; convert it with rilbench data import"
         )
     try:
         texts = {name: "" if value is None else to_text(value, name) for name, value in row.items()}
         texts["source"] = texts["source"] or UNNAMED
-        return check_question(Question(images=images, **texts))
+        return check_question(Question(images=tuple(images), **texts))
     except InvalidQuestionError as error:
         raise UserError(f"{path}, question {row['id']!r}: {error}") from error
 

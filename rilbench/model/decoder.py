@@ -19,6 +19,9 @@ from torch import Tensor
 PARTS = 3
 """In so many parts are rows attended to, from the shortest to the longest: less padding."""
 
+_PICTURES = ("pixel_values", "image_grid_thw", "image_sizes", "batch_num_images")
+"""Inputs that are of the pictures alone."""
+
 Attend = Callable[[int, Tensor, Tensor, Tensor, bool], Tensor]
 """A layer's attention: its number, queries, keys and values (n, heads, d) → (n, H).
 
@@ -97,7 +100,7 @@ class Decoder:
         packed = ids[mask]
         hidden = self.text.embed_tokens(packed)
         if "pixel_values" in inputs:
-            pictures = {k: inputs[k] for k in ("pixel_values", "image_grid_thw") if k in inputs}
+            pictures = {k: inputs[k] for k in _PICTURES if k in inputs}
             found = self.body.get_image_features(**pictures).pooler_output
             found = found if isinstance(found, Tensor) else torch.cat(list(found))
             is_picture = packed == self.body.config.image_token_id

@@ -6,6 +6,7 @@ Without verl, which the server's process does not need.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers import (
 
 from rilbench.config import Sampling
 from rilbench.model.decoder import Decoder, can_decode
-from rilbench.model.inputs import never_sampled, picture_inputs
+from rilbench.model.inputs import joined, never_sampled, picture_inputs
 from rilbench.model.sampling import SeededSampling, processors, sample
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class Generator:
         self.pad = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.forbidden = never_sampled(tokenizer)
         self.image_token = self.model.config.image_token_id
+        taken = signature(self.model.forward).parameters
+        types = (name for name in ("mm_token_type_ids", "token_type_ids") if name in taken)
+        self.token_types = next(types, "")
         self.decoder = Decoder(self.model.model) if can_decode(self.model) else None
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -160,9 +164,10 @@ class Generator:
             "input_ids": ids,
             "attention_mask": (torch.arange(width) >= torch.tensor(padding)[:, None]).long(),
         }
-        if images := [image for each in batch for image in each.images]:
-            inputs |= picture_inputs(self.processor, images)
-        if images and hasattr(self.model.base_model, "get_rope_index"):
-            # Without the types, transformers gives picture tokens the positions of plain text.
-            inputs["mm_token_type_ids"] = (ids == self.image_token).int()
+        if pictures := [picture_inputs(self.processor, r.images) for r in batch if r.images]:
+            inputs |= joined(pictures)
+        # Without the types, transformers gives picture tokens the positions of plain text, and
+        # Gemma's do not see each other.
+        if name := self.token_types:
+            inputs[name] = (ids == self.image_token).int()
         return inputs

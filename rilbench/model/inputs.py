@@ -11,16 +11,47 @@ if TYPE_CHECKING:
 
 
 def picture_inputs(processor: Any, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-    """A model's inputs for pictures, as its processor makes them beside a text that shows them.
+    """A model's inputs for the pictures of one prompt, as its processor makes them beside a text.
 
-    Made by the processor and not by its image processor alone: InternVL's sets the tiling.
+    Made by the processor and not by its image processor alone: it may treat one picture otherwise
+    than several, and InternVL's sets the tiling. Those of several prompts can be concatenated.
     """
-    marks = processor.image_token * len(images)
-    inputs = dict(processor(text=[marks], images=list(images), return_tensors="pt"))
-    return {k: v for k, v in inputs.items() if k not in _OF_THE_TEXT}
+    shown = [{"role": "user", "content": [{"type": "image"}] * len(images)}]
+    text = processor.apply_chat_template(shown, tokenize=False)
+    made = dict(processor(text=[text], images=list(images), return_tensors="pt"))
+    inputs = {name: value for name, value in made.items() if name not in _OF_THE_TEXT}
+    if "pixel_attention_mask" in inputs:  # SmolVLM's tiles stand in a row for each text
+        return {name: value.transpose(0, 1) for name, value in inputs.items()}
+    if "batch_num_images" in inputs:  # LLaVA-OneVision's are padded to the picture with the most
+        inputs["pixel_values"] = _real_tiles(processor, inputs)
+    return inputs
 
 
-_OF_THE_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
+def joined(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The inputs of several prompts' pictures as those of a batch."""
+    import torch
+
+    names = {name: None for each in inputs for name in each}
+    return {name: torch.cat([each[name] for each in inputs if name in each]) for name in names}
+
+
+def _real_tiles(processor: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """LLaVA-OneVision's tiles (n, 3, h, w) of (pictures, most tiles, 3, h, w)."""
+    import torch
+    from transformers.models.llava_onevision.modeling_llava_onevision import (
+        image_size_to_num_patches,
+    )
+
+    tiles, maker = inputs["pixel_values"], processor.image_processor
+    tiled = [int(n) == 1 for n in inputs["batch_num_images"] for _ in range(int(n))]
+    counts = [
+        image_size_to_num_patches(size, maker.image_grid_pinpoints, tiles.shape[-1]) if cut else 1
+        for size, cut in zip(inputs["image_sizes"], tiled, strict=True)
+    ]
+    return torch.cat([each[:count] for each, count in zip(tiles, counts, strict=True)])
+
+
+_OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 
 def never_sampled(tokenizer: Any) -> list[int]:

@@ -14,14 +14,13 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.paths import locate
+from rilbench.plan.counted import EXPERTS, PATCHES, count
 from rilbench.resources import resource
 
 LAYOUTS = ("qwen2_5_vl", "internvl", "qwen2")
-"""Supported values of ``model_type``; qwen2 is a judge."""
+"""Values of ``model_type`` with formulas here; qwen2 is a judge."""
 TEXT_LAYOUTS = ("qwen2", "qwen2_5_vl_text", "qwen2_5_vl")
 """Text models whose decoder layer is Qwen2.5's."""
-TRAINED_ONLY = ("qwen2_vl", "qwen3_vl")
-"""Layouts of students that can be trained, and not planned."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,13 @@ class Architecture:
     patches_per_token: int  # of the vision tower, for one token of the text model
     patch_pixels: int = 0
     patch_values: int = 0  # numbers of one patch, as the processor makes them
+    head_width: int = 0  # of an attention head, where it is not hidden / heads
+    beside_layers: int = 0  # parameters of the decoder beside embedding, layers and last norm
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
-        return self.text.hidden // self.text.heads
+        return self.head_width or self.text.hidden // self.text.heads
 
     @property
     def kv_width(self) -> int:
@@ -71,7 +72,8 @@ class Architecture:
     def decoder(self) -> int:
         """Parameters of embedding, layers and last norm, without the language head."""
         text = self.text
-        return self.embedding + text.layers * text.layer_parameters + text.hidden
+        layers = text.layers * text.layer_parameters
+        return self.embedding + layers + text.hidden + self.beside_layers
 
     @property
     def head(self) -> int:
@@ -113,7 +115,7 @@ def find_architecture(model: str, name: str = "") -> Architecture:
         name: the student's name in the recipes, if it is one.
 
     Raises:
-        UserError: there is no config.json, or its layout is not one of `LAYOUTS`.
+        UserError: there is no config.json, or its layout is not known.
     """
     file = locate_config(model)
     if file is None:
@@ -141,20 +143,17 @@ def locate_config(model: str) -> Path | None:
 
 
 def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
-    """Return the architecture of a ``config.json``.
+    """Return the architecture of a ``config.json``: by formulas, or counted.
 
     Raises:
-        UserError: its layout is not one of `LAYOUTS`, or a field is missing.
+        UserError: its layout is not known, or a field is missing.
     """
     layout = str(config.get("model_type"))
-    if layout not in LAYOUTS:
-        raise UserError(_unknown(name, layout))
     text = config.get("text_config", config).get("model_type", "qwen2")
-    if text not in TEXT_LAYOUTS:
-        raise UserError(
-            f"{name} is {layout} around a {text}: it can be trained, but rilbench plan counts "
-            "only Qwen2.5's decoder; plan a student of the recipes that is about as large"
-        )
+    if layout not in LAYOUTS or text not in TEXT_LAYOUTS:
+        if layout in PATCHES:
+            return count(config, name)
+        raise UserError(_unknown(name, layout))
     try:
         return _read(config, name, layout)
     except (KeyError, TypeError) as error:
@@ -162,20 +161,20 @@ def read_architecture(config: Mapping[str, Any], name: str) -> Architecture:
 
 
 def _unknown(name: str, layout: str) -> str:
-    """Return what to do with a model of a layout that is not one of `LAYOUTS`."""
+    """Return what to do with a model whose layout is not known."""
     if layout == "internvl_chat":
         return (
             f"{name} is in InternVL's original format (internvl_chat); take the repository in "
             "transformers' format, whose name ends in -hf, such as OpenGVLab/InternVL3-8B-hf"
         )
-    if layout in TRAINED_ONLY:
+    if layout in EXPERTS:
         return (
-            f"{name} is a {layout}: it can be trained, but rilbench plan cannot count its "
-            "parameters; plan a student of the recipes that is about as large"
+            f"{name} is a {layout}: it can be trained, but rilbench plan does not know how many of "
+            "its experts a token uses; plan a student without experts that is about as large"
         )
     return (
-        f"{name} is a {layout}, whose parameters cannot be counted; plan a student of qwen2_5_vl "
-        "or internvl"
+        f"{name} is a {layout}, whose parameters cannot be counted; plan a student of "
+        f"{', '.join(PATCHES)}"
     )
 
 

@@ -24,7 +24,7 @@ from rilbench.judge.client import JudgeClient
 from rilbench.model.inputs import teacher_tokens
 from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
 from rilbench.train.step_config import StepConfig
-from rilbench.train.verl.model_families import CollapseImageTokens, has_mrope
+from rilbench.train.verl.model_families import MarkedPrompts, is_qwen
 
 
 class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
@@ -36,8 +36,8 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.step_config = step_config
         self.uid = ""
-        if self.rollout_config.name.startswith("vllm") and not has_mrope(self.processor):
-            self.server_manager = CollapseImageTokens(self.server_manager, self.processor)
+        if self.rollout_config.name.startswith("vllm") and not is_qwen(self.processor):
+            self.server_manager = MarkedPrompts(self.server_manager, self.processor)
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Return one response of the group, with its answer reward."""
@@ -146,11 +146,15 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
         media: dict[str, Any] = await group_cache().get("media", self.uid, lambda: decode(messages))
         return media
 
-    async def ct_build_initial_tokens(self, *args: Any, **kwargs: Any) -> list[int]:
+    async def ct_build_initial_tokens(
+        self, messages: list[dict[str, Any]], **kwargs: Any
+    ) -> list[int]:
         """Tokenise the question's prompt, once for the whole group."""
+        if isinstance(self.server_manager, MarkedPrompts):
+            self.server_manager.messages = messages
         tokenize = super().ct_build_initial_tokens
         tokens: list[int] = await group_cache().get(
-            "tokens", self.uid, lambda: tokenize(*args, **kwargs)
+            "tokens", self.uid, lambda: tokenize(messages, **kwargs)
         )
         return list(tokens)
 

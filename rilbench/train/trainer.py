@@ -67,7 +67,7 @@ from rilbench.train.step_batch import StepBatch, write_rollouts
 from rilbench.train.step_checkpoint import missing_part, steps_in
 from rilbench.train.step_config import StepConfig
 from rilbench.train.trackers import TrackedRun, continued, new_at
-from rilbench.train.verl.model_families import has_mrope
+from rilbench.train.verl.model_families import is_qwen
 from rilbench.train.verl.rollout_worker import RolloutManager
 from rilbench.train.verl.workers import DiscriminatorWorker, PolicyWorker
 
@@ -276,7 +276,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         """As verl's; and the data sets in every process learn how to open pictures."""
         super()._init_tokenizer()
         with open_dict(self.config):
-            self.config.data.pictures_as_they_are = not has_mrope(self.processor)
+            self.config.data.pictures_as_they_are = not is_qwen(self.processor)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

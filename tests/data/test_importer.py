@@ -107,6 +107,26 @@ def test_llava_first_turns(llava, tmp_path):
         assert words in reasons
 
 
+def test_rows_of_text_are_taken_if_asked(llava, tmp_path):
+    file = write_llava(llava, *MIXED)
+    out = tmp_path / "q.parquet"
+    options = {"images": llava / "images", "source": "llava"}
+    before, _ = import_all(file, out, **options)
+    report, found = import_all(file, out, text_only=True, **options)
+    assert report.without_image == report.questions - before.questions > 0
+    assert report.skipped == before.skipped - report.without_image
+    assert sum(not q.images for q in found) == report.without_image
+    assert read_questions(out) == found
+
+
+def test_a_file_without_a_column_of_images_is_taken_if_asked(tmp_path):
+    folder = hub(tmp_path / "s", [{"question": "?", "answer": "a"}], "text/train.parquet")
+    with pytest.raises(UserError, match="or take it as text with --text-only"):
+        import_all(folder, tmp_path / "q.parquet")
+    report, (question,) = import_all(folder, tmp_path / "q.parquet", text_only=True)
+    assert (question.images, question.answer, report.without_image) == ((), "a", 1)
+
+
 def test_llava_all_turns(llava, tmp_path):
     file = write_llava(llava, *MIXED)
     _, found = import_all(file, tmp_path / "q.parquet", images=llava / "images", all_turns=True)

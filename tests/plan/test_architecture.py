@@ -4,10 +4,15 @@ import json
 
 import pytest
 import torch
+from layouts import BUILDERS
+from PIL import Image
 
 from rilbench.errors import UserError
+from rilbench.model.inputs import picture_inputs
 from rilbench.paths import nano_folder
 from rilbench.plan.architecture import find_architecture, read_architecture
+from rilbench.plan.counted import EXPERTS, PATCHES
+from rilbench.plan.counted import count as count_architecture
 from rilbench.resources import resource
 
 KEPT = {path.stem: json.loads(path.read_text()) for path in resource("recipes/models").glob("*")}
@@ -90,14 +95,42 @@ def test_a_models_folder_wins_over_the_recipes_name(tmp_path):
     assert find_architecture("models/not-there", "qwen2.5-vl-7b").name == "qwen2.5-vl-7b"
 
 
+def test_every_layout_of_students_is_known():
+    from rilbench.train.layouts import LAYOUTS
+
+    assert LAYOUTS.keys() == {*PATCHES, *EXPERTS}
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if not name.endswith("_moe")])
+def test_other_layouts_are_counted_on_transformers_classes(name):
+    """Each part of a tiny student's, and what its vision tower makes of a picture."""
+    if name == "smolvlm":
+        pytest.importorskip("num2words")
+    made, processor = BUILDERS[name]()
+    config = json.loads(json.dumps(made.to_dict()))
+    if name == "qwen2_5_vl":  # has formulas too, which need every field
+        assert count_architecture(config, name).parameters == count(built(config))
+        return
+    found = read_architecture(config, name)
+    model = built(config)
+    decoder = model.get_decoder()
+    assert found.parameters == count(model)
+    assert found.decoder == count(decoder)
+    assert found.vision_parameters == count(model.model) - count(decoder)
+    assert found.discriminator == count(decoder) + found.text.hidden
+    assert found.vision.layers == 2
+    assert 0 < found.vision.layer_parameters * 2 < found.vision_parameters
+    picture = picture_inputs(processor, [Image.new("RGB", (84, 56))])["pixel_values"]
+    assert found.patch_values in (picture.shape[-1], 3 * found.patch_pixels)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"model_type": "llava"}, "plan a student of qwen2_5_vl or internvl$"),
+        ({"model_type": "llava"}, "plan a student of qwen2_vl, .*smolvlm$"),
         ({"model_type": "internvl_chat"}, "-hf, such as OpenGVLab/InternVL3-8B-hf"),
-        ({"model_type": "qwen2_vl"}, "can be trained, but"),
-        ({"model_type": "qwen3_vl"}, "can be trained, but"),
-        ({"model_type": "internvl", "text_config": {"model_type": "qwen3"}}, "around a qwen3"),
+        ({"model_type": "qwen3_vl_moe"}, "can be trained, but .* experts"),
+        ({"model_type": "gemma3", "text_config": {"hidden_size": "wide"}}, "makes no model"),
         ({"model_type": "qwen2", "tie_word_embeddings": True}, "lacks"),
         ({}, "None"),
     ],

@@ -84,7 +84,7 @@ def test_methods_without_teachers_need_no_address():
 def test_nano_fits_and_an_unknown_layout_is_left_to_verl(tmp_path):
     for student in ("nano", "nano-internvl"):
         check_fit(load_recipe("both", student))
-    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl_moe"}')
     check_fit(load_recipe("both", overrides=[f"student.model={tmp_path}"]))
 
 

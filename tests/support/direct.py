@@ -13,7 +13,7 @@ def log_probs(model, processor, question, text, blank=False):
     prompt = processor.apply_chat_template(
         question.chat, tokenize=False, add_generation_prompt=True
     )
-    batch = processor(text=[prompt + text], images=images, return_tensors="pt")
+    batch = processor(text=[prompt + text], images=images or None, return_tensors="pt")
     count = len(processor.tokenizer.encode(text, add_special_tokens=False))
     with torch.no_grad():
         found = model(**batch).logits[0, :-1].log_softmax(-1)

@@ -24,12 +24,13 @@ from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
 from rilbench.data.question_files import read_questions
 from rilbench.train.batch import nested
+from rilbench.train.layouts import suited
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import open_run
 from rilbench.train.rollout import RILAgentLoop
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.config import agent_loop_part, compose
-from rilbench.train.verl.model_families import RLDataset, StudentModel, has_mrope
+from rilbench.train.verl.model_families import RLDataset, StudentModel, is_qwen
 from rilbench.train.verl.rollout_worker import RolloutWorker
 from rilbench.train.verl.workers import PolicyWorker
 
@@ -40,17 +41,17 @@ def configuration(model, method="dr-grpo", student="nano"):
     Their data are those of the nano student's run without teachers: there are no saved responses.
     """
     questions = read_questions(Path("questions.parquet"))
-    settings = [f"schedule.prompts_per_step={len(questions)}", "policy.micro_batch_size=4"]
+    settings = [f"schedule.prompts_per_step={len(questions)}", "policy.micro_batch_size=2"]
     settings.append(f"student.model={model}")
     run = open_run(Path("run"), load_recipe("both", "nano", "dr-grpo", settings), resume=False)
     asked = stored(questions, run.folder / "data" / "pictures.arrow")
     prepare_data(run, inspect_checkpoint(model), [], asked, asked)
     loop = yaml.safe_dump(
-        agent_loop_part(run.recipe, run.folder, "http://127.0.0.1:1/v1", "", None)
+        agent_loop_part(suited(run.recipe, model), run.folder, "http://127.0.0.1:1/v1", "", None)
     )
     (run.folder / "data" / "agent_loop.yaml").write_text(loop)
     settings = settings if student == "nano" else []
-    recipe = load_recipe("both", student, method, settings)
+    recipe = suited(load_recipe("both", student, method, settings), model)
     config = compose(recipe, run.folder.resolve(), str(model), resume_from=None)
     OmegaConf.resolve(config)
     return config, questions
@@ -71,7 +72,7 @@ async def make_rows(config, pairs, blank):
     worker = loop_worker(config)
     assert isinstance(worker.model_config, StudentModel)
     with open_dict(config):  # as the trainer does
-        config.data.pictures_as_they_are = not has_mrope(worker.processor)
+        config.data.pictures_as_they_are = not is_qwen(worker.processor)
     data = RLDataset(config.data.train_files, worker.tokenizer, config.data, worker.processor)
     by_id = {row["extra_info"]["question_id"]: row for row in data}
     rows = []
@@ -90,8 +91,7 @@ async def make_rows(config, pairs, blank):
         loop.uid, loop.response_length = question.id, 48
         output = await loop._saved_response("72b", response, 1, row["raw_prompt"])
         output.extra_fields["question"] = list(by_id).index(question.id)
-        if blank:
-            shown = output.multi_modal_data["images"]
+        if blank and (shown := output.multi_modal_data.get("images")):
             output.multi_modal_data["images"] = [i.point(lambda _: 0) for i in shown]
         ids = torch.tensor(output.prompt_ids + output.response_ids)
         inputs = worker._compute_multi_modal_inputs(output, ids)

@@ -12,11 +12,13 @@ VERL = (
     "train/test_rehearsal.py",
     "train/test_reshard.py",
     "train/test_run.py",
+    "train/test_students.py",
     "train/test_variants.py",
     "train/test_world_size.py",
     "train/verl/test_gpu_configuration.py",
     "train/verl/test_model_families.py",
     "train/verl/test_packed.py",
+    "train/verl/test_rank_of_text.py",
     "train/verl/test_ray_devices.py",
     "whole_run/test_execute.py",
 )

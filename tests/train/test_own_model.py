@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from qwen3_vl import write_student
+from layouts import write_layout
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.data.question_files import write_questions
@@ -28,7 +28,7 @@ def page(language):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("own")
-    write_student(place / "my-model")
+    write_layout("qwen3_vl", place / "my-model")
     write_questions(place / "train.parquet", training_questions("prompts", 1, 9))
     write_questions(place / "dev.parquet", training_questions("dev", 1, 10))
     (recipe,) = page("yaml")

@@ -21,7 +21,9 @@ from rilbench.errors import UserError
 from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate, locate_files
+from rilbench.plan.counted import EXPERTS
 from rilbench.plan.servers import starts_judge
+from rilbench.train.layouts import layout_of
 from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,
@@ -48,10 +50,6 @@ from rilbench.train.verl.config import overrides, picture_file
 from rilbench.train.verl.ray_devices import check_devices
 
 log = logging.getLogger(__name__)
-
-IMAGE_READERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl")
-"""Model types that receive their images: verl 0.9.1 has their processor, or
-`rilbench.train.verl.model_families` adds it. With others verl goes on without images."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +123,11 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     """
     recipe = run.recipe
     student = inspect_checkpoint(locate(recipe.student.model))
-    if student.model_type not in IMAGE_READERS:
+    layout_of(student.model_type)
+    if student.model_type in EXPERTS and recipe.hardware.device == "cpu":
         raise UserError(
-            f"verl 0.9.1 passes no images to {student.model_type}; use a student of one of "
-            f"{', '.join(IMAGE_READERS)}"
+            f"a student with experts ({student.model_type}) cannot be sampled on a CPU: verl sends "
+            "each expert's weights alone, as vLLM takes them; train it on GPUs"
         )
     needed = {
         "data.train": (recipe.data.train, "schedule.prompts_per_step"),

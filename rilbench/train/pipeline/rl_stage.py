@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
+from rilbench.train.layouts import note_on_layout, suited
 from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.judge_check import check_on_sample, model_to_ask, verdict_file
 from rilbench.train.pipeline.preflight import Inputs
@@ -56,6 +57,8 @@ def train_policy(
         skipped(recipe.method, progress)
         return
     for text in prepare_data(run, inputs.student, inputs.collections, inputs.questions, inputs.dev):
+        note(text, progress)
+    if text := note_on_layout(recipe, inputs.student.path):
         note(text, progress)
     forget_after(run.folder, step)
     if step:
@@ -148,10 +151,9 @@ def _write_job(
     import yaml
 
     folder = run.folder.resolve()
-    model, cache = model_to_ask(run.recipe), verdict_file(run.recipe, folder)
-    part = agent_loop_part(
-        run.recipe, folder, judge_urls, model, cache, full_length=run.full_length
-    )
+    recipe = suited(run.recipe, student.path)
+    model, cache = model_to_ask(recipe), verdict_file(recipe, folder)
+    part = agent_loop_part(recipe, folder, judge_urls, model, cache, full_length=run.full_length)
     loop = yaml.safe_dump(part)
     (folder / "data" / "agent_loop.yaml").write_text(loop, encoding="utf-8")
     job = {

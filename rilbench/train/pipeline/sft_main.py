@@ -23,6 +23,7 @@ from verl.workers.utils.losses import sft_loss
 
 from rilbench.config import Recipe, read_recipe
 from rilbench.logs import configure
+from rilbench.train.layouts import suited
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.pipeline.run_folder import keep_lines
 from rilbench.train.verl.sft_config import compose_sft
@@ -108,7 +109,7 @@ class RecordedSFTTrainer(SFTTrainer):  # type: ignore[misc]
 
 def run(run_dir: Path, model: str) -> None:
     """Run the SFT stage of a run, from its last saved step."""
-    recipe = read_recipe(run_dir / "recipe.yaml")
+    recipe = suited(read_recipe(run_dir / "recipe.yaml"), model)
     config = compose_sft(recipe, run_dir, model)
     auto_set_device(config)
     prepare_process()

@@ -25,6 +25,7 @@ from rilbench.config import read_recipe
 from rilbench.errors import UserError
 from rilbench.train import trackers
 from rilbench.train.failure_reason import one_line
+from rilbench.train.layouts import suited
 from rilbench.train.notes import leave_note
 from rilbench.train.start_lock import one_start_at_a_time
 from rilbench.train.trackers import TrackedRun
@@ -37,7 +38,7 @@ def compose_config(job: dict[str, Any]) -> Any:
     from rilbench.train.verl.config import compose, validate
 
     run_dir = Path(job["run_dir"])
-    recipe = read_recipe(run_dir / "recipe.yaml")
+    recipe = suited(read_recipe(run_dir / "recipe.yaml"), job["model"])
     resume = Path(job["resume_from"]) if job["resume_from"] else None
     config = compose(recipe, run_dir, job["model"], resume_from=resume)
     with open_dict(config):

@@ -77,6 +77,11 @@ class Discriminator(PreTrainedModel):  # type: ignore[misc]
         return TokenClassifierOutput(logits=self.score(hidden))
 
     @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """How experts are computed is the decoder's; transformers looks for it in this file."""
+        return True
+
+    @classmethod
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str,

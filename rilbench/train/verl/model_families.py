@@ -1,33 +1,38 @@
 """What differs between families of vision-language models, as verl 0.9.1 meets them.
 
-verl's ``hf_processor`` knows a fixed list of processors, InternVL's not among them; of any other it
+verl's ``hf_processor`` knows a fixed list of processors (`rilbench.train.layouts`); of any other it
 only warns, and goes on without images. Its ways in for ours are Hydra's ``_target_`` of the model's
 configuration (`StudentModel`), which every process of verl reads its processor from, and the data
 sets' ``custom_cls`` (`RLDataset`, `SFTDataset`).
 
-Families with M-RoPE (Qwen-VL) number a picture's tokens by row and column: verl binds the model's
-``get_rope_index`` to their processors, and their rows have four positions for a token. The others
-count tokens as text does.
+Families with M-RoPE (Qwen-VL, GLM-V) number a picture's tokens by row and column: verl binds the
+model's ``get_rope_index`` to their processors, and their rows have four positions for a token. The
+others count tokens as text does.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+import torch
 from PIL import Image
-from transformers import AutoProcessor, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoProcessor, PreTrainedTokenizerBase
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.utils.flops_counter import ESTIMATE_FUNC
+from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.workers.config import HFModelConfig
 
 from rilbench.data.row_files import mapped_column
-from rilbench.model.inputs import never_sampled
+from rilbench.model.inputs import never_sampled, picture_inputs
+from rilbench.train.layouts import LAYOUTS
 from rilbench.train.verl.config import DATASETS_CACHE
 
 
@@ -40,6 +45,9 @@ class StudentModel(HFModelConfig):  # type: ignore[misc]
     """Whether each prompt is computed once. No field: verl's vLLM server reads its own class's."""
 
     def __post_init__(self) -> None:
+        layout = LAYOUTS.get(AutoConfig.from_pretrained(self.path).model_type)
+        if layout and layout.token_types:  # flash-attn knows no two directions
+            self.override_config["attn_implementation"] = "sdpa"
         with warnings.catch_warnings():
             # "This may affect multimodal processing": not with the processor below.
             warnings.filterwarnings("ignore", "Failed to create processor: Unsupported")
@@ -49,6 +57,71 @@ class StudentModel(HFModelConfig):  # type: ignore[misc]
                 self.local_tokenizer_path, trust_remote_code=self.trust_remote_code
             )
             assert not isinstance(self.processor, PreTrainedTokenizerBase), self.path
+        if self.load_tokenizer:
+            for tokenizer in (self.tokenizer, self.processor.tokenizer):
+                leave_start_to_template(tokenizer, self.processor.chat_template)
+
+
+def leave_start_to_template(tokenizer: Any, template: str) -> None:
+    """Let a text begin with one BOS token and not two, where the chat template writes it as well.
+
+    verl tokenises what the template made as it would any text.
+    """
+    start = tokenizer.bos_token
+    written = start and (start in template or "bos_token" in template)
+    if written and tokenizer("")["input_ids"] == [tokenizer.bos_token_id]:
+        tokenizer.add_bos_token = False
+        assert not tokenizer("")["input_ids"], start
+
+
+@contextmanager
+def own_forwards(config: Any) -> Iterator[None]:
+    """Keep transformers' forward of GLM-4.1V while verl builds a model.
+
+    verl 0.9.1 replaces it by one that takes a picture's features for a tensor, as they were in
+    transformers 4: it raises at the first picture. And its count of FLOPs looks for the decoder's
+    sizes where transformers 4 had them; without it, as for other layouts, verl's MFU is zero.
+    """
+    if config.model_type != "glm4v":
+        yield
+        return
+    from transformers.models.glm4v import modeling_glm4v
+
+    kinds = (modeling_glm4v.Glm4vModel, modeling_glm4v.Glm4vForConditionalGeneration)
+    forwards = [kind.forward for kind in kinds]
+    ESTIMATE_FUNC.pop("glm4v", None)
+    try:
+        yield
+    finally:
+        for kind, forward in zip(kinds, forwards, strict=True):
+            kind.forward = forward
+
+
+class BlankPicture:
+    """A picture that a model sees, and that changes nothing, where a micro-batch has none.
+
+    FSDP's ranks gather the vision tower's weights together: a rank whose rows are all of text would
+    wait for none, and the others for it. verl does the same for Qwen-VL.
+    """
+
+    shown = False
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.inputs = picture_inputs(processor, [Image.new("RGB", (64, 64))])
+        model.get_input_embeddings().register_forward_hook(self._add_nothing)
+
+    def _add_nothing(self, _: Any, __: Any, embedded: torch.Tensor) -> torch.Tensor:
+        """The text's embeddings, and the features of the blank picture times zero."""
+        if not self.shown:
+            return embedded
+        inputs = {
+            name: value.to(embedded.device, embedded.dtype if value.is_floating_point() else None)
+            for name, value in self.inputs.items()
+        }
+        features = self.model.get_image_features(**inputs).pooler_output
+        added: torch.Tensor = embedded + 0.0 * sum(each.mean() for each in features)
+        return added
 
 
 @dataclass
@@ -63,8 +136,13 @@ def has_mrope(processor: Any) -> bool:
     return hasattr(processor, "get_rope_index")
 
 
-class CollapseImageTokens:
-    """A client of vLLM's servers for a family of which verl does not know how vLLM takes pictures.
+def is_qwen(processor: Any) -> bool:
+    """Whether it is one of Qwen-VL's, whose pictures verl resizes and whose marks it folds."""
+    return "Qwen2VLImageProcessor" in type(processor.image_processor).__name__
+
+
+class MarkedPrompts:
+    """A client of vLLM's servers for a layout of which verl does not know how vLLM takes pictures.
 
     vLLM writes a picture's tokens itself, in the place of one mark; verl folds them for Qwen-VL.
     And verl forbids the marks in sampling by a processor that its vLLM server has not.
@@ -73,29 +151,25 @@ class CollapseImageTokens:
     def __init__(self, servers: Any, processor: Any) -> None:
         self.servers, self.processor = servers, processor
         self.bias = dict.fromkeys(never_sampled(processor.tokenizer), -100.0)  # vLLM's least
+        self.messages: list[dict[str, Any]] = []
+        """The conversation that the next prompt is of."""
 
     async def generate(
         self, *, prompt_ids: list[int], sampling_params: dict[str, Any], **request: Any
     ) -> Any:
         """As verl's client."""
         return await self.servers.generate(
-            prompt_ids=folded(self.processor, prompt_ids),
+            prompt_ids=marked_prompt(self.processor, self.messages),
             sampling_params={**sampling_params, "logit_bias": self.bias},
             **request,
         )
 
 
-def folded(processor: Any, prompt: Sequence[int]) -> list[int]:
-    """A prompt with one mark for each picture, as its text has before InternVL's processor."""
-    mark = processor.image_token_id
-    around = (processor.start_image_token_id, processor.end_image_token_id)
-    kept: list[int] = []
-    before = None
-    for token in prompt:
-        if token not in around and not token == mark == before:
-            kept.append(token)
-        before = token  # between the marks of two pictures stand the end of one and a start
-    return kept
+def marked_prompt(processor: Any, messages: list[dict[str, Any]]) -> list[int]:
+    """The tokens of a conversation in which each picture is the mark of the chat template."""
+    text = apply_chat_template(processor, messages, tokenize=False, add_generation_prompt=True)
+    tokens: list[int] = processor.tokenizer(text)["input_ids"]
+    return tokens
 
 
 class RLDataset(RLHFDataset):  # type: ignore[misc]
@@ -157,12 +231,12 @@ class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
         max_samples: int = -1,
     ) -> None:
         # verl asks the image processor for what only Qwen-VL's has: the size that it resizes by.
-        known = processor if has_mrope(processor) else None
+        known = processor if is_qwen(processor) else None
         super().__init__(parquet_files, tokenizer, config, known, max_samples)
         self.processor, self.config = processor, config
 
     def _build_messages(self, example: dict[str, Any]) -> Any:
         images: list[Any] = [_opened(image, self.config) for image in example[self.image_key]]
-        if not has_mrope(self.processor):
+        if not is_qwen(self.processor):
             images = [image["image"] for image in images]  # verl leaves opened pictures alone
         return super()._build_messages({**example, self.image_key: images})

@@ -16,10 +16,14 @@ from PIL import Image
 from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from rilbench.data.question import Question
+from rilbench.data.question import PLACEHOLDER, Question
 from rilbench.errors import InvalidQuestionError
 from rilbench.images import check_image
-from rilbench.train.verl.model_families import RLDataset, StudentModel, has_mrope
+from rilbench.train.verl.model_families import (
+    RLDataset,
+    StudentModel,
+    is_qwen,
+)
 
 VERL_MARKS = ("<video>", "<audio>")
 """Words at which verl splits a text beside ``<image>``, and then misses the file."""
@@ -54,7 +58,7 @@ class QuestionReader(RLDataset):
         self.processor, self.tokenizer = model.processor, model.tokenizer
         self.image_key, self.video_key, self.audio_key = "images", "videos", "audios"
         self.limits, self.max_prompt_tokens = limits, max_prompt_tokens
-        self.config = {"pictures_as_they_are": not has_mrope(self.processor)}
+        self.config = {"pictures_as_they_are": not is_qwen(self.processor)}
         self.image_patch_size = getattr(self.processor.image_processor, "patch_size", 14)
         self.builder = create_continuous_token_builder(
             self.tokenizer, hf_model_type=model.hf_config.model_type, processor=self.processor
@@ -70,8 +74,9 @@ class QuestionReader(RLDataset):
         for mark in VERL_MARKS:
             if mark in question.question:
                 return f"text: it has {mark}, at which verl looks for a file; write it otherwise"
+        words = question.question.replace(PLACEHOLDER, "")  # the mark may be a token as well
         for token in self.special:
-            if token in question.question:
+            if token in words:
                 return f"text: it has {token}, a special token of the student; write it otherwise"
         try:
             tokens = self.prompt_tokens(question)
@@ -117,6 +122,7 @@ class QuestionReader(RLDataset):
         text = apply_chat_template(
             self.processor, messages, tokenize=False, add_generation_prompt=True
         )
+        # Not by the processor's tokenizer, which another thread may be using.
         return len(self.tokenizer(text)["input_ids"])
 
     def _picture_tokens(self, image: bytes) -> int | str:

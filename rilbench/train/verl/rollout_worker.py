@@ -181,6 +181,8 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
         """verl prepares pictures for each response; here the responses to a question share them."""
         media = output.multi_modal_data or {}
         pictures = media.get("images")
+        if not pictures and not has_mrope(self.processor):
+            return {}
         if not pictures or any(value for name, value in media.items() if name != "images"):
             inputs: dict[str, torch.Tensor] = super()._compute_multi_modal_inputs(output, input_ids)
             return inputs

@@ -56,7 +56,8 @@ def write_model(saved: Path, out: Path, dtype: torch.dtype) -> None:
     weights = {name: _whole([share[name] for share in shares]).to(dtype) for name in shares[0]}
     config = AutoConfig.from_pretrained(out)
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):
-        part.dtype = dtype
+        if part is not None:  # Gemma 4 may have no audio
+            part.dtype = dtype
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     if (out / "generation_config.json").is_file():

@@ -19,6 +19,8 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.utils import postprocess_batch_func
 
 from rilbench.errors import UserError
+from rilbench.train.layouts import LAYOUTS, Layout
+from rilbench.train.verl.model_families import BlankPicture, own_forwards
 from rilbench.train.verl.shared_prompts import (
     ATTENTION,
     SharedPrompts,
@@ -37,6 +39,9 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     shared: SharedPrompts | None = None
     """The layout of the micro-batch at work."""
+    layout: Layout | None = None
+    """The student's; None for the discriminator, which sees no pictures."""
+    blank: BlankPicture | None = None
     predicts = True
     """Whether the head's output is of the next token, and not of the token itself."""
 
@@ -46,7 +51,11 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         return bool(getattr(self.model_config, "share_prompts", False))
 
     def _build_module(self) -> torch.nn.Module:
-        module: torch.nn.Module = super()._build_module()
+        with own_forwards(self.model_config.hf_config):
+            module: Any = super()._build_module()
+        self.layout = LAYOUTS.get(module.config.model_type)
+        if self.layout and not self.layout.blanks and torch.distributed.get_world_size() > 1:
+            self.blank = BlankPicture(module, self.model_config.processor)
         if self.shares_prompts:
             decoder, head = self.parts(module)
             others = set(getattr(decoder.config, "layer_types", ())) - {"full_attention"}
@@ -57,7 +66,8 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
                 )
             decoder.set_attn_implementation(ATTENTION)
             head.register_forward_pre_hook(self._at_responses)
-        return module
+        built: torch.nn.Module = module
+        return built
 
     def parts(self, module: Any) -> tuple[Any, torch.nn.Module]:
         """The decoder of a model, and its head."""
@@ -120,6 +130,10 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         """verl's hook: rows as one sequence, a question's prompt and pictures once."""
         if not self.shares_prompts:
             found: tuple[dict[str, Any], dict[str, Any]] = super().prepare_model_inputs(micro_batch)
+            self._show_blank(found[0])
+            if self.layout and self.layout.token_types:
+                pictures = found[0]["input_ids"] == self.module.config.image_token_id
+                found[0][self.layout.token_types] = pictures.int()
             return found
         ids = micro_batch["input_ids"].values()
         self.shared = SharedPrompts.of(*_lengths(micro_batch), micro_batch["question"].tolist())
@@ -134,6 +148,7 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             "shared_prompts": self.shared,
             **extract_multi_modal_inputs(of_prompts),
         }
+        self._show_blank(inputs)
         responses = micro_batch["responses"].values()
         temperature = torch.tensor(float(micro_batch["temperature"]), device=ids.device)
         outputs = {
@@ -143,6 +158,11 @@ class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
             "pad_size": 0,
         }
         return inputs, outputs
+
+    def _show_blank(self, inputs: dict[str, Any]) -> None:
+        """Show a blank picture where the micro-batch has none."""
+        if self.blank:
+            self.blank.shown = "pixel_values" not in inputs
 
     def prepare_model_outputs(
         self,

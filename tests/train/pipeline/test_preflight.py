@@ -4,6 +4,7 @@ import json
 
 import pytest
 from fake_judge import fake_judge, says
+from layouts import write_layout
 
 from rilbench.config import load_recipe
 from rilbench.data.manifest import digest_of, manifest_of
@@ -72,6 +73,13 @@ def test_a_wrong_path_of_data_is_told_as_such(tmp_path, monkeypatch, setting, wo
     (tmp_path / "list.json").write_text("[]")
     run = Run(tmp_path / "r", load_recipe("both", "nano", "dr-grpo", [setting]))
     with pytest.raises(UserError, match=words):
+        read_inputs(run)
+
+
+def test_experts_are_refused_on_a_cpu(tmp_path):
+    student = write_layout("qwen3_vl_moe", tmp_path / "student")
+    run = Run(tmp_path / "r", load_recipe("both", "nano", None, [f"student.model={student}"]))
+    with pytest.raises(UserError, match=r"cannot be sampled on a CPU.*; train it on GPUs"):
         read_inputs(run)
 
 

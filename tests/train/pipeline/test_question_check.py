@@ -5,8 +5,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from layouts import write_layout
 from PIL import Image
-from qwen3_vl import write_student
 
 from rilbench.config import load_recipe
 from rilbench.data.question_files import Question, read_questions, write_questions
@@ -41,6 +41,7 @@ ODD = [
     Question("wide", (picture(300, 40),), "What is it?", "yes", "test"),
     Question("two", (picture(56, 56), picture(200, 90, "P")), "<image> or <image>?", "no", "test"),
     Question("after", (picture(90, 91, "RGBA"),), "First words, then <image>", "no", "test"),
+    Question("none", (), "What is 2 + 2?", "4", "test"),
 ]
 WHOLE = picture(56, 56, form="jpeg")
 GOOD = Question("good", (WHOLE,), "What is it?", "yes", "test")
@@ -55,10 +56,15 @@ BAD = {
 }
 
 
-@pytest.fixture(params=["restyled", "internvl", "qwen3-vl"])
+OTHERS = ("qwen3_vl", "glm4v", "gemma3", "gemma4", "llava_onevision", "smolvlm")
+
+
+@pytest.fixture(params=["restyled", "internvl", *OTHERS])
 def student(request, tmp_path):
+    if request.param == "smolvlm":
+        pytest.importorskip("num2words")
     ours = nano_folder() / request.param
-    return ours if ours.exists() else write_student(tmp_path / request.param)
+    return ours if ours.exists() else write_layout(request.param, tmp_path / request.param)
 
 
 def test_lengths_are_the_processors(student):
@@ -73,8 +79,11 @@ def test_lengths_are_the_processors(student):
             question.chat, add_generation_prompt=True, tokenize=False
         )
         images = [Image.open(io.BytesIO(image)).convert("RGB") for image in question.images]
-        whole.append(len(processor(text=[text], images=images)["input_ids"][0]))
-    assert [reader.prompt_tokens(question) for question in questions] == whole
+        whole.append(len(processor(text=[text], images=images or None)["input_ids"][0]))
+    found = [reader.prompt_tokens(question) for question in questions]
+    # Gemma 3 writes empty lines around a picture, which may be a token with the text's own.
+    most = int("gemma3" in str(student)) * 2
+    assert all(0 <= a - b <= most for a, b in zip(found, whole, strict=True))
     assert len(set(whole)) > 2
     assert [reader.refusal(question) for question in questions] == [""] * len(questions)
 
@@ -106,10 +115,10 @@ def test_refused_questions_are_left_out_or_stop_a_strict_run(tmp_path):
     thinking = replace(GOOD, id="thinking", answer="<think>7, I see</think> 7")
     run = run_with(tmp_path, [GOOD, torn, thinking, *ODD])
     inputs = read_inputs(run)
-    assert [q.id for q in inputs.questions] == ["good", "wide", "two", "after"]
+    assert [q.id for q in inputs.questions] == ["good", "wide", "two", "after", "none"]
     assert set(inputs.checks["data.train"].refused) == {"torn", "thinking"}
     summary = inputs.checks["data.train"].summary("data.train")
-    assert summary.startswith("2 of 6 questions of data.train cannot be trained on")
+    assert summary.startswith("2 of 7 questions of data.train cannot be trained on")
     assert "picture 1, answer 1; first torn" in summary
     with pytest.raises(
         UserError, match=r"2 questions cannot be trained on \(torn: picture.*--strict"
@@ -150,9 +159,9 @@ def test_a_later_start_checks_only_what_changed(tmp_path, monkeypatch):
     assert asked == []
     changed = replace(GOOD, images=(picture(56, 56),))
     again = read_inputs(run_with(tmp_path, [changed, *ODD])).checks
-    assert asked == [4]
+    assert asked == [1 + len(ODD)]
     (note,) = changed_questions(first, again)
-    assert note.startswith("data.train is not what this run read before (4 questions, before 4)")
+    assert note.startswith("data.train is not what this run read before (5 questions, before 5)")
 
 
 def test_the_digest_covers_every_part():
