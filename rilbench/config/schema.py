@@ -51,8 +51,18 @@ HOW_IT_RUNS = (
     # what is saved on the way
     "schedule.save_every",
     "schedule.keep",
+    "schedule.export_adapter",
 )
 """Settings that do not change the method or its results, so they are not fingerprinted."""
+
+ADDED_LATER = (
+    "policy.lora_rank",
+    "policy.lora_alpha",
+    "policy.lora_targets",
+    "discriminator.lora_rank",
+)
+"""Settings that older recipes do not have: at their defaults they are not fingerprinted, so that
+what was stored before them keeps its fingerprint."""
 
 ALSO_ON_RESUME = (
     "schedule.steps",
@@ -144,6 +154,7 @@ class Discriminator:
     mu: int = 1  # updates per step [Table 5a]; 0: frozen after pretraining [Table 5d]
     micro_batch_size: int = 16  # responses per forward pass on one device
     micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
+    lora_rank: int = -1  # rank of its own adapter; -1: as policy.lora_rank; 0: train all parameters
 
 
 @dataclass(frozen=True)
@@ -168,6 +179,9 @@ class Policy:
     micro_batch_size: int = 4  # responses per forward pass on one device [App C]
     micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
     freeze: str = ""  # frozen part of the language model: head, attention, … [Table 5c]
+    lora_rank: int = 0  # rank of a LoRA adapter; 0: train all parameters [Table 5c]
+    lora_alpha: int = 32  # LoRA's scale is lora_alpha / lora_rank
+    lora_targets: tuple[str, ...] = ("all-linear",)  # or layers: q_proj, language_model, …
     teachers_in_loss: bool = True  # false: teachers' responses have advantage 0
 
 
@@ -208,6 +222,7 @@ class Schedule:
     eval_every: int = 0  # steps between scores on the dev split; 0: never
     max_wait: float = 60.0  # minutes without a response after which a run stops; 0: never
     export: str = "last"  # or "best": the saved step with the highest score on the dev split
+    export_adapter: str = "merge"  # "keep": the LoRA adapter beside the merged checkpoint, too
 
 
 @dataclass(frozen=True)
@@ -266,6 +281,17 @@ class Recipe:
     def method_spec(self) -> Method:
         """What the method uses."""
         return METHODS[self.method]
+
+    @property
+    def discriminator_lora_rank(self) -> int:
+        """Rank of the discriminator's adapter; 0: it trains all its parameters."""
+        rank = self.discriminator.lora_rank
+        return self.policy.lora_rank if rank < 0 else rank
+
+    @property
+    def keeps_adapter(self) -> bool:
+        """Whether the adapter is exported beside the merged checkpoint."""
+        return self.schedule.export_adapter == "keep"
 
     @property
     def sft_on_teachers(self) -> bool:
@@ -332,6 +358,10 @@ class Recipe:
         for key in HOW_IT_RUNS:
             group, name = key.split(".")
             del values[group][name]
+        default = Recipe().as_dict()
+        for group, name in (key.split(".") for key in ADDED_LATER):
+            if values[group][name] == default[group][name]:
+                del values[group][name]
         if not self.data.manifests:  # as before there were any
             del values["data"]["manifests"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

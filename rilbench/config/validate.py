@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
@@ -20,10 +21,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reward.similarity": ("binary", "continuous"),
     "policy.freeze": PARTS,
     "schedule.export": ("last", "best"),
+    "schedule.export_adapter": ("merge", "keep"),
     "hardware.device": ("cpu", "cuda"),
     "hardware.rollout_engine": ("auto", "vllm"),
     "hardware.offload": ("none", "idle", "always"),
 }
+
+ALL_LINEAR = "all-linear"
+"""verl's and peft's word for an adapter on every linear layer."""
 
 OWN_FIELDS = {"model", "messages", "stream"}
 """Fields of a request that no recipe sets."""
@@ -42,6 +47,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "hardware.memory_gib",
             "hardware.nodes",
             "hardware.rollout_tensor_parallel",
+            "policy.lora_alpha",
             "policy.micro_batch_size",
             "policy.mini_batches",
             "policy.mu",
@@ -64,6 +70,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "hardware.judge_devices",
             "policy.kl_coef",
             "policy.length_scale",
+            "policy.lora_rank",
             "policy.micro_batch_tokens",
             "policy.weight_decay",
             "schedule.eval_every",
@@ -122,7 +129,16 @@ def check(recipe: Recipe) -> None:
             value = _value(recipe, key)
             if not is_valid(value):
                 raise UserError(f"{key}={value} {words}")
-    checks = (_schedule, _teachers, _requests, _sft, _hardware, _unused_settings, _judge_noise)
+    checks = (
+        _schedule,
+        _teachers,
+        _requests,
+        _sft,
+        _lora,
+        _hardware,
+        _unused_settings,
+        _judge_noise,
+    )
     for problems in checks:
         for problem in problems(recipe):
             raise UserError(problem)
@@ -205,6 +221,39 @@ def _sft(recipe: Recipe) -> Iterator[str]:
         yield f"sft.data={recipe.sft.data} is not used with sft.steps=0; set sft.steps=N"
 
 
+def _lora(recipe: Recipe) -> Iterator[str]:
+    policy, default = recipe.policy, Recipe().policy
+    if recipe.discriminator.lora_rank < -1:
+        yield (
+            f"discriminator.lora_rank={recipe.discriminator.lora_rank} must be at least 0, or -1 "
+            "for that of the policy"
+        )
+    if policy.lora_rank and policy.freeze:
+        yield (
+            f"policy.freeze={policy.freeze} is for full training: with policy.lora_rank="
+            f"{policy.lora_rank} all of the student's weights are frozen; leave one out, or name "
+            "the layers with an adapter in policy.lora_targets"
+        )
+    if not policy.lora_rank and recipe.schedule.export_adapter == "keep":
+        yield (
+            "schedule.export_adapter=keep: there is no adapter with policy.lora_rank=0; set "
+            "policy.lora_rank, or leave it out"
+        )
+    if not (policy.lora_rank or recipe.discriminator_lora_rank):
+        for name in ("lora_alpha", "lora_targets"):
+            if getattr(policy, name) != getattr(default, name):
+                yield f"policy.{name} changes nothing with policy.lora_rank=0; set policy.lora_rank"
+    targets = policy.lora_targets
+    if not targets or (ALL_LINEAR in targets and len(targets) > 1):
+        yield (
+            f"policy.lora_targets={list(targets)}: give {ALL_LINEAR}, or the names of layers or "
+            "parts of the student, such as [q_proj,v_proj] or language_model"
+        )
+    for target in targets:
+        if target != ALL_LINEAR and not re.fullmatch(r"\w+(\.\w+)*", target):
+            yield f"policy.lora_targets: {target!r} is no name of a layer, such as q_proj"
+
+
 def _hardware(recipe: Recipe) -> Iterator[str]:
     hardware = recipe.hardware
     if hardware.devices % hardware.rollout_tensor_parallel:
@@ -246,6 +295,7 @@ def _unused_settings(recipe: Recipe) -> Iterator[str]:
         "reward.similarity": method.uses_discriminator,
         "reward.extra": method.is_rl,
         "policy.freeze": method.is_rl,
+        "discriminator.lora_rank": method.uses_discriminator,
         "policy.teachers_in_loss": method.uses_teachers,
         "judge.false_positive_rate": method.uses_answer_reward,
         "judge.false_negative_rate": method.uses_answer_reward,
