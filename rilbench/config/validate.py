@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
 
+from rilbench.config.lora_targets import ALL_LINEAR
 from rilbench.config.schema import PARTS, Recipe
 from rilbench.errors import UserError
 from rilbench.ril.methods import METHODS
@@ -26,9 +27,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hardware.rollout_engine": ("auto", "vllm"),
     "hardware.offload": ("none", "idle", "always"),
 }
-
-ALL_LINEAR = "all-linear"
-"""verl's and peft's word for an adapter on every linear layer."""
 
 OWN_FIELDS = {"model", "messages", "stream"}
 """Fields of a request that no recipe sets."""

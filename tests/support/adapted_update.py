@@ -54,12 +54,6 @@ def state(worker):
     return {name: weight.full_tensor().clone() for name, weight in weights.items()}
 
 
-def step(engine):
-    """An optimizer's step on the gradients that are there."""
-    with engine.train_mode():
-        engine.optimizer_step()
-
-
 def main(model, out, mode):
     """Write what policy and discriminator are before, between and after the updates."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
@@ -76,15 +70,18 @@ def main(model, out, mode):
         rows = [(*row, pictures if i % 3 == 0 else {}) for i, (*row, pictures) in enumerate(rows)]
     advantages = torch.linspace(-1, 1, len(rows))
     is_student = torch.arange(len(rows)) % 2 == 0
+
+    def update(worker, ref):
+        return verl_gradient(worker, rows, advantages, is_student, ref, pad, update=True)
+
     found = {"sent_before": sent(worker), "reference": [], "policy": [], "trained": []}
     for _ in range(UPDATES):
         found["reference"].append(log_probs(WithoutAdapter(worker), rows, pad))
         found["policy"].append(log_probs(worker, rows, pad))
         ref = [torch.tensor(values) for values in found["reference"][-1]]
-        losses, gradients = verl_gradient(worker, rows, advantages, is_student, ref, pad)
+        losses, gradients = update(worker, ref)
         found.setdefault("kl", []).append(losses["kl"])
         found["trained"].append(sorted(gradients))
-        step(engine)
     found["reference"].append(log_probs(WithoutAdapter(worker), rows, pad))
     found["policy"].append(log_probs(worker, rows, pad))
     found["state"], found["sent_after"] = state(worker), sent(worker)
@@ -94,16 +91,14 @@ def main(model, out, mode):
     other = built(config)
     other.load_checkpoint(str(Path("actor").resolve()))
     found["loaded"] = state(other)
-    for each in (worker, other):  # one more update of both
-        verl_gradient(each, rows, advantages, is_student, ref, pad)
-        step(each.actor.engine)
+    for each in (worker, other):  # one more of both
+        update(each, ref)
     found["next"], found["next_loaded"] = state(worker), state(other)
 
     judge = discriminator_worker(config)
     before = {n: p.full_tensor().clone() for n, p in judge.engine.module.state_dict().items()}
-    found["logits"], gradients = discriminator_gradient(judge, texts, pad)
+    found["logits"], gradients = discriminator_gradient(judge, texts, pad, update=True)
     found["discriminator_trained"] = sorted(gradients)
-    step(judge.engine)
     after = {n: p.full_tensor() for n, p in judge.engine.module.state_dict().items()}
     found["discriminator_changed"] = sorted(n for n in after if not after[n].equal(before[n]))
     judge.save_checkpoint(str(Path("critic").resolve()), global_step=1)

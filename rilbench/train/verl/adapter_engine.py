@@ -21,12 +21,12 @@ from verl.utils.device import get_device_id
 from verl.utils.model import convert_weight_keys
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from rilbench.config.lora_targets import layers_to_adapt
 from rilbench.train.verl.lora import (
     adapt,
     adapters_of,
     base_name,
     is_adapter,
-    layers_to_adapt,
     linear_layers,
     merge,
 )

@@ -15,43 +15,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from rilbench.config.validate import ALL_LINEAR
-from rilbench.errors import UserError
-
 PREFIX = "base_model.model."
 """What peft puts before a model's own names."""
 _A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
-
-
-def layers_to_adapt(linear: Iterable[str], targets: Sequence[str]) -> list[str]:
-    """The layers that get an adapter.
-
-    Args:
-        linear: names of a model's linear layers, its head not among them.
-        targets: ``all-linear``; or names of layers (``q_proj``), or of parts that hold some
-            (``language_model``, ``layers.0``).
-
-    Raises:
-        UserError: a target that no layer has.
-    """
-    linear = list(linear)
-    chosen: set[str] = set()
-    for target in targets:
-        found = named(linear, target)
-        if not found:
-            known = sorted({part for name in linear for part in name.split(".")})
-            names = ", ".join(part for part in known if not part.isdigit())
-            raise UserError(
-                f"policy.lora_targets: no linear layer is named {target}, or is in a part of that "
-                f"name (the head gets no adapter); take {ALL_LINEAR}, or some of {names}"
-            )
-        chosen.update(found)
-    return [name for name in linear if name in chosen]
-
-
-def named(linear: Iterable[str], target: str) -> list[str]:
-    """The layers that a target means: those of this name, or in a part of this name."""
-    return [name for name in linear if target == ALL_LINEAR or f".{target}." in f".{name}."]
 
 
 def linear_layers(model: nn.Module, head: nn.Module | None) -> list[str]:

@@ -27,11 +27,12 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
+from rilbench.config.lora_targets import layers_to_adapt, named
 from rilbench.errors import UserError
 from rilbench.train.verl import flash_attention
 from rilbench.train.verl.discriminator_model import DiscriminatorConfig
 from rilbench.train.verl.freeze import freeze
-from rilbench.train.verl.lora import layers_to_adapt, linear_layers, named
+from rilbench.train.verl.lora import linear_layers
 from rilbench.train.verl.shared_prompt_engine import SharedPromptEngine
 
 CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
