@@ -61,12 +61,15 @@ class AdapterEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
     def disable_adapter(self) -> Iterator[None]:
         """verl's hook: the base alone computes.
 
-        peft also takes the gradient from the adapter meanwhile. FSDP2 keeps a module's weights
-        whole after a forward: without ``reshard`` peft would do it to the whole ones and FSDP2
-        undo it, or the other way round, and the adapter of such a module would not be trained.
+        peft also says meanwhile that the adapter does not train, which FSDP2 must not hear: it
+        settles on the gradients' dtype at the first forward, which is the reference's. And while it
+        holds a module's weights whole, as after a forward, peft would tell those alone.
         """
         self.module.reshard()
+        trained = [weight for weight in self.module.parameters() if weight.requires_grad]
         with self.module.disable_adapter():
+            for weight in trained:
+                weight.requires_grad_(True)
             yield
             self.module.reshard()
 

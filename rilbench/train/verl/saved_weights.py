@@ -83,7 +83,7 @@ def write_adapter(saved: Path, out: Path, *, base: Path) -> None:
         r=lora["r"],
         lora_alpha=lora["lora_alpha"],
         target_modules=layers,
-        base_model_name_or_path=str(base),
+        base_model_name_or_path=str(base.resolve()),
         inference_mode=True,
     )
     config.save_pretrained(str(out))

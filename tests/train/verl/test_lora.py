@@ -176,7 +176,7 @@ def test_the_kept_adapter_is_pefts(made, tmp_path):
     found, place, student = made
     write_adapter(place / "actor", tmp_path / "adapter", base=student)
     adapted = PeftModel.from_pretrained(plain(student), tmp_path / "adapter")
-    assert adapted.peft_config["default"].base_model_name_or_path == str(student)
+    assert adapted.peft_config["default"].base_model_name_or_path == str(student.resolve())
     for name, weight in adapted.merge_and_unload().state_dict().items():
         assert torch.allclose(weight, found["sent_after"][name], atol=1e-5), name
 
