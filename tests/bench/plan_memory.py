@@ -175,9 +175,11 @@ def with_adapter(model: Any, head: nn.Module, recipe: Recipe, rank: int) -> Any:
     if not rank:
         return model
     layers = layers_to_adapt(linear_layers(model, head), recipe.policy.lora_targets)
-    adapted = adapt(model, layers, rank=rank, alpha=recipe.policy.lora_alpha, seed=recipe.seed)
+    # peft moves an adapter to its base's device: it is there, and fake tensors refuse.
+    with mock.patch.object(nn.Module, "to", lambda module, *_, **__: module):
+        adapted = adapt(model, layers, rank=rank, alpha=recipe.policy.lora_alpha, seed=recipe.seed)
     if isinstance(model, Discriminator):
-        head.to(torch.float32).requires_grad_(True)
+        head.requires_grad_(True)
     return adapted
 
 

@@ -106,10 +106,13 @@ def test_a_resumed_run_is_the_run_without_an_interruption(folder):
     for step in (1, 2):
         assert rows(folder, "one", step) == rows(folder, "two", step)
     for one, two in zip(metrics(folder, "one"), metrics(folder, "two"), strict=True):
-        for name in ("kl", "policy_loss", "grad_norm", "discriminator_loss"):
+        for name in ("policy_loss", "discriminator_loss", "discriminator_weights_scoring"):
             assert one[name] == two[name]
+        # Two processes sum a gradient in other orders; `test_lora.py` compares bit by bit in one.
+        for name in ("kl", "grad_norm"):
+            assert one[name] == pytest.approx(two[name], rel=1e-4)
     one, two = (weights(folder / "runs" / name / "checkpoint") for name in ("one", "two"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
 
 
 def test_the_checkpoint_is_laid_out_as_the_student_and_merged(folder):
