@@ -162,8 +162,9 @@ bench-step: setup .venv-trl/.ready  ## Time a training step beside TRL's, beside
 bench-update: setup  ## CPU seconds and memory of an update with prompts shared and not, 113 million parameters (ten minutes)
 	$(BIN)/python tests/bench/update_cost.py
 
-bench-plan: setup  ## Track the memory of updates on eight fake GPUs, next to what plan says (ten minutes of CPU)
+bench-plan: setup  ## Track the memory of updates on fake GPUs, next to what plan says (ten minutes of CPU)
 	$(BIN)/python tests/bench/plan_memory.py
+	$(BIN)/python tests/bench/plan_memory.py --lora
 
 bench-gpu:  ## Check the method on one GPU and time updates at the paper's sizes; needs torch, transformers, pytest
 	PYTHON=$(or $(wildcard $(BIN)/python),$(PYTHON)) bash tests/gpu/run.sh

@@ -82,6 +82,8 @@ def page() -> str:
             if kind in groups:
                 continue
             plain = {"()": "none", "''": "empty"}.get(default, default)
+            if plain.startswith("("):  # a list, as a user writes it
+                plain = f"[{','.join(ast.literal_eval(plain))}]"
             plain = "none" if "default_factory" in default else plain
             shown = plain if plain in ("none", "empty") else f"`{plain.strip(chr(39))}`"
             rows.append(f"| `{prefix}{name}` | {shown} | {mark(meaning)} |")

@@ -13,6 +13,7 @@ EXTRAS = {
         "ray",
         "transfer_queue",
         "tensordict",
+        "peft",
         "tokenizers",
         "hydra",
         "omegaconf",

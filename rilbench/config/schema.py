@@ -52,8 +52,20 @@ HOW_IT_RUNS = (
     # what is saved on the way
     "schedule.save_every",
     "schedule.keep",
+    "schedule.export_adapter",
 )
 """Settings that do not change the method or its results, so they are not fingerprinted."""
+
+ADDED_LATER = (
+    "data.manifests",
+    "teachers.routes",
+    "policy.lora_rank",
+    "policy.lora_alpha",
+    "policy.lora_targets",
+    "discriminator.lora_rank",
+)
+"""Settings that older recipes do not have: at their defaults they are not fingerprinted, so that
+what was stored before them keeps its fingerprint."""
 
 ALSO_ON_RESUME = (
     "schedule.steps",
@@ -149,6 +161,7 @@ class Discriminator:
     mu: int = 1  # updates per step [Table 5a]; 0: frozen after pretraining [Table 5d]
     micro_batch_size: int = 16  # responses per forward pass on one device
     micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
+    lora_rank: int = -1  # rank of its own adapter; -1: as policy.lora_rank; 0: train all parameters
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,9 @@ class Policy:
     micro_batch_size: int = 4  # responses per forward pass on one device [App C]
     micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
     freeze: str = ""  # frozen part of the language model: head, attention, … [Table 5c]
+    lora_rank: int = 0  # rank of a LoRA adapter; 0: train all parameters [Table 5c]
+    lora_alpha: int = 32  # LoRA's scale is lora_alpha / lora_rank
+    lora_targets: tuple[str, ...] = ("all-linear",)  # or layers: q_proj, language_model, …
     teachers_in_loss: bool = True  # false: teachers' responses have advantage 0
 
 
@@ -213,6 +229,7 @@ class Schedule:
     eval_every: int = 0  # steps between scores on the dev split; 0: never
     max_wait: float = 60.0  # minutes without a response after which a run stops; 0: never
     export: str = "last"  # or "best": the saved step with the highest score on the dev split
+    export_adapter: str = "merge"  # "keep": the LoRA adapter beside the merged checkpoint, too
 
 
 @dataclass(frozen=True)
@@ -272,6 +289,17 @@ class Recipe:
     def method_spec(self) -> Method:
         """What the method uses."""
         return METHODS[self.method]
+
+    @property
+    def discriminator_lora_rank(self) -> int:
+        """Rank of the discriminator's adapter; 0: it trains all its parameters."""
+        rank = self.discriminator.lora_rank
+        return self.policy.lora_rank if rank < 0 else rank
+
+    @property
+    def keeps_adapter(self) -> bool:
+        """Whether the adapter is exported beside the merged checkpoint."""
+        return self.schedule.export_adapter == "keep"
 
     @property
     def sft_on_teachers(self) -> bool:
@@ -361,8 +389,9 @@ class Recipe:
         for key in HOW_IT_RUNS:
             group, name = key.split(".")
             del values[group][name]
-        for group, name in (("data", "manifests"), ("teachers", "routes")):
-            if not values[group][name]:  # as before there were any
+        default = Recipe().as_dict()
+        for group, name in (key.split(".") for key in ADDED_LATER):
+            if values[group][name] == default[group][name]:
                 del values[group][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 

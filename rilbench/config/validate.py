@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
 
+from rilbench.config.lora_targets import ALL_LINEAR
 from rilbench.config.schema import PARTS, Recipe
 from rilbench.errors import UserError
 from rilbench.ril.methods import METHODS
@@ -20,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reward.similarity": ("binary", "continuous"),
     "policy.freeze": PARTS,
     "schedule.export": ("last", "best"),
+    "schedule.export_adapter": ("merge", "keep"),
     "hardware.device": ("cpu", "cuda"),
     "hardware.rollout_engine": ("auto", "vllm"),
     "hardware.offload": ("none", "idle", "always"),
@@ -42,6 +45,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "hardware.memory_gib",
             "hardware.nodes",
             "hardware.rollout_tensor_parallel",
+            "policy.lora_alpha",
             "policy.micro_batch_size",
             "policy.mini_batches",
             "policy.mu",
@@ -65,6 +69,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "hardware.teacher_devices",
             "policy.kl_coef",
             "policy.length_scale",
+            "policy.lora_rank",
             "policy.micro_batch_tokens",
             "policy.weight_decay",
             "schedule.eval_every",
@@ -129,6 +134,7 @@ def check(recipe: Recipe) -> None:
         _routes,
         _requests,
         _sft,
+        _lora,
         _hardware,
         _unused_settings,
         _judge_noise,
@@ -247,6 +253,39 @@ def _sft(recipe: Recipe) -> Iterator[str]:
         yield f"sft.data={recipe.sft.data} is not used with sft.steps=0; set sft.steps=N"
 
 
+def _lora(recipe: Recipe) -> Iterator[str]:
+    policy, default = recipe.policy, Recipe().policy
+    if recipe.discriminator.lora_rank < -1:
+        yield (
+            f"discriminator.lora_rank={recipe.discriminator.lora_rank} must be at least 0, or -1 "
+            "for that of the policy"
+        )
+    if policy.lora_rank and policy.freeze:
+        yield (
+            f"policy.freeze={policy.freeze} is for full training: with policy.lora_rank="
+            f"{policy.lora_rank} all of the student's weights are frozen; leave one out, or name "
+            "the layers with an adapter in policy.lora_targets"
+        )
+    if not policy.lora_rank and recipe.schedule.export_adapter == "keep":
+        yield (
+            "schedule.export_adapter=keep: there is no adapter with policy.lora_rank=0; set "
+            "policy.lora_rank, or leave it out"
+        )
+    if not (policy.lora_rank or recipe.discriminator_lora_rank):
+        for name in ("lora_alpha", "lora_targets"):
+            if getattr(policy, name) != getattr(default, name):
+                yield f"policy.{name} changes nothing with policy.lora_rank=0; set policy.lora_rank"
+    targets = policy.lora_targets
+    if not targets or (ALL_LINEAR in targets and len(targets) > 1):
+        yield (
+            f"policy.lora_targets={list(targets)}: give {ALL_LINEAR}, or the names of layers or "
+            "parts of the student, such as [q_proj,v_proj] or language_model"
+        )
+    for target in targets:
+        if target != ALL_LINEAR and not re.fullmatch(r"\w+(\.\w+)*", target):
+            yield f"policy.lora_targets: {target!r} is no name of a layer, such as q_proj"
+
+
 def _hardware(recipe: Recipe) -> Iterator[str]:
     hardware = recipe.hardware
     if hardware.devices % hardware.rollout_tensor_parallel:
@@ -298,6 +337,7 @@ def _unused_settings(recipe: Recipe) -> Iterator[str]:
         "reward.similarity": method.uses_discriminator and not method.pairs_with_teachers,
         "reward.extra": method.is_rl and not method.uses_teacher_log_probs,
         "policy.freeze": method.is_rl,
+        "discriminator.lora_rank": method.uses_discriminator,
         "policy.teachers_in_loss": method.uses_teachers,
         "policy.kl_coef": method.uses_reference or not method.is_rl,
         "judge.false_positive_rate": method.uses_answer_reward,

@@ -1,9 +1,10 @@
 """Tokens, FLOPs, seconds and GPU-hours, from counts and stated assumptions.
 
 A forward costs 2 FLOPs per parameter and token, and attention 4 × layers × width × length / 2 per
-token. A backward costs twice as much, gradient checkpointing one more forward. Sampling is bound by
-memory: each new token reads the weights and the cache of all sequences once. A step waits for the
-longest of its responses.
+token. A backward costs twice as much, or once where an adapter trains and the weights do not (its
+own FLOPs are not counted); gradient checkpointing one more forward. Sampling is bound by memory:
+each new token reads the weights and the cache of all sequences once. A step waits for the longest
+of its responses.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from rilbench.plan.architecture import Architecture
 from rilbench.plan.assumptions import Assumptions
 from rilbench.plan.fit import serving_devices
 from rilbench.plan.machine import queue_bytes
-from rilbench.plan.memory import DISCRIMINATOR_WORDS, GIB, WEIGHT, Rollout
+from rilbench.plan.memory import DISCRIMINATOR_WORDS, GIB, Rollout
+from rilbench.plan.states import WEIGHT
 
 MAX_SEQUENCES = 256
 """Sequences that vLLM samples at once (verl's max_num_seqs)."""
@@ -80,9 +82,9 @@ def step_flops(recipe: Recipe, model: Architecture, assumed: Assumptions) -> flo
     return prompts * prompt + responses * forward_flops(model, assumed.response_tokens, seen)
 
 
-def training_factor(recipe: Recipe) -> int:
+def training_factor(recipe: Recipe, lora_rank: int) -> int:
     """Return the cost of a forward and a backward, in forwards."""
-    return 4 if recipe.hardware.gradient_checkpointing else 3
+    return (2 if lora_rank else 3) + recipe.hardware.gradient_checkpointing
 
 
 def decode_seconds(
@@ -107,7 +109,8 @@ def plan_step(
     prompt += vision_flops(student, assumed.image_tokens)
     flops = {"sampling: prompts": prompts * prompt}
     if recipe.method_spec.uses_discriminator:
-        forwards = recipe.discriminator.mu * training_factor(recipe) + 1  # updates, then scores
+        update = training_factor(recipe, recipe.discriminator_lora_rank)
+        forwards = recipe.discriminator.mu * update + 1  # updates, then scores
         flops["discriminator"] = (
             responses * discriminator_flops(recipe, student, assumed) * forwards
         )
@@ -115,7 +118,7 @@ def plan_step(
         flops["reference"] = forward
     if recipe.policy.mu > 1 or recipe.policy.mini_batches > 1:
         flops["old probabilities"] = forward
-    flops["policy"] = forward * recipe.policy.mu * training_factor(recipe)
+    flops["policy"] = forward * recipe.policy.mu * training_factor(recipe, recipe.policy.lora_rank)
     speed = recipe.hardware.ranks * assumed.tflops * 1e12 * assumed.mfu
     seconds = {name: count / speed for name, count in flops.items()}
     if "discriminator" in seconds:

@@ -8,7 +8,8 @@ from pathlib import Path
 from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
-from rilbench.plan.memory import GIB, GRADIENT, MOMENTS, WEIGHT
+from rilbench.plan.memory import GIB
+from rilbench.plan.states import discriminator_states, policy_adapter, policy_states
 
 SERVED_SHARE = 0.9
 """Share of a device's memory that a vLLM server takes by default."""
@@ -32,10 +33,20 @@ def check_fit(recipe: Recipe) -> None:
 
 def refusals(recipe: Recipe, student: Architecture) -> list[str]:
     """Return a line for each thing that cannot fit."""
+    if targets := _targets(recipe, student):
+        return [targets]
     checks = [_frozen(recipe, student), _states(recipe, student)]
     if recipe.hardware.device == "cuda":
         checks += [*_rollout(recipe, student), *_teachers(recipe)]
     return [line for line in checks if line]
+
+
+def _targets(recipe: Recipe, student: Architecture) -> str:
+    try:
+        policy_adapter(recipe, student)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _frozen(recipe: Recipe, student: Architecture) -> str:
@@ -51,17 +62,11 @@ def needed_states(recipe: Recipe, student: Architecture, offload: str) -> float:
     """Return the least bytes of weights, gradients and AdamW's moments on one device."""
     if offload == "always":
         return 0.0
-    policy = (WEIGHT + GRADIENT + MOMENTS) * student.parameters
-    discriminator = (WEIGHT + GRADIENT + MOMENTS) * student.discriminator
+    policy, discriminator = policy_states(recipe, student), discriminator_states(recipe, student)
     if offload == "idle":
-        need = max(policy, discriminator if recipe.method_spec.uses_discriminator else 0)
+        need = max(policy.total, discriminator.total)
     else:
-        waiting = (
-            (WEIGHT + MOMENTS) * student.discriminator
-            if recipe.method_spec.uses_discriminator
-            else 0
-        )
-        need = policy + waiting
+        need = policy.total + discriminator.waiting
     return need / recipe.hardware.ranks
 
 
@@ -77,19 +82,25 @@ def _states(recipe: Recipe, student: Architecture) -> str:
     )
     if hardware.offload == "idle":
         whose = "the student"
-    helps = next(
-        (
-            f"set hardware.offload={offload}, or take more devices (--hardware)"
-            for offload in ("idle", "always")
-            if hardware.device == "cuda"
-            and needed_states(recipe, student, offload) <= hardware.memory_gib * GIB
-        ),
-        "take other hardware (--hardware)",
-    )
     return (
         f"{student.name} does not fit: weights, gradients and AdamW's moments of {whose} are "
-        f"{need / GIB:.0f} GiB on a device of {hardware.memory_gib}; {helps}"
+        f"{need / GIB:.0f} GiB on a device of {hardware.memory_gib}; {_smaller(recipe, student)}"
     )
+
+
+def _smaller(recipe: Recipe, student: Architecture) -> str:
+    """Return what would make the states fit on a GPU."""
+    room = recipe.hardware.memory_gib * GIB
+    if recipe.hardware.device != "cuda":
+        return "take other hardware (--hardware)"
+    offload = next(
+        offload for offload in ("idle", "always") if needed_states(recipe, student, offload) <= room
+    )
+    policy = dataclasses.replace(recipe.policy, lora_rank=32)
+    adapted = dataclasses.replace(recipe, policy=policy)
+    fits = needed_states(adapted, student, recipe.hardware.offload) <= room
+    adapter = ", train an adapter (policy.lora_rank=32)" if fits else ""
+    return f"set hardware.offload={offload}{adapter}, or take more devices (--hardware)"
 
 
 def _rollout(recipe: Recipe, student: Architecture) -> list[str]:

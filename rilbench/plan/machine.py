@@ -5,7 +5,13 @@ from __future__ import annotations
 from rilbench.config.schema import Recipe
 from rilbench.plan.architecture import Architecture
 from rilbench.plan.assumptions import Assumptions
-from rilbench.plan.memory import GIB, GRADIENT, MOMENTS, WEIGHT, Memory
+from rilbench.plan.memory import GIB, Memory
+from rilbench.plan.states import (
+    WEIGHT,
+    compute_bytes,
+    discriminator_states,
+    policy_states,
+)
 
 QUEUE_BYTES_PER_TOKEN = 80
 """Ids, masks, four positions, log-probabilities and advantages of a token in TransferQueue."""
@@ -33,20 +39,22 @@ def host_memory(
 ) -> dict[str, float]:
     """Return the memory of each machine, by what takes it; on a CPU that is the device's too.
 
-    On GPUs verl keeps the reference in pinned memory. A model is loaded by the first rank alone and
-    built on the meta device by the others, unless its head is tied: then every rank loads it. It is
-    gathered whole on the first rank again when it is saved.
+    On GPUs verl keeps the reference in pinned memory; with LoRA there is none beside the policy. A
+    model is loaded by the first rank alone and built on the meta device by the others, unless its
+    head is tied: then every rank loads it. It is gathered whole on the first rank again when it is
+    saved.
     """
     hardware, spec = recipe.hardware, recipe.method_spec
     share = hardware.devices / hardware.ranks
     cpu = hardware.device == "cpu"
-    trained = student.parameters + (student.discriminator if spec.uses_discriminator else 0)
+    trained = policy_states(recipe, student), discriminator_states(recipe, student)
     found = {"models at work": device.peak - device.reserved} if cpu else {}
-    if recipe.uses_reference:
+    if recipe.uses_reference and not recipe.policy.lora_rank:
         found["reference"] = WEIGHT * student.parameters * share
     if hardware.offload != "none":
-        state = WEIGHT + MOMENTS + (GRADIENT if hardware.offload == "always" else 0)
-        found["offloaded models and optimizers"] = state * trained * share
+        always = hardware.offload == "always"
+        offloaded = sum(each.total if always else each.waiting for each in trained)
+        found["offloaded models and optimizers"] = offloaded * share
     loaders = hardware.devices if student.tied else 1
     found["a model while it is loaded or saved"] = float(WEIGHT * student.parameters * loaders)
     workers = 1 if cpu else ROLLOUT_WORKERS
@@ -81,23 +89,27 @@ def disk(
         found |= _training_files(recipe, student, responses, assumed)
         one = saved_step(recipe, student)
         if recipe.method_spec.uses_discriminator and recipe.discriminator.pretrain_steps:
-            found["pretrained discriminator"] = float((WEIGHT + MOMENTS) * student.discriminator)
+            found["pretrained discriminator"] = discriminator_states(recipe, student).waiting
         saved = max(1, recipe.schedule.steps // recipe.schedule.save_every)
         kept = saved if recipe.schedule.export == "best" else min(saved, recipe.schedule.keep)
         found[f"{kept} saved steps"] = one * kept
         found["a step while it is saved"] = one
     if recipe.sft.steps:
-        found["sft"] = (WEIGHT + MOMENTS) * student.parameters + export
+        found["sft"] = _saved_policy(recipe, student) + export
     found["export"] = export
     return found
 
 
 def saved_step(recipe: Recipe, student: Architecture) -> float:
     """Return the bytes of one saved step: policy, discriminator, both optimizers."""
-    trained = student.parameters
-    if recipe.method_spec.uses_discriminator:
-        trained += student.discriminator
-    return float((WEIGHT + MOMENTS) * trained)
+    return _saved_policy(recipe, student) + discriminator_states(recipe, student).waiting
+
+
+def _saved_policy(recipe: Recipe, student: Architecture) -> float:
+    """Return the bytes of a saved policy and its optimizer; an adapter's base is not saved."""
+    states = policy_states(recipe, student)
+    base = compute_bytes(recipe) * student.parameters if recipe.policy.lora_rank else 0
+    return states.waiting - base
 
 
 def _training_files(

@@ -1,7 +1,8 @@
 """Memory of one device in bytes, by part and phase of a step.
 
-verl trains with float32 weights, gradients and two float32 moments of AdamW, sharded over all
-devices (FSDP2), and computes in bf16 on GPUs and in float32 on a CPU. Policy, discriminator and the
+verl trains with float32 weights, gradients and two float32 moments of AdamW (or an adapter's:
+`rilbench.plan.states`), sharded over all devices (FSDP2), and computes in bf16 on GPUs and in
+float32 on a CPU. Policy, discriminator and the
 sampling engine work one after another on the same devices.
 """
 
@@ -12,10 +13,15 @@ from dataclasses import dataclass, field
 from rilbench.config.schema import Recipe
 from rilbench.plan.architecture import Architecture, Tower
 from rilbench.plan.assumptions import Assumptions
+from rilbench.plan.states import (
+    GRADIENT,
+    States,
+    compute_bytes,
+    discriminator_states,
+    policy_states,
+)
 
 GIB = 2**30
-WEIGHT, GRADIENT, MOMENTS = 4, 4, 8
-"""Bytes for one trained parameter, in float32."""
 ENTROPY_PIECE = 2048
 """Tokens of one chunk of verl's entropy, computed in float32 on GPUs."""
 DISCRIMINATOR_WORDS = 64
@@ -109,25 +115,13 @@ def plan_memory(recipe: Recipe, student: Architecture, assumed: Assumptions) -> 
     return Memory(policy, discriminator, reference, rollout, reserved, phases)
 
 
-def _compute_bytes(recipe: Recipe) -> int:
-    return 4 if recipe.hardware.device == "cpu" else 2
-
-
-def states(parameters: int, recipe: Recipe) -> tuple[float, float, float]:
-    """Return the bytes of weights, gradients and moments of a trained model on one device."""
-    if recipe.hardware.offload == "always":
-        return 0.0, 0.0, 0.0
-    share = parameters / recipe.hardware.ranks
-    return WEIGHT * share, GRADIENT * share, MOMENTS * share
-
-
 def _micro_batch_tokens(size: int, tokens: int, longest: int, batch: int) -> int:
     """Return the most tokens of a micro-batch, which is limited by tokens or by responses."""
     return tokens or min(size, batch) * longest
 
 
 def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trained:
-    compute = _compute_bytes(recipe)
+    compute = compute_bytes(recipe)
     batch = max(1, recipe.responses_per_step // recipe.hardware.ranks // recipe.policy.mini_batches)
     if not recipe.method_spec.is_rl:
         batch = max(1, recipe.sft.batch_size // recipe.hardware.devices)
@@ -144,7 +138,7 @@ def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trai
         student,
         tokens,
         images,
-        student.parameters,
+        policy_states(recipe, student),
         logits=logits_bytes(student, tokens, compute, pieces=on_gpu),
         head=compute * (tokens * student.vocabulary + 2.0 * student.embedding),
     )
@@ -157,7 +151,8 @@ def _discriminator(recipe: Recipe, student: Architecture) -> Trained:
     tokens = _micro_batch_tokens(
         settings.micro_batch_size, settings.micro_batch_tokens, longest, batch
     )
-    return _trained(recipe, student, tokens, 0.0, student.discriminator, logits=0.0, head=0.0)
+    states = discriminator_states(recipe, student)
+    return _trained(recipe, student, tokens, 0.0, states, logits=0.0, head=0.0)
 
 
 def _trained(
@@ -165,7 +160,7 @@ def _trained(
     student: Architecture,
     tokens: float,
     images: float,
-    parameters: int,
+    states: States,
     *,
     logits: float,
     head: float,
@@ -177,11 +172,11 @@ def _trained(
         student: the shape.
         tokens: of a micro-batch.
         images: how many of them are of images.
-        parameters: that are trained.
+        states: its weights, gradients and moments on all devices.
         logits: bytes of the logits in an update.
         head: bytes of the logits in a forward without gradient, and of the gathered head.
     """
-    compute, checkpoint = _compute_bytes(recipe), recipe.hardware.gradient_checkpointing
+    compute, checkpoint = compute_bytes(recipe), recipe.hardware.gradient_checkpointing
     repeat = not recipe.hardware.remove_padding
     full = text_activations(student, tokens, compute, repeat_kv=repeat)
     full += vision_activations(student, images, compute)
@@ -192,14 +187,14 @@ def _trained(
     one = layer_activations(
         text, text.hidden if repeat else student.kv_width, tokens, compute, _rope(student)
     )
-    weights, gradients, optimiser = states(parameters, recipe)
+    share = 0.0 if recipe.hardware.offload == "always" else 1 / recipe.hardware.ranks
     root = compute * student.embedding if student.tied else 0.0
     layer_forward = 3.0 * compute * (tokens * text.intermediate + text.layer_parameters)
     return Trained(
-        weights,
-        gradients,
-        optimiser,
-        gathered=root + _gathered(student, compute),
+        share * states.weights,
+        share * states.gradients,
+        share * states.moments,
+        gathered=root + _gathered(student, compute, states),
         activations=kept if checkpoint else full,
         activations_unchecked=full,
         recomputed=one + gradients_of_a_layer if checkpoint else gradients_of_a_layer,
@@ -213,13 +208,14 @@ def _rope(student: Architecture) -> int:
     return student.head_size if student.layout == "qwen2_5_vl" else 0
 
 
-def _gathered(student: Architecture, compute: int) -> float:
+def _gathered(student: Architecture, compute: int, states: States) -> float:
     """Return what FSDP2 holds of whole layers in a backward.
 
     Two layers unsharded, the buffer of one, and a layer's gradients in both precisions.
     """
     layer = student.text.layer_parameters
-    return (3.0 * compute + compute + GRADIENT) * layer
+    trained = min(layer, states.gradients / GRADIENT / student.text.layers)
+    return 3.0 * compute * layer + (compute + GRADIENT) * trained
 
 
 def layer_activations(
@@ -300,7 +296,7 @@ def _rollout(recipe: Recipe, student: Architecture) -> Rollout:
     parallel = hardware.rollout_tensor_parallel
     copies = hardware.ranks // parallel
     wanted = -(-recipe.schedule.prompts_per_step * recipe.num_student_responses // copies)
-    compute = _compute_bytes(recipe)
+    compute = compute_bytes(recipe)
     longest = student.kv_bytes * compute / 2 * recipe.max_sequence_tokens / parallel
     weights = compute * student.parameters / parallel
     if hardware.device == "cpu":  # nothing is reserved: the cache grows with the sequences

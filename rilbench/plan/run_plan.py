@@ -28,6 +28,7 @@ from rilbench.plan.saved_responses import (
     plan_collection,
 )
 from rilbench.plan.servers import judge_line, judge_needs
+from rilbench.plan.states import discriminator_adapter, policy_adapter
 from rilbench.plan.teachers import TeacherTokens, plan_tokens, teacher_lines
 
 FULL = 0.92
@@ -86,6 +87,10 @@ class RunPlan:
                 "student": self.student.parameters,
                 "vision": self.student.vision_parameters,
                 "discriminator": self.student.discriminator
+                if recipe.method_spec.uses_discriminator
+                else 0,
+                "adapter": policy_adapter(recipe, self.student),
+                "discriminator_adapter": discriminator_adapter(recipe, self.student)
                 if recipe.method_spec.uses_discriminator
                 else 0,
             },
@@ -166,12 +171,13 @@ def _gpu_hours(
     collecting = collection_hours(recipe, student, counts, assumed)
     hours = {f"collect: {name}": number for name, number in collecting.items()}
     one_device = assumed.tflops * 1e12 * assumed.mfu * 3600
-    factor = training_factor(recipe)
     if recipe.sft.steps:
         responses = recipe.sft.steps * recipe.sft.batch_size
+        factor = training_factor(recipe, recipe.policy.lora_rank)
         hours["sft"] = responses * response_flops(student, assumed) * factor / one_device
     if recipe.method_spec.uses_discriminator:
         responses = recipe.discriminator.pretrain_steps * recipe.discriminator.pretrain_batch_size
+        factor = training_factor(recipe, recipe.discriminator_lora_rank)
         flops = responses * discriminator_flops(recipe, student, assumed) * factor
         hours["discriminator"] = flops / one_device
     if step is not None:

@@ -6,7 +6,8 @@ memory tracker counts every storage. It is one micro-batch of the profile ``1x8-
 that `rilbench plan` assumes, for the second update, when AdamW's moments exist. What needs a GPU is
 replaced by what it holds: FlashAttention and its cross-entropy by functions that keep and allocate
 the same tensors. Not seen: the allocator's fragments, NCCL's buffers, torch.compile. Written to
-``results/bench/plan-memory.json``, each with the estimate of `rilbench plan`.
+``results/bench/plan-memory.json``, each with the estimate of `rilbench plan`. With ``--lora``: the
+3B student and its discriminator with adapters on one GPU of 24 GB, in ``plan-memory-lora.json``.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import peft
 import torch
 import transformers
 from torch import Tensor, nn
@@ -38,15 +40,38 @@ from verl.utils.fsdp_utils import apply_fsdp2
 from verl.utils.torch_functional import entropy_from_logits_with_chunking
 
 from rilbench.config import load_recipe
+from rilbench.config.lora_targets import layers_to_adapt
+from rilbench.config.schema import Recipe
 from rilbench.plan.architecture import find_architecture
 from rilbench.plan.assumptions import assume
 from rilbench.plan.memory import GIB, plan_memory
 from rilbench.resources import resource
 from rilbench.train.verl.discriminator_model import Discriminator
+from rilbench.train.verl.lora import adapt, linear_layers
 
-OUT = Path(__file__).parents[2] / "results" / "bench" / "plan-memory.json"
-STUDENTS = ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "internvl3-1b", "internvl3-2b", "internvl3-8b")
-HARDWARE, RANKS = "1x8-80gb", 8
+RESULTS = Path(__file__).parents[2] / "results" / "bench"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is tracked, on which hardware, and where it is written."""
+
+    file: str
+    hardware: str
+    students: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+
+    def recipe(self, student: str) -> Recipe:
+        """The recipe of a student on this hardware."""
+        return load_recipe("both", student, overrides=self.settings, hardware=self.hardware)
+
+
+FULL = Bench(
+    "plan-memory.json",
+    "1x8-80gb",
+    ("qwen2.5-vl-3b", "qwen2.5-vl-7b", "internvl3-1b", "internvl3-2b", "internvl3-8b"),
+)
+LORA = Bench("plan-memory-lora.json", "1-gpu-24gb", ("qwen2.5-vl-3b",), ("policy.lora_rank=32",))
 
 
 class Flash(torch.autograd.Function):
@@ -102,9 +127,9 @@ def layer_norm(*inputs: Any, **more: Any) -> Tensor:
     )
 
 
-def estimates(student: str) -> dict[str, dict[str, float]]:
+def estimates(recipe: Recipe) -> dict[str, dict[str, float]]:
     """What the plan says today of a student: GiB of policy and discriminator, by phase."""
-    recipe = load_recipe("both", student, hardware=HARDWARE)
+    student = recipe.student.name
     memory = plan_memory(recipe, find_architecture("", student), assume(recipe))
     assert memory.discriminator is not None
     found = {"policy": memory.policy, "discriminator": memory.discriminator}
@@ -127,30 +152,39 @@ class Size:
     alone: int  # tokens of the discriminator's
 
     @classmethod
-    def of(cls, student: str) -> Size:
+    def of(cls, recipe: Recipe) -> Size:
         """The rows of mean length that fill a micro-batch of the profile."""
-        recipe = load_recipe("both", student, hardware=HARDWARE)
         assumed = assume(recipe)
-        kept = json.loads(resource(f"recipes/models/{student}.json").read_text(encoding="utf-8"))
+        file = resource(f"recipes/models/{recipe.student.name}.json")
+        kept = json.loads(file.read_text(encoding="utf-8"))
         tokens = recipe.policy.micro_batch_tokens
         rows = tokens // (assumed.prompt_tokens + assumed.response_tokens)
         pictures = [assumed.image_tokens] * rows
         return cls(kept["config"], tokens, pictures, recipe.discriminator.micro_batch_tokens)
 
 
-def build(size: Size) -> Any:
-    """The student as verl loads it, with fake float32 weights."""
+def build(size: Size, dtype: torch.dtype) -> Any:
+    """The student as verl loads it, with fake weights."""
     fields = {key: value for key, value in size.config.items() if key != "model_type"}
     config = AutoConfig.for_model(size.config["model_type"], **fields)
-    return AutoModelForImageTextToText.from_config(
-        config, dtype=torch.float32, attn_implementation="sdpa"
-    )
+    return AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation="sdpa")
+
+
+def with_adapter(model: Any, head: nn.Module, recipe: Recipe, rank: int) -> Any:
+    """As the engines adapt it; the discriminator's new head trains, the language head does not."""
+    if not rank:
+        return model
+    layers = layers_to_adapt(linear_layers(model, head), recipe.policy.lora_targets)
+    # peft moves an adapter to its base's device: it is there, and fake tensors refuse.
+    with mock.patch.object(nn.Module, "to", lambda module, *_, **__: module):
+        adapted = adapt(model, layers, rank=rank, alpha=recipe.policy.lora_alpha, seed=recipe.seed)
+    if isinstance(model, Discriminator):
+        head.requires_grad_(True)
+    return adapted
 
 
 def shard(model: Any, mesh: DeviceMesh) -> Any:
     """Wrapped as verl's engine does it."""
-    model.config._attn_implementation = "flash_attention_2"  # set later: it is not installed here
-    model.gradient_checkpointing_enable({"use_reentrant": False})
     options = {
         "mesh": mesh,
         "mp_policy": MixedPrecisionPolicy(
@@ -233,8 +267,9 @@ def tracked(
     model: Any, loss: Callable[..., Tensor], inputs: dict[str, Tensor]
 ) -> dict[str, dict[str, float]]:
     """Peaks in GiB by kind, of an update with AdamW's moments and of a forward without gradient."""
-    optimiser = torch.optim.AdamW(model.parameters())
-    for parameter in model.parameters():  # as after another micro-batch, and an earlier update
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained)
+    for parameter in trained:  # as after another micro-batch, and an earlier update
         parameter.grad = torch.zeros_like(parameter)
         moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         optimiser.state[parameter] = moments
@@ -256,25 +291,35 @@ def tracked(
     return found
 
 
-def measure(student: str, mesh: DeviceMesh) -> dict[str, Any]:
+def checkpointing(model: Any) -> Any:
+    """As verl sets a model up before it is adapted and sharded."""
+    model.config._attn_implementation = "flash_attention_2"  # set later: it is not installed here
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def measure(recipe: Recipe, mesh: DeviceMesh) -> dict[str, Any]:
     """A student's memory and its discriminator's, with the plan's."""
-    size = Size.of(student)
+    size, rank = Size.of(recipe), recipe.policy.lora_rank
+    dtype = torch.bfloat16 if rank else torch.float32
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
-        model = build(size)
+        model = checkpointing(build(size, dtype))
         positions = torch.zeros(3, 1, size.text, dtype=torch.long)
         if size.config["model_type"] == "internvl":
             positions = positions[0]
         inputs = {"input_ids": torch.zeros(1, size.text, dtype=torch.long)}
         inputs |= {"position_ids": positions, **picture_arguments(model, size)}
+        adapted = with_adapter(model, model.lm_head, recipe, rank)
     with given_grids(model, size, fake), fake:
-        policy = tracked(shard(model, mesh), policy_loss, inputs)
+        policy = tracked(shard(adapted, mesh), policy_loss, inputs)
     with fake:
-        model = Discriminator(build(size).get_decoder())
+        model = checkpointing(Discriminator(build(size, dtype).get_decoder()))
         ids = torch.zeros(1, size.alone, dtype=torch.long)
         inputs = {"input_ids": ids, "position_ids": torch.zeros_like(ids)}
-        discriminator = tracked(shard(model, mesh), discriminator_loss, inputs)
-    planned = estimates(student)
+        adapted = with_adapter(model, model.score, recipe, rank)
+        discriminator = tracked(shard(adapted, mesh), discriminator_loss, inputs)
+    planned = estimates(recipe)
     return {
         model: {
             phase: {"gib": kinds.pop("Total"), "plan_gib": planned[model][phase], "kinds": kinds}
@@ -284,22 +329,28 @@ def measure(student: str, mesh: DeviceMesh) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(bench: Bench, students: Sequence[str]) -> None:
     """Track the students, all or those that are named, and write the file."""
     warnings.filterwarnings("ignore")  # of packages that verl looks for
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29655")  # asked for, and not used
-    torch.distributed.init_process_group("fake", rank=0, world_size=RANKS, store=FakeStore())
+    ranks = bench.recipe(bench.students[0]).hardware.ranks
+    torch.distributed.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
     AttentionInterface.register("flash_attention_2", flash)
     nn.functional.layer_norm = layer_norm  # type: ignore[assignment]
-    mesh = init_device_mesh("cpu", (RANKS,))
-    for student in sys.argv[1:] or STUDENTS:
-        found = measure(student, mesh)
-        document = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
-        students = {**document.get("students", {}), student: found}
+    mesh, out = init_device_mesh("cpu", (ranks,)), RESULTS / bench.file
+    for student in students or bench.students:
+        recipe = bench.recipe(student)
+        found = measure(recipe, mesh)
+        document = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+        tracked_before = {**document.get("students", {}), student: found}
         versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-        document = {"command": "make bench-plan", "hardware": HARDWARE, **versions}
-        document["students"] = {name: students[name] for name in STUDENTS if name in students}
-        OUT.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        document = {"command": "make bench-plan", "hardware": bench.hardware, **versions}
+        if recipe.policy.lora_rank:
+            document |= {"settings": bench.settings, "peft": peft.__version__}
+        document["students"] = {
+            name: tracked_before[name] for name in bench.students if name in tracked_before
+        }
+        out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         sys.stdout.write(f"{student}: {summary(found)}\n")
         sys.stdout.flush()
 
@@ -314,4 +365,8 @@ def summary(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    named = sys.argv[1:]
+    if named[:1] == ["--lora"]:
+        main(LORA, named[1:])
+    else:
+        main(FULL, named)

@@ -19,6 +19,8 @@ from rilbench.plan.saved_responses import plan_collection
 
 RUNNER = CliRunner()
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]
+SMALL = [f"1-gpu-{size}gb" for size in (16, 24, 48)]
+"""Profiles for LoRA: all parameters need more than they have."""
 PARTS = {"weights", "gradients", "optimiser", "activations", "activations_unchecked", "logits"}
 
 
@@ -64,10 +66,11 @@ def test_every_combination_is_planned_and_dry_run_in_seconds(hardware, recipe, c
         dry = RUNNER.invoke(app, ["train", *arguments, "--dry-run"])
         if document["refused"]:
             assert str(dry.exception) == document["refused"][0]
-            assert hardware == "1-gpu-80gb", "only one GPU is too little"
+            assert hardware.startswith("1-gpu-"), "only one GPU is too little"
         else:
             assert dry.exit_code == 0, dry.exception
-            assert all("GiB;" not in warning for warning in document["warnings"])
+            if hardware not in SMALL:
+                assert all("GiB;" not in warning for warning in document["warnings"])
 
 
 def test_the_table_has_all_parts():

@@ -10,9 +10,8 @@ from rilbench.plan import find_architecture
 from rilbench.plan.assumptions import assume
 from rilbench.plan.memory import GIB, plan_memory
 
-TRACKED = json.loads(
-    (Path(__file__).parents[2] / "results" / "bench" / "plan-memory.json").read_text()
-)
+RESULTS = Path(__file__).parents[2] / "results" / "bench"
+TRACKED = json.loads((RESULTS / "plan-memory.json").read_text())
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]
 
 
@@ -29,3 +28,17 @@ def test_the_plan_is_within_a_tenth(student, model):
     tracked = TRACKED["students"][student][model]
     assert planned.at_work / GIB == pytest.approx(tracked["update"]["gib"], rel=0.1)
     assert planned.forward / GIB == pytest.approx(tracked["forward"]["gib"], rel=0.1)
+
+
+def test_the_3b_student_with_lora_fits_on_24_gb():
+    tracked = json.loads((RESULTS / "plan-memory-lora.json").read_text())
+    recipe = load_recipe(
+        "both", "qwen2.5-vl-3b", overrides=tracked["settings"], hardware=tracked["hardware"]
+    )
+    assert (recipe.policy.lora_rank, recipe.hardware.memory_gib) == (32, 24)
+    memory = plan_memory(recipe, find_architecture("", "qwen2.5-vl-3b"), assume(recipe))
+    for model, phases in tracked["students"]["qwen2.5-vl-3b"].items():
+        planned = getattr(memory, model)
+        assert planned.at_work / GIB == pytest.approx(phases["update"]["gib"], rel=0.1)
+        assert planned.forward / GIB == pytest.approx(phases["forward"]["gib"], rel=0.1)
+        assert all(phase["gib"] + memory.reserved / GIB < 24 for phase in phases.values())

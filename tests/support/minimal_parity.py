@@ -50,8 +50,11 @@ class Trainer(RILTrainer):
         self.step_metrics, self.judge_calls, self.rewards = {}, 0, {}
 
 
-def verl_gradient(worker, rows, advantages, is_student, ref_log_prob, pad):
-    """Loss, KL and gradients by verl's engine and the trainer's loss function."""
+def verl_gradient(worker, rows, advantages, is_student, ref_log_prob, pad, *, update=False):
+    """Loss, KL and gradients by verl's engine and the trainer's loss function.
+
+    With ``update`` its optimiser makes a step.
+    """
     responses = [torch.tensor(output.response_ids) for output, *_ in rows]
     batch = TensorDict(
         {
@@ -101,6 +104,8 @@ def verl_gradient(worker, rows, advantages, is_student, ref_log_prob, pad):
             for name, p in engine.module.named_parameters()
             if p.grad is not None
         }
+        if update:
+            engine.optimizer_step()
     metrics = output["metrics"]
     return {name: sum(metrics[name].values) for name in ("policy_loss", "kl")}, gradients
 

@@ -63,8 +63,8 @@ def discriminator_worker(config):
     return worker
 
 
-def discriminator_gradient(worker, texts, pad):
-    """Logits of texts, and the gradients of Equation 1."""
+def discriminator_gradient(worker, texts, pad, *, update=False):
+    """Logits of texts, and the gradients of Equation 1, after a step if ``update``."""
     engine = worker.engine
     batch = discriminator_batch(
         worker.model_config.tokenizer, texts, torch.arange(len(texts)) % 2 == 0
@@ -77,6 +77,8 @@ def discriminator_gradient(worker, texts, pad):
         engine.optimizer_zero_grad()
         engine.forward_backward_batch(batch.clone(), discriminator_loss_fn, forward_only=False)
         gradients = gradients_of(engine)
+        if update:
+            engine.optimizer_step()
     tu.assign_non_tensor(batch, compute_loss=False)
     return last_logit(worker.infer_batch(batch)["values"]), gradients
 

@@ -35,8 +35,8 @@ from rilbench.train.verl.rollout_worker import RolloutWorker
 from rilbench.train.verl.workers import PolicyWorker
 
 
-def configuration(model, method="dr-grpo", student="nano"):
-    """verl's configuration of a run in this folder, and the run's questions.
+def configuration(model, method="dr-grpo", student="nano", more=()):
+    """verl's configuration of a run in this folder with ``more`` settings, and its questions.
 
     Their data are those of the nano student's run without teachers: there are no saved responses.
     """
@@ -51,7 +51,7 @@ def configuration(model, method="dr-grpo", student="nano"):
     )
     (run.folder / "data" / "agent_loop.yaml").write_text(loop)
     settings = settings if student == "nano" else []
-    recipe = suited(load_recipe("both", student, method, settings), model)
+    recipe = suited(load_recipe("both", student, method, [*settings, *more]), model)
     config = compose(recipe, run.folder.resolve(), str(model), resume_from=None)
     OmegaConf.resolve(config)
     return config, questions

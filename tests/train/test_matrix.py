@@ -29,7 +29,7 @@ def resolved(recipe, student, hardware, method, *more):
 
 def test_every_combination_resolves_and_its_rows_divide():
     combinations = list(itertools.product(known("recipes"), STUDENTS, PROFILES, METHODS))
-    assert len(combinations) == 3 * 5 * 5 * 7
+    assert len(combinations) == 3 * 5 * 8 * 7
     for recipe, student, hardware, method in combinations:
         built = resolved(recipe, student, hardware, method)
         assert built.student.name == student
@@ -119,3 +119,31 @@ def test_verls_refusal_is_a_users_error():
     config.actor_rollout_ref.actor.loss_agg_mode = "median"
     with pytest.raises(UserError, match="verl refuses the recipe: Invalid loss_agg_mode: median"):
         validate(config)
+
+
+def test_lora_reaches_verl():
+    lora = [
+        "policy.lora_rank=16",
+        "policy.lora_targets=[q_proj,v_proj]",
+        "discriminator.lora_rank=4",
+    ]
+    built = load_recipe("both", "qwen2.5-vl-3b", overrides=lora, hardware="1-gpu-24gb")
+    config = compose(built, RUN, MODEL, resume_from=None)
+    validate(config)
+    policy, critic = config.actor_rollout_ref, config.critic
+    assert (policy.model.lora_rank, critic.model.lora_rank) == (16, 4)
+    assert list(policy.model.target_modules) == list(critic.model.target_modules)
+    assert list(policy.model.target_modules) == ["q_proj", "v_proj"]
+    # vLLM starts without adapters and gets merged weights.
+    assert policy.model.lora.merge is True
+    assert policy.actor.fsdp_config.model_dtype == critic.fsdp.model_dtype == "bf16"
+    assert policy.actor.checkpoint.save_lora_only is True
+    assert not critic.get("checkpoint", {}).get("save_lora_only"), "its head is no adapter"
+    sft = compose_sft(
+        load_recipe("both", "qwen2.5-vl-3b", "sft", [*lora[:2], "sft.steps=9"]), RUN, MODEL
+    )
+    assert (sft.model.lora_rank, sft.engine.model_dtype) == (16, "bf16")
+    assert sft.checkpoint.save_lora_only is True
+    full = compose(load_recipe("both"), RUN, MODEL, resume_from=None)
+    assert full.actor_rollout_ref.model.lora_rank == full.critic.model.lora_rank == 0
+    assert full.actor_rollout_ref.actor.fsdp_config.model_dtype == "fp32"

@@ -348,6 +348,8 @@ def _check(recipe: Recipe) -> None:
         raise UserError("the fast engine makes one update of a step; leave out policy.mini_batches")
     if recipe.judge.model != "rule":
         raise UserError("the fast engine judges by rules; use judge.model=rule, or engine: verl")
+    if recipe.policy.lora_rank or recipe.discriminator_lora_rank:
+        raise UserError("the fast engine has no LoRA; leave out lora_rank, or use engine: verl")
     if recipe.reward.extra or recipe.sft.data:
         raise UserError("the fast engine has no reward.extra and no sft.data; use engine: verl")
 

@@ -18,9 +18,11 @@ log = logging.getLogger(__name__)
 def export(run: Run, student: Checkpoint, progress: Progress) -> Path:
     """Put the chosen step's weights in ``checkpoint/``, whole or not at all.
 
+    A LoRA adapter is merged, and kept in ``adapter/`` too where the recipe says so.
+
     ``student`` is the one that the recipe names, before SFT; its dtype is kept.
     """
-    from rilbench.train.verl.saved_weights import dtype_of, write_model
+    from rilbench.train.verl.saved_weights import dtype_of, write_adapter, write_model
 
     recipe, part = run.recipe, run.folder / ".checkpoint.part"
     with running("export", progress):
@@ -32,9 +34,18 @@ def export(run: Run, student: Checkpoint, progress: Progress) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         if recipe.method_spec.is_rl:
             saved = run.folder / "steps" / f"global_step_{step}" / "actor"
-            write_model(saved, part, dtype_of(student.path))
+            base = run.sft_checkpoint if recipe.sft.steps else student.path
+            write_model(saved, part, dtype_of(student.path), base=base)
+            if recipe.keeps_adapter:
+                shutil.rmtree(run.adapter, ignore_errors=True)
+                write_adapter(saved, run.adapter, base=base)
+        elif recipe.keeps_adapter and not run.adapter.exists():
+            raise UserError(
+                "the adapter of SFT was not kept, and its steps are gone; delete "
+                f"{run.folder / 'sft'} to train it again, or leave out schedule.export_adapter=keep"
+            )
         else:
-            shutil.copytree(run.folder / "sft" / "checkpoint", part)
+            shutil.copytree(run.sft_checkpoint, part)
         chosen = {"step": step, "choice": recipe.schedule.export, "dev_accuracy": score}
         chosen["steps"] = recipe.schedule.steps
         (part / EXPORTED).write_text(json.dumps(chosen) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ A run's folder has ``recipe.yaml`` (resolved), ``collection/`` (saved responses)
 verl reads), ``sft/``, ``discriminator/``, ``steps/`` (the trainer's checkpoints),
 ``metrics.jsonl``, ``cost.json``, ``rollouts/``, ``logs/``, ``manifests.json`` (where questions that
 were built are from), ``changes.jsonl`` (what a ``--resume`` changed) and, when it is finished,
-``checkpoint/``: an ordinary Hugging Face folder.
+``checkpoint/``: an ordinary Hugging Face folder; and ``adapter/``, peft's, if it was asked for.
 """
 
 from __future__ import annotations
@@ -56,6 +56,16 @@ class Run:
         return self.folder / "checkpoint"
 
     @property
+    def adapter(self) -> Path:
+        """The LoRA adapter that `checkpoint` has merged, with ``schedule.export_adapter=keep``."""
+        return self.folder / "adapter"
+
+    @property
+    def sft_checkpoint(self) -> Path:
+        """The student after SFT."""
+        return self.folder / "sft" / "checkpoint"
+
+    @property
     def collection(self) -> Path:
         """Folder of the saved responses: the run's, or one that several runs share."""
         shared = self.recipe.collection.folder
@@ -65,6 +75,8 @@ class Run:
     def finished(self) -> bool:
         """Whether the last stage is done, as the recipe asks for it now."""
         if not (self.checkpoint / "rilbench.json").exists():
+            return False
+        if self.recipe.keeps_adapter and not self.adapter.exists():
             return False
         file, schedule = self.checkpoint / EXPORTED, self.recipe.schedule
         made = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}

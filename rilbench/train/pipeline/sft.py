@@ -40,11 +40,11 @@ def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Ch
         UserError: too few examples, or the training failed; completed steps are kept.
     """
     folder = run.folder / "sft"
-    done = folder / "checkpoint"
+    done = run.sft_checkpoint
     if done.exists():
         skipped("sft", progress)
         return inspect_checkpoint(done)
-    from rilbench.train.verl.saved_weights import dtype_of, write_model
+    from rilbench.train.verl.saved_weights import dtype_of, write_adapter, write_model
 
     with running("sft", progress):
         write_examples(run, inputs)
@@ -55,7 +55,11 @@ def fine_tune(run: Run, inputs: Inputs, cost: RunCost, progress: Progress) -> Ch
         part = folder / ".checkpoint.part"
         shutil.rmtree(part, ignore_errors=True)
         last = folder / "steps" / f"global_step_{run.recipe.sft.steps}"
-        write_model(last, part, dtype_of(inputs.student.path))
+        base = inputs.student.path
+        write_model(last, part, dtype_of(base), base=base)
+        if run.recipe.keeps_adapter and not run.recipe.method_spec.is_rl:
+            shutil.rmtree(run.adapter, ignore_errors=True)
+            write_adapter(last, run.adapter, base=base)
         labels = Labels(
             student=run.recipe.student.name,
             method="sft",

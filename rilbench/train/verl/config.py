@@ -152,6 +152,8 @@ def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
         f"{actor}.fsdp_config.entropy_checkpointing": True,
         f"{actor}.checkpoint.save_contents": "[model,optimizer,extra]",
         f"{actor}.data_loader_seed": recipe.seed,
+        **lora(recipe, recipe.policy.lora_rank, "actor_rollout_ref.model", f"{actor}.fsdp_config"),
+        **adapter_files(recipe, f"{actor}.checkpoint"),
         f"{ref}.log_prob_micro_batch_size_per_gpu": micro,
         "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": micro,
     }
@@ -206,6 +208,7 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
         "critic.forward_micro_batch_size_per_gpu": micro,
         "critic.use_dynamic_bsz": recipe.discriminator.micro_batch_tokens > 0,
         **engine_memory(recipe, "critic.fsdp", "critic.model"),
+        **lora(recipe, recipe.discriminator_lora_rank, "critic.model", "critic.fsdp"),
         **_share_prompts(recipe, "critic.model"),
     } | _by_tokens(
         recipe.discriminator.micro_batch_tokens,
@@ -295,6 +298,29 @@ def engine_memory(recipe: Recipe, fsdp: str, model: str) -> dict[str, Any]:
         f"{model}.enable_gradient_checkpointing": hardware.gradient_checkpointing,
         f"{model}.use_remove_padding": hardware.remove_padding,
     }
+
+
+def lora(recipe: Recipe, rank: int, model: str, fsdp: str) -> dict[str, Any]:
+    """The adapter of one trained model; none with rank 0.
+
+    Its frozen base is in bf16 on GPUs, half of what verl trains in.
+    """
+    if not rank:
+        return {}
+    targets, policy = recipe.policy.lora_targets, recipe.policy
+    base = {f"{fsdp}.model_dtype": "bf16"} if recipe.hardware.device == "cuda" else {}
+    return base | {
+        f"{model}.lora_rank": rank,
+        f"{model}.lora_alpha": policy.lora_alpha,
+        f"{model}.target_modules": targets[0] if len(targets) == 1 else f"[{','.join(targets)}]",
+        f"{model}.lora.merge": True,  # the rollout engine gets merged weights
+        f"{fsdp}.seed": recipe.seed,
+    }
+
+
+def adapter_files(recipe: Recipe, checkpoint: str) -> dict[str, Any]:
+    """What a step of an adapted policy saves: not the base, which is on the disk."""
+    return {f"+{checkpoint}.save_lora_only": True} if recipe.policy.lora_rank else {}
 
 
 def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from rilbench.train.verl.config import (
     FP32,
     LAYOUTS,
     STUDENT_MODEL,
+    adapter_files,
     as_overrides,
     engine_memory,
+    lora,
     micro_batch,
     picture_file,
 )
@@ -53,9 +55,11 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "model.trust_remote_code": False,
         "engine.strategy": "fsdp2",
         **engine_memory(recipe, "engine", "model"),
+        **lora(recipe, recipe.policy.lora_rank, "model", "engine"),
         "optim.lr": recipe.sft.lr,
         "optim.weight_decay": recipe.policy.weight_decay,
         "checkpoint.save_contents": "[model,optimizer,extra]",
+        **adapter_files(recipe, "checkpoint"),
         "trainer.total_training_steps": recipe.sft.steps,
         "trainer.total_epochs": 1_000_000,  # steps decide
         "trainer.save_freq": recipe.schedule.save_every,

@@ -15,11 +15,11 @@ from torch import Tensor
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name
 from verl.utils.model import extract_multi_modal_inputs
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.utils import postprocess_batch_func
 
 from rilbench.errors import UserError
 from rilbench.train.layouts import LAYOUTS, Layout
+from rilbench.train.verl.adapter_engine import AdapterEngine
 from rilbench.train.verl.model_families import BlankPicture, own_forwards
 from rilbench.train.verl.shared_prompts import (
     ATTENTION,
@@ -29,7 +29,7 @@ from rilbench.train.verl.shared_prompts import (
 )
 
 
-class SharedPromptEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+class SharedPromptEngine(AdapterEngine):
     """The engine of policy and reference.
 
     With ``share_prompts`` a batch names each row's ``question``: neighbours of one question share

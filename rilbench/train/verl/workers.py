@@ -27,9 +27,12 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
+from rilbench.config.lora_targets import layers_to_adapt, named
+from rilbench.errors import UserError
 from rilbench.train.verl import flash_attention
 from rilbench.train.verl.discriminator_model import DiscriminatorConfig
 from rilbench.train.verl.freeze import freeze
+from rilbench.train.verl.lora import linear_layers
 from rilbench.train.verl.shared_prompt_engine import SharedPromptEngine
 
 CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
@@ -100,6 +103,29 @@ class DiscriminatorEngine(
         finally:
             self.model_config = student
         return module
+
+    def _build_lora_module(self, module: Any) -> Any:
+        """The body gets an adapter; the head, which is new, trains as it is."""
+        adapted = super()._build_lora_module(module)
+        # FSDP2 wants one dtype of what trains in a group.
+        adapted.score.to(torch.float32).requires_grad_(True)
+        return adapted
+
+    def adapted_layers(self, module: Any) -> list[str]:
+        """Those of the student's decoder, by their names in the student.
+
+        Raises:
+            UserError: ``policy.lora_targets`` name none of them.
+        """
+        linear = linear_layers(module, module.score)
+        own = {f"language_model.{name.removeprefix('body.')}": name for name in linear}
+        targets = [target for target in self.lora_targets if named(own, target)]
+        if not targets:
+            raise UserError(
+                f"policy.lora_targets={self.lora_targets} name no layer of the discriminator, "
+                "which has no vision tower; set discriminator.lora_rank=0, or name others too"
+            )
+        return [own[name] for name in layers_to_adapt(own, targets)]
 
 
 def set_threads() -> None:

@@ -145,6 +145,7 @@ def test_accepted_responses_are_the_right_ones(data):
         ("policy.mini_batches=3", "one update of a step"),
         ("judge.model=parser", "judges by rules"),
         ("reward.extra=[x.py:f]", "no reward.extra"),
+        ("policy.lora_rank=4", "no LoRA"),
     ],
 )
 def test_what_the_engine_does_not_have_is_refused(run, setting, said):

@@ -1,0 +1,104 @@
+"""verl's engines with a LoRA adapter, where the model's configuration has a rank.
+
+verl freezes the base, trains and saves the adapter, and turns it off for the reference's
+log-probabilities. What its hooks do otherwise here:
+
+- The adapter stays in float32, as what AdamW changes, beside a base in bf16.
+- Merged weights are computed one at a time. verl merges in place, with all of the base copied to
+  CPU memory twice before; it leaves out layers outside the decoder's blocks (as the last of the
+  vision tower), and rounds to bf16 what is trained in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from verl.utils.device import get_device_id
+from verl.utils.model import convert_weight_keys
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+from rilbench.config.lora_targets import layers_to_adapt
+from rilbench.train.verl.lora import (
+    adapt,
+    adapters_of,
+    base_name,
+    is_adapter,
+    linear_layers,
+    merge,
+)
+
+
+class AdapterEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+    """The engine of a policy; without a rank it is verl's."""
+
+    def _build_lora_module(self, module: Any) -> Any:
+        """verl's hook: the module with its adapter, before it is sharded."""
+        config = self.model_config
+        return adapt(
+            module,
+            self.adapted_layers(module),
+            rank=config.lora_rank,
+            alpha=config.lora_alpha,
+            seed=self.engine_config.seed,
+        )
+
+    def adapted_layers(self, module: Any) -> list[str]:
+        """Names of the layers that get an adapter."""
+        linear = linear_layers(module, module.get_output_embeddings())
+        return layers_to_adapt(linear, self.lora_targets)
+
+    @property
+    def lora_targets(self) -> list[str]:
+        """The targets of the model's configuration."""
+        targets = self.model_config.target_modules
+        return [targets] if isinstance(targets, str) else list(targets)
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """verl's hook: the base alone computes.
+
+        peft also says meanwhile that the adapter does not train, which FSDP2 must not hear: it
+        settles on the gradients' dtype at the first forward, which is the reference's. And while it
+        holds a module's weights whole, as after a forward, peft would tell those alone.
+        """
+        self.module.reshard()
+        trained = [weight for weight in self.module.parameters() if weight.requires_grad]
+        with self.module.disable_adapter():
+            for weight in trained:
+                weight.requires_grad_(True)
+            yield
+            self.module.reshard()
+
+    def get_per_tensor_param(self, **options: Any) -> tuple[Any, Any]:
+        """verl's hook: the weights for the rollout engine by the base's names, merged."""
+        if not self._is_lora:
+            found: tuple[Any, Any] = super().get_per_tensor_param(**options)
+            return found
+        return self._merged(), None
+
+    def _merged(self) -> Iterator[tuple[str, Tensor]]:
+        weights = self.module.state_dict()
+        adapters = adapters_of(weights)
+        scale = self.model_config.lora_alpha / self.model_config.lora_rank
+        names = {base_name(name): name for name in weights if not is_adapter(name)}
+        for converted, name in convert_weight_keys(
+            {base: base for base in names}, self.module
+        ).items():
+            weight = _whole(weights[names[name]])
+            if name in adapters:
+                a, b = (_whole(weights[part]) for part in adapters[name])
+                weight = merge(weight, a, b, scale)
+            yield converted, weight
+
+
+def _whole(weight: Any) -> Tensor:
+    """A weight from the shares of all ranks, on the device."""
+    if isinstance(weight, DTensor):
+        on_device: Any = weight.to(get_device_id(), non_blocking=True)
+        weight = on_device.full_tensor()
+    whole: Tensor = weight
+    return whole
