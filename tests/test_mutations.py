@@ -69,8 +69,8 @@ UNIT = {
     ),
     "images dropped in rollouts": Mutation(
         "model/generation.py",
-        "if images := [image for each in batch for image in each.images]:",
-        "if images := []:",
+        "[picture_inputs(self.processor, r.images) for r in batch if r.images]",
+        "[]",
         "tests/train/verl/test_cpu_rollout.py::"
         "test_questions_with_one_and_with_two_pictures_share_a_batch",
         "assert",

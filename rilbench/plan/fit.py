@@ -37,7 +37,7 @@ def refusals(recipe: Recipe, student: Architecture) -> list[str]:
         return [targets]
     checks = [_frozen(recipe, student), _states(recipe, student)]
     if recipe.hardware.device == "cuda":
-        checks += [*_rollout(recipe, student), *_teachers(recipe)]
+        checks += [*_rollout(recipe, student), *_teachers(recipe), *_scoring_teachers(recipe)]
     return [line for line in checks if line]
 
 
@@ -160,6 +160,27 @@ def _teachers(recipe: Recipe) -> list[str]:
                 f"teacher {name} cannot be served here: {teacher.name} is {need:.0f} GiB in bf16, "
                 f"on {gpus} of {hardware.memory_gib} GiB; give its address with "
                 f"--set collection.endpoints.{name}=URL"
+            )
+    return found
+
+
+def _scoring_teachers(recipe: Recipe) -> list[str]:
+    """Check the teachers whose log-probabilities are asked for while the student trains."""
+    hardware = recipe.hardware
+    if not recipe.method_spec.uses_teacher_log_probs or hardware.device == "cpu":
+        return []
+    found, devices = [], hardware.teacher_devices // len(recipe.teachers.names)
+    for name in recipe.teachers.names:
+        try:
+            teacher = find_architecture(recipe.teachers.models[name])
+        except UserError:
+            continue
+        need = 2 * teacher.parameters / GIB
+        if need > SERVED_SHARE * devices * hardware.memory_gib:
+            found.append(
+                f"teacher {name} cannot be served here: {teacher.name} is {need:.0f} GiB in bf16, "
+                f"and hardware.teacher_devices={hardware.teacher_devices} leave it {devices} of "
+                f"{hardware.memory_gib} GiB; raise it"
             )
     return found
 

@@ -38,7 +38,7 @@ def test_images_go_where_the_text_says_or_first():
     [
         ([], "empty"),
         ([GOOD, GOOD], "twice"),
-        ([Question("q1", (), "What?", "7", "")], "image"),
+        ([Question("q1", (), "What is <image>?", "7", "")], "one for each"),
         ([Question("q1", (b"x",), "", "7", "")], "question"),
         ([Question("q1", (b"x",), "What?", "", "")], "answer"),
         ([Question("q1", (b"x",), "<image> or <image>?", "7", "")], "one for each"),

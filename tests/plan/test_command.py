@@ -55,6 +55,7 @@ def test_every_combination_is_planned_and_dry_run_in_seconds(hardware, recipe, c
         arguments = ["--recipe", recipe, "--student", student, "--method", method]
         arguments += ["--hardware", hardware]
         arguments += ["--set", "sft.steps=10"] if method == "sft" else []
+        arguments += ["--set", "hardware.teacher_devices=8"] if method == "opd" else []
         started = time.process_time()
         document = planned(*arguments)
         assert time.process_time() - started < 5

@@ -20,6 +20,7 @@ TOO_LARGE = ("qwen2.5-vl-7b", "internvl3-8b")
 def test_which_combinations_fit(hardware):
     for recipe, student, method in itertools.product(known("recipes"), STUDENTS, METHODS):
         more = [*SERVED, "sft.steps=10"] if method == "sft" else SERVED
+        more = ["hardware.teacher_devices=8"] if method == "opd" else more
         built = load_recipe(recipe, student, method, more, hardware)
         if hardware == "1-gpu-80gb" and student in TOO_LARGE:
             with pytest.raises(UserError, match=r"does not fit.*set hardware\.offload=always"):
@@ -50,6 +51,10 @@ def test_the_largest_students_need_no_more_than_a_profile_has(hardware, student)
         ("internvl3-1b", "1x8-80gb", ["hardware.rollout_tensor_parallel=4"], "14 attention heads"),
         ("qwen2.5-vl-7b", "1x8-80gb", ["hardware.rollout_memory=0.1"], "cannot be sampled"),
         ("qwen2.5-vl-3b", "1x8-80gb", ["policy.freeze=head"], "is its embedding"),
+        (
+            *("qwen2.5-vl-3b", "1x8-80gb", ["method=opd", "hardware.teacher_devices=2"]),
+            "72b cannot be served here: .* leave it 1 of 80 GiB; raise it",
+        ),
         ("internvl3-8b", "1x8-80gb", ["hardware.memory_gib=16"], "GiB on a device of 16"),
     ],
 )

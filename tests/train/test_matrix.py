@@ -24,12 +24,15 @@ LOOPS = [method for method in METHODS if method != "sft"]
 
 def resolved(recipe, student, hardware, method, *more):
     more = [*more, "sft.steps=10"] if method == "sft" else [*more]
+    if method == "opd":  # its teachers must be on the machine
+        models = [f"teachers.models.{name}=nano:{name}" for name in ("72b", "78b")]
+        more += ["hardware.teacher_devices=2", *models]
     return load_recipe(recipe, student, method, more, hardware)
 
 
 def test_every_combination_resolves_and_its_rows_divide():
     combinations = list(itertools.product(known("recipes"), STUDENTS, PROFILES, METHODS))
-    assert len(combinations) == 3 * 5 * 8 * 7
+    assert len(combinations) == 3 * 5 * 8 * len(METHODS)
     for recipe, student, hardware, method in combinations:
         built = resolved(recipe, student, hardware, method)
         assert built.student.name == student
@@ -64,7 +67,8 @@ def test_verl_accepts_every_combination(hardware):
         )
         assert rollout.log_prob_use_dynamic_bsz is actor.use_dynamic_bsz is True
         assert rollout.gpu_memory_utilization == built.hardware.rollout_memory
-    assert len(seen) == (2 if methods is LOOPS else 1), "students differ in their folder only"
+    # With a discriminator, without one, with teachers that are served.
+    assert len(seen) == (3 if methods is LOOPS else 1), "students differ in their folder only"
 
 
 @pytest.mark.parametrize("hardware", PROFILES)

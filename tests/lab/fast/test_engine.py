@@ -118,7 +118,7 @@ def test_sft_before_the_loop_is_where_reference_and_discriminator_start(run):
 
 def test_no_question_comes_twice_before_all_came(run, data):
     trained, _ = run("dr-grpo")
-    asked = [q.id for step in range(1, 6) for q in trained._questions(step)]
+    asked = [q.id for step in range(1, 6) for q in trained.groups.questions(step)]
     assert all(sorted(asked[i : i + 5]) == sorted(q.id for q in data.questions) for i in (0, 5, 10))
 
 

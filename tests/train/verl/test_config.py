@@ -33,7 +33,8 @@ def test_verl_composes_the_nano_recipe_with_our_values(method):
     assert rollout.n == 8
     assert (rollout.name, rollout.temperature, rollout.top_p) == ("transformers", 1.0, 0.95)
     assert config.actor_rollout_ref.actor.strategy == "fsdp2"
-    assert config.critic.enable == (method in ("ril", "imitation"))
+    assert config.critic.enable == (method in ("ril", "imitation", "gad"))
+    assert config.distillation.enabled == (method == "opd")
     assert config.algorithm.rollout_correction.bypass_mode is False
     mixes = method in ("ril", "imitation", "teacher-bonus", "teacher-rows")
     assert config.ril.num_student_responses == (4 if mixes else 8)

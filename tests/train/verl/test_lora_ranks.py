@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoProcessor
 from verl.utils.fsdp_utils import apply_fsdp2, fsdp2_load_full_state_dict
 
 from rilbench.paths import locate
@@ -25,6 +25,7 @@ def built(kind, rank):
     engine._is_lora = True
     engine.model_config = SimpleNamespace(
         local_path=STUDENT,
+        processor=AutoProcessor.from_pretrained(STUDENT),
         hf_config=AutoConfig.from_pretrained(STUDENT, attn_implementation="sdpa"),
         model_type="language_model",
         enable_gradient_checkpointing=True,
