@@ -83,6 +83,9 @@ def _begin_clearml(run: TrackedRun) -> None:
     last step to all that follow."""
     import clearml
 
+    # Its process for reports is forked while threads run, and the run's end then waits five minutes
+    # for one of them. Its configuration file alone could say so.
+    clearml.Task._report_subprocess_enabled = False
     before = _kept(run.folder, "clearml").get("id", "")
     can_go_on = before and not before.startswith("offline")
     task = clearml.Task.init(
