@@ -13,8 +13,8 @@ from typing import Any
 
 from rilbench.config import Recipe
 from rilbench.errors import UserError
-from rilbench.paths import locate
 from rilbench.train.step_config import StepConfig
+from rilbench.train.verl.teacher_config import distillation, name_teachers
 
 FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
 """Mixed precision that is none: verl computes in bf16 by default, even where weights are fp32."""
@@ -64,7 +64,7 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
     if resume_from:
         settings["trainer.resume_from_path"] = resume_from
     if recipe.method_spec.uses_teacher_log_probs:
-        settings |= _distillation(recipe)
+        settings |= distillation(recipe)
     if recipe.policy.freeze:
         settings["+actor_rollout_ref.frozen"] = recipe.policy.freeze
     if cpu:
@@ -219,44 +219,6 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
     )
 
 
-def _distillation(recipe: Recipe) -> dict[str, Any]:
-    """verl's teacher servers; `compose` names the teachers."""
-    return {
-        "distillation.enabled": True,
-        "distillation.nnodes": 1,
-        "distillation.n_gpus_per_node": _teacher_devices(recipe),
-        "distillation.distillation_loss.loss_mode": "k1",
-        "distillation.distillation_loss.use_policy_gradient": True,
-        "distillation.distillation_loss.use_task_rewards": False,
-    }
-
-
-def _teacher_devices(recipe: Recipe) -> int:
-    """Devices of all teachers; on a CPU they are counted and no more."""
-    if recipe.hardware.device == "cpu":
-        return len(recipe.teachers.names)
-    return recipe.hardware.teacher_devices
-
-
-def _name_teachers(config: Any, recipe: Recipe) -> None:
-    """Give each teacher an entry in verl's configuration, and its share of the devices."""
-    from omegaconf import OmegaConf, open_dict
-
-    names = recipe.teachers.names
-    with open_dict(config):
-        models = config.distillation.teacher_models
-        template = models.teacher_model
-        for name in names:
-            # verl drops this entry where there are several, and fills it where it is alone.
-            entry = template if len(names) == 1 else template.copy()
-            entry.key, entry.num_replicas = name, 1
-            entry.model_path = str(locate(recipe.teachers.models[name]))
-            entry.inference.tensor_model_parallel_size = _teacher_devices(recipe) // len(names)
-            entry.inference.max_num_seqs = recipe.responses_per_step
-            if len(names) > 1:
-                models[name] = OmegaConf.create(OmegaConf.to_container(entry, resolve=False))
-
-
 def _memory(recipe: Recipe) -> dict[str, Any]:
     """How policy, reference and sampling fit on a device."""
     actor, tokens = "actor_rollout_ref.actor", recipe.policy.micro_batch_tokens
@@ -372,7 +334,7 @@ def compose(recipe: Recipe, run_dir: Path, model: str, **options: Any) -> Any:
             reason = str(error).splitlines()[0]
             raise UserError(f"verl refuses the recipe: {reason}") from error
     if recipe.method_spec.uses_teacher_log_probs:
-        _name_teachers(config, recipe)
+        name_teachers(config, recipe)
     with open_dict(config):
         config.ril = OmegaConf.create(StepConfig.from_recipe(recipe, run_dir).as_dict())
     return config
