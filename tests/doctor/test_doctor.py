@@ -145,14 +145,14 @@ def test_an_error_is_split_at_its_remedy():
 
 @pytest.mark.parametrize("option", ["nowhere", "m@"])
 def test_a_malformed_address_is_refused(option):
-    assert "MODEL@URL" in reach.server("judge", option, "none", "x").remedy
+    assert "MODEL@URL" in reach.server("judge", option, lambda _: "none", "x").remedy
 
 
 def test_an_api_without_a_list_of_models_and_a_teachers_own_key(monkeypatch):
     monkeypatch.setenv("RILBENCH_ENDPOINT_KEY_72B", "sk-own-9")
     with strict_api("flash", "sk-own-9", lambda _: "yes") as api:
-        named = reach.server("recipe: 72b", f"flash@{api.url}", "sk-own-9", "start it")
-        bare = reach.server("endpoint", api.url, "sk-own-9", "name the model")
+        named = reach.server("recipe: 72b", f"flash@{api.url}", lambda _: "sk-own-9", "start it")
+        bare = reach.server("endpoint", api.url, lambda _: "sk-own-9", "name the model")
     assert (named.state, named.found) == ("ok", f"{api.url} answers, and lists no models")
     assert bare.state == "wrong"
     keys = list(reach.keys())
