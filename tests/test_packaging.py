@@ -161,6 +161,7 @@ USED_BY_OTHERS = {
     "torchvision",  # transformers' image processors
     "qwen_vl_utils",  # verl's prompts with images
     "cachetools",  # verl's reward loop
+    "num2words",  # transformers' processor of SmolVLM2
     "openai",  # transformers serve
     "virtualenv",  # Ray; bounded for pip
     "vllm",  # verl's rollouts on GPUs
@@ -203,7 +204,9 @@ def imports(file, *, module_level):
 
 def sources():
     """Our files; a kit's worker and what it imports run in the kit's own environment."""
-    kit_only = re.compile(r"evaluate/kits/(\w+_worker|lmmseval_patches|\w+_data|worker_common)\.py")
+    kit_only = re.compile(
+        r"evaluate/kits/(\w+_worker|lmmseval_patches|\w+_data|\w+_outcomes|worker_common)\.py"
+    )
     for file in sorted(PACKAGE.rglob("*.py")):
         if not kit_only.search(file.as_posix()):
             yield file, file.relative_to(PACKAGE).parts[0]
