@@ -18,8 +18,8 @@ from rilbench.lab.to_ledger import record_results
 from rilbench.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
-SEEDS = (11, 12, 13, 14, 15)
-RUNS = ("untrained-0", *(f"{name}-{seed}" for name in ("ril-both", "sft") for seed in SEEDS))
+SEEDS = (201, 202, 203, 204, 205)
+RUNS = ("untrained-0", *(f"{name}-{seed}" for name in ("ril", "sft") for seed in SEEDS))
 ALPHA = 0.009
 """Chance that a clean run fails anywhere, as baseline.json says."""
 BENCHMARK = 0.1
@@ -32,7 +32,7 @@ KINDS = {"mean": 0.7} | dict.fromkeys(
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
     path = tmp_path_factory.mktemp("recomputed") / "l.db"
-    folder = ROOT / "results" / "nano" / "runs" / "headline" / "nano"
+    folder = ROOT / "results" / "nano" / "runs" / "headline" / "paper"
     with Ledger(path) as ledger:
         record_results([read_result(folder / f"{name}.json") for name in RUNS], ledger)
     return path

@@ -83,13 +83,14 @@ def test_a_run_file_from_its_data_to_the_table(tmp_path):
     )
     assert "not going on" in watched.stdout
     assert "sample of step 1" in watched.stdout
+    assert "reward " in watched.stdout
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
     for words in ("collect: done before", "discriminator: done before", "ril: done"):
         assert words in done.stdout
     assert "candidates" not in done.stdout, "the data was built before"
-    for words in ("export: done", "eval: done", "table: done", "step 2/2", "reward "):
+    for words in ("export: done", "eval: done", "table: done", "step 2/2"):
         assert words in done.stdout
     assert [line["step"] for line in metrics(tmp_path)] == [1, 2]
     measured = done.stdout.split("MEASURED")[1]
