@@ -26,6 +26,17 @@ from rilbench.train.seeding import assigned_teacher
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import has_mrope
 
+RESPONSE_FIELDS = (
+    "prompts",
+    "responses",
+    "response_mask",
+    "rm_scores",
+    "num_turns",
+    "metrics",
+    "extra_fields",
+)
+"""Of verl's output of a session, what goes into TransferQueue."""
+
 
 class Row(NamedTuple):
     """A response as TransferQueue takes it."""
@@ -121,8 +132,7 @@ class RolloutWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc
         together = self.step_config.rows_together
         if together and session % together:
             pictures = {}
-        fields = output.as_dict()
-        fields.pop("multi_modal_data", None)
+        fields = response_fields(output)
         fields |= {
             "input_ids": ids,
             "position_ids": positions,
@@ -204,6 +214,16 @@ class RolloutManager(AgentLoopManagerTQ):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.agent_loop_workers_class = ray.remote(self.worker_class)
+
+
+def response_fields(output: AgentLoopOutput) -> dict[str, Any]:
+    """What a step reads of a response: the same fields of a sampled one as of a saved one.
+
+    A group's responses become columns, whose names the first to arrive gives; verl sets more fields
+    of a sampled one.
+    """
+    fields = output.as_dict()
+    return {name: fields[name] for name in RESPONSE_FIELDS}
 
 
 def _columns(rows: list[dict[str, Any]]) -> TensorDict:
