@@ -69,7 +69,7 @@ def test_with_a_part_of_the_results_it_says_which(paths, make_result):
     )
     readme = write_report(paths).read_text(encoding="utf-8")
     assert f"cannot tell (1 of {len(HEADLINE.seeds)} seeds so far)" in readme
-    assert "headline: 143 of 159 runs are missing" in readme
+    assert "headline: 187 of 207 runs are missing" in readme
     assert f"ablations: {JOBS['ablations']} of {JOBS['ablations']} runs are missing" in readme
     assert "ablations-paper" not in readme
     assert "| paper | not run yet |" in readme, "no controls before all seeds have finished"
