@@ -22,12 +22,20 @@ def check_teachers_tokens(recipe: Recipe, student: Path, questions: Sequence[Que
         questions: a few, with their pictures.
 
     Raises:
-        UserError: a teacher's weights are not on this machine, or its tokens are others.
+        UserError: a teacher's weights are not on this machine, its tokens are others, or verl
+            cannot show it the student's pictures.
     """
     from PIL import Image  # here: the other methods need neither
     from transformers import AutoProcessor
 
     own = AutoProcessor.from_pretrained(student)
+    on_vllm = recipe.hardware.device == "cuda" or recipe.hardware.rollout_engine == "vllm"
+    if on_vllm and "Qwen2VLImageProcessor" not in type(own.image_processor).__name__:
+        # vLLM puts a picture's tokens in itself. verl folds them before only for Qwen-VL.
+        raise UserError(
+            f"method={recipe.method} on vLLM takes students of Qwen-VL's layouts alone: verl shows "
+            "a teacher the pictures of no other; use one of them, or method=ril"
+        )
 
     def tokens(processor: Any, question: Question) -> list[int]:
         text = own.apply_chat_template(question.chat, tokenize=False, add_generation_prompt=True)

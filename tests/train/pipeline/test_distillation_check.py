@@ -23,6 +23,12 @@ def test_a_teacher_with_another_tokenizer_or_other_picture_tokens_is_refused(tmp
         check("nano:internvl")
 
 
+def test_on_vllm_only_qwens_pictures_reach_a_teacher():
+    check("nano:restyled", "hardware.rollout_engine=vllm")
+    with pytest.raises(UserError, match="Qwen-VL's layouts alone"):
+        check("nano:internvl", "hardware.rollout_engine=vllm")
+
+
 def test_a_teacher_that_is_not_here_is_named():
     with pytest.raises(UserError, match="Big/Teacher"):
         check("nano:restyled", "teachers.models.72b=Big/Teacher")
