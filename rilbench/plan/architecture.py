@@ -52,6 +52,7 @@ class Architecture:
     patch_values: int = 0  # numbers of one patch, as the processor makes them
     head_width: int = 0  # of an attention head, where it is not hidden / heads
     beside_layers: int = 0  # parameters of the decoder beside embedding, layers and last norm
+    unshared: str = ""  # why it cannot share prompts
 
     @property
     def head_size(self) -> int:

@@ -10,10 +10,12 @@ of its responses.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 from rilbench.config.schema import Recipe
-from rilbench.plan.architecture import Architecture
+from rilbench.errors import UserError
+from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions
 from rilbench.plan.fit import serving_devices
 from rilbench.plan.machine import queue_bytes
@@ -119,10 +121,15 @@ def plan_step(
     if recipe.policy.mu > 1 or recipe.policy.mini_batches > 1:
         flops["old probabilities"] = forward
     flops["policy"] = forward * recipe.policy.mu * training_factor(recipe, recipe.policy.lora_rank)
-    speed = recipe.hardware.ranks * assumed.tflops * 1e12 * assumed.mfu
-    seconds = {name: count / speed for name, count in flops.items()}
+    speed = assumed.tflops * 1e12 * assumed.mfu  # of a device
+    seconds = {name: count / speed / recipe.hardware.ranks for name, count in flops.items()}
     if "discriminator" in seconds:
         seconds["discriminator"] *= assumed.discriminator_imbalance
+    if scoring := scoring_flops(recipe, assumed):
+        # On devices of their own, side by side: the step waits for the slowest.
+        devices = max(1, recipe.hardware.teacher_devices // len(recipe.teachers.names))
+        flops["teachers' log-probabilities"] = sum(scoring)
+        seconds["teachers' log-probabilities"] = max(scoring) / speed / devices
     decode = sampling_seconds(recipe, student, rollout, assumed)
     of_a_device = prompts * recipe.num_student_responses / recipe.hardware.ranks
     return StepCost(
@@ -139,6 +146,22 @@ def plan_step(
         },
         decode_tokens_per_second=of_a_device * assumed.response_tokens / decode,
     )
+
+
+def scoring_flops(recipe: Recipe, assumed: Assumptions) -> list[float]:
+    """Return the FLOPs of each teacher that scores a step's responses; none with saved responses.
+
+    Each response is read by one teacher, prompt and pictures again. A teacher of unknown shape,
+    behind a folder on another machine, is left out.
+    """
+    if not recipe.method_spec.uses_teacher_log_probs:
+        return []
+    found = []
+    for name in recipe.teachers.names:
+        with suppress(UserError):
+            found.append(response_flops(find_architecture(recipe.teachers.models[name]), assumed))
+    share = recipe.responses_per_step / len(recipe.teachers.names)
+    return [share * flops for flops in found]
 
 
 def sampling_seconds(

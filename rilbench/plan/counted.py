@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from rilbench.config.layouts import why_unshared
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def count(config: Mapping[str, Any], name: str) -> Architecture:
         patch_values=down * across * 3 * frames,
         head_width=getattr(text, "head_dim", None) or 0,
         beside_layers=_size(decoder) - embedding - layers * layer - text.hidden_size,
+        unshared=why_unshared(found),
     )
 
 

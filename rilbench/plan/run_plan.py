@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rilbench.config.layouts import LAYOUTS, note_on_sharing, suited_to
 from rilbench.config.schema import Recipe
 from rilbench.devices import attention_on_gpus
 from rilbench.plan.architecture import Architecture, find_architecture
@@ -122,11 +123,15 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
         UserError: the student's config.json is neither in its folder nor in the tree.
     """
     student = find_architecture(recipe.student.model, recipe.student.name)
+    notes = []
+    if layout := LAYOUTS.get(student.layout):
+        notes.append(note_on_sharing(recipe, layout, student.unshared))
+        recipe = suited_to(recipe, layout, student.unshared)
     memory = plan_memory(recipe, student, assumed)
     step = plan_step(recipe, student, memory.rollout, assumed) if recipe.method_spec.is_rl else None
     collected = plan_collection(recipe, assumed)
     responses = {name: one.asked for name, one in collected.items()}
-    note = note_on_collection(recipe, student, assumed)
+    notes.append(note_on_collection(recipe, student, assumed))
     return RunPlan(
         recipe=recipe,
         assumed=assumed,
@@ -144,7 +149,7 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
         judge_line=judge_line(recipe) if recipe.method_spec.is_rl else "",
         host=host_memory(recipe, student, memory, assumed),
         disk=disk(recipe, student, responses, assumed),
-        notes=[note] if note else [],
+        notes=[note for note in notes if note],
         warnings=_warnings(recipe, student, memory, assumed),
         refused=refusals(recipe, student),
     )

@@ -96,7 +96,7 @@ def test_a_models_folder_wins_over_the_recipes_name(tmp_path):
 
 
 def test_every_layout_of_students_is_known():
-    from rilbench.train.layouts import LAYOUTS
+    from rilbench.config.layouts import LAYOUTS
 
     assert LAYOUTS.keys() == {*PATCHES, *EXPERTS}
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from layouts import BUILDERS
 from typer.testing import CliRunner
 
 from rilbench.cli import app
@@ -160,6 +161,33 @@ def test_shared_prompts_are_computed_once_on_each_device():
     assert 0.85 < shared["discriminator"] / plain["discriminator"] < 1
     whole = planned("--set", "schedule.prompts_per_step=8")["step"]["flops"]
     assert whole["policy"] / 8 < shared["policy"] / 36, "no question's rows on two devices"
+
+
+def test_a_student_that_cannot_share_prompts_is_planned_with_a_prompt_for_each(tmp_path):
+    config = BUILDERS["gemma3"]()[0]
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    student = ("--set", f"student.model={tmp_path}", "--set", "student.name=mine")
+    document, plain = (
+        planned(*student, "--set", f"hardware.share_prompts={share}") for share in ("true", "false")
+    )
+    assert document["step"] == plain["step"]
+    assert any("Gemma 3 cannot share prompts" in note for note in document["notes"])
+    assert not any("share" in note for note in plain["notes"])
+
+
+def test_teachers_score_each_response_on_devices_of_their_own():
+    name = "teachers' log-probabilities"
+    few, many = (
+        planned("--method", "opd", "--set", f"hardware.teacher_devices={devices}")["step"]
+        for devices in (4, 8)
+    )
+    assert few["seconds"][name] == pytest.approx(2 * many["seconds"][name])
+    # Both have about 2 × 75e9 FLOPs for a token; a response and its prompt have 1536.
+    assert few["flops"][name] == pytest.approx(few["responses"] * 1536 * 2 * 75e9, rel=0.07)
+    # Each has half of the responses and half of the devices; 78b is the slower one.
+    seconds = few["flops"][name] / (4 * 312e12 * 0.35)
+    assert seconds < few["seconds"][name] < 1.1 * seconds
+    assert name not in planned()["step"]["seconds"]
 
 
 def test_full_caches_sample_in_turns():

@@ -22,9 +22,9 @@ from verl.utils import tensordict_utils as tu
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import load_recipe
+from rilbench.config.layouts import suited
 from rilbench.data.question_files import read_questions
 from rilbench.train.batch import nested
-from rilbench.train.layouts import suited
 from rilbench.train.pipeline.prepare_data import prepare_data
 from rilbench.train.pipeline.run_folder import open_run
 from rilbench.train.rollout import RILAgentLoop

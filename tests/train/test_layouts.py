@@ -10,8 +10,8 @@ from layouts import BUILDERS, write_layout
 from PIL import Image
 
 from rilbench.config import load_recipe
+from rilbench.config.layouts import LAYOUTS, REFUSED, layout_of, note_on_layout, suited
 from rilbench.errors import UserError
-from rilbench.train.layouts import LAYOUTS, REFUSED, layout_of, note_on_layout, suited
 
 VERL = Path(find_spec("verl").origin).parent
 PAGE = Path(__file__).parents[2] / "docs" / "students.md"
@@ -78,7 +78,7 @@ def test_what_is_refused_is_refused_with_the_reason(name):
 
 
 def test_a_package_that_a_processor_needs_is_named(monkeypatch):
-    monkeypatch.setattr("rilbench.train.layouts.find_spec", lambda _: None)
+    monkeypatch.setattr("rilbench.config.layouts.find_spec", lambda _: None)
     with pytest.raises(UserError, match="SmolVLM2 needs a package: uv pip install num2words"):
         layout_of("smolvlm")
 

@@ -15,9 +15,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rilbench.checkpoint import inspect_checkpoint
 from rilbench.config import read_recipe
+from rilbench.config.layouts import LAYOUTS, suited
 from rilbench.data.question_files import read_questions, write_questions
 from rilbench.paths import locate
-from rilbench.train.layouts import LAYOUTS, suited
 
 pytestmark = pytest.mark.timeout(1800)
 SCRIPT = Path(sys.executable).parent / "rilbench"

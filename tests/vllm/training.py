@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +18,8 @@ import torch
 from PIL import Image
 
 from rilbench.data.question_files import Question, read_questions
+from rilbench.evaluate.options import EvalOptions
+from rilbench.evaluate.run import evaluate
 from rilbench.judge.client import JudgeClient
 from rilbench.judge.rules import is_right
 from rilbench.nano.model import load
@@ -37,16 +40,17 @@ def settings() -> Iterator[None]:
         yield
 
 
-def train(folder: Path, *arguments: str) -> str:
+def train(folder: Path, *arguments: str, run: str = "r") -> str:
     """``rilbench train`` in the environment that has vLLM; what it says."""
     command = [VLLM, "-m", "rilbench", "train", "--recipe", "72b", "--student", "nano"]
-    command += ["--run", "r", "--steps", f"{STEPS}", "--eval-every", f"{STEPS}"]
+    command += ["--run", run, "--steps", f"{STEPS}", "--eval-every", f"{STEPS}"]
+    command += ["--set", "collection.folder=collection"]
     # A rate with which three steps change what the student says.
     command += ["--set", "hardware.rollout_engine=vllm", "--set", "policy.lr=0.002", *arguments]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env=os.environ
     )
-    log = folder / "runs" / "r" / "logs" / "trainer.log"
+    log = folder / "runs" / run / "logs" / "trainer.log"
     assert done.returncode == 0, (
         done.stdout,
         done.stderr,
@@ -70,7 +74,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]
 @pytest.mark.timeout(1200)
 def test_the_teachers_responses_are_collected(collected: tuple[Path, list[str]]) -> None:
     tables = {
-        name: pq.read_table(collected[0] / "runs" / "r" / "collection" / f"{name}.parquet")
+        name: pq.read_table(collected[0] / "collection" / f"{name}.parquet")
         for name in ("72b", "student")
     }
     questions = {q.id: q for q in read_questions(nano_folder() / "prompts.parquet")}
@@ -119,6 +123,35 @@ def test_the_loop_samples_with_vllm_and_with_the_policys_new_weights(
     # write sentences; and after the last it is right as often as by transformers.
     assert steps[-1]["tokens_student"] > 2 * steps[0]["tokens_student"]
     assert steps[-1]["dev_accuracy"] == pytest.approx(greedy(run / "checkpoint", dev), abs=0.02)
+
+
+def responses(checkpoint: Path, work: Path, **options: Any) -> dict[str, str]:
+    """The checkpoint's responses to a benchmark's questions."""
+    data = nano_folder() / "benchmarks"
+    found = evaluate(checkpoint, EvalOptions("nano", data, work, benchmarks=("MMStar",), **options))
+    return {sample.question_id: sample.response for sample in found.samples}
+
+
+@pytest.mark.timeout(1800)
+def test_an_adapter_is_sampled_and_its_export_is_served(
+    collected: tuple[Path, list[str]],
+) -> None:
+    folder, settings = collected
+    lora = ("--set", "policy.lora_rank=8", "--set", "discriminator.lora_rank=8")
+    train(folder, *settings, *lora, run="lora")
+    run = folder / "runs" / "lora"
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(steps) == STEPS
+    # The weights that vLLM samples from are those with the adapter of the last update.
+    assert steps[-1]["tokens_student"] != steps[0]["tokens_student"]
+    dev = read_questions(nano_folder() / "dev.parquet")
+    assert steps[-1]["dev_accuracy"] == pytest.approx(greedy(run / "checkpoint", dev), abs=0.02)
+    by_vllm = responses(run / "checkpoint", folder / "vllm", vllm=VLLM)
+    by_transformers = responses(run / "checkpoint", folder / "batch", engine="batch")
+    assert len(by_vllm) == 100
+    assert by_vllm.keys() == by_transformers.keys()
+    same = sum(by_vllm[question] == by_transformers[question] for question in by_vllm)
+    assert same >= 98, "greedy, but for ties in the last digit"
 
 
 async def _verdicts(url: str, model: str) -> list[float | None]:

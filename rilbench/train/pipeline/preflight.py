@@ -14,6 +14,7 @@ from typing import Any
 from rilbench.api_keys import judge_keys
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
+from rilbench.config.layouts import layout_of
 from rilbench.data.manifest import manifest_beside
 from rilbench.data.question import StoredQuestion
 from rilbench.data.stored_questions import QuestionScan, store_pictures
@@ -23,7 +24,6 @@ from rilbench.judge.code_judges import find_judge
 from rilbench.paths import locate, locate_files
 from rilbench.plan.counted import EXPERTS
 from rilbench.plan.servers import starts_judge
-from rilbench.train.layouts import layout_of
 from rilbench.train.pipeline.collect_stage import (
     student_collection,
     teacher_collections,

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rilbench.checkpoint import Checkpoint
+from rilbench.config.layouts import note_on_layout, suited
 from rilbench.errors import UserError
-from rilbench.train.layouts import note_on_layout, suited
 from rilbench.train.pipeline.cost import RunCost, metered
 from rilbench.train.pipeline.judge_check import check_on_sample, model_to_ask, verdict_file
 from rilbench.train.pipeline.preflight import Inputs

@@ -22,8 +22,8 @@ from verl.workers.engine_workers import TrainingWorker
 from verl.workers.utils.losses import sft_loss
 
 from rilbench.config import Recipe, read_recipe
+from rilbench.config.layouts import suited
 from rilbench.logs import configure
-from rilbench.train.layouts import suited
 from rilbench.train.nan_guard import check_finite
 from rilbench.train.pipeline.run_folder import keep_lines
 from rilbench.train.verl.sft_config import compose_sft

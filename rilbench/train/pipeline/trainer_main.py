@@ -22,10 +22,10 @@ import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 
 from rilbench.config import read_recipe
+from rilbench.config.layouts import suited
 from rilbench.errors import UserError
 from rilbench.train import trackers
 from rilbench.train.failure_reason import one_line
-from rilbench.train.layouts import suited
 from rilbench.train.notes import leave_note
 from rilbench.train.start_lock import one_start_at_a_time
 from rilbench.train.trackers import TrackedRun

@@ -1,9 +1,9 @@
 """What differs between families of vision-language models, as verl 0.9.1 meets them.
 
-verl's ``hf_processor`` knows a fixed list of processors (`rilbench.train.layouts`); of any other it
-only warns, and goes on without images. Its ways in for ours are Hydra's ``_target_`` of the model's
-configuration (`StudentModel`), which every process of verl reads its processor from, and the data
-sets' ``custom_cls`` (`RLDataset`, `SFTDataset`).
+verl's ``hf_processor`` knows a fixed list of processors (`rilbench.config.layouts`); of any other
+it only warns, and goes on without images. Its ways in for ours are Hydra's ``_target_`` of the
+model's configuration (`StudentModel`), which every process of verl reads its processor from, and
+the data sets' ``custom_cls`` (`RLDataset`, `SFTDataset`).
 
 Families with M-RoPE (Qwen-VL, GLM-V) number a picture's tokens by row and column: verl binds the
 model's ``get_rope_index`` to their processors, and their rows have four positions for a token. The
@@ -30,9 +30,9 @@ from verl.utils.flops_counter import ESTIMATE_FUNC
 from verl.utils.tokenizer.chat_template import apply_chat_template
 from verl.workers.config import HFModelConfig
 
+from rilbench.config.layouts import LAYOUTS
 from rilbench.data.row_files import mapped_column
 from rilbench.model.inputs import never_sampled, picture_inputs
-from rilbench.train.layouts import LAYOUTS
 from rilbench.train.verl.config import DATASETS_CACHE
 
 

@@ -17,8 +17,8 @@ from verl.utils.device import get_device_name
 from verl.utils.model import extract_multi_modal_inputs
 from verl.workers.engine.utils import postprocess_batch_func
 
+from rilbench.config.layouts import LAYOUTS, Layout
 from rilbench.errors import UserError
-from rilbench.train.layouts import LAYOUTS, Layout
 from rilbench.train.verl.adapter_engine import AdapterEngine
 from rilbench.train.verl.model_families import BlankPicture, own_forwards
 from rilbench.train.verl.shared_prompts import (

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from rilbench.config import Recipe
+from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 
 
@@ -103,36 +103,46 @@ def suited(recipe: Recipe, student: str | Path) -> Recipe:
         recipe: as the user gave it.
         student: its folder.
     """
-    layout, unshareable = _read(student)
-    return replace(
-        recipe,
-        hardware=replace(
-            recipe.hardware,
-            share_prompts=recipe.hardware.share_prompts and not unshareable,
-            remove_padding=recipe.hardware.remove_padding and layout.packs,
-        ),
+    config = _read(student)
+    return suited_to(recipe, layout_of(config.model_type), why_unshared(config))
+
+
+def suited_to(recipe: Recipe, layout: Layout, unshared: str) -> Recipe:
+    """The same for a layout, of a student that cannot share prompts if ``unshared`` says why."""
+    hardware = replace(
+        recipe.hardware,
+        share_prompts=recipe.hardware.share_prompts and not unshared,
+        remove_padding=recipe.hardware.remove_padding and layout.packs,
     )
+    return replace(recipe, hardware=hardware)
 
 
 def note_on_layout(recipe: Recipe, student: str | Path) -> str:
+    """`note_on_sharing` of a student in a folder."""
+    config = _read(student)
+    return note_on_sharing(recipe, layout_of(config.model_type), why_unshared(config))
+
+
+def note_on_sharing(recipe: Recipe, layout: Layout, unshared: str) -> str:
     """One line on what `suited` takes back; "" if it is nothing that the run would have used."""
-    layout, unshareable = _read(student)
-    if not (recipe.method_spec.is_rl and recipe.hardware.share_prompts and unshareable):
+    if not (recipe.method_spec.is_rl and recipe.hardware.share_prompts and unshared):
         return ""
     return (
-        f"{layout.title} cannot share prompts ({unshareable}): each response is computed with its "
+        f"{layout.title} cannot share prompts ({unshared}): each response is computed with its "
         "own prompt, as with hardware.share_prompts=false"
     )
 
 
-def _read(student: str | Path) -> tuple[Layout, str]:
-    """A student's layout, and why it cannot share prompts; "" if it can."""
-    from transformers import AutoConfig
-
-    config: Any = AutoConfig.from_pretrained(student)
-    layout = layout_of(config.model_type)
-    if layout.token_types:
-        return layout, "a picture's tokens see each other in both directions"
+def why_unshared(config: Any) -> str:
+    """Why a student of this config cannot share prompts; "" if it can."""
+    if config.model_type in LAYOUTS and LAYOUTS[config.model_type].token_types:
+        return "a picture's tokens see each other in both directions"
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
     others = ", ".join(sorted(kinds - {"full_attention"}))
-    return layout, f"it has layers of {others}" if others else ""
+    return f"it has layers of {others}" if others else ""
+
+
+def _read(student: str | Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(student)
