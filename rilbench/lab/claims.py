@@ -168,6 +168,7 @@ CLAIMS = (
         for regime in ("knowledge", "format", "complementary", "graded-style", "judge-errs-30")
         for text, worse in ((_ROWS, "teacher-rows"), (_BONUS, "teacher-bonus"))
     ),
+    _in_regime("RIL beats on-policy distillation", "knowledge", "opd"),
     _in_regime("Both teachers beat 72b alone", "complementary", "ril-72b", "Table 2",
                _main("RIL", "72b")),
     _in_regime("Both teachers beat 78b alone", "complementary", "ril-78b", "Table 2",

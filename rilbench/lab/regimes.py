@@ -120,7 +120,7 @@ REGIMES = {
         Regime(
             "knowledge",
             "The teachers are larger than the student: they are better by ability, not by style.",
-            Made("72b", layers=2, steps=130, lr=1e-3, seed=41),
+            Made("72b", layers=2, steps=90, lr=1e-3, seed=41),
             _SHIPPED,
         ),
         Regime(
