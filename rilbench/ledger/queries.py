@@ -163,7 +163,7 @@ def _samples(ledger: Ledger, rowids: list[int]) -> list[Sample]:
     fields = tuple(Sample.__dataclass_fields__)
     numbers = ", ".join(map(str, rowids))
     query = f"SELECT {', '.join(fields)} FROM samples WHERE rowid IN ({numbers}) ORDER BY rowid"
-    return [Sample(*row) for row in ledger.rows(query)]
+    return [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query)]
 
 
 def find_sample(ledger: Ledger, evaluation: int, benchmark: str, question_id: str) -> Sample | None:
