@@ -26,7 +26,12 @@ from rilbench.train.verl.saved_weights import dtype_of, write_adapter, write_mod
 
 SCRIPT = Path(__file__).parents[2] / "support" / "adapted_update.py"
 SCALE = 8 / 4  # of the script's settings
-CASES = [("restyled", "padded"), ("restyled", "shared-checkpointed"), ("internvl", "shared")]
+CASES = [
+    ("restyled", "shared-checkpointed"),
+    # Half a minute each.
+    pytest.param(("restyled", "padded"), marks=pytest.mark.integration),
+    pytest.param(("internvl", "shared"), marks=pytest.mark.integration),
+]
 
 
 @cache
