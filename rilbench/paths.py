@@ -50,7 +50,7 @@ def locate(name: str, setting: str = "student.model") -> Path:
     is_hub_name = _HUB_NAME.fullmatch(name) is not None
     if is_hub_name and (downloaded := _downloaded(name)) is not None:
         return downloaded
-    if not setting.endswith(("model", "models")):
+    if "model" not in setting:
         near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
         hint = f" (there is {path.parent / near[0]})" if near else ""
         raise UserError(

@@ -105,7 +105,8 @@ def rehearse(
     watch = _Stages(progress)
     with _peak_memory() as memory:
         stages.train(run, watch)
-    steps = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = run.folder / "metrics.jsonl"  # SFT alone has none
+    steps = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
     saved = run.folder / "steps" / f"global_step_{STEPS}"
     found = Rehearsal(
         recipe=run.recipe,
@@ -202,7 +203,8 @@ def _of_two_steps(recipe: Recipe, sources: Path) -> Recipe:
         collection=dataclasses.replace(
             collection,
             folder="",
-            teacher_responses=min(collection.teacher_responses, recipe.teacher_share),
+            # Methods whose loop takes none of them may have SFT on some.
+            teacher_responses=min(collection.teacher_responses, recipe.teacher_share or 4),
             student_responses=min(collection.student_responses, 2),
         ),
         sft=dataclasses.replace(sft, steps=min(sft.steps, STEPS)),

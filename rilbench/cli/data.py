@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -28,6 +27,7 @@ SHOWN = 10
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from rilbench.checkpoint import Checkpoint
     from rilbench.config import Recipe
     from rilbench.data.build_recipe import DataRecipe
     from rilbench.data.logprob_scores import Scorer
@@ -58,6 +58,20 @@ def data_check(
     print_table(table)
     if wrong:
         raise UserError(wrong)
+
+
+@data_app.command(name="download")
+def data_download(benchmarks: Benchmarks = "", data: Data = None) -> None:
+    """Download the published benchmarks' missing files, from VLMEvalKit's addresses."""
+    from rilbench.evaluate.data import data_folder, download_data
+    from rilbench.evaluate.kits.environment import ensure_environment
+    from rilbench.evaluate.suite import find_suite
+
+    suite = find_suite("paper", benchmarks)
+    folder = data_folder(suite, data)
+    python = ensure_environment(suite.kit, typer.echo)
+    download_data(suite, folder, python, typer.echo)
+    typer.echo(f"{folder} has all files; check them with: rilbench data check")
 
 
 @data_app.command(name="mm-vet-v2")
@@ -200,29 +214,40 @@ def data_build(
     chosen = read_data_recipe(recipe)
     print_table(sources_table(chosen))
     if not dry_run:
-        build_training_set(chosen, out, data, lambda: load_scorer(_recipe_of(student, set_ or [])))
+        build_training_set(chosen, out, data, _recipe_of(student, set_ or []))
 
 
-def build_training_set(
-    recipe: DataRecipe, out: Path, data: Path | None, scorer: Callable[[], Scorer]
-) -> None:
+def build_training_set(recipe: DataRecipe, out: Path, data: Path | None, training: Recipe) -> None:
     """Build a training set as far as it is not built, and say where it is.
 
     Args:
         recipe: what it is made of.
         out: the Parquet file.
         data: folder of the benchmarks; None: the default.
-        scorer: loads the student that scores, if the recipe has a pool.
+        training: names the student that scores, if the recipe has a pool.
 
     Raises:
-        UserError: as `rilbench.data.build.build`.
+        UserError: as `rilbench.data.build.build`; or the student cannot score here, or a
+            benchmark's file is missing, before anything is downloaded.
     """
     from rilbench.data.build import build
     from rilbench.data.contamination.overlap import BenchmarkIndex
     from rilbench.data.manifest import dev_of, manifest_of
-    from rilbench.evaluate.data import data_folder
+    from rilbench.evaluate.data import absent_data, data_folder
     from rilbench.evaluate.suite import find_suite
     from rilbench.progress import CountProgress
+
+    if recipe.pool > 1:
+        _check_scorer(training)
+    if recipe.benchmarks:
+        suite = find_suite(recipe.benchmarks)
+        folder = data_folder(suite, data)
+        if absent := absent_data(suite, folder):
+            names = ", ".join(f"{dataset.name}.tsv" for dataset in absent)
+            raise UserError(
+                f"{folder} lacks {names}, with which the questions are compared; get them with "
+                'rilbench data download, or set benchmarks: "" in the recipe to compare with none'
+            )
 
     class Shown(CountProgress):
         """Counts with bars; notes as lines."""
@@ -233,14 +258,13 @@ def build_training_set(
     with Shown() as shown:
 
         def open_benchmarks() -> BenchmarkIndex:
-            suite = find_suite(recipe.benchmarks)
-            return BenchmarkIndex(suite, data_folder(suite, data), shown.note)
+            return BenchmarkIndex(suite, folder, shown.note)
 
         manifest = build(
             recipe,
             out,
             open_benchmarks if recipe.benchmarks else None,
-            scorer if recipe.pool > 1 else None,
+            (lambda: _load_scorer(training)) if recipe.pool > 1 else None,
             shown,
         )
     typer.echo(f"{out}: {manifest['questions']} questions; their sources in {manifest_of(out)}")
@@ -354,7 +378,7 @@ def data_select(
     for path in paths:
         _check_output(path, out)
     scores_file = scores or out.with_suffix(".scores.jsonl")
-    scorer = load_scorer(_recipe_of(student, set_ or []))
+    scorer = _load_scorer(_recipe_of(student, set_ or []))
     with CountProgress() as progress:
         on_score = partial(progress.report, "questions")
         report = select(paths, out, scorer, scores_file, rule, batch, on_score)
@@ -372,14 +396,21 @@ def _recipe_of(student: str | None, overrides: list[str]) -> Recipe:
     return load_recipe("both", student, None, overrides)
 
 
-def load_scorer(recipe: Recipe) -> Scorer:
+def _load_scorer(recipe: Recipe) -> Scorer:
     """Load a recipe's student, which scores questions.
 
     Raises:
         UserError: it is not here, or needs a GPU.
     """
-    from rilbench.checkpoint import inspect_checkpoint
     from rilbench.data.logprob_scores import Limits, Scorer
+
+    limits = Limits(recipe.data.max_prompt_tokens, recipe.data.max_response_tokens)
+    return Scorer(_check_scorer(recipe), limits, recipe.hardware.device)
+
+
+def _check_scorer(recipe: Recipe) -> Checkpoint:
+    """Check that the student can score here, before anything is downloaded for it."""
+    from rilbench.checkpoint import inspect_checkpoint
     from rilbench.devices import has_gpu
     from rilbench.extras import require
     from rilbench.paths import locate
@@ -390,9 +421,7 @@ def load_scorer(recipe: Recipe) -> Scorer:
             f"{recipe.student.name} needs a GPU to score questions; give --set hardware.device=cpu "
             "to do it slowly, or --student nano"
         )
-    checkpoint = inspect_checkpoint(locate(recipe.student.model))
-    limits = Limits(recipe.data.max_prompt_tokens, recipe.data.max_response_tokens)
-    return Scorer(checkpoint, limits, recipe.hardware.device)
+    return inspect_checkpoint(locate(recipe.student.model))
 
 
 @data_app.command(name="overlap")

@@ -18,6 +18,10 @@ def doctor(
         Optional[str], typer.Option(help="Recipe to check too: 72b, 78b or both.")
     ] = None,
     student: Annotated[Optional[str], typer.Option(help="Student of the recipe.")] = None,
+    method: Annotated[Optional[str], typer.Option(help="Method of the recipe.")] = None,
+    hardware: Annotated[
+        Optional[str], typer.Option(help="Hardware profile of the recipe, such as 1-gpu-24gb.")
+    ] = None,
     set_: Annotated[
         Optional[list[str]], typer.Option("--set", help="Setting of the recipe; repeatable.")
     ] = None,
@@ -35,7 +39,7 @@ def doctor(
     """Check this machine: what is installed, what is missing, what is wrong, and the remedy."""
     from rilbench.doctor import examine
 
-    results = examine(recipe, student, set_ or [], judge, endpoint or [])
+    results = examine(recipe, student, method, hardware, set_ or [], judge, endpoint or [])
     if format_ == "json":
         import dataclasses
         import json

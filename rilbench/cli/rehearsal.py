@@ -41,7 +41,7 @@ def show_rehearsal(recipe: Recipe, folder: Path, *, strict: bool) -> None:
     console.print(_seconds(found))
     console.print(_memory(found))
     typer.echo(f"one saved step takes {found.step_bytes / _GIB:.2f} GiB on the disk")
-    if not found.smaller:
+    if found.step and not found.smaller:
         typer.echo(_against_plan(recipe, found))
     typer.echo(f"the report is in {folder / 'rehearsal.json'}; the run itself has not begun")
 

@@ -63,7 +63,7 @@ def run(
     from rilbench.extras import require
     from rilbench.ledger import default_db
     from rilbench.train.pipeline.tracker_check import check_tracker_names
-    from rilbench.whole_run.plan import evaluation_options, plan_whole_run
+    from rilbench.whole_run.plan import evaluation_options, plan_whole_run, what_is_missing
 
     names = {"recipe": recipe, "student": student, "method": method, "hardware": hardware}
     read = read_run_file(file, {**names, "run": name}, set_ or [])
@@ -86,6 +86,8 @@ def run(
     options.chosen()
     check_fit(read.recipe)
     check_trackers(log or [])
+    if missing := what_is_missing(read.recipe, options):
+        raise UserError(missing[0])
     _build_data(read)
     try:
         _show(read, folder, options, log or [], strict=strict)
@@ -102,7 +104,7 @@ def _build_data(read: RunFile) -> None:
     """Build the training sets that the file names recipes of, unless they are built."""
     import json
 
-    from rilbench.cli.data import build_training_set, load_scorer
+    from rilbench.cli.data import build_training_set
     from rilbench.data.build_recipe import read_data_recipe
     from rilbench.data.manifest import manifest_of, whole_of
 
@@ -124,7 +126,7 @@ def _build_data(read: RunFile) -> None:
             )
         whole.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(benchmarks) if benchmarks else None
-        build_training_set(recipe, whole, folder, lambda: load_scorer(read.recipe))
+        build_training_set(recipe, whole, folder, read.recipe)
 
 
 def _show(
@@ -186,4 +188,5 @@ def _plan_view(plan: WholePlan) -> RenderableType:
     parts: list[RenderableType] = [table, Text(f"disk: {plan.disk}")]
     parts += [Text(f"note: {line}", style="cyan") for line in plan.notes]
     parts += [Text(f"missing: {line}", style="yellow") for line in plan.missing]
+    parts += [Text(f"missing here: {line}", style="yellow") for line in plan.missing_here]
     return Group(*parts)

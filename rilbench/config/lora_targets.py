@@ -36,6 +36,26 @@ def layers_to_adapt(linear: Iterable[str], targets: Sequence[str]) -> list[str]:
     return [name for name in linear if name in chosen]
 
 
+def discriminator_layers(decoder: Iterable[str], targets: Sequence[str]) -> list[str]:
+    """The layers of the discriminator that get an adapter: it has the student's decoder alone.
+
+    Args:
+        decoder: names of the decoder's linear layers, as in the student.
+        targets: the policy's; those that name no layer of the decoder are left out.
+
+    Raises:
+        UserError: none of them names one.
+    """
+    decoder = list(decoder)
+    mine = [target for target in targets if named(decoder, target)]
+    if not mine:
+        raise UserError(
+            f"policy.lora_targets={','.join(targets)} name no layer of the discriminator, which "
+            "has no vision tower; set discriminator.lora_rank=0, or name others too"
+        )
+    return layers_to_adapt(decoder, mine)
+
+
 def named(linear: Iterable[str], target: str) -> list[str]:
     """The layers that a target means: those of this name, or in a part of this name."""
     return [name for name in linear if target == ALL_LINEAR or f".{target}." in f".{name}."]

@@ -135,7 +135,7 @@ class Collection:
 
     teacher_responses: int = 16  # per teacher and question [App C]
     student_responses: int = 16  # per question, to pretrain the discriminator [App C]
-    concurrency: int = 32  # requests in flight
+    concurrency: int = 32  # requests in flight, to each copy of a model that the run serves
     seed: int = 0
     folder: str = ""  # folder that several runs share; "": the run's own
     endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

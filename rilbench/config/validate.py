@@ -343,6 +343,7 @@ def _unused_settings(recipe: Recipe) -> Iterator[str]:
         "judge.false_positive_rate": method.uses_answer_reward,
         "judge.false_negative_rate": method.uses_answer_reward,
         "schedule.export": method.is_rl,
+        "hardware.teacher_devices": method.uses_teacher_log_probs,
     }
     for key, used in is_used.items():
         if not used and _value(recipe, key) != _value(default, key):

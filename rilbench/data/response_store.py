@@ -17,8 +17,8 @@ A run finds its questions by id and hash. So a file serves any list of questions
 collected and added, and responses to questions that are not asked stay for others.
 
 The file's metadata has the manifest (``rilbench.manifest``): which model, how it was sampled,
-counts. ``MODEL.json`` repeats it for people. Neither the student nor an address is in it, so that
-runs of any student may use the collection.
+counts. ``MODEL.json`` repeats it for people. A teacher's names neither the student nor an address,
+so that runs of any student may use it; the student's own responses are in a file for each student.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class Plan:
     """Whether the reasoning of a thinking model is a part of its response."""
     fields: Mapping[str, Any] | None = None
     """Fields of a request instead of `sampling`, as the model's server takes them."""
+    saved_as: str = ""
+    """Name of its files; "": the model's."""
 
     @property
     def per_request(self) -> int:
@@ -131,11 +133,11 @@ class Plan:
 
     def file(self, folder: Path) -> Path:
         """The Parquet file of the collection."""
-        return folder / f"{self.model}.parquet"
+        return folder / f"{self.saved_as or self.model}.parquet"
 
     def journal(self, folder: Path) -> Path:
         """The JSON lines that hold new responses until all that were asked for are there."""
-        return folder / f"{self.model}.{self.fingerprint}.jsonl"
+        return folder / f"{self.saved_as or self.model}.{self.fingerprint}.jsonl"
 
 
 def seed_for(plan: Plan, question_id: str, sample: int, attempt: int = 0) -> int:
@@ -220,7 +222,7 @@ def index_responses(plan: Plan, questions: Sequence[Question], folder: Path) -> 
     import pyarrow.parquet as pq
 
     path, none = plan.file(folder), np.empty(0, dtype=np.int64)
-    if not path.exists():
+    if not path.exists() or not questions:
         return ResponseIndex(questions, plan.responses, none, none, none, ())
     _check_settings(plan, path)
     names = ["question_id", "question_sha256", "sample", "failure", "reasoned"]

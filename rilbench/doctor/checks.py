@@ -19,6 +19,8 @@ from rilbench.serving import several
 def examine(
     recipe: str | None,
     student: str | None,
+    method: str | None,
+    hardware: str | None,
     settings: Sequence[str],
     judge: str | None,
     endpoints: Sequence[str],
@@ -28,16 +30,21 @@ def examine(
     Args:
         recipe: a recipe to check too; None for the machine alone.
         student: the recipe's student.
+        method: the recipe's method.
+        hardware: the recipe's hardware profile.
         settings: the recipe's settings, as ``key=value``.
         judge: ``[MODEL@]URL`` of a judge that must answer.
         endpoints: ``[MODEL@]URL`` of servers that must answer.
 
     Raises:
-        UserError: an unknown recipe, student or setting, or one without a recipe.
+        UserError: an unknown recipe, student, method, hardware or setting, or one without a
+            recipe.
     """
-    if recipe is None and (student or settings):
-        raise UserError("--student and --set belong to a recipe; give --recipe too")
-    wanted = load_recipe(recipe, student, None, settings) if recipe else None
+    if recipe is None and (student or method or hardware or settings):
+        raise UserError(
+            "--student, --method, --hardware and --set belong to a recipe; give --recipe too"
+        )
+    wanted = load_recipe(recipe, student, method, settings, hardware) if recipe else None
     results = [
         *machine.python_and_packages(),
         *machine.devices(),
@@ -56,12 +63,12 @@ def examine(
     return [*results, *(_check_recipe(wanted) if wanted else [])]
 
 
-def _locate(place: str) -> str:
-    return str(locate(place))
+def _locate(place: str, setting: str) -> str:
+    return str(locate(place, setting))
 
 
-def _locate_files(place: str) -> str:
-    return ", ".join(map(str, locate_files(place)))
+def _locate_files(place: str, setting: str) -> str:
+    return ", ".join(map(str, locate_files(place, setting)))
 
 
 def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
@@ -90,13 +97,14 @@ def _check_recipe(recipe: Recipe) -> Iterator[CheckResult]:
         "data.dev": recipe.data.dev,
     }
     places |= {"sft.data": recipe.sft.data} if recipe.sft.data else {}
-    teachers = recipe.teachers.models if recipe.uses_saved_responses else {}
+    uses = recipe.uses_saved_responses or recipe.method_spec.uses_teacher_log_probs
+    teachers = recipe.teachers.models if uses else {}
     used = {name: teachers[name] for name in recipe.teachers.names if name in teachers}
     served = recipe.collection.endpoints
     places |= {f"teachers.models.{n}": model for n, model in used.items() if n not in served}
     for name, place in places.items():
         find = _locate_files if name.startswith(("data.", "sft.")) else _locate
-        yield attempt(f"recipe: {name}", partial(find, place))
+        yield attempt(f"recipe: {name}", partial(find, place, name))
     for name, model in used.items():
         remedy = f"start it, or set collection.endpoints.{name}=MODEL@URL"
         for url in served.get(name, ()):

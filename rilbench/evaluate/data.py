@@ -25,6 +25,9 @@ State = Literal["published", "stand-in", "unverified", "broken", "missing"]
 """The file whose hash the kit pins; our synthetic stand-in; another file with questions; what is no
 whole data file; no file."""
 
+CONVERTED = "MMVetV2"
+"""The data set that VLMEvalKit does not offer: the user converts its release."""
+
 DATA_VARIABLE = "LMUData"
 """VLMEvalKit's own environment variable for the folder of its data files."""
 
@@ -173,19 +176,52 @@ def ensure_data(
     Raises:
         UserError: a file is missing and cannot be downloaded.
     """
-    absent = [d for d in suite.datasets if not (folder / f"{d.name}.tsv").is_file()]
-    if not absent:
-        return
-    if not suite.published:
+    absent = absent_data(suite, folder)
+    if absent and not suite.published:
         raise UserError(
             f"{_names(absent, folder)} missing; make the benchmarks, or copy them there"
         )
-    mmvetv2 = [d for d in absent if d.name == "MMVetV2"]
-    if mmvetv2:
+    check_converted(suite, folder)
+    _download(absent, folder, python, on_progress)
+
+
+def absent_data(suite: Suite, folder: Path) -> list[Dataset]:
+    """Return the data sets whose file is not there."""
+    return [d for d in suite.datasets if not (folder / f"{d.name}.tsv").is_file()]
+
+
+def check_converted(suite: Suite, folder: Path) -> None:
+    """Check that the data set which VLMEvalKit does not offer was converted by the user.
+
+    Raises:
+        UserError: it was not; says how to.
+    """
+    if not suite.published or suite.kit != VLMEVALKIT:
+        return
+    if converted := [d for d in absent_data(suite, folder) if d.name == CONVERTED]:
         raise UserError(
-            f"{_names(mmvetv2, folder)} missing; get mm-vet-v2.zip from MM-Vet's release v2, "
+            f"{_names(converted, folder)} missing; get mm-vet-v2.zip from MM-Vet's release v2, "
             f"unpack it, then: rilbench data mm-vet-v2 FOLDER --data {folder}"
         )
+
+
+def download_data(
+    suite: Suite, folder: Path, python: Path, on_progress: Callable[[str], None]
+) -> None:
+    """Download all missing files that can be, also where one cannot.
+
+    Args and errors are those of `ensure_data`, at the end.
+    """
+    absent = [dataset for dataset in absent_data(suite, folder) if dataset.name != CONVERTED]
+    _download(absent, folder, python, on_progress)
+    check_converted(suite, folder)
+
+
+def _download(
+    absent: Sequence[Dataset], folder: Path, python: Path, on_progress: Callable[[str], None]
+) -> None:
+    if not absent:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as place:
         log = Path(place) / "log"

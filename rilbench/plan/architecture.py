@@ -53,6 +53,8 @@ class Architecture:
     head_width: int = 0  # of an attention head, where it is not hidden / heads
     beside_layers: int = 0  # parameters of the decoder beside embedding, layers and last norm
     unshared: str = ""  # why it cannot share prompts
+    linear: tuple[tuple[str, tuple[int, int]], ...] = ()
+    """Name, inputs and outputs of each linear layer but the head, where they were counted."""
 
     @property
     def head_size(self) -> int:

@@ -11,7 +11,13 @@ from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 from rilbench.paths import locate_files
 
-DEVICES = {80: ("A100-80GB", 312.0, 2039.0), 141: ("H200-141GB", 989.0, 4800.0)}
+DEVICES = {
+    16: ("RTX A4000", 76.7, 448.0),
+    24: ("A10", 125.0, 600.0),
+    48: ("A40", 149.7, 696.0),
+    80: ("A100-80GB", 312.0, 2039.0),
+    141: ("H200-141GB", 989.0, 4800.0),
+}
 """By GiB of memory: name, dense bf16 TFLOP/s, GB/s of memory (data sheets)."""
 CPU = ("a CPU of few cores", 0.1, 20.0)
 

@@ -112,10 +112,11 @@ def plan_step(
     flops = {"sampling: prompts": prompts * prompt}
     if recipe.method_spec.uses_discriminator:
         update = training_factor(recipe, recipe.discriminator_lora_rank)
-        forwards = recipe.discriminator.mu * update + 1  # updates, then scores
-        flops["discriminator"] = (
-            responses * discriminator_flops(recipe, student, assumed) * forwards
-        )
+        pairs = recipe.method_spec.pairs_with_teachers
+        # Updates, then scores. A pair has a row more, and is scored before each of its updates.
+        forwards = recipe.discriminator.mu * (update + pairs) + 1
+        rows = responses * (2 if pairs else 1)
+        flops["discriminator"] = rows * discriminator_flops(recipe, student, assumed) * forwards
     if recipe.uses_reference:
         flops["reference"] = forward
     if recipe.policy.mu > 1 or recipe.policy.mini_batches > 1:
@@ -199,8 +200,11 @@ def discriminator_flops(recipe: Recipe, student: Architecture, assumed: Assumpti
     """Return the FLOPs of the discriminator's forward over one response of mean length.
 
     What stands before every response is computed once where prompts are shared, and not counted.
+    One that compares pairs reads the question's text with each.
     """
     words = 0 if recipe.rows_together else DISCRIMINATOR_WORDS
+    if recipe.method_spec.pairs_with_teachers:
+        words += assumed.prompt_tokens - assumed.image_tokens
     length = assumed.response_tokens + words
     return forward_flops(student, length, length, head=False)
 

@@ -79,6 +79,7 @@ def count(config: Mapping[str, Any], name: str) -> Architecture:
         head_width=getattr(text, "head_dim", None) or 0,
         beside_layers=_size(decoder) - embedding - layers * layer - text.hidden_size,
         unshared=why_unshared(found),
+        linear=_linear(model),
     )
 
 
@@ -102,6 +103,18 @@ def _built(config: Mapping[str, Any], name: str) -> tuple[Any, Any]:
         raise UserError(
             f"the config.json of {name} makes no model ({said}); take the whole file"
         ) from error
+
+
+def _linear(model: Any) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """The linear layers but the head, as LoRA may adapt them."""
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    return tuple(
+        (name, (module.in_features, module.out_features))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    )
 
 
 def _size(module: Any) -> int:

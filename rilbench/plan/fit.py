@@ -9,10 +9,17 @@ from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.memory import GIB
-from rilbench.plan.states import discriminator_states, policy_adapter, policy_states
+from rilbench.plan.states import (
+    discriminator_adapter,
+    discriminator_states,
+    policy_adapter,
+    policy_states,
+)
 
 SERVED_SHARE = 0.9
 """Share of a device's memory that a vLLM server takes by default."""
+SCORING_SHARE = 0.8
+"""The same of a teacher that scores samples, which needs room for log-probabilities."""
 
 
 def check_fit(recipe: Recipe) -> None:
@@ -44,6 +51,8 @@ def refusals(recipe: Recipe, student: Architecture) -> list[str]:
 def _targets(recipe: Recipe, student: Architecture) -> str:
     try:
         policy_adapter(recipe, student)
+        if recipe.method_spec.uses_discriminator:
+            discriminator_adapter(recipe, student)
     except UserError as error:
         return str(error)
     return ""
@@ -169,18 +178,25 @@ def _scoring_teachers(recipe: Recipe) -> list[str]:
     hardware = recipe.hardware
     if not recipe.method_spec.uses_teacher_log_probs or hardware.device == "cpu":
         return []
-    found, devices = [], hardware.teacher_devices // len(recipe.teachers.names)
+    found, devices = [], max(1, hardware.teacher_devices // len(recipe.teachers.names))
     for name in recipe.teachers.names:
         try:
             teacher = find_architecture(recipe.teachers.models[name])
         except UserError:
             continue
-        need = 2 * teacher.parameters / GIB
-        if need > SERVED_SHARE * devices * hardware.memory_gib:
+        if not teacher.splits(devices):
             found.append(
-                f"teacher {name} cannot be served here: {teacher.name} is {need:.0f} GiB in bf16, "
-                f"and hardware.teacher_devices={hardware.teacher_devices} leave it {devices} of "
-                f"{hardware.memory_gib} GiB; raise it"
+                f"teacher {name} cannot be divided among {devices} devices ({teacher.text.heads} "
+                "attention heads); set hardware.teacher_devices to another multiple of "
+                f"{len(recipe.teachers.names)}"
+            )
+        need = (2 * teacher.parameters + teacher.kv_bytes * recipe.max_sequence_tokens) / GIB
+        if need > SCORING_SHARE * devices * hardware.memory_gib:
+            found.append(
+                f"teacher {name} cannot be served here: {teacher.name} with one of the longest "
+                f"sequences is {need:.0f} GiB in bf16, and hardware.teacher_devices="
+                f"{hardware.teacher_devices} leave it {devices} of {hardware.memory_gib} GiB, of "
+                f"which {SCORING_SHARE:.0%} are for it; raise it"
             )
     return found
 

@@ -109,7 +109,11 @@ def _step(plan: RunPlan) -> Table:
 def _stages(plan: RunPlan) -> Table:
     table = _table("The run", "quantity", "number")
     for stage, hours in plan.gpu_hours.items():
-        table.add_row(f"GPU-hours: {stage}", f"{hours:,.3g}" if hours < 10 else f"{hours:,.0f}")
+        model = stage.removeprefix("collect: ")
+        where = " at its address" if plan.recipe.collection.endpoints.get(model) else ""
+        table.add_row(
+            f"GPU-hours: {stage}{where}", f"{hours:,.3g}" if hours < 10 else f"{hours:,.0f}"
+        )
     total = sum(plan.gpu_hours.values())
     table.add_row("GPU-hours", f"{total:,.3g}" if total < 10 else f"{total:,.0f}", style="bold")
     if plan.step is not None:

@@ -158,10 +158,22 @@ def make_plan(recipe: Recipe, assumed: Assumptions) -> RunPlan:
 def stage_hours(plan: RunPlan) -> dict[str, float]:
     """Return the wall-clock hours of each stage on the run's own devices."""
     hours: dict[str, float] = {}
+    recipe = plan.recipe
+    # The first node serves what is collected, on all of its devices.
+    devices = {"collect": recipe.hardware.node_devices, recipe.method: _loop_devices(recipe)}
     for name, gpu_hours in plan.gpu_hours.items():
-        stage = name.split(":")[0]  # "collect: 72b"
-        hours[stage] = hours.get(stage, 0.0) + gpu_hours / plan.recipe.hardware.ranks
+        stage, _, model = name.partition(": ")  # "collect: 72b"
+        if stage == "collect" and recipe.collection.endpoints.get(model):
+            continue  # on devices of its own
+        number = devices.get(stage, recipe.hardware.ranks)
+        hours[stage] = hours.get(stage, 0.0) + gpu_hours / number
     return hours
+
+
+def _loop_devices(recipe: Recipe) -> int:
+    """Return the devices that train, and those of teachers that score meanwhile."""
+    scoring = recipe.method_spec.uses_teacher_log_probs
+    return recipe.hardware.ranks + (recipe.hardware.teacher_devices if scoring else 0)
 
 
 def _gpu_hours(
@@ -183,11 +195,12 @@ def _gpu_hours(
     if recipe.method_spec.uses_discriminator:
         responses = recipe.discriminator.pretrain_steps * recipe.discriminator.pretrain_batch_size
         factor = training_factor(recipe, recipe.discriminator_lora_rank)
+        factor += recipe.method_spec.pairs_with_teachers  # a pair is scored before its update
         flops = responses * discriminator_flops(recipe, student, assumed) * factor
         hours["discriminator"] = flops / one_device
     if step is not None:
         seconds = recipe.schedule.steps * step.total_seconds
-        hours[recipe.method] = seconds * recipe.hardware.ranks / 3600
+        hours[recipe.method] = seconds * _loop_devices(recipe) / 3600
     return hours
 
 

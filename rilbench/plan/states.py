@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rilbench.config.lora_targets import layers_to_adapt, named
+from rilbench.config.lora_targets import discriminator_layers, layers_to_adapt
 from rilbench.config.schema import Recipe
 from rilbench.plan.architecture import Architecture, Tower
 
@@ -81,16 +81,24 @@ def policy_adapter(recipe: Recipe, student: Architecture) -> int:
 
 
 def discriminator_adapter(recipe: Recipe, student: Architecture) -> int:
-    """Return the parameters of the discriminator's adapter, without the head; 0 without one."""
+    """Return the parameters of the discriminator's adapter, without the head; 0 without one.
+
+    Raises:
+        UserError: ``policy.lora_targets`` name no layer of the decoder.
+    """
+    if not recipe.discriminator_lora_rank:
+        return 0
     layers = {
         name: size for name, size in linear_layers(student).items() if "language_model" in name
     }
-    chosen = {name for target in recipe.policy.lora_targets for name in named(layers, target)}
+    chosen = discriminator_layers(layers, recipe.policy.lora_targets)
     return recipe.discriminator_lora_rank * sum(sum(layers[name]) for name in chosen)
 
 
 def linear_layers(student: Architecture) -> dict[str, tuple[int, int]]:
     """Return the inputs and outputs of a student's linear layers by name, without the head."""
+    if student.linear:
+        return dict(student.linear)
     h, i, kv = student.text.hidden, student.text.intermediate, student.kv_width
     block = {"q_proj": (h, h), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (h, h)}
     one = {f"self_attn.{name}": size for name, size in block.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -66,21 +66,22 @@ class SavedTexts:
     student: Mapping[str, Sequence[int]]
     """By question, where pairs are sampled; else all under ""."""
     teacher: Mapping[str, Sequence[int]]
+    questions: Mapping[str, str] = field(default_factory=dict)
+    """The text of each question, where pairs are sampled: many may have the same."""
 
     @classmethod
     def read(cls, folder: Path, *, paired: bool) -> SavedTexts:
         """Read a run's ``data/``."""
         table = pq.read_table(folder / "discriminator.parquet")
         columns = (table[name].to_pylist() for name in ("is_student", "number"))
-        questions = [""] * len(table)
+        questions, texts = [""] * len(table), {}
         if paired:
-            column = table["question"].combine_chunks()
-            texts = column.dictionary.to_pylist()
-            questions = [texts[place] for place in column.indices.to_pylist()]
+            questions = [str(place) for place in table["place"].to_pylist()]
+            texts = dict(zip(questions, table["question"].to_pylist(), strict=True))
         sides: tuple[dict[str, list[int]], dict[str, list[int]]] = ({}, {})
         for is_student, number, question in zip(*columns, questions, strict=True):
             sides[not is_student].setdefault(question, []).append(number)
-        return cls(mapped_column(folder / "responses.arrow"), *sides)
+        return cls(mapped_column(folder / "responses.arrow"), *sides, texts)
 
     def sample(self, sampler: random.Random, number: int) -> Texts:
         """As many responses of each side; with questions, of pairs to the same one."""
@@ -95,4 +96,4 @@ class SavedTexts:
             [self.responses[sampler.choice(side[question])] for question in questions]
             for side in (self.student, self.teacher)
         )
-        return Texts.of_pairs(student, teacher, questions)
+        return Texts.of_pairs(student, teacher, [self.questions[each] for each in questions])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rilbench.config.run_file import RunFile
+from rilbench.evaluate.data import check_converted
 from rilbench.evaluate.events import Report
 from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate_many
@@ -19,6 +20,7 @@ from rilbench.train.pipeline.progress_record import planned_stages
 from rilbench.train.pipeline.run_folder import Run, open_run
 from rilbench.train.pipeline.stage import Progress, running, skipped
 from rilbench.whole_run.evaluation_judge import check_judge, judge_for, starts_judge
+from rilbench.whole_run.plan import chosen_suite
 
 
 def train_and_evaluate(
@@ -52,6 +54,7 @@ def train_and_evaluate(
     else:
         with running("data", progress):
             _check_judge(file, options)
+            check_converted(chosen_suite(options), options.data)
             inputs = preflight(Run(folder, recipe), strict=strict)
     run = open_run(folder, recipe, resume=folder.exists())
     if run.finished:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import shutil
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -14,10 +15,12 @@ from rilbench.config import Recipe
 from rilbench.config.run_file import RunFile
 from rilbench.data.build_recipe import DataRecipe, read_data_recipe
 from rilbench.data.manifest import whole_of
+from rilbench.devices import has_gpu
 from rilbench.errors import UserError
+from rilbench.evaluate.data import check_converted
 from rilbench.evaluate.options import EvalOptions, read_options
 from rilbench.evaluate.suite import Suite, find_suite
-from rilbench.paths import locate_files
+from rilbench.paths import locate, locate_files
 from rilbench.plan import RunPlan, make_plan
 from rilbench.plan.assumptions import assume, count_questions
 from rilbench.plan.run_plan import stage_hours
@@ -82,6 +85,8 @@ class WholePlan:
     notes: list[str]
     missing: list[str]
     """What has to be given before it can start."""
+    missing_here: list[str]
+    """What this machine lacks for it."""
 
 
 def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
@@ -100,6 +105,8 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
     devices = recipe.hardware.ranks
     if starts_judge(recipe):
         devices += recipe.hardware.judge_devices
+    if recipe.method_spec.uses_teacher_log_probs:
+        devices += recipe.hardware.teacher_devices
     what = {
         "data": _data(recipe, plan, sources),
         "collect": servers,
@@ -119,7 +126,8 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
         gpu_hours=sum(hours.values()) * devices,
         disk=f"{plan.disk_total / 2**30:,.1f} GiB at most, {there / 2**30:,.1f} are free here",
         notes=[*plan.notes, *(line for line in plan.warnings if line != judge_needs(recipe))],
-        missing=[*plan.refused, *_missing(recipe, options)],
+        missing=[*plan.refused, *what_is_missing(recipe, options)],
+        missing_here=_missing_here(recipe, options, plan.disk_total - there),
     )
 
 
@@ -134,7 +142,7 @@ def whole_hours(plan: RunPlan, options: EvalOptions) -> dict[str, float]:
     Of the evaluation only sampling counts, as fast as in training; kit and judge are not counted.
     """
     hours = stage_hours(plan)
-    if plan.step is not None and _suite(options).published:
+    if plan.step is not None and chosen_suite(options).published:
         responses = MODELS * _questions(options)
         devices = plan.recipe.hardware.ranks
         speed = plan.step.decode_tokens_per_second * devices
@@ -143,7 +151,7 @@ def whole_hours(plan: RunPlan, options: EvalOptions) -> dict[str, float]:
 
 
 def _questions(options: EvalOptions) -> int:
-    asked = [dataset.questions for dataset in _suite(options).datasets]
+    asked = [dataset.questions for dataset in chosen_suite(options).datasets]
     return sum(min(number, options.limit or number) for number in asked)
 
 
@@ -181,7 +189,8 @@ def _servers(recipe: Recipe, plan: RunPlan) -> list[str]:
     for name, hours in plan.gpu_hours.items():
         stage, _, model = name.partition(": ")
         if stage == "collect":
-            lines.append(f"{model}: {hours:,.3g} GPU-hours")
+            where = " at its address" if recipe.collection.endpoints.get(model) else ""
+            lines.append(f"{model}: {hours:,.3g} GPU-hours{where}")
     return lines
 
 
@@ -198,14 +207,14 @@ def _loop(recipe: Recipe, plan: RunPlan) -> list[str]:
     ]
 
 
-def _suite(options: EvalOptions) -> Suite:
-    """The chosen benchmarks, also where their judge is still missing."""
+def chosen_suite(options: EvalOptions) -> Suite:
+    """Return the chosen benchmarks, also where their judge is still missing."""
     suite = find_suite(options.suite).by(options.kit)
     return suite.pick(options.benchmarks) if options.benchmarks else suite
 
 
 def _evaluation(recipe: Recipe, options: EvalOptions) -> list[str]:
-    suite = _suite(options)
+    suite = chosen_suite(options)
     judge = options.judge
     decides = judge.model or "exact rules"
     if judge.url:
@@ -221,8 +230,8 @@ def _evaluation(recipe: Recipe, options: EvalOptions) -> list[str]:
     return lines
 
 
-def _missing(recipe: Recipe, options: EvalOptions) -> list[str]:
-    """What no recipe can know."""
+def what_is_missing(recipe: Recipe, options: EvalOptions) -> list[str]:
+    """Return what has to be given before the run can start, which no recipe can know."""
     missing = [
         f"{key} is not given (docs/data.md)"
         for key, value in (("data.train", recipe.data.train), ("data.dev", recipe.data.dev))
@@ -237,3 +246,38 @@ def _missing(recipe: Recipe, options: EvalOptions) -> list[str]:
     except UserError as error:
         missing.append(f"eval.judge or eval.benchmarks: {error}")
     return missing
+
+
+def _missing_here(recipe: Recipe, options: EvalOptions, lacking: float) -> list[str]:
+    """What this machine lacks, where it is the one that will train.
+
+    Args:
+        recipe: the run's.
+        options: of its evaluation.
+        lacking: bytes of disk beyond those that are free; negative where there is room.
+    """
+    missing = []
+    if recipe.hardware.device == "cuda" and not recipe.hardware.ray_address and not has_gpu():
+        missing.append(f"{recipe.hardware.profile} trains on GPUs, and there is none")
+    models = {"student.model": recipe.student.model}
+    if recipe.uses_saved_responses or recipe.method_spec.uses_teacher_log_probs:
+        served = recipe.collection.endpoints
+        names = [name for name in recipe.teachers.names if not served.get(name)]
+        models |= {f"teachers.models.{name}": recipe.teachers.models[name] for name in names}
+    checks: list[Callable[[], object]] = [
+        *(partial(locate, model, key) for key, model in models.items()),
+        partial(check_converted, chosen_suite(options), options.data),
+    ]
+    missing += filter(None, map(_refusal, checks))
+    if lacking > 0:
+        missing.append(f"{lacking / 2**30:,.1f} GiB of disk")
+    return missing
+
+
+def _refusal(check: Callable[[], object]) -> str:
+    """Return what a check says; "" if it passes."""
+    try:
+        check()
+    except UserError as error:
+        return str(error)
+    return ""

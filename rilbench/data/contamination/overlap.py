@@ -112,7 +112,7 @@ class BenchmarkIndex:
         if not self._questions:
             raise UserError(
                 f"{folder} has none of the benchmarks' files; give their folder with --data, or "
-                "get them with rilbench eval"
+                "get them with rilbench data download"
             )
         self._keys = list(self._questions)
         self.texts.finish()

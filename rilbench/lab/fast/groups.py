@@ -118,14 +118,15 @@ class Groups:
         def add(side: dict[str, list[int]], question: Question, texts: Sequence[str]) -> None:
             first = len(responses)
             responses.extend(texts)
-            place = side.setdefault(question.question if paired else "", [])
+            place = side.setdefault(question.id if paired else "", [])
             place += range(first, len(responses))
 
         for question in self.data.questions:
             add(student, question, self.data.student_saved[question.id])
             for texts in self._usable(question).values():
                 add(teacher, question, texts)
-        return SavedTexts(responses, student, teacher)
+        asked = {question.id: question.question for question in self.data.questions}
+        return SavedTexts(responses, student, teacher, asked)
 
     def examples(self) -> list[tuple[Question, str]]:
         """Every question with each of its saved responses, for SFT."""

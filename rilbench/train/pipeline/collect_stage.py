@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -93,6 +94,8 @@ def _collection(
             if manifest.get("source") not in (source, public_name(source)):
                 raise
             weights = manifest["weights"]
+    shared = folder is None and bool(recipe.collection.folder) and "imported" not in manifest
+    digest = hashlib.sha256(weights.encode()).hexdigest()[:8]
     plan = Plan(
         name,
         weights,
@@ -104,6 +107,8 @@ def _collection(
         source,
         recipe.collection.keep_reasoning,
         recipe.collection.fields.get(name),
+        # Runs of other students share the folder, and each student has its own responses.
+        f"{STUDENT}-{digest}" if name == STUDENT and shared else "",
     )
 
     def asks_source(source: str) -> bool:
@@ -196,7 +201,8 @@ def _collect(
                     served.base_url,
                     served.model,
                     served.transformers,
-                    concurrency=BATCH_SIZE if on_cpu else None,
+                    # Of each copy.
+                    concurrency=BATCH_SIZE if on_cpu else plan.concurrency * layout.data_parallel,
                 )
                 book = partial(cost.book, name, fingerprint)
                 spent = partial(tree_cpu_seconds, served.pid)

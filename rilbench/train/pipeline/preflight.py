@@ -100,9 +100,9 @@ def preflight(run: Run, *, collect_only: bool = False, strict: bool = False) -> 
     inputs = read_inputs(run, strict=strict)
     probes = first_questions(recipe, inputs.questions)
     find_servers(recipe, inputs.collections, inputs.questions, probes)
-    if recipe.method_spec.uses_teacher_log_probs:
-        check_teachers_tokens(recipe, inputs.student.path, probes)
     if not collect_only:
+        if recipe.method_spec.uses_teacher_log_probs:
+            check_teachers_tokens(recipe, inputs.student.path, probes)
         check_disk(run, len(inputs.questions))
         check_judge(recipe)
         probe_judge(recipe)
@@ -211,13 +211,22 @@ def _check_number(recipe: Recipe, check: QuestionCheck, name: str, batch: str) -
 
 
 def _check_routes(recipe: Recipe, questions: Sequence[StoredQuestion]) -> None:
-    """Refuse questions of a source that no teacher answers."""
+    """Refuse questions of a source that no teacher answers, and a teacher without questions."""
     lost = Counter(q.source for q in questions if not recipe.teachers_of(q.source))
     if recipe.teachers.mix == "routed" and lost:
         sources = ", ".join(f"{source!r} ({count})" for source, count in lost.most_common(5))
         raise UserError(
             f"teachers.routes names no teacher for questions of the source {sources}; set "
             "teachers.routes.SOURCE=TEACHER, or teachers.routes.*=TEACHER for all other sources"
+        )
+    known = {q.source for q in questions}
+    asked = {name for source in known for name in recipe.teachers_of(source)}
+    idle = [name for name in recipe.teachers.names if name not in asked]
+    if recipe.teachers.mix == "routed" and idle:
+        raise UserError(
+            f"teachers.routes gives no question to {' and '.join(idle)}; the sources are "
+            f"{', '.join(sorted(map(repr, known)))}: correct teachers.routes, or leave the "
+            "teacher out of teachers.names"
         )
 
 

@@ -62,7 +62,8 @@ def store_responses(
         most = collection.plan.responses if is_student else run.recipe.max_saved_responses
         by_question = collection.index(questions).rows_by_question(most)
         rows = np.sort(np.concatenate(by_question))
-        used.append((collection.file, rows))
+        if len(rows):
+            used.append((collection.file, rows))
         numbers = [(first + np.searchsorted(rows, some)).tolist() for some in by_question]
         if is_student:
             student = numbers
@@ -205,9 +206,10 @@ def prepare_data(
 def _write_pretraining(
     path: Path, saved: SavedResponses, questions: Sequence[StoredQuestion], recipe: Recipe
 ) -> None:
-    """Write which responses the discriminator is pretrained on, by question.
+    """Write which responses the discriminator is pretrained on.
 
-    With the question's text where the discriminator reads it.
+    With the question's place among the run's, and its text, where the discriminator compares two
+    responses to one question.
     """
     import pyarrow as pa
 
@@ -226,7 +228,7 @@ def _write_pretraining(
     if recipe.method_spec.pairs_with_teachers:
         texts = pa.array([question.question for question in questions])
         places = pa.array(rows[:, 0].astype(np.int32))
-        columns["question"] = pa.DictionaryArray.from_arrays(places, texts)
+        columns |= {"place": places, "question": pa.DictionaryArray.from_arrays(places, texts)}
     batch = pa.RecordBatch.from_pydict(columns)
     with row_file(path, batch.schema) as writer:
         writer.write_batch(batch)

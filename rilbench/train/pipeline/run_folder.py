@@ -122,7 +122,8 @@ def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> Run:
         )
     if not resume and not run.finished:
         raise UserError(f"{folder} exists and is not finished; continue it with --resume")
-    if run.finished and run.recipe.fingerprint == recipe.fingerprint:
+    # What is asked for now may be more than what was done: an adapter beside the checkpoint.
+    if Run(folder, recipe).finished and run.recipe.fingerprint == recipe.fingerprint:
         return run
     if not resume:
         shown = [f"{key}={change['from']}" for key, change in changes.items()]

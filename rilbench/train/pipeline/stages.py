@@ -17,6 +17,7 @@ from rilbench.train.nan_guard import STOPPED
 from rilbench.train.pipeline.collect_stage import collect_all, student_collection
 from rilbench.train.pipeline.cost import RunCost
 from rilbench.train.pipeline.disk import check_disk
+from rilbench.train.pipeline.distillation_check import check_teachers_tokens
 from rilbench.train.pipeline.export import export
 from rilbench.train.pipeline.judge_check import notes_on_golds
 from rilbench.train.pipeline.preflight import Inputs, check_judge, probe_judge, read_inputs
@@ -32,6 +33,7 @@ from rilbench.train.pipeline.rl_stage import train_policy
 from rilbench.train.pipeline.run_folder import Run, last_step, only_process, open_run
 from rilbench.train.pipeline.sft import fine_tune
 from rilbench.train.pipeline.stage import Progress, note
+from rilbench.train.pipeline.teacher_servers import first_questions
 from rilbench.train.verl.ray_devices import check_devices
 
 __all__ = ["collect", "open_run", "train"]
@@ -70,6 +72,9 @@ def train(
             if last_step(run) < recipe.schedule.steps:
                 check_disk(run, len(inputs.questions))
                 check_devices(recipe)
+                if recipe.method_spec.uses_teacher_log_probs:
+                    probes = first_questions(recipe, inputs.questions)
+                    check_teachers_tokens(recipe, inputs.student.path, probes)
                 check_judge(recipe)
                 probe_judge(recipe)
         (run.folder / STOPPED).unlink(missing_ok=True)

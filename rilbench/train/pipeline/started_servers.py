@@ -101,7 +101,7 @@ def judge_addresses(run: Run, progress: Progress) -> Iterator[tuple[str, ...]]:
     elif starts_judge(recipe):
         path = locate(recipe.judge.model, "judge.model")
         plan = plan_judge(recipe, str(path))
-        gpus = some_gpus(hardware.devices, hardware.judge_devices)
+        gpus = some_gpus(hardware.devices + hardware.teacher_devices, hardware.judge_devices)
         with started(run, "judge", path, plan, progress, gpus) as server:
             yield (server.base_url,)
     else:
@@ -113,4 +113,5 @@ def training_gpus(recipe: Recipe) -> dict[str, str]:
     """Environment of the trainer: the GPUs of a judge that the run started are not its own."""
     if not starts_judge(recipe):
         return {}
-    return {"CUDA_VISIBLE_DEVICES": some_gpus(0, recipe.hardware.devices)}
+    hardware = recipe.hardware
+    return {"CUDA_VISIBLE_DEVICES": some_gpus(0, hardware.devices + hardware.teacher_devices)}

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from verl.utils.device import get_device_id
 from verl.utils.model import convert_weight_keys
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+from verl.workers.engine.fsdp.utils import unfuse_moe_params
 
 from rilbench.config.lora_targets import layers_to_adapt
 from rilbench.train.verl.lora import (
@@ -78,7 +79,8 @@ class AdapterEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         if not self._is_lora:
             found: tuple[Any, Any] = super().get_per_tensor_param(**options)
             return found
-        return self._merged(), None
+        # Experts one by one, as vLLM takes them.
+        return unfuse_moe_params(self._merged(), self.model_config.hf_config.model_type), None
 
     def _merged(self) -> Iterator[tuple[str, Tensor]]:
         weights = self.module.state_dict()

@@ -29,14 +29,18 @@ def check_devices(recipe: Recipe) -> None:
             needs none.
     """
     hardware = recipe.hardware
-    further = hardware.judge_devices + hardware.teacher_devices
+    scoring = hardware.teacher_devices if recipe.method_spec.uses_teacher_log_probs else 0
+    further = hardware.judge_devices + scoring
     number = hardware.ranks + further
     need = f"{number} GPUs"
     if hardware.nodes > 1:
         need += f" on {hardware.nodes} nodes"
     if hardware.ray_address:
         nodes = ray_gpus(hardware.ray_address)
-        if sum(n >= hardware.devices for n in nodes) < hardware.nodes:
+        room = sorted((n - hardware.devices for n in nodes), reverse=True)
+        # verl places the teachers' processes on one node, beside those that train or apart.
+        left = max([*nodes[hardware.nodes :], *room[: hardware.nodes], 0])
+        if sum(n >= 0 for n in room) < hardware.nodes or left < scoring:
             there = ", ".join(f"{n:g}" for n in nodes)
             raise UserError(
                 f"{recipe.student.name} needs {need} and Ray at {hardware.ray_address} has "
@@ -61,13 +65,15 @@ def check_devices(recipe: Recipe) -> None:
     if there_are < number:
         given = {
             "the judge (hardware.judge_devices)": hardware.judge_devices,
-            "the teachers (hardware.teacher_devices)": hardware.teacher_devices,
+            "the teachers (hardware.teacher_devices)": scoring,
         }
         asked = "".join(f", {n} of them for {whom}" for whom, n in given.items() if n)
+        fewer = f"hardware.devices={there_are - further}"
+        if there_are <= further:
+            fewer = "hardware.judge_devices or hardware.teacher_devices lower"
         raise UserError(
             f"{recipe.student.name} needs {need}{asked} and this machine has {there_are}; set "
-            f"hardware.devices={max(1, there_are - further)}, or see docs/cluster.md for more "
-            "machines"
+            f"{fewer}, or see docs/cluster.md for more machines"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rilbench.config import Recipe
 from rilbench.paths import locate
+from rilbench.plan.fit import SCORING_SHARE
 
 
 def distillation(recipe: Recipe) -> dict[str, Any]:
@@ -42,5 +43,8 @@ def name_teachers(config: Any, recipe: Recipe) -> None:
             entry.model_path = str(locate(recipe.teachers.models[name]))
             entry.inference.tensor_model_parallel_size = _teacher_devices(recipe) // len(names)
             entry.inference.max_num_seqs = recipe.responses_per_step
+            # vLLM would make room for one sequence of the model's own length, which may be 128k.
+            entry.inference.max_model_len = recipe.max_sequence_tokens + 1
+            entry.inference.gpu_memory_utilization = SCORING_SHARE
             if len(names) > 1:
                 models[name] = OmegaConf.create(OmegaConf.to_container(entry, resolve=False))

@@ -27,8 +27,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
-from rilbench.config.lora_targets import layers_to_adapt, named
-from rilbench.errors import UserError
+from rilbench.config.lora_targets import discriminator_layers
 from rilbench.train.verl import flash_attention
 from rilbench.train.verl.discriminator_model import DiscriminatorConfig
 from rilbench.train.verl.freeze import freeze
@@ -118,14 +117,8 @@ class DiscriminatorEngine(
             UserError: ``policy.lora_targets`` name none of them.
         """
         linear = linear_layers(module, module.score)
-        own = {f"language_model.{name.removeprefix('body.')}": name for name in linear}
-        targets = [target for target in self.lora_targets if named(own, target)]
-        if not targets:
-            raise UserError(
-                f"policy.lora_targets={self.lora_targets} name no layer of the discriminator, "
-                "which has no vision tower; set discriminator.lora_rank=0, or name others too"
-            )
-        return [own[name] for name in layers_to_adapt(own, targets)]
+        own = {f"model.language_model.{name.removeprefix('body.')}": name for name in linear}
+        return [own[name] for name in discriminator_layers(own, self.lora_targets)]
 
 
 def set_threads() -> None:

@@ -107,7 +107,7 @@ def test_routed_teachers_are_asked_their_own_sources_alone(tmp_path):
     saved = [[each["teacher"] for each in row["extra_info"]["saved"]] for row in rows]
     assert saved == [["78b"], ["72b"]]
     texts = SavedTexts.read(run.folder / "data", paired=True)
-    assert set(texts.student) == set(texts.teacher) == {"q1?", "q2?"}
+    assert set(texts.student) == set(texts.teacher) == {"0", "1"}
     pairs = texts.sample(random.Random(1), 50)
     for own, theirs, question in zip(
         pairs.responses[:50], pairs.responses[50:], pairs.asked[:50], strict=True
