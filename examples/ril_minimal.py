@@ -178,7 +178,8 @@ def policy_objective(
 
 def read_collection(folder: Path) -> tuple[list[str], dict[str, dict[str, list[str]]]]:
     """The student's saved responses, and the teachers': question id -> teacher -> responses."""
-    student = pq.read_table(folder / "student.parquet").column("response").to_pylist()
+    (own,) = folder.glob("student*.parquet")  # a shared folder has one for each student
+    student = pq.read_table(own).column("response").to_pylist()
     saved: dict[str, dict[str, list[str]]] = {}
     for teacher in TEACHERS:
         for row in pq.read_table(folder / f"{teacher}.parquet").to_pylist():

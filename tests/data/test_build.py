@@ -12,7 +12,9 @@ import pytest
 import yaml
 from command import refused, run
 from PIL import Image
+from typer.testing import CliRunner
 
+from rilbench.cli import app
 from rilbench.data.build import build
 from rilbench.data.build_recipe import read_data_recipe
 from rilbench.data.contamination.overlap import BenchmarkIndex
@@ -21,6 +23,7 @@ from rilbench.data.question_files import read_questions
 from rilbench.errors import UserError
 from rilbench.evaluate.data import data_folder
 from rilbench.evaluate.suite import find_suite
+from rilbench.paths import nano_folder
 
 
 def picture(seed):
@@ -238,6 +241,23 @@ def test_the_shipped_recipe_is_whole():
     assert sum(recipe.quotas(60_000).values()) == 60_000
     with pytest.raises(UserError, match="no recipe 'open'; known: open-40k"):
         read_data_recipe("open")
+
+
+def test_a_benchmark_that_is_not_here_stops_it_before_anything_is_downloaded(
+    recipe, tmp_path, monkeypatch
+):
+    """Its questions would have been let in without a word."""
+    recipe(benchmarks="nano")
+    data = tmp_path / "benchmarks"
+    shutil.copytree(nano_folder() / "benchmarks", data)
+    (data / "MMStar.tsv").unlink()
+    monkeypatch.chdir(tmp_path)
+    arguments = ["data", "build", "recipe.yaml", "--out", "set.parquet", "--data", str(data)]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, UserError)
+    assert "lacks MMStar.tsv" in str(done.exception)
+    assert "rilbench data download" in str(done.exception)
+    assert not (tmp_path / "set.build").exists()
 
 
 @pytest.mark.integration  # starts the command twice

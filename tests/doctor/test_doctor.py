@@ -76,6 +76,12 @@ def test_the_inputs_of_a_recipe(tmp_path):
     }
     assert "no Ray cluster" in found["recipe: devices"]["found"]
     assert "judge.url" in found["recipe: judge"]["remedy"] + found["recipe: judge"]["found"]
+    assert found["recipe: data.train"]["remedy"].endswith("--set data.train=PATH")
+    assert found["recipe: data.dev"]["remedy"] == "give one with --set data.dev=PATH"
+    distilled = ("--method", "opd", "--set", "hardware.teacher_devices=1")
+    _, found = doctor(tmp_path, "--recipe", "78b", "--hardware", "1-gpu-24gb", *distilled)
+    assert "2 GPUs of 24 GiB" in found["recipe: devices"]["found"]
+    assert "--set teachers.models.78b=PATH" in found["recipe: teachers.models.78b"]["remedy"]
     refused(run("doctor", "--student", "nano", cwd=tmp_path), "--recipe")
     refused(run("doctor", "--recipe", "7b", cwd=tmp_path), "72b, 78b, both")
 

@@ -18,6 +18,7 @@ from rilbench.evaluate.convert_mmvet_v2 import convert_mmvetv2
 from rilbench.evaluate.data import (
     check_data,
     data_folder,
+    download_data,
     ensure_data,
     file_hashes,
     usable_files,
@@ -102,6 +103,25 @@ def test_without_a_network_the_missing_file_and_its_place_are_named(
     assert said == ["downloading RealWorldQA.tsv"]
     assert (tmp_path / "BLINK.tsv").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["BLINK.tsv"], "nothing is left over"
+
+
+def test_what_the_user_has_to_convert_is_said_first_or_after_the_downloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluating stops before anything is downloaded; downloading gets what can be had."""
+    suite, got = PAPER.pick(["MM-Vet-v2", "MMStar"]), []
+    monkeypatch.setattr(
+        "rilbench.evaluate.data._download", lambda absent, *_: got.extend(d.name for d in absent)
+    )
+    converted = r"MMVetV2\.tsv in .* is missing; get mm-vet-v2\.zip .* rilbench data mm-vet-v2"
+    with pytest.raises(UserError, match=converted):
+        ensure_data(suite, tmp_path, Path("python"), lambda _: None)
+    assert got == []
+    with pytest.raises(UserError, match=converted):
+        download_data(suite, tmp_path, Path("python"), lambda _: None)
+    assert got == ["MMStar"]
+    (tmp_path / "MMVetV2.tsv").touch()
+    download_data(suite, tmp_path, Path("python"), lambda _: None)
 
 
 def publish(folder: Path, questions: dict[str, dict[str, object]]) -> Path:

@@ -16,6 +16,7 @@ from rilbench.config import METHODS, known, load_recipe
 from rilbench.errors import UserError
 from rilbench.plan import make_plan
 from rilbench.plan.assumptions import Assumptions, assume, count_questions
+from rilbench.plan.run_plan import stage_hours
 from rilbench.plan.saved_responses import plan_collection
 
 RUNNER = CliRunner()
@@ -118,6 +119,40 @@ def test_counts_follow_the_recipe():
     assert alone["step"]["sampled_tokens"] == 288 * 512
     sft = planned("--method", "sft", "--set", "sft.steps=10")
     assert set(sft["gpu_hours"]) == {"collect: 72b", "collect: 78b", "sft"}
+
+
+def test_hours_are_those_of_the_devices_that_do_the_work():
+    """A teacher at an address takes none of ours; the first of four nodes serves the others."""
+    url = "collection.endpoints.72b=http://t/v1"
+    recipe = load_recipe("both", overrides=[url], hardware="4x8-80gb")
+    plan = make_plan(recipe, assume(recipe))
+    ours = plan.gpu_hours["collect: 78b"] + plan.gpu_hours["collect: student"]
+    assert plan.gpu_hours["collect: 72b"] > 0
+    assert stage_hours(plan)["collect"] == pytest.approx(ours / 8)
+    assert stage_hours(plan)["ril"] == pytest.approx(plan.gpu_hours["ril"] / 32)
+    distilled = ["hardware.devices=4", "hardware.teacher_devices=4"]
+    recipe = load_recipe("72b", None, "opd", distilled)
+    plan = make_plan(recipe, assume(recipe))
+    hours = recipe.schedule.steps * plan.step.total_seconds / 3600
+    assert plan.gpu_hours["opd"] == pytest.approx(8 * hours)
+    assert stage_hours(plan)["opd"] == pytest.approx(hours)
+
+
+def test_a_discriminator_of_pairs_reads_twice_as_much_and_the_question():
+    ril, gad = (
+        planned("--method", method, "--assume", "image_tokens=1024")["step"]["flops"]
+        for method in ("ril", "gad")
+    )
+    # Of 8 rows with a question of pictures alone: 4 + 1 forwards; of 2 × 8: 4 + 1 + 1.
+    assert gad["discriminator"] / ril["discriminator"] == pytest.approx(2 * 6 / 5)
+    asked = planned("--method", "gad", "--assume", "image_tokens=512")["step"]["flops"]
+    assert asked["discriminator"] > 1.9 * gad["discriminator"]
+
+
+def test_small_cards_are_slower():
+    speeds = [planned("--hardware", f"1-gpu-{gib}gb")["assumed"]["tflops"] for gib in (16, 24, 48)]
+    assert speeds == sorted(speeds)
+    assert speeds[-1] < 312
 
 
 def test_assumptions_are_printed_and_can_be_replaced():

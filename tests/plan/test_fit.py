@@ -12,6 +12,7 @@ from rilbench.plan.fit import devices_of_server, refusals
 
 STUDENTS = [name for name in known("students") if not name.startswith("nano")]
 SERVED = [f"collection.endpoints.{name}=http://teacher:8000/v1" for name in ("72b", "78b")]
+ONE_TEACHER = ["teachers.names=[72b]"]
 TOO_LARGE = ("qwen2.5-vl-7b", "internvl3-8b")
 """For one GPU with what is not at work in the machine's memory."""
 
@@ -54,6 +55,17 @@ def test_the_largest_students_need_no_more_than_a_profile_has(hardware, student)
         (
             *("qwen2.5-vl-3b", "1x8-80gb", ["method=opd", "hardware.teacher_devices=2"]),
             "72b cannot be served here: .* leave it 1 of 80 GiB, .* raise it",
+        ),
+        (
+            *("qwen2.5-vl-3b", "1x8-80gb"),
+            ["method=opd", "hardware.teacher_devices=6", *ONE_TEACHER],
+            "72b cannot be divided among 6 devices .64 attention heads.; set",
+        ),
+        (
+            # 137 GiB fit on 160, but not on the share that leaves room for log-probabilities.
+            *("qwen2.5-vl-3b", "1x8-80gb"),
+            ["method=opd", "hardware.teacher_devices=2", *ONE_TEACHER],
+            "72b cannot be served here",
         ),
         ("internvl3-8b", "1x8-80gb", ["hardware.memory_gib=16"], "GiB on a device of 16"),
     ],

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
+from layouts import BUILDERS
 from saved_memory import size
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from rilbench.config import load_recipe
 from rilbench.config.lora_targets import layers_to_adapt
@@ -24,8 +26,6 @@ RANK = "policy.lora_rank=8"
 
 def built(student):
     """On the meta device, with its real shape."""
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
     if student.startswith("nano"):
         layout = "internvl" if student == "nano-internvl" else "restyled"
         config = AutoConfig.from_pretrained(nano_folder() / layout)
@@ -40,14 +40,18 @@ def built(student):
     "student", ["nano", "nano-internvl", "qwen2.5-vl-3b", "qwen2.5-vl-7b", "internvl3-1b"]
 )
 def test_the_layers_are_the_models(student):
-    model = built(student)
     recipe = load_recipe("both", student)
-    found = {
+    found = find_architecture(recipe.student.model, student)
+    assert planned_layers(found) == layers_of(built(student))
+
+
+def layers_of(model):
+    """The model's linear layers, with their inputs and outputs."""
+    return {
         name: (layer.in_features, layer.out_features)
         for name, layer in model.named_modules()
         if name in linear_layers(model, model.get_output_embeddings())
     }
-    assert planned_layers(find_architecture(recipe.student.model, student)) == found
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "[q_proj,v_proj]", "language_model"])
@@ -130,3 +134,30 @@ def test_unknown_targets_are_refused_before_anything_is_loaded():
     assert "q_proj" in line
     with pytest.raises(UserError, match="is named query"):
         check_fit(recipe)
+
+
+@pytest.mark.parametrize("target", ["visual", "model.visual.blocks"])
+def test_targets_of_the_policy_alone_need_a_whole_discriminator(target):
+    settings = [RANK, f"policy.lora_targets=[{target}]"]
+    (line,) = refusals(*_with_student(load_recipe("both", "nano", overrides=settings)))
+    assert "no layer of the discriminator" in line
+    settings.append("discriminator.lora_rank=0")
+    assert refusals(*_with_student(load_recipe("both", "nano", overrides=settings))) == []
+
+
+def _with_student(recipe):
+    return recipe, find_architecture(recipe.student.model)
+
+
+def test_other_layouts_have_the_names_of_their_own_layers(tmp_path):
+    """Qwen3-VL's vision tower is called visual, though its MLP is not gated."""
+    config = BUILDERS["qwen3_vl"]()[0]
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    found = find_architecture(str(tmp_path))
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    assert planned_layers(found) == layers_of(model)
+    settings = [RANK, f"student.model={tmp_path}", "student.name=mine"]
+    for target, refused in (("[visual,q_proj]", 0), ("qkv", 1), ("vision_tower", 1)):
+        recipe = load_recipe("both", "nano", overrides=[*settings, f"policy.lora_targets={target}"])
+        assert len(refusals(recipe, found)) == refused, target

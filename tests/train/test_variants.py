@@ -283,7 +283,8 @@ def test_rl_after_sft_starts_from_the_student_after_it(folder):
     learned = sum(line["trained_tokens"] for line in sft)
     cost = json.loads((run / "cost.json").read_text())
     assert cost["trained_tokens"] == learned + found[0]["trained_tokens"]
-    assert all(seconds > 0 for seconds in cost["cpu_seconds"].values())
+    # The discriminator's pre-training may end before the first reading, a second after its start.
+    assert all(cost["cpu_seconds"][stage] > 0 for stage in ("collect", "sft", "ril"))
 
 
 def test_micro_batches_by_tokens_train_as_those_by_rows(folder):

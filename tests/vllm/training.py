@@ -73,10 +73,9 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]
 
 @pytest.mark.timeout(1200)
 def test_the_teachers_responses_are_collected(collected: tuple[Path, list[str]]) -> None:
-    tables = {
-        name: pq.read_table(collected[0] / "collection" / f"{name}.parquet")
-        for name in ("72b", "student")
-    }
+    folder = collected[0] / "collection"
+    (own,) = folder.glob("student-*.parquet")
+    tables = {"72b": pq.read_table(folder / "72b.parquet"), "student": pq.read_table(own)}
     questions = {q.id: q for q in read_questions(nano_folder() / "prompts.parquet")}
     right = {}
     for name, table in tables.items():

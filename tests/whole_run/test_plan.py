@@ -47,6 +47,11 @@ def test_one_file_is_the_papers_fifteen_runs(student, teachers, tmp_path):
     plan = plan_whole_run(file, evaluation_options(file, tmp_path / "r.db"))
     assert [stage.name for stage in plan.stages] == whole_stages(file.recipe)
     assert [line.split(",")[0] for line in plan.missing] == ["the judge"]
+    here = "\n".join(plan.missing_here)
+    assert "trains on GPUs, and there is none" in here
+    for setting in ("student.model=", "teachers.models.72b=", "teachers.models.78b="):
+        assert f"its folder, e.g. --set {setting}PATH" in here
+    assert "rilbench data mm-vet-v2 FOLDER" in here
 
 
 def test_a_file_wins_over_student_and_hardware_and_the_command_line_over_it(tmp_path):

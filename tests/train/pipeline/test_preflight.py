@@ -105,3 +105,11 @@ def test_a_source_that_no_teacher_answers_is_refused(tmp_path):
         read_inputs(run)
     settings[1] = "teachers.routes={AI2D: 72b, '*': 78b}"
     read_inputs(Run(tmp_path, load_recipe("both", "nano", None, settings)))
+
+
+def test_a_teacher_that_no_source_names_is_refused(tmp_path):
+    """Its file would never be written, and would be missing days later."""
+    settings = ["teachers.mix=routed", "teachers.routes={chartqa: 78b, '*': 72b}"]
+    run = Run(tmp_path, load_recipe("both", "nano", None, settings))
+    with pytest.raises(UserError, match=r"no question to 78b; the sources are 'AI2D', .*routes"):
+        read_inputs(run)

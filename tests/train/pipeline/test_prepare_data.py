@@ -70,7 +70,11 @@ def test_a_student_after_sft_is_not_collected_into_what_runs_share(tmp_path):
     shared = f"collection.folder={tmp_path / 'shared'}"
     plain = run_of(tmp_path / "a", shared)
     after = run_of(tmp_path / "b", shared, "sft.steps=2")
-    assert student_collection(plain, student)[0].folder == tmp_path / "shared"
+    (own,) = student_collection(plain, student)
+    (another,) = student_collection(plain, inspect_checkpoint(locate("nano:internvl")))
+    assert own.folder == another.folder == tmp_path / "shared"
+    assert own.file != another.file, "each student has its own responses"
+    assert student_collection(run_of(tmp_path / "c"), student)[0].file.name == "student.parquet"
     assert student_collection(after, student)[0].folder == after.folder / "collection"
     assert teacher_collections(after)[0].folder == tmp_path / "shared"
 
@@ -87,6 +91,21 @@ def test_pixel_limits_are_the_processors(tmp_path):
         (folder / name).write_text(json.dumps(values))
         assert pixel_limits(folder) == limits
     assert pixel_limits(tmp_path / "none") == {}
+
+
+def test_pairs_are_of_one_question_where_many_have_the_same_text(tmp_path):
+    asked = [dataclasses.replace(q, question="What is shown?") for q in QUESTIONS]
+    run = run_of(tmp_path, "schedule.prompts_per_step=1", "method=gad")
+    student = inspect_checkpoint(locate("nano:restyled"))
+    collections = teacher_collections(run) + student_collection(run, student)
+    for one in collections:
+        save(one.plan, asked, one.folder)
+    stored = [StoredQuestion(q, tmp_path / "pictures", 0) for q in asked]
+    prepare_data(run, student, collections, stored, stored)
+    pairs = SavedTexts.read(run.folder / "data", paired=True).sample(random.Random(1), 50)
+    assert set(pairs.asked) == {"What is shown?"}
+    for own, theirs in zip(pairs.responses[:50], pairs.responses[50:], strict=True):
+        assert own.split()[1] == theirs.split()[1], "the question's id"
 
 
 def test_routed_teachers_are_asked_their_own_sources_alone(tmp_path):

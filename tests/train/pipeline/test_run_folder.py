@@ -105,6 +105,18 @@ def test_a_finished_run_goes_on_with_more_steps(tmp_path, recipe):
     assert not open_run(run.folder, nano("schedule.steps=40"), resume=True).finished
 
 
+def test_a_finished_run_gives_its_adapter_when_it_is_asked_for_later(tmp_path):
+    lora = ("policy.lora_rank=4", "schedule.steps=30")
+    run = open_run(tmp_path / "a", nano(*lora), resume=False)
+    run.checkpoint.mkdir()
+    (run.checkpoint / "rilbench.json").touch()
+    assert open_run(run.folder, nano(*lora), resume=False).finished
+    kept = nano(*lora, "schedule.export_adapter=keep")
+    with pytest.raises(UserError, match="continue it with --resume"):
+        open_run(run.folder, kept, resume=False)
+    assert not open_run(run.folder, kept, resume=True).finished
+
+
 def test_a_run_that_another_process_trains_is_not_changed(tmp_path, recipe):
     run = open_run(tmp_path / "a", recipe, resume=False)
     with FileLock(run.folder / ".lock"), pytest.raises(UserError, match="another process"):

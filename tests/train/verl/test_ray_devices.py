@@ -15,7 +15,9 @@ from rilbench.data.question_files import read_questions, write_questions
 from rilbench.devices import gpus, has_gpu
 from rilbench.errors import UserError
 from rilbench.paths import locate
+from rilbench.plan.servers import starts_judge
 from rilbench.train.pipeline.preflight import check_judge
+from rilbench.train.pipeline.started_servers import training_gpus
 from rilbench.train.verl.config import overrides
 from rilbench.train.verl.ray_devices import check_devices, ray_gpus
 
@@ -69,6 +71,33 @@ def test_more_devices_than_there_are(driver):
     driver(0)
     with pytest.raises(UserError, match=r"has none; without a GPU: .*--student nano"):
         check_devices(recipe())
+
+
+def test_teachers_that_score_have_devices_of_their_own(driver, monkeypatch):
+    driver(8)
+    distilled = ("method=opd", "hardware.devices=4", "hardware.teacher_devices=4")
+    check_devices(recipe(*distilled))
+    driver(4)
+    with pytest.raises(UserError, match=r"set hardware\.judge_devices or .*teacher_devices lower"):
+        check_devices(recipe(*distilled))
+    on_ray = [*distilled, "hardware.ray_address=1.2.3.4:5", "judge.model=parser"]
+    monkeypatch.setattr("rilbench.train.verl.ray_devices.ray_gpus", lambda _: [4.0, 3.0])
+    with pytest.raises(UserError, match=r"needs 8 GPUs and Ray .* has 7 \(by node: 4, 3\)"):
+        check_devices(recipe(*on_ray))
+    for nodes in ([8.0], [4.0, 4.0]):
+        monkeypatch.setattr("rilbench.train.verl.ray_devices.ray_gpus", lambda _, n=nodes: n)
+        check_devices(recipe(*on_ray))
+    with pytest.raises(UserError, match="teacher_devices changes nothing with method=ril"):
+        recipe("hardware.teacher_devices=4")
+
+
+def test_a_judge_that_is_started_leaves_the_teachers_their_devices(monkeypatch):
+    """Trainer and teachers are in one Ray, the judge has the last devices."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    settings = ("method=opd", "hardware.devices=4", "hardware.teacher_devices=2")
+    judged = recipe(*settings, "hardware.judge_devices=2")
+    assert starts_judge(judged)
+    assert training_gpus(judged) == {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5"}
 
 
 def test_a_rule_based_judge_is_not_reached_by_other_nodes():
