@@ -4,7 +4,8 @@
 #   examples/evaluate_endpoint.sh qwen2.5-vl-7b@http://127.0.0.1:8000/v1 qwen2.5-32b@http://127.0.0.1:8001/v1
 #
 # Keys, if the servers want any: $RILBENCH_ENDPOINT_KEY and $RILBENCH_JUDGE_KEY. They are never written
-# anywhere. Missing data files are downloaded by the toolkit; `rilbench data check` shows which.
+# anywhere. Data files: `rilbench data download` first, which says how to convert MM-Vet v2, the only one that
+# the toolkit does not have; `rilbench data check` lists them.
 set -euo pipefail
 endpoint=${1:?"MODEL@URL of the model to evaluate"}
 judge=${2:?"MODEL@URL of the judge"}

@@ -151,7 +151,7 @@ def test_every_setting_in_the_documents_exists(name):
     groups = "|".join({key.split(".")[0] for key in KEYS if "." in key})
     used = set(re.findall(r"--set[= ]'?([\w.]+)=", text))
     used |= set(re.findall(rf"`((?:{groups})\.[a-z_]+)(?:=[^`]*)?`", text))
-    used = {word for word in used if not word.endswith((".json", ".jsonl", ".py"))}
+    used = {word for word in used if not word.endswith((".json", ".jsonl", ".parquet", ".py"))}
     assert {word for word in used - KEYS - {"KEY"} if not word.startswith(OPEN_KEYS)} == set()
 
 

@@ -29,7 +29,7 @@ def check(
     ),
     only: Annotated[
         Optional[list[str]],
-        typer.Option(help="Part of the labels to compare, such as nano/ril; repeatable."),
+        typer.Option(help="Part of the labels to compare, such as nano-format/ril; repeatable."),
     ] = None,
     model: Annotated[
         Optional[str],

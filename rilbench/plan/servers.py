@@ -114,6 +114,7 @@ def command_line(recipe: Recipe, model: str, server: ServerLayout) -> str:
         data_parallel=server.data_parallel,
         name=server.name,
         arguments=server.arguments,
+        batches=cpu,
     )
     return shlex.join(command)
 

@@ -108,9 +108,8 @@ def serve(
         data_parallel=data_parallel,
         name=name,
         arguments=arguments,
+        batches=batches,
     )
-    if batches:
-        command = [sys.executable, "-m", "rilbench.model.server", str(model)]
     command += ["--host", host, "--port", str(port)]
     environment = {
         "OMP_NUM_THREADS": str(threads),
@@ -150,8 +149,11 @@ def server_command(
     data_parallel: int = 1,
     name: str = "",
     arguments: Sequence[str] = (),
+    batches: bool = False,
 ) -> list[str]:
     """Return the command line of a server, but for its address; arguments as for `serve`."""
+    if batches:
+        return [sys.executable, "-m", "rilbench.model.server", model]
     if vllm is None:
         program = str(Path(sys.executable).parent / "transformers")
         return [program, "serve", model, "--dtype", dtype, "--device", device]

@@ -38,6 +38,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
         replace: submits that many other questions.
         tell: takes one line for the user.
         reached: takes the number of responses that have come.
+        check: stops the run where nobody is left to wait for.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
         replace: Callable[[int], Any],
         tell: Callable[[str], None],
         reached: Callable[[int], None],
+        check: Callable[[], None],
     ) -> None:
         super().__init__(
             trainer_mode="sync",
@@ -57,7 +59,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
             poll_interval=poll_seconds,
             refill_fn=replace,
         )
-        self.step, self.tell, self.reached = step, tell, reached
+        self.step, self.tell, self.reached, self.check = step, tell, reached, check
         self.failed: list[str] = []
         """Questions of the step that failed, with the reason."""
         self._questions = 0
@@ -120,6 +122,7 @@ class GroupBuffer(ReplayBuffer):  # type: ignore[misc]
         """verl's hook between two looks at the queue: has anything come since the last?"""
         came = len(self.partitions[partition_id]) + len(self.failed)
         self.reached(came)
+        self.check()
         now = time.monotonic()
         if came != self._seen:
             self._seen, self._seen_at, self._warned = came, now, False

@@ -331,6 +331,7 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
             self._replace_questions,
             self._tell,
             self.activity.reached,
+            lambda: self.agent_loop_manager.check_alive(),
         )
 
     def _replace_questions(self, count: int) -> None:

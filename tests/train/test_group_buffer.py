@@ -39,7 +39,8 @@ def buffer(queue, max_failed=0.5, max_wait=1.0):
             queue["train"] |= {f"{uid}_{i}_0": {"status": "success"} for i in range(2)}
 
     step = SimpleNamespace(max_failed=max_failed, max_wait=max_wait)
-    return GroupBuffer(step, 0.01, replace, told.append, lambda _: None), told, replaced
+    made = GroupBuffer(step, 0.01, replace, told.append, lambda _: None, lambda: None)
+    return made, told, replaced
 
 
 def sample(made):

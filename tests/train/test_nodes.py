@@ -77,7 +77,7 @@ class Node:
         self.log.close()
 
 
-STOPPED = ("the training stopped", "questions failed")
+STOPPED = ("the training stopped", "questions failed", "are gone", "is gone")
 """A node is lost in an update, or while its questions are being answered."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, NamedTuple
 
 import ray
@@ -19,6 +20,7 @@ from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from verl.utils import tensordict_utils as tu
 
+from rilbench.errors import UserError
 from rilbench.model.inputs import picture_inputs
 from rilbench.train.group_buffer import FAILED
 from rilbench.train.rollout import RILAgentLoop, group_cache
@@ -36,6 +38,9 @@ RESPONSE_FIELDS = (
     "extra_fields",
 )
 """Of verl's output of a session, what goes into TransferQueue."""
+
+LOOK_SECONDS = 5.0
+"""How often the nodes and workers that are waited for are looked at."""
 
 
 class Row(NamedTuple):
@@ -214,6 +219,43 @@ class RolloutManager(AgentLoopManagerTQ):  # type: ignore[misc]
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.agent_loop_workers_class = ray.remote(self.worker_class)
+        self.nodes = _alive_nodes()
+        self.pings: list[Any] = []
+        self.looked_at = 0.0
+
+    def check_alive(self) -> None:
+        """Look every few seconds whether the nodes and the rollout workers are still there.
+
+        verl would wait for their responses for ever.
+
+        Raises:
+            UserError: one is gone.
+        """
+        if time.monotonic() < self.looked_at + LOOK_SECONDS:
+            return
+        self.looked_at = time.monotonic()
+        if lost := self.nodes - _alive_nodes():
+            raise UserError(
+                f"{len(lost)} of {len(self.nodes)} nodes of the Ray cluster are gone; bring them "
+                "back, then continue with --resume"
+            )
+        answered: list[Any] = []
+        if self.pings:
+            answered, _ = ray.wait(self.pings, num_returns=len(self.pings), timeout=0)
+        try:
+            ray.get(answered)
+        except ray.exceptions.RayError as error:
+            why = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"a rollout worker is gone ({why}); see logs/trainer.log, then continue with "
+                "--resume"
+            ) from error
+        if len(answered) == len(self.pings):
+            self.pings = [worker.__ray_ready__.remote() for worker in self.agent_loop_workers]
+
+
+def _alive_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def response_fields(output: AgentLoopOutput) -> dict[str, Any]:
