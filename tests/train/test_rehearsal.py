@@ -64,6 +64,25 @@ def test_a_recipe_for_gpus_is_rehearsed_without_one(tmp_path):
     assert {row["source"] for row in rows} == {"student", "72b", "78b"}
 
 
+@pytest.mark.timeout(1200)
+def test_sft_alone_is_rehearsed(tmp_path):
+    """Its loop takes no teacher responses, and it writes no metrics of one."""
+    done = subprocess.run(
+        [
+            *(str(SCRIPT), "train", "--recipe", "72b", "--student", "nano", "--method", "sft"),
+            *("--set", "sft.steps=4", "--rehearse", "--run", "small"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1100,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    assert "the run itself has not begun" in done.stdout
+    report = json.loads((tmp_path / "runs" / "small-rehearsal" / "rehearsal.json").read_text())
+    assert set(report["seconds"]) >= {"collect", "sft", "export"}
+
+
 def test_the_folder_of_a_run_is_not_a_rehearsal_s(tmp_path):
     from command import refused, run
 
