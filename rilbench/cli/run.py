@@ -86,7 +86,8 @@ def run(
     options.chosen()
     check_fit(read.recipe)
     check_trackers(log or [])
-    if missing := what_is_missing(read.recipe, options):
+    missing = [] if folder.exists() else what_is_missing(read.recipe, options)
+    if missing:
         raise UserError(missing[0])
     _build_data(read)
     try:
