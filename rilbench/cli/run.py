@@ -125,7 +125,6 @@ def _build_data(read: RunFile) -> None:
             raise UserError(
                 f"data.dev: {name} holds out no questions; set dev: 500 in it, or give another file"
             )
-        whole.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(benchmarks) if benchmarks else None
         build_training_set(recipe, whole, folder, read.recipe)
 
