@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from collected import Notes, save, stored
@@ -12,6 +15,7 @@ from rilbench.data.question_files import Question
 from rilbench.data.response_store import read_manifest
 from rilbench.data.row_files import mapped_column
 from rilbench.errors import UserError
+from rilbench.train.pipeline import collect_stage
 from rilbench.train.pipeline.collect_stage import (
     check_collection,
     collect_all,
@@ -172,3 +176,24 @@ def test_a_teachers_text_is_read_by_the_students_tokenizer(tmp_path):
         assert tokens[:-1] != teacher.encode(text).ids
         cut = teacher_tokens(student, text, 3)
         assert cut == tokens[:3], "longer than the student may answer: cut, without its end"
+
+
+def test_each_copy_that_the_run_serves_has_its_own_requests(tmp_path, monkeypatch):
+    """Eight copies on eight devices, of a teacher that fits on one."""
+    run = Run(tmp_path, load_recipe("72b", "nano", None, [], "1x8-80gb"))
+    asked = {}
+
+    @contextmanager
+    def served(run, name, path, layout, progress):
+        asked["copies"] = layout.data_parallel
+        yield SimpleNamespace(base_url="u", model="m", transformers=False, pid=os.getpid())
+
+    async def answered(plan, questions, folder, server, on_answer, **_):
+        asked["in flight"] = server.concurrency
+        return save(plan, questions, folder)
+
+    monkeypatch.setattr(collect_stage, "started", served)
+    monkeypatch.setattr(collect_stage, "collect", answered)
+    monkeypatch.setattr("rilbench.train.pipeline.teacher_servers.vllm_python", lambda: "python")
+    collect_all(run, teacher_collections(run), QUESTIONS, Notes())
+    assert asked == {"copies": 8, "in flight": 8 * 32}
