@@ -54,6 +54,14 @@ def test_one_file_is_the_papers_fifteen_runs(student, teachers, tmp_path):
     assert "rilbench data mm-vet-v2 FOLDER" in here
 
 
+def test_what_is_missing_stops_it_before_anything_is_built(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["run", "paper"])
+    assert isinstance(done.exception, UserError)
+    assert str(done.exception).startswith("the judge, ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_wins_over_student_and_hardware_and_the_command_line_over_it(tmp_path):
     path = written(
         tmp_path,
