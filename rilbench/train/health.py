@@ -35,8 +35,8 @@ SHOWN_BY = {
 class Thresholds:
     """When to warn; shares are between 0 and 1.
 
-    From the lab's runs on dev (220 with a loop in six regimes, of which 53 lost 5 points or more;
-    see results/nano). Of those that lost, 30 were warned of; of the 167 others two were, and four
+    From the lab's runs on dev (227 with a loop in six regimes, of which 51 lost 5 points or more;
+    see results/nano). Of those that lost, 25 were warned of; of the 176 others two were, and four
     more by ``no_signal``, which says that little is learned and not that anything is lost. The
     fast engine records no entropy: its limit is from runs through verl, where healthy ones kept
     0.19 of it.
