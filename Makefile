@@ -44,7 +44,7 @@ chromium:  ## Install Debian's Chromium, which the report's tests drive (as root
 	apt-get update --quiet --quiet
 	apt-get install --quiet --quiet --yes --no-install-recommends chromium fonts-noto-core
 
-demo: setup  ## Train, evaluate and table the small student (four minutes on two cores)
+demo: setup  ## Train, evaluate and table the small student (four to six minutes on two cores)
 	$(BIN)/rilbench run nano
 
 lint: setup  ## Style, types, layers, vocabulary, documentation
