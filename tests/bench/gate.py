@@ -111,12 +111,12 @@ def untrained(entry: Entry, bounds: Mapping[str, Bound]) -> dict[str, object]:
 
 
 def families() -> dict[str, Family]:
-    """All seeds of each experiment's runs of one name, with five seeds or more."""
+    """All seeds of each experiment's runs of one name in one regime, with five seeds or more."""
     found: dict[str, Family] = {}
-    for path in sorted((ROOT / "results" / "nano" / "runs").glob("*/nano/*.json")):
+    for path in sorted((ROOT / "results" / "nano" / "runs").glob("*/*/*.json")):
         result = read_result(path)
         if result.scores and result.seed is not None:
-            name = f"{result.experiment}/{result.name}"
+            name = f"{result.experiment}/{result.regime}/{result.name}"
             found.setdefault(name, {})[result.seed] = dict(result.scores)
     return {name: family for name, family in found.items() if len(family) >= MIN_SEEDS}
 
