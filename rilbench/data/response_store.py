@@ -100,7 +100,12 @@ class Plan:
     fields: Mapping[str, Any] | None = None
     """Fields of a request instead of `sampling`, as the model's server takes them."""
     saved_as: str = ""
-    """Name of its files; "": the model's."""
+    """`name`, where it is not the model's."""
+
+    @property
+    def name(self) -> str:
+        """Name of its files, and of its entry in ``cost.json``."""
+        return self.saved_as or self.model
 
     @property
     def per_request(self) -> int:
@@ -133,11 +138,11 @@ class Plan:
 
     def file(self, folder: Path) -> Path:
         """The Parquet file of the collection."""
-        return folder / f"{self.saved_as or self.model}.parquet"
+        return folder / f"{self.name}.parquet"
 
     def journal(self, folder: Path) -> Path:
         """The JSON lines that hold new responses until all that were asked for are there."""
-        return folder / f"{self.saved_as or self.model}.{self.fingerprint}.jsonl"
+        return folder / f"{self.name}.{self.fingerprint}.jsonl"
 
 
 def seed_for(plan: Plan, question_id: str, sample: int, attempt: int = 0) -> int:

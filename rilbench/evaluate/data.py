@@ -208,9 +208,12 @@ def check_converted(suite: Suite, folder: Path) -> None:
 def download_data(
     suite: Suite, folder: Path, python: Path, on_progress: Callable[[str], None]
 ) -> None:
-    """Download all missing files that can be, also where one cannot.
+    """Download the missing files that VLMEvalKit offers; then say what has to be converted.
 
-    Args and errors are those of `ensure_data`, at the end.
+    Args are those of `ensure_data`.
+
+    Raises:
+        UserError: a file cannot be downloaded, or the user has to convert one.
     """
     absent = [dataset for dataset in absent_data(suite, folder) if dataset.name != CONVERTED]
     _download(absent, folder, python, on_progress)

@@ -28,7 +28,7 @@ def queue(monkeypatch):
     return items
 
 
-def buffer(queue, max_failed=0.5, max_wait=1.0):
+def buffer(queue, max_failed=0.5, max_wait=1.0, check=lambda: None):
     told, replaced = [], []
 
     def replace(count):
@@ -39,7 +39,7 @@ def buffer(queue, max_failed=0.5, max_wait=1.0):
             queue["train"] |= {f"{uid}_{i}_0": {"status": "success"} for i in range(2)}
 
     step = SimpleNamespace(max_failed=max_failed, max_wait=max_wait)
-    made = GroupBuffer(step, 0.01, replace, told.append, lambda _: None, lambda: None)
+    made = GroupBuffer(step, 0.01, replace, told.append, lambda _: None, check)
     return made, told, replaced
 
 
@@ -92,3 +92,13 @@ def test_waiting_is_told_and_has_a_limit(queue):
         sample(made)
     (warning,) = told
     assert warning.endswith("the run stops after 0.015")
+
+
+def test_nobody_is_waited_for_who_is_gone(queue):
+    def check():
+        raise UserError("1 of 2 nodes are gone")
+
+    queue["train"]["c"]["status"] = "running"
+    made, *_ = buffer(queue, check=check)
+    with pytest.raises(UserError, match="are gone"):
+        sample(made)

@@ -14,6 +14,20 @@ from rilbench.paths import locate
 SCRIPT = Path(sys.executable).parent / "rilbench"
 
 
+def rehearse(place, name, *arguments):
+    """Rehearse a run; return what is printed."""
+    done = subprocess.run(
+        [str(SCRIPT), "train", "--rehearse", "--run", name, *arguments],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=1100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    return done.stdout
+
+
 @pytest.mark.skipif(has_gpu(), reason="this machine has a GPU")
 @pytest.mark.timeout(1200)
 def test_a_recipe_for_gpus_is_rehearsed_without_one(tmp_path):
@@ -26,25 +40,15 @@ def test_a_recipe_for_gpus_is_rehearsed_without_one(tmp_path):
         "judge.model": "rule",
         "sft.steps": 0,
     }
-    done = subprocess.run(
-        [
-            *(str(SCRIPT), "train", "--recipe", "both", "--student", "qwen2.5-vl-3b"),
-            *("--rehearse", "--run", "big"),
-            *[part for key, value in settings.items() for part in ("--set", f"{key}={value}")],
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=1100,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    said = rehearse(tmp_path, "big", "--recipe", "both", "--student", "qwen2.5-vl-3b", *given)
     for words in (
         "a random student of qwen2_5_vl's layout",
         "4 prompts a step instead of 36, responses of 64 tokens instead of 2048",
         "every stage ran: 8 questions",
         "the run itself has not begun",
     ):
-        assert words in " ".join(done.stdout.split())
+        assert words in " ".join(said.split())
     folder = tmp_path / "runs" / "big-rehearsal"
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["big-rehearsal"]
     report = json.loads((folder / "rehearsal.json").read_text())
@@ -67,18 +71,9 @@ def test_a_recipe_for_gpus_is_rehearsed_without_one(tmp_path):
 @pytest.mark.timeout(1200)
 def test_sft_alone_is_rehearsed(tmp_path):
     """Its loop takes no teacher responses, and it writes no metrics of one."""
-    done = subprocess.run(
-        [
-            *(str(SCRIPT), "train", "--recipe", "72b", "--student", "nano", "--method", "sft"),
-            *("--set", "sft.steps=4", "--rehearse", "--run", "small"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=1100,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
-    assert "the run itself has not begun" in done.stdout
+    sft = ("--method", "sft", "--set", "sft.steps=4")
+    said = rehearse(tmp_path, "small", "--recipe", "72b", "--student", "nano", *sft)
+    assert "the run itself has not begun" in said
     report = json.loads((tmp_path / "runs" / "small-rehearsal" / "rehearsal.json").read_text())
     assert set(report["seconds"]) >= {"collect", "sft", "export"}
 

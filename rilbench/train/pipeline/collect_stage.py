@@ -204,7 +204,7 @@ def _collect(
                     # Of each copy.
                     concurrency=BATCH_SIZE if on_cpu else plan.concurrency * layout.data_parallel,
                 )
-                book = partial(cost.book, name, fingerprint)
+                book = partial(cost.book, plan.name, fingerprint)
                 spent = partial(tree_cpu_seconds, served.pid)
                 stack.enter_context(metered(book, spent, from_start=True))
             on_answer = partial(progress.answers, name)
@@ -212,7 +212,7 @@ def _collect(
             folder = collection.folder
             asyncio.run(collect(plan, asked, folder, server, on_answer, max_failed=max_failed))
         made = read_manifest(collection.file)
-        cost.count(name, fingerprint, made["got"], made["tokens"], served=path is not None)
+        cost.count(plan.name, fingerprint, made["got"], made["tokens"], served=path is not None)
 
     # On a CPU one server for each core at most: each generates on one thread. On GPUs one after
     # the other, as each takes them all.

@@ -93,7 +93,7 @@ def train(
             collect_all(run, after_sft, inputs.questions, progress)
             collections = [*inputs.collections, *after_sft]
             inputs = replace(inputs, student=student, collections=collections)
-        cost.set_collected((each.folder, each.plan.model) for each in inputs.collections)
+        cost.set_collected((each.folder, each.plan.name) for each in inputs.collections)
         if recipe.method_spec.is_rl:
             train_policy(run, inputs, cost, progress, trackers)
         return export(run, start, progress)

@@ -74,6 +74,7 @@ def test_a_student_after_sft_is_not_collected_into_what_runs_share(tmp_path):
     (another,) = student_collection(plain, inspect_checkpoint(locate("nano:internvl")))
     assert own.folder == another.folder == tmp_path / "shared"
     assert own.file != another.file, "each student has its own responses"
+    assert own.plan.name != another.plan.name, "and its own costs"
     assert student_collection(run_of(tmp_path / "c"), student)[0].file.name == "student.parquet"
     assert student_collection(after, student)[0].folder == after.folder / "collection"
     assert teacher_collections(after)[0].folder == tmp_path / "shared"
