@@ -15,6 +15,7 @@ from rilbench.rehearsal import STEPS, Rehearsal, rehearse
 from rilbench.train.activity import PARTS
 from rilbench.train.pipeline.progress import TrainingProgress
 from rilbench.train.pipeline.progress_record import planned_stages
+from rilbench.train.pipeline.progress_text import duration
 
 _GIB = 2**30
 
@@ -77,5 +78,5 @@ def _against_plan(recipe: Recipe, found: Rehearsal) -> str:
     planned = f"; plan expects {step.total_seconds:.1f}" if step is not None else ""
     return (
         f"a step takes at most {seconds:.1f} seconds{planned}: {steps} steps take at most "
-        f"{steps * seconds / 3600:.1f} hours"
+        f"{duration(steps * seconds)}"
     )

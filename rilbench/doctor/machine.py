@@ -126,9 +126,9 @@ def disks() -> Iterator[CheckResult]:
     yield _disk("disk for kits", kits_folder(), _LEAST_GIB if installed else _KIT_GIB)
     data = data_folder(find_suite("paper"))
     yield _disk("disk for data", data, _LEAST_GIB)
-    if not data.is_dir():
-        remedy = "rilbench eval --suite paper downloads what it can"
-        yield CheckResult("data of the paper's suite", "missing", f"{data} does not exist", remedy)
+    if not any(data.glob("*.tsv")):
+        remedy = "get them with rilbench data download"
+        yield CheckResult("data of the paper's suite", "missing", f"none in {data}", remedy)
     else:
         yield CheckResult("data of the paper's suite", "ok", f"{data}: see rilbench data check")
 

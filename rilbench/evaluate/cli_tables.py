@@ -78,7 +78,12 @@ def data_table(suite: Suite, chosen: Path | None) -> tuple[Table, str]:
         table.add_row(place, file.state, size, (file.sha256 or "")[:16], file.reason)
     missing = sum(file.state == "missing" for file in files)
     broken = [file.path.name for file in files if file.state == "broken"]
-    wrong = [f"{missing} are missing; rilbench eval downloads what it can"] if missing else []
+    remedy = "get them with rilbench data download"
+    if suite.kit == LMMSEVAL:
+        remedy = "rilbench eval --kit lmms-eval gets them from the hub"
+    elif not suite.published:
+        remedy = "copy them there, or leave --data out for those that are built in"
+    wrong = [f"{missing} are missing; {remedy}"] if missing else []
     wrong += [f"no whole data: {', '.join(broken)}; delete and download again"] if broken else []
     return table, "; ".join(wrong)
 
