@@ -48,9 +48,13 @@ FLIP_RATE = 0.003
 The upper end of the 95 % interval for what was seen: no change in 1,000 questions.
 """
 LEAST_MEAN_DEVIATION = 1.6
-"""Points that the mean varies between seeds, at least: the median of the families in the tree.
+LEAST_BENCHMARK_DEVIATION = 3.0
+"""Points that the mean, and a benchmark, vary between seeds at least.
 
-Nine seeds are not normal: leave one out of the gate's own, and the others' deviation is 0.8.
+Seeds are not normal. Of ten that agree within two points, the next may lose one skill and with it
+half of one benchmark. These are about the root mean square of the mean's deviation in the tree's
+families (1.7), and the upper quartile of a benchmark's (2.8); with less, more than 1 % of their
+seeds fail against the others of their family.
 """
 DROP = 10.0
 """The drop of the mean, in points, that must be found with a power of 90 %."""
@@ -141,11 +145,11 @@ def allowed_worse(metric: Metric, metrics: Metrics, alpha: float) -> tuple[int, 
 def least_deviation(metric: Metric) -> float:
     """Return the deviation below which the agreement of a few seeds is chance.
 
-    One question of a benchmark, `LEAST_MEAN_DEVIATION` of the mean, one percent of time and memory,
-    half a percent of a share.
+    `LEAST_BENCHMARK_DEVIATION` of a benchmark, and one question at least; `LEAST_MEAN_DEVIATION` of
+    the mean; one percent of time and memory; half a percent of a share.
     """
     if metric.questions:
-        return 100.0 / metric.questions
+        return max(LEAST_BENCHMARK_DEVIATION, 100.0 / metric.questions)
     if metric.name == MEAN:
         return LEAST_MEAN_DEVIATION
     if metric.name in (TIME, MEMORY):

@@ -33,6 +33,8 @@ from rilbench.stats import prediction_bound
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "results" / "bench" / "gate.json"
 REPETITIONS = 1000
+QUESTIONS = 50
+"""Of a benchmark in the smaller of the two suites that the families were scored on."""
 
 Family = dict[int, dict[str, float]]
 """Scores by benchmark of each seed."""
@@ -126,7 +128,7 @@ def left_out(family: Family) -> Iterator[tuple[dict[str, float], dict[str, float
     for seed, scores in family.items():
         others = [{**s, MEAN: statistics.fmean(s.values())} for k, s in family.items() if k != seed]
         metrics = [
-            Metric(name, tuple(other[name] for other in others), 0 if name == MEAN else 50)
+            Metric(name, tuple(other[name] for other in others), 0 if name == MEAN else QUESTIONS)
             for name in others[0]
         ]
         (alphas,) = levels([metrics])

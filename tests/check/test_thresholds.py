@@ -15,6 +15,7 @@ from rilbench.check.thresholds import (
     ALPHA,
     DROP,
     FLIP_RATE,
+    LEAST_BENCHMARK_DEVIATION,
     LEAST_MEAN_DEVIATION,
     MIN_SEEDS,
     POWER,
@@ -135,7 +136,7 @@ def test_a_single_evaluations_bound_is_the_flips_that_rounding_may_cause(alpha):
 
 def test_seeds_that_agree_by_chance_still_give_a_bound_of_some_width():
     for name, slack in (
-        ("MMB", 2.0),
+        ("MMB", LEAST_BENCHMARK_DEVIATION),
         (MEAN, LEAST_MEAN_DEVIATION),
         (TIME, 0.7),
         ("answer_reward_student", 0.005),
