@@ -106,6 +106,7 @@ results-lab: setup  ## Run the lab's experiments as far as they are unfinished, 
 	$(BIN)/rilbench lab run headline
 	$(BIN)/rilbench lab run regimes
 	$(BIN)/rilbench lab run ablations
+	$(BIN)/rilbench lab run replication
 	$(BIN)/rilbench lab run verl
 	$(BIN)/rilbench lab mechanisms
 	$(BIN)/rilbench eval --model nano:restyled --engine batch --db runs/check.db

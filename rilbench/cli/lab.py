@@ -34,7 +34,9 @@ def nano_build(
 def lab_run(
     file: Annotated[
         str,
-        typer.Argument(help="Experiment file, or grid, pilot, headline, regimes, ablations, verl."),
+        typer.Argument(
+            help="Experiment file, or grid, pilot, headline, regimes, ablations, replication, verl."
+        ),
     ],
     workers: Annotated[int, typer.Option(help="Number of parallel runs, one core each.")] = 2,
     minutes: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from rilbench.lab.regimes import REGIMES
@@ -113,6 +113,11 @@ def _in_regime(
     )
 
 
+def _again(first: Claim) -> Claim:
+    """The same claim about new and more seeds, where the first ones could not tell."""
+    return replace(first, text=f"{first.text}, again", experiment="replication")
+
+
 def _ablation(
     text: str,
     source: str,
@@ -143,6 +148,14 @@ _NEW = NOT_IN_THE_PAPER
 _ROWS, _BONUS = "RIL beats teacher responses without D", "RIL beats a constant bonus in D's place"
 
 # fmt: off
+_COULD_NOT_TELL = (
+    _in_regime(_ROWS, "format", "teacher-rows"),
+    _in_regime("RIL beats on-policy distillation", "knowledge", "opd"),
+    _in_regime("Both teachers beat 72b alone", "complementary", "ril-72b", "Table 2",
+               _main("RIL", "72b")),
+    _in_regime("Both teachers beat 78b alone", "complementary", "ril-78b", "Table 2",
+               _main("RIL", "78b")),
+)
 CLAIMS = (
     _headline("RIL beats the untrained student", "Table 2", "untrained", _main("base")),
     _headline("RIL beats Dr.GRPO with 2G student responses", "Table 1", "dr-grpo-8", _DR_GRPO),
@@ -168,11 +181,8 @@ CLAIMS = (
         for regime in ("knowledge", "format", "complementary", "graded-style", "judge-errs-30")
         for text, worse in ((_ROWS, "teacher-rows"), (_BONUS, "teacher-bonus"))
     ),
-    _in_regime("RIL beats on-policy distillation", "knowledge", "opd"),
-    _in_regime("Both teachers beat 72b alone", "complementary", "ril-72b", "Table 2",
-               _main("RIL", "72b")),
-    _in_regime("Both teachers beat 78b alone", "complementary", "ril-78b", "Table 2",
-               _main("RIL", "78b")),
+    *_COULD_NOT_TELL[1:],
+    *map(_again, _COULD_NOT_TELL),
     _ablation("An updated D beats a frozen one", "Table 5d",
               "full", "discriminator-frozen", (_D, "updated", "frozen")),
     _ablation("A frozen D beats none (student responses only, as in the paper)", "Table 5d",
@@ -219,7 +229,7 @@ QUESTIONS = {
     "Does the discriminator add to the teacher responses?": _ROWS,
     "Does it add more than a constant bonus for them?": _BONUS,
     "More than on-policy distillation, which needs logits?": "RIL beats on-policy distillation",
-    "Do two teachers beat one?": "Both teachers beat 72b alone (complementary)",
+    "Do two teachers beat one?": "Both teachers beat 72b alone (complementary), again",
 }
 """What a reader asks first, and the claim that answers it."""
 

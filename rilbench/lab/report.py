@@ -34,8 +34,10 @@ from rilbench.lab.verdicts import (
 )
 from rilbench.resources import resource
 
-EXPERIMENTS = ("grid", "pilot", "headline", "regimes", "ablations", "verl")
+EXPERIMENTS = ("grid", "pilot", "headline", "regimes", "ablations", "replication", "verl")
 """The experiments of the report, in the order in which they run."""
+COMPARED = ("headline", "regimes", "replication")
+"""Those that compare RIL with other methods."""
 
 _INTRODUCTION = """\
 # Paper claims vs. nano sandbox results
@@ -65,6 +67,11 @@ or "no difference".
 _CONTROLS = """\
 A regime counts only where SFT gains at least {sft:g} points and one other method at least {rl:g},
 with intervals above 0: otherwise there is nothing that a method could be better at.
+"""
+
+_AGAIN = """\
+{seeds} new seeds each, planned after the verdicts above and before the first of them was run. A
+verdict here is about the new seeds alone, and stands in place of the "cannot tell" above.
 """
 
 
@@ -105,7 +112,7 @@ def write_report(paths: LabPaths | None = None) -> Path:
     for old in [*paths.figures.glob("*.png"), *paths.figures.glob("*.svg")]:
         old.unlink()
     draw_plots(data.pair("headline"), data.pair("ablations"), paths.figures)
-    draw_forest(data.claims("headline", "regimes"), paths.figures)
+    draw_forest(data.claims(*COMPARED), paths.figures)
     draw_mechanisms(read_mechanisms(paths.mechanisms), paths.figures)
     readme = paths.results / "README.md"
     readme.write_text(_render(data), encoding="utf-8")
@@ -151,7 +158,7 @@ def front_table(paths: LabPaths | None = None) -> str:
 
 
 def _front_table(data: _ReportData) -> str:
-    return tables.questions_table(data.claims("headline", "regimes"))
+    return tables.questions_table(data.claims(*COMPARED))
 
 
 def neighbours_table(paths: LabPaths | None = None) -> str:
@@ -181,7 +188,7 @@ def neighbours_table(paths: LabPaths | None = None) -> str:
 def _front(data: _ReportData) -> list[str]:
     count = len(data.experiments["headline"].benchmarks)
     parts = [_front_table(data) + "\n", _FRONT.format(count=count)]
-    if any(result.seeds for result in data.claims("headline", "regimes")):
+    if any(result.seeds for result in data.claims(*COMPARED)):
         parts.append(f"![{FOREST_TITLE}](figures/{FOREST}.png)\n")
     return parts
 
@@ -194,6 +201,9 @@ def _claims(data: _ReportData) -> list[str]:
         "## RIL compared with reinforcement learning, SFT, its teachers, and without D\n",
         tables.claims_table(data.claims("headline", "regimes")) + "\n",
         _READING.format(count=len(data.experiments["headline"].benchmarks)),
+        "## What those seeds could not tell, asked again\n",
+        _AGAIN.format(seeds=len(data.experiments["replication"].seeds)),
+        tables.claims_table(data.claims("replication")) + "\n",
         "## Parts of the method (Table 5, and what the paper leaves open)\n",
         tables.claims_table(data.claims("ablations")) + "\n",
     ]
@@ -213,10 +223,11 @@ def _plots(data: _ReportData) -> list[str]:
 
 def _scores(data: _ReportData) -> list[str]:
     parts = ["## Scores and costs\n"]
-    for name in ("headline", "regimes"):
+    for name in COMPARED:
         experiment, results = data.pair(name)
         for regime in experiment.regimes:
-            parts += [f"### {regime}\n", tables.scores_table(experiment, results, regime) + "\n"]
+            heading = f"{regime}, again" if name == "replication" else regime
+            parts += [f"### {heading}\n", tables.scores_table(experiment, results, regime) + "\n"]
     experiment, results = data.pair("ablations")
     for regime in experiment.regimes:
         table = tables.ablations_table(experiment, results, regime)
@@ -259,7 +270,7 @@ def _engines(data: _ReportData) -> list[str]:
 
 def _planning(data: _ReportData) -> list[str]:
     families = Counter(
-        (claim.regime, spec.part)
+        (claim.experiment, claim.regime, spec.part)
         for claim in CLAIMS
         for spec in data.experiments[claim.experiment].runs
         if spec.name == claim.worse and claim.experiment != "ablations"
@@ -284,7 +295,7 @@ def _health(data: _ReportData) -> list[str]:
         "which `rilbench train` warned in any step, and for the others.\n",
         tables.warnings_table(*data.pair("grid")) + "\n",
     ]
-    for name in ("headline", "regimes", "ablations"):
+    for name in (*COMPARED, "ablations"):
         experiment, results = data.pair(name)
         for regime in experiment.regimes:
             table = tables.health_table(experiment, results, regime)

@@ -75,7 +75,7 @@ def test_nothing_is_called_reproduced():
 
 EXPERIMENTS = {
     name: read_experiment(resource(f"recipes/lab/{name}.yaml"))
-    for name in ("headline", "regimes", "ablations")
+    for name in ("headline", "regimes", "ablations", "replication")
 }
 
 

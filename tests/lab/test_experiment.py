@@ -135,7 +135,10 @@ def test_a_missing_file(tmp_path):
 def test_the_shipped_experiments_fit_together():
     found = {
         name: read_experiment(resource(f"recipes/lab/{name}.yaml"))
-        for name in ("grid", "pilot", "headline", "regimes", "ablations", "verl", "gate")
+        for name in (
+            *("grid", "pilot", "headline", "regimes", "ablations"),
+            *("replication", "verl", "gate"),
+        )
     }
     tuned = {(job.regime, job.spec.entry) for job in found["grid"].jobs() if job.spec.cell}
     for name, experiment in found.items():
@@ -149,7 +152,7 @@ def test_the_shipped_experiments_fit_together():
     assert set(found["regimes"].seeds) < set(found["headline"].seeds)
     for name in ("grid", "pilot", "gate"):
         assert found[name].split == "dev"
-    for name in ("headline", "regimes", "ablations", "verl"):
+    for name in ("headline", "regimes", "ablations", "replication", "verl"):
         assert found[name].benchmarks == tuple(suite_columns(SUITE))
         assert found[name].split == "test"
     regimes = {*found["headline"].regimes, *found["regimes"].regimes}
