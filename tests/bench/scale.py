@@ -276,7 +276,8 @@ def _name(command: list[str]) -> str:
     text = " ".join(command)
     for known in ("trainer_main", "rilbench train", "ray::", "scale.py"):
         if known in text:
-            return text.split("(")[0].split(".")[0] if known == "ray::" else known
+            # Ray pads the titles of its processes with spaces.
+            return text.split("(")[0].split(".")[0].strip() if known == "ray::" else known
     return "others"
 
 
