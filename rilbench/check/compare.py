@@ -11,7 +11,7 @@ from rilbench.check.baseline import Baseline, Entry
 from rilbench.check.metrics import LOWER_IS_BETTER, MEAN, TRAINING, Measured, Metric, provenance
 from rilbench.check.thresholds import Bound
 from rilbench.errors import UserError
-from rilbench.ledger import Evaluation, Ledger, Run, Score, latest
+from rilbench.ledger import Evaluation, Ledger, Run, Score, newest_first
 from rilbench.ledger.queries import outcome_hashes, outcomes
 
 State = Literal["passed", "failed", "not measured", "not comparable", "no bound", "skipped"]
@@ -87,7 +87,7 @@ def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -
         UserError: the ledger has no evaluation, or none on a suite of the entries.
     """
     entries = select_entries(baseline.entries, only)
-    evaluations = latest(ledger.evaluations())
+    evaluations = ledger.evaluations()
     if not evaluations:
         raise UserError(f"{ledger.path} has no evaluation to check; first: rilbench eval")
     suites = {evaluation.suite for evaluation in evaluations}
@@ -98,10 +98,11 @@ def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -
             f"{', '.join(sorted(suites))} alone; give another --baseline or another --db"
         )
     bounds = baseline.bounds()
-    measured = with_runs(evaluations, ledger.runs())
+    runs = ledger.runs()
     verdicts = []
     for entry in entries:
-        newest = next((m for m in measured if entry.matches(m.evaluation)), None)
+        matching = newest_first(filter(entry.matches, evaluations), entry.benchmarks)
+        newest = next(iter(with_runs(matching[:1], runs)), None)
         if newest is not None and entry.single:
             newest = with_changed_outcomes(newest, entry, ledger)
         verdicts += check_entry(entry, bounds[entry.label], newest)

@@ -5,6 +5,24 @@ settings and the code commit, and keeps every response.
 """
 
 from rilbench.ledger.database import Ledger, default_db
-from rilbench.ledger.records import Evaluation, Run, Sample, Score, latest, utc_now
+from rilbench.ledger.records import (
+    Evaluation,
+    Run,
+    Sample,
+    Score,
+    latest,
+    newest_first,
+    utc_now,
+)
 
-__all__ = ["Evaluation", "Ledger", "Run", "Sample", "Score", "default_db", "latest", "utc_now"]
+__all__ = [
+    "Evaluation",
+    "Ledger",
+    "Run",
+    "Sample",
+    "Score",
+    "default_db",
+    "latest",
+    "newest_first",
+    "utc_now",
+]

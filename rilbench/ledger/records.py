@@ -6,8 +6,10 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+from rilbench.benchmark_names import PAPER_14
 
 LEAST_SHARE = 0.95
 """Share of the questions that need a verdict for a score to count in means."""
@@ -90,6 +92,11 @@ class Score:
     def partial(self) -> bool:
         """Whether the score covers only a part of the benchmark."""
         return self.sampled is not None or self.missing > 0
+
+    @property
+    def stands(self) -> bool:
+        """Whether it stands for the benchmark: nothing was left out but a few missing verdicts."""
+        return self.value is not None and self.sampled is None and not self.is_incomplete
 
     @property
     def provenance(self) -> tuple[str | None, ...]:
@@ -268,9 +275,9 @@ class Evaluation:
         return "+".join(sorted({score.kit for score in self.scores}))
 
     @property
-    def whole(self) -> int:
-        """How many benchmarks were scored in full."""
-        return sum(score.value is not None and not score.partial for score in self.scores)
+    def asked(self) -> frozenset[str]:
+        """The benchmarks of which all questions were asked, whatever came of it."""
+        return frozenset(score.benchmark for score in self.scores if score.sampled is None)
 
     @property
     def moment(self) -> datetime.datetime:
@@ -311,13 +318,27 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat()
 
 
-def latest(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Keep the newest evaluation of each model and label, by suite and kit; newest first.
+def newest_first(
+    evaluations: Iterable[Evaluation], benchmarks: Collection[str] = PAPER_14
+) -> list[Evaluation]:
+    """Return the evaluations, the newest first, those that asked fewer of the benchmarks last.
 
-    An evaluation with more whole benchmarks goes before a newer one: a quick look at a few
-    questions hides no full evaluation.
+    A look at one benchmark, or at a few questions of each, hides no full evaluation. What came of
+    it counts for nothing here: an older and better evaluation hides no newer one.
     """
-    ranked = sorted(evaluations, key=lambda e: (e.whole, e.moment, e.id or 0), reverse=True)
+    wanted = frozenset(benchmarks)
+    return sorted(
+        evaluations,
+        key=lambda e: (len(e.asked & wanted), bool(e.asked), e.moment, e.id or 0),
+        reverse=True,
+    )
+
+
+def latest(
+    evaluations: Iterable[Evaluation], benchmarks: Collection[str] = PAPER_14
+) -> list[Evaluation]:
+    """Keep the first by `newest_first` of each model and label, by suite and kit; newest first."""
+    ranked = newest_first(evaluations, benchmarks)
     kept: dict[tuple[str, ...], Evaluation] = {}
     for e in ranked:
         kept.setdefault((e.fingerprint, e.student, e.method, e.teacher, e.suite, e.kit), e)

@@ -290,6 +290,8 @@ def _measured_cell(row: TableRow, column: str, test: Paired | None, counts: Tall
     for evaluation in row.evaluations:
         notes += _notes(evaluation, column, column in row.unlike)
     cell = row.cell(column)
+    if cell.odd:
+        notes.append(f"made with another {' and '.join(cell.odd)} than the others beside it")
     # An interval over the ledger's responses is only shown where they give the kit's score.
     needed = row.over if column == MEAN else (column,)
     agree = all(_agrees(row, name, counts) for name in needed)

@@ -10,7 +10,7 @@ from rilbench.ledger import Evaluation, Ledger
 from rilbench.ledger.queries import Tally, category_tallies
 from rilbench.ledger.records import Score
 from rilbench.stats import tally_mean
-from rilbench.table.types import TableRow
+from rilbench.table.types import CATEGORY, TableRow
 
 Categories = dict[str, list[str]]
 """By benchmark, the columns of its categories, such as "MMStar: math"."""
@@ -40,7 +40,7 @@ def with_categories(
     for (number, benchmark, category), (tally, missing) in sorted(counts.items()):
         if (score := whole.get((number, benchmark))) is None:
             continue
-        column = f"{benchmark}: {category}"
+        column = f"{benchmark}{CATEGORY}{category}"
         if column not in found.setdefault(benchmark, []):
             found[benchmark].append(column)
         if tally:

@@ -21,6 +21,7 @@ from rilbench.table.types import (
     TableCell,
     TableRow,
     average,
+    benchmark_of,
     in_order,
     minus,
 )
@@ -52,7 +53,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """One model on one suite by one kit, with the newest whole score of each benchmark."""
+    """One model on one suite by one kit, with the newest score of each benchmark that stands."""
 
     newest: Evaluation
     origins: Mapping[str, Origin]
@@ -94,23 +95,29 @@ def measured_rows(evaluations: Iterable[Evaluation], settings: Settings) -> list
 def evaluated_models(evaluations: Iterable[Evaluation]) -> list[EvaluatedModel]:
     """Return the evaluated models, newest first.
 
-    A newer score replaces a missing or partial one only: a quick look at a few questions hides no
-    score over all of them.
+    The newest score of a benchmark counts, but a quick look at a few questions hides no score over
+    all of them. Its categories' scores are those of the same evaluation.
     """
     by_model: dict[tuple[str, ...], list[Evaluation]] = {}
     for e in sorted(evaluations, key=lambda e: (e.moment, e.id or 0), reverse=True):
         key = (e.fingerprint, e.student, e.method, e.teacher, e.suite, e.kit)
         by_model.setdefault(key, []).append(e)
     models = []
-    for newest_first in by_model.values():
-        origins: dict[str, Origin] = {}
-        for e in newest_first:
+    for evaluated in by_model.values():
+        chosen: dict[str, Origin] = {}
+        for e in evaluated:
             for score in e.scores:
-                newer = origins.get(score.benchmark)
-                whole = score.value is not None and not score.partial
-                if newer is None or (whole and (newer.score.value is None or newer.score.partial)):
-                    origins[score.benchmark] = Origin(score, e)
-        models.append(EvaluatedModel(newest_first[0], origins))
+                newer = chosen.get(score.benchmark)
+                if newer is None or (score.stands and not newer.score.stands):
+                    chosen[score.benchmark] = Origin(score, e)
+        # A category goes with its benchmark.
+        origins = {
+            score.benchmark: Origin(score, e)
+            for e in evaluated
+            for score in e.scores
+            if chosen[benchmark_of(score.benchmark)].evaluation is e
+        }
+        models.append(EvaluatedModel(evaluated[0], origins))
     return models
 
 
@@ -145,13 +152,19 @@ def _row(
     cells = {}
     for name in benchmarks:
         values = [o.score.value for o in origins[name] if o.score.value is not None]
-        cell = TableCell(None, origins[name], paper=paper.get(name), odd=odd[name])
-        if len(values) == len(group):  # The mean of some seeds only would be another number.
+        differing = _differing(origins[name])
+        cell = TableCell(None, origins[name], odd=tuple(dict.fromkeys((*odd[name], *differing))))
+        if not any(o.score.sampled for o in origins[name]):
+            cell = dataclasses.replace(cell, paper=paper.get(name))
+        # Nor are seeds averaged that were made differently; and the mean of some of them only
+        # would be another number.
+        if len(values) == len(group) and (settings.force or not differing):
             cell = dataclasses.replace(
                 cell,
                 value=statistics.fmean(values),
                 questions=resampled.interval([[origin] for origin in origins[name]]),
                 runs=_spread(values),
+                published=all(o.score.data_state == "published" for o in origins[name]),
             )
         cells[name] = cell
     scores = {name: cells[name].value for name in benchmarks}
@@ -161,9 +174,11 @@ def _row(
         for name in benchmarks
     }
 
-    mixed = () if settings.force else tuple(name for name in over if odd.get(name))
+    mixed = () if settings.force else tuple(n for n in over if n in cells and cells[n].odd)
     mean = None if mixed else average(counted, over)
-    cells[AVERAGE] = TableCell(mean, paper=average(paper, over))
+    published = all(cells[name].published for name in over if name in cells)
+    papers = average({name: cells[name].paper for name in over if name in cells}, over)
+    cells[AVERAGE] = TableCell(mean, paper=papers, published=published)
     if mean is not None:
         seeds = [[model.origins[name] for name in over] for model in group]
         means = [statistics.fmean(o.score.value or 0.0 for o in seed) for seed in seeds]
@@ -202,9 +217,21 @@ def _row(
         difference=difference,
         unlike=unlike,
         mixed=mixed,
-        evaluations=tuple({e.id or id(e): e for e in used}.values()),
+        evaluations=tuple(
+            sorted(
+                {e.id or id(e): e for e in used}.values(),
+                key=lambda e: (e.moment, e.id or 0),
+                reverse=True,
+            )
+        ),
         seeds=len(group),
     )
+
+
+def _differing(seeds: Sequence[Origin]) -> tuple[str, ...]:
+    """In which parts of their provenance the seeds of one benchmark differ."""
+    parts = [within_column(seed) for seed in seeds]
+    return tuple(p for p in parts[0] if len({each[p] for each in parts}) > 1) if parts else ()
 
 
 def _spread(values: Sequence[float]) -> Interval | None:

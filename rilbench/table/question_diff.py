@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rilbench.errors import UserError
-from rilbench.ledger import Evaluation, Ledger, Sample
+from rilbench.ledger import Evaluation, Ledger, Sample, newest_first
 from rilbench.ledger.queries import Pair
 from rilbench.paths import locate
 
@@ -128,7 +128,7 @@ def find_evaluation(ledger: Ledger, name: str) -> Evaluation:
     if len({e.fingerprint for e in matching}) > 1:
         which = ", ".join(f"{e.id} ({e.path})" for e in matching[:5])
         raise UserError(f"{ledger.path} has several models called {name!r}: {which}; give a number")
-    return max(matching, key=lambda e: (e.whole, e.moment, e.id or 0))
+    return newest_first(matching)[0]
 
 
 def counts(questions: Sequence[Difference]) -> dict[str, dict[str, int]]:

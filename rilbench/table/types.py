@@ -15,6 +15,8 @@ UNTRAINED = "base"
 """The method of a model before training."""
 AVERAGE = "average"
 """The name of the mean among the columns."""
+CATEGORY = ": "
+"""Between a benchmark's name and its category's in a column's name."""
 FEWEST_SEEDS = 3
 """Seeds below which the run-to-run spread is unknown."""
 
@@ -36,8 +38,10 @@ class TableCell:
         origins: one per seed; none for the average, which comes from the row's cells.
         questions: the 95 % interval over the questions that might have been asked.
         runs: where another seed's score falls with 95 % probability; None below three seeds.
-        paper: the paper's number for the same student, method and teacher.
-        odd: in which parts of its provenance it differs from the rest of its row or column.
+        paper: the paper's number for the same student, method and teacher; None beside a sample.
+        odd: in which parts of its provenance it differs from the rest of its row or column, or
+            one of its seeds from the others.
+        published: whether the data are known to be the published ones.
     """
 
     value: float | None
@@ -46,6 +50,7 @@ class TableCell:
     runs: Interval | None = None
     paper: float | None = None
     odd: tuple[str, ...] = ()
+    published: bool = False
 
     @property
     def incomplete(self) -> bool:
@@ -62,9 +67,9 @@ class TableCell:
         """Whether another seed might give the paper's number; None when that is unknown.
 
         Only the run-to-run spread can say so: the interval over questions is about other
-        questions, and the paper's were these.
+        questions, and the paper's were these, of the published data.
         """
-        if self.paper is None or self.runs is None or self.incomplete:
+        if self.paper is None or self.runs is None or self.incomplete or not self.published:
             return None
         return self.runs.low <= self.paper <= self.runs.high
 
@@ -156,6 +161,11 @@ class Table:
         if self.over:
             return f"mean of {', '.join(self.over)}"
         return "mean" if self.columns == PAPER_14 else f"mean of {len(PAPER_14)}"
+
+
+def benchmark_of(column: str) -> str:
+    """Return the benchmark of a category's column, such as "MMStar: math", or of its own."""
+    return column.partition(CATEGORY)[0]
 
 
 def average(scores: Mapping[str, float | None], benchmarks: Iterable[str]) -> float | None:

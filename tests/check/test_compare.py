@@ -80,6 +80,19 @@ def test_the_newest_evaluation_counts(check):
     assert check((good, training_run(40)), (later, None))["mean"] == "failed"
 
 
+def test_an_older_evaluation_with_more_in_it_hides_no_collapse(check):
+    older = evaluation(VALUES, seed=40, minute=30)
+    extra = dataclasses.replace(older, scores=(*older.scores, score("Mine", 90.0)))
+    fallen = new(dict.fromkeys(BENCHMARKS, 0.0))
+    found = check((extra, training_run(40)), (fallen, training_run(40)))
+    assert set(found) == {*BENCHMARKS, "mean"}
+    first, *others = fallen.scores
+    unclear = dataclasses.replace(fallen, scores=(dataclasses.replace(first, missing=1), *others))
+    found = check((older, training_run(40)), (unclear, training_run(40)))
+    assert found["MMStar" if first.benchmark != "MMStar" else others[0].benchmark] == "failed"
+    assert found[first.benchmark] == "not measured"
+
+
 def test_an_unmeasured_metric_does_not_pass(check):
     assert check((new(), None)) == dict.fromkeys(TRAINING, "not measured")
     assert "not in this ledger" in "; ".join(problems(check.verdicts))

@@ -95,11 +95,17 @@ def test_latest_is_by_time_then_by_number() -> None:
 
 def test_a_quick_look_hides_no_full_evaluation() -> None:
     def at(second: int, **changes: object) -> Evaluation:
-        score = dataclasses.replace(SCORE, missing=0, **changes)  # type: ignore[arg-type]
+        score = dataclasses.replace(SCORE, **{"missing": 0, **changes})  # type: ignore[arg-type]
         created = f"2026-01-02T03:04:0{second}+00:00"
         return dataclasses.replace(EVALUATION, created=created, id=second, scores=(score,))
 
     full, sample, without = at(1), at(2, sampled=3), at(3, value=None)
-    assert latest([full, sample, without]) == [full]
+    assert latest([full, sample]) == [full]
+    assert latest([full, sample, without]) == [without], "what came of it does not count"
     assert latest([sample, without]) == [without], "the newest of two partial ones"
+    (score,) = full.scores
+    more = dataclasses.replace(full, scores=(score, dataclasses.replace(score, benchmark="Mine")))
+    unclear = at(5, missing=1)
+    assert latest([more, unclear]) == [unclear], "one benchmark or verdict more hides nothing"
+    assert latest([more, unclear], ["MMStar", "Mine"]) == [more], "but one that was asked for"
     assert latest([full, at(4)]) == [at(4)]

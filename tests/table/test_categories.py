@@ -92,6 +92,26 @@ def test_a_ledger_without_categories_says_so(tmp_path: Path) -> None:
             build_table(ledger, Choice(categories=True), suite_columns)
 
 
+def test_a_category_is_of_the_evaluation_that_its_benchmark_is_of(tmp_path: Path) -> None:
+    older, newer = evaluation(1), evaluation(2, fingerprint="m1", path="/m1")
+    later = dataclasses.replace(newer, created="2026-01-03T03:00:00+00:00")
+    # Of one category the newer has too few verdicts to stand for it.
+    samples = tuple(
+        dataclasses.replace(s, score=None) if (s.benchmark, s.category) == ("MMB", "art") else s
+        for s in later.samples
+    )
+    scores = tuple(
+        dataclasses.replace(s, missing=1) if s.benchmark == "MMB" else s for s in later.scores
+    )
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.record(older)
+        ledger.record(dataclasses.replace(later, samples=samples, scores=scores))
+    (row,) = by_category(tmp_path / "l.db")
+    cells = row["cells"]
+    assert isinstance(cells, dict)
+    assert {tuple(cells[name]["evaluations"]) for name in cells if name.startswith("MMB")} == {(2,)}
+
+
 def test_the_views_have_the_category(tmp_path: Path) -> None:
     trained = {"method": "ril", "start_fingerprint": "m1", "fingerprint": "m2"}
     with Ledger(tmp_path / "l.db") as ledger:

@@ -241,11 +241,45 @@ def test_reproduced_is_what_another_seed_might_give(
     values: Sequence[float], paper: float, reproduced: bool | None
 ) -> None:
     labels = {"student": "a-1-Instruct", "suite": "paper"}
-    several = [seed(n, value, **labels) for n, value in enumerate(values)]
+    several = [of_data("published", seed(n, v, **labels)) for n, v in enumerate(values)]
     (row,) = measured_rows(several, columns, paper=paper_cells(paper))
     cell = row.cells["MMStar"]
     assert cell.difference == pytest.approx(sum(values) / len(values) - paper)
     assert cell.reproduced is reproduced
+
+
+def of_data(state: str, e: Evaluation, sampled: int | None = None) -> Evaluation:
+    scores = [dataclasses.replace(s, data_state=state, sampled=sampled) for s in e.scores]
+    return dataclasses.replace(e, scores=tuple(scores))
+
+
+def test_nothing_is_reproduced_on_unknown_data_and_a_sample_is_not_compared() -> None:
+    several = [
+        seed(n, value, student="a-1-Instruct", suite="paper")
+        for n, value in enumerate((60.0, 62.0, 64.0))
+    ]
+    paper = paper_cells(62.0)
+    (row,) = measured_rows([of_data("unverified", e) for e in several], columns, paper=paper)
+    cell = row.cells["MMStar"]
+    assert (cell.difference, cell.reproduced) == (0.0, None)
+    few = [of_data("published", e, sampled=50) for e in several]
+    (row,) = measured_rows(few, columns, paper=paper)
+    cell = row.cells["MMStar"]
+    assert (cell.value, cell.paper, cell.difference, cell.reproduced) == (62.0, None, None, None)
+
+
+def test_seeds_that_were_made_differently_are_not_averaged() -> None:
+    *others, last = [seed(n, 60.0) for n in range(3)]
+    first, *scores = last.scores
+    changed = dataclasses.replace(first, data_sha256="another", metric="Other", value=100.0)
+    odd = dataclasses.replace(last, scores=(changed, *scores))
+    (row,) = measured_rows([*others, odd], columns)
+    cell = row.cells[first.benchmark]
+    assert (cell.value, row.average, row.mixed) == (None, None, (first.benchmark,))
+    assert set(cell.odd) == {"metric", "data"}
+    assert all(row.scores[score.benchmark] == score.value for score in scores)
+    (forced,) = measured_rows([*others, odd], columns, force=True)
+    assert forced.scores[first.benchmark] == pytest.approx(220 / 3)
 
 
 def test_synthetic_stand_ins_are_not_compared_with_the_paper() -> None:
