@@ -38,6 +38,8 @@ COMPUTE = (
     "verl/utils/torch_functional",
     "verl/utils/memory_utils",
     "rilbench/train/losses",
+    "rilbench/model/decoder",
+    "rilbench/model/varlen",
 )
 """Where the code of models, losses and optimisers stands."""
 SETTINGS = {
@@ -100,7 +102,8 @@ def record_second_step(process: subprocess.Popen[bytes], metrics: Path, trace: P
         Seconds between the two.
     """
     wait_for_lines(process, metrics, 1)
-    (trainer,) = [
+    # Its guard's command has the same words; the trainer is its child.
+    *_, trainer = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
         if "trainer_main" in " ".join(child.cmdline())
@@ -186,7 +189,7 @@ def main() -> None:
         command += [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-            metrics = folder / "big" / "run" / "metrics.jsonl"
+            metrics = folder / "big-rehearsal" / "run" / "metrics.jsonl"
             try:
                 seconds = record_second_step(process, metrics, folder / "trace.json")
             except AssertionError as error:
