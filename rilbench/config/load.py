@@ -110,9 +110,12 @@ def load_recipe(
             _merge(values, _student(named.get("name") or Student().name))
     else:
         _merge(values, _student(student))
-    profile = hardware or values.get("hardware", {}).get("profile") or Hardware().profile
+    overrides = list(overrides)
+    given = dict(map(parse_override, overrides)).get("hardware.profile")
+    asked = given or (settings or {}).get("hardware", {}).get("profile") or hardware
+    profile = asked or values.get("hardware", {}).get("profile") or Hardware().profile
     machine = _read("hardware", profile)
-    if hardware is None:
+    if asked is None:
         # A file that sets a value knows better than a profile that nobody asked for.
         for kind, name in (("recipes", recipe), ("students", student or "")):
             file = _file(kind, name)

@@ -18,6 +18,8 @@ import yaml
 
 from rilbench.ril.methods import METHODS, Method
 
+DISCRIMINATOR_WORDS = 64
+"""Tokens that the discriminator's prompt adds to a response, about."""
 PARTS = ("", "embedding", "attention", "gate", "up", "down", "norm", "head")
 """Parts of the language model that can be frozen [Table 5c]; "": none."""
 
@@ -159,7 +161,7 @@ class Discriminator:
     pretrain_final_lr: float = 1e-6  # and at its end, linear [App C]
     lr: float = 1e-6  # learning rate in the loop [App C]
     mu: int = 1  # updates per step [Table 5a]; 0: frozen after pretraining [Table 5d]
-    micro_batch_size: int = 16  # responses per forward pass on one device
+    micro_batch_size: int = 16  # responses of the greatest length per forward pass on one device
     micro_batch_tokens: int = 0  # tokens per forward pass instead; 0: use micro_batch_size
     lora_rank: int = -1  # rank of its own adapter; -1: as policy.lora_rank; 0: train all parameters
 
@@ -364,6 +366,12 @@ class Recipe:
     def max_sequence_tokens(self) -> int:
         """Tokens of the longest prompt with the longest response."""
         return self.data.max_prompt_tokens + self.data.max_response_tokens
+
+    @property
+    def max_discriminator_tokens(self) -> int:
+        """Tokens of the longest text that the discriminator reads, with its own words."""
+        question = self.data.max_prompt_tokens if self.method_spec.pairs_with_teachers else 0
+        return question + self.data.max_response_tokens + DISCRIMINATOR_WORDS
 
     @property
     def max_saved_responses(self) -> int:

@@ -266,8 +266,8 @@ def _why_not_whole(plan: Plan, completion: Completion) -> str:
         return reason.removeprefix("error: ")
     if completion.no_answer == replies.CUT:
         return replies.EMPTY if completion.is_cut else CUT
-    if completion.no_answer:
-        return completion.no_answer
+    if completion.no_answer or not completion.answer.strip():
+        return completion.no_answer or replies.EMPTY
     # Its own limit, such as the length of its context; at ours it is `overlong`. Of several
     # responses only the sum of their tokens is known.
     return CUT if reason == "length" and 0 < tokens < plan.limit and plan.per_request == 1 else ""

@@ -19,7 +19,12 @@ from transformers import (
 
 from rilbench.config import Sampling
 from rilbench.model.decoder import Decoder, can_decode
-from rilbench.model.inputs import joined, never_sampled, picture_inputs
+from rilbench.model.inputs import (
+    end_turns_as_template,
+    joined,
+    never_sampled,
+    picture_inputs,
+)
 from rilbench.model.sampling import SeededSampling, processors, sample
 
 if TYPE_CHECKING:
@@ -44,6 +49,7 @@ class Generator:
         self.model = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
         self.processor = AutoProcessor.from_pretrained(model)
         tokenizer = self.processor.tokenizer
+        end_turns_as_template(self.processor, tokenizer)
         self.end = tokenizer.eos_token_id
         self.pad = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.forbidden = never_sampled(tokenizer)

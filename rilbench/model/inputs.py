@@ -54,11 +54,36 @@ def _real_tiles(processor: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor
 _OF_THE_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 
 
+def end_turns_as_template(processor: Any, *tokenizers: Any) -> None:
+    """Make the end token of tokenizers the one that ends a response in the chat template.
+
+    A released tokenizer may name another: Gemma's is the end of a document, while its turns end
+    with ``<end_of_turn>``; GLM-V's turns end with the ``<|user|>`` of the next.
+
+    Args:
+        processor: of the student.
+        tokenizers: those to change, its own among them.
+    """
+    response = "a response"
+    turns = [("user", "a"), ("assistant", response), ("user", "b")]
+    messages = [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in turns]
+    _, _, after = processor.apply_chat_template(messages, tokenize=False).partition(response)
+    tokens = processor.tokenizer(after, add_special_tokens=False)["input_ids"]
+    special = _special_tokens(processor.tokenizer)
+    end = next((token for token in tokens if token in special), None)
+    if end is not None:
+        for tokenizer in tokenizers:
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+
+
 def never_sampled(tokenizer: Any) -> list[int]:
     """Every special token but the end: a sampled placeholder would ask for a picture."""
+    return sorted(_special_tokens(tokenizer) - {tokenizer.eos_token_id})
+
+
+def _special_tokens(tokenizer: Any) -> set[int]:
     added = tokenizer.added_tokens_decoder.items()
-    special = {number for number, token in added if token.special} | set(tokenizer.all_special_ids)
-    return sorted(special - {tokenizer.eos_token_id})
+    return {number for number, token in added if token.special} | set(tokenizer.all_special_ids)
 
 
 def teacher_tokens(tokenizer: Any, response: str, max_tokens: int) -> list[int]:
@@ -69,3 +94,10 @@ def teacher_tokens(tokenizer: Any, response: str, max_tokens: int) -> list[int]:
     """
     tokens = tokenizer.encode(response, add_special_tokens=False, split_special_tokens=True)
     return [*tokens, tokenizer.eos_token_id][:max_tokens]
+
+
+def cut_response(tokenizer: Any, response: str, max_tokens: int) -> str:
+    """A saved response's text as the loop has it, cut at ``max_tokens``."""
+    tokens = teacher_tokens(tokenizer, response, max_tokens)
+    text: str = tokenizer.decode(tokens, skip_special_tokens=True)
+    return text

@@ -13,13 +13,13 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 
-from rilbench.config.schema import Recipe
+from rilbench.config.schema import DISCRIMINATOR_WORDS, Recipe
 from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions
 from rilbench.plan.fit import serving_devices
 from rilbench.plan.machine import queue_bytes
-from rilbench.plan.memory import DISCRIMINATOR_WORDS, GIB, Rollout
+from rilbench.plan.memory import GIB, Rollout
 from rilbench.plan.states import WEIGHT
 
 MAX_SEQUENCES = 256

@@ -24,8 +24,6 @@ from rilbench.plan.states import (
 GIB = 2**30
 ENTROPY_PIECE = 2048
 """Tokens of one chunk of verl's entropy, computed in float32 on GPUs."""
-DISCRIMINATOR_WORDS = 64
-"""Tokens that the discriminator's prompt adds to a response, about."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +143,13 @@ def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trai
 
 
 def _discriminator(recipe: Recipe, student: Architecture) -> Trained:
-    longest = recipe.data.max_response_tokens + DISCRIMINATOR_WORDS
     batch = max(1, recipe.responses_per_step // recipe.hardware.ranks)
     settings = recipe.discriminator
     tokens = _micro_batch_tokens(
-        settings.micro_batch_size, settings.micro_batch_tokens, longest, batch
+        settings.micro_batch_size,
+        settings.micro_batch_tokens,
+        recipe.max_discriminator_tokens,
+        batch,
     )
     states = discriminator_states(recipe, student)
     return _trained(recipe, student, tokens, 0.0, states, logits=0.0, head=0.0)

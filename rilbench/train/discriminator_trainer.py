@@ -10,7 +10,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tensordict.tensorclass import NonTensorData
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 
+from rilbench.model.inputs import cut_response
 from rilbench.ril.discriminator import (
     STUDENT_LABEL,
     TEACHER_LABEL,
@@ -170,7 +171,12 @@ class DiscriminatorTrainer:
             texts = saved.sample(sampler, step_config.pretrain_batch_size // 2)
             lr = first + (last - first) * step / max(1, step_config.pretrain_steps - 1)
             self.workers.set_learning_rate(lr)
-            metrics = self._update(self._rows(texts))
+            # No longer than in the loop, where a teacher of another length is cut.
+            cut = [
+                cut_response(self.tokenizer, response, step_config.max_response_tokens)
+                for response in texts.responses
+            ]
+            metrics = self._update(self._rows(replace(texts, responses=cut)))
             check_finite(self.run_dir, f"discriminator pre-training, step {step + 1}", metrics)
             line = {"step": step + 1, "of": step_config.pretrain_steps, "lr": lr, **metrics}
             with log.open("a", encoding="utf-8") as file:

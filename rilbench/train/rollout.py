@@ -21,7 +21,7 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from rilbench.api_keys import judge_keys
 from rilbench.data.row_files import mapped_column
 from rilbench.judge.client import JudgeClient
-from rilbench.model.inputs import teacher_tokens
+from rilbench.model.inputs import cut_response, teacher_tokens
 from rilbench.train.seeding import noisy_verdict, sample_teacher_responses, seed_of
 from rilbench.train.step_config import StepConfig
 from rilbench.train.verl.model_families import MarkedPrompts, is_qwen
@@ -57,7 +57,8 @@ class RILAgentLoop(SingleTurnAgentLoop):  # type: ignore[misc]
             output.extra_fields["source"] = "student"
             if config.method_spec.pairs_with_teachers and info["saved"]:  # the dev split has none
                 _, paired = self._choose_saved(info, step, config.num_student_responses, session)
-                output.extra_fields["paired_response"] = paired
+                cut = cut_response(self.tokenizer, paired, self.response_length)
+                output.extra_fields["paired_response"] = cut
         else:
             teacher, response = self._choose_saved(
                 info, step, config.num_teacher_responses, session - config.num_student_responses

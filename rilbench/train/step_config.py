@@ -31,6 +31,7 @@ class StepConfig:
     num_teacher_responses: int  # of one question
     # Of a question's responses, how many always go to one device; 0: its prompt is not shared.
     rows_together: int
+    max_response_tokens: int
     # Rollout.
     mix: str
     repetition_penalty: float
@@ -96,6 +97,7 @@ class StepConfig:
             num_student_responses=recipe.num_student_responses,
             num_teacher_responses=recipe.num_teacher_responses,
             rows_together=recipe.rows_together,
+            max_response_tokens=recipe.data.max_response_tokens,
             mix=recipe.teachers.mix,
             repetition_penalty=recipe.sampling.repetition_penalty,
             judge_urls=tuple(judge_urls),

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import ray
@@ -47,6 +47,7 @@ from rilbench.train.batch import (
     read_old_log_probs,
     write_back,
 )
+from rilbench.train.dev_score import dev_accuracy, judged_only
 from rilbench.train.discriminator_trainer import DiscriminatorTrainer
 from rilbench.train.group_buffer import GroupBuffer
 from rilbench.train.health import warnings
@@ -258,14 +259,17 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _check_judged(self, responses: StepBatch, signal: StepSignal) -> None:
         """Stop if too many responses lack a verdict that the method needs; they are saved."""
         missing = int(signal.answer_reward.isnan().sum())
-        if missing <= self.step_config.max_missing * len(responses):
-            return
-        cause = next((error for error in responses.judge_error if error), "it gave no cause")
+        if missing > self.step_config.max_missing * len(responses):
+            cause = next((error for error in responses.judge_error if error), "it gave no cause")
+            self._stop_for_verdicts(
+                f"{missing} of {len(responses)} responses", " ".join(cause.split())[:200]
+            )
+
+    def _stop_for_verdicts(self, on: str, cause: str) -> NoReturn:
         reason = (
-            f"step {self.global_steps}: the judge gave no verdict on {missing} of {len(responses)} "
-            f"responses, more than judge.max_missing={self.step_config.max_missing} "
-            f"({' '.join(cause.split())[:200]}); see that it answers (or raise judge.max_missing), "
-            "then continue with --resume: what was saved is kept"
+            f"step {self.global_steps}: the judge gave no verdict on {on}, more than "
+            f"judge.max_missing={self.step_config.max_missing} ({cause}); see that it answers (or "
+            "raise judge.max_missing), then continue with --resume: what was saved is kept"
         )
         leave_reason(self.run_dir, reason)
         raise UserError(reason)
@@ -368,10 +372,15 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         leave_note(self.run_dir, self.global_steps, text)
 
     def on_train_begin(self) -> None:
-        """Before the first step, the discriminator is pre-trained, or loaded as it was then."""
+        """Before the first step, the discriminator is pre-trained, or loaded as it was then.
+
+        The sampler has held its share of the device since `init`, and gives it back meanwhile.
+        """
         super().on_train_begin()
         if self.discriminator is not None and self.global_steps <= 1:
+            self.checkpoint_manager.sleep_replicas()
             self.discriminator.pretrain_or_load()
+            self.checkpoint_manager.update_weights(self.global_steps - 1)
 
     def on_step_end(self) -> None:
         """verl's hook: the new weights go to the sampler."""
@@ -382,7 +391,31 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         """Score the dev split; the judge sees each of its questions once."""
         self.judge_calls += len(self.val_dataset)
         self.activity.begin("testing", self.global_steps, of=len(self.val_dataset))
-        return super()._validate()
+        found = super()._validate()
+        if self.global_steps == 0 and (dev := dev_accuracy(found)) is not None:
+            self.step_metrics["dev_accuracy_before"] = dev  # in the line of the first step
+        return found
+
+    def _val_metrics_update(
+        self,
+        data_sources: list[str],
+        sample_uids: list[str],
+        reward_extra_infos_dict: dict[str, list[Any]],
+        sample_turns: list[Any],
+        expected_acc_counts: dict[tuple[str, str], int],
+    ) -> Any:
+        """verl's hook: what the judge gave no verdict on is left out of the dev score."""
+        judged = judged_only(
+            data_sources, sample_uids, reward_extra_infos_dict, expected_acc_counts
+        )
+        if missing := len(data_sources) - len(judged.sources):
+            on = f"{missing} of {len(data_sources)} responses to dev questions"
+            if not judged.sources or missing > self.step_config.max_missing * len(data_sources):
+                self._stop_for_verdicts(on, "at the score on the dev split")
+            self._tell(f"the judge gave no verdict on {on}, which the dev score leaves out")
+        return super()._val_metrics_update(
+            *judged[:3], sample_turns, expected_acc_counts=judged.expected
+        )
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **kw: Any
@@ -391,9 +424,8 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         super()._compute_metrics(batch, metrics, timing_raw, **kw)
         verl_metrics = as_json(metrics)
         ours = {"step": self.global_steps, "seconds": timing_raw["step"], **self.step_metrics}
-        dev = [v for k, v in metrics.items() if k.startswith("val-core/") and "/mean@" in k]
-        if dev:
-            ours["dev_accuracy"] = float(sum(dev) / len(dev))
+        if (dev := dev_accuracy(metrics)) is not None:
+            ours["dev_accuracy"] = dev
         ours["judge_calls"] = self.judge_calls
         metrics.update({f"ril/{key}": value for key, value in self.step_metrics.items()})
         numbers = as_json(ours)

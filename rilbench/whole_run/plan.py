@@ -108,6 +108,7 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
     if recipe.method_spec.uses_teacher_log_probs:
         devices += recipe.hardware.teacher_devices
     what = {
+        recipe.method: _loop(recipe, plan) if recipe.method_spec.is_rl else [],
         "data": _data(recipe, plan, sources),
         "collect": servers,
         "sft": [f"{recipe.sft.steps:,} steps of {recipe.sft.batch_size} responses"],
@@ -115,7 +116,6 @@ def plan_whole_run(file: RunFile, options: EvalOptions) -> WholePlan:
             f"{recipe.discriminator.pretrain_steps:,} steps of "
             f"{recipe.discriminator.pretrain_batch_size} responses"
         ],
-        recipe.method: _loop(recipe, plan),
         "export": [f"the {recipe.schedule.export} saved step as a Hugging Face checkpoint"],
         "eval": _evaluation(recipe, options),
         "table": ["the paper's rows, and the two measured ones"],

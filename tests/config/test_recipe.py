@@ -58,6 +58,19 @@ def test_a_hardware_profile_comes_after_the_student_and_before_overrides():
         load_recipe("both", hardware="2x8")
 
 
+def test_the_profile_may_be_a_setting_and_brings_what_it_sets():
+    name = "1x8-80gb-judge"
+    expected = load_recipe("both", hardware=name).hardware
+    assert (expected.devices, expected.judge_devices) == (4, 4)
+    override = [f"hardware.profile={name}"]
+    assert load_recipe("both", overrides=override).hardware == expected
+    assert load_recipe("both", overrides=override, hardware="1-gpu-80gb").hardware == expected
+    settings = {"hardware": {"profile": name}}
+    assert load_recipe("both", settings=settings).hardware == expected
+    with pytest.raises(UserError, match="unknown hardware profile '2x8'"):
+        load_recipe("both", overrides=["hardware.profile=2x8"])
+
+
 def test_a_student_like_another_differs_only_where_it_says():
     a, b = load_recipe("both", "nano").as_dict(), load_recipe("both", "nano-internvl").as_dict()
     assert b.pop("student") == {"name": "nano-internvl", "model": "nano:internvl"}
@@ -264,7 +277,11 @@ def test_saved_responses_are_all_unless_fewer_are_used():
 
 def test_settings_of_how_it_runs_do_not_change_the_fingerprint():
     recipe = load_recipe("both")
-    for same in ("hardware.offload=idle", "hardware.ray_address=auto", "hardware.profile=mine"):
+    for same in (
+        "hardware.offload=idle",
+        "hardware.ray_address=auto",
+        "hardware.remove_padding=false",
+    ):
         assert load_recipe("both", overrides=[same]).fingerprint == recipe.fingerprint
     for same in ("collection.max_failed=0.1", "judge.max_missing=0.1", "judge.url=http://a/v1"):
         assert load_recipe("both", overrides=[same]).fingerprint == recipe.fingerprint

@@ -58,6 +58,18 @@ def test_a_flaky_server_and_every_question_is_accounted_for(tmp_path):
         last[seed] = (moment, kind)
 
 
+def test_a_model_that_ends_at_once_is_asked_again_and_leaves_no_empty_response(tmp_path):
+    """vLLM counts one token, the end; an evaluation takes it for an answer, and a wrong one."""
+    with flaky_teacher(empty=0.05, tokens=1) as teacher:
+        server = ModelServer(teacher.url, "teacher")
+        asyncio.run(collect(PLAN, QUESTIONS, tmp_path, server, lambda *_: None, max_failed=0.05))
+    assert "empty" in {kind for *_, kind in teacher.asked}
+    rows = rows_of(tmp_path)
+    assert len(rows) == 200
+    assert all(row["response"] or row["failure"] for row in rows)
+    assert sum(bool(row["response"]) for row in rows) > 195
+
+
 # The child is a process of its own, as a user's is.
 CHILD = """
 import asyncio, sys

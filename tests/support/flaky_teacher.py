@@ -12,10 +12,15 @@ TROUBLES = ("timeout", "busy", "dropped", "truncated", "error")
 
 
 class FlakyTeacher:
-    """Of ``trouble`` of all requests one goes wrong in each way; ``empty`` of them get no words."""
+    """Of ``trouble`` of all requests one goes wrong in each way; ``empty`` of them get no words.
 
-    def __init__(self, trouble: float = 0.0, empty: float = 0.0, pause: float = 0.0) -> None:
-        self.trouble, self.empty, self.pause = trouble, empty, pause
+    A response has ``tokens`` of them, of which the end is one.
+    """
+
+    def __init__(
+        self, trouble: float = 0.0, empty: float = 0.0, pause: float = 0.0, tokens: int = 3
+    ) -> None:
+        self.trouble, self.empty, self.pause, self.tokens = trouble, empty, pause, tokens
         self.draw = random.Random(0)
         self.asked: list[tuple[float, int, str]] = []
         """When, with which seed, and the result."""
@@ -66,7 +71,8 @@ class FlakyTeacher:
             time.sleep(self.pause)
         text = "" if kind == "empty" else f"answer {seed}"
         choice = {"message": {"content": text}, "finish_reason": "stop"}
-        content = json.dumps({"choices": [choice], "usage": {"completion_tokens": 3}}).encode()
+        reply_body = {"choices": [choice], "usage": {"completion_tokens": self.tokens}}
+        content = json.dumps(reply_body).encode()
         reply = handler.reply  # type: ignore[attr-defined]
         if kind == "timeout":
             self.end.wait(30)
@@ -86,10 +92,10 @@ class FlakyTeacher:
 
 @contextmanager
 def flaky_teacher(
-    trouble: float = 0.0, empty: float = 0.0, pause: float = 0.0
+    trouble: float = 0.0, empty: float = 0.0, pause: float = 0.0, tokens: int = 3
 ) -> Iterator[FlakyTeacher]:
     """It listens while the block runs."""
-    found = FlakyTeacher(trouble, empty, pause)
+    found = FlakyTeacher(trouble, empty, pause, tokens)
     threading.Thread(target=found.server.serve_forever, daemon=True).start()
     try:
         yield found

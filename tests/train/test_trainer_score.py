@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,6 +61,35 @@ def test_above_the_bound_the_run_stops_in_one_line(tmp_path):
         trainer._score(step_batch(ANSWER), LOGITS, None)
     assert len(trainer.recorded()) == 8
     assert (tmp_path / STOPPED).read_text().count("\n") == 1
+
+
+def test_a_dev_split_without_enough_verdicts_stops_the_run_in_one_line(tmp_path):
+    trainer = Trainer(tmp_path, max_missing=0.05)
+    infos = {"acc": [1.0, NAN], "reward": [1.0, NAN]}
+    expected = {("s", "a"): 1, ("s", "b"): 1}
+    with pytest.raises(UserError, match=r"no verdict on 1 of 2 responses to dev.*--resume"):
+        trainer._val_metrics_update(["s", "s"], ["a", "b"], infos, [2, 2], expected)
+    trainer.step_config = dataclasses.replace(trainer.step_config, max_missing=0.5)
+    found = trainer._val_metrics_update(["s", "s"], ["a", "b"], infos, [2, 2], expected)
+    assert found["val-core/s/acc/mean@1"] == 1.0
+    assert "no verdict on 1 of 2" in (tmp_path / "notes.jsonl").read_text()
+
+
+def test_the_discriminator_is_pre_trained_while_the_sampler_sleeps(tmp_path):
+    """It holds its share of the device from verl's `init` on."""
+    trainer, calls = Trainer(tmp_path, max_missing=0.0), []
+    trainer.global_steps = 1
+    trainer.checkpoint_manager = SimpleNamespace(
+        sleep_replicas=lambda: calls.append("sleep"),
+        update_weights=lambda version: calls.append(f"weights {version}"),
+    )
+    pretrain = SimpleNamespace(pretrain_or_load=lambda: calls.append("pre-train"))
+    trainer.discriminator = pretrain
+    trainer.on_train_begin()
+    assert calls == ["sleep", "pre-train", "weights 0"]
+    trainer.global_steps = 5
+    trainer.on_train_begin()
+    assert len(calls) == 3, "a resumed run has it in its checkpoint"
 
 
 def test_imitation_needs_no_verdict(tmp_path):

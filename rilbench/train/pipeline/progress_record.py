@@ -26,14 +26,14 @@ def planned_stages(recipe: Recipe) -> list[str]:
     method = recipe.method_spec
     pretrains = method.uses_discriminator and recipe.discriminator.pretrain_steps > 0
     collects = recipe.uses_saved_responses or pretrains
-    stages = {
-        "collect": collects,
-        "sft": recipe.sft.steps > 0,
-        "discriminator": pretrains,
-        recipe.method: method.is_rl,
-        "export": True,
-    }
-    return [name for name, is_planned in stages.items() if is_planned]
+    stages = (  # the method may be called as a stage: sft
+        ("collect", collects),
+        ("sft", recipe.sft.steps > 0),
+        ("discriminator", pretrains),
+        (recipe.method, method.is_rl),
+        ("export", True),
+    )
+    return [name for name, is_planned in stages if is_planned]
 
 
 class RecordedProgress:

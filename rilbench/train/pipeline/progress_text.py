@@ -59,9 +59,11 @@ def dev_line(steps: Sequence[Step]) -> str:
     if not scored:
         return ""
     last, best = scored[-1], max(scored, key=lambda step: step["dev_accuracy"])
+    before = steps[0].get("dev_accuracy_before")
     return (
         f"{last['dev_accuracy']:.2f} at step {last['step']}, "
         f"best {best['dev_accuracy']:.2f} at step {best['step']}"
+        + (f", {before:.2f} before training" if before is not None else "")
     )
 
 

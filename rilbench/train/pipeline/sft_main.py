@@ -104,7 +104,9 @@ class RecordedSFTTrainer(SFTTrainer):  # type: ignore[misc]
             """What the first learning rate is multiplied by; the last step has the final one."""
             return 1 + (sft.final_lr / sft.lr - 1) * min(1.0, step / max(1, sft.steps - 1))
 
-        self.engine.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, factor)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(self.engine.optimizer, factor)
+        self.engine.lr_scheduler = scheduler
+        self.engine.checkpoint_manager.lr_scheduler = scheduler  # saved, and loaded by --resume
 
 
 def run(run_dir: Path, model: str) -> None:

@@ -47,7 +47,8 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         "trainer.device": recipe.hardware.device,
         "trainer.total_training_steps": recipe.schedule.steps,
         "trainer.total_epochs": 1_000_000,  # steps decide
-        "trainer.val_before_train": recipe.schedule.eval_every > 0,
+        # A saved step was scored when it was made, if it was due.
+        "trainer.val_before_train": recipe.schedule.eval_every > 0 and not resume_from,
         "trainer.test_freq": recipe.schedule.eval_every or -1,
         "trainer.save_freq": recipe.schedule.save_every,
         "trainer.default_local_dir": run_dir / "steps",
@@ -197,6 +198,7 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
             f"discriminator.pretrain_batch_size={first} do not divide among {ranks} devices"
         )
     micro = micro_batch(recipe.discriminator.micro_batch_size, step, first // ranks)
+    tokens = recipe.discriminator.micro_batch_tokens
     return {
         "critic.strategy": "fsdp2",
         "critic.model._target_": STUDENT_MODEL,
@@ -206,17 +208,17 @@ def _discriminator(recipe: Recipe, model: str) -> dict[str, Any]:
         "critic.ppo_mini_batch_size": recipe.schedule.prompts_per_step,
         "critic.ppo_micro_batch_size_per_gpu": micro,
         "critic.forward_micro_batch_size_per_gpu": micro,
-        "critic.use_dynamic_bsz": recipe.discriminator.micro_batch_tokens > 0,
+        "critic.use_dynamic_bsz": tokens > 0,
         **engine_memory(recipe, "critic.fsdp", "critic.model"),
         **lora(recipe, recipe.discriminator_lora_rank, "critic.model", "critic.fsdp"),
         **_share_prompts(recipe, "critic.model"),
-    } | _by_tokens(
-        recipe.discriminator.micro_batch_tokens,
-        "critic.ppo_max_token_len_per_gpu",
-        "critic.forward_max_token_len_per_gpu",
-        # The one that verl's trainer passes on, for training too; its YAML lacks it.
-        "+critic.ppo_infer_max_token_len_per_gpu",
-    )
+        # verl's trainer passes on this alone, for training too, and cuts by tokens in any case.
+        "+critic.ppo_infer_max_token_len_per_gpu": tokens
+        or recipe.discriminator.micro_batch_size * recipe.max_discriminator_tokens,
+        **_by_tokens(
+            tokens, "critic.ppo_max_token_len_per_gpu", "critic.forward_max_token_len_per_gpu"
+        ),
+    }
 
 
 def _memory(recipe: Recipe) -> dict[str, Any]:

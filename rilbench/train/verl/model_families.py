@@ -32,7 +32,12 @@ from verl.workers.config import HFModelConfig
 
 from rilbench.config.layouts import LAYOUTS
 from rilbench.data.row_files import mapped_column
-from rilbench.model.inputs import never_sampled, picture_inputs
+from rilbench.model.inputs import (
+    end_turns_as_template,
+    never_sampled,
+    picture_inputs,
+    teacher_tokens,
+)
 from rilbench.train.verl.config import DATASETS_CACHE
 
 
@@ -58,7 +63,9 @@ class StudentModel(HFModelConfig):  # type: ignore[misc]
             )
             assert not isinstance(self.processor, PreTrainedTokenizerBase), self.path
         if self.load_tokenizer:
-            for tokenizer in (self.tokenizer, self.processor.tokenizer):
+            tokenizers = (self.tokenizer, self.processor.tokenizer)
+            end_turns_as_template(self.processor, *tokenizers)
+            for tokenizer in tokenizers:
                 leave_start_to_template(tokenizer, self.processor.chat_template)
 
 
@@ -145,12 +152,14 @@ class MarkedPrompts:
     """A client of vLLM's servers for a layout of which verl does not know how vLLM takes pictures.
 
     vLLM writes a picture's tokens itself, in the place of one mark; verl folds them for Qwen-VL.
-    And verl forbids the marks in sampling by a processor that its vLLM server has not.
+    And verl forbids the marks in sampling by a processor that its vLLM server has not. Nor does
+    that server know the student's end token where a released tokenizer names another.
     """
 
     def __init__(self, servers: Any, processor: Any) -> None:
         self.servers, self.processor = servers, processor
         self.bias = dict.fromkeys(never_sampled(processor.tokenizer), -100.0)  # vLLM's least
+        self.ends = [processor.tokenizer.eos_token_id]
         self.messages: list[dict[str, Any]] = []
         """The conversation that the next prompt is of."""
 
@@ -158,9 +167,10 @@ class MarkedPrompts:
         self, *, prompt_ids: list[int], sampling_params: dict[str, Any], **request: Any
     ) -> Any:
         """As verl's client."""
+        ends = [] if sampling_params.get("ignore_eos") else self.ends
         return await self.servers.generate(
             prompt_ids=marked_prompt(self.processor, self.messages),
-            sampling_params={**sampling_params, "logit_bias": self.bias},
+            sampling_params={**sampling_params, "logit_bias": self.bias, "stop_token_ids": ends},
             **request,
         )
 
@@ -220,7 +230,11 @@ def _picture(named: dict[str, Any], config: Any) -> bytes:
 
 
 class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
-    """verl's data set for SFT, likewise."""
+    """verl's data set for SFT, likewise; a response has the tokens that the loop gives it.
+
+    verl would take a teacher's word for the place of a picture where it reads ``<image>``, and for
+    a token of the template where it looks like one.
+    """
 
     def __init__(
         self,
@@ -239,4 +253,23 @@ class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
         images: list[Any] = [_opened(image, self.config) for image in example[self.image_key]]
         if not is_qwen(self.processor):
             images = [image["image"] for image in images]  # verl leaves opened pictures alone
-        return super()._build_messages({**example, self.image_key: images})
+        question, response = example[self.messages_key]
+        shown = {**example, self.image_key: images, self.messages_key: [question]}
+        return [*super()._build_messages(shown), response]
+
+    def _process_single_message(
+        self, index: int, message: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """As verl's for a question; a response is trained on up to its end token."""
+        if message["role"] != "assistant":
+            made: tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
+            made = super()._process_single_message(index, message, *args, **kwargs)
+            return made
+        response = teacher_tokens(self.tokenizer, message["content"], self.max_length)
+        tokens = torch.tensor([*self.generation_prompt, *response])
+        learned = torch.ones_like(tokens)
+        learned[: len(self.generation_prompt)] = 0
+        return tokens, learned, torch.ones_like(tokens), {}
+
+    def sanity_check(self, *_: Any) -> None:
+        """Nothing: verl's expects the whole text to be the template's."""

@@ -64,7 +64,8 @@ def sft_overrides(recipe: Recipe, run_dir: Path, model: str) -> list[str]:
         "trainer.total_epochs": 1_000_000,  # steps decide
         "trainer.save_freq": recipe.schedule.save_every,
         "trainer.test_freq": -1,
-        "trainer.max_ckpt_to_keep": 1,
+        # With one, verl deletes it before it writes down which is the newest.
+        "trainer.max_ckpt_to_keep": 2,
         "trainer.default_local_dir": folder / "steps",
         "trainer.resume_mode": "auto",
         "trainer.project_name": "rilbench",

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,9 @@ def mean_loss(questions, model, processor, blank=False):
         prompt = processor.apply_chat_template(
             question.chat, tokenize=False, add_generation_prompt=True
         )
-        text = f"{prompt}{question.answer}<|im_end|>\n"
+        text = f"{prompt}{question.answer}<|im_end|>"
         batch = processor(text=[text], images=images, return_tensors="pt")
-        target = len(processor.tokenizer.encode(f"{question.answer}<|im_end|>\n"))
+        target = len(processor.tokenizer.encode(f"{question.answer}<|im_end|>"))
         with torch.no_grad():
             logits = model(**batch).logits[0, :-1].log_softmax(-1)
         chosen = logits.gather(-1, batch["input_ids"][0, 1:, None])[-target:, 0]
@@ -90,6 +91,25 @@ def test_the_learning_rate_falls_linearly_and_the_loss_falls(folder):
     rates = [line["learning_rate"] for line in lines]
     assert rates == pytest.approx([1e-3, 5.5e-4, 1e-4])
     assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+@pytest.mark.timeout(600)
+def test_a_resumed_run_goes_on_with_its_learning_rate(folder):
+    saving = command("cut", "--set", "schedule.save_every=1")
+    with subprocess.Popen(saving, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        newest = folder / "runs" / "cut" / "sft" / "steps" / "latest_checkpointed_iteration.txt"
+        while not newest.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    done = int(newest.read_text())
+    assert done < STEPS, "it was not cut"
+    subprocess.run([*saving, "--resume"], cwd=folder, check=True, timeout=500)
+    log = (folder / "runs" / "cut" / "logs" / "sft.log").read_text()
+    assert f"starting after step {done} of {STEPS}" in log
+    for line, whole in zip(metrics(folder, "cut"), metrics(folder, "one"), strict=True):
+        assert line["learning_rate"] == pytest.approx(whole["learning_rate"])
+        assert line["loss"] == pytest.approx(whole["loss"], abs=1e-5)
 
 
 @pytest.mark.timeout(600)

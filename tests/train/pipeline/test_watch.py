@@ -58,6 +58,8 @@ def test_the_stages_of_a_method():
     ahead = planned_stages(load_recipe("both", "nano", "ril", ["sft.steps=1"]))
     assert ahead == ["collect", "sft", "discriminator", "ril", "export"]
     assert planned_stages(load_recipe("both", "nano", "grpo")) == ["grpo", "export"]
+    alone = load_recipe("both", "nano", "sft", ["sft.steps=1"])
+    assert planned_stages(alone) == ["collect", "sft", "export"]
 
 
 def test_counts_of_days_are_few_lines(tmp_path, monkeypatch):

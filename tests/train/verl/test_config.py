@@ -50,6 +50,20 @@ def test_verl_composes_the_papers_students(student):
     assert config.ril.length_scale == config.data.max_response_length == 2048
 
 
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        (["discriminator.micro_batch_size=2"], 2 * (96 + 64)),
+        (["discriminator.micro_batch_size=2", "discriminator.micro_batch_tokens=999"], 999),
+    ],
+)
+def test_a_forward_pass_of_the_discriminator_is_as_large_as_the_recipe_says(settings, tokens):
+    """By the number that verl's trainer hands to its engine (`PPOTrainer._setup`)."""
+    settings = ["data.max_response_tokens=96", *settings]
+    config = composed(load_recipe("72b", "nano", "ril", settings))
+    assert config.critic.ppo_infer_max_token_len_per_gpu == tokens
+
+
 @pytest.mark.parametrize("share", ["true", "false"])
 def test_verls_vllm_server_reads_the_models_configuration(share):
     """It reads it as verl's own class (``vLLMHttpServer._init_model_config``), whatever ours is."""
