@@ -13,6 +13,8 @@ from pathlib import Path
 
 PARTS = ("model", "optim", "extra_state")
 """What each rank saves of a model: weights, optimiser; scheduler and random state."""
+OLD = ".old-"
+"""Before the name of a saved step that is being deleted."""
 
 _RANK = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
 

@@ -65,7 +65,7 @@ from rilbench.train.rewards import load_rewards
 from rilbench.train.sample_tables import SampleTables, sample_rows
 from rilbench.train.seeding import seed_everything, seed_of
 from rilbench.train.step_batch import StepBatch, write_rollouts
-from rilbench.train.step_checkpoint import missing_part, steps_in
+from rilbench.train.step_checkpoint import OLD, missing_part, steps_in
 from rilbench.train.step_config import StepConfig
 from rilbench.train.trackers import TrackedRun, continued, new_at
 from rilbench.train.verl.model_families import is_qwen
@@ -491,4 +491,4 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         saved = list(steps_in(root, discriminator=self.use_critic).values())
         if self.step_config.export == "last":
             for old in saved[: -self.step_config.keep]:
-                shutil.rmtree(old.rename(root / f".old-{old.name}"))
+                shutil.rmtree(old.rename(root / f"{OLD}{old.name}"))

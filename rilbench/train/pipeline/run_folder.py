@@ -31,7 +31,7 @@ from rilbench.data.manifest import (
 from rilbench.errors import UserError
 from rilbench.ledger.records import utc_now
 from rilbench.train.nan_guard import STOPPED
-from rilbench.train.step_checkpoint import steps_in
+from rilbench.train.step_checkpoint import OLD, steps_in
 from rilbench.train.trackers import LOG
 
 EXPORTED = "export.json"
@@ -214,8 +214,9 @@ def saved_steps(run: Run) -> dict[int, Path]:
 
 def forget_after(folder: Path, step: int) -> None:
     """Delete what the steps after ``step`` left, which will be done again."""
-    for name in (".partial", RESHARDED):  # they may fill the disk
-        shutil.rmtree(folder / "steps" / name, ignore_errors=True)
+    steps = folder / "steps"
+    for left in (steps / ".partial", steps / RESHARDED, *steps.glob(f"{OLD}*")):
+        shutil.rmtree(left, ignore_errors=True)  # they may fill the disk
     for record in (folder / "rollouts").glob("step_*.jsonl"):
         if int(record.stem.rsplit("_", 1)[1]) > step:
             record.unlink()

@@ -131,6 +131,9 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
     (tmp_path / "rollouts").mkdir()
     for step in (2, 3):
         (tmp_path / "rollouts" / f"step_{step}.jsonl").touch()
+    for name in (".partial", ".resharded", ".old-global_step_1", "global_step_2"):
+        (tmp_path / "steps" / name / "actor").mkdir(parents=True)
     forget_after(tmp_path, 2)
+    assert [p.name for p in (tmp_path / "steps").iterdir()] == ["global_step_2"]
     assert [p.name for p in (tmp_path / "rollouts").iterdir()] == ["step_2.jsonl"]
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2]
