@@ -323,8 +323,8 @@ def newest_first(
 ) -> list[Evaluation]:
     """Return the evaluations, the newest first, those that asked fewer of the benchmarks last.
 
-    A look at one benchmark, or at a few questions of each, hides no full evaluation. What came of
-    it counts for nothing here: an older and better evaluation hides no newer one.
+    A look at one benchmark, or at a few questions of each, hides no full evaluation. Their
+    results do not count here: an older and better evaluation hides no newer one.
     """
     wanted = frozenset(benchmarks)
     return sorted(

@@ -101,7 +101,7 @@ def test_a_quick_look_hides_no_full_evaluation() -> None:
 
     full, sample, without = at(1), at(2, sampled=3), at(3, value=None)
     assert latest([full, sample]) == [full]
-    assert latest([full, sample, without]) == [without], "what came of it does not count"
+    assert latest([full, sample, without]) == [without], "its results do not count"
     assert latest([sample, without]) == [without], "the newest of two partial ones"
     (score,) = full.scores
     more = dataclasses.replace(full, scores=(score, dataclasses.replace(score, benchmark="Mine")))
