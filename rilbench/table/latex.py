@@ -28,6 +28,7 @@ _TEXT = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "…": r"\ldots{}",
+    **{mark: f"{{{mark}}}" for mark in "[*"},  # a line's first is an option of the one before
     **_MARKS,
 }
 

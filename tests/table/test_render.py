@@ -271,6 +271,13 @@ def test_marks_stand_beside_the_column() -> None:
     assert (_cell("-"), _cell("≠")) == ("-", r"$\neq$")
 
 
+def test_a_label_in_latex_is_no_option_of_the_line_before() -> None:
+    odd = [dataclasses.replace(each, student=name) for each, name in ((BASE, "[x]"), (RIL, "*y"))]
+    text = render(rows(*odd), "latex")
+    assert "\n{[}x] & " in text
+    assert "\n{*}y & " in text
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles_with_the_packages_that_it_names(tmp_path: Path) -> None:
     packages = render(rows(BASE, RIL), "latex").splitlines()[0].removeprefix("% ")
