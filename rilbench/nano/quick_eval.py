@@ -97,20 +97,3 @@ def worked_share(answered: list[tuple[SyntheticQuestion, str]]) -> float:
     """
     styled = [(q, text) for q, text in answered if q.benchmark != "ChartQA"]
     return sum(2 * len(text) > len(q.worked) + len(q.bare) for q, text in styled) / len(styled)
-
-
-def digits_read(answered: list[tuple[SyntheticQuestion, str]]) -> float:
-    """Return the share of digits in the answers' first sentences that are those of the picture.
-
-    Compared place by place with the first sentence of the worked answer; chance is 0.1.
-    """
-    hits = [
-        seen == said
-        for question, text in answered
-        for seen, said in zip(_digits(question.worked), _digits(text), strict=False)
-    ]
-    return sum(hits) / len(hits) if hits else 0.0
-
-
-def _digits(text: str) -> list[str]:
-    return re.findall(r"\d", text.split(". ")[0])

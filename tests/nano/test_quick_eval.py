@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rilbench.nano.digits import pools
-from rilbench.nano.quick_eval import answer_questions, can_be_opened, digits_read, worked_share
+from rilbench.nano.quick_eval import answer_questions, can_be_opened, worked_share
 from rilbench.nano.tasks import STAND_INS, make_question
 
 
@@ -16,16 +16,8 @@ def questions():
     ]
 
 
-def test_the_gold_answers_read_every_digit_and_a_shifted_one_none(questions):
-    gold = [(question, question.worked) for question in questions]
-    shifted = [
-        (q, "".join(str((int(c) + 1) % 10) if c.isdigit() else c for c in q.worked))
-        for q in questions
-    ]
-    assert digits_read(gold) == 1
-    assert digits_read(shifted) == 0
-    assert digits_read([(questions[0], "no digit")]) == 0
-    assert worked_share(gold) == 1
+def test_the_gold_answers_are_worked_ones(questions):
+    assert worked_share([(question, question.worked) for question in questions]) == 1
 
 
 def test_an_opening_never_gives_a_digit_away(questions):

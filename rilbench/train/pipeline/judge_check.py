@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from rilbench.judge.client import JudgeClient, Verdict
 from rilbench.judge.code_judges import PARSER, RULE, CodeJudge, decides_by_code, find_judge
 from rilbench.judge.rules import is_right
 from rilbench.serving.transport import NoReplyError
-
-log = logging.getLogger(__name__)
 
 SAMPLE = 32
 """Saved responses that the judge is asked about before the training."""
