@@ -3,7 +3,9 @@
 verl freezes the base, trains and saves the adapter, and turns it off for the reference's
 log-probabilities. What its hooks do otherwise here:
 
-- The adapter stays in float32, as what AdamW changes, beside a base in bf16.
+- The frozen base is in the dtype that it computes in, bf16 on GPUs; the adapter stays in float32,
+  as what AdamW changes. verl's ``model_dtype`` would round rotary frequencies, too, which are
+  buffers: positions of a few thousand tokens would be wrong by radians.
 - Merged weights are computed one at a time. verl merges in place, with all of the base copied to
   CPU memory twice before; it leaves out layers outside the decoder's blocks (as the last of the
   vision tower), and rounds to bf16 what is trained in float32.
@@ -19,6 +21,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from verl.utils.device import get_device_id
 from verl.utils.model import convert_weight_keys
+from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine.fsdp.utils import unfuse_moe_params
 
@@ -38,14 +41,19 @@ class AdapterEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def _build_lora_module(self, module: Any) -> Any:
         """verl's hook: the module with its adapter, before it is sharded."""
-        config = self.model_config
-        return adapt(
+        config, mixed = self.model_config, self.engine_config.mixed_precision or {}
+        adapted = adapt(
             module,
             self.adapted_layers(module),
             rank=config.lora_rank,
             alpha=config.lora_alpha,
             seed=self.engine_config.seed,
         )
+        computed_in = PrecisionType.to_dtype(mixed.get("param_dtype", "bf16"))
+        for weight in adapted.parameters():
+            if not weight.requires_grad:
+                weight.data = weight.data.to(computed_in)
+        return adapted
 
     def adapted_layers(self, module: Any) -> list[str]:
         """Names of the layers that get an adapter."""

@@ -265,15 +265,11 @@ def engine_memory(recipe: Recipe, fsdp: str, model: str) -> dict[str, Any]:
 
 
 def lora(recipe: Recipe, rank: int, model: str, fsdp: str) -> dict[str, Any]:
-    """The adapter of one trained model; none with rank 0.
-
-    Its frozen base is in bf16 on GPUs, half of what verl trains in.
-    """
+    """The adapter of one trained model; none with rank 0."""
     if not rank:
         return {}
     targets, policy = recipe.policy.lora_targets, recipe.policy
-    base = {f"{fsdp}.model_dtype": "bf16"} if recipe.hardware.device == "cuda" else {}
-    return base | {
+    return {
         f"{model}.lora_rank": rank,
         f"{model}.lora_alpha": policy.lora_alpha,
         f"{model}.target_modules": targets[0] if len(targets) == 1 else f"[{','.join(targets)}]",

@@ -30,7 +30,7 @@ def linear_layers(model: nn.Module, head: nn.Module | None) -> list[str]:
 
 
 def adapt(model: Any, layers: Sequence[str], *, rank: int, alpha: int, seed: int) -> PeftModel:
-    """Freeze a model and put an adapter in float32 on some of its layers.
+    """Freeze a model and put an adapter on some of its layers.
 
     Args:
         model: changed in place.

@@ -104,6 +104,20 @@ def own_forwards(config: Any) -> Iterator[None]:
             kind.forward = forward
 
 
+def give_mean(model: Any) -> None:
+    """Let verl take the mean of what Qwen-VL's vision tower returns.
+
+    Where a micro-batch has no picture, verl 0.9.1 shows the tower a blank one and adds nothing
+    times the mean of its features, which were a tensor in transformers 4.
+    """
+
+    def with_mean(_: Any, __: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            output.mean = output.pooler_output.mean
+
+    model.model.visual.register_forward_hook(with_mean)
+
+
 class BlankPicture:
     """A picture that a model sees, and that changes nothing, where a micro-batch has none.
 

@@ -20,7 +20,7 @@ from verl.workers.engine.utils import postprocess_batch_func
 from rilbench.config.layouts import LAYOUTS, Layout
 from rilbench.errors import UserError
 from rilbench.train.verl.adapter_engine import AdapterEngine
-from rilbench.train.verl.model_families import BlankPicture, own_forwards
+from rilbench.train.verl.model_families import BlankPicture, give_mean, own_forwards
 from rilbench.train.verl.shared_prompts import (
     ATTENTION,
     SharedPrompts,
@@ -54,7 +54,9 @@ class SharedPromptEngine(AdapterEngine):
         with own_forwards(self.model_config.hf_config):
             module: Any = super()._build_module()
         self.layout = LAYOUTS.get(module.config.model_type)
-        if self.layout and not self.layout.blanks and torch.distributed.get_world_size() > 1:
+        if self.layout and self.layout.blanks:
+            give_mean(module)
+        elif self.layout and torch.distributed.get_world_size() > 1:
             self.blank = BlankPicture(module, self.model_config.processor)
         if self.shares_prompts:
             decoder, head = self.parts(module)

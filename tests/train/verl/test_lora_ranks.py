@@ -19,7 +19,9 @@ RANK, ALPHA = 4, 8
 def built(kind, rank):
     """An engine with its adapted module on one of several ranks, before it is sharded."""
     engine = kind.__new__(kind)
-    engine.engine_config = SimpleNamespace(model_dtype="bf16", forward_only=False, seed=3)
+    engine.engine_config = SimpleNamespace(
+        model_dtype="fp32", forward_only=False, seed=3, mixed_precision=None
+    )
     engine.device_mesh = SimpleNamespace(get_coordinate=lambda: (rank,))
     engine.use_remove_padding, engine.ulysses_sequence_parallel_size = False, 1
     engine._is_lora = True
@@ -52,6 +54,9 @@ def trained_by_a_rank(rank, ranks, place):
     for name, kind in (("policy", CpuPolicyEngine), ("discriminator", DiscriminatorEngine)):
         engine = built(kind, rank)
         found[f"{name} devices"] = {p.device.type for p in engine.module.parameters()}
+        found[f"{name} frequencies"] = {
+            buffer.dtype for key, buffer in engine.module.named_buffers() if "inv_freq" in key
+        }
         whole = engine.module.state_dict()
         if rank == 0:
             found[f"{name} built"] = {key: weight.clone() for key, weight in whole.items()}
@@ -93,6 +98,7 @@ def test_two_ranks_train_one_adapter(tmp_path):
     one, other = (torch.load(tmp_path / f"rank_{rank}.pt") for rank in range(2))
     assert other["discriminator devices"] == {"meta"}, "only rank 0 loads weights"
     for name in ("policy", "discriminator"):
+        assert one[f"{name} frequencies"] == {torch.float32}, "positions need more than bf16"
         before, after = one[f"{name} before"], one[f"{name} after"]
         for key, weight in one[f"{name} built"].items():
             assert torch.equal(before[key], weight), key
