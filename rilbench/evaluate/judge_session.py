@@ -87,12 +87,20 @@ class RunningJudge:
     """The rules, which read no option for a kit."""
     revision: str = ""
     """What its server tells about it beside its name; mostly nothing."""
+    asked_with: str = ""
+    """How requests to it differ from the kit's, in a word; mostly nothing."""
     proxy: JudgeProxy | None = field(default=None, compare=False)
 
     @property
     def identity(self) -> str:
-        """Its name with its revision."""
-        return f"{self.name} {self.revision}".strip()
+        """Its name, with its revision and how it is asked where that is not the kit's way.
+
+        Scores of two identities are not comparable.
+        """
+        names = {self.name, self.proxy.model if self.proxy is not None else self.name}
+        # vLLM repeats the name of a model from the hub.
+        told = [word for word in self.revision.split() if word not in names]
+        return " ".join([self.name, *told, *filter(None, [self.asked_with])])
 
     def begin(self) -> None:
         """Begin a score job: forget failures and counts of the one before."""
@@ -100,11 +108,11 @@ class RunningJudge:
             self.proxy.begin()
 
     def provenance(self) -> dict[str, Any]:
-        """What belongs to the score's row: its name, and what was asked since `begin`, how well."""
+        """Its identity as ``name``, and what was asked since `begin`, how well."""
         if self.proxy is None:
-            return {"name": self.name}
+            return {"name": self.identity}
         kept = {"replies": str(self.proxy.cache)} if self.proxy.cache is not None else {}
-        named = {"name": self.name, "model": self.proxy.model, **kept}
+        named = {"name": self.identity, "model": self.proxy.model, **kept}
         return {**named, **self.proxy.provenance()}
 
     @property
@@ -154,7 +162,14 @@ def running_judge(judge: Judge, cache: Path, *, fresh: bool = False) -> Iterator
         name = proxy.probe()
         if fresh:  # Not before: a judge that does not answer gives nothing in their place.
             proxy.forget()
-        yield RunningJudge(proxy.url, name, exact=False, revision=proxy.revision, proxy=proxy)
+        yield RunningJudge(
+            proxy.url,
+            name,
+            exact=False,
+            revision=proxy.revision,
+            asked_with=proxy.asked_with,
+            proxy=proxy,
+        )
 
 
 @dataclass(frozen=True)

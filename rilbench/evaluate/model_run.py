@@ -329,7 +329,7 @@ class ModelRun:
         result = self._result(answers)
         kit, scores = self._scores(result)
         judge = result.with_name("judge.json")
-        asked = json.loads(judge.read_bytes()) if judge.exists() else {"name": self.judge}
+        asked = json.loads(judge.read_bytes()) if judge.exists() else {}
         silent = self._groups(answers, lambda completion: completion.is_silent)
         lost = self._groups(answers, lambda completion: completion.failed or completion.no_answer)
         valid = {
@@ -338,7 +338,8 @@ class ModelRun:
             .with_unscored(lost[name])
             for name, score in scores.items()
         }
-        return ModelResult(answers, kit, valid, asked)
+        # The path depends on the judge's whole identity, which older results do not name.
+        return ModelResult(answers, kit, valid, {**asked, "name": self.judge})
 
     def _scores(self, result: Path) -> tuple[str, dict[str, KitScore]]:
         return read_scores(self.prompts.kit, result, self.suite.datasets, self.prompts.trials())

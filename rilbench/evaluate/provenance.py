@@ -39,7 +39,7 @@ class Provenance:
     prompts: PromptSet
     kit_version: str
     judge: Mapping[str, Any]
-    """Its name and, for a language model, its prompts; see `rilbench.evaluate.judge_session`."""
+    """See `rilbench.evaluate.judge_session.RunningJudge.provenance`."""
     generation: Mapping[str, Any]
     data: Mapping[str, str]
     """For each data set, whether its file is the published one; see `rilbench.evaluate.data`."""

@@ -73,6 +73,8 @@ class JudgeProxy:
             at all (``failed``), and ``retried``.
         name: the judge's name; after `probe`, as it reports it.
         revision: what its server's list of models tells about it, after `probe`; mostly nothing.
+        asked_with: in a word, how requests to it differ from the kit's, after `probe`: a hash of
+            ``fields``, or the fields that it refuses; mostly nothing.
         troubles: why prompts of a job failed, with how many did.
 
     Raises:
@@ -97,7 +99,7 @@ class JudgeProxy:
         self.urls, self.model, self.cache = all_checked(upstream), model, cache
         self.upstream, self.fields = ", ".join(self.urls), fields
         self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
-        self.url, self.revision, self.name = "", "", model
+        self.url, self.revision, self.name, self.asked_with = "", "", model, ""
         self.troubles: Counter[str] = Counter()
         self._why = ""
         self._key = api_key or NO_KEY
@@ -148,9 +150,13 @@ class JudgeProxy:
                 f"the judge {self.model or 'without a name'} at {self.upstream} does not answer "
                 f"({error}); look at the server, its name, {JUDGE_KEY} and --judge-fields"
             ) from error
-        if self._transport.left_out:
-            left = ", ".join(sorted(self._transport.left_out))
-            _log.warning("the judge %s refuses %s: left out", self.model, left)
+        refused = sorted(self._transport.left_out)
+        if self.fields is not None:
+            decides = json.dumps(self.fields, sort_keys=True)
+            self.asked_with = f"fields-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
+        elif refused:
+            self.asked_with = "-".join(["without", *refused])
+            _log.warning("the judge %s refuses %s: left out", self.model, ", ".join(refused))
         _log.info("the judge %s at %s answers", self.name, self.upstream)
         return self.name
 

@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_judge import fake_judge, says
@@ -57,3 +58,32 @@ def test_a_language_model_is_probed_and_tells_its_name(tmp_path: Path) -> None:
             running_judge(Judge(real.url), tmp_path),
         ):
             pass
+
+
+@pytest.mark.parametrize(
+    ("listed", "fields", "refuses", "identity"),
+    [
+        ({"id": "org/m", "root": "org/m"}, None, False, "judge-2026-01"),
+        ({"id": "org/m", "root": "/m/7", "revision": "a1"}, None, False, "judge-2026-01 /m/7 a1"),
+        ({"id": "org/m"}, {}, False, "judge-2026-01 fields-44136fa3"),
+        ({"id": "org/m"}, {"top_p": 1, "n": 1}, False, "judge-2026-01 fields-6a75f7fe"),
+        ({"id": "org/m"}, {"n": 1, "top_p": 1}, False, "judge-2026-01 fields-6a75f7fe"),
+        ({"id": "org/m"}, None, True, "judge-2026-01 without-temperature"),
+    ],
+)
+def test_a_judge_is_its_name_its_revision_and_how_it_is_asked(
+    tmp_path: Path,
+    listed: dict[str, str],
+    fields: dict[str, Any] | None,
+    refuses: bool,
+    identity: str,
+) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        refused = refuses and "temperature" in body
+        return (400, b"unsupported parameter: temperature") if refused else says("hi")
+
+    with (
+        fake_judge(answer, [listed]) as real,
+        running_judge(Judge(real.url, "org/m", fields), tmp_path) as judge,
+    ):
+        assert judge.identity == judge.provenance()["name"] == identity

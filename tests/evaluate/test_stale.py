@@ -1,6 +1,7 @@
 """One work folder, something changed: nothing old is taken for the new."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate
-from rilbench.ledger import Ledger
+from rilbench.ledger import Evaluation, Ledger, Score
 
 ASKED = 8  # Four questions of each of two benchmarks.
 
@@ -154,6 +155,28 @@ def test_another_judge_judges_again_and_the_model_is_not_asked(
     assert rows(first) == before + 1
 
 
+def test_other_fields_of_the_judge_are_another_judge(
+    first: EvalOptions, model: FakeJudge, checkpoint: Path
+) -> None:
+    """They score again, and the two scores are not comparable."""
+
+    def verdict(body: dict[str, Any]) -> tuple[int, bytes]:
+        return says("1.0" if body.get("temperature") == 1 else "0.0")
+
+    asked = len(model.questions)
+    fields = {"temperature": 1, "max_tokens": 16}
+    with fake_judge(verdict) as server:
+        plain = replace(first, judge=Judge(server.url, "settings"))
+        warm = replace(first, judge=Judge(server.url, "settings", fields))
+        found = [vet(evaluate(checkpoint, plan)) for plan in (plain, warm, plain, warm)]
+    assert [score.value for score in found] == [0, 100, 0, 100]
+    assert len(model.questions) == asked
+    assert found[0].judge == "judge-2026-01", "as in the ledgers of before"
+    assert re.fullmatch("judge-2026-01 fields-[0-9a-f]{8}", found[1].judge or "")
+    assert found[0].comparability == found[2].comparability != found[1].comparability
+    assert found[1].comparability == found[3].comparability
+
+
 def test_nothing_changed_asks_nobody(
     first: EvalOptions, model: FakeJudge, judge: FakeJudge, checkpoint: Path
 ) -> None:
@@ -175,6 +198,11 @@ def test_afresh_everything_is_asked_again(
     assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 50
     evaluate(checkpoint, first)
     assert len(model.questions) == asked + ASKED
+
+
+def vet(evaluation: Evaluation) -> Score:
+    (score,) = [score for score in evaluation.scores if score.benchmark == "MM-Vet"]
+    return score
 
 
 def rows(plan: EvalOptions) -> int:
