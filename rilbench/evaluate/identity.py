@@ -133,7 +133,12 @@ class ServedModel:
 
 
 def serving_model(
-    endpoint: Endpoint, work: Path, checkpoints: Sequence[Checkpoint], sampling: Sampling
+    endpoint: Endpoint,
+    work: Path,
+    checkpoints: Sequence[Checkpoint],
+    sampling: Sampling,
+    *,
+    fresh: bool = False,
 ) -> ServedModel:
     """Probe an endpoint, and find out which model it serves.
 
@@ -142,12 +147,20 @@ def serving_model(
         work: folder of the evaluation.
         checkpoints: the one that it is said to serve, if one is named.
         sampling: of the evaluation.
+        fresh: every question is asked again.
 
     Raises:
-        UserError: it refuses, serves another model than the named one, or never answered.
+        UserError: it refuses, serves another model than the named one, or never answered; or does
+            not answer now and is to be asked everything again.
     """
     file = IdentityFile(work, endpoint, checkpoints[0].content if checkpoints else "")
-    endpoint, said = recognise(probed(endpoint, sampling), file)
+    endpoint = probed(endpoint, sampling)
+    if fresh and not endpoint.answers and file.read():
+        raise UserError(
+            f"no server answers at {endpoint.url}, so that nothing can be asked again; start it, or "
+            "leave out --fresh to use the stored responses"
+        )
+    endpoint, said = recognise(endpoint, file)
     unknown = ""
     if checkpoints and endpoint.answers:
         unknown = check_served(endpoint, checkpoints[0])

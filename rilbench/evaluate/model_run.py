@@ -105,6 +105,8 @@ class ModelRun:
     def one(self, model: Checkpoint, kit: Kit, python: Path) -> ModelResult:
         """Collect a model's responses, then score them."""
         with open_answers(self.answer_files(model.content)) as answers:
+            if self.endpoint is not None and not self.endpoint.answers:
+                answers.keep()  # Nothing can take their place now.
             finished = self._answered(answers) and self._complete(answers)
             if self.plan.fresh or not finished:
                 try:

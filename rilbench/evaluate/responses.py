@@ -26,7 +26,8 @@ _REFUSED = 8
 class AnswerFile:
     """Completions in JSON-lines files, one line per question; appended to, never rewritten.
 
-    A question's last line counts. Open it with `open_answers`.
+    A question's last line counts, but a failure takes no response away: that one is asked for again
+    and stays until its successor has come. Open it with `open_answers`.
 
     Args:
         paths: the file of each data set; several may share one. They may hold other questions, too.
@@ -34,12 +35,14 @@ class AnswerFile:
     Attributes:
         found: the completions by data set and question id.
         dates: when they came, in UTC.
+        again: the questions with a response that is asked for again.
     """
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self.paths = paths
         self.found: dict[Key, Completion] = {}
         self.dates: dict[Key, str] = {}
+        self.again: set[Key] = set()
         for path in dict.fromkeys(paths.values()):
             self._load(path)
 
@@ -47,18 +50,42 @@ class AnswerFile:
         try:
             for line in read_jsonl(path):
                 key = line.pop("dataset"), line.pop("question_id")
-                self.dates[key] = line.pop("at", "")  # Older files have none.
-                self.found[key] = Completion(**line)
+                date = line.pop("at", "")  # Older files have none.
+                completion = Completion(**line)
+                if completion.failed and key in self.found and not self.found[key].failed:
+                    self.again.add(key)
+                    continue
+                self.again.discard(key)
+                self.found[key], self.dates[key] = completion, date
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} holds no responses ({error}); move it away") from error
 
     def forget(self, questions: Sequence[BenchmarkQuestion]) -> None:
-        """Mark these as to be asked again, on the disk, so that it survives an interruption."""
-        known = [question.key for question in questions if question.key in self.found]
-        self.append_all(dict.fromkeys(known, failure("asked again")))
+        """Mark these as to be asked again, on the disk, so that it survives an interruption.
+
+        A response stays until the next one has come: it may have been paid for.
+        """
+        known = [
+            question.key
+            for question in questions
+            if question.key in self.found and not self.found[question.key].failed
+        ]
+        self._write(dict.fromkeys(known, failure("asked again")))
+        self.again.update(known)
+
+    def keep(self) -> None:
+        """Take the responses that are marked as to be asked again for this evaluation as well."""
+        self.again.clear()
 
     def append_all(self, completions: Mapping[Key, Completion]) -> None:
         """Write responses through to the disk at once."""
+        now = self._write(completions)
+        self.found.update(completions)
+        self.dates.update(dict.fromkeys(completions, now))
+        self.again.difference_update(completions)
+
+    def _write(self, completions: Mapping[Key, Completion]) -> str:
+        """Append lines and return their date."""
         lines: dict[Path, list[dict[str, Any]]] = {}
         now = utc_now()
         for (dataset, question), completion in completions.items():
@@ -66,8 +93,7 @@ class AnswerFile:
             lines.setdefault(self.paths[dataset], []).append(line)
         for path, added in lines.items():
             append_jsonl(path, added)
-        self.found.update(completions)
-        self.dates.update(dict.fromkeys(completions, now))
+        return now
 
     def missing(self, questions: Sequence[BenchmarkQuestion]) -> list[BenchmarkQuestion]:
         """Return the questions without a response, except those that cannot be asked."""
@@ -75,7 +101,11 @@ class AnswerFile:
             question
             for question in questions
             if question.problem is None
-            and (question.key not in self.found or self.found[question.key].failed)
+            and (
+                question.key not in self.found
+                or question.key in self.again
+                or self.found[question.key].failed
+            )
         ]
 
     def note_problems(self, questions: Sequence[BenchmarkQuestion]) -> None:
@@ -141,7 +171,10 @@ def ask(
             for question in missing
         )
         # An earlier run's responses count: it may have left only questions that are refused.
-        answered = any(not completion.failed for completion in answers.found.values())
+        answered = any(
+            not completion.failed and key not in answers.again
+            for key, completion in answers.found.items()
+        )
         refused = 0
         async with client, BatchedWriter(write) as writer:
             async for key, (completion, *_) in client.complete_all(requests, keep_refused=True):

@@ -103,7 +103,8 @@ def _served(
     if plan.endpoint is None:
         return None
     endpoint = find_endpoint(plan.endpoint)
-    return serving_model(endpoint, plan.work.absolute(), checkpoints, greedy(plan, suite))
+    sampling = greedy(plan, suite)
+    return serving_model(endpoint, plan.work.absolute(), checkpoints, sampling, fresh=plan.fresh)
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,48 @@ def test_responses_that_come_while_the_disk_is_slow_are_written_together(tmp_pat
         assert len(answers.found) == 100
 
 
+@pytest.mark.parametrize("came", [0, 3])
+def test_what_is_asked_again_is_kept_until_the_next_response_comes(
+    tmp_path: Path, came: int
+) -> None:
+    """A server that breaks down takes no response away; the next evaluation asks on, or keeps."""
+    path, prompts = tmp_path / "answers.jsonl", cast("PromptSet", Many())
+    again = replies = 0
+
+    def answer(_: dict[str, Any]) -> tuple[int, bytes]:
+        nonlocal replies
+        replies += 1
+        return (401, b"no credit left") if again and replies > came else says(f"{again}")
+
+    def texts() -> list[str]:
+        return sorted(found.text for found in answers.found.values())
+
+    with fake_judge(answer) as server:
+        with open_answers(one_file(path)) as answers:
+            client = ChatClient(server.url, "m", concurrency=1)
+            ask(client, prompts, answers, lambda _: Sampling(8), lambda _: None)
+            again, replies = 1, 0
+            answers.forget(prompts.questions)
+            assert len(answers.missing(prompts.questions)) == 100
+            client = ChatClient(server.url, "m", concurrency=1)
+            with pytest.raises(UserError, match="no credit left"):
+                ask(client, prompts, answers, lambda _: Sampling(8), lambda _: None)
+            assert replies <= came + 10, "it is refused everything"
+        with open_answers(one_file(path)) as answers:
+            assert texts() == ["0"] * (100 - came) + ["1"] * came
+            assert len(answers.missing(prompts.questions)) == 100 - came
+            answers.keep()
+            assert answers.missing(prompts.questions) == []
+        again, replies, came = 2, 0, 100
+        with open_answers(one_file(path)) as answers:
+            client = ChatClient(server.url, "m", concurrency=1)
+            ask(client, prompts, answers, lambda _: Sampling(8), lambda _: None)
+        with open_answers(one_file(path)) as answers:
+            assert texts().count("2") == replies
+            assert set(texts()) <= {"1", "2"}
+            assert answers.missing(prompts.questions) == []
+
+
 def test_a_full_disk_ends_it_in_one_line(tmp_path: Path) -> None:
     with (
         fake_judge(lambda _: says("B")) as server,

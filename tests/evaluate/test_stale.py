@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from fake_judge import FakeJudge, fake_judge, says
 
+from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import Pixels
-from rilbench.evaluate.judge_session import Judge
+from rilbench.evaluate.judge_session import EXACT_RULES, Judge
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.options import EvalOptions
@@ -198,6 +199,21 @@ def test_afresh_everything_is_asked_again(
     assert {s.benchmark: s.value for s in found.scores}["MM-Vet"] == 50
     evaluate(checkpoint, first)
     assert len(model.questions) == asked + ASKED
+
+
+def test_afresh_from_a_server_that_is_down_nothing_is_lost(
+    first: EvalOptions, checkpoint: Path, tmp_path: Path
+) -> None:
+    with fake_judge(lambda _: says("A. red"), ["model"]) as server:
+        plan = replace(first, work=tmp_path / "work", endpoint=server.url, judge=EXACT_RULES)
+        plan = replace(plan, benchmarks=("MMStar",))
+        found = evaluate(checkpoint, plan)
+    kept = {file: file.read_bytes() for file in plan.work.glob("answers/*.jsonl")}
+    with pytest.raises(UserError, match="no server answers .* leave out --fresh to use the stored"):
+        evaluate(checkpoint, replace(plan, endpoint=f"model@{server.url}", fresh=True))
+    assert {file: file.read_bytes() for file in kept} == kept
+    again = evaluate(checkpoint, replace(plan, endpoint=f"model@{server.url}"))
+    assert again.scores == found.scores
 
 
 def vet(evaluation: Evaluation) -> Score:
