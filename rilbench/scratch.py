@@ -57,14 +57,17 @@ class Scratch:
     """A temporary folder of one process.
 
     What processes left that were killed is removed first: they hold no lock any more.
+
+    Args:
+        root: the folder in which it is made, for such folders alone; by default the user's.
     """
 
-    def __init__(self) -> None:
-        root = user_folder()
+    def __init__(self, root: Path | None = None) -> None:
+        root = root or user_folder()
         with _locked(root / ".clean"):
-            for folder in root.glob(f"*-*/{_LOCK}"):
-                if not is_locked(folder):
-                    shutil.rmtree(folder.parent, ignore_errors=True)
+            for folder in root.glob("[0-9]*-*"):
+                if folder.is_dir() and not is_locked(folder / _LOCK):
+                    shutil.rmtree(folder, ignore_errors=True)
             self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
             self._lock = (self.path / _LOCK).open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX)

@@ -157,8 +157,8 @@ def serving_model(
     endpoint = probed(endpoint, sampling)
     if fresh and not endpoint.answers and file.read():
         raise UserError(
-            f"no server answers at {endpoint.url}, so that nothing can be asked again; start it, or "
-            "leave out --fresh to use the stored responses"
+            f"no server answers at {endpoint.url}, so that nothing can be asked again; start it, "
+            "or leave out --fresh to use the stored responses"
         )
     endpoint, said = recognise(endpoint, file)
     unknown = ""

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from rilbench.evaluate.model_server import (
     requests_in_flight,
     started_client,
 )
+from rilbench.evaluate.new_folder import NewFolder, is_whole
 from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
 from rilbench.evaluate.responses import AnswerFile, ask, open_answers
@@ -291,7 +290,7 @@ class ModelRun:
     def _complete(self, answers: AnswerFile) -> bool:
         """Whether the kit's result exists and no language model owes it a verdict."""
         result = self._result(answers)
-        if not result.exists() or (self.plan.fresh_verdicts and not self.plan.judge.exact):
+        if not is_whole(result.parent) or (self.plan.fresh_verdicts and not self.plan.judge.exact):
             return False
         _, scores = self._scores(result)
         # The judge is not asked about them.
@@ -310,21 +309,18 @@ class ModelRun:
         if self._complete(answers):
             return
         self.report(Progress("scores", model.labels.student))
-        scores = result.parent.parent
-        scores.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix="building-", dir=scores))
+        new = NewFolder(result.parent)
         try:
             address = judge.url, judge.name, not judge.exact
-            job = score_job(self.prompts.job(), building, self._texts(answers), address)
+            job = score_job(self.prompts.job(), new.path, self._texts(answers), address)
             judge.begin()
             kit.run("score", job)
             troubles = {"troubles": judge.troubles} if judge.troubles else {}
             asked = {**judge.provenance(), **troubles}
-            (building / "judge.json").write_text(json.dumps(asked), encoding="utf-8")
-            shutil.rmtree(result.parent, ignore_errors=True)  # One that lacks verdicts.
-            building.rename(result.parent)
+            (new.path / "judge.json").write_text(json.dumps(asked), encoding="utf-8")
+            new.complete(replace=True)  # The one before lacks verdicts, or it is not whole.
         finally:
-            shutil.rmtree(building, ignore_errors=True)
+            new.close()
 
     def _read(self, answers: AnswerFile) -> ModelResult:
         """Return the kit's scores, but no verdict where there is no answer, and 0 for silence."""

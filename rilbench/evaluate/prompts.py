@@ -4,8 +4,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +17,7 @@ from rilbench.evaluate.kits import find_kit
 from rilbench.evaluate.kits.base import prompts_job
 from rilbench.evaluate.kits.trial import Trial, read_trial
 from rilbench.evaluate.kits.worker_process import KitProcess
+from rilbench.evaluate.new_folder import NewFolder, is_whole
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset
 from rilbench.serving import Message, image_part, text_part
 
@@ -112,19 +111,20 @@ class PromptSet:
         """By data set: a hash of what decides its prompts, without the limit and the other data
         sets. What lmms-eval gets from the hub has no hash before it is downloaded."""
         self.folder = cache.absolute() / self.name
-        self._building: Path | None = None
+        self._new: NewFolder | None = None
+        self._ready = False
 
     @property
     def ready(self) -> bool:
-        """Whether the questions are in the cache."""
-        return self.folder.is_dir()
+        """Whether the questions are in the cache, with all their pictures."""
+        self._ready = self._ready or is_whole(self.folder)
+        return self._ready
 
     def submit(self, kit: KitProcess) -> None:
         """Ask the kit for the questions and return at once; `finish` waits for them."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._building = Path(tempfile.mkdtemp(prefix="building-", dir=self.folder.parent))
-        self.kit.prepare(self._building, [f for files in self._files.values() for f in files])
-        kit.submit("prompts", self.job(self._building))
+        self._new = NewFolder(self.folder)
+        self.kit.prepare(self._new.path, [f for files in self._files.values() for f in files])
+        kit.submit("prompts", self.job(self._new.path))
 
     def job(self, folder: Path | None = None) -> dict[str, Any]:
         """Return the job that writes the questions, into the cache unless a folder is given."""
@@ -133,15 +133,14 @@ class PromptSet:
 
     def finish(self, kit: KitProcess) -> None:
         """Wait for the questions that `submit` asked for, if it did."""
-        if self._building is None:
+        if self._new is None:
             return
         try:
             kit.wait()
-            if not self.ready:  # Another evaluation may have been quicker.
-                self._building.rename(self.folder)
+            self._new.complete()
         finally:
-            shutil.rmtree(self._building, ignore_errors=True)
-            self._building = None
+            self._new.close()
+            self._new = None
 
     @cached_property
     def questions(self) -> list[BenchmarkQuestion]:

@@ -72,7 +72,7 @@ def without_times(evaluation: Evaluation) -> Any:
 
 def questions(plan: EvalOptions) -> dict[Key, str]:
     """The mark of each question's request."""
-    (folder,) = [path for path in (plan.work / "prompts").iterdir() if path.is_dir()]
+    (folder,) = (path.parent for path in (plan.work / "prompts").glob("*/questions.jsonl"))
     prompts = PromptSet(find_suite("nano").datasets, plan.data, folder.parent, "", None)
     prompts.folder = folder
     return {q.key: mark(prompts.messages(q)) for q in prompts.questions}

@@ -209,11 +209,52 @@ def test_afresh_from_a_server_that_is_down_nothing_is_lost(
         plan = replace(plan, benchmarks=("MMStar",))
         found = evaluate(checkpoint, plan)
     kept = {file: file.read_bytes() for file in plan.work.glob("answers/*.jsonl")}
-    with pytest.raises(UserError, match="no server answers .* leave out --fresh to use the stored"):
+    with pytest.raises(UserError, match=r"no server answers .* leave out --fresh to use"):
         evaluate(checkpoint, replace(plan, endpoint=f"model@{server.url}", fresh=True))
     assert {file: file.read_bytes() for file in kept} == kept
     again = evaluate(checkpoint, replace(plan, endpoint=f"model@{server.url}"))
     assert again.scores == found.scores
+
+
+def test_a_damaged_work_folder_is_made_again(
+    first: EvalOptions, model: FakeJudge, checkpoint: Path, tmp_path: Path
+) -> None:
+    plan = replace(first, work=tmp_path / "work", judge=EXACT_RULES)
+
+    def only(pattern: str) -> list[Path]:
+        found = [f for f in plan.work.glob(pattern) if "building" not in f.parts]
+        assert found, pattern
+        return found
+
+    def cut(pattern: str, size: int) -> None:
+        (file,) = only(pattern)
+        with file.open("r+b") as opened:
+            opened.truncate(size)
+
+    def cut_at_a_line(pattern: str) -> None:
+        (file,) = only(pattern)
+        file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+
+    def without_pictures() -> None:
+        for file in only("prompts/*/LMUData/images/MMStar/*"):
+            file.unlink()
+
+    with Kit(tmp_path / "kit.log", plan.judge) as kit:
+        whole, asked = evaluate(checkpoint, plan, kit=kit), len(model.questions)
+        for damage in (
+            lambda: cut("scores/*/result.json", 100),
+            lambda: cut("scores/*/judge.json", 3),
+            lambda: cut("prompts/*/questions.jsonl", 500),
+            lambda: cut("prompts/*/questions.jsonl", 0),
+            lambda: cut_at_a_line("prompts/*/questions.jsonl"),
+            without_pictures,
+        ):
+            damage()
+            assert evaluate(checkpoint, plan, kit=kit).scores == whole.scores
+        assert len(model.questions) == asked, "all responses were kept"
+        without_pictures()
+        evaluate(checkpoint, replace(plan, fresh=True), kit=kit)
+        assert len(model.questions) == asked + ASKED
 
 
 def vet(evaluation: Evaluation) -> Score:

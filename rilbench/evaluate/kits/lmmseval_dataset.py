@@ -11,16 +11,15 @@ import base64
 import csv
 import hashlib
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.evaluate.new_folder import NewFolder, is_whole
 
 Line = dict[str, str]
 Doc = dict[str, Any]
@@ -77,20 +76,18 @@ def write_hub(source: Path, out: Path) -> Path:
             raise UserError(f"{file} is missing; make the benchmarks, or copy them there")
         digest.update(file.read_bytes())
     folder = out / digest.hexdigest()[:12]
-    if not folder.is_dir():
-        out.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix="building-", dir=out))
+    if not is_whole(folder):
+        new = NewFolder(folder)
         try:
             with _no_progress_bars():
                 for conversion in _CONVERSIONS:
                     docs = _docs(conversion, source / f"{conversion.file}.tsv")
-                    _write(conversion, docs, building)
-            with suppress(OSError):  # another evaluation may have been quicker
-                building.rename(folder)
-            if not folder.is_dir():
-                raise UserError(f"{folder} cannot be written; give another work folder")
+                    _write(conversion, docs, new.path)
+            new.complete()
         finally:
-            shutil.rmtree(building, ignore_errors=True)
+            new.close()
+        if not is_whole(folder):
+            raise UserError(f"{folder} cannot be written; give another work folder")
     return folder
 
 

@@ -75,7 +75,8 @@ def test_a_wrong_file_is_named_with_its_row(
     changed(tsv / f"{name}.tsv", tmp_path, change)
     with pytest.raises(UserError, match=said):
         write_hub(tmp_path, tmp_path / "hub")
-    assert list((tmp_path / "hub").iterdir()) == [], "nothing is left over"
+    assert list((tmp_path / "hub").rglob("*.parquet")) == [], "nothing is left over"
+    assert [path.name for path in (tmp_path / "hub").iterdir()] == ["building"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -97,5 +98,5 @@ def test_another_may_be_quicker(tsv: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(hub, "_write", overtaken)
     folder = write_hub(tsv, tmp_path)
     assert others[1] == folder
-    assert list(tmp_path.iterdir()) == [folder]
+    assert sorted(tmp_path.iterdir()) == sorted([folder, tmp_path / "building"])
     assert list(folder.rglob("*.parquet"))

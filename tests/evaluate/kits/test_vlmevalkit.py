@@ -73,7 +73,8 @@ def prompts(kit: KitProcess, data: Path, tmp_path_factory: pytest.TempPathFactor
     found.finish(kit)
     assert found.ready
     assert {file.name: file.read_bytes() for file in data.iterdir()} == before
-    assert [path.name for path in found.folder.parent.iterdir()] == [found.name]
+    assert {path.name for path in found.folder.parent.iterdir()} == {found.name, "building"}
+    assert list((found.folder.parent / "building").glob("*")) == []
     return found
 
 
