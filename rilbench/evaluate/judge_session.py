@@ -58,11 +58,17 @@ def read_judge(option: str | None, fields: Mapping[str, Any] | None = None) -> J
         fields: of a request to a language model.
 
     Raises:
-        UserError: it is none of these, or the function cannot judge.
+        UserError: it is none of these, it is code and has fields, or the function cannot judge.
     """
+    by_code = option is None or option == EXACT or decides_by_code(option)
+    if by_code and fields is not None:
+        raise UserError(
+            f"--judge-fields are for a language model, and --judge is {option or EXACT}; give "
+            "--judge MODEL@URL, or leave them out"
+        )
     if option is None or option in (EXACT, RULE):
         return EXACT_RULES
-    if decides_by_code(option):
+    if by_code:
         return Judge(model=find_judge(option).name)
     given = several(option)
     if not all(map(named_server, given)):

@@ -290,7 +290,7 @@ class ModelRun:
     def _complete(self, answers: AnswerFile) -> bool:
         """Whether the kit's result exists and no language model owes it a verdict."""
         result = self._result(answers)
-        if not is_whole(result.parent) or (self.plan.fresh_verdicts and not self.plan.judge.exact):
+        if self.plan.fresh_verdicts or not is_whole(result.parent):
             return False
         _, scores = self._scores(result)
         # The judge is not asked about them.

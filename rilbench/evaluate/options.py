@@ -47,7 +47,7 @@ class EvalOptions:
         concurrency: requests in flight; None: as many as raise the rate of responses
             (`rilbench.evaluate.model_server.requests_in_flight`).
         fresh: ask every question again, also those with a response.
-        fresh_verdicts: delete the judge's cached replies and ask it again.
+        fresh_verdicts: score again, and ask the judge again also where it has replied before.
         device: where the model is put, unless there is an endpoint.
         python: the kit's Python; None makes the kit's own environment on first use.
         engine: ``server`` asks a server; ``batch`` generates in this process, without one.
@@ -108,6 +108,15 @@ class EvalOptions:
             raise UserError(
                 "--server-args are for the vLLM server that eval starts on a GPU, and it starts "
                 "none; leave them out"
+            )
+        if self.start_limit is not None and (self.endpoint is not None or self.engine == "batch"):
+            raise UserError(
+                "--start-limit is for a server that eval starts, and it starts none; leave it out"
+            )
+        if self.concurrency is not None and self.engine == "batch":
+            raise UserError(
+                "--concurrency is for requests to a server, and the engine batch asks none; leave "
+                "it out"
             )
         for option, value in {
             "--max-tokens": self.max_tokens,

@@ -1,6 +1,7 @@
 """What --judge says."""
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ def test_a_judge_is_read(text: str | None, judge: Judge) -> None:
 def test_another_text_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UserError, match="give MODEL@URL, such as"):
         read_judge(text)
+
+
+@pytest.mark.parametrize("option", [None, "exact", "rule", "parser", "mine.py:judge"])
+def test_fields_for_a_judge_that_takes_none_are_refused(option: str | None) -> None:
+    named = f"--judge is {option or 'exact'}; give --judge MODEL@URL"
+    with pytest.raises(UserError, match=re.escape(named)):
+        read_judge(option, {"temperature": 1})
 
 
 def test_the_rules_read_no_option(tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ def test_prompts_that_a_kit_does_not_have(
         ({"max_tokens": 0}, "--max-tokens must be at least 1, not 0"),
         ({"batch": 0}, "the batch size must be at least 1, not 0"),
         ({"concurrency": 0}, "--concurrency must be at least 1, not 0"),
+        ({"concurrency": 8, "engine": "batch"}, "the engine batch asks none; leave it out"),
+        ({"start_limit": 60, "engine": "batch"}, "--start-limit is .* starts none; leave it out"),
+        ({"start_limit": 60, "endpoint": "http://x/v1"}, "--start-limit is .* starts none"),
     ],
 )
 def test_unknown_or_impossible_values_are_refused(changes: dict[str, Any], words: str) -> None:

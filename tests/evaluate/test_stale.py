@@ -13,7 +13,7 @@ from fake_judge import FakeJudge, fake_judge, says
 
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import Pixels
-from rilbench.evaluate.judge_session import EXACT_RULES, Judge
+from rilbench.evaluate.judge_session import EXACT_RULES, Judge, read_judge
 from rilbench.evaluate.kit_session import Kit
 from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.options import EvalOptions
@@ -188,6 +188,24 @@ def test_nothing_changed_asks_nobody(
     assert len(judge.seen) == judged + 1, "the probe alone"
     verdicts = found.settings["judge"]["verdicts"]
     assert verdicts["asked"] == verdicts["judge"] + verdicts["cached"] > 0, "as it was then"
+
+
+def test_fresh_verdicts_of_a_judge_by_code_are_scored_again(
+    first: EvalOptions, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its code may read other files, which its name does not tell."""
+    (tmp_path / "judge.py").write_text(
+        "from pathlib import Path\n"
+        "def judge(question, reference, response):\n"
+        "    return float(Path(__file__).with_name('verdict').read_text())\n"
+    )
+    (tmp_path / "verdict").write_text("1")
+    plan = replace(first, judge=read_judge(f"{tmp_path / 'judge.py'}:judge"))
+    found = []
+    for verdict, fresh in (("1", False), ("0", False), ("0", True), ("0", False)):
+        (tmp_path / "verdict").write_text(verdict)
+        found.append(vet(evaluate(checkpoint, replace(plan, fresh_verdicts=fresh))).value)
+    assert found == [100, 100, 0, 0]
 
 
 def test_afresh_everything_is_asked_again(
