@@ -16,6 +16,13 @@ ENDPOINT_KEY = "RILBENCH_ENDPOINT_KEY"
 NO_KEY = "none"
 """Sent where the user has set no key."""
 
+_NO_SECRET = "api-version"
+_WITH_QUERY = re.compile(
+    r"""(?P<address>https?://[^\s?"'<>]+)\?"""
+    r"""(?P<query>(?:(?!,(?:\s|(?:[^,@\s]*@)?https?://))[^\s"'<>])+)"""
+)
+"""An address with a query; of several in one text a comma may divide them."""
+
 
 # One rule, in training as in evaluation: the key of a server's host, such as
 # ``RILBENCH_JUDGE_KEY_API_EXAMPLE_COM``, goes before the key of a model, such as
@@ -71,6 +78,23 @@ def without_key(text: str, key: str) -> str:
     Shorten the text afterwards: of a key that is cut in two, one half would stay.
     """
     return text if key in ("", NO_KEY) else text.replace(key, "…")
+
+
+def without_query_values(text: str) -> str:
+    """Return a text whose addresses have no values in their queries, which may be keys.
+
+    The value of ``api-version``, which Azure's addresses need, stays.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        kept = []
+        for pair in found["query"].split("&"):
+            name, is_pair, _ = pair.partition("=")
+            secret = f"{name}=…" if is_pair else "…"
+            kept.append(pair if name == _NO_SECRET else secret)
+        return f"{found['address']}?{'&'.join(kept)}"
+
+    return _WITH_QUERY.sub(shown, text)
 
 
 def without_keys(environment: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from rilbench.api_keys import (
     judge_keys,
     without_key,
     without_keys,
+    without_query_values,
 )
 from rilbench.errors import UserError
 from rilbench.judge.server import serve_judge
@@ -113,3 +114,21 @@ def test_a_program_started_without_them() -> None:
     done = subprocess.run(["env"], env=without_keys(os.environ), capture_output=True, check=True)
     assert KEY.encode() not in done.stdout
     assert b"PATH=" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("fm@http://h/v1?api-key=S", "fm@http://h/v1?api-key=…"),
+        ("https://h/o?api-version=2024-10-21&code=S", "https://h/o?api-version=2024-10-21&code=…"),
+        ("http://a/v1?k=S, http://b/v1?k=S", "http://a/v1?k=…, http://b/v1?k=…"),
+        ("m@http://a/v1?k=S,m@http://b/v1?k=S", "m@http://a/v1?k=…,m@http://b/v1?k=…"),
+        ("http://a/v1?k=S,S", "http://a/v1?k=…"),
+        ("http://a/v1?SSS", "http://a/v1?…"),
+        ("[http://a/v1?k=S] is down? k=v", "[http://a/v1?k=… is down? k=v"),
+        ("url: 'http://a/v1?k=S'\nkey: v", "url: 'http://a/v1?k=…'\nkey: v"),
+        ("Is it so? See http://h/v1", "Is it so? See http://h/v1"),
+    ],
+)
+def test_what_an_address_is_asked_with_is_not_shown(text: str, shown: str) -> None:
+    assert without_query_values(text) == shown

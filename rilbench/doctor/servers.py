@@ -7,7 +7,14 @@ import os
 import urllib.request
 from collections.abc import Callable, Iterator
 
-from rilbench.api_keys import ENDPOINT_KEY, JUDGE_KEY, NO_KEY, endpoint_key, judge_key
+from rilbench.api_keys import (
+    ENDPOINT_KEY,
+    JUDGE_KEY,
+    NO_KEY,
+    endpoint_key,
+    judge_key,
+    without_query_values,
+)
 from rilbench.doctor.check_result import CheckResult, attempt
 from rilbench.errors import UserError
 from rilbench.serving import UnlistedError, is_transformers, listed_models, named_server
@@ -58,15 +65,16 @@ def server(name: str, option: str, key_of: Callable[[str], str], remedy: str) ->
         if named is None:
             raise UserError(f"{option} is not understood; give URL or MODEL@URL")
         model, url = named
+        shown = without_query_values(url)
         try:
             served = listed_models(url, api_key=key_of(url), remedy=remedy)
         except UnlistedError:
             if not model:
                 raise
-            return f"{url} answers, and lists no models"
+            return f"{shown} answers, and lists no models"
         # transformers serve lists what is in a cache, whatever it serves.
         if model and model not in served and not is_transformers(url):
-            raise UserError(f"{url} serves {', '.join(served[:5])}, not {model}; {remedy}")
-        return f"{url} serves {model or ', '.join(served[:5])}"
+            raise UserError(f"{shown} serves {', '.join(served[:5])}, not {model}; {remedy}")
+        return f"{shown} serves {model or ', '.join(served[:5])}"
 
     return attempt(name, check)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rilbench.api_keys import without_query_values
 from rilbench.checkpoint import PROCESSOR_FILES, Checkpoint
 from rilbench.devices import gpus
 from rilbench.errors import UserError
@@ -90,7 +91,8 @@ def dry_run_lines(
     for name, (_, missing) in stored.items():
         lines.append(f"{name}: {asked - missing:,} of {asked:,} responses exist")
     if options.endpoint is not None:
-        lines.append(f"asked at {options.endpoint}; no server is started")
+        where = without_query_values(options.endpoint)
+        lines.append(f"asked at {where}; no server is started")
     elif options.engine == "batch":
         lines.append(f"no server is started: batches of {options.batch} on {options.device}")
     else:

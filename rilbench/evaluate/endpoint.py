@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rilbench.api_keys import ENDPOINT_KEY, endpoint_key
+from rilbench.api_keys import ENDPOINT_KEY, endpoint_key, without_query_values
 from rilbench.checkpoint import Checkpoint, Labels, inspect_checkpoint
 from rilbench.errors import UserError
 from rilbench.serving import (
@@ -54,8 +54,13 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """All addresses, for people."""
-        return ", ".join(self.urls)
+        """All addresses, for people and records."""
+        return ", ".join(self.shown_urls)
+
+    @property
+    def shown_urls(self) -> list[str]:
+        """All addresses without what may be a key in them."""
+        return [without_query_values(url) for url in self.urls]
 
     @property
     def name(self) -> str:
@@ -65,7 +70,7 @@ class Endpoint:
     @property
     def checkpoint(self) -> Checkpoint:
         """The model's labels, and its fingerprint."""
-        known = f"{self.model}@{min(self.urls)}" + (f" {self.since}" if self.since else "")
+        known = f"{self.model}@{min(self.shown_urls)}" + (f" {self.since}" if self.since else "")
         fingerprint = self.fingerprint or hashlib.sha256(known.encode()).hexdigest()[:16]
         labels = Labels(student=self.model.rsplit("/", 1)[-1], method="base", teacher="none")
         return Checkpoint(Path(self.model), fingerprint, "a model known by its name only", labels)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rilbench.api_keys import without_query_values
 from rilbench.checkpoint import Checkpoint
 from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import Endpoint, check_served, probed
@@ -203,7 +204,7 @@ def recognise(endpoint: Endpoint, file: IdentityFile) -> tuple[Endpoint, str]:
 def _new(endpoint: Endpoint) -> Model:
     return Model(
         endpoint.since,
-        endpoint.urls,
+        endpoint.shown_urls,
         endpoint.checkpoint.fingerprint,
         endpoint.served,
         endpoint.left_out,
@@ -223,7 +224,8 @@ def _is_same(endpoint: Endpoint, model: Model) -> tuple[bool, str]:
             return False, f"the server tells {key} {now}, and {before} before"
     if not model.stored:
         why = "no question was stored that could be asked again"
-        return not set(model.urls).isdisjoint(endpoint.urls), why
+        urls = {without_query_values(url) for url in model.urls}  # Older files have them whole.
+        return not urls.isdisjoint(endpoint.shown_urls), why
     again = asyncio.run(_ask_again(endpoint, model.stored))
     compared = [
         same

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rilbench.api_keys import JUDGE_KEY, judge_keys
+from rilbench.api_keys import JUDGE_KEY, judge_keys, without_query_values
 from rilbench.errors import UserError
 from rilbench.jsonl_log import read_jsonl
 from rilbench.judge.code_judges import RULE, decides_by_code, find_judge, judge_names
@@ -73,8 +73,8 @@ def read_judge(option: str | None, fields: Mapping[str, Any] | None = None) -> J
     given = several(option)
     if not all(map(named_server, given)):
         raise UserError(
-            f"--judge {option} is not understood; give MODEL@URL, such as "
-            f"qwen2.5-32b@http://127.0.0.1:8000/v1, or FILE.py:FUNCTION, "
+            f"--judge {without_query_values(str(option))} is not understood; give MODEL@URL, such "
+            f"as qwen2.5-32b@http://127.0.0.1:8000/v1, or FILE.py:FUNCTION, "
             f"{', '.join([EXACT, *judge_names()[1:]])}; a key goes into {JUDGE_KEY}"
         )
     model, urls = servers_of_model("--judge", given)

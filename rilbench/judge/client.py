@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rilbench.api_keys import NO_KEY
+from rilbench.api_keys import NO_KEY, without_query_values
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.prompt import judge_messages, parse_verdict
@@ -90,7 +90,7 @@ class JudgeClient:
         cache: Path | None = None,
     ) -> None:
         self._urls = all_checked(base_url)
-        self.base_url = ", ".join(self._urls)
+        self.base_url = without_query_values(", ".join(self._urls))
         self.counts = {"asked": 0, "cached": 0, "missing": 0, "retried": 0}
         self._model = model
         self._key = api_key or NO_KEY

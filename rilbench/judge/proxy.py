@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from rilbench.api_keys import JUDGE_KEY, NO_KEY
+from rilbench.api_keys import JUDGE_KEY, NO_KEY, without_query_values
 from rilbench.errors import UserError
 from rilbench.jsonl_log import append_jsonl, read_jsonl
 from rilbench.judge.reply import answer_of, read_reply, told_content
@@ -97,7 +97,7 @@ class JudgeProxy:
         fields: Mapping[str, Any] | None = None,
     ) -> None:
         self.urls, self.model, self.cache = all_checked(upstream), model, cache
-        self.upstream, self.fields = ", ".join(self.urls), fields
+        self.upstream, self.fields = without_query_values(", ".join(self.urls)), fields
         self.counts = {"asked": 0, "cached": 0, "retried": 0, "failed": 0}
         self.url, self.revision, self.name, self.asked_with = "", "", model, ""
         self.troubles: Counter[str] = Counter()

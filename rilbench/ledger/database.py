@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rilbench.api_keys import without_query_values
 from rilbench.errors import UserError, UserNotice
 from rilbench.ledger.records import Evaluation, Run, Sample, Score, outcomes_hash
 from rilbench.ledger.schema import create, is_ready
@@ -28,7 +29,7 @@ of a million answers has 111,000, which take 1.1 s; its small tables take 2 ms.
 _SMALL_TABLES = ("runs", "models", "evaluations", "tags", "scores", "paper_scores")
 _REPAIR = "rilbench ledger recover {path} NEW.db saves what can be read; or restore a backup"
 _SECRETS = ("api_key", "key", "token", "password", "secret", "authorization")
-"""Endings of names whose values are never recorded."""
+"""Endings of names whose values are never recorded; nor are those in an address's query."""
 _MODEL = (
     "fingerprint",
     "student",
@@ -152,6 +153,7 @@ class Ledger:
         row = dataclasses.asdict(run)
         for name in ("metrics", "curves"):
             row[name] = json.dumps(_without_secrets(row[name]), allow_nan=False)
+        row["recipe_yaml"] = without_query_values(run.recipe_yaml)
         with self._errors(), self._writing():
             self._db["runs"].upsert(row, pk="path")
 
@@ -412,7 +414,7 @@ def file_system(path: Path) -> str:
 
 
 def _without_secrets(value: Any) -> Any:
-    """Return JSON values without the entries whose names say that they are secret."""
+    """Return JSON values without what may be secret, by names, and in addresses' queries."""
     if isinstance(value, Mapping):
         return {
             name: _without_secrets(entry)
@@ -421,4 +423,4 @@ def _without_secrets(value: Any) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return [_without_secrets(entry) for entry in value]
-    return value
+    return without_query_values(value) if isinstance(value, str) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from rilbench.api_keys import without_query_values
 from rilbench.config.schema import Recipe
 from rilbench.errors import UserError
 from rilbench.judge.code_judges import decides_by_code
@@ -89,7 +90,7 @@ def judge_line(recipe: Recipe) -> str:
     """Return who judges where, and what is started for it when."""
     judge = recipe.judge
     if judge.url:
-        return f"judge: {judge.model}, asked at {', '.join(judge.url)}"
+        return f"judge: {judge.model}, asked at {without_query_values(', '.join(judge.url))}"
     if not starts_judge(recipe):
         return f"judge: {judge.model}"
     if needs := judge_needs(recipe):

@@ -17,7 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from rilbench.api_keys import NO_KEY, without_key
+from rilbench.api_keys import NO_KEY, without_key, without_query_values
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def servers_of_model(option: str, given: Sequence[str]) -> tuple[str, list[str]]
     servers = [named_server(text.strip()) for text in given]
     if None in servers:
         raise UserError(
-            f"{option} {given[servers.index(None)]} is not understood; give URL or MODEL@URL, such "
-            "as qwen2.5-vl-7b@http://127.0.0.1:8000/v1"
+            f"{option} {without_query_values(given[servers.index(None)])} is not understood; give "
+            "URL or MODEL@URL, such as qwen2.5-vl-7b@http://127.0.0.1:8000/v1"
         )
     models, urls = zip(*filter(None, servers), strict=True)
     names = list(dict.fromkeys(filter(None, models)))
@@ -112,7 +112,8 @@ def checked(base_url: str) -> str:
             raise ValueError
     except ValueError as error:  # also from urlsplit, and from a port that is no number
         raise UserError(
-            f"{base_url} is not the address of a server; give http://HOST:PORT/v1"
+            f"{without_query_values(base_url)} is not the address of a server; give "
+            "http://HOST:PORT/v1"
         ) from error
     return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
 
@@ -168,6 +169,7 @@ def first_model(
     models = listed_models(base_url, timeout, api_key, remedy=remedy)
     if len(models) > 1 and is_transformers(base_url, timeout):
         url = joined(checked(base_url), "/models")
+        url = without_query_values(url)
         raise UserError(f"{url} lists what is in its cache, not what is served; {remedy}")
     return models[0]
 
@@ -192,7 +194,7 @@ def listed_by_all(
     if not found:
         raise failed
     if len(set(found.values())) > 1:
-        said = ", ".join(f"{name} at {url}" for url, name in found.items())
+        said = ", ".join(f"{name} at {without_query_values(url)}" for url, name in found.items())
         raise UserError(f"the servers list several models ({said}); name the one to ask: MODEL@URL")
     return next(iter(found.values()))
 
@@ -224,7 +226,8 @@ def models_list(
         kind = UnlistedError if answered else UnreachedError
         if getattr(error, "code", 0) == 404:
             remedy += without_v1(base_url)
-        raise kind(f"{url} does not list a model ({why}); {remedy}") from error
+        shown = without_query_values(f"{url} does not list a model ({why})")
+        raise kind(f"{shown}; {remedy}") from error
     return models
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from rilbench.api_keys import without_query_values
 from rilbench.serving.endpoints import (
     all_checked,
     joined,
@@ -58,14 +59,14 @@ class NoReplyError(Exception):
     Attributes:
         passing: the trouble may pass, such as a busy server; a refusal will not.
         status: the HTTP status; 0 if there was none.
-        url: the address that was asked last.
+        url: the address that was asked last, without what may be a key in it.
         tries: how often the request was sent.
     """
 
     def __init__(
         self, why: str, *, passing: bool = False, status: int = 0, url: str = "", tries: int = 0
     ) -> None:
-        super().__init__(" ".join(why.split()))
+        super().__init__(without_query_values(" ".join(why.split())))
         self.passing, self.status, self.url, self.tries = passing, status, url, tries
 
 
@@ -93,6 +94,10 @@ class _Server:
     """Of the monotonic clock."""
     why: str = ""
     """Why it rests."""
+
+    @property
+    def shown(self) -> str:
+        return without_query_values(self.url)
 
     @property
     def resting(self) -> bool:
@@ -210,7 +215,7 @@ class Transport:
                             continue
                         failed, busy = server, isinstance(error, _BusyError)
                         self.overloads += busy
-                        error.url, error.tries = server.url, tries
+                        error.url, error.tries = server.shown, tries
                         failures += not busy
                         if not error.passing or failures > retries or tries == most:
                             raise
@@ -221,7 +226,7 @@ class Transport:
                 until = max(begun, self._answered) + patience
                 if busy and time.monotonic() + rest > until:
                     why = f"{server.why}; it asks to wait for {math.ceil(rest)} s"
-                    raise NoReplyError(why, passing=True, url=server.url, tries=tries)
+                    raise NoReplyError(why, passing=True, url=server.shown, tries=tries)
                 await asyncio.sleep(rest * self._jitter.uniform(1.0, 1.25))
 
     def _learns(self, sent: Mapping[str, Any], why: str) -> bool:
@@ -260,13 +265,13 @@ class Transport:
             if error.pause or not server.resting:
                 server.rest(error.pause or growing, error)
             return 0.0  # as long as the server rests
-        _log.debug("%s: %s; failure %d of a request", server.url, error, failures)
+        _log.debug("%s: %s; failure %d of a request", server.shown, error, failures)
         if len(self.servers) == 1:
             return min(self._backoff * 2.0 ** (failures - 1), _LONGEST_PAUSE)
         if not server.resting:
             server.rest(growing, error)
             if server.rests == 3:
-                _log.warning("%s fails (%s); the other servers go on", server.url, error)
+                _log.warning("%s fails (%s); the other servers go on", server.shown, error)
         return 0.0
 
     async def _send(

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from rilbench.api_keys import without_query_values
 from rilbench.config import Recipe
 from rilbench.config.run_file import RunFile
 from rilbench.data.build_recipe import DataRecipe, read_data_recipe
@@ -218,7 +219,8 @@ def _evaluation(recipe: Recipe, options: EvalOptions) -> list[str]:
     judge = options.judge
     decides = judge.model or "exact rules"
     if judge.url:
-        decides += f" at {judge.url if isinstance(judge.url, str) else ', '.join(judge.url)}"
+        urls = judge.url if isinstance(judge.url, str) else ", ".join(judge.url)
+        decides += f" at {without_query_values(urls)}"
     asked = f"{_questions(options):,} questions" if suite.published else "synthetic stand-ins"
     lines = [
         f"{suite.name} suite, {len(suite.benchmarks)} benchmarks, {asked}, {MODELS} models: the "

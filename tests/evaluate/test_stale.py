@@ -19,6 +19,7 @@ from rilbench.evaluate.kits.environment import ensure_environment
 from rilbench.evaluate.options import EvalOptions
 from rilbench.evaluate.run import evaluate
 from rilbench.ledger import Evaluation, Ledger, Score
+from rilbench.logs import log_file
 
 ASKED = 8  # Four questions of each of two benchmarks.
 
@@ -273,6 +274,41 @@ def test_a_damaged_work_folder_is_made_again(
         without_pictures()
         evaluate(checkpoint, replace(plan, fresh=True), kit=kit)
         assert len(model.questions) == asked + ASKED
+
+
+def test_a_key_in_an_address_is_kept_nowhere(
+    first: EvalOptions,
+    checkpoint: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key = "not-for-anybody"
+
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        refused = "box 2" in json.dumps(body)
+        return (400, b"it is too long") if refused else says("A. red")
+
+    with fake_judge(answer, ["m"]) as server, fake_judge(lambda _: says("0.5")) as grader:
+        plan = replace(
+            first,
+            work=tmp_path / "work",
+            db=tmp_path / "ledger.db",
+            endpoint=f"m@{server.url}?api-version=1&api-key={key}",
+            judge=Judge(f"{grader.url}?code={key}", "j"),
+        )
+        with log_file(tmp_path / "rilbench.log"):
+            found = evaluate(checkpoint, plan)
+        address = server.url
+    assert found.settings["generation"]["server"] == f"m at {address}?api-version=1&api-key=…"
+    assert any("refused" in (sample.finish_reason or "") for sample in found.samples)
+    with log_file(tmp_path / "rilbench.log"), pytest.raises(UserError) as told:
+        evaluate(checkpoint, replace(plan, work=tmp_path / "other"))
+    assert key not in str(told.value)
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or key not in path.read_text(errors="replace"), path
+    said = capfd.readouterr()
+    assert key not in said.out + said.err + caplog.text
 
 
 def vet(evaluation: Evaluation) -> Score:

@@ -197,12 +197,16 @@ def test_secrets_are_not_kept(tmp_path: Path) -> None:
         "max_tokens": 9,
         "judge": [{"api_key": "sk-1", "name": "j", "Authorization": "Bearer sk-1"}],
         "hf_token": "sk-1",
+        "server": "m at https://h/v1?api-version=2&api-key=sk-1",
     }
+    run = dataclasses.replace(RUN, recipe_yaml="judge:\n  url: [https://h/v1?code=sk-1]\n")
     path = tmp_path / "l.db"
     with Ledger(path) as ledger:
+        ledger.record_run(run)
         ledger.record(dataclasses.replace(EVALUATION, settings=settings))
         kept = ledger.evaluations()[0].settings
-    assert kept == {"max_tokens": 9, "judge": [{"name": "j"}]}
+    server = "m at https://h/v1?api-version=2&api-key=…"
+    assert kept == {"max_tokens": 9, "judge": [{"name": "j"}], "server": server}
     assert b"sk-1" not in path.read_bytes()
 
 

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from rilbench.api_keys import ENDPOINT_KEY, endpoint_key, endpoint_variable
+from rilbench.api_keys import (
+    ENDPOINT_KEY,
+    endpoint_key,
+    endpoint_variable,
+    without_query_values,
+)
 from rilbench.config import Recipe
 from rilbench.data.question import Question
 from rilbench.data.response_collector import ModelServer, request
@@ -180,10 +185,11 @@ def _check_list(plan: Plan, server: ModelServer, url: str) -> None:
         log.info("%s", error)
         return
     if server.name not in served:
+        shown = without_query_values(url)
         same = served[0] if len(served) == 1 else "MODEL"
         raise UserError(
-            f"{url} serves {', '.join(served[:5])}, not {server.name}, which is the {plan.model} "
-            f"of the recipe; serve that, or say which is the same model: {setting}={same}@{url}"
+            f"{shown} serves {', '.join(served[:5])}, not {server.name}, which is the {plan.model} "
+            f"of the recipe; serve that, or say which is the same model: {setting}={same}@{shown}"
         )
 
 
@@ -230,7 +236,7 @@ def _probe(plan: Plan, server: ModelServer, url: str, questions: Sequence[Questi
         ) from error
     if len(choices) < plan.per_request:
         raise UserError(
-            f"{plan.model}: {url} returns {len(choices)} response for n={plan.per_request}; leave "
-            f"n out of {setting}"
+            f"{plan.model}: {without_query_values(url)} returns {len(choices)} response for "
+            f"n={plan.per_request}; leave n out of {setting}"
         )
     log.info("%s: %s answers", plan.model, url)
