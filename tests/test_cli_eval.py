@@ -186,7 +186,7 @@ def test_kept_verdicts_are_listed(tmp_path: Path) -> None:
     folder = tmp_path / "w" / "judge"
     folder.mkdir(parents=True)
     line = '{"key": "k", "model": "qwen-2507", "reply": "1", "revision": "org/q"}\n'
-    (folder / "q.jsonl").write_text(line * 2)
+    (folder / "q.jsonl").write_text(line * 2 + line.replace('"k"', '"l"'))
     found = lines(run("eval", "--list-verdicts", "--work", "w", cwd=tmp_path))
     assert found[1].split() == ["qwen-2507", "org/q", "2", "w/judge/q.jsonl"]
     assert lines(run("eval", "--list-verdicts", "--work", "x", cwd=tmp_path))[1].split() == [

@@ -45,7 +45,7 @@ def evaluate(
     ] = True,
     fresh_verdicts: Annotated[
         bool,
-        typer.Option("--fresh-verdicts", help="Delete the judge's kept replies and ask it again."),
+        typer.Option("--fresh-verdicts", help="Score again, and ask the judge everything again."),
     ] = False,
     list_verdicts: Annotated[
         bool,

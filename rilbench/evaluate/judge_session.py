@@ -134,7 +134,7 @@ def running_judge(judge: Judge, cache: Path, *, fresh: bool = False) -> Iterator
     Args:
         judge: who is to decide.
         cache: folder for a language model's replies.
-        fresh: delete this judge's replies there, so that it is asked again.
+        fresh: ask again also what this judge has replied to; the new reply then counts.
 
     Raises:
         UserError: the judge does not answer.
@@ -192,8 +192,8 @@ def kept_replies(cache: Path) -> list[KeptReplies]:
     """Return what a folder keeps of judges' replies, by file and judge."""
     found = []
     for file in sorted(cache.glob("*.jsonl")):
-        lines = read_jsonl(file)
-        judges = Counter(f"{x.get('model')} {x.get('revision') or ''}".strip() for x in lines)
+        last = {line.get("key"): line for line in read_jsonl(file)}.values()
+        judges = Counter(f"{x.get('model')} {x.get('revision') or ''}".strip() for x in last)
         found += [KeptReplies(file, judge, count) for judge, count in judges.items()]
     return found
 

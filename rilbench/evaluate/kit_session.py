@@ -26,7 +26,7 @@ class Kit:
             same folder.
         judge: who decides free text; by default the project's exact rules.
         name: of the kit.
-        fresh_verdicts: delete the judge's cached replies at its start.
+        fresh_verdicts: ask the judge again also what it has replied to before.
     """
 
     def __init__(

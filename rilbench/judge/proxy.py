@@ -161,10 +161,11 @@ class JudgeProxy:
         return self.name
 
     def forget(self) -> None:
-        """Delete the replies of earlier jobs, so that the judge is asked again."""
+        """Forget the replies of earlier jobs, so that the judge is asked again.
+
+        In the file each stays until the next one to the same prompt, which then counts.
+        """
         self._replies = {}
-        if self.cache is not None:
-            self.cache.unlink(missing_ok=True)
 
     def begin(self) -> None:
         """Begin a job of a kit: forget an earlier one's failures and what it asked."""

@@ -108,10 +108,16 @@ def test_what_vlmevalkit_cannot_score_is_refused_before_anything_is_asked(
     free.to_csv(tmp_path / "MyTexts.tsv", sep="\t", index=False)
     free.to_csv(tmp_path / "OCRBench.tsv", sep="\t", index=False)
     table.drop(columns="question").to_csv(tmp_path / "Odd.tsv", sep="\t", index=False)
+    for column in ("answer", "question"):
+        lacking = table.copy()
+        lacking.loc[2, column] = None
+        lacking.to_csv(tmp_path / f"No-{column}.tsv", sep="\t", index=False)
     for dataset, message in {
         "MyTexts": r"MyTexts\.tsv has no columns 'A' and 'B', .* it scores multiple choice only",
         "OCRBench": r"OCRBench: its type VQA in VLMEvalKit is not supported, .* try lmms-eval",
         "Odd": r"Odd\.tsv is not a table of questions: it lacks question, .*; get it again",
+        "No-answer": rf"No-answer\.tsv has no answer at index {table['index'][2]}; fill it in, or",
+        "No-question": r"No-question\.tsv has no question at index .*; fill it in, or remove",
         "Absent": r"Absent\.tsv in .* is missing, and cannot .*\(the kit knows no address for it\)",
     }.items():
         with pytest.raises(UserError, match=message):

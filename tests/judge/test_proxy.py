@@ -189,10 +189,19 @@ def test_a_judge_is_known_by_its_revision_and_its_parameters(tmp_path: Path) -> 
                 ask(proxy, "q", **sampling)
             asked = [body for body in real.seen if body["messages"][0]["content"] == "q"]
             assert len(asked) == times
-        with JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
-            proxy.forget()
-            ask(proxy, "q")
-            assert len((tmp_path / "c").read_text().splitlines()) == 1
+
+
+def test_what_is_asked_afresh_replaces_its_reply_alone(tmp_path: Path) -> None:
+    said = "1.0"
+    with fake_judge(lambda _: says(said)) as real:
+        for prompts, fresh, asked in (("qr", False, 2), ("q", True, 3), ("qr", False, 3)):
+            with JudgeProxy(real.url, "m", tmp_path / "c") as proxy:
+                if fresh:
+                    proxy.forget()
+                found = [ask(proxy, prompt) for prompt in prompts]
+                assert len(real.seen) == asked
+            said = "0.0"
+    assert found == ["0.0", "1.0"], "the new one counts, and the other prompt kept its own"
 
 
 def reply(text: str, ended: str) -> tuple[int, bytes]:

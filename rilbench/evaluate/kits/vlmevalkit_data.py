@@ -253,6 +253,16 @@ def asked_rows(table: Any, spec: dict[str, Any]) -> Any:
     return rows
 
 
+def refuse_empty(rows: Any, name: str) -> None:
+    """Raise where a question has no text or no answer: the kit reads "nan", or fails."""
+    for column in ("question", "answer"):
+        for index, value in zip(rows["index"], rows[column], strict=True):
+            if value != value or not str(value).strip():
+                raise JobError(
+                    f"{name}.tsv has no {column} at index {index}; fill it in, or remove the row"
+                )
+
+
 def readable(image: Any) -> Any:
     """Return a picture in base64, or a list of them, upright and in a mode that the kit reads."""
     if isinstance(image, list):

@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from vlmeval.dataset import DATASET_CLASSES
+from vlmeval.dataset.image_mcq import CustomMCQDataset
 from vlmeval.dataset.image_vqa import MMVet
 from vlmeval.smp import download_file, md5
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         asked_rows,
         open_dataset,
         readable,
+        refuse_empty,
         refuse_unscored,
     )
     from rilbench.evaluate.kits.vlmevalkit_outcomes import (
@@ -73,7 +75,14 @@ if TYPE_CHECKING:
         work,
     )
 else:
-    from vlmevalkit_data import MMVetV2, asked_rows, open_dataset, readable, refuse_unscored
+    from vlmevalkit_data import (
+        MMVetV2,
+        asked_rows,
+        open_dataset,
+        readable,
+        refuse_empty,
+        refuse_unscored,
+    )
     from vlmevalkit_outcomes import (
         JUDGE_ALIAS,
         choice_outcomes,
@@ -110,6 +119,8 @@ def write_prompts(job: dict[str, Any]) -> None:
             refuse_unscored(dataset, spec)
             build = builder(dataset, job["style"])
             rows = asked_rows(dataset.data, spec)
+            if isinstance(dataset, CustomMCQDataset):  # a user's own
+                refuse_empty(rows, spec["name"])
             groups = [group_of(index, spec["circular"]) for index in rows["index"]]
             order = shuffled(spec["name"], groups)[:limit]
             kept = set(order)
