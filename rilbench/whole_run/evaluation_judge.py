@@ -31,12 +31,13 @@ def with_judge(file: RunFile, options: EvalOptions) -> EvalOptions:
     named = file.evaluation.get("judge") is not None
     if named or decides_by_code(judge.model) or not _needs_judge(options):
         return options
+    fields = judge.fields or None
     if judge.url:
         url = judge.url if len(judge.url) > 1 else judge.url[0]
-        return replace(options, judge=Judge(url, judge.model))
+        return replace(options, judge=Judge(url, judge.model, fields))
     if recipe.hardware.device != "cuda":
         return options
-    return replace(options, judge=Judge((), judge.model))
+    return replace(options, judge=Judge((), judge.model, fields))
 
 
 def _needs_judge(options: EvalOptions) -> bool:

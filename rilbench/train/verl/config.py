@@ -230,8 +230,10 @@ def _memory(recipe: Recipe) -> dict[str, Any]:
         **engine_memory(recipe, f"{actor}.fsdp_config", "actor_rollout_ref.model"),
     }
     if recipe.hardware.device == "cuda":
-        # The entropy is only measured: in pieces, or it would need more than the logits do.
+        # The entropy is only measured: in pieces, or it would need more than the logits do. It is
+        # all that verl compiles, again for each number of tokens until torch gives it up.
         settings[f"{actor}.fsdp_config.entropy_from_logits_with_chunking"] = True
+        settings[f"{actor}.fsdp_config.use_torch_compile"] = False
     return settings | _share_prompts(recipe, "actor_rollout_ref.model")
 
 
