@@ -235,7 +235,7 @@ def test_the_queries_of_the_ledger_work(tmp_path):
         ledger.record(dataclasses.replace(trained, samples=tuple(samples), **untrained))
         for query in queries:
             assert ledger.rows(query)
-        tag(ledger, [trained], "mine", remove=False)
+        tag(ledger, [trained.id or 0], "mine", remove=False)
         # Nothing gets worse here, and nothing lacks a verdict.
         found = [bool(ledger.rows(query, {"suite": "nano"})) for query in canned]
         assert dict(zip(metadata["databases"]["rilbench"]["queries"], found, strict=True)) == {

@@ -84,10 +84,11 @@ def check_ledger(ledger: Ledger, baseline: Baseline, only: Sequence[str] = ()) -
         only: parts of the labels of the entries to compare; none for all.
 
     Raises:
-        UserError: the ledger has no evaluation, or none on a suite of the entries.
+        UserError: the ledger has no evaluation, none on a suite of the entries, or a damaged one,
+            which might be the newest.
     """
     entries = select_entries(baseline.entries, only)
-    evaluations = ledger.evaluations()
+    evaluations = ledger.evaluations(strict=True)
     if not evaluations:
         raise UserError(f"{ledger.path} has no evaluation to check; first: rilbench eval")
     suites = {evaluation.suite for evaluation in evaluations}

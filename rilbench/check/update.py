@@ -52,12 +52,13 @@ def update_baseline(
         only: parts of the labels to update; none for all.
 
     Raises:
-        UserError: no reason, no evaluation that could be a baseline, or a damaged file.
+        UserError: no reason, no evaluation that could be a baseline, or a damaged file or
+            evaluation.
     """
     if not reason.strip():
         raise UserError('a baseline is not changed without a reason; give --reason "..."')
     old = read_baseline(path) if path.exists() else Baseline(())
-    measured = with_runs(latest(ledger.evaluations()), ledger.runs())
+    measured = with_runs(latest(ledger.evaluations(strict=True)), ledger.runs())
     entries, notes = _entries(measured, partial(with_outcomes, ledger=ledger))
     entries = select_entries(entries, only)
     if not entries:

@@ -51,6 +51,12 @@ def verify(db: Db = None) -> None:
         found = verify(ledger)
     for line in found.wrong:
         typer.echo(printable(line))
+    if found.damaged:
+        numbers = " ".join(map(str, found.damaged))
+        raise UserError(
+            f"{path} is not sound: {len(found.wrong)} findings; restore a backup, or remove what "
+            f"cannot be read: rilbench ledger forget {numbers} --db {path}"
+        )
     if found.wrong:
         raise UserError(
             f"{path} is not sound: {len(found.wrong)} findings; restore a backup, or rilbench "
@@ -86,14 +92,14 @@ def forget(
     from rilbench.ledger.housekeeping import chosen, forget
 
     with Ledger(_existing(db)) as ledger:
-        evaluations = chosen(ledger, numbers)
-        for evaluation in evaluations:
-            typer.echo(_line(evaluation))
+        known = chosen(ledger, numbers)
+        for number, evaluation in known.items():
+            typer.echo(_line(number, evaluation))
         if not yes and not sys.stdin.isatty():
             raise UserError("nothing is removed without a confirmation; use --yes")
         if not yes and not typer.confirm("remove them?"):
             raise typer.Exit(1)
-        removed = forget(ledger, evaluations)
+        removed = forget(ledger, known)
     counts = ", ".join(f"{count} {table}" for table, count in removed.items())
     typer.echo(f"removed: {counts.replace('samples', 'answers')}")
 
@@ -137,8 +143,8 @@ def tag(
 
     with Ledger(_existing(db)) as ledger:
         tag(ledger, chosen(ledger, numbers), name, remove=remove)
-        for evaluation in chosen(ledger, numbers):
-            typer.echo(_line(evaluation))
+        for number, evaluation in chosen(ledger, numbers).items():
+            typer.echo(_line(number, evaluation))
 
 
 def _existing(db: Path | None) -> Path:
@@ -155,9 +161,14 @@ def _existing(db: Path | None) -> Path:
     return path
 
 
-def _line(e: Evaluation) -> str:
+def _line(number: int, found: Evaluation | str) -> str:
+    """Return a line about an evaluation; ``found`` says what is wrong if it is damaged."""
     from rilbench.printable import printable
 
-    tags = f" [{', '.join(e.tags)}]" if e.tags else ""
-    labels = f"{e.student} {e.method} {e.teacher}, {e.suite}, {e.created[:16]}"
-    return printable(f"evaluation {e.id}{tags}: {labels}, {len(e.scores)} scores, {e.path}")
+    if isinstance(found, str):
+        return printable(f"evaluation {number}: damaged ({found})")
+    tags = f" [{', '.join(found.tags)}]" if found.tags else ""
+    labels = f"{found.student} {found.method} {found.teacher}, {found.suite}, {found.created[:16]}"
+    return printable(
+        f"evaluation {number}{tags}: {labels}, {len(found.scores)} scores, {found.path}"
+    )

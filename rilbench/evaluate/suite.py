@@ -17,7 +17,6 @@ from rilbench.evaluate.benchmark import (
     read_own_benchmark,
     shipped_benchmarks,
 )
-from rilbench.ledger.records import LOST
 
 __all__ = [
     "KITS",
@@ -169,7 +168,9 @@ def suite(name: str) -> tuple[Benchmark, ...]:
 
 
 def suite_columns(name: str) -> list[str]:
-    """Return the names of a suite's benchmarks; UserError for an unknown name."""
-    if name == LOST:
-        return []
-    return find_suite("nano" if name == NANO_DEV else name).columns
+    """Return the names of a recorded suite's benchmarks; none of one that is not known.
+
+    After damage a name may be lost or another one, and its evaluation is still shown.
+    """
+    name = "nano" if name == NANO_DEV else name
+    return find_suite(name).columns if name in SUITES else []

@@ -15,8 +15,10 @@ from typing import Any
 
 from rilbench.api_keys import without_query_values
 from rilbench.errors import UserError, UserNotice
+from rilbench.ledger.place import explain, require_writable, warn_of_network
 from rilbench.ledger.records import Evaluation, Run, Sample, Score, outcomes_hash
-from rilbench.ledger.schema import create, is_ready
+from rilbench.ledger.rows import record_or_why
+from rilbench.ledger.schema import create, is_ready, missing_parts
 from rilbench.paths import may_write
 from rilbench.scratch import is_locked
 
@@ -48,8 +50,6 @@ _EVALUATION = ("id", "path", "suite", "created", '"commit"', "dirty", "settings"
 _SCORE, _SAMPLE, _RUN = (
     ", ".join(field.name for field in dataclasses.fields(kind)) for kind in (Score, Sample, Run)
 )
-_NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "afs")
-"""File systems on which SQLite's locks and write-ahead log are not reliable."""
 
 
 def default_db(option: Path | None = None) -> Path:
@@ -72,10 +72,10 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._errors(), self._closed_on_error():
-            _require_writable(path)
-            _warn_of_network(path)
+            require_writable(path)
+            warn_of_network(path)
             self._open("rwc")
-            if is_ready(self._connection):  # Before the file is touched: is it ours, and whole?
+            if self._is_ready():  # Before the file is touched: is it ours, and whole?
                 self._refuse_damage()
             self._enable_wal()
             with self._writing():
@@ -98,7 +98,7 @@ class Ledger:
                 # none is left over, nobody writes: the file may be read as it is.
                 alone = not may_write(path.parent) and not Path(f"{path}-wal").exists()
                 ledger._open("ro&immutable=1" if alone else "ro")
-                if is_ready(ledger._connection):
+                if ledger._is_ready():
                     return ledger
                 ledger.close()
             ledger._open("memory")
@@ -157,69 +157,115 @@ class Ledger:
         with self._errors(), self._writing():
             self._db["runs"].upsert(row, pk="path")
 
-    def evaluations(self, suite: str | None = None) -> list[Evaluation]:
+    def evaluations(self, suite: str | None = None, *, strict: bool = False) -> list[Evaluation]:
         """Return the evaluations with their scores, but without samples, last recorded first.
+
+        Damaged ones are left out with a `UserNotice`, which names them.
 
         Args:
             suite: only this suite's; None for all.
+            strict: damaged ones are an error; for those to whom the newest one matters.
+
+        Raises:
+            UserError: (if strict) one is damaged.
         """
+        found, damaged = self.read_evaluations(suite)
+        if damaged:
+            why = "; ".join(f"evaluation {number}, {wrong}" for number, wrong in damaged.items())
+            remedy = (
+                "restore a backup, or remove what is damaged: rilbench ledger forget "
+                f"{' '.join(map(str, damaged))} --db {self.path}"
+            )
+            with self._errors():
+                if strict:
+                    raise UserError(f"is damaged ({why}); {remedy}")
+            self._notice(f"left out what is damaged ({why}); {remedy}")
+        return found
+
+    def read_evaluations(self, suite: str | None = None) -> tuple[list[Evaluation], dict[int, str]]:
+        """Return `evaluations`, and what is wrong with each damaged one, by its number."""
+        # LEFT JOIN: an evaluation whose model is lost is damaged, and not left out silently.
         query = (
             f"SELECT {', '.join(f'e.{name}' for name in _EVALUATION)}, "
             f"{', '.join(f'm.{name}' for name in _MODEL)} FROM evaluations e "
-            "JOIN models m ON m.id = e.model_id "
+            "LEFT JOIN models m ON m.id = e.model_id "
             "WHERE :suite IS NULL OR e.suite = :suite ORDER BY e.id DESC"
         )
-        evaluations = []
+        found, damaged = [], {}
         with self._errors(), self._reading():
-            scores: dict[int, list[Score]] = {}
-            for row in self._records(f"SELECT evaluation_id, {_SCORE} FROM scores ORDER BY rowid"):
-                scores.setdefault(row.pop("evaluation_id"), []).append(Score(**row))
+            scores, wrong = self._scores()
             tags: dict[int, tuple[str, ...]] = {}
-            for number, tag in self._connection.execute(
-                "SELECT evaluation_id, tag FROM tags ORDER BY tag"
-            ):
+            for row in self._records("SELECT evaluation_id, tag FROM tags ORDER BY tag"):
+                number, tag = row["evaluation_id"], row["tag"]
                 tags[number] = (*tags.get(number, ()), tag)
+                if not isinstance(tag, str):
+                    wrong[number] = "a tag: garbled text"
             for row in self._records(query, {"suite": suite}):
-                row["dirty"] = bool(row["dirty"])
-                row["settings"] = json.loads(row["settings"])
-                row["tags"] = tags.get(row["id"], ())
-                evaluations.append(Evaluation(**row, scores=tuple(scores.get(row["id"], ()))))
-        return evaluations
+                number = row["id"]
+                parts = {"scores": tuple(scores.get(number, ())), "tags": tags.get(number, ())}
+                read = record_or_why(Evaluation, row, **parts)
+                if isinstance(read, str) or number in wrong:
+                    damaged[number] = read if isinstance(read, str) else wrong[number]
+                else:
+                    found.append(read)
+        return found, damaged
 
     def samples(self, evaluation_id: int) -> list[Sample]:
         """Return an evaluation's samples in the order in which they were recorded.
 
         Raises:
-            UserError: there is no such evaluation.
+            UserError: there is no such evaluation, or a sample is damaged.
         """
         key = {"id": evaluation_id}
         with self._errors(), self._reading():
             if not self._records("SELECT id FROM evaluations WHERE id = :id", key):
                 raise UserError(f"has no evaluation {evaluation_id}; give another number")
-            rows = self._records(
-                f"SELECT {_SAMPLE} FROM samples WHERE evaluation_id = :id ORDER BY rowid", key
-            )
-        return [Sample(**row) for row in rows]
+            return self.samples_where("evaluation_id = :id", key)
+
+    def samples_where(
+        self, condition: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[Sample]:
+        """Return the samples of a condition in the order in which they were recorded.
+
+        Raises:
+            UserError: one is damaged.
+        """
+        found, damaged = self._read_samples(condition, parameters or {})
+        with self._errors():
+            if damaged:
+                raise UserError(f"is damaged ({damaged[0]}); {self.remedy}")
+        return found
+
+    def damaged_samples(self, evaluation_id: int) -> list[str]:
+        """Return what is wrong with an evaluation's samples, a line for each damaged one."""
+        return self._read_samples("evaluation_id = :id", {"id": evaluation_id})[1]
 
     def runs(self) -> list[Run]:
-        """Return the training runs, oldest first.
+        """Return the training runs, oldest first; damaged ones are left out with a `UserNotice`.
 
         A run that was killed could not say that it stopped: it is "stopped" if its folder is on
         this machine and no process has it locked.
         """
+        found, damaged = self.read_runs()
+        for path, why in damaged.items():
+            self._notice(f"left out run {path}, which is damaged ({why}); {self.remedy}")
+        return [
+            dataclasses.replace(run, status="stopped")
+            if run.status == "running" and _is_abandoned(Path(run.path))
+            else run
+            for run in found
+        ]
+
+    def read_runs(self) -> tuple[list[Run], dict[str, str]]:
+        """Return the training runs as recorded, and what is wrong with damaged ones, by path."""
+        found, damaged = [], {}
         with self._errors():
-            rows = self._records(f"SELECT {_RUN} FROM runs ORDER BY created, path")
-        for row in rows:
-            row |= {name: json.loads(row[name]) for name in ("metrics", "curves")}
-            folder = Path(row["path"])
-            if (
-                row["status"] == "running"
-                and folder.is_absolute()
-                and folder.is_dir()
-                and not is_locked(folder / ".lock")
-            ):
-                row["status"] = "stopped"
-        return [Run(**row) for row in rows]
+            for row in self._records(f"SELECT {_RUN} FROM runs ORDER BY created, path"):
+                if isinstance(read := record_or_why(Run, row), str):
+                    damaged[str(row["path"])] = read
+                else:
+                    found.append(read)
+        return found, damaged
 
     def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
         """Return a query's rows as tuples; `rilbench.ledger.queries` has the package's queries."""
@@ -254,13 +300,71 @@ class Ledger:
             return int(row["id"])
         return int(self._db["models"].insert(labels).last_pk)
 
+    def _read_samples(
+        self, condition: str, parameters: Mapping[str, Any]
+    ) -> tuple[list[Sample], list[str]]:
+        """Return the samples of a condition, and a line for each damaged one."""
+        query = f"SELECT {_SAMPLE} FROM samples WHERE {condition} ORDER BY rowid"
+        found, damaged = [], []
+        with self._errors():
+            for row in self._records(query, parameters):
+                if isinstance(read := record_or_why(Sample, row), str):
+                    damaged.append(f"answer {row['benchmark']}/{row['question_id']}: {read}")
+                else:
+                    found.append(read)
+        return found, damaged
+
+    def _scores(self) -> tuple[dict[int, list[Score]], dict[int, str]]:
+        """Return the scores by evaluation, and what is wrong with evaluations' damaged ones."""
+        found: dict[int, list[Score]] = {}
+        damaged = {}
+        query = (
+            f"SELECT evaluation_id, comparability, outcomes, {_SCORE} FROM scores ORDER BY rowid"
+        )
+        for row in self._records(query):
+            number = row.pop("evaluation_id")
+            hashes = row.pop("comparability"), row.pop("outcomes")
+            if isinstance(read := record_or_why(Score, row), str):
+                damaged[number] = f"score {row['benchmark']}: {read}"
+            elif not all(isinstance(each, str) for each in hashes):
+                damaged[number] = f"score {row['benchmark']}: garbled text"
+            else:
+                found.setdefault(number, []).append(read)
+        return found, damaged
+
     def _records(
         self, query: str, parameters: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
-        """Return a query's rows by the names of their columns."""
-        cursor = self._connection.execute(query, parameters or {})
+        """Return a query's rows by the names of their columns. Text that is garbled is bytes."""
+        try:
+            cursor = self._connection.execute(query, parameters or {})
+            rows = cursor.fetchall()
+        except sqlite3.OperationalError as error:
+            if "Could not decode" not in str(error):
+                raise
+            self._connection.text_factory = _text_or_bytes  # Slow, and needed by few.
+            try:
+                cursor = self._connection.execute(query, parameters or {})
+                rows = cursor.fetchall()
+            finally:
+                self._connection.text_factory = str
         names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _notice(self, message: str) -> None:
+        # One place for all: Python shows a notice of a place once.
+        warnings.warn(f"{self.path}: {message}", UserNotice, stacklevel=1)
+
+    def _is_ready(self) -> bool:
+        """Return `is_ready` of the file; raise a UserError if a table or column is missing.
+
+        Rows that are written to such a file would go into tables without constraints.
+        """
+        if not is_ready(self._connection):
+            return False
+        if lacking := missing_parts(self._connection):
+            raise UserError(f"is damaged (it lacks {', '.join(lacking)}); {self.remedy}")
+        return True
 
     def _refuse_damage(self) -> None:
         """Raise a UserError if a look that takes no noticeable time finds damage.
@@ -353,64 +457,23 @@ class Ledger:
         except sqlite3.IntegrityError:
             raise  # A bug of ours, such as one benchmark twice.
         except sqlite3.DatabaseError as error:
-            message = _explain(str(error), self.remedy)
+            message = explain(str(error), self.remedy)
             raise UserError(f"{self.path} {message}") from error
         except OSError as error:
             why = error.strerror or str(error)
             raise UserError(f"{self.path} cannot be used ({why}); give another --db") from error
 
 
-def _explain(message: str, repair: str) -> str:
-    """Return an SQLite message in plain words, with the remedy; ``repair`` is that for damage."""
-    if "readonly" in message:
-        return "is read-only; make it writable or give another --db"
-    if "malformed" in message or "Could not decode" in message:
-        # What could not be decoded is not repeated: the message would print the bytes.
-        why = "database disk image is malformed" if "malformed" in message else "garbled text"
-        return f"is damaged ({why}); {repair}"
-    if "not a database" in message:
-        return f"is not an SQLite database ({message}); give another --db"
-    if "locked" in message:
-        return "is held by another program; wait for it to finish and try again"
-    if "unable to open" in message:
-        return "cannot be opened; make its folder writable or give another --db"
-    if "full" in message:
-        return "cannot grow, the disk is full; make room and try again"
-    return f"cannot be used ({message}); give another --db"
+def _text_or_bytes(content: bytes) -> str | bytes:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
 
 
-def _require_writable(path: Path) -> None:
-    """Raise a UserError (without the path) if the ledger cannot be written there."""
-    if not path.parent.is_dir():
-        raise UserError("is in a folder that does not exist; make the folder or give another --db")
-    if path.is_dir():
-        raise UserError("is a folder; give a file")
-    if path.exists() and not may_write(path):
-        raise UserError("is read-only; make it writable or give another --db")
-    if not may_write(path.parent):
-        raise UserError("is in a read-only folder; make it writable or give another --db")
-
-
-def _warn_of_network(path: Path) -> None:
-    """Warn if several machines may share the file: SQLite's locks hold on one machine only."""
-    kind = file_system(path)
-    if kind.startswith(_NETWORK):
-        warnings.warn(
-            f"{path} is on a network file system ({kind}): use it from one machine at a time, "
-            "or give a --db on a local disk",
-            UserNotice,
-            stacklevel=3,
-        )
-
-
-def file_system(path: Path) -> str:
-    """Return the type of the file system that holds a path, such as "ext4"; "" if unknown."""
-    import psutil
-
-    target = path.absolute().resolve()
-    mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
-    folders = map(str, (target, *target.parents))
-    return next((mounts[folder] for folder in folders if folder in mounts), "")
+def _is_abandoned(folder: Path) -> bool:
+    """Return whether a run's folder is on this machine and no process has it locked."""
+    return folder.is_absolute() and folder.is_dir() and not is_locked(folder / ".lock")
 
 
 def _without_secrets(value: Any) -> Any:

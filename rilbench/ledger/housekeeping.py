@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,14 @@ _CLOSE = 0.006
 """Points by which a score may differ from its samples' mean: some toolkits round to two digits."""
 _SAMPLED = """
     SELECT evaluation_id, benchmark, count(*), sum(score IS NULL), sum(finish_reason = 'length')
-    FROM samples GROUP BY 1, 2
+    FROM samples WHERE evaluation_id IN ({}) GROUP BY 1, 2
+"""
+_KEYS = """
+    SELECT evaluation_id, benchmark, comparability FROM scores WHERE evaluation_id IN ({})
 """
 _LONE = """
-    SELECT evaluation_id, benchmark, count(*) FROM samples a WHERE NOT EXISTS (
+    SELECT evaluation_id, benchmark, count(*) FROM samples a
+    WHERE evaluation_id IN ({}) AND NOT EXISTS (
         SELECT 1 FROM scores s
         WHERE s.evaluation_id = a.evaluation_id AND s.benchmark = a.benchmark
     ) GROUP BY 1, 2
@@ -34,11 +38,14 @@ def back_up(ledger: Ledger, target: Path, *, overwrite: bool = False) -> int:
     """Copy the ledger by SQLite's online backup; return the number of evaluations in the copy.
 
     Writers need not stop. The copy is one state of the ledger, and appears whole or not at all.
+    That every record can be read is checked in the copy.
 
     Raises:
-        UserError: the target exists and is not to be overwritten, is the ledger itself or cannot
-            be written; or the ledger is damaged.
+        UserError: the target is a folder, exists and is not to be overwritten, is the ledger
+            itself or cannot be written; or the ledger is damaged.
     """
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; give a file")
     if target.exists() and (not overwrite or target.samefile(ledger.path)):
         remedy = "give another file" if target.samefile(ledger.path) else "use --overwrite"
         raise UserError(f"{target} exists; {remedy}")
@@ -53,6 +60,14 @@ def back_up(ledger: Ledger, target: Path, *, overwrite: bool = False) -> int:
             if found != "ok":
                 raise UserError(f"{ledger.path} is damaged; {ledger.remedy}")
             count = int(copy.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+        with Ledger.open_read(part) as whole:
+            damaged = [line for lines in unreadable(whole).values() for line in lines]
+        if damaged:
+            more = f", and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            raise UserError(
+                f"{ledger.path} is damaged ({damaged[0]}{more}) and not copied; "
+                f"rilbench ledger verify --db {ledger.path} lists what can be removed"
+            )
         part.replace(target)
     except (OSError, sqlite3.OperationalError) as error:
         raise UserError(f"{target} cannot be written ({error}); give another file") from error
@@ -61,42 +76,68 @@ def back_up(ledger: Ledger, target: Path, *, overwrite: bool = False) -> int:
     return count
 
 
+def unreadable(ledger: Ledger) -> dict[int | str, list[str]]:
+    """Return the damaged records, which SQLite's own checks do not see.
+
+    Returns:
+        What is wrong, a line each, by the evaluation's number or the run's path.
+
+    Raises:
+        UserError: the file cannot be read at all; see `Ledger`.
+    """
+    whole, damaged = ledger.read_evaluations()
+    wrong: dict[int | str, list[str]] = {
+        path: [f"run {path}: {why}"] for path, why in ledger.read_runs()[1].items()
+    }
+    for number in sorted([*damaged, *(e.id or 0 for e in whole)]):
+        lines = [damaged[number]] if number in damaged else []
+        if lines := [*lines, *ledger.damaged_samples(number)]:
+            wrong[number] = [f"evaluation {number}, {line}" for line in lines]
+    return wrong
+
+
 @dataclass(frozen=True)
 class Verified:
     """What `verify` found.
 
     Attributes:
         wrong: one line each.
+        damaged: numbers of evaluations that cannot be read.
         agree: scores that their samples confirm.
         unknown: scores without all their samples, which nothing can confirm.
     """
 
     wrong: tuple[str, ...]
+    damaged: tuple[int, ...]
     agree: int
     unknown: int
 
 
 def verify(ledger: Ledger) -> Verified:
-    """Check the file, its references, and each score with its samples.
+    """Check the file, its references, each record, and each score with its samples.
 
     Raises:
         UserError: the file cannot be read at all; see `Ledger`.
     """
     broken = [f"file: {line}" for (line,) in ledger.rows("PRAGMA integrity_check") if line != "ok"]
     if broken:  # What a broken file's tables say is not to be relied on.
-        return Verified(tuple(broken), 0, 0)
+        return Verified(tuple(broken), (), 0, 0)
     wrong = [
         f"{table}, row {row}: names a row of {parent} that does not exist"
         for table, row, parent, _ in ledger.rows("PRAGMA foreign_key_check")
     ]
+    damaged = unreadable(ledger)
+    wrong += [line for lines in damaged.values() for line in lines]
+    evaluations = [e for e in ledger.read_evaluations()[0] if e.id not in damaged]
+    numbers = ", ".join(str(e.id) for e in evaluations)
     wrong += [
         f"evaluation {number}, {benchmark}: {count} answers without a score"
-        for number, benchmark, count in ledger.rows(_LONE)
+        for number, benchmark, count in ledger.rows(_LONE.format(numbers))
     ]
-    keys = ledger.rows("SELECT evaluation_id, benchmark, comparability FROM scores")
+    keys = ledger.rows(_KEYS.format(numbers))
     recorded_keys = {(number, benchmark): key for number, benchmark, key in keys}
-    sampled = {(number, name): counts for number, name, *counts in ledger.rows(_SAMPLED)}
-    evaluations = ledger.evaluations()
+    found_counts = ledger.rows(_SAMPLED.format(numbers))
+    sampled = {(number, name): counts for number, name, *counts in found_counts}
     means = _means(ledger, evaluations)
     agree = unknown = 0
     for e in reversed(evaluations):
@@ -119,7 +160,8 @@ def verify(ledger: Ledger) -> Verified:
             else:
                 found.append(f"{counts[0]} of its {score.questions} answers are in the ledger")
             wrong += [f"evaluation {e.id}, {score.benchmark}: {what}" for what in found]
-    return Verified(tuple(wrong), agree, unknown)
+    numbered = tuple(key for key in damaged if isinstance(key, int))
+    return Verified(tuple(wrong), numbered, agree, unknown)
 
 
 def _means(ledger: Ledger, evaluations: Sequence[Evaluation]) -> dict[tuple[int, str], float]:
@@ -149,24 +191,25 @@ def _disagreements(score: Score, counts: Sequence[int], mean: float | None) -> I
         yield f"is {score.value:.2f}, but its answers give {mean:.2f}"
 
 
-def chosen(ledger: Ledger, numbers: Sequence[int]) -> list[Evaluation]:
-    """Return the evaluations of these numbers, each once.
+def chosen(ledger: Ledger, numbers: Sequence[int]) -> dict[int, Evaluation | str]:
+    """Return the evaluations of these numbers; of a damaged one, what is wrong with it.
 
     Raises:
         UserError: there is no such evaluation, or see `Ledger`.
     """
-    known = {e.id: e for e in ledger.evaluations()}
+    whole, damaged = ledger.read_evaluations()
+    known: dict[int, Evaluation | str] = {**{e.id or 0: e for e in whole}, **damaged}
     if lacking := [str(number) for number in numbers if number not in known]:
         raise UserError(
             f"{ledger.path} has no evaluation {', '.join(lacking)}; rilbench show lists them"
         )
-    return [known[number] for number in dict.fromkeys(numbers)]
+    return {number: known[number] for number in numbers}
 
 
-def forget(ledger: Ledger, evaluations: Sequence[Evaluation]) -> dict[str, int]:
+def forget(ledger: Ledger, numbers: Iterable[int]) -> dict[str, int]:
     """Remove evaluations with their scores, answers and tags, and models that have none left.
 
-    Their numbers are never given to others. The file shrinks.
+    Their numbers are never given to others. The file shrinks. Damaged ones can be removed, too.
 
     Returns:
         How many rows were removed, by table.
@@ -174,7 +217,7 @@ def forget(ledger: Ledger, evaluations: Sequence[Evaluation]) -> dict[str, int]:
     Raises:
         UserError: see `Ledger`.
     """
-    numbers = ", ".join(str(e.id) for e in evaluations)
+    listed = ", ".join(str(int(number)) for number in numbers)
     tables = ("models", "evaluations", "scores", "samples")
 
     def count() -> list[int]:
@@ -182,7 +225,7 @@ def forget(ledger: Ledger, evaluations: Sequence[Evaluation]) -> dict[str, int]:
 
     with ledger.one_transaction():
         before = count()
-        ledger.execute(f"DELETE FROM evaluations WHERE id IN ({numbers})")
+        ledger.execute(f"DELETE FROM evaluations WHERE id IN ({listed})")
         ledger.execute("DELETE FROM models WHERE id NOT IN (SELECT model_id FROM evaluations)")
         removed = {n: a - b for n, a, b in zip(tables, before, count(), strict=True)}
     ledger.execute("VACUUM")
@@ -233,7 +276,7 @@ def merge(ledger: Ledger, other: Ledger) -> Merged:
     return Merged(new, len(theirs) - new, answers, runs)
 
 
-def tag(ledger: Ledger, evaluations: Sequence[Evaluation], name: str, *, remove: bool) -> None:
+def tag(ledger: Ledger, numbers: Iterable[int], name: str, *, remove: bool) -> None:
     """Give evaluations a name, or take it from them.
 
     Raises:
@@ -247,5 +290,5 @@ def tag(ledger: Ledger, evaluations: Sequence[Evaluation], name: str, *, remove:
         else "INSERT OR IGNORE INTO tags (evaluation_id, tag) VALUES (:number, :name)"
     )
     with ledger.one_transaction():
-        for evaluation in evaluations:
-            ledger.execute(statement, {"number": evaluation.id, "name": name})
+        for number in numbers:
+            ledger.execute(statement, {"number": number, "name": name})

@@ -160,10 +160,7 @@ def _joined(ledger: Ledger, first: int, second: int) -> list[Any]:
 
 def _samples(ledger: Ledger, rowids: list[int]) -> list[Sample]:
     """Return the samples with these row ids, in the order in which they were recorded."""
-    fields = tuple(Sample.__dataclass_fields__)
-    numbers = ", ".join(map(str, rowids))
-    query = f"SELECT {', '.join(fields)} FROM samples WHERE rowid IN ({numbers}) ORDER BY rowid"
-    return [Sample(**dict(zip(fields, row, strict=True))) for row in ledger.rows(query)]
+    return ledger.samples_where(f"rowid IN ({', '.join(map(str, rowids))})")
 
 
 def find_sample(ledger: Ledger, evaluation: int, benchmark: str, question_id: str) -> Sample | None:

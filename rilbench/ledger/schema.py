@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sqlite3
 
 from rilbench.errors import UserError
@@ -188,6 +190,35 @@ def is_ready(connection: sqlite3.Connection) -> bool:
             "rilbench that wrote it, or give another --db and record the results again"
         )
     return version == VERSION
+
+
+def missing_parts(connection: sqlite3.Connection) -> list[str]:
+    """Return the tables and columns that a ledger should have and this one lacks."""
+    have = _columns(connection)
+    tables = {table for table, _ in have}
+    names = (
+        f"column {table}.{column}" if table in tables else f"table {table}"
+        for table, column in _own_columns()
+        if (table, column) not in have
+    )
+    return list(dict.fromkeys(names))
+
+
+@functools.cache
+def _own_columns() -> dict[tuple[str, str], None]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        for statement in _STATEMENTS:
+            connection.execute(statement)
+        return _columns(connection)
+
+
+def _columns(connection: sqlite3.Connection) -> dict[tuple[str, str], None]:
+    """Return the file's tables with their columns, in order."""
+    query = (
+        "SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c "
+        "WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
+    )
+    return dict.fromkeys(connection.execute(query).fetchall())
 
 
 def create(connection: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ def test_suites_are_in_order_without_repetition(name: str) -> None:
 
 def test_nano_is_scored_by_the_kits_own_datasets() -> None:
     assert suite_columns("nano") == list(PAPER_14)
+    assert suite_columns("mano") == []  # One byte has changed in a ledger: its table is shown.
     datasets = {dataset.name: dataset for dataset in find_suite("nano").datasets}
     assert {name for name, d in datasets.items() if d.circular} == {
         "MMBench_DEV_CN",

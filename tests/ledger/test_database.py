@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rilbench.errors import UserError, UserNotice
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, default_db
-from rilbench.ledger.database import file_system
+from rilbench.ledger.place import file_system
 
 SCORES = tuple(
     Score(
@@ -373,7 +373,7 @@ def test_a_place_that_cannot_be_written(
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="only where there is /proc")
 def test_the_systems_refusal_is_put_into_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """With our own look at the mode bits out of the way, SQLite's error must do."""
-    monkeypatch.setattr("rilbench.ledger.database._require_writable", lambda _: None)
+    monkeypatch.setattr("rilbench.ledger.database.require_writable", lambda _: None)
     with pytest.raises(UserError, match="cannot be opened; make"):
         Ledger(Path("/proc/self/rilbench.db"))
 

@@ -4,11 +4,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from report_place import evaluation, outcomes
+from report_place import evaluation, outcomes, run
 from typer.testing import CliRunner
 
 from rilbench.cli import app
-from rilbench.errors import UserError
+from rilbench.errors import UserError, UserNotice
 from rilbench.ledger import Ledger, database
 from rilbench.ledger.housekeeping import back_up, verify
 from rilbench.table.question_diff import find_evaluation
@@ -175,3 +175,89 @@ def test_a_damaged_ledger_is_not_written_to(
     with Ledger.open_read(db) as ledger, pytest.raises(UserError, match="is damaged"):
         back_up(ledger, db.with_name("copy.db"))
     assert not db.with_name("copy.db").exists()
+
+
+DAMAGE = {
+    "settings": "UPDATE evaluations SET settings = '{\"a\": 1' WHERE id = 3",
+    "a setting": 'UPDATE evaluations SET settings = \'{"reading": {"x": {"y": 1}}}\' WHERE id = 3',
+    "garbled text": "UPDATE evaluations SET path = CAST(x'2fff' AS TEXT) WHERE id = 3",
+    "time": "UPDATE evaluations SET created = 'now' WHERE id = 3",
+    "count": "UPDATE scores SET missing = 99 WHERE evaluation_id = 3",
+    "type": "UPDATE scores SET questions = 'ten' WHERE evaluation_id = 3",
+    "hash": "UPDATE scores SET comparability = CAST(x'ff' AS TEXT) WHERE evaluation_id = 3",
+    "tag": "INSERT INTO tags VALUES (3, CAST(x'ff' AS TEXT))",
+    "model": "UPDATE evaluations SET model_id = 99 WHERE id = 3",
+}
+
+
+@pytest.fixture(params=DAMAGE)
+def damaged(db: Path, request: pytest.FixtureRequest) -> Path:
+    """A ledger whose evaluation 3 is damaged where SQLite's own check sees nothing."""
+    _sql(db, DAMAGE[request.param])
+    return db
+
+
+def _refused(*arguments: object, db: Path) -> str:
+    done = CliRunner().invoke(app, [*map(str, arguments), "--db", str(db)])
+    assert isinstance(done.exception, UserError), done.output
+    assert "\n" not in str(done.exception)
+    return f"{done.output}{done.exception}"
+
+
+def test_readers_go_on_without_a_damaged_evaluation(damaged: Path, tmp_path: Path) -> None:
+    remedy = f"rilbench ledger forget 3 --db {damaged}"
+    for command in (
+        ["show"],
+        ["show", "2"],
+        ["table"],
+        ["compare", "1", "2"],
+        ["export", "scores", "--out", str(tmp_path / "scores.csv")],
+        ["report", "1", "-o", str(tmp_path / "r.html")],
+    ):
+        with pytest.warns(UserNotice, match=r"left out what is damaged \(evaluation 3, .*forget 3"):
+            done = CliRunner().invoke(app, [*command, "--db", str(damaged)])
+        assert done.exit_code == 0, done.output
+    # The newest evaluation counts there, and it may be the damaged one.
+    baseline = ("--update", "--reason", "x", "--baseline", tmp_path / "b.json")
+    assert remedy in _refused("check", *baseline, db=damaged)
+
+
+def test_care_for_a_ledger_with_a_damaged_evaluation(damaged: Path, tmp_path: Path) -> None:
+    said = _refused("ledger", "verify", db=damaged)
+    assert any(line.startswith("evaluation 3, ") for line in said.splitlines()) or "row" in said
+    assert f"rilbench ledger forget 3 --db {damaged}" in said
+    said = _refused("ledger", "backup", tmp_path / "copy.db", db=damaged)
+    assert "evaluation 3, " in said
+    assert "not copied; rilbench ledger verify" in said
+    assert not [*tmp_path.glob("*copy.db*")]
+    assert "evaluation 3: damaged (" in _run("forget", 3, "--yes", db=damaged)
+    assert "is sound: 4 scores" in _run("verify", db=damaged)
+    assert "2 evaluations" in _run("backup", tmp_path / "copy.db", db=damaged)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE samples SET tokens = 'many' WHERE evaluation_id = 3", "evaluation 3, answer MMS"),
+        ("UPDATE samples SET gold = CAST(x'ff' AS TEXT) WHERE evaluation_id = 3", "garbled text"),
+    ],
+)
+def test_damaged_answers_are_found(db: Path, tmp_path: Path, change: str, said: str) -> None:
+    _sql(db, change)
+    assert said in _refused("ledger", "verify", db=db)
+    assert "not copied" in _refused("ledger", "backup", tmp_path / "copy.db", db=db)
+    with Ledger.open_read(db) as ledger, pytest.raises(UserError, match=r"NEW\.db saves what can"):
+        ledger.samples(3)
+    _run("forget", 3, "--yes", db=db)
+    assert "is sound" in _run("verify", db=db)
+
+
+def test_a_damaged_run_is_left_out_and_named(db: Path, tmp_path: Path) -> None:
+    with Ledger(db) as ledger:
+        ledger.record_run(run(tmp_path / "first"))
+        ledger.record_run(run(tmp_path / "second"))
+    _sql(db, "UPDATE runs SET metrics = '{' WHERE path LIKE '%first'")
+    with pytest.warns(UserNotice, match=r"left out run .*first, which is damaged .* NEW\.db saves"):
+        done = CliRunner().invoke(app, ["show", "--db", str(db)])
+    assert "second" in done.output
+    assert "run " in _refused("ledger", "verify", db=db)

@@ -27,7 +27,7 @@ def db(tmp_path: Path) -> Path:
     with Ledger(path) as ledger:
         ledger.record(evaluation(samples))
         ledger.record(evaluation(samples, fingerprint="trained", student="@cmd", seed=3))
-        tag(ledger, ledger.evaluations()[:1], "final", remove=False)
+        tag(ledger, [ledger.evaluations()[0].id or 0], "final", remove=False)
     return path
 
 
