@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -63,10 +63,15 @@ class PageFile:
     ) -> None:
         self._bytes.close()
 
-    def leaves(self) -> Iterator[int]:
-        """Yield the pages that hold rows."""
+    def leaves(self, reached: Container[int]) -> Iterator[int]:
+        """Yield the pages that hold rows.
+
+        Args:
+            reached: pages that a table leads to, in use whatever the list of free pages says.
+        """
         for number in range(1, self._present + 1):
-            if number not in self._free and self._kind(number) == _LEAF:
+            in_use = number in reached or number not in self._free
+            if in_use and self._kind(number) == _LEAF:
                 yield number
 
     def tree(self, root: int) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """What a damaged ledger still holds, in a new ledger.
 
 Every row that can be read is kept. Scores and answers whose evaluation is lost get a placeholder
-of the same number; rows of no known table go to the table ``lost_and_found``.
+of the same number; rows that are no record of any table go to the table ``lost_and_found``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rilbench.errors import UserError
 from rilbench.ledger.database import Ledger
 from rilbench.ledger.pages import PageFile, Row, Value
 from rilbench.ledger.records import LOST
+from rilbench.ledger.rows import DamagedRowError, require_readable
 
 _TABLES = ("runs", "models", "evaluations", "tags", "scores", "samples")
 _PAPER = "paper_scores"
@@ -29,6 +30,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "INTEGER": (int,),
     "REAL": (float, int),
 }
+_TOO_LARGE = 2**31
+"""Such numbers of models and evaluations are damage; SQLite could not count on from them."""
 _SCHEMA = ("type", "name", "tbl_name", "rootpage", "sql")
 _SHORT = """
     SELECT s.evaluation_id, s.benchmark, s.questions, count(a.question_id) AS kept
@@ -52,9 +55,10 @@ class Recovered:
         unreadable_pages: those that are missing or destroyed.
         unreadable_rows: destroyed rows of pages that can be read.
         placeholders: evaluations that are lost, but whose scores or answers are kept.
+        nameless: evaluations that are kept, but whose models are lost.
         short: evaluation, benchmark, questions and answers of scores that lost answers.
         unscored: evaluations of which no score is left.
-        unplaced: rows of no known table, kept in ``lost_and_found``.
+        unplaced: rows that are no record of any table, kept in ``lost_and_found``.
         left_out: tables of the user's that could not be made again.
     """
 
@@ -63,6 +67,7 @@ class Recovered:
     unreadable_pages: int
     unreadable_rows: int
     placeholders: tuple[int, ...]
+    nameless: tuple[int, ...]
     short: tuple[tuple[int, str, int, int], ...]
     unscored: tuple[int, ...]
     unplaced: int
@@ -72,7 +77,7 @@ class Recovered:
     def is_lossy(self) -> bool:
         """Whether anything was lost."""
         counts = (self.unreadable_pages, self.unreadable_rows, self.unplaced)
-        rows = (self.placeholders, self.short, self.unscored, self.left_out)
+        rows = (self.placeholders, self.nameless, self.short, self.unscored, self.left_out)
         return any(counts) or any(rows)
 
     def lines(self) -> Iterator[str]:
@@ -86,6 +91,9 @@ class Recovered:
         if self.placeholders:
             numbers = ", ".join(map(str, self.placeholders))
             yield f"lost: what evaluations {numbers} were of; placeholders keep their rows"
+        if self.nameless:
+            numbers = ", ".join(map(str, self.nameless))
+            yield f"lost: the models of evaluations {numbers}, which are kept without labels"
         if self.short:
             missing = sum(questions - kept for _, _, questions, kept in self.short)
             numbers = ", ".join(map(str, sorted({number for number, *_ in self.short})))
@@ -93,7 +101,7 @@ class Recovered:
         if self.unscored:
             yield f"lost: all scores of evaluations {', '.join(map(str, self.unscored))}"
         if self.unplaced:
-            yield f"{self.unplaced} rows of no known table are in lost_and_found"
+            yield f"{self.unplaced} rows that are damaged or of no table are in lost_and_found"
         for name in self.left_out:
             yield f"lost: table {name}, which cannot be made again"
 
@@ -141,24 +149,61 @@ def _with_log(damaged: Path, folder: Path) -> Path:
     return copy
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A table of the damaged file: its columns as `PRAGMA table_info` gives them."""
+class _Column(NamedTuple):
+    """A column as `PRAGMA table_info` gives it; the key is the one that is the row's number."""
 
     name: str
-    columns: tuple[tuple[str, str, bool, bool], ...]
+    kind: str
+    needed: bool
+    is_key: bool
+
+    def takes(self, value: Value) -> bool:
+        """Return whether a value is of the column's type."""
+        if value is None:
+            return not self.needed
+        return isinstance(value, _TYPES.get(self.kind.upper(), (object,)))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of the damaged file or of the new one."""
+
+    name: str
+    columns: tuple[_Column, ...]
 
     def fits(self, values: tuple[Value, ...]) -> bool:
-        """Return whether the values may be one of its rows."""
-        if len(values) != len(self.columns):
-            return False
-        for value, (_, kind, needed, is_key) in zip(values, self.columns, strict=True):
-            if value is None:
-                if needed and not is_key:
-                    return False
-            elif is_key or not isinstance(value, _TYPES.get(kind.upper(), (object,))):
+        """Return whether the values, in which that of a key is empty, may be one of its rows."""
+        return len(values) == len(self.columns) and all(
+            value is None if column.is_key else column.takes(value)
+            for value, column in zip(values, self.columns, strict=True)
+        )
+
+    def is_record(self, cells: Mapping[str, Value]) -> bool:
+        """Return whether a row of a ledger's own table can be read as what it should be."""
+        for column in self.columns:
+            value = cells.get(column.name)
+            if not column.takes(value):
                 return False
+            is_number = column.kind == "INTEGER" and column.name.endswith("id")
+            if is_number and value not in range(1, _TOO_LARGE):
+                return False
+        try:
+            require_readable(self.name, cells)
+        except DamagedRowError:
+            return False
         return True
+
+    def named_as(self, own: _Table) -> _Table:
+        """Return the table with the columns of our own as they are known.
+
+        The statement that made it may be damaged: columns whose names are not known are then ours
+        by their place, since a user's own are behind them.
+        """
+        known = {column.name: column for column in own.columns}
+        columns = tuple(known.get(column.name, column) for column in self.columns)
+        if known.keys() - {column.name for column in columns} and len(columns) >= len(known):
+            columns = own.columns + columns[len(known) :]
+        return _Table(self.name, columns)
 
 
 def _copy(pages: PageFile, ledger: Ledger) -> Recovered:
@@ -176,14 +221,15 @@ def _copy(pages: PageFile, ledger: Ledger) -> Recovered:
     ledger.execute(
         "CREATE TABLE IF NOT EXISTS lost_and_found (page INTEGER, number INTEGER, content TEXT)"
     )
-    for page in pages.leaves():
+    for page in pages.leaves(place):
         for row in pages.rows(page):
-            name = place.get(page) or _guess(row, schema) or ""
-            if name == _PAPER or name.startswith("sqlite_") or (not name and _is_schema(row)):
+            guess = _guess(row, schema)
+            name = place.get(page) or guess or ""
+            if _is_given(name, guess, row):
                 continue
             # A destroyed page may lead to one of another table.
-            names = dict.fromkeys((name, _guess(row, schema)))
-            if any(n and _insert(ledger, schema[n], current.get(n), row) for n in names):
+            names = [n for n in dict.fromkeys((name, guess)) if n in schema and n != _PAPER]
+            if any(_insert(ledger, schema[n], current.get(n), row) for n in names):
                 continue
             content = json.dumps(row[1], default=str)
             found = {"page": page, "number": row[0], "content": content}
@@ -192,12 +238,14 @@ def _copy(pages: PageFile, ledger: Ledger) -> Recovered:
     if not _count(ledger, "lost_and_found"):
         ledger.execute("DROP TABLE lost_and_found")
     placeholders = _placeholders(ledger)
+    nameless = _nameless(ledger)
     return Recovered(
         rows={n: _count(ledger, n) - before[n] for n in schema if n != _PAPER},
         pages=pages.count,
         unreadable_pages=pages.unreadable_pages(),
         unreadable_rows=pages.unreadable_rows,
         placeholders=placeholders,
+        nameless=tuple(number for number in nameless if number not in placeholders),
         short=tuple(row for row in ledger.rows(_SHORT) if row[0] not in placeholders),
         unscored=tuple(number for (number,) in ledger.rows(_UNSCORED)),
         unplaced=unplaced,
@@ -222,26 +270,47 @@ def _schema(
         roots[name] = root
         if name.startswith("sqlite_"):
             continue
-        if not str(sql).upper().startswith("CREATE TABLE"):  # It is executed: nothing else.
-            del roots[name]
-            left_out.append(name)
+        table = _made_by(str(sql), name)
+        if name in current:  # Known, even if the statement that made it is damaged.
+            schema[name] = table.named_as(current[name]) if table else current[name]
             continue
         try:
-            if name not in current:
+            if table is not None:
                 ledger.execute(str(sql))
-            with contextlib.closing(sqlite3.connect(":memory:")) as scratch:
-                scratch.execute(str(sql))
-                schema[name] = _table(name, scratch.execute(f"PRAGMA table_info({_quoted(name)})"))
-        except (sqlite3.Error, UserError):
+        except UserError:
+            table = None
+        if table is None:
             del roots[name]
             left_out.append(name)
+        else:
+            schema[name] = table
     pages.unreadable_rows = 0  # These pages are read once more.
     return schema, roots, tuple(left_out)
+
+
+def _made_by(sql: str, name: str) -> _Table | None:
+    """Return the table of a statement; None if it cannot be executed or makes another one."""
+    if not sql.upper().startswith("CREATE TABLE"):  # It is executed: nothing else.
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(":memory:")) as scratch:
+            scratch.execute(sql)
+            table = _table(name, scratch.execute(f"PRAGMA table_info({_quoted(name)})"))
+    except (sqlite3.Error, sqlite3.Warning, ValueError):
+        return None
+    return table if table.columns else None
 
 
 def _is_schema(row: Row) -> bool:
     values = row[1]
     return len(values) == len(_SCHEMA) and values[0] in ("table", "index", "view", "trigger")
+
+
+def _is_given(name: str, guess: str | None, row: Row) -> bool:
+    """Return whether a new ledger has a row of this table already."""
+    if name.startswith("sqlite_") or not name:
+        return _is_schema(row) or (bool(name) and guess not in (*_TABLES, _PAPER))
+    return name == _PAPER == guess
 
 
 def _guess(row: Row, schema: Mapping[str, _Table]) -> str | None:
@@ -264,6 +333,8 @@ def _insert(ledger: Ledger, table: _Table, current: _Table | None, row: Row) -> 
             cells[name] = "" if kind == "TEXT" else 0  # A column that the old file's version lacks.
     if not any(is_key for *_, is_key in table.columns):
         cells["rowid"] = number  # Rows keep their order.
+    if current is not None and not current.is_record(cells):
+        return False
     columns = ", ".join(map(_quoted, cells))
     places = ", ".join(f":c{i}" for i in range(len(cells)))
     statement = f"INSERT INTO {_quoted(table.name)} ({columns}) VALUES ({places})"
@@ -275,7 +346,7 @@ def _insert(ledger: Ledger, table: _Table, current: _Table | None, row: Row) -> 
 
 
 def _placeholders(ledger: Ledger) -> tuple[int, ...]:
-    """Make evaluations and models for rows whose own are lost; return the evaluations' numbers."""
+    """Make evaluations for rows whose own are lost; return their numbers."""
     owned = " UNION ".join(f"SELECT evaluation_id FROM {n}" for n in ("scores", "samples", "tags"))
     missing = f"SELECT * FROM ({owned}) WHERE evaluation_id NOT IN (SELECT id FROM evaluations)"
     evaluations = tuple(int(number) for (number,) in ledger.rows(f"{missing} ORDER BY 1"))
@@ -293,16 +364,22 @@ def _placeholders(ledger: Ledger) -> tuple[int, ...]:
             "(:number, :model, :lost, :lost, '1970-01-01T00:00:00+00:00', 0, '{}')",
             {"number": number, "model": last + offset, "lost": LOST},
         )
-    lost_models = ledger.rows(
-        "SELECT DISTINCT model_id FROM evaluations WHERE model_id NOT IN (SELECT id FROM models)"
+    return evaluations
+
+
+def _nameless(ledger: Ledger) -> tuple[int, ...]:
+    """Make models for evaluations whose own are lost; return the evaluations' numbers."""
+    lost = ledger.rows(
+        "SELECT id, model_id FROM evaluations WHERE model_id NOT IN (SELECT id FROM models) "
+        "ORDER BY id"
     )
-    for (model,) in lost_models:
+    for model in {model for _, model in lost}:
         ledger.execute(
             "INSERT INTO models (id, fingerprint, student, method, teacher) VALUES "
             "(:model, :fingerprint, :lost, :lost, :lost)",
             {"model": model, "fingerprint": f"{LOST}-{model}", "lost": LOST},
         )
-    return evaluations
+    return tuple(number for number, _ in lost)
 
 
 def _described(ledger: Ledger, name: str) -> _Table:
@@ -315,7 +392,9 @@ def _table(name: str, described: Iterable[Any]) -> _Table:
     return _Table(
         name,
         tuple(
-            (row[1], row[2], bool(row[3]), keys == 1 and bool(row[5]) and row[2] == "INTEGER")
+            _Column(
+                row[1], row[2], bool(row[3]), keys == 1 and bool(row[5]) and row[2] == "INTEGER"
+            )
             for row in rows
         ),
     )

@@ -11,6 +11,7 @@ from rilbench.cli import app
 from rilbench.errors import UserError, UserNotice
 from rilbench.ledger import Ledger, database
 from rilbench.ledger.housekeeping import back_up, verify
+from rilbench.ledger.recovery import recover
 from rilbench.table.question_diff import find_evaluation
 
 
@@ -235,6 +236,20 @@ def test_care_for_a_ledger_with_a_damaged_evaluation(damaged: Path, tmp_path: Pa
     assert "2 evaluations" in _run("backup", tmp_path / "copy.db", db=damaged)
 
 
+def test_a_damaged_evaluation_is_not_recovered_as_if_it_were_whole(
+    damaged: Path, tmp_path: Path
+) -> None:
+    with sqlite3.connect(damaged) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    found = recover(damaged, tmp_path / "new.db")
+    with Ledger.open_read(tmp_path / "new.db") as ledger:
+        assert [e.id for e in ledger.evaluations()] == [3, 2, 1]
+        whole = {line for line in verify(ledger).wrong if not line.startswith("evaluation 3")}
+    assert whole == set()
+    assert found.is_lossy
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -261,3 +276,6 @@ def test_a_damaged_run_is_left_out_and_named(db: Path, tmp_path: Path) -> None:
         done = CliRunner().invoke(app, ["show", "--db", str(db)])
     assert "second" in done.output
     assert "run " in _refused("ledger", "verify", db=db)
+    assert recover(db, tmp_path / "new.db").rows["runs"] == 1
+    with Ledger.open_read(tmp_path / "new.db") as ledger:
+        assert [found.name for found in ledger.runs()] == ["second"]

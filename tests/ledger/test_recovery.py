@@ -12,8 +12,10 @@ from rilbench.cli import app
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import suite_columns
 from rilbench.ledger import Evaluation, Ledger, Run
+from rilbench.ledger.housekeeping import unreadable
 from rilbench.ledger.recovery import Recovered, recover
 from rilbench.table.build import Choice, build_table
+from rilbench.table.inspect_ledger import everything, in_full, overview
 
 PAGE = 4096
 EVALUATIONS, QUESTIONS = 12, 40
@@ -41,6 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
                     created="2026-01-02T03:04:05+00:00",
                     scores=(score("MMStar", samples),),
                     samples=tuple(samples),
+                    settings={"kept": 1},
                     tags=("mine",),
                 )
             )
@@ -157,8 +160,82 @@ def _is_usable(path: Path) -> None:
     with Ledger(path) as ledger:
         assert ledger.rows("PRAGMA integrity_check") == [("ok",)]
         assert ledger.rows("PRAGMA foreign_key_check") == []
+        assert unreadable(ledger) == {}
+        list(overview(everything(ledger), path))
+        for record in everything(ledger):
+            list(in_full(record))
         build_table(ledger, Choice(), suite_columns)
         ledger.record_run(RUN)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_what_bytes_are_overwritten_the_new_ledger_can_be_read(
+    whole: bytes, tmp_path: Path, seed: int
+) -> None:
+    """Damaged values are in lost_and_found: SQLite itself takes any text as a number."""
+    dice = random.Random(seed)
+    content = bytearray(whole)
+    first_pages = min(12, len(whole) // PAGE)  # The small tables.
+    for _ in range(dice.choice([1, 5, 40])):
+        page = dice.randrange(first_pages if dice.random() < 0.5 else len(whole) // PAGE)
+        for _ in range(dice.choice([1, 10, 100])):
+            content[page * PAGE + dice.randrange(PAGE)] = dice.randrange(256)
+    _, new = _recovered(bytes(content), tmp_path)
+    _is_usable(new)
+
+
+def test_a_row_is_placed_by_its_values_where_a_page_leads_to_another_table(
+    whole: bytes, tmp_path: Path
+) -> None:
+    """The list of tables says that SQLite's own counters are where the models begin."""
+    content = bytearray(whole)
+    name = b"tablesqlite_sequencesqlite_sequence"
+    entry = content.index(name) + len(name)
+    assert content[entry] == _root(whole, "sqlite_sequence", tmp_path)
+    content[entry] = _root(whole, "models", tmp_path)
+    found, new = _recovered(bytes(content), tmp_path)
+    assert found.unplaced <= 1  # The counter.
+    assert _rows(new, "SELECT id, student FROM models WHERE id = 2") == [(2, "nano")]
+    _is_usable(new)
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        ("""UPDATE evaluations SET settings = '{"kept": 1' WHERE id = 2""", True),
+        ("UPDATE evaluations SET created = '2026-13-01' WHERE id = 2", True),
+        ("UPDATE evaluations SET model_id = 'one' WHERE id = 2", True),
+        ("UPDATE scores SET questions = 'many' WHERE evaluation_id = 2", False),
+        ("UPDATE samples SET tokens = 'many' WHERE evaluation_id = 2 AND question_id = 1", False),
+        ("UPDATE models SET seed = 'x' WHERE id = 2", False),
+        ("UPDATE runs SET curves = '{'", False),
+    ],
+)
+def test_a_damaged_value_is_left_out_and_said(
+    whole: bytes, tmp_path: Path, change: str, lost: bool
+) -> None:
+    (tmp_path / "changed.db").write_bytes(whole)
+    with sqlite3.connect(tmp_path / "changed.db") as connection:
+        connection.execute(change)
+    connection.close()
+    found, new = _recovered((tmp_path / "changed.db").read_bytes(), tmp_path)
+    assert found.unplaced == 1
+    assert "1 rows that are damaged or of no table are in lost_and_found" in [*found.lines()]
+    assert found.placeholders == ((2,) if lost else ())
+    assert len(_rows(new, "SELECT content FROM lost_and_found")) == 1
+    _is_usable(new)
+
+
+def test_a_damaged_name_of_a_column_moves_no_values(whole: bytes, tmp_path: Path) -> None:
+    damaged = whole.replace(b"benchmark TEXT NOT NULL", b"Benchmark TEXT NOT NULL")
+    damaged = damaged.replace(b"question_id TEXT", b"questioo_id TEXT")
+    found, new = _recovered(damaged, tmp_path)
+    assert found.rows["samples"] == EVALUATIONS * QUESTIONS
+    assert found.rows["scores"] == EVALUATIONS
+    query = "SELECT DISTINCT benchmark FROM samples UNION SELECT benchmark FROM scores"
+    assert _rows(new, query) == [("MMStar",)]
+    assert _rows(new, "SELECT remark FROM scores WHERE evaluation_id = 1") == [("kept",)]
+    _is_usable(new)
 
 
 def test_what_only_the_log_has_is_recovered_too(tmp_path: Path) -> None:
