@@ -31,10 +31,10 @@ def backup(
     db: Db = None,
 ) -> None:
     """Copy the ledger while others may write to it; the copy is checked."""
-    from rilbench.ledger import Ledger
+    from rilbench.ledger import Ledger, default_db
     from rilbench.ledger.housekeeping import back_up
 
-    with Ledger.open_read(_existing(db)) as ledger:
+    with Ledger.open_read(default_db(db), required=True) as ledger:
         count = back_up(ledger, file, overwrite=overwrite)
     typer.echo(f"written: {file}, {file.stat().st_size / 1e6:.1f} MB, {count} evaluations")
 
@@ -42,12 +42,12 @@ def backup(
 @ledger_app.command()
 def verify(db: Db = None) -> None:
     """Check the file, its references, and every score against its answers; exit 1 if any fails."""
-    from rilbench.ledger import Ledger
+    from rilbench.ledger import Ledger, default_db
     from rilbench.ledger.housekeeping import verify
     from rilbench.printable import printable
 
-    path = _existing(db)
-    with Ledger.open_read(path) as ledger:
+    path = default_db(db)
+    with Ledger.open_read(path, required=True) as ledger:
         found = verify(ledger)
     for line in found.wrong:
         typer.echo(printable(line))
@@ -114,11 +114,9 @@ def merge(
     from rilbench.ledger.housekeeping import merge
 
     path = default_db(db)
-    if not other.exists():
-        raise UserError(f"{other} does not exist; give a ledger")
-    if path.exists() and other.samefile(path):
+    if path.exists() and other.exists() and other.samefile(path):
         raise UserError(f"{other} is this ledger; give another one")
-    with Ledger.open_read(other) as source, Ledger(path) as ledger:
+    with Ledger.open_read(other, required=True) as source, Ledger(path) as ledger:
         done = merge(ledger, source)
     typer.echo(
         f"{path}: {done.evaluations} evaluations with {done.answers} answers and {done.runs} runs "
@@ -148,16 +146,15 @@ def tag(
 
 
 def _existing(db: Path | None) -> Path:
-    """Return the ledger's path.
+    """Return the path of a ledger that exists.
 
     Raises:
-        UserError: it does not exist.
+        UserError: it does not, or it is no ledger.
     """
-    from rilbench.ledger import default_db
+    from rilbench.ledger import Ledger, default_db
 
     path = default_db(db)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give a --db that does")
+    Ledger.open_read(path, required=True).close()
     return path
 
 

@@ -52,9 +52,13 @@ _SCORE, _SAMPLE, _RUN = (
 )
 
 
+DB_VARIABLE = "RILBENCH_DB"
+"""Environment variable: the ledger's file."""
+
+
 def default_db(option: Path | None = None) -> Path:
     """Return the ledger's path: the option, else ``$RILBENCH_DB``, else ``rilbench.db`` here."""
-    return option or Path(os.environ.get("RILBENCH_DB") or "rilbench.db")
+    return option or Path(os.environ.get(DB_VARIABLE) or "rilbench.db")
 
 
 class Ledger:
@@ -82,8 +86,12 @@ class Ledger:
                 create(self._connection)
 
     @classmethod
-    def open_read(cls, path: Path) -> Ledger:
+    def open_read(cls, path: Path, *, required: bool = False) -> Ledger:
         """Open for reading. A file that does not exist is an empty ledger, and is not created.
+
+        Args:
+            path: the file.
+            required: a file that does not exist, or is empty, is an error.
 
         Raises:
             UserError: as for the constructor, except for what concerns writing.
@@ -101,6 +109,9 @@ class Ledger:
                 if ledger._is_ready():
                     return ledger
                 ledger.close()
+            if required:
+                what = "is empty" if path.exists() else "does not exist"
+                raise UserError(f"{what}; give a ledger, or restore a backup")
             ledger._open("memory")
             with ledger._writing():
                 create(ledger._connection)

@@ -14,6 +14,8 @@ from rilbench.ledger.housekeeping import back_up, verify
 from rilbench.ledger.recovery import recover
 from rilbench.table.question_diff import find_evaluation
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
@@ -36,7 +38,10 @@ def _run(*arguments: object, db: Path, text: str = "") -> str:
 def _sql(db: Path, statement: str) -> list[tuple[object, ...]]:
     with sqlite3.connect(db) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
-        rows = connection.execute(statement).fetchall()
+        *before, last = statement.split("; ")
+        for each in before:
+            connection.execute(each)
+        rows = connection.execute(last).fetchall()
     connection.close()
     return rows
 
@@ -56,6 +61,8 @@ def test_a_backup_is_one_state_of_a_ledger_that_is_written_to(db: Path, tmp_path
         _run("backup", db, "--overwrite", db=db)
     with pytest.raises(UserError, match="cannot be written"):
         _run("backup", tmp_path / "none" / "x.db", db=db)
+    with pytest.raises(UserError, match="is a folder; give a file"):
+        _run("backup", tmp_path, "--overwrite", db=db)
     assert not [*tmp_path.glob(".*")]
 
 
@@ -115,6 +122,56 @@ def test_another_ledger_is_merged_once(db: Path, tmp_path: Path) -> None:
         assert ours.samples(4) == theirs.samples(4)
     with pytest.raises(UserError, match="is this ledger"):
         _run("merge", db, db=db)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "does not exist; give a ledger"),
+        ("", "is empty; give a ledger"),
+        ("PRAGMA user_version = 0; VACUUM", "is empty; give a ledger"),
+        ("CREATE TABLE bookmarks (url)", "is another program's database"),
+    ],
+)
+@pytest.mark.parametrize("command", ["merge", "verify", "backup", "forget 1 --yes", "tag 1 x"])
+def test_what_is_no_ledger_is_refused(
+    db: Path, tmp_path: Path, content: str | None, said: str, command: str
+) -> None:
+    other = tmp_path / "other.db"
+    if content is not None:
+        with sqlite3.connect(other) as connection:
+            connection.executescript(content)
+        connection.close()
+    before = [*tmp_path.iterdir()], other.exists() and other.read_bytes()
+    name, *arguments = command.split()
+    if name == "merge":
+        assert said in _refused("ledger", name, other, db=db)
+    else:
+        copy = [tmp_path / "copy.db"] if name == "backup" else arguments
+        assert said in _refused("ledger", name, *copy, db=other)
+    assert ([*tmp_path.iterdir()], other.exists() and other.read_bytes()) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "lacking"),
+    [
+        ("DROP TABLE samples", "table samples"),
+        ("ALTER TABLE scores DROP COLUMN asked", "column scores.asked"),
+        ("ALTER TABLE tags RENAME TO mine", "table tags"),
+    ],
+)
+def test_a_ledger_that_lacks_a_table_is_refused_and_can_be_recovered(
+    db: Path, tmp_path: Path, change: str, lacking: str
+) -> None:
+    """A row that is written to such a file would go into a table without constraints."""
+    _sql(db, f"DROP VIEW answers; DROP VIEW changes; DROP VIEW results; {change}")
+    for command in (["import", ROOT / "results" / "nano"], ["show"], ["ledger", "verify"]):
+        said = _refused(*command, db=db)
+        assert f"is damaged (it lacks {lacking}); rilbench ledger recover {db} NEW.db" in said
+    recover(db, tmp_path / "new.db")
+    with Ledger(tmp_path / "new.db") as ledger:
+        assert [e.id for e in ledger.evaluations()] == [3, 2, 1]
+        assert {s.asked for e in ledger.evaluations() for s in e.scores} == {""}
 
 
 def test_imports_of_two_machines_are_of_one_model_only_if_their_files_say_so(
