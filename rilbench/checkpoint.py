@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.paths import whole_file
 
 CONFIG_FILE = "config.json"
 LABELS_FILE = "rilbench.json"
@@ -126,9 +127,8 @@ def write_labels(path: str | Path, labels: Labels) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; save the checkpoint before its labels")
     # A rename is atomic: a kill leaves the old labels or the new ones.
-    part = folder / f"{LABELS_FILE}.part"
-    part.write_text(json.dumps(asdict(labels), indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / LABELS_FILE)
+    with whole_file(folder / LABELS_FILE) as part:
+        part.write_text(json.dumps(asdict(labels), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_labels(folder: Path) -> Labels:

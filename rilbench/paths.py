@@ -1,4 +1,4 @@
-"""Paths of the models and files that a recipe names."""
+"""Paths of the models and files that a recipe names; and files that appear whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import difflib
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rilbench.errors import UserError
@@ -115,6 +117,21 @@ def _downloaded(name: str) -> Path | None:
         return Path(snapshot_download(name, local_files_only=True)).resolve()
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
         return None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a name to write to; the file takes its place only if the body ends without an error.
+
+    Nothing is left over otherwise. The folder must exist.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def may_write(path: Path) -> bool:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from command import refused, run
+from report_place import evaluation, outcomes
 
 from rilbench.config import load_recipe
+from rilbench.ledger import Ledger
 from rilbench.paths import nano_folder
 from rilbench.train.pipeline.stages import open_run
 
@@ -147,6 +149,26 @@ def test_a_terminal_of_few_letters_gets_the_table(tmp_path, encoding):
 @pytest.mark.parametrize("command", ["table", "show", "compare 1 2", "report 1"])
 def test_a_ledger_that_does_not_exist_is_not_an_empty_one(tmp_path, command):
     refused(run(*command.split(), "--db", "typo.db", cwd=tmp_path), "typo.db does not exist")
+    done = run(*command.split(), cwd=tmp_path, RILBENCH_DB="typo.db")
+    refused(done, "typo.db, which $RILBENCH_DB names, does not exist")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "table --out {}",
+        "export scores --out {}.csv --db l.db",
+        "check --update --reason x --db l.db --baseline {}",
+        "report 1 --db l.db -o {}.html",
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_one_line_and_leaves_nothing(tmp_path, command):
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.record(evaluation(outcomes({})))
+    for name in ("out", "out.csv", "out.html"):
+        (tmp_path / name).mkdir()
+    refused(run(*command.format("out").split(), cwd=tmp_path), "out")
+    assert not [*tmp_path.glob("*.part")]
 
 
 def test_the_ledger_can_come_from_the_environment(tmp_path):

@@ -25,6 +25,7 @@ from rilbench.check.thresholds import (
 )
 from rilbench.errors import UserError
 from rilbench.ledger.records import Evaluation
+from rilbench.paths import whole_file
 
 FORMAT = 1
 """Raised when an older rilbench could not read the file."""
@@ -153,9 +154,8 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
         ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _entry_document(

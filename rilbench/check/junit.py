@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rilbench.check.compare import Verdict
+from rilbench.paths import whole_file
 from rilbench.printable import printable
 
 
@@ -30,10 +31,9 @@ def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
                 ET.SubElement(case, "skipped", message=why)
             ET.SubElement(case, "system-out").text = text
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     ET.indent(root)
-    ET.ElementTree(root).write(part, encoding="utf-8", xml_declaration=True)
-    part.replace(path)
+    with whole_file(path) as part:
+        ET.ElementTree(root).write(part, encoding="utf-8", xml_declaration=True)
 
 
 def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:

@@ -41,6 +41,7 @@ _REMEDIES = {
     errno.EACCES: "check its permissions, or give another place",
     errno.EROFS: "give another place",
     errno.EEXIST: "a file has the name of a folder; give another place",
+    errno.EISDIR: "a folder has the name of a file; give another place",
     errno.ENOTDIR: "a file has the name of a folder; give another place",
 }
 """Errors of the file system that a user can fix. Any other OSError is a bug, with a traceback."""
@@ -121,7 +122,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
-        place = f"{error.filename}: " if error.filename else ""
+        file = error.filename2 or error.filename  # A rename has two; the user gave the second.
+        place = f"{file}: " if file else ""
         message = f"{place}{error.strerror}; {_REMEDIES[error.errno]}, then run again"
     else:
         return

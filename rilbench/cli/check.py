@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Data, Db, print_table
+from rilbench.cli.options import Data, Db, ledger_to_read, print_table
 from rilbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def check(
         from rilbench.check.update import update_baseline
         from rilbench.evaluate.provenance import code_version
 
-        with Ledger.open_read(path) as ledger:
+        with Ledger.open_read(ledger_to_read(db)) as ledger:
             done = update_baseline(ledger, baseline, reason or "", code_version(), only or [])
         say_update(done, baseline)
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from rilbench.errors import UserError
+from rilbench.paths import whole_file
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
 
@@ -60,16 +62,22 @@ Student = Annotated[
 
 
 def ledger_to_read(db: Path | None) -> Path:
-    """Return the ledger's path; without ``--db`` it need not exist, and is then empty.
+    """Return the ledger's path; one that nobody named need not exist, and is then empty.
 
     Raises:
-        UserError: the file that ``--db`` names does not exist.
+        UserError: the file that ``--db`` or ``$RILBENCH_DB`` names does not exist.
     """
-    from rilbench.ledger import default_db
+    from rilbench.ledger.database import DB_VARIABLE, default_db
 
-    if db is not None and not db.exists():
-        raise UserError(f"{db} does not exist; rilbench eval writes it")
-    return default_db(db)
+    path = default_db(db)
+    if not path.exists():
+        if db is not None:
+            raise UserError(f"{path} does not exist; rilbench eval writes it")
+        if os.environ.get(DB_VARIABLE):
+            raise UserError(
+                f"{path}, which ${DB_VARIABLE} names, does not exist; rilbench eval writes it"
+            )
+    return path
 
 
 def print_table(table: object) -> None:
@@ -86,10 +94,9 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         UserError: its folder does not exist, or it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with whole_file(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}); give another --out"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rilbench.cli.options import Db
+from rilbench.cli.options import Db, ledger_to_read
 
 
 def push(
@@ -27,14 +27,14 @@ def push(
 ) -> None:
     """Publish a run's checkpoint or collections on the hub, with a card made from the ledger."""
     from rilbench import publish
-    from rilbench.ledger import Ledger, default_db
+    from rilbench.ledger import Ledger
 
     folder = Path(run) if Path(run).is_dir() else runs / run
     trained = publish.read_run(folder)
     if collections:
         card = publish.collection_card(to, trained)
     else:
-        with Ledger.open_read(default_db(db)) as ledger:
+        with Ledger.open_read(ledger_to_read(db)) as ledger:
             card = publish.model_card(to, trained, publish.evaluations_of(trained, ledger))
     if dry_run:
         typer.echo(card)

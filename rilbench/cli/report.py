@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from rilbench.cli.options import Db
+from rilbench.cli.options import Db, ledger_to_read
 from rilbench.errors import UserError
 
 # ruff: noqa: UP045  Typer reads Optional on every Python that we support.
@@ -33,17 +33,14 @@ def report(
     db: Db = None,
 ) -> None:
     """Write an HTML page: scores, curves, and every question with its responses."""
-    from rilbench.ledger import Ledger, default_db
+    from rilbench.ledger import Ledger
     from rilbench.report.page import check_place, write_report
     from rilbench.report.report_data import gather
 
     if not 0 <= pictures <= 100:
         raise UserError(f"--pictures {pictures:g} is not between 0 and 100 megabytes")
     check_place(out)
-    path = default_db(db)
-    if db is not None and not path.exists():
-        raise UserError(f"{path} does not exist; rilbench eval writes it")
-    with Ledger.open_read(path) as ledger:
+    with Ledger.open_read(ledger_to_read(db)) as ledger:
         data = gather(ledger, runs, teacher or [])
     size = write_report(data, out, int(pictures * 1e6))
     typer.echo(f"written: {out} ({size / 1e6:.1f} MB)")

@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 
 from rilbench.config import Sampling as RecipeSampling
 from rilbench.data.question import Question
-from rilbench.data.row_files import RowWriter, whole_file
+from rilbench.data.row_files import RowWriter
 from rilbench.errors import UserError
-from rilbench.paths import public_name
+from rilbench.paths import public_name, whole_file
 from rilbench.serving.reply import CAUSES
 
 FAILED = "failed"
@@ -311,6 +311,7 @@ def add_responses(
     types = {"str": pa.string(), "int": pa.int64(), "bool": pa.bool_()}
     schema = pa.schema([(f.name, types[str(f.type)]) for f in fields(SavedResponse)])
     path, counts = plan.file(folder), _Counts()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         part = stack.enter_context(whole_file(path))
         note = stack.enter_context(whole_file(path.with_suffix(".json")))

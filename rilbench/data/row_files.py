@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.paths import whole_file
 
 GROUP_BYTES = 64 << 20
 """Bytes of a row group or a batch, so that no reader needs more memory."""
@@ -24,7 +25,7 @@ class RowWriter:
     """Writes a Parquet file a row at a time, in row groups of bounded bytes.
 
     Args:
-        path: of the open file; see `row_file` and `whole_file`.
+        path: of the open file; see `row_file` and `rilbench.paths.whole_file`.
         schema: a pyarrow schema.
     """
 
@@ -70,24 +71,13 @@ class RowWriter:
 @contextmanager
 def row_file(path: Path, schema: Any) -> Iterator[RowWriter]:
     """A `RowWriter` whose file takes its place when the body ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         writer = RowWriter(part, schema)
         try:
             yield writer
         finally:
             writer.close()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; the file takes its place only if the body ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _size(value: Any) -> int:
@@ -120,6 +110,7 @@ def write_column(
     import pyarrow as pa
 
     schema = pa.schema({"value": pa.type_for_alias(kind)}, metadata=metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with (
         whole_file(path) as part,
         pa.OSFile(str(part), "wb") as sink,

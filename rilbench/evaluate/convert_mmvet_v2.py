@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.paths import whole_file
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -38,9 +39,9 @@ def convert_mmvetv2(source: Path, out: Path) -> Path:
     if not rows:
         raise UserError(f"{listing} has no question")
     out.mkdir(parents=True, exist_ok=True)
-    part = out / ".MMVetV2.tsv.part"
-    pandas.DataFrame(rows).to_csv(part, sep="\t", index=False)
-    return part.replace(path)
+    with whole_file(path) as part:
+        pandas.DataFrame(rows).to_csv(part, sep="\t", index=False)
+    return path
 
 
 def _row(source: Path, name: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.endpoint import Endpoint, check_served, probed
 from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.ledger.records import utc_now
+from rilbench.paths import whole_file
 from rilbench.serving import Completion, Message, Sampling
 
 STORED = 16
@@ -117,9 +118,8 @@ class IdentityFile:
         """Enter a model, in place of the one with the same date."""
         models = [each for each in self.read() if each.since != model.since] + [model]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps([asdict(each) for each in models]), encoding="utf-8")
-        part.replace(self.path)
+        with whole_file(self.path) as part:
+            part.write_text(json.dumps([asdict(each) for each in models]), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 from rilbench.errors import UserError
 from rilbench.lab.experiment import Experiment, RunSpec, Settings
 from rilbench.lab.run_result import RunResult
+from rilbench.paths import whole_file
 
 Tuned = dict[str, dict[str, dict[str, Any]]]
 """regime → entry of the grid → ``settings``, ``mean`` (of the chosen cell), ``cells`` (means)."""
@@ -67,9 +68,8 @@ def _best(specs: Sequence[RunSpec], means: Sequence[float]) -> dict[str, Any]:
 def write_tuned(tuned: Tuned, path: Path) -> None:
     """Write the choice atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(tuned, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(tuned, indent=2) + "\n", encoding="utf-8")
 
 
 def read_tuned(path: Path) -> Tuned:

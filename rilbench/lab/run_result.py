@@ -15,6 +15,7 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.ledger import Sample
+from rilbench.paths import whole_file
 
 METRICS = ("step_seconds", "step_cpu_seconds", "yardstick_seconds", "memory_gb")
 """Time and memory of a step: see `rilbench.train.pipeline.ledger_summary.figures`."""
@@ -160,12 +161,10 @@ def write_result(result: RunResult, runs: Path) -> Path:
     """Write a result atomically and durably, and return its file."""
     path = result.file(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(_to_json(dataclasses.asdict(result)))
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
     return path
 
 

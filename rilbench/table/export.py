@@ -11,6 +11,7 @@ from typing import Any
 
 from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Sample, Score
+from rilbench.paths import whole_file
 from rilbench.printable import no_formula
 from rilbench.table.build import choose_benchmarks
 from rilbench.table.types import in_order
@@ -67,23 +68,19 @@ def export(
     columns = {name: types[name] for name in (*_MODEL, *_EVALUATION, *own)}
     columns = {"evaluation_id": "INTEGER", **columns}
     benchmark = list(columns).index("benchmark")
-    part = out.with_name(f".{out.name}.part")
     count = 0
     try:
-        with _WRITERS[out.suffix](part, columns) as write:
+        with whole_file(out) as part, _WRITERS[out.suffix](part, columns) as write:
             for evaluation in evaluations:
                 rows = ledger.rows(query, {"number": evaluation.id})
                 rows = [row for row in rows if not chosen or row[benchmark] in chosen]
                 for start in range(0, len(rows), _BATCH):
                     write(rows[start : start + _BATCH])
                 count += len(rows)
-        part.replace(out)
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror}); give another --out"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return count
 
 

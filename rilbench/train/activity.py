@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rilbench.paths import whole_file
+
 FILE = "now.json"
 """File of a run's folder; it is replaced about every second while something changes."""
 
@@ -62,9 +64,8 @@ class ActivityFile:
 
     def _write(self, now: Activity) -> None:
         self.now, self._written = now, time.monotonic()
-        part = self.path.with_name(f".{FILE}.part")
-        part.write_text(json.dumps(asdict(now)) + "\n", encoding="utf-8")
-        part.replace(self.path)
+        with whole_file(self.path) as part:
+            part.write_text(json.dumps(asdict(now)) + "\n", encoding="utf-8")
 
 
 def read_activity(run_dir: Path) -> Activity | None:

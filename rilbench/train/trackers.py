@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rilbench.errors import UserError
+from rilbench.paths import whole_file
 
 FILE = "trackers.json"
 """In a run's folder: of each tracker its run's id, and the last step that it has."""
@@ -196,6 +197,5 @@ def _keep(folder: Path, name: str, **values: Any) -> None:
     file = folder / FILE
     kept = json.loads(file.read_bytes()) if file.exists() else {}
     kept[name] = {**kept.get(name, {}), **values}
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    with whole_file(file) as part:
+        part.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")

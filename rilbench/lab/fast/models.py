@@ -28,7 +28,7 @@ from rilbench.nano.digits import Pool, pools
 from rilbench.nano.question import SyntheticQuestion
 from rilbench.nano.render_images import Picture
 from rilbench.nano.tasks import STAND_INS, make_question
-from rilbench.paths import locate
+from rilbench.paths import locate, whole_file
 from rilbench.train.seeding import seed_of
 
 BATCH_SIZE = 48
@@ -173,9 +173,8 @@ def training_data(
     file = folder / f"collection-{digest}.json"
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
-            part = file.with_suffix(".part")
-            part.write_text(json.dumps(_collect(regime, folder, questions, recipe, say)))
-            part.replace(file)
+            with whole_file(file) as part:
+                part.write_text(json.dumps(_collect(regime, folder, questions, recipe, say)))
     stored = json.loads(file.read_text(encoding="utf-8"))
     saved = {
         question.id: {name: stored[name]["responses"][i] for name in regime.teachers}
@@ -214,9 +213,8 @@ def accepted(data: TrainingData) -> TrainingData:
 def _questions(file: Path) -> list[Question]:
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
-            part = file.with_suffix(".part")
-            write_questions(part, training_questions("prompts", EACH, PROMPTS_SEED))
-            part.replace(file)
+            with whole_file(file) as part:
+                write_questions(part, training_questions("prompts", EACH, PROMPTS_SEED))
     return list(read_questions(file))
 
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rilbench.paths import whole_file
+
 FILE = "cost.json"
 STAGES = ("collect", "sft", "discriminator", "ril")
 TOKENS = ("sampled_tokens", "teacher_tokens", "trained_tokens", "judge_calls")
@@ -158,6 +160,5 @@ def _load(path: Path) -> dict[str, Any]:
 def _write(path: Path, values: dict[str, Any]) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

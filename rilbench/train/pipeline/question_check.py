@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rilbench.data.question_files import Question
 from rilbench.errors import UserError
+from rilbench.paths import whole_file
 
 FILE = "questions.json"
 _AT_A_TIME = 256
@@ -99,10 +100,9 @@ def read_checks(folder: Path) -> dict[str, QuestionCheck]:
 
 def write_checks(folder: Path, checks: Mapping[str, QuestionCheck]) -> None:
     """Keep what was found in the run's folder, whole or not at all."""
-    part = folder / f".{FILE}.part"
     values = {name: asdict(check) for name, check in checks.items()}
-    part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(folder / FILE)
+    with whole_file(folder / FILE) as part:
+        part.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def changed_questions(

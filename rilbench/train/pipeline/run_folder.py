@@ -30,6 +30,7 @@ from rilbench.data.manifest import (
 )
 from rilbench.errors import UserError
 from rilbench.ledger.records import utc_now
+from rilbench.paths import whole_file
 from rilbench.train.nan_guard import STOPPED
 from rilbench.train.step_checkpoint import OLD, steps_in
 from rilbench.train.trackers import LOG
@@ -168,9 +169,8 @@ def _changed(run: Run, recipe: Recipe, changes: Mapping[str, Any]) -> Run:
         line = {"time": utc_now(), "step": step, "changed": changes}
         with (run.folder / "changes.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        part = run.folder / ".recipe.yaml.part"
-        part.write_text(recipe.to_yaml(), encoding="utf-8")
-        part.replace(run.folder / "recipe.yaml")
+        with whole_file(run.folder / "recipe.yaml") as part:
+            part.write_text(recipe.to_yaml(), encoding="utf-8")
     return Run(run.folder, recipe)
 
 
@@ -231,9 +231,8 @@ def keep_lines(path: Path, step: int) -> None:
     """Keep a JSON-lines file's lines up to a step, without a last line that a kill cut short."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text("".join(kept), encoding="utf-8")
 
 
 def stop_reason(run: Run) -> str | None:

@@ -1,0 +1,27 @@
+"""Files appear whole or not at all, and nothing is left over."""
+
+from pathlib import Path
+
+import pytest
+
+from rilbench.paths import whole_file
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with whole_file(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_nothing_is_left_over_of_a_file_that_was_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with pytest.raises(UnicodeEncodeError), whole_file(path) as part:
+        part.write_text("\ud800", encoding="utf-8")
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"), whole_file(path) as part:
+        part.write_text("whole")
+    assert [*tmp_path.iterdir()] == [path]
