@@ -66,7 +66,7 @@ def back_up(ledger: Ledger, target: Path, *, overwrite: bool = False) -> int:
             more = f", and {len(damaged) - 1} more" if len(damaged) > 1 else ""
             raise UserError(
                 f"{ledger.path} is damaged ({damaged[0]}{more}) and not copied; "
-                f"rilbench ledger verify --db {ledger.path} lists what can be removed"
+                f"rilbench ledger verify --db {ledger.path} lists it, with the remedy"
             )
         part.replace(target)
     except (OSError, sqlite3.OperationalError) as error:
