@@ -6,6 +6,15 @@ import json
 from typing import Any
 
 
+def valid_text(text: str) -> str:
+    """Return text that every file and database takes.
+
+    Half a surrogate pair becomes "?": it is legal in JSON, and in the name of a file it is a byte
+    that is no UTF-8.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def printable(text: str, *, keep_lines: bool = False) -> str:
     """Return text without escape sequences and marks that change its direction.
 

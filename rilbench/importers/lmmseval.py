@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 
 from rilbench.evaluate.prompts import BenchmarkQuestion
 from rilbench.evaluate.suite import LMMSEVAL, Dataset, Suite
+from rilbench.importers.read_json import read_json, read_json_lines
 from rilbench.importers.types import (
     UNKNOWN,
     DatasetResult,
@@ -27,6 +27,7 @@ from rilbench.importers.types import (
     ImportedQuestion,
     ModelResult,
     UnreadableError,
+    malformed_is_unreadable,
     settled,
 )
 from rilbench.ledger.builder import sha256
@@ -44,6 +45,8 @@ _RANDOM = ("mmmu_val", "mmmu_pro_standard", "mmmu_pro_vision")
 """Tasks that choose an option at random when they read none."""
 _OLD = "is of lmms-eval 0.1 or 0.2, whose layout is too old to be read; evaluate with 0.3 or newer"
 _MILLION = 1_000_000
+_MOST = 1_000 * _MILLION
+"""More questions than any benchmark has."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ def _is_old(file: Path) -> bool:
     if file.suffix != ".json" or not (file.parent / "results.json").is_file():
         return False
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = read_json(file)
+    except UnreadableError:
         return False
     if not isinstance(values, dict):
         return False
@@ -131,10 +134,7 @@ def _is_old(file: Path) -> bool:
 
 
 def _read_results(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableError(f"is no JSON, or cut short ({str(error)[:100]})") from error
+    values = read_json(file)
     if not isinstance(values, dict) or not isinstance(values.get("results"), dict):
         raise UnreadableError("has no results of lmms-eval")
     return values
@@ -154,7 +154,8 @@ def _model(
                 notes.append(f"{dataset.name} of {run.file.name} is older and not imported")
                 continue
             try:
-                datasets[dataset.name] = _dataset(dataset, run, results)
+                with malformed_is_unreadable():
+                    datasets[dataset.name] = _dataset(dataset, run, results)
             except UnreadableError as error:
                 results.skip(run.file, f"{dataset.name}: {error}")
     if not datasets:
@@ -188,10 +189,11 @@ def _dataset(dataset: Dataset, run: _Run, results: FolderResults) -> DatasetResu
             "no file says where"
         )
     try:
-        questions = [
-            _question(dataset, task, line, line[metric], several=len(tasks) > 1)
-            for task, line in lines
-        ]
+        with malformed_is_unreadable():
+            questions = [
+                _question(dataset, task, line, line[metric], several=len(tasks) > 1)
+                for task, line in lines
+            ]
         if len({question.question_id for question in questions}) < len(questions):
             raise UnreadableError("as the file of its questions has one of them twice")
     except UnreadableError as error:
@@ -221,10 +223,9 @@ def _lines(file: Path, results: FolderResults) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        with file.open(encoding="utf-8") as stream:
-            lines = [json.loads(line) for line in stream if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
-        results.skip(file, f"is no JSON lines, or cut short ({str(error)[:100]})")
+        lines = read_json_lines(file)
+    except UnreadableError as error:
+        results.skip(file, str(error))
         return []
     if not all(isinstance(line, dict) and "doc_id" in line for line in lines):
         results.skip(file, "has a line that is no question")
@@ -250,10 +251,10 @@ def _total(dataset: Dataset, run: _Run, counted: Sequence[float]) -> float:
         return 0.0  # MathVista's total is null when no answer is right.
     if isinstance(total, bool) or not isinstance(total, int | float):
         raise UnreadableError(f"{key} is {str(total)[:40]!r}, no number")
-    value = float(total) * (100 / dataset.scale)
-    if not 0 <= value <= 100:
-        raise UnreadableError(f"{key} is {total}, out of range")
-    return value
+    scale = dataset.scale or 100
+    if not 0 <= total <= scale:
+        raise UnreadableError(f"{key} is {str(total)[:40]}, out of range")
+    return float(total) * (100 / scale)
 
 
 def _question(
@@ -311,7 +312,7 @@ def _share(dataset: Dataset, verdict: Any, details: Mapping[str, Any]) -> float:
     if isinstance(verdict, dict) and not dataset.circular and "answer" in details:
         read = details.get("parsed_pred", details.get("pred"))
         verdict = _plain(read) == _plain(details["answer"])
-    if isinstance(verdict, bool | int | float) and math.isfinite(verdict) and 0 <= verdict <= 1:
+    if isinstance(verdict, bool | int | float) and 0 <= verdict <= 1:
         return float(verdict)
     raise UnreadableError("as the file of its questions does not say which are right")
 
@@ -324,15 +325,25 @@ def _plain(value: Any) -> str:
 
 
 def _count(dataset: Dataset, run: _Run, verdicts: Sequence[dict[str, Any]], lines: int) -> int:
-    """Return how many questions were scored when they cannot be read; 0 if unknown."""
+    """Return how many questions were scored when they cannot be read; 0 if unknown.
+
+    Raises:
+        UnreadableError: the kit's count is none.
+    """
     if dataset.circular:
         indices = [v["index"] for v in verdicts if isinstance(v.get("index"), int)]
         return len({index % _MILLION for index in indices})
     numbers = run.values.get("n-samples")
     if not isinstance(numbers, dict) or dataset.only is not None:
         return lines
-    counts = [numbers.get(task) for task in run.subtasks(dataset)]
-    return sum(int(count["effective"]) for count in counts if isinstance(count, dict))
+    total = 0
+    for task in run.subtasks(dataset):
+        count = numbers.get(task, {"effective": 0})
+        scored = count.get("effective") if isinstance(count, dict) else count
+        if type(scored) is not int or not 0 <= scored <= _MOST:
+            raise UnreadableError(f"n-samples has {str(scored)[:40]!r} where a count should be")
+        total += scored
+    return total
 
 
 def _asked(run: _Run, lines: Sequence[_Line]) -> str:
@@ -340,10 +351,12 @@ def _asked(run: _Run, lines: Sequence[_Line]) -> str:
     if not lines or not all("input" in line for _, line in lines):
         return UNKNOWN
     configs = run.values.get("configs")
-    generation = {
-        task: configs.get(task, {}).get("generation_kwargs") if isinstance(configs, dict) else None
-        for task in sorted({task for task, _ in lines})
-    }
+    generation = {}
+    for task in sorted({task for task, _ in lines}):
+        own = configs.get(task, {}) if isinstance(configs, dict) else {}
+        if not isinstance(own, dict):
+            raise UnreadableError(f"configs has {str(own)[:40]!r} where settings should be")
+        generation[task] = own.get("generation_kwargs")
     config = run.values.get("config")
     override = config.get("gen_kwargs") if isinstance(config, dict) else None
     prompts = sorted([task, str(line["doc_id"]), str(line["input"])] for task, line in lines)

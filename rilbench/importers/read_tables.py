@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
 import re
 import sys
 import zipfile
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-from rilbench.importers.types import UnreadableError
+from rilbench.importers.read_json import parse_json
+from rilbench.importers.types import UnreadableError, short
 
 Row = dict[str, Any]
 
@@ -37,11 +37,11 @@ def read_table(file: Path) -> list[Row]:
         if suffix == ".xlsx":
             rows = list(_workbook(file))
         elif suffix == ".json":
-            rows = list(_records(json.loads(file.read_text(encoding="utf-8"))))
+            rows = list(_records(parse_json(file.read_text(encoding="utf-8-sig"))))
         else:
             rows = list(_lines(file, "\t" if suffix == ".tsv" else ","))
     except (OSError, ValueError, csv.Error, RecursionError) as error:
-        raise UnreadableError(f"cannot be read ({_short(error)})") from error
+        raise UnreadableError(f"cannot be read ({short(error)})") from error
     if not rows:
         raise UnreadableError("has no row")
     return rows
@@ -76,7 +76,7 @@ def number(value: Any) -> float:
         value = value.replace(",", ".")
     try:
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UnreadableError(f"has {str(value)[:40]!r} where a number should be") from error
 
 
@@ -88,12 +88,12 @@ def _workbook(file: Path) -> Iterator[Row]:
     try:
         book = load_workbook(file, read_only=True, data_only=False)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ParseError, EOFError) as error:
-        raise UnreadableError(f"is no workbook, or cut short ({_short(error)})") from error
+        raise UnreadableError(f"is no workbook, or cut short ({short(error)})") from error
     try:
         lines = book.worksheets[0].iter_rows(values_only=True)
         yield from _with_header(lines, padded=True)
     except (zipfile.BadZipFile, KeyError, IndexError, ParseError, EOFError, TypeError) as error:
-        raise UnreadableError(f"is no workbook, or cut short ({_short(error)})") from error
+        raise UnreadableError(f"is no workbook, or cut short ({short(error)})") from error
     finally:
         book.close()
 
@@ -138,7 +138,3 @@ def _records(value: Any) -> Iterator[Row]:
         raise UnreadableError("is no table")
     for row in rows:
         yield {str(key): None if cell != cell else cell for key, cell in row.items()}
-
-
-def _short(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import LMMSEVAL, VLMEVALKIT, Benchmark, Suite
@@ -172,19 +174,20 @@ def to_evaluation(
     digests = model.hashes.values()
     if model.created is None:
         notes.append("its files do not say when they were made: it is dated by this import")
+    place = _valid_path(model.folder.resolve())
     imported = {
         "kit": _KITS[model.kit],
         "model": plain(model.model),
-        "folder": str(model.folder.resolve()),
+        "folder": place,
         # A list: the ledger drops entries whose names end like those of secrets.
         "files": [
-            {"file": str(file.relative_to(model.folder)), "sha256": digest}
+            {"file": _valid_path(file.relative_to(model.folder)), "sha256": digest}
             for file, digest in model.hashes.items()
         ],
         "notes": notes,
     }
     evaluation = Evaluation(
-        path=str(model.folder.resolve()),
+        path=place,
         # Without the weights; `identified` finds the same model in the ledger.
         fingerprint=f"imported-{sha256(' '.join([plain(model.model), *digests]))[:12]}",
         student=labels.of(plain(model.model)),
@@ -197,6 +200,11 @@ def to_evaluation(
         samples=tuple(sample for _, samples in built for sample in samples),
     )
     return evaluation, tuple(notes)
+
+
+def _valid_path(path: Path) -> str:
+    r"""Return a path as text, a byte that is no UTF-8 as ``\xff``: two folders never look alike."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _score(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,30 @@ UNKNOWN = "unknown"
 
 class UnreadableError(Exception):
     """A file is not what its name says; the message says why, in a few words."""
+
+
+MALFORMED = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(RecursionError, OSError),
+)
+"""What reading values of another form than the kit's can raise."""
+
+
+@contextmanager
+def malformed_is_unreadable() -> Iterator[None]:
+    """Raise an `UnreadableError` for any error of a file that has another form than the kit's.
+
+    One odd file costs its data set, never the others of a folder.
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        raise UnreadableError(f"has another form than the kit's ({short(error)})") from error
+
+
+def short(error: BaseException) -> str:
+    """Return an error's first line, at most 120 characters; its type's name if it says nothing."""
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__
 
 
 @dataclass(frozen=True)

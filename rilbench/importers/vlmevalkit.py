@@ -19,13 +19,13 @@ that judge failed and the kit's own rules decided. The questions' logs say who d
 from __future__ import annotations
 
 import datetime
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rilbench.evaluate.suite import VLMEVALKIT, Dataset, Suite
+from rilbench.importers.read_json import read_json
 from rilbench.importers.read_tables import is_table
 from rilbench.importers.types import (
     UNKNOWN,
@@ -33,8 +33,10 @@ from rilbench.importers.types import (
     FolderResults,
     ModelResult,
     UnreadableError,
+    malformed_is_unreadable,
 )
 from rilbench.importers.vlmevalkit_scores import DatasetFiles, read_dataset
+from rilbench.printable import valid_text
 
 _RUN = re.compile(r"T(?P<day>\d{8})(-(?P<time>\d{6})|_G(?P<commit>[0-9a-fA-F]+))")
 """The kit's name for a run's folder."""
@@ -78,7 +80,7 @@ def _kind(rest: str, dataset: Dataset) -> tuple[str, str] | None:
     """Return kind and judge from the end of a file's name."""
 
     def judge(name: str) -> str:
-        return _SHORT_NAMES.get(name[1:], name[1:])
+        return _SHORT_NAMES.get(name[1:], valid_text(name[1:]))
 
     if not rest:
         return "answers", ""
@@ -182,7 +184,8 @@ def _dataset(
         questions = {file: judge for file, judge in questions.items() if judge == totals[total]}
     chosen = DatasetFiles(total, totals[total], tuple(answers), questions)
     try:
-        return read_dataset(dataset, chosen, _version(total), results)
+        with malformed_is_unreadable():
+            return read_dataset(dataset, chosen, _version(total), results)
     except UnreadableError as error:
         results.skip(total, str(error))
         return None
@@ -194,13 +197,13 @@ def _version(file: Path) -> str:
     name = _RUN.fullmatch(run.name)
     commit = name["commit"] if name else None
     if commit is None and _is_status(run / _STATUS):
-        commit = json.loads((run / _STATUS).read_text(encoding="utf-8")).get("commit")
+        commit = read_json(run / _STATUS).get("commit")
     return f"commit {commit}" if re.fullmatch(r"[0-9a-fA-F]{6,40}", str(commit)) else UNKNOWN
 
 
 def _is_status(file: Path) -> bool:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = read_json(file)
+    except UnreadableError:
         return False
     return isinstance(value, dict) and {"eval_id", "datasets"} <= value.keys()

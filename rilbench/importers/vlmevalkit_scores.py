@@ -16,12 +16,14 @@ from rilbench.evaluate.suite import Dataset
 from rilbench.importers.mathvista import is_right
 from rilbench.importers.read_tables import Row, normalised, number, read_table, text
 from rilbench.importers.types import (
+    MALFORMED,
     UNKNOWN,
     DatasetResult,
     FolderResults,
     ImportedQuestion,
     UnreadableError,
     fits,
+    malformed_is_unreadable,
     settled,
 )
 from rilbench.ledger.builder import BETWEEN_ROTATIONS
@@ -29,6 +31,8 @@ from rilbench.ledger.records import NO_RESPONSE
 from rilbench.serving.reply import EMPTY
 
 _MILLION = 1_000_000
+_LONGEST_INDEX = 1_000
+"""Characters; a file with a longer one is damaged."""
 _ONE_SPLIT = ("BLINK",)
 """Data sets of one split alone, whose files did not name it before 2025: the kit wrote "none"."""
 _RULES_ALONE = "no GPT-based answer matching"
@@ -107,7 +111,8 @@ def _answers(dataset: Dataset, files: DatasetFiles, results: FolderResults) -> l
     """Return the rows with the model's answers; none when there is no readable file."""
     for file in files.answers:
         try:
-            rows = _rows(dataset, file)
+            with malformed_is_unreadable():
+                rows = _rows(dataset, file)
         except UnreadableError as error:
             results.skip(file, str(error))
             continue
@@ -130,6 +135,8 @@ def _rows(dataset: Dataset, file: Path) -> list[Row]:
     names = [text(row["index"]) for row in rows]
     if len(set(names)) < len(names) or "" in names:
         raise UnreadableError("has an index twice, or none")
+    if any(len(name) > _LONGEST_INDEX for name in names):
+        raise UnreadableError(f"has an index of more than {_LONGEST_INDEX} characters")
     if dataset.circular and not all(name.isdecimal() for name in names):
         raise UnreadableError("has an index that is no number")
     return rows
@@ -149,14 +156,15 @@ def _with_questions(
 ) -> DatasetResult | None:
     """Return the result with the questions of one table; None when it cannot be read."""
     dataset = bare.dataset
+    groups: dict[str, list[Row]] = {}
     try:
-        rows = _rows(dataset, file)
-        groups: dict[str, list[Row]] = {}
-        for row in answers or rows:
-            groups.setdefault(_group(row["index"], dataset), []).append(row)
-        if any(_group(row["index"], dataset) not in groups for row in rows):
-            raise UnreadableError("has questions that the answers beside it lack")
-        verdicts = [_verdict(dataset, row) for row in rows]
+        with malformed_is_unreadable():
+            rows = _rows(dataset, file)
+            for row in answers or rows:
+                groups.setdefault(_group(row["index"], dataset), []).append(row)
+            if any(_group(row["index"], dataset) not in groups for row in rows):
+                raise UnreadableError("has questions that the answers beside it lack")
+            verdicts = [_verdict(dataset, row) for row in rows]
     except UnreadableError as error:
         results.skip(file, str(error))
         return None
@@ -288,5 +296,5 @@ def _best_match(cell: Any) -> float:
     try:
         value = ast.literal_eval(cell) if isinstance(cell, str) else cell
         return _share(max(float(match) for match in value))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except (*MALFORMED, SyntaxError, MemoryError) as error:
         raise UnreadableError("has no list of matches where one should be") from error

@@ -23,7 +23,7 @@ import yaml
 from rilbench.config import METHODS
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import NANO_DEV, Benchmark, Dataset, suite
-from rilbench.importers.types import Skipped
+from rilbench.importers.types import MALFORMED, Skipped
 from rilbench.lab.experiment import STUDENT
 from rilbench.lab.run_result import METRICS, Outcomes, RunResult, read_result
 from rilbench.ledger import Evaluation, Ledger, Run, Sample, Score, utc_now
@@ -74,7 +74,7 @@ def find_results(files: Iterable[Path], split: str) -> FoundResults:
         try:
             row = read_result(file)
             _check(row)
-        except (UserError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             found.skipped.append(Skipped(file, str(error)))
             continue
         if row.split == split:
@@ -93,11 +93,13 @@ def _begins_like_a_result(file: Path) -> bool:
 
 
 def _check(row: RunResult) -> None:
-    """Raise a UserError if the ledger cannot take a result that could be read."""
+    """Raise one of `MALFORMED` if the ledger cannot take a result that could be read."""
     if row.split not in SUITES or not (row.model or row.method in METHODS):
         raise UserError("its split or method is not known")
     if not row.scores.keys() <= row.outcomes.keys():
         raise UserError("a score has no outcomes")
+    # Half a surrogate pair, or a number that is none.
+    json.dumps(dataclasses.asdict(row), ensure_ascii=False, allow_nan=False).encode("utf-8")
     to_run(row)
     if row.failure is None:
         to_evaluation(row)

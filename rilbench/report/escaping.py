@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+from rilbench.printable import valid_text
+
 NOTHING = "\u2013"
 """Shown for a missing value."""
 MINUS = "\u2212"
@@ -25,7 +27,7 @@ def clean(text: str) -> str:
 
     Line feeds and tabs stay. A lone surrogate, which no file can hold, becomes "?".
     """
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n")
+    text = valid_text(text).replace("\r\n", "\n")
 
     def visible(match: re.Match[str]) -> str:
         code = ord(match[0])

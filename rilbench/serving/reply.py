@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rilbench.printable import valid_text
+
 EMPTY = "empty"
 """The server returned no text."""
 ONLY_REASONING = "only reasoning"
@@ -170,9 +172,9 @@ def _read(choice: Any, **counts: Any) -> Completion:
     called = message.get("tool_calls") or message.get("function_call")
     reason = str(choice.get("finish_reason") or "unknown")
     return Completion(
-        text=_valid_text("".join(texts)),
+        text=valid_text("".join(texts)),
         finish_reason=reason,
-        reasoning=_valid_text("\n".join(filter(None, thoughts))),
+        reasoning=valid_text("\n".join(filter(None, thoughts))),
         withheld=REFUSAL if refused else TOOL_CALL if called or reason == "tool_calls" else "",
         **counts,
     )
@@ -196,11 +198,6 @@ def _parts(content: Any) -> tuple[list[str], list[str], list[str]]:
         elif part["type"] == REFUSAL:
             refusals.append(part.get("refusal") or REFUSAL)
     return texts, thoughts, refusals
-
-
-def _valid_text(text: str) -> str:
-    # Half of a surrogate pair is legal in JSON, but no file or database takes it.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def count_causes(causes: Iterable[str]) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """Files as earlier releases of the kits wrote them, and as a spreadsheet saved them again."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
+from small_results import CACHED, write_blink, write_realworldqa
 
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import find_suite
@@ -15,24 +15,10 @@ from rilbench.importers.types import FolderResults, ModelResult
 
 PAPER = find_suite("paper")
 FIRST, TOO_OLD = ("results.json", "ai2d.json"), "is of lmms-eval 0.1 or 0.2"
-CACHED = "/opt/hf-cache/hub/models--Qwen--Qwen2-VL-2B-Instruct/snapshots/e7b6a2f00c11"
 
 
 def read(folder: Path) -> FolderResults:
     return read_folder(files_below(folder), PAPER)
-
-
-def write_realworldqa(folder: Path, key: str, model: str = CACHED) -> None:
-    folder.mkdir(parents=True)
-    results = {"results": {"realworldqa": {key: 0.5}}, "model_name": model}
-    (folder / "20250102_030405_results.json").write_text(json.dumps(results))
-    lines = [
-        {"doc_id": n, "input": f"Q{n}", "target": "A", "resps": [["A."]], "filtered_resps": ["A"]}
-        | {"exact_match": float(n % 2)}
-        for n in range(4)
-    ]
-    text = "\n".join(map(json.dumps, lines))
-    (folder / "20250102_030405_samples_realworldqa.jsonl").write_text(text)
 
 
 def test_realworldqa_with_its_old_filter_is_another_metric(tmp_path: Path) -> None:
@@ -60,20 +46,6 @@ def test_a_path_in_the_hubs_cache_is_the_repositorys_name(tmp_path: Path) -> Non
     assert evaluation.student == "Qwen/Qwen2-VL-2B-Instruct"
     assert plain(CACHED.replace("/", "__")) == "Qwen/Qwen2-VL-2B-Instruct"
     assert plain("/data/models--of-mine/x") == "/data/models--of-mine/x"
-
-
-def write_blink(folder: Path, split: str) -> None:
-    folder.mkdir(parents=True)
-    rows = [
-        {"index": n, "question": f"Q{n}", "prediction": "A", "answer": "A" if n else "B"}
-        | {"category": "Counting" if n % 2 else "Jigsaw"}
-        for n in range(4)
-    ]
-    # The kit's log names the answer if its rules could read it.
-    scored = [{**row, "hit": int(row["index"] > 0), "log": "Match Log: A. "} for row in rows]
-    (folder / "Qwen_BLINK.json").write_text(json.dumps(rows))
-    (folder / "Qwen_BLINK_openai_result.json").write_text(json.dumps(scored))
-    (folder / "Qwen_BLINK_acc.csv").write_text(f"split,Overall,Counting\n{split},0.75,1.0\n")
 
 
 @pytest.mark.parametrize("split", ["none", "dev"])
