@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -13,6 +14,7 @@ from rilbench.printable import printable
 
 if TYPE_CHECKING:
     from rilbench.importers.to_ledger import Imported
+    from rilbench.lab.to_ledger import FoundResults
 
 _NOTHING = (
     "has no result that can be imported; give the folder that a kit wrote to, such as "
@@ -34,14 +36,17 @@ def import_(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Training method label; base means untrained.")
-    ] = "base",
-    teacher: Annotated[str, typer.Option(help="Teacher label.")] = "none",
-    suite: Annotated[str, typer.Option(help="Benchmark suite: paper or nano.")] = "paper",
+        Optional[str], typer.Option(help="Training method label; default base, untrained.")
+    ] = None,
+    teacher: Annotated[Optional[str], typer.Option(help="Teacher label; default none.")] = None,
+    suite: Annotated[
+        Optional[str], typer.Option(help="Benchmark suite: paper (default) or nano.")
+    ] = None,
     benchmarks: Benchmarks = "",
     split: Annotated[
-        str, typer.Option(help="Split of the nano sandbox's results: test or dev.")
-    ] = "test",
+        Optional[str],
+        typer.Option(help="Split of the nano sandbox's results: test (default) or dev."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Show what would be imported and stop.")] = False,
     db: Db = None,
 ) -> None:
@@ -52,10 +57,15 @@ def import_(
     from rilbench.lab.to_ledger import find_results, record_results
     from rilbench.ledger import Ledger, default_db
 
+    given = {"student": student, "method": method, "teacher": teacher, "suite": suite}
+    given |= {"benchmarks": benchmarks, "split": split}
+    suite, split = "paper" if suite is None else suite, "test" if split is None else split
     chosen = find_suite(suite, benchmarks, kit="")
     path, files = default_db(db), files_below(folder)
     sandbox = find_results(files, split)
+    _refuse_ignored(folder, sandbox, given)
     kits = read_folder(files, chosen, sandbox.files)
+    method, teacher = "base" if method is None else method, "none" if teacher is None else teacher
     labels = read_labels(student or (), method, teacher, kits.models)
     for skipped in sorted([*kits.skipped, *sandbox.skipped], key=lambda skipped: skipped.file):
         file = skipped.file
@@ -77,6 +87,28 @@ def import_(
         typer.echo(count if dry_run else f"{count}: {new} evaluations are new")
     end = f"recorded in {path}; see it with: rilbench table"
     typer.echo("nothing was written" if dry_run else end)
+
+
+def _refuse_ignored(folder: Path, sandbox: FoundResults, given: Mapping[str, object]) -> None:
+    """Refuse options that mean nothing for what a folder has.
+
+    Raises:
+        UserError: labels, a suite or benchmarks for the sandbox's results, which have their own; or
+            a split for a kit's.
+    """
+    options = {f"--{name}": value for name, value in given.items() if value}
+    if options.get("--suite") == "nano":  # That of the sandbox's results.
+        del options["--suite"]
+    split = options.pop("--split", None)
+    if sandbox.rows and options:
+        raise UserError(
+            f"{folder} has results of the nano sandbox, which name model, method, suite and "
+            f"benchmarks themselves; leave out {', '.join(options)}, or give a kit's folder"
+        )
+    if split and not sandbox.files:
+        raise UserError(
+            f"--split is for results of the nano sandbox, and {folder} has none; leave it out"
+        )
 
 
 def _show(done: list[Imported]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command import refused, run
+from small_results import write_realworldqa
 
 from rilbench.ledger import Ledger
 
@@ -108,6 +109,19 @@ def test_nothing_to_import(tmp_path):
         (("--student", "a\nb"), "control characters; give a plain name"),
     ):
         refused(run("import", "empty", *option, cwd=tmp_path), words)
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path, rows):
+    labels = ("--student", "mine", "--method", "mymethod", "--benchmarks", "AI2D")
+    leave_out = "leave out --student, --method, --suite, --benchmarks, or give a kit's folder"
+    refused(run("import", "rows", *labels, "--suite", "paper", cwd=tmp_path), leave_out)
+    refused(run("import", "rows", "--teacher", "none", cwd=tmp_path), "leave out --teacher,")
+    assert not (tmp_path / "rilbench.db").exists()
+    done = run("import", "rows", "--suite", "nano", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    write_realworldqa(tmp_path / "kit")
+    assert run("import", "kit", cwd=tmp_path).returncode == 0
+    refused(run("import", "kit", "--split", "test", cwd=tmp_path), "leave it out")
 
 
 def test_foreign_files_are_named_on_one_line_each(tmp_path):
