@@ -140,7 +140,7 @@ def test_every_command_in_the_documents_parses(arguments, is_line, tmp_path, mon
         assert result.exit_code == 0, result.exception
     else:
         values = command.make_context(name[-1], list(options)).params
-        suites = values.get("suite", "nano")
+        suites = values.get("suite") or "nano"
         assert set([suites] if isinstance(suites, str) else suites) <= set(SUITES)
         assert values.get("format_", "rich") in FORMATS
 
