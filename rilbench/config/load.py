@@ -78,6 +78,8 @@ _KINDS = {
     "runs": ("run file", "recipes/runs", "; or give a YAML file"),
 }
 _YAML = (".yaml", ".yml")
+LARGEST = 2**32 - 1
+"""The largest number of a setting: that of a seed, and more than a run has of anything."""
 
 
 def load_recipe(
@@ -140,7 +142,7 @@ def read_recipe(path: Path) -> Recipe:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read ({error}); is it a run's recipe.yaml?") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a resolved recipe; start the run again under another name")
@@ -311,7 +313,7 @@ def _without(values: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str,
 def _parse_value(text: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a date or a number that cannot be one
         return text
     if isinstance(value, str):  # YAML 1.1 reads 1e-6 as text
         try:
@@ -379,6 +381,8 @@ def _convert(kind: Any, value: Any, key: str) -> Any:
     # In Python true is an int, here it is not.
     accepted = {float: (int, float), bool: (bool,), int: (int,), str: (str, int, float)}.get(kind)
     if accepted and isinstance(value, accepted) and isinstance(value, bool) == (kind is bool):
+        if not isinstance(value, str) and kind is not str and LARGEST < abs(value) < float("inf"):
+            raise UserError(f"{key}={str(value)[:40]} is too large; give at most {LARGEST}")
         return kind(value)
     wanted = getattr(kind, "__name__", str(kind)) if not parts else str(kind)
     raise UserError(f"{key}={value!r} is not of type {wanted}")

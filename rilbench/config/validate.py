@@ -28,6 +28,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hardware.offload": ("none", "idle", "always"),
 }
 
+SMALLEST = 1e-12
+"""The smallest number that may divide another: what is divided by less is soon infinite."""
+
 OWN_FIELDS = {"model", "messages", "stream"}
 """Fields of a request that no recipe sets."""
 
@@ -78,8 +81,8 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "teachers.max_responses",
         ),
     ),
-    "must be a number above 0": (
-        lambda value: 0 < value < math.inf,
+    f"must be a number above 0, at least {SMALLEST:g}": (
+        lambda value: SMALLEST <= value < math.inf,
         (
             "discriminator.lr",
             "discriminator.pretrain_final_lr",

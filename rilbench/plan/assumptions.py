@@ -21,6 +21,10 @@ DEVICES = {
 """By GiB of memory: name, dense bf16 TFLOP/s, GB/s of memory (data sheets)."""
 CPU = ("a CPU of few cores", 0.1, 20.0)
 
+_LEAST, _MOST = 1e-6, 1e12
+"""Times and sizes stay numbers between these bounds of any assumption."""
+_SHARES = {"mfu": 1.0, "decode_efficiency": 1.0}
+
 
 @dataclass(frozen=True)
 class Assumptions:
@@ -58,7 +62,7 @@ def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
     """Return the defaults, by the recipe's data, lengths and device, then ``key=value``.
 
     Raises:
-        UserError: an unknown key, or a value that is not a number above 0.
+        UserError: an unknown key, or a value that is no number, too small or too large.
     """
     known = {field.name: field.type for field in dataclasses.fields(Assumptions)}
     given: dict[str, float] = {}
@@ -72,10 +76,11 @@ def assume(recipe: Recipe, wanted: Iterable[str] = ()) -> Assumptions:
             given[key] = int(value) if known[key] == "int" else float(value)
         except ValueError as error:
             raise UserError(
-                f"--assume {text}: {value!r} is not a number of type {known[key]}"
+                f"--assume {text[:60]}: {value[:40]!r} is not a number of type {known[key]}"
             ) from error
-        if not 0 < given[key] < float("inf"):
-            raise UserError(f"--assume {text}: give a number above 0")
+        least, most = (1, _MOST) if known[key] == "int" else (_LEAST, _SHARES.get(key, _MOST))
+        if not least <= given[key] <= most:
+            raise UserError(f"--assume {text[:60]}: give a number from {least:g} to {most:g}")
     plain = Assumptions()
     limits = recipe.data
     cpu = recipe.hardware.device == "cpu"

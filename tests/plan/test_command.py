@@ -169,10 +169,26 @@ def test_assumptions_are_printed_and_can_be_replaced():
     )
 
 
-@pytest.mark.parametrize("text", ["mf=1", "mfu", "mfu=much", "mfu=0", "questions=1.5", "mfu=nan"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("mf=1", "mfu", "mfu=much", "mfu=0", "questions=1.5", "mfu=nan", "mfu=inf", "mfu=1e-320"),
+        *("mfu=1.5", "tflops=1e308", f"questions={10**400}", "questions=" + "9" * 5000),
+    ],
+)
 def test_bad_assumptions_are_refused(text):
     with pytest.raises(UserError, match="--assume"):
         assume(load_recipe("both"), [text])
+
+
+def test_a_plan_at_the_bounds_has_numbers_only():
+    sizes = ("schedule.steps", "group_size", "schedule.prompts_per_step")
+    sets = [word for name in sizes for word in ("--set", f"{name}={2**32 - 1}")]
+    speeds = ("mfu", "decode_efficiency", "tflops", "bandwidth")
+    slow = [word for name in speeds for word in ("--assume", f"{name}=1e-6")]
+    for arguments in (sets, slow, [*sets, *slow]):
+        text = plan(*arguments) + plan(*arguments, "--format", "json")
+        assert not re.search(r"\b(nan|inf|infinity)\b", text, re.IGNORECASE)
 
 
 def test_a_step_waits_for_its_longest_response():
