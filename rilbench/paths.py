@@ -34,20 +34,21 @@ def locate(name: str, setting: str = "student.model") -> Path:
     Args:
         name: a path, ``nano:NAME``, or a model's hub name (``Qwen/…``), which is looked for where
             ``hf download`` puts it. Nothing is downloaded.
-        setting: the setting that gave the name, for the remedy; "": an argument.
+        setting: the setting that gave the name, or the command's option (``--model``), for the
+            remedy; "": an argument.
 
     Raises:
         UserError: it is not on this machine.
     """
+    is_option = setting.startswith("--")
+    example = f"{setting} PATH" if is_option else f"--set {setting}=PATH"
     if not name:
-        raise UserError(f"the recipe has no {setting}; give one with --set {setting}=PATH")
+        which = f"{setting} is empty" if is_option else f"the recipe has no {setting}"
+        raise UserError(f"{which}; give one with {example}")
     if name.startswith("nano:"):
-        path = nano_folder() / name.removeprefix("nano:")
-        if not path.exists():
-            raise UserError(f"{path} does not exist; run: rilbench nano build --out {path.parent}")
-        return path
+        return _locate_nano(name.removeprefix("nano:"))
     path = Path(name)
-    if path.exists():
+    if _exists(path):
         return path.resolve()
     is_hub_name = _HUB_NAME.fullmatch(name) is not None
     if is_hub_name and (downloaded := _downloaded(name)) is not None:
@@ -57,12 +58,30 @@ def locate(name: str, setting: str = "student.model") -> Path:
         hint = f" (there is {path.parent / near[0]})" if near else ""
         raise UserError(
             f"{name} does not exist{hint}; give a file of questions"
-            + (f", e.g. --set {setting}=PATH" if setting else "")
+            + (f", e.g. {example}" if setting else "")
         )
     remedy = f"run: hf download {name}; or give" if is_hub_name else "download it and give"
-    raise UserError(
-        f"{name} is not on this machine; {remedy} its folder, e.g. --set {setting}=PATH"
-    )
+    raise UserError(f"{name} is not on this machine; {remedy} its folder, e.g. {example}")
+
+
+def _locate_nano(name: str) -> Path:
+    folder = nano_folder()
+    path = folder / name
+    if not _exists(path):
+        known = sorted(found for found in _names(folder) if not found.startswith("."))
+        choice = f"choose from {', '.join(known)}; or " if known else ""
+        raise UserError(
+            f"{path} does not exist; {choice}run: rilbench nano build --out {path.parent}"
+        )
+    return path
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file or folder exists; a name that none can have, such as a long one, does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def locate_files(name: str, setting: str = "") -> list[Path]:
@@ -75,7 +94,7 @@ def locate_files(name: str, setting: str = "") -> list[Path]:
     Raises:
         UserError: one is not on this machine, or no file matches a pattern.
     """
-    if not name or Path(name).exists():  # its own name may have a comma or a bracket
+    if not name or _exists(Path(name)):  # its own name may have a comma or a bracket
         return [locate(name, setting)]
     paths: list[Path] = []
     for part in filter(None, map(str.strip, name.split(","))):
@@ -91,7 +110,7 @@ def locate_files(name: str, setting: str = "") -> list[Path]:
 
 
 def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [path.name for path in folder.iterdir()] if _exists(folder) and folder.is_dir() else []
 
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -104,7 +123,7 @@ def public_name(place: str, instead: str = "") -> str:
         place: as a recipe names it.
         instead: for a path of this machine; "": the last part of it.
     """
-    is_known = _HUB_NAME.fullmatch(place) and not Path(place).exists()
+    is_known = _HUB_NAME.fullmatch(place) and not _exists(Path(place))
     return place if is_known or place.startswith("nano:") else instead or Path(place).name
 
 

@@ -18,6 +18,8 @@ def test_an_error_of_the_disk_is_one_line_and_any_other_is_a_bug(monkeypatch, ca
             cli.main()
         line = f"rilbench: /data/work: {os.strerror(number)}; {remedy}, then run again\n"
         assert capsys.readouterr().err == line
+    kinds = {errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EIO}
+    assert kinds <= cli._REMEDIES.keys()
     monkeypatch.setattr(cli, "app", lambda: run(errno.ENOENT))
     with pytest.raises(FileNotFoundError):
         cli.main()

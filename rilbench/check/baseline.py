@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from rilbench.check.metrics import MEAN, Metric, Outcomes
@@ -31,6 +33,8 @@ FORMAT = 1
 """Raised when an older rilbench could not read the file."""
 FILE = Path("results/baseline.json")
 COMMAND = "rilbench check --update"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -224,14 +228,14 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         UserError: it is missing, damaged, empty, or from a newer rilbench.
     """
-    remedy = f'restore it, or write it again: {COMMAND} --reason "..."'
+    place = "" if path == FILE else f" --baseline {shlex.quote(str(path))}"
+    command = f'{COMMAND} --reason "..."{place}'
+    remedy = f"restore it, or remove it and write a new one: {command}"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(
-            f'{path} does not exist; write it from a ledger: {COMMAND} --reason "..."'
-        ) from error
-    except (OSError, ValueError) as error:
+        raise UserError(f"{path} does not exist; write it from a ledger: {command}") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy}") from error
     version = document.get("format") if isinstance(document, dict) else None
     if isinstance(version, int) and version > FORMAT:
@@ -247,8 +251,8 @@ def read_baseline(path: Path) -> Baseline:
         )
         baseline = Baseline(entries, history)
         baseline.bounds()
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"{path} is no baseline ({error!r}); {remedy}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{path} is no baseline ({error!r:.200}); {remedy}") from error
     if not entries:
         raise UserError(f"{path} has no entry; {remedy}")
     return baseline
@@ -258,19 +262,38 @@ def _read_entry(document: Mapping[str, Any]) -> Entry:
     # These are there for a reader; they follow from the rest.
     derived = ("label", "power", "power_wide")
     values = {name: value for name, value in document.items() if name not in derived}
-    values["metrics"] = tuple(
-        Metric(
-            metric["name"],
-            tuple(float(value) for value in metric["values"]),
-            metric.get("questions", 0),
-            metric.get("provenance", {}),
-            _WrittenOutcomes(metric.get("outcomes", {})),
-            metric.get("outcomes_hash", ""),
-        )
-        for metric in document["metrics"]
-    )
-    values |= {name: tuple(values[name]) for name in ("seeds", "commits")}
+    values["metrics"] = tuple(_read_metric(metric) for metric in document["metrics"])
+    values |= {
+        "seeds": tuple(_of_type(int, seed, "seeds") for seed in values["seeds"]),
+        "commits": tuple(_of_type(str, commit, "commits") for commit in values["commits"]),
+        "not_measured": _of_type(dict, values.get("not_measured", {}), "not_measured"),
+    }
     return Entry(**values)
+
+
+def _read_metric(document: Mapping[str, Any]) -> Metric:
+    numbers = tuple(float(value) for value in document["values"])
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("values has a number that is none")
+    provenance = _of_type(dict, document.get("provenance", {}), "provenance")
+    outcomes = _of_type(dict, document.get("outcomes", {}), "outcomes")
+    return Metric(
+        _of_type(str, document["name"], "name"),
+        numbers,
+        _of_type(int, document.get("questions", 0), "questions"),
+        {
+            part: None if value is None else _of_type(str, value, part)
+            for part, value in provenance.items()
+        },
+        _WrittenOutcomes({k: _of_type(str, names, "outcomes") for k, names in outcomes.items()}),
+        _of_type(str, document.get("outcomes_hash", ""), "outcomes_hash"),
+    )
+
+
+def _of_type(kind: type[_T], value: Any, name: str) -> _T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} is {str(value)[:40]!r}")
+    return value
 
 
 def merged(old: Sequence[Entry], new: Sequence[Entry]) -> tuple[Entry, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,6 +72,13 @@ def check_model(
             fresh=fresh,
             engine="batch",
         )
+        if needed := [benchmark.column for benchmark in options.judged()]:
+            raise UserError(
+                f"{', '.join(needed)} need a language model as judge, which --model has none of; "
+                f"first: rilbench eval --model {shlex.quote(str(model))} --suite {entry.suite} "
+                f"--kit {kit} --judge MODEL@URL; then, without --model: rilbench check, which "
+                "compares the ledger's newest evaluation"
+            )
         evaluation = evaluate(model, options, on_progress)
         with Ledger.open_read(db) as ledger:
             (measured,) = with_runs([evaluation], ledger.runs())

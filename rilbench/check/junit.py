@@ -12,7 +12,11 @@ from rilbench.printable import printable
 
 
 def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Write a test suite for each entry, whole or not at all."""
+    """Write a test suite for each entry, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     root = ET.Element("testsuites", {"name": "rilbench check", **_counts(verdicts)})
     for label in dict.fromkeys(verdict.entry for verdict in verdicts):
         group = [verdict for verdict in verdicts if verdict.entry == label]

@@ -43,6 +43,10 @@ _REMEDIES = {
     errno.EEXIST: "a file has the name of a folder; give another place",
     errno.EISDIR: "a folder has the name of a file; give another place",
     errno.ENOTDIR: "a file has the name of a folder; give another place",
+    errno.ENOTEMPTY: "the folder is not empty; give another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "its links lead back to themselves; give another place",
+    errno.EIO: "check the disk, or the network to it",
 }
 """Errors of the file system that a user can fix. Any other OSError is a bug, with a traceback."""
 

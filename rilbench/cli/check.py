@@ -47,9 +47,10 @@ def check(
     format_: Annotated[str, typer.Option("--format", help="Output format: rich or json.")] = "rich",
     db: Db = None,
     data: Data = None,
-    work: Annotated[Path, typer.Option(help="Folder for responses, with --model.")] = Path(
-        "runs/eval"
-    ),
+    work: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder for responses, with --model; default runs/eval."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Ask every question again, with --model.")
     ] = False,
@@ -61,6 +62,9 @@ def check(
         raise UserError("a baseline is written with a reason: --update --reason TEXT, both or none")
     if update and (model or junit):
         raise UserError("--update writes the baseline and checks nothing; leave out the others")
+    with_model = {"--data": data, "--work": work, "--fresh": fresh}
+    if model is None and (given := [name for name, value in with_model.items() if value]):
+        raise UserError(f"{', '.join(given)} is for --model, which evaluates; give both, or none")
     from rilbench.check.baseline import read_baseline
     from rilbench.check.compare import check_ledger
     from rilbench.ledger import Ledger, default_db
@@ -87,11 +91,11 @@ def check(
 
         with EvaluationProgress() as view:
             verdicts = check_model(
-                locate(model),
+                locate(model, "--model"),
                 known,
                 only or [],
                 view.report,
-                work=work,
+                work=work or Path("runs/eval"),
                 db=path,
                 data=data,
                 fresh=fresh,
@@ -103,14 +107,12 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
     """Print the verdicts and write the JUnit file and, in GitHub Actions, the job's summary.
 
     Raises:
-        UserError: a metric closes the gate.
+        UserError: a metric closes the gate, or the JUnit file cannot be written.
     """
     from rilbench.check.compare import problems
     from rilbench.check.junit import write_junit
     from rilbench.check.render import append_job_summary, as_json, error_annotations, verdict_table
 
-    if junit is not None:
-        write_junit(verdicts, junit)
     if format_ == "json":
         typer.echo(as_json(verdicts))
     else:
@@ -124,16 +126,26 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
         # On standard error, which GitHub reads as well: --format json stays JSON.
         for line in error_annotations(verdicts):
             typer.echo(line, err=True)
+    unwritten = ""
+    if junit is not None:
+        try:
+            write_junit(verdicts, junit)
+        except OSError as error:
+            unwritten = f"no JUnit file, {junit}: {error.strerror}; give another --junit"
     if lines := problems(verdicts):
         closed = sum(not verdict.open for verdict in verdicts)
         more = f"; and {len(lines) - _NAMED} more, above" if len(lines) > _NAMED else ""
         said = "; ".join(lines[:_NAMED])
+        if unwritten:
+            typer.echo(f"note: {unwritten}", err=True)
         raise UserError(f"{closed} of {len(verdicts)} metrics did not pass: {said}{more}")
     if format_ == "rich":
         passed = sum(verdict.state == "passed" for verdict in verdicts)
         unbounded = sum(verdict.state == "no bound" for verdict in verdicts)
         more = f"; {unbounded} have no bound and are not checked" if unbounded else ""
         typer.echo(f"passed: {passed} metrics are within their bounds{more}")
+    if unwritten:
+        raise UserError(unwritten)
 
 
 def say_update(done: Update, path: Path) -> None:

@@ -178,7 +178,7 @@ def evaluate(
         return
     if price is not None:
         raise UserError("--price is for --dry-run; give both")
-    models = [locate(name) for name in model or []]
+    models = [locate(name, "--model") for name in model or []]
     evaluations: list[Evaluation] = []
     try:
         with log_file(work / "rilbench.log"), EvaluationProgress() as progress:
@@ -204,7 +204,7 @@ def _dry_run(options: EvalOptions, models: list[str], price: str | None) -> None
     prices = read_price(price) if price is not None else None
     if prices is not None and options.judge.exact:
         raise UserError("the rules cost nothing; with --price give --judge MODEL@URL")
-    checkpoints = [inspect_checkpoint(locate(name)) for name in models]
+    checkpoints = [inspect_checkpoint(locate(name, "--model")) for name in models]
     if checkpoints:
         options = options.with_model_settings(checkpoints)
     with EvaluationProgress() as progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.judge_session import EXACT_RULES, Judge, read_judge
 from rilbench.evaluate.kits import find_kit
-from rilbench.evaluate.suite import VLMEVALKIT, Suite, find_suite
+from rilbench.evaluate.suite import VLMEVALKIT, Benchmark, Suite, find_suite
 
 DATASET_PROMPTS, MODEL_PROMPTS = "dataset", "model"
 CHECKPOINT_SETTINGS, KIT_SETTINGS = "checkpoint", "kit"
@@ -213,6 +212,17 @@ class EvalOptions:
         ]
         return ", ".join(differ)
 
+    def judged(self) -> list[Benchmark]:
+        """Return the chosen benchmarks that need a language model as judge and have none.
+
+        Raises:
+            UserError: there is no such suite or benchmark.
+        """
+        suite = find_suite(self.suite, ",".join(self.benchmarks), self.kit)
+        if not suite.published or not self.judge.exact:
+            return []
+        return [benchmark for benchmark in suite.benchmarks if benchmark.judged]
+
     def chosen(self) -> Suite:
         """Return the suite with the chosen benchmarks, kit and longest response.
 
@@ -220,8 +230,7 @@ class EvalOptions:
             UserError: there is no such suite or benchmark, or a benchmark needs another judge.
         """
         suite = find_suite(self.suite, ",".join(self.benchmarks), self.kit)
-        needed = [b.column for b in suite.benchmarks if b.judged]
-        if suite.published and self.judge.exact and needed:
+        if needed := [benchmark.column for benchmark in self.judged()]:
             raise UserError(
                 f"{', '.join(needed)} need a language model as judge: --judge MODEL@URL; "
                 "or name the others with --benchmarks"
@@ -282,9 +291,10 @@ def read_options(
     from rilbench.devices import gpus
     from rilbench.evaluate.data import data_folder
     from rilbench.serving import vllm_python
+    from rilbench.serving.server import split_options
 
-    if max_tokens != "kit" and not max_tokens.isdecimal():
-        raise UserError(f"unknown --max-tokens {max_tokens!r}; give kit or a number")
+    if max_tokens != "kit" and not (max_tokens.isdecimal() and len(max_tokens) < 10):
+        raise UserError(f"unknown --max-tokens {max_tokens[:40]!r}; give kit or a number")
     found = gpus()
     return EvalOptions(
         suite=suite,
@@ -308,7 +318,7 @@ def read_options(
         vllm=vllm_python() if found else None,
         gpus=len(found),
         gpu_gib=min((gpu.memory_gib for gpu in found), default=0.0),
-        server_args=tuple(shlex.split(server_args)),
+        server_args=split_options("--server-args", server_args),
         start_limit=start_limit,
         engine=cast('Literal["server", "batch"]', engine),  # Which EvalOptions checks.
     )

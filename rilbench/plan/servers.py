@@ -13,7 +13,7 @@ from rilbench.plan.architecture import find_architecture
 from rilbench.plan.fit import SERVED_SHARE
 from rilbench.plan.memory import GIB
 from rilbench.plan.server_layout import ServerLayout, server_layout
-from rilbench.serving.server import server_command
+from rilbench.serving.server import server_command, split_options
 
 
 def plan_teacher(recipe: Recipe, name: str, model: str) -> ServerLayout:
@@ -24,7 +24,8 @@ def plan_teacher(recipe: Recipe, name: str, model: str) -> ServerLayout:
         name: the teacher's name in the recipe.
         model: its folder or hub name.
     """
-    options = recipe.collection.serve.get(name, "")
+    setting = f"collection.serve.{name}"
+    options = split_options(setting, recipe.collection.serve.get(name, ""))
     return _plan(recipe, model, recipe.hardware.node_devices, options)
 
 
@@ -43,7 +44,7 @@ def plan_judge(recipe: Recipe, model: str) -> ServerLayout:
         model: its folder or hub name.
     """
     devices, judge = recipe.hardware.judge_devices, recipe.judge
-    return _plan(recipe, model, devices, judge.serve, judge.model)
+    return _plan(recipe, model, devices, split_options("judge.serve", judge.serve), judge.model)
 
 
 def judge_needs(recipe: Recipe) -> str:
@@ -120,9 +121,11 @@ def command_line(recipe: Recipe, model: str, server: ServerLayout) -> str:
     return shlex.join(command)
 
 
-def _plan(recipe: Recipe, model: str, devices: int, options: str, name: str = "") -> ServerLayout:
+def _plan(
+    recipe: Recipe, model: str, devices: int, options: tuple[str, ...], name: str = ""
+) -> ServerLayout:
     if recipe.hardware.device == "cpu":
         return ServerLayout()
     # All that a request does not say is neutral, and not what the model's own files suggest.
-    arguments = ("--generation-config", "vllm", *shlex.split(options))
+    arguments = ("--generation-config", "vllm", *options)
     return server_layout(model, devices, recipe.hardware.memory_gib, arguments, name)

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import logging
 import re
+import shlex
 import socket
 import sys
 import time
@@ -137,6 +138,24 @@ def serve(
     finally:
         stop_group(guard)
         _log.info("the server at %s is stopped", server.base_url)
+
+
+def split_options(setting: str, text: str) -> tuple[str, ...]:
+    """Return the options of ``vllm serve`` in a text, split as a shell does.
+
+    Args:
+        setting: the option or setting that has the text, for the message.
+        text: the options.
+
+    Raises:
+        UserError: a quotation mark has no second one.
+    """
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UserError(
+            f"{setting} {text} is not understood ({error}); close the quotes"
+        ) from error
 
 
 def server_command(

@@ -112,7 +112,7 @@ def find_evaluation(ledger: Ledger, name: str) -> Evaluation:
     """
     evaluations = ledger.evaluations()
     if name.isdecimal():
-        matching = [e for e in evaluations if e.id == int(name)]
+        matching = [e for e in evaluations if str(e.id) == name.lstrip("0")]
     else:
         path = str(locate(name)) if name.startswith("nano:") else name.rstrip("/")
         matching = [

@@ -10,7 +10,7 @@ from rilbench.checkpoint import Checkpoint, Labels
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import Pixels
 from rilbench.evaluate.judge_session import Judge
-from rilbench.evaluate.options import EvalOptions
+from rilbench.evaluate.options import EvalOptions, read_options
 
 
 def options(**changes: Any) -> EvalOptions:
@@ -60,6 +60,14 @@ def test_prompts_that_a_kit_does_not_have(
 def test_unknown_or_impossible_values_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         options(**changes)
+
+
+def test_options_of_the_server_are_split_as_a_shell_does() -> None:
+    for text in ("'x", '"', "--max-model-len 16384 \\"):
+        with pytest.raises(UserError, match=r"--server-args .* is not understood .*the quotes"):
+            read_options(server_args=text)
+    with pytest.raises(UserError, match="unknown --max-tokens '9999"):
+        read_options(max_tokens="9" * 5000)
 
 
 def test_the_kit_and_the_judge_decide_what_can_be_scored() -> None:

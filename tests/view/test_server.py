@@ -55,6 +55,12 @@ def test_the_table_has_every_model_and_its_filters(place: Place) -> None:
     assert "first" in one[one.index('id="runs"') :]
 
 
+def test_a_name_that_no_file_can_have_is_one_line(place: Place) -> None:
+    for name in (f"nano:{'a' * 300}", "a" * 300, "9" * 5000, "%00", "%F0%9F"):
+        for path in ("report", "questions", "curves"):
+            assert "\n" not in page(place, f"/{path}?name={name}", 404)
+
+
 def test_a_report_is_the_one_of_the_command_and_its_questions_come_later(place: Place) -> None:
     text = page(place, "/report?name=first")
     assert "nano trained by ril, teachers: both, seed 3" in text

@@ -40,7 +40,7 @@ def name_teachers(config: Any, recipe: Recipe) -> None:
             # verl drops this entry where there are several, and fills it where it is alone.
             entry = template if len(names) == 1 else template.copy()
             entry.key, entry.num_replicas = name, 1
-            entry.model_path = str(locate(recipe.teachers.models[name]))
+            entry.model_path = str(locate(recipe.teachers.models[name], f"teachers.models.{name}"))
             entry.inference.tensor_model_parallel_size = _teacher_devices(recipe) // len(names)
             entry.inference.max_num_seqs = recipe.responses_per_step
             # vLLM would make room for one sequence of the model's own length, which may be 128k.
