@@ -97,6 +97,15 @@ RANGES: dict[str, tuple[Callable[[float], bool], tuple[str, ...]]] = {
             "sft.lr",
         ),
     ),
+    "is more than any node has; give at most 1024": (
+        lambda value: value <= 1024,
+        (
+            "hardware.devices",
+            "hardware.judge_devices",
+            "hardware.rollout_tensor_parallel",
+            "hardware.teacher_devices",
+        ),
+    ),
     "is a share; give a number from 0 to 1": (
         lambda value: 0 <= value <= 1,
         (

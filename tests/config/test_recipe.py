@@ -174,6 +174,7 @@ def test_every_key_of_the_document_is_settable():
         ([f"schedule.steps={10**400}"], "is too large; give at most 4294967295"),
         ([f"group_size={2**32}"], "is too large"),
         (["policy.kl_coef=1e300"], "is too large"),
+        (["hardware.devices=4294967295"], "give at most 1024"),
         ([f"policy.kl_coef={10**400}"], "is too large"),
         (["schedule.steps=" + "9" * 5000], "schedule.steps"),
         (["schedule.steps=2024-13-45"], "schedule.steps"),
