@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import stat
@@ -143,7 +144,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a name to write to; the file takes its place only if the body ends without an error.
 
     Nothing is left over otherwise. The folder must exist.
+
+    Raises:
+        IsADirectoryError: a folder is in its place.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     part = path.with_name(f".{path.name}.part")
     try:
         yield part

@@ -62,7 +62,7 @@ def test_sft_learns_what_is_said_of_the_pictures(place, student):
     first = json.loads(lines[0])
     asked = read_questions(place / "questions.parquet")
     seen, blank = (
-        [p for q in asked for p in log_probs(*student, q, f"{q.answer}<|im_end|>\n", dark)[0]]
+        [p for q in asked for p in log_probs(*student, q, f"{q.answer}<|im_end|>", dark)[0]]
         for dark in (False, True)
     )
     assert first["loss"] == pytest.approx(-sum(seen) / len(seen), rel=1e-4)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from rilbench.data.question_files import read_questions, write_questions
 from rilbench.errors import UserError
 from rilbench.paths import locate
-from rilbench.train.verl.ray_devices import ray_gpus
+from rilbench.train.verl.ray_devices import ray_nodes
 
 pytestmark = pytest.mark.timeout(2400)
 BIN = Path(sys.executable).parent
@@ -84,7 +84,7 @@ STOPPED = ("the training stopped", "questions failed", "are gone", "is gone")
 def wait_for_nodes(address, number):
     for _ in range(120):
         with contextlib.suppress(UserError):
-            if len(ray_gpus(address)) == number:
+            if len(ray_nodes(address)) == number:
                 return
         time.sleep(1)
     raise AssertionError(f"not {number} nodes at {address}")

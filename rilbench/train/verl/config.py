@@ -6,6 +6,7 @@ Sources: verl 0.9.1's ``verl/trainer/config``. Hydra composes it, so verl's own 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from rilbench.config import Recipe
 from rilbench.errors import UserError
 from rilbench.train.step_config import StepConfig
+from rilbench.train.verl.ray_devices import ray_cpus, storage_units
 from rilbench.train.verl.teacher_config import distillation, name_teachers
 
 FP32 = "{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}"
@@ -57,7 +59,7 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         "trainer.experiment_name": Path(run_dir.name),
         "trainer.log_val_generations": 8,  # of the dev split, to trackers
         "reward.num_workers": 0,  # the agent loop asks the judge itself
-        "transfer_queue.backend.SimpleStorage.num_data_storage_units": _storage_units(recipe),
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": storage_units(recipe),
         "critic.enable": recipe.method_spec.uses_discriminator,
     }
     if recipe.method_spec.uses_discriminator:
@@ -68,6 +70,8 @@ def overrides(recipe: Recipe, run_dir: Path, model: str, *, resume_from: Path | 
         settings |= distillation(recipe)
     if recipe.policy.freeze:
         settings["+actor_rollout_ref.frozen"] = recipe.policy.freeze
+    # Logical: actors, not cores.
+    settings["ray_kwargs.ray_init.num_cpus"] = max(os.cpu_count() or 1, 16, ray_cpus(recipe))
     if cpu:
         settings |= _cpu(recipe, recipe.method_spec.uses_discriminator)
     if recipe.hardware.ray_address:
@@ -120,14 +124,6 @@ def _rows_per_rank(recipe: Recipe) -> int:
             f"change schedule.prompts_per_step, e.g. to {near}"
         )
     return questions * rows // ranks
-
-
-def _storage_units(recipe: Recipe) -> int:
-    """Processes that hold a step's rows; each moves about 1 GiB in a second of CPU time.
-
-    verl's default, and at least its advice: two for each node. The nano models need one.
-    """
-    return 1 if recipe.hardware.device == "cpu" else max(8, 2 * recipe.hardware.nodes)
 
 
 def _policy(recipe: Recipe, model: str, rows: int) -> dict[str, Any]:
@@ -297,7 +293,6 @@ def _cpu(recipe: Recipe, discriminator: bool) -> dict[str, Any]:
             recipe.schedule.prompts_per_step * recipe.num_student_responses / recipe.hardware.ranks
         ),
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes": 16,
-        "ray_kwargs.ray_init.num_cpus": 16,  # logical: actors, not cores
         "+ray_kwargs.ray_init.num_gpus": recipe.hardware.devices
         + recipe.method_spec.uses_teacher_log_probs * len(recipe.teachers.names),
         "+ray_kwargs.ray_init.include_dashboard": False,

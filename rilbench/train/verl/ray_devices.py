@@ -16,9 +16,30 @@ _ASK = """
 import json, sys
 import ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
-nodes = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
-print("\\n" + json.dumps(nodes))
+nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+print("\\n" + json.dumps([(node.get("GPU", 0), node.get("CPU", 0)) for node in nodes]))
 """
+
+
+def storage_units(recipe: Recipe) -> int:
+    """Processes that hold a step's rows; each moves about 1 GiB in a second of CPU time.
+
+    verl's default, and at least its advice: two for each node. The nano models need one.
+    """
+    return 1 if recipe.hardware.device == "cpu" else max(8, 2 * recipe.hardware.nodes)
+
+
+def ray_cpus(recipe: Recipe) -> int:
+    """Ray's CPUs that the run's processes reserve; with fewer they would wait without end.
+
+    One for each of TransferQueue's storage units and for their controller, and three for each
+    device (`ResourcePoolManager.max_colocate_count` of verl).
+    """
+    hardware = recipe.hardware
+    scoring = 0
+    if recipe.method_spec.uses_teacher_log_probs:
+        scoring = hardware.teacher_devices or len(recipe.teachers.names)
+    return storage_units(recipe) + 1 + 3 * (hardware.ranks + scoring)
 
 
 def check_devices(recipe: Recipe) -> None:
@@ -36,7 +57,8 @@ def check_devices(recipe: Recipe) -> None:
     if hardware.nodes > 1:
         need += f" on {hardware.nodes} nodes"
     if hardware.ray_address:
-        nodes = ray_gpus(hardware.ray_address)
+        found = ray_nodes(hardware.ray_address)
+        nodes = [gpus for gpus, _ in found]
         room = sorted((n - hardware.devices for n in nodes), reverse=True)
         # verl places the teachers' processes on one node, beside those that train or apart.
         left = max([*nodes[hardware.nodes :], *room[: hardware.nodes], 0])
@@ -46,6 +68,12 @@ def check_devices(recipe: Recipe) -> None:
                 f"{recipe.student.name} needs {need} and Ray at {hardware.ray_address} has "
                 f"{sum(nodes):g} (by node: {there}); add nodes, or set hardware.nodes and "
                 "hardware.devices to what is there"
+            )
+        if (cpus := sum(number for _, number in found)) < ray_cpus(recipe):
+            raise UserError(
+                f"{recipe.student.name} needs {ray_cpus(recipe)} of Ray's CPUs and Ray at "
+                f"{hardware.ray_address} has {cpus:g}; start its nodes with ray start --num-cpus N, "
+                "which may be more than there are"
             )
         return
     if hardware.device != "cuda":
@@ -77,8 +105,8 @@ def check_devices(recipe: Recipe) -> None:
         )
 
 
-def ray_gpus(address: str, timeout: float = 120.0) -> list[float]:
-    """The GPUs of each node of a Ray cluster, most first.
+def ray_nodes(address: str, timeout: float = 120.0) -> list[tuple[float, float]]:
+    """The GPUs and CPUs of each node of a Ray cluster, most GPUs first.
 
     Raises:
         UserError: there is none at this address.
@@ -102,5 +130,5 @@ def ray_gpus(address: str, timeout: float = 120.0) -> list[float]:
         told = [line for line in lines if "AuthenticationError" in line]
         why = (told or lines or [f"status {done.returncode}"])[-1][:300]
         raise UserError(f"no Ray cluster at {address} ({why}); {remedy}")
-    found: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return sorted(found, reverse=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return sorted(((gpus, cpus) for gpus, cpus in found), reverse=True)

@@ -135,7 +135,7 @@ def test_the_student_is_exported_with_its_label_and_its_cost(folder):
 @pytest.mark.timeout(600)
 def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(folder):
     done = subprocess.run(
-        [*command("wild"), "--set", "sft.lr=1e30", "--set", "sft.final_lr=1e30"],
+        [*command("wild"), "--set", "sft.lr=4e9", "--set", "sft.final_lr=4e9"],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ from rilbench.plan.servers import starts_judge
 from rilbench.train.pipeline.preflight import check_judge
 from rilbench.train.pipeline.started_servers import training_gpus
 from rilbench.train.verl.config import overrides
-from rilbench.train.verl.ray_devices import check_devices, ray_gpus
+from rilbench.train.verl.ray_devices import check_devices, ray_cpus, ray_nodes
 
 RAY = Path(sys.executable).parent / "ray"
 SMI = """#!/bin/sh
@@ -45,6 +45,11 @@ def driver(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return listing
+
+
+def cluster_of(*gpus, cpus=64):
+    """Nodes with so many GPUs, and the CPUs of each."""
+    return [(number, cpus) for number in gpus]
 
 
 def test_gpus_are_those_that_are_visible(driver, monkeypatch):
@@ -81,11 +86,11 @@ def test_teachers_that_score_have_devices_of_their_own(driver, monkeypatch):
     with pytest.raises(UserError, match=r"set hardware\.judge_devices or .*teacher_devices lower"):
         check_devices(recipe(*distilled))
     on_ray = [*distilled, "hardware.ray_address=1.2.3.4:5", "judge.model=parser"]
-    monkeypatch.setattr("rilbench.train.verl.ray_devices.ray_gpus", lambda _: [4.0, 3.0])
+    monkeypatch.setattr("rilbench.train.verl.ray_devices.ray_nodes", lambda _: cluster_of(4.0, 3.0))
     with pytest.raises(UserError, match=r"needs 8 GPUs and Ray .* has 7 \(by node: 4, 3\)"):
         check_devices(recipe(*on_ray))
     for nodes in ([8.0], [4.0, 4.0]):
-        monkeypatch.setattr("rilbench.train.verl.ray_devices.ray_gpus", lambda _, n=nodes: n)
+        monkeypatch.setattr("rilbench.train.verl.ray_devices.ray_nodes", lambda _, n=nodes: cluster_of(*n))
         check_devices(recipe(*on_ray))
     with pytest.raises(UserError, match="teacher_devices changes nothing with method=ril"):
         recipe("hardware.teacher_devices=4")
@@ -133,7 +138,7 @@ def cluster(tmp_path, monkeypatch):
         while time.monotonic() < deadline:
             assert head.poll() is None, (tmp_path / "log").read_text()
             try:
-                ray_gpus(address)
+                ray_nodes(address)
                 break
             except UserError:
                 time.sleep(1)
@@ -148,7 +153,7 @@ def cluster(tmp_path, monkeypatch):
 
 @pytest.mark.timeout(300)
 def test_a_ray_cluster_is_asked_for_its_gpus(cluster):
-    assert ray_gpus(cluster) == [2]
+    assert ray_nodes(cluster) == [(2, 16)]
     check_devices(recipe(f"hardware.ray_address={cluster}", "hardware.devices=2"))
     with pytest.raises(UserError, match=rf"8 GPUs and Ray at {cluster} has 2 \(by node: 2\)"):
         check_devices(recipe(f"hardware.ray_address={cluster}"))
@@ -172,4 +177,22 @@ def test_a_run_on_a_cluster_that_is_there(cluster, tmp_path):
     command += [part for k, v in settings.items() for part in ("--set", f"{k}={v}")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
-    assert ray_gpus(cluster) == [2]
+    assert ray_nodes(cluster) == [(2, 16)]
+def test_ray_has_the_cpus_that_the_runs_processes_reserve(monkeypatch, tmp_path):
+    """Fewer, and TransferQueue or verl's pool would wait for ever, behind the collection."""
+    one = load_recipe("72b", "qwen2.5-vl-3b", None, [], "1-gpu-80gb")
+    assert ray_cpus(one) == 8 + 1 + 3
+    assert ray_cpus(recipe()) == 8 + 1 + 3 * 8
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    for asked, least in ((one, 16), (recipe(), 33)):
+        assert f"ray_kwargs.ray_init.num_cpus={least}" in overrides(
+            asked, tmp_path, "m", resume_from=None
+        )
+    monkeypatch.setattr(
+        "rilbench.train.verl.ray_devices.ray_nodes", lambda _: cluster_of(8.0, cpus=32)
+    )
+    on_ray = ("hardware.ray_address=auto",)
+    with pytest.raises(UserError, match=r"needs 33 of Ray's CPUs.*has 32.*--num-cpus"):
+        check_devices(recipe(*on_ray))
+
+
