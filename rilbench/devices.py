@@ -49,6 +49,19 @@ def gpus(timeout: float = 30.0) -> list[Gpu]:
     return devices[: len([name for name in visible.split(",") if name.strip() not in ("", "-1")])]
 
 
+def least_capability(timeout: float = 30.0) -> float | None:
+    """The lowest CUDA compute capability of this machine's GPUs; None where no driver tells it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    query = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=timeout, check=True)
+        return min(map(float, told.stdout.split()), default=None)
+    except (subprocess.SubprocessError, ValueError):  # an old driver, or a broken one
+        return None
+
+
 def some_gpus(first: int, number: int) -> str:
     """``CUDA_VISIBLE_DEVICES`` with so many of the GPUs that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

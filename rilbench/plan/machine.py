@@ -10,6 +10,7 @@ from rilbench.plan.states import (
     WEIGHT,
     compute_bytes,
     discriminator_states,
+    linear_layers,
     policy_states,
 )
 
@@ -34,27 +35,41 @@ def queue_bytes(recipe: Recipe, student: Architecture, assumed: Assumptions) -> 
     return recipe.responses_per_step * one
 
 
+def pinned(student: Architecture, ranks: int) -> float:
+    """Return how much more memory weights in pinned memory take than they have bytes.
+
+    torch rounds each allocation up to a power of two, and each weight's share on a rank is one.
+    Counted for linear layers, embedding and head in float32; the rest is small.
+    """
+    embedding = (student.text.hidden, student.vocabulary)
+    weights = [*linear_layers(student).values(), *[embedding] * (1 if student.tied else 2)]
+    shares = [inputs * -(-outputs // ranks) * WEIGHT for inputs, outputs in weights]
+    return sum(1 << (share - 1).bit_length() for share in shares) / sum(shares)
+
+
 def host_memory(
     recipe: Recipe, student: Architecture, device: Memory, assumed: Assumptions
 ) -> dict[str, float]:
     """Return the memory of each machine, by what takes it; on a CPU that is the device's too.
 
-    On GPUs verl keeps the reference in pinned memory; with LoRA there is none beside the policy. A
+    On GPUs verl keeps the reference and what is offloaded in pinned memory; with LoRA there is no
+    reference beside the policy. A
     model is loaded by the first rank alone and built on the meta device by the others, unless its
     head is tied: then every rank loads it. It is gathered whole on the first rank again when it is
     saved.
     """
     hardware, spec = recipe.hardware, recipe.method_spec
-    share = hardware.devices / hardware.ranks
     cpu = hardware.device == "cpu"
+    share = hardware.devices / hardware.ranks
+    growth = 1.0 if cpu else pinned(student, hardware.ranks)
     trained = policy_states(recipe, student), discriminator_states(recipe, student)
     found = {"models at work": device.peak - device.reserved} if cpu else {}
     if recipe.uses_reference and not recipe.policy.lora_rank:
-        found["reference"] = WEIGHT * student.parameters * share
+        found["reference"] = WEIGHT * student.parameters * share * growth
     if hardware.offload != "none":
         always = hardware.offload == "always"
         offloaded = sum(each.total if always else each.waiting for each in trained)
-        found["offloaded models and optimizers"] = offloaded * share
+        found["offloaded models and optimizers"] = offloaded * share * growth
     loaders = hardware.devices if student.tied else 1
     found["a model while it is loaded or saved"] = float(WEIGHT * student.parameters * loaders)
     workers = 1 if cpu else ROLLOUT_WORKERS

@@ -13,7 +13,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -372,15 +372,18 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         leave_note(self.run_dir, self.global_steps, text)
 
     def on_train_begin(self) -> None:
-        """Before the first step, the discriminator is pre-trained, or loaded as it was then.
-
-        The sampler has held its share of the device since `init`, and gives it back meanwhile.
-        """
+        """Before the first step, the discriminator is pre-trained, or loaded as it was then."""
         super().on_train_begin()
         if self.discriminator is not None and self.global_steps <= 1:
-            self.checkpoint_manager.sleep_replicas()
-            self.discriminator.pretrain_or_load()
-            self.checkpoint_manager.update_weights(self.global_steps - 1)
+            with self._sampler_asleep(self.global_steps - 1):
+                self.discriminator.pretrain_or_load()
+
+    @contextmanager
+    def _sampler_asleep(self, version: int) -> Iterator[None]:
+        """The sampler gives back its share of the devices; then it gets the weights again."""
+        self.checkpoint_manager.sleep_replicas()
+        yield
+        self.checkpoint_manager.update_weights(version)
 
     def on_step_end(self) -> None:
         """verl's hook: the new weights go to the sampler."""
@@ -438,7 +441,10 @@ class RILTrainer(PPOTrainerSync):  # type: ignore[misc]
         if self.save_due:
             self.save_due = False
             started = time.monotonic()
-            self._save_step()
+            # An offloaded model is loaded on its devices to be saved.
+            offloads = self.config.actor_rollout_ref.actor.fsdp_config.param_offload
+            with self._sampler_asleep(self.global_steps) if offloads else nullcontext():
+                self._save_step()
             self.step_metrics["seconds_saving"] = time.monotonic() - started  # the next line has it
 
     def _maybe_log_val_generations(self, **samples: Any) -> None:

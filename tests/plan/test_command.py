@@ -273,11 +273,14 @@ def test_a_machines_memory_and_disk():
     document = planned()
     parameters = document["parameters"]["student"]
     host, disk = document["host"], document["disk"]
-    assert host["reference"] == host["a model while it is loaded or saved"] == 4 * parameters
+    loaded = host["a model while it is loaded or saved"]
+    assert loaded == 4 * parameters
+    # Pinned: torch rounds each weight's share up to a power of two.
+    assert 1.5 * loaded < host["reference"] < 2 * loaded
     assert host["total"] == sum(size for part, size in host.items() if part != "total")
     # A tied head: verl loads the model on every rank.
     tied = planned("--student", "qwen2.5-vl-3b")
-    assert tied["host"]["a model while it is loaded or saved"] == 8 * tied["host"]["reference"]
+    assert tied["host"]["a model while it is loaded or saved"] == 32 * tied["parameters"]["student"]
     one = disk["a step while it is saved"]
     assert disk["2 saved steps"] == 2 * one
     assert planned("--set", "schedule.keep=5")["disk"]["5 saved steps"] == 5 * one
@@ -289,7 +292,7 @@ def test_a_machines_memory_and_disk():
     assert disk["export"] == 2 * parameters
     assert disk["total"] == sum(size for part, size in disk.items() if part != "total")
     four = planned("--hardware", "4x8-80gb")
-    assert four["host"]["reference"] == host["reference"] / 4
+    assert four["host"]["reference"] == pytest.approx(host["reference"] / 4, rel=0.1)
 
 
 def _collecting(document):

@@ -8,8 +8,11 @@ import subprocess
 import sys
 
 from rilbench.config import Recipe
-from rilbench.devices import gpus
+from rilbench.devices import gpus, least_capability
 from rilbench.errors import UserError
+
+BF16_CAPABILITY = 8.0
+"""The CUDA compute capability from which on GPUs compute in bf16, as vLLM asks."""
 
 # Ray in a process of its own: it would leave this one with its threads and its settings.
 _ASK = """
@@ -72,8 +75,8 @@ def check_devices(recipe: Recipe) -> None:
         if (cpus := sum(number for _, number in found)) < ray_cpus(recipe):
             raise UserError(
                 f"{recipe.student.name} needs {ray_cpus(recipe)} of Ray's CPUs and Ray at "
-                f"{hardware.ray_address} has {cpus:g}; start its nodes with ray start --num-cpus N, "
-                "which may be more than there are"
+                f"{hardware.ray_address} has {cpus:g}; start its nodes with ray start --num-cpus "
+                "N, which may be more than there are"
             )
         return
     if hardware.device != "cuda":
@@ -84,6 +87,11 @@ def check_devices(recipe: Recipe) -> None:
             f"{recipe.student.name} needs {need} of {hardware.memory_gib} GiB and this "
             "machine has none; without a GPU: rilbench train --recipe "
             f"{recipe.recipe} --student nano"
+        )
+    if (capability := least_capability()) is not None and capability < BF16_CAPABILITY:
+        raise UserError(
+            f"{gpus()[0].name} has compute capability {capability:g}, and models are trained and "
+            f"sampled in bf16, which needs {BF16_CAPABILITY:g} (Ampere) or higher; use other GPUs"
         )
     if hardware.nodes > 1:
         raise UserError(

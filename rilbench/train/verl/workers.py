@@ -129,7 +129,8 @@ def set_threads() -> None:
     """
     names = ("RAY_LOCAL_WORLD_SIZE", "LOCAL_WORLD_SIZE", "WORLD_SIZE")  # verl's, torchrun's
     ranks = next(int(os.environ[name]) for name in names if name in os.environ)
-    share = len(os.sched_getaffinity(0)) // ranks
+    # The parent's cores: verl has bound this process to the share of its device's NUMA node.
+    share = len(os.sched_getaffinity(os.getppid())) // ranks
     most = 4 if get_device_name() == "cpu" else share  # small models gain nothing from more
     torch.set_num_threads(max(1, min(most, share)))
 

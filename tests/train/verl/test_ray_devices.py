@@ -78,6 +78,22 @@ def test_more_devices_than_there_are(driver):
         check_devices(recipe())
 
 
+def test_gpus_that_have_no_bf16_are_refused(tmp_path, monkeypatch):
+    """A T4 has 16 GB, and would be found out by vLLM behind the collection."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        "#!/bin/sh\ncase $1 in *compute_cap*) echo 7.5;; *) echo 'T4, 15360, 5';; esac\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    small = load_recipe("72b", "internvl3-1b", None, [], "1-gpu-16gb")
+    with pytest.raises(UserError, match=r"T4 has compute capability 7\.5, .* needs 8 \(Ampere\)"):
+        check_devices(small)
+    tool.write_text(tool.read_text().replace("7.5", "8.6"))
+    check_devices(small)
+
+
 def test_teachers_that_score_have_devices_of_their_own(driver, monkeypatch):
     driver(8)
     distilled = ("method=opd", "hardware.devices=4", "hardware.teacher_devices=4")
@@ -90,7 +106,9 @@ def test_teachers_that_score_have_devices_of_their_own(driver, monkeypatch):
     with pytest.raises(UserError, match=r"needs 8 GPUs and Ray .* has 7 \(by node: 4, 3\)"):
         check_devices(recipe(*on_ray))
     for nodes in ([8.0], [4.0, 4.0]):
-        monkeypatch.setattr("rilbench.train.verl.ray_devices.ray_nodes", lambda _, n=nodes: cluster_of(*n))
+        monkeypatch.setattr(
+            "rilbench.train.verl.ray_devices.ray_nodes", lambda _, n=nodes: cluster_of(*n)
+        )
         check_devices(recipe(*on_ray))
     with pytest.raises(UserError, match="teacher_devices changes nothing with method=ril"):
         recipe("hardware.teacher_devices=4")
@@ -178,6 +196,8 @@ def test_a_run_on_a_cluster_that_is_there(cluster, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1000)
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
     assert ray_nodes(cluster) == [(2, 16)]
+
+
 def test_ray_has_the_cpus_that_the_runs_processes_reserve(monkeypatch, tmp_path):
     """Fewer, and TransferQueue or verl's pool would wait for ever, behind the collection."""
     one = load_recipe("72b", "qwen2.5-vl-3b", None, [], "1-gpu-80gb")
@@ -194,5 +214,3 @@ def test_ray_has_the_cpus_that_the_runs_processes_reserve(monkeypatch, tmp_path)
     on_ray = ("hardware.ray_address=auto",)
     with pytest.raises(UserError, match=r"needs 33 of Ray's CPUs.*has 32.*--num-cpus"):
         check_devices(recipe(*on_ray))
-
-
