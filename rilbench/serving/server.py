@@ -176,9 +176,12 @@ def server_command(
     if vllm is None:
         program = str(Path(sys.executable).parent / "transformers")
         return [program, "serve", model, "--dtype", dtype, "--device", device]
-    # What `vllm serve` starts; the CPU's build has no such command.
-    module = "vllm.entrypoints.openai.api_server"
-    command = [str(vllm), "-m", module, "--model", model, "--dtype", dtype]
+    # `vllm serve`, which takes requests in a process for each copy, or what it starts for one: the
+    # CPU's build has no such command.
+    served = ["vllm.entrypoints.openai.api_server", "--model", model]
+    if data_parallel > 1:
+        served = ["vllm.entrypoints.cli.main", "serve", model]
+    command = [str(vllm), "-m", *served, "--dtype", dtype]
     command += ["--served-model-name", name] if name else []
     for option, size in (("tensor", tensor_parallel), ("data", data_parallel)):
         command += [f"--{option}-parallel-size", str(size)] if size > 1 else []

@@ -30,6 +30,7 @@ from rilbench.serving import (
     serve,
     text_part,
 )
+from rilbench.serving.server import server_command
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +215,14 @@ def test_log_end_is_one_line_of_what_matters(tmp_path: Path) -> None:
     )
     assert log_end(log, lines=3) == f"100%| done | File x | Error: no (log: {log})"
     assert "nothing" in log_end(tmp_path / "absent")
+
+
+def test_copies_of_a_model_have_a_process_each_that_takes_requests():
+    """`vllm serve` starts as many; what it starts for one copy takes them all by itself."""
+    of = {"device": "cuda", "dtype": "auto", "vllm": Path("python"), "name": "m"}
+    one = server_command("weights", **of, tensor_parallel=4)
+    assert one[1:5] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "weights"]
+    several = server_command("weights", **of, tensor_parallel=2, data_parallel=4)
+    assert several[1:5] == ["-m", "vllm.entrypoints.cli.main", "serve", "weights"]
+    assert several[5:] == ["--dtype", "auto", "--served-model-name", "m",
+                           "--tensor-parallel-size", "2", "--data-parallel-size", "4"]  # fmt: skip
