@@ -69,7 +69,7 @@ def test_the_lines_say_what_is_started_when():
     command = shlex.split(started[0].rsplit(": ", 1)[1])
     assert command[:2] == ["python", "-m"]
     for option, value in (
-        ("--model", "Qwen/Qwen2.5-VL-72B-Instruct"),
+        ("serve", "Qwen/Qwen2.5-VL-72B-Instruct"),
         ("--tensor-parallel-size", "4"),
         ("--data-parallel-size", "2"),
         ("--generation-config", "vllm"),

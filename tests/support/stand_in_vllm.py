@@ -1,6 +1,7 @@
 """What stands for vLLM's server where there is no GPU: its command line, and no model.
 
-Run as ``python -m vllm.entrypoints.openai.api_server`` from the package that `install` writes.
+Run as ``python -m vllm.entrypoints.openai.api_server``, or ``vllm.entrypoints.cli.main serve MODEL``,
+from the package that `install` writes.
 
 ``STAND_IN_VLLM`` says how it starts: ``{"seconds": 240}`` late, ``{"dies": "…"}`` not at all, with
 this text in its log.
@@ -18,11 +19,13 @@ from typing import Any
 
 def install(folder: Path) -> None:
     """Write a package ``vllm`` whose server is this file."""
-    package = folder / "vllm" / "entrypoints" / "openai"
-    package.mkdir(parents=True)
-    for part in (package, package.parent, package.parent.parent):
+    package = folder / "vllm" / "entrypoints"
+    for module in (package / "openai" / "api_server.py", package / "cli" / "main.py"):
+        module.parent.mkdir(parents=True)
+        (module.parent / "__init__.py").touch()
+        module.write_text(Path(__file__).read_text(encoding="utf-8"))
+    for part in (package, package.parent):
         (part / "__init__.py").touch()
-    (package / "api_server.py").write_text(Path(__file__).read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -33,7 +36,8 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     parser.add_argument("--data-parallel-size", type=int, default=1)
-    arguments = parser.parse_args()
+    given = sys.argv[1:]
+    arguments = parser.parse_args(["--model", *given[1:]] if given[0] == "serve" else given)
     start = json.loads(os.environ.get("STAND_IN_VLLM", "{}"))
     time.sleep(start.get("seconds", 0))
     if "dies" in start:

@@ -115,7 +115,7 @@ def test_the_dry_run_prints_the_whole_plan_and_starts_nothing(tmp_path, monkeypa
         "built of these: data/open-40k.parquet, 40,000 questions of 60,000",
         "held out of the same: data/open-40k.dev.parquet, 600 questions for data.dev",
         "72b: asked at http://teacher:1/v1",
-        "--model OpenGVLab/InternVL3-78B-hf",
+        "serve OpenGVLab/InternVL3-78B-hf",
         "34,687 questions, 2 models",
         "device-hours",
         "judge: Qwen/Qwen2.5-32B-Instruct at http://judge:1/v1",
