@@ -1,7 +1,7 @@
 """What stands for vLLM's server where there is no GPU: its command line, and no model.
 
-Run as ``python -m vllm.entrypoints.openai.api_server``, or ``vllm.entrypoints.cli.main serve MODEL``,
-from the package that `install` writes.
+Run as ``python -m vllm.entrypoints.openai.api_server``, or as ``vllm.entrypoints.cli.main serve
+MODEL``, from the package that `install` writes.
 
 ``STAND_IN_VLLM`` says how it starts: ``{"seconds": 240}`` late, ``{"dies": "…"}`` not at all, with
 this text in its log.
