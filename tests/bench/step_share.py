@@ -136,6 +136,8 @@ def compute_seconds(trace: Path) -> tuple[float, float, dict[str, float]]:
     """
     events = json.loads(trace.read_text())
     events = events if isinstance(events, list) else events["traceEvents"]
+    # py-spy puts a frame with the process's command below the others.
+    events = [e for e in events if not str(e.get("name", "")).startswith("process ")]
     open_frames: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     busy: list[tuple[float, int]] = []
     elsewhere: dict[str, float] = defaultdict(float)
