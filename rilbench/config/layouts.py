@@ -35,6 +35,10 @@ class Layout:
     """Whether rows may be packed without padding."""
     needs: str = ""
     """A package that its processor needs."""
+    fine_tunes: bool = True
+    """Whether verl's SFT makes the prompts of its pictures that the loop makes."""
+    unsampled: str = ""
+    """Why vLLM cannot sample it; empty if it can."""
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -45,14 +49,20 @@ LAYOUTS: Mapping[str, Layout] = {
     # Linear attention would go on from one packed row into the next, in the discriminator.
     "qwen3_5": Layout("Qwen3.5", blanks=True, packs=False),
     "qwen3_5_moe": Layout("Qwen3.5 with experts", blanks=True, packs=False),
-    "glm4v": Layout("GLM-4.1V"),
-    "glm4v_moe": Layout("GLM-4.5V"),
-    "glm46v": Layout("GLM-4.6V"),
+    "glm4v": Layout("GLM-4.1V", fine_tunes=False),
+    "glm4v_moe": Layout("GLM-4.5V", fine_tunes=False),
+    "glm46v": Layout(
+        "GLM-4.6V",
+        fine_tunes=False,
+        unsampled="vLLM 0.24 has no class for it, and stops at its positions",
+    ),
     "gemma4": Layout("Gemma 4", token_types="mm_token_type_ids", packs=False),
-    "gemma3": Layout("Gemma 3", "rilbench", token_types="token_type_ids", packs=False),
+    "gemma3": Layout(
+        "Gemma 3", "rilbench", token_types="token_type_ids", packs=False, fine_tunes=False
+    ),
     "internvl": Layout("InternVL3, InternVL3.5 (-hf)", "rilbench"),
-    "llava_onevision": Layout("LLaVA-OneVision", "rilbench"),
-    "smolvlm": Layout("SmolVLM2", "rilbench", needs="num2words"),
+    "llava_onevision": Layout("LLaVA-OneVision", "rilbench", fine_tunes=False),
+    "smolvlm": Layout("SmolVLM2", "rilbench", needs="num2words", fine_tunes=False),
 }
 """Those whose pictures reach the model."""
 
@@ -91,6 +101,23 @@ def layout_of(model_type: str) -> Layout:
         f"a student of layout {model_type} cannot be trained: {why}; use one of "
         f"{', '.join(LAYOUTS)}"
     )
+
+
+def check_layout(recipe: Recipe, model_type: str) -> None:
+    """Refuse a student that the recipe's stages cannot train.
+
+    Raises:
+        UserError: as `layout_of`; or SFT, or vLLM, does not know its pictures.
+    """
+    layout = layout_of(model_type)
+    if recipe.sft.steps and not layout.fine_tunes:
+        raise UserError(
+            f"{layout.title} cannot be fine-tuned here: verl 0.9.1's SFT makes other prompts of "
+            "its pictures than the loop does; set sft.steps=0, or fine-tune it elsewhere and give "
+            "the result as student.model"
+        )
+    if recipe.method_spec.is_rl and recipe.hardware.device == "cuda" and layout.unsampled:
+        raise UserError(f"{layout.title} cannot be sampled on GPUs: {layout.unsampled}")
 
 
 def suited(recipe: Recipe, student: str | Path) -> Recipe:

@@ -130,14 +130,16 @@ def _policy(recipe: Recipe, student: Architecture, assumed: Assumptions) -> Trai
         batch,
     )
     images = tokens * assumed.image_tokens / (assumed.prompt_tokens + assumed.response_tokens)
-    on_gpu = recipe.hardware.device == "cuda"
+    # verl computes the entropy of padded rows in one piece.
+    padded = not (recipe.hardware.share_prompts or recipe.hardware.remove_padding)
+    in_pieces = recipe.hardware.device == "cuda" and not padded
     return _trained(
         recipe,
         student,
         tokens,
         images,
         policy_states(recipe, student),
-        logits=logits_bytes(student, tokens, compute, pieces=on_gpu),
+        logits=logits_bytes(student, tokens, compute, pieces=in_pieces),
         head=compute * (tokens * student.vocabulary + 2.0 * student.embedding),
     )
 

@@ -10,7 +10,14 @@ from layouts import BUILDERS, write_layout
 from PIL import Image
 
 from rilbench.config import load_recipe
-from rilbench.config.layouts import LAYOUTS, REFUSED, layout_of, note_on_layout, suited
+from rilbench.config.layouts import (
+    LAYOUTS,
+    REFUSED,
+    check_layout,
+    layout_of,
+    note_on_layout,
+    suited,
+)
 from rilbench.errors import UserError
 
 VERL = Path(find_spec("verl").origin).parent
@@ -63,7 +70,8 @@ def test_the_page_names_every_layout():
         shared = "no" if name in UNSHARED else "yes"
         packed = "yes" if layout.packs else "no"
         cells = [cell.strip() for cell in said[name].split("|")]
-        assert cells[:4] == [layout.title, layout.processor, shared, packed], name
+        tuned = "yes" if layout.fine_tunes else "no"
+        assert cells[:5] == [layout.title, layout.processor, shared, packed, tuned], name
     for name, reason in REFUSED.items():
         assert reason in said[name]
 
@@ -75,6 +83,21 @@ def test_what_is_refused_is_refused_with_the_reason(name):
         layout_of(name)
     assert "; use one of qwen2_vl, " in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_stages_that_do_not_know_a_layouts_pictures_are_refused():
+    tuned = load_recipe("72b", "nano", None, ["sft.steps=2"])
+    for name, layout in LAYOUTS.items():
+        if layout.needs and find_spec(layout.needs) is None:
+            continue
+        if layout.fine_tunes:
+            check_layout(tuned, name)
+        else:
+            with pytest.raises(UserError, match=r"cannot be fine-tuned here.*sft\.steps=0"):
+                check_layout(tuned, name)
+    check_layout(load_recipe("72b", "nano"), "glm46v")
+    with pytest.raises(UserError, match=r"GLM-4\.6V cannot be sampled on GPUs: vLLM"):
+        check_layout(load_recipe("72b"), "glm46v")
 
 
 def test_a_package_that_a_processor_needs_is_named(monkeypatch):

@@ -14,7 +14,7 @@ from typing import Any
 from rilbench.api_keys import judge_keys
 from rilbench.checkpoint import Checkpoint, inspect_checkpoint
 from rilbench.config import Recipe
-from rilbench.config.layouts import layout_of
+from rilbench.config.layouts import check_layout
 from rilbench.data.manifest import manifest_beside
 from rilbench.data.question import StoredQuestion
 from rilbench.data.stored_questions import QuestionScan, store_pictures
@@ -123,7 +123,7 @@ def read_inputs(run: Run, *, strict: bool = False) -> Inputs:
     """
     recipe = run.recipe
     student = inspect_checkpoint(locate(recipe.student.model))
-    layout_of(student.model_type)
+    check_layout(recipe, student.model_type)
     if student.model_type in EXPERTS and recipe.hardware.device == "cpu":
         raise UserError(
             f"a student with experts ({student.model_type}) cannot be sampled on a CPU: verl sends "

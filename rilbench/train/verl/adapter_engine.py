@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from verl.utils.device import get_device_id
+from verl.utils.device import get_device_id, get_device_name
 from verl.utils.model import convert_weight_keys
 from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
@@ -34,6 +34,7 @@ from rilbench.train.verl.lora import (
     linear_layers,
     merge,
 )
+from rilbench.train.verl.saved_weights import published_name
 
 
 class AdapterEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
@@ -84,11 +85,15 @@ class AdapterEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def get_per_tensor_param(self, **options: Any) -> tuple[Any, Any]:
         """verl's hook: the weights for the rollout engine by the base's names, merged."""
-        if not self._is_lora:
-            found: tuple[Any, Any] = super().get_per_tensor_param(**options)
-            return found
-        # Experts one by one, as vLLM takes them.
-        return unfuse_moe_params(self._merged(), self.model_config.hf_config.model_type), None
+        model_type = self.model_config.hf_config.model_type
+        if self._is_lora:
+            # Experts one by one, as vLLM takes them.
+            weights, adapter = unfuse_moe_params(self._merged(), model_type), None
+        else:
+            weights, adapter = super().get_per_tensor_param(**options)
+        if get_device_name() == "cpu":  # transformers samples, by its own names
+            return weights, adapter
+        return ((published_name(name, model_type), weight) for name, weight in weights), adapter
 
     def _merged(self) -> Iterator[tuple[str, Tensor]]:
         weights = self.module.state_dict()

@@ -271,6 +271,11 @@ class SFTDataset(MultiTurnSFTDataset):  # type: ignore[misc]
         shown = {**example, self.image_key: images, self.messages_key: [question]}
         return [*super()._build_messages(shown), response]
 
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """As verl's; rows of text alone have the same keys as those with pictures."""
+        row: dict[str, Any] = super().__getitem__(item)
+        return {"multi_modal_inputs": {}, **row}
+
     def _process_single_message(
         self, index: int, message: dict[str, Any], *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]:

@@ -41,6 +41,17 @@ def dtype_of(model: Path) -> torch.dtype:
     return _DTYPES.get(counts.most_common(1)[0][0], torch.float32)
 
 
+def published_name(name: str, model_type: str) -> str:
+    """A weight's name as published checkpoints have it, and vLLM expects it.
+
+    transformers 5.8 took a level out of SigLIP's vision tower, and reads checkpoints with either.
+    """
+    tower = "model.vision_tower."
+    if model_type not in ("gemma3", "llava_onevision") or not name.startswith(tower):
+        return name
+    return f"{tower}vision_model.{name.removeprefix(tower).removeprefix('vision_model.')}"
+
+
 def write_model(saved: Path, out: Path, dtype: torch.dtype, *, base: Path | None = None) -> None:
     """Write a folder that plain transformers and vLLM load; an adapter is merged.
 
@@ -67,7 +78,8 @@ def write_model(saved: Path, out: Path, dtype: torch.dtype, *, base: Path | None
     if (out / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(out)
     drop_tied_target_keys(weights, model, config)
-    model.save_pretrained(out, state_dict=weights)
+    published = {published_name(name, config.model_type): w for name, w in weights.items()}
+    model.save_pretrained(out, state_dict=published)
 
 
 def write_adapter(saved: Path, out: Path, *, base: Path) -> None:

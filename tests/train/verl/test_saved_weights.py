@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from layouts import write_layout
 from safetensors.torch import load_file
 from save_shares import save_shares
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -61,3 +62,20 @@ def test_the_export_is_the_student_in_its_own_dtype(student):
     ids = torch.randint(10, 300, (2, 12))
     with torch.no_grad():
         assert torch.equal(one(input_ids=ids).logits, other(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llava_onevision"])
+def test_an_export_has_the_names_of_published_checkpoints(name, tmp_path):
+    """vLLM knows no others: transformers 5.8 took a level out of SigLIP's vision tower."""
+    model = AutoModelForImageTextToText.from_pretrained(write_layout(name, tmp_path / "student"))
+    save_shares(tmp_path / "student", tmp_path / "actor", ranks=1)
+    write_model(tmp_path / "actor", tmp_path / "out", torch.float32)
+    names = load_file(tmp_path / "out" / "model.safetensors").keys()
+    assert "vision_tower.vision_model.embeddings.patch_embedding.weight" in names
+    again, told = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    found = again.state_dict()
+    assert all(torch.equal(found[key], weight) for key, weight in model.state_dict().items())

@@ -7,6 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 from transformers import AutoProcessor
+from verl.utils.dataset.dataset_utils import SFTTensorCollator
+from verl.utils.model import extract_multi_modal_inputs
 
 from rilbench.data.row_files import row_file, write_column
 from rilbench.model.inputs import teacher_tokens
@@ -65,3 +67,22 @@ def test_every_response_follows_the_same_prompt(rows):
         prompt = row["input_ids"][~row["loss_mask"].bool()]
         assert prompt.tolist() == expected["input_ids"][0].tolist()
         assert row["multi_modal_inputs"]["pixel_values"].equal(expected["pixel_values"])
+
+
+def test_questions_of_text_stand_beside_those_with_pictures(rows, tmp_path):
+    """verl's collation takes its keys from the first row, which may be of text."""
+    processor, read = rows
+    message = pa.struct({"role": pa.string(), "content": pa.string()})
+    limits = pixel_limits(locate("nano:restyled"))
+    schema = pa.schema({"messages": pa.list_(message), "images": verl_images_type(limits)})
+    messages = [
+        {"role": "user", "content": "What is 2 + 2?"},
+        {"role": "assistant", "content": "It is 4."},
+    ]
+    with row_file(tmp_path / "text.parquet", schema) as writer:
+        writer.write({"messages": messages, "images": []})
+    config = OmegaConf.create({"max_length": 512, "pad_mode": "no_padding", "truncation": "right"})
+    data = SFTDataset(str(tmp_path / "text.parquet"), processor.tokenizer, config, processor)
+    batch = SFTTensorCollator("no_padding")([data[0], read[0]])
+    inputs = extract_multi_modal_inputs(batch["multi_modal_inputs"])
+    assert inputs["pixel_values"].equal(read[0]["multi_modal_inputs"]["pixel_values"])
