@@ -276,7 +276,7 @@ class Evaluation:
 
     @property
     def asked(self) -> frozenset[str]:
-        """The benchmarks of which all questions were asked, whatever came of it."""
+        """The benchmarks of which all questions were asked, whatever the responses were."""
         return frozenset(score.benchmark for score in self.scores if score.sampled is None)
 
     @property

@@ -115,7 +115,7 @@ def evaluated_models(evaluations: Iterable[Evaluation]) -> list[EvaluatedModel]:
             score.benchmark: Origin(score, e)
             for e in evaluated
             for score in e.scores
-            if chosen[benchmark_of(score.benchmark)].evaluation is e
+            if chosen.get(benchmark_of(score.benchmark), chosen[score.benchmark]).evaluation is e
         }
         models.append(EvaluatedModel(evaluated[0], origins))
     return models

@@ -128,19 +128,16 @@ def wait_for_lines(process: subprocess.Popen[bytes], file: Path, number: int) ->
         time.sleep(0.1)
 
 
-def compute_seconds(trace: Path) -> tuple[float, float, dict[str, float]]:
-    """Seconds in which some process computes, of how many watched; the rest by place in the code.
+def compute_seconds(trace: Path) -> tuple[float, float]:
+    """Seconds in which some process computes, of how many watched.
 
     Args:
         trace: of py-spy, in Chrome's format: frames begin (B) and end (E) by process and thread.
     """
     events = json.loads(trace.read_text())
     events = events if isinstance(events, list) else events["traceEvents"]
-    # py-spy puts a frame with the process's command below the others.
-    events = [e for e in events if not str(e.get("name", "")).startswith("process ")]
     open_frames: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     busy: list[tuple[float, int]] = []
-    elsewhere: dict[str, float] = defaultdict(float)
     moments = [event["ts"] for event in events if "ts" in event]
     for event in sorted((e for e in events if e["ph"] in "BE"), key=lambda e: e["ts"]):
         stack = open_frames[event["pid"], event["tid"]]
@@ -148,9 +145,7 @@ def compute_seconds(trace: Path) -> tuple[float, float, dict[str, float]]:
         if event["ph"] == "B":
             stack.append(event)
         elif stack:
-            last = stack.pop()
-            if not stack and not is_compute(last):
-                elsewhere[place(last)] += (event["ts"] - last["ts"]) / 1e6
+            stack.pop()
         after = any(map(is_compute, stack))
         if before != after:
             busy.append((event["ts"], 1 if after else -1))
@@ -161,7 +156,7 @@ def compute_seconds(trace: Path) -> tuple[float, float, dict[str, float]]:
         active += change
         if not active:
             total += moment - since
-    return total / 1e6, (max(moments) - min(moments)) / 1e6, dict(elsewhere)
+    return total / 1e6, (max(moments) - min(moments)) / 1e6
 
 
 def is_compute(frame: dict[str, Any]) -> bool:
@@ -198,8 +193,7 @@ def main() -> None:
                 raise SystemExit(f"{error}\n{(folder / 'log').read_text()[-3000:]}") from error
             process.wait()
         step = json.loads(metrics.read_text().splitlines()[1])
-        computing, watched, elsewhere = compute_seconds(folder / "trace.json")
-        first = sorted(elsewhere.items(), key=lambda pair: -pair[1])[:8]
+        computing, watched = compute_seconds(folder / "trace.json")
         result = {
             "command": "make bench-share",
             "parameters": parameters,
@@ -211,7 +205,6 @@ def main() -> None:
             "watched_seconds": round(watched, 1),
             "compute_seconds": round(computing, 1),
             "outside_compute": round(1 - computing / watched, 3),
-            "other_code_seconds": {name: round(spent, 1) for name, spent in first},
             "seconds_after_sampling": step.get("seconds_after_sampling"),
             "load_average": round(os.getloadavg()[0], 1),
         }

@@ -248,6 +248,11 @@ def test_reproduced_is_what_another_seed_might_give(
     assert cell.reproduced is reproduced
 
 
+def test_a_benchmark_may_have_a_name_like_a_categorys() -> None:
+    (row,) = measured_rows([evaluation("m", "base", {"Mine: hard": 40.0})], columns)
+    assert row.scores["Mine: hard"] == 40.0
+
+
 def of_data(state: str, e: Evaluation, sampled: int | None = None) -> Evaluation:
     scores = [dataclasses.replace(s, data_state=state, sampled=sampled) for s in e.scores]
     return dataclasses.replace(e, scores=tuple(scores))
