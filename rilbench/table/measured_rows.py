@@ -140,6 +140,63 @@ def _row(
     over = settings.over or tuple(
         name for name in settings.suite_columns(newest.suite) if name in PAPER_14
     )
+    cells = _cells(group, benchmarks, settings, resampled)
+    # An incomplete score is shown, and counts in no mean and no difference.
+    counted = {
+        name: cell.value if settings.force or not cell.incomplete else None
+        for name, cell in cells.items()
+    }
+    mixed = () if settings.force else tuple(n for n in over if n in cells and cells[n].odd)
+    mean = None if mixed else average(counted, over)
+    cells[AVERAGE] = _mean_cell(mean, group, cells, over, resampled)
+
+    unlike: tuple[str, ...] = ()
+    difference = None
+    if start is not None:
+        before = start.origins
+        unlike = tuple(
+            name
+            for name in benchmarks
+            if name in before
+            and any(
+                origin.score.provenance != before[name].score.provenance
+                for origin in cells[name].origins
+            )
+        )
+        old: dict[str, float | None] = dict.fromkeys(benchmarks)
+        old |= {name: o.score.counted for name, o in before.items() if name not in unlike}
+        difference = {name: minus(counted[name], old[name]) for name in benchmarks}
+        difference[AVERAGE] = minus(mean, average(old, over))
+
+    # Only those that a number is from; a newer one that asked a few questions gives none.
+    used = [o.evaluation for model in group for o in model.origins.values()] or [newest]
+    each = {e.id or id(e): e for e in used}.values()
+    return TableRow(
+        source="measured",
+        student=newest.student,
+        method=newest.method,
+        teacher=newest.teacher,
+        suite=newest.suite,
+        scores={name: cells[name].value for name in benchmarks},
+        average=mean,
+        over=over,
+        cells=cells,
+        difference=difference,
+        unlike=unlike,
+        mixed=mixed,
+        evaluations=tuple(sorted(each, key=lambda e: (e.moment, e.id or 0), reverse=True)),
+        seeds=len(group),
+    )
+
+
+def _cells(
+    group: list[EvaluatedModel],
+    benchmarks: Sequence[str],
+    settings: Settings,
+    resampled: ResampledScores,
+) -> dict[str, TableCell]:
+    """The cells of the benchmarks, in their order; each is the mean of the seeds."""
+    newest = group[0].newest
     paper: Mapping[str, float | None] = {}
     if newest.suite == "paper":
         paper = settings.paper.of(newest.student, newest.method, newest.teacher)
@@ -147,14 +204,13 @@ def _row(
         name: tuple(model.origins[name] for model in group if name in model.origins)
         for name in benchmarks
     }
-    odd = odd_ones({name: [within_row(o) for o in origins[name]] for name in benchmarks})
-
+    odd = odd_ones({name: [within_row(o) for o in seeds] for name, seeds in origins.items()})
     cells = {}
-    for name in benchmarks:
-        values = [o.score.value for o in origins[name] if o.score.value is not None]
-        differing = _differing(origins[name])
-        cell = TableCell(None, origins[name], odd=tuple(dict.fromkeys((*odd[name], *differing))))
-        if not any(o.score.sampled for o in origins[name]):
+    for name, seeds in origins.items():
+        values = [o.score.value for o in seeds if o.score.value is not None]
+        differing = _differing(seeds)
+        cell = TableCell(None, seeds, odd=tuple(dict.fromkeys((*odd[name], *differing))))
+        if not any(o.score.sampled for o in seeds):
             cell = dataclasses.replace(cell, paper=paper.get(name))
         # Nor are seeds averaged that were made differently; and the mean of some of them only
         # would be another number.
@@ -162,70 +218,33 @@ def _row(
             cell = dataclasses.replace(
                 cell,
                 value=statistics.fmean(values),
-                questions=resampled.interval([[origin] for origin in origins[name]]),
+                questions=resampled.interval([[origin] for origin in seeds]),
                 runs=_spread(values),
-                published=all(o.score.data_state == "published" for o in origins[name]),
+                published=all(o.score.data_state == "published" for o in seeds),
             )
         cells[name] = cell
-    scores = {name: cells[name].value for name in benchmarks}
-    # An incomplete score is shown, and counts in no mean and no difference.
-    counted = {
-        name: scores[name] if settings.force or not cells[name].incomplete else None
-        for name in benchmarks
-    }
+    return cells
 
-    mixed = () if settings.force else tuple(n for n in over if n in cells and cells[n].odd)
-    mean = None if mixed else average(counted, over)
-    published = all(cells[name].published for name in over if name in cells)
-    papers = average({name: cells[name].paper for name in over if name in cells}, over)
-    cells[AVERAGE] = TableCell(mean, paper=papers, published=published)
-    if mean is not None:
-        seeds = [[model.origins[name] for name in over] for model in group]
-        means = [statistics.fmean(o.score.value or 0.0 for o in seed) for seed in seeds]
-        cells[AVERAGE] = dataclasses.replace(
-            cells[AVERAGE], questions=resampled.interval(seeds), runs=_spread(means)
-        )
 
-    unlike: tuple[str, ...] = ()
-    difference = None
-    if start is not None:
-        unlike = tuple(
-            name
-            for name in benchmarks
-            if name in start.origins
-            and any(
-                o.score.provenance != start.origins[name].score.provenance for o in origins[name]
-            )
-        )
-        old: dict[str, float | None] = dict.fromkeys(benchmarks)
-        old |= {n: o.score.counted for n, o in start.origins.items() if n not in unlike}
-        difference = {name: minus(counted[name], old[name]) for name in benchmarks}
-        difference[AVERAGE] = minus(mean, average(old, over))
-
-    # Only those that a number is from; a newer one that asked a few questions gives none.
-    used = [o.evaluation for model in group for o in model.origins.values()] or [newest]
-    return TableRow(
-        source="measured",
-        student=newest.student,
-        method=newest.method,
-        teacher=newest.teacher,
-        suite=newest.suite,
-        scores=scores,
-        average=mean,
-        over=over,
-        cells=cells,
-        difference=difference,
-        unlike=unlike,
-        mixed=mixed,
-        evaluations=tuple(
-            sorted(
-                {e.id or id(e): e for e in used}.values(),
-                key=lambda e: (e.moment, e.id or 0),
-                reverse=True,
-            )
-        ),
-        seeds=len(group),
+def _mean_cell(
+    mean: float | None,
+    group: list[EvaluatedModel],
+    cells: Mapping[str, TableCell],
+    over: Sequence[str],
+    resampled: ResampledScores,
+) -> TableCell:
+    """The cell of the row's mean over the benchmarks ``over``."""
+    here = {name: cells[name] for name in over if name in cells}
+    cell = TableCell(
+        mean,
+        paper=average({name: each.paper for name, each in here.items()}, over),
+        published=all(each.published for each in here.values()),
     )
+    if mean is None:
+        return cell
+    seeds = [[model.origins[name] for name in over] for model in group]
+    means = [statistics.fmean(o.score.value or 0.0 for o in seed) for seed in seeds]
+    return dataclasses.replace(cell, questions=resampled.interval(seeds), runs=_spread(means))
 
 
 def _differing(seeds: Sequence[Origin]) -> tuple[str, ...]:
