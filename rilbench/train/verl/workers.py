@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import zmq
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import (
     Dispatch,
@@ -28,6 +29,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
 
 from rilbench.config.lora_targets import discriminator_layers
+from rilbench.errors import UserError
 from rilbench.train.verl import flash_attention
 from rilbench.train.verl.discriminator_model import DiscriminatorConfig
 from rilbench.train.verl.freeze import freeze
@@ -36,6 +38,9 @@ from rilbench.train.verl.shared_prompt_engine import SharedPromptEngine
 
 CPU_ROLLOUT, VLLM_CPU = "transformers", "vllm_cpu"
 """Names of the CPU's rollout engines in verl's configuration."""
+
+WEIGHTS_WAIT = 300
+"""Seconds for which vLLM may be silent while it takes the policy's weights."""
 
 # verl names its rollout adapters in this table and has no function that adds one.
 _ROLLOUT_REGISTRY[(CPU_ROLLOUT, "async")] = "rilbench.train.verl.cpu_rollout.WeightSender"
@@ -179,6 +184,16 @@ def fix_positions(data: TensorDict) -> TensorDict:
     return data
 
 
+def limit_weights_wait(seconds: int) -> None:
+    """Let verl's sender of weights give up; it would wait for ever for a vLLM that has failed.
+
+    Its sockets, and no others, are of this context.
+    """
+    context = zmq.Context.instance()
+    context.sndtimeo = context.rcvtimeo = seconds * 1000
+    context.linger = 0  # nor hold up the end of the process
+
+
 class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
     """Policy, reference and rollout of one rank."""
 
@@ -195,6 +210,22 @@ class PolicyWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         super().init_model()
         if part := self.config.get("frozen"):
             freeze(self.actor.engine.module, part)
+        limit_weights_wait(WEIGHTS_WAIT)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)  # type: ignore[untyped-decorator]
+    async def update_weights(self, global_steps: int | None = None, mode: str = "auto") -> Any:
+        """Send the policy's weights to this rank's sampler.
+
+        Raises:
+            UserError: vLLM does not answer, as after an error of its own.
+        """
+        try:
+            return await super().update_weights(global_steps, mode)
+        except zmq.Again as error:
+            raise UserError(
+                f"vLLM did not take the policy's weights within {WEIGHTS_WAIT} s; its own error is "
+                "above: often names or shapes of weights that it does not know"
+            ) from error
 
     # As verl's; what TransferQueue makes of rows of one length is fixed first.
 
