@@ -9,13 +9,13 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rilbench.errors import UserError
 from rilbench.evaluate.image_resize import AS_IS, Pixels
 from rilbench.evaluate.prompts import BenchmarkQuestion, PromptSet
+from rilbench.model.bars import no_bars
 from rilbench.serving import Completion, Sampling, failure
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class OfflineModel:
         self.pixels = pixels
 
         try:
-            with _LOADING, _no_bars():  # transformers neither imports nor loads in two threads.
+            with _LOADING, no_bars():  # transformers neither imports nor loads in two threads.
                 from transformers import AutoModelForImageTextToText, AutoProcessor
 
                 model = AutoModelForImageTextToText.from_pretrained(
@@ -198,20 +198,6 @@ class OfflineModel:
             why = " ".join(str(error).split())[:300] or type(error).__name__
             return f"the model's processor refuses it: {why}"
         return None
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Turn off transformers' progress bars, which would disturb ours."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def answer_in_batches(

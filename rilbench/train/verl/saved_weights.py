@@ -7,6 +7,7 @@ says bf16. Here it is written once, when it is needed, in the dtype that the stu
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -22,8 +23,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConf
 from verl.utils.transformers_compat import drop_tied_target_keys
 
 from rilbench.checkpoint import WEIGHTS_FILE
+from rilbench.model.bars import no_bars
 from rilbench.train.step_checkpoint import ranks_of
 from rilbench.train.verl.lora import adapters_of, merge
+
+# A rank's share names the mesh that it was on, which nobody needs to read it.
+logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)
 
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 """By their names in safetensors; everything else is written as float32."""
@@ -52,6 +57,7 @@ def published_name(name: str, model_type: str) -> str:
     return f"{tower}vision_model.{name.removeprefix(tower).removeprefix('vision_model.')}"
 
 
+@no_bars()
 def write_model(saved: Path, out: Path, dtype: torch.dtype, *, base: Path | None = None) -> None:
     """Write a folder that plain transformers and vLLM load; an adapter is merged.
 

@@ -37,11 +37,12 @@ def student(request, tmp_path_factory):
 
 
 @pytest.mark.timeout(400)
-def test_the_export_is_the_student_in_its_own_dtype(student):
+def test_the_export_is_the_student_in_its_own_dtype(student, capfd):
     place, dtype = student
     assert dtype_of(place / "student") == dtype
     out = place / "out"
     write_model(place / "actor", out, dtype)
+    assert capfd.readouterr().err == "", "neither bars nor torch's remarks disturb the screen"
     inspect_checkpoint(out)
     config = json.loads((out / "config.json").read_text())
     name = str(dtype).removeprefix("torch.")
