@@ -46,7 +46,9 @@ def plan(
 
         typer.echo(json.dumps(made.as_dict(), indent=2))
         return
-    from rilbench.cli.options import print_table
+    from rich.console import Console
+
     from rilbench.plan.render import plan_view
 
-    print_table(plan_view(made))
+    # Lines are not broken: a command line can be copied.
+    Console().print(plan_view(made), soft_wrap=True)

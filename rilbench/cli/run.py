@@ -173,6 +173,7 @@ def _plan_view(plan: WholePlan) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
+    from rilbench.plan.numbers import short
     from rilbench.train.pipeline.progress_text import duration
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -183,8 +184,7 @@ def _plan_view(plan: WholePlan) -> RenderableType:
         time = "" if stage.hours is None else duration(3600 * stage.hours)
         table.add_row(stage.name, Text("\n".join(stage.what)), time)
     total = duration(3600 * sum(stage.hours or 0.0 for stage in plan.stages))
-    hours = f"{plan.gpu_hours:,.3g}" if plan.gpu_hours < 10 else f"{plan.gpu_hours:,.0f}"
-    table.add_row("total", f"{hours} device-hours", total, style="bold")
+    table.add_row("total", f"{short(plan.gpu_hours)} device-hours", total, style="bold")
     parts: list[RenderableType] = [table, Text(f"disk: {plan.disk}")]
     parts += [Text(f"note: {line}", style="cyan") for line in plan.notes]
     parts += [Text(f"missing: {line}", style="yellow") for line in plan.missing]

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from rilbench.plan.assumptions import device
 from rilbench.plan.memory import GIB
+from rilbench.plan.numbers import short
 from rilbench.plan.run_plan import RunPlan
 
 
@@ -22,11 +23,12 @@ def plan_view(plan: RunPlan) -> RenderableType:
     parts: list[RenderableType] = [Text(title, style="bold"), _memory(plan)]
     if plan.step is not None:
         parts.append(_step(plan))
+    servers = [line for line in (*plan.teacher_lines, plan.judge_line) if line]
     parts += [
         _stages(plan),
         _sizes("Memory of each machine", plan.host, plan.host_total),
         _sizes("Disk", plan.disk, plan.disk_total),
-        *(Text(line) for line in (*plan.teacher_lines, plan.judge_line) if line),
+        *(Text(line) for line in servers if line not in plan.warnings),
         Text(f"attention: {plan.attention}"),
         Text(f"assumed ({device(recipe)[0]}): {' '.join(plan.assumed.lines)}"),
     ]
@@ -95,8 +97,8 @@ def _step(plan: RunPlan) -> Table:
     table = _table("One step", "part", "PFLOP", "seconds")
     for name, seconds in step.seconds.items():
         flops = step.flops.get(name)
-        table.add_row(name, "" if flops is None else f"{flops / 1e15:.3g}", f"{seconds:.3g}")
-    table.add_row("total", "", f"{step.total_seconds:.3g}", style="bold")
+        table.add_row(name, "" if flops is None else short(flops / 1e15), short(seconds))
+    table.add_row("total", "", short(step.total_seconds), style="bold")
     table.add_row("responses", "", f"{step.responses:,}")
     table.add_row("tokens sampled", "", f"{step.sampled_tokens:,.0f}")
     table.add_row("tokens of teachers", "", f"{step.teacher_tokens:,.0f}")
@@ -111,14 +113,12 @@ def _stages(plan: RunPlan) -> Table:
     for stage, hours in plan.gpu_hours.items():
         model = stage.removeprefix("collect: ")
         where = " at its address" if plan.recipe.collection.endpoints.get(model) else ""
-        table.add_row(
-            f"GPU-hours: {stage}{where}", f"{hours:,.3g}" if hours < 10 else f"{hours:,.0f}"
-        )
+        table.add_row(f"GPU-hours: {stage}{where}", short(hours))
     total = sum(plan.gpu_hours.values())
-    table.add_row("GPU-hours", f"{total:,.3g}" if total < 10 else f"{total:,.0f}", style="bold")
+    table.add_row("GPU-hours", short(total), style="bold")
     if plan.step is not None:
         days = plan.recipe.schedule.steps * plan.step.total_seconds / 86400
-        table.add_row(f"days of the loop ({plan.recipe.schedule.steps} steps)", f"{days:.3g}")
+        table.add_row(f"days of the loop ({plan.recipe.schedule.steps} steps)", short(days))
     for model, count in plan.responses.items():
         table.add_row(f"responses to collect: {model}", f"{count:,}")
         table.add_row("  used by the schedule, at most", f"{plan.responses_used[model]:,}")

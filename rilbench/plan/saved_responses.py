@@ -11,6 +11,7 @@ from rilbench.errors import UserError
 from rilbench.plan.architecture import Architecture, find_architecture
 from rilbench.plan.assumptions import Assumptions
 from rilbench.plan.compute_cost import collect_hours
+from rilbench.plan.numbers import short
 
 STUDENT = "student"
 
@@ -107,7 +108,7 @@ def note_on_collection(recipe: Recipe, student: Architecture, assumed: Assumptio
             settings.append(f"collection.{setting}={enough[names[0]]}")
     before = sum(collection_hours(recipe, student, asked, assumed).values())
     after = sum(collection_hours(recipe, student, enough, assumed).values())
-    hours = f"saves {before - after:,.3g} of {before:,.3g} GPU-hours of collecting"
+    hours = f"saves {short(before - after)} of {short(before)} GPU-hours of collecting"
     return (
         f"the schedule can use at most {' and '.join(parts)}; --set {' --set '.join(settings)} "
         f"{hours if before else 'saves the price of the others'}, and no response is used twice"

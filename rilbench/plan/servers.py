@@ -62,6 +62,8 @@ def judge_needs(recipe: Recipe) -> str:
             f"the judge, {judge.model}, is not started: that is done on a single node, without a "
             f"Ray of yours; {served}"
         )
+    if not hardware.judge_devices and hardware.devices == 1:
+        return f"the judge, {judge.model}, is not started: the one device trains; {served}"
     if not hardware.judge_devices:
         return (
             f"the judge, {judge.model}, is not started: {hardware.profile} trains on all "

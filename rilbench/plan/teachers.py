@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rilbench.config.schema import Recipe
 from rilbench.plan.assumptions import Assumptions
+from rilbench.plan.numbers import short
 from rilbench.plan.saved_responses import STUDENT, plan_collection
 from rilbench.plan.servers import command_line, plan_teacher
 
@@ -45,8 +46,8 @@ def teacher_lines(recipe: Recipe, assumed: Assumptions) -> list[str]:
     for name, tokens in plan_tokens(recipe, assumed).items():
         price = "no price given" if tokens.price is None else f"price {tokens.price:,.2f}"
         lines.append(
-            f"{name}: {tokens.responses:,} responses, {tokens.prompt_tokens / 1e6:,.3g} M prompt "
-            f"and {tokens.response_tokens / 1e6:,.3g} M response tokens ({price})"
+            f"{name}: {tokens.responses:,} responses, {short(tokens.prompt_tokens / 1e6)} M prompt "
+            f"and {short(tokens.response_tokens / 1e6)} M response tokens ({price})"
         )
         folder, urls = recipe.collection.folder, recipe.collection.endpoints.get(name, ())
         if folder and (Path(folder) / f"{name}.parquet").is_file():

@@ -24,6 +24,7 @@ from rilbench.evaluate.suite import Suite, find_suite
 from rilbench.paths import locate, locate_files
 from rilbench.plan import RunPlan, make_plan
 from rilbench.plan.assumptions import assume, count_questions
+from rilbench.plan.numbers import short
 from rilbench.plan.run_plan import stage_hours
 from rilbench.plan.saved_responses import STUDENT
 from rilbench.plan.servers import judge_needs, starts_judge
@@ -191,7 +192,7 @@ def _servers(recipe: Recipe, plan: RunPlan) -> list[str]:
         stage, _, model = name.partition(": ")
         if stage == "collect":
             where = " at its address" if recipe.collection.endpoints.get(model) else ""
-            lines.append(f"{model}: {hours:,.3g} GPU-hours{where}")
+            lines.append(f"{model}: {short(hours)} GPU-hours{where}")
     return lines
 
 

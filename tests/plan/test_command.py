@@ -375,3 +375,11 @@ def test_a_warning_names_a_setting_that_helps():
     setting = warning.rsplit("set ", 1)[1]
     helped = load_recipe("both", "internvl3-8b", overrides=[*tight, setting])
     assert not [line for line in make_plan(helped, assume(helped)).warnings if "GiB;" in line]
+
+
+def test_a_plan_for_reading_says_each_thing_once_and_breaks_no_command_line():
+    small = ("--student", "qwen2.5-vl-3b", "--hardware", "1-gpu-24gb")
+    shown = plan(*small, "--set", "policy.lora_rank=32")
+    assert shown.count("the judge, ") == 1
+    assert re.search(r"^72b: started first.*--dtype auto --generation-config vllm$", shown, re.M)
+    assert not re.search(r"\de\+\d", shown), "2,310 and not 2.31e+03"

@@ -38,6 +38,7 @@ def test_a_profile_leaves_devices_for_the_judge():
     ("recipe", "words"),
     [
         (recipe_of(hardware="1x8-80gb"), "1x8-80gb trains on all 8 devices; leave some"),
+        (recipe_of(hardware="1-gpu-80gb"), "is not started: the one device trains; serve it"),
         (recipe_of("hardware.judge_devices=1", "hardware.memory_gib=40"), "is 61 GiB in bf16"),
         (recipe_of(hardware="4x8-80gb"), "on a single node, without a Ray of yours; serve it"),
         (recipe_of("hardware.ray_address=auto"), "on a single node"),
