@@ -69,11 +69,11 @@ def _locate_nano(name: str) -> Path:
     folder = nano_folder()
     path = folder / name
     if not _exists(path):
-        known = sorted(found for found in _names(folder) if not found.startswith("."))
-        choice = f"choose from {', '.join(known)}; or " if known else ""
-        raise UserError(
-            f"{path} does not exist; {choice}run: rilbench nano build --out {path.parent}"
-        )
+        other = {"benchmarks", "manifest.json"}
+        known = [n for n in sorted(_names(folder)) if n not in other and not n.startswith(".")]
+        build = f"run: rilbench nano build --out {folder}"
+        remedy = f"choose from {', '.join(known)}" if known else build
+        raise UserError(f"{path} does not exist; {remedy}")
     return path
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rilbench.paths import whole_file
+from rilbench.errors import UserError
+from rilbench.paths import locate, whole_file
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
@@ -25,3 +26,11 @@ def test_nothing_is_left_over_of_a_file_that_was_not_written(tmp_path: Path) -> 
     with pytest.raises(OSError, match="directory"), whole_file(path) as part:
         part.write_text("whole")
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_an_unknown_nano_model_names_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"choose from 72b, 78b, dev.parquet, .*, restyled$"):
+        locate("nano:foo")
+    monkeypatch.setenv("RILBENCH_NANO", "nowhere")
+    with pytest.raises(UserError, match=r"run: rilbench nano build --out nowhere$"):
+        locate("nano:foo")

@@ -52,7 +52,12 @@ def lab_run(
 
     path = Path(file)
     if not path.suffix and not path.exists():
-        path = resource("recipes/lab") / f"{file}.yaml"
+        known = {found.stem: found for found in sorted(resource("recipes/lab").glob("*.yaml"))}
+        if file not in known:
+            raise UserError(
+                f"unknown experiment {file!r}; known: {', '.join(known)}; or give a YAML file"
+            )
+        path = known[file]
     with LabProgress() as progress:
         jobs = run_experiment(read_experiment(path), progress, workers=workers, minutes=minutes)
     typer.echo(f"{jobs.before + jobs.done} runs are finished, {jobs.left} are left")

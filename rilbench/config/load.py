@@ -265,7 +265,9 @@ def _known_file(kind: str, name: str) -> File:
 def _load(file: File) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); check its path") from error
+    except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file} cannot be read as YAML ({reason}); fix it") from error
     if not isinstance(loaded, dict):

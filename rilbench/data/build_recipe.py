@@ -92,7 +92,9 @@ def read_data_recipe(name: str) -> DataRecipe:
         path = shipped[name]
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its path") from error
+    except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as YAML ({reason}); fix it") from error
     if not isinstance(values, dict) or not isinstance(values.get("sources"), dict):

@@ -23,7 +23,9 @@ class LineReader:
         try:
             node = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except OSError as error:
-            raise UserError(f"{self.path} cannot be read ({error.strerror})") from error
+            raise UserError(
+                f"{self.path} cannot be read ({error.strerror}); check its path"
+            ) from error
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise UserError(f"{self.path}:{line}: this is not YAML: {error.problem}") from error

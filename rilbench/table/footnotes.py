@@ -44,7 +44,7 @@ def _about_the_mean(rows: Sequence[TableRow], columns: Sequence[str]) -> Iterato
         yield "The mean is over the benchmarks of the row's own suite."
     others = [name for name in columns if name not in PAPER_14]
     if others and any(row.over and set(row.over) <= set(PAPER_14) for row in rows):
-        yield f"The mean is over the paper's benchmarks only: {', '.join(others)} do not count."
+        yield f"The mean is over the paper's benchmarks only, without {', '.join(others)}."
 
 
 def _about_intervals(rows: Sequence[TableRow]) -> Iterator[str]:

@@ -121,7 +121,7 @@ def test_a_student_may_be_a_folder_or_a_name_on_the_hub(tmp_path, monkeypatch):
         ("like: nobody", "nobody is neither a student nor a recipe"),
         ("policy: {lrr: 1.0}", "policy.lr"),
         ("student: {name: nobody}", "unknown student 'nobody'; known: .*; or give a YAML file, a"),
-        (None, "cannot be read"),
+        (None, "bad.yaml cannot be read .No such file or directory.; check its path"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path, text, words):

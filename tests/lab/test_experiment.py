@@ -2,7 +2,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from rilbench.cli import app
 from rilbench.errors import UserError
 from rilbench.evaluate.suite import suite_columns
 from rilbench.lab.experiment import SUITE, read_experiment
@@ -213,3 +215,8 @@ def test_a_regimes_recipe_has_its_models_and_its_judge(tmp_path):
 def test_what_a_regime_does_not_go_with(tmp_path, old, new, said):
     with pytest.raises(UserError, match=re.escape(said)):
         read(tmp_path, REGIMES.replace(old, new))
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    result = CliRunner().invoke(app, ["lab", "run", "nosuch"])
+    assert "unknown experiment 'nosuch'; known: ablations, " in str(result.exception)

@@ -101,7 +101,7 @@ def test_the_mean_is_over_the_papers_14_and_says_so(ledger: Ledger) -> None:
     assert ril.difference is not None
     assert (ril.difference["average"], ril.difference["OCRBench"]) == (25.0, -100.0)
     assert table.mean == "mean of 14"
-    note = "The mean is over the paper's benchmarks only: MathVerse, OCRBench do not count."
+    note = "The mean is over the paper's benchmarks only, without MathVerse, OCRBench."
     assert note in table.notes
     assert "OCRBench: judged by judge-7b." in table.notes
     assert built(ledger, Choice(paper=True)).mean == "mean"
