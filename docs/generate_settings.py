@@ -28,7 +28,7 @@ refused, with the nearest one that does; an old name is refused with its new one
 [Paper and rilbench](paper.md) explains each choice.
 """
 
-CHANGES = """## What `--resume` may change
+CHANGES = """## What a resumed run may change
 
 A run may go on with other values of settings that leave what was done as it is; `changes.jsonl` of
 the run records them with the step. How far it goes, what comes out, on how many devices: {}.

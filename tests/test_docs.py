@@ -398,3 +398,23 @@ def test_every_workflow_ends_and_calls_targets_that_exist(path):
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"^\s*(?:run: )?make ([a-z-]+)", text, re.M)) <= targets
     assert "://" not in text.replace("https://github.com", "")
+
+
+def test_the_site_loads_nothing_from_elsewhere(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "--site-dir",
+        tmp_path,
+    ]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=100)
+    for page in tmp_path.glob("*.html"):
+        assert (
+            re.findall(r"""(?:src|rel="stylesheet" href)=["']https?:[^"']*""", page.read_text())
+            == []
+        )
