@@ -9,6 +9,7 @@ import typer
 
 from rilbench.errors import UserError
 from rilbench.printable import printable
+from rilbench.table.formatting import number
 
 if TYPE_CHECKING:
     from rilbench.ledger import Evaluation
@@ -70,7 +71,7 @@ def _score(score: Score) -> str:
         return f"{score.benchmark} -"
     verdicts = score.questions - score.missing
     share = f" ({verdicts} of {score.questions})" if score.is_incomplete else ""
-    return f"{score.benchmark} {score.value:.1f}{share}"
+    return f"{score.benchmark} {number(score.value)}{share}"
 
 
 def _counted(evaluation: Evaluation, what: str, count: Callable[..., int]) -> str:
@@ -139,7 +140,7 @@ def _missing_verdicts(evaluation: Evaluation) -> str:
 
 def _if_wrong(evaluation: Evaluation) -> str:
     scores = {s.benchmark: evaluation.reading(s.benchmark).if_wrong for s in evaluation.scores}
-    parts = [f"{name} {value:.1f}" for name, value in scores.items() if value is not None]
+    parts = [f"{name} {number(value)}" for name, value in scores.items() if value is not None]
     return f"with all of these as wrong answers: {', '.join(parts)}" if parts else ""
 
 
@@ -151,7 +152,7 @@ def _unread(evaluation: Evaluation) -> str:
         return ""
     readings = {s.benchmark: evaluation.reading(s.benchmark) for s in evaluation.scores}
     second = [
-        f"{name} {r.second:.1f} ({r.second_unread} unread)"
+        f"{name} {number(r.second)} ({r.second_unread} unread)"
         for name, r in readings.items()
         if r.second is not None
     ]

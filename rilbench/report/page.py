@@ -20,7 +20,8 @@ from rilbench.ledger import Run
 from rilbench.paths import may_write
 from rilbench.report import page_json, pictures
 from rilbench.report.charts import javascript
-from rilbench.report.escaping import MINUS, NOTHING, clean, label, script_json
+from rilbench.report.escaping import MINUS, clean, label, script_json
+from rilbench.report.points import points, signed_points
 from rilbench.report.report_data import ReportData
 from rilbench.report.scores import MEAN, ScoreCell, ScoreRow
 
@@ -178,8 +179,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "points": _points,
-        "signed": _signed,
+        "points": points,
+        "signed": signed_points,
         "tone": _tone,
         "tooltip": _tooltip,
         "grouped": _grouped,
@@ -246,22 +247,13 @@ def _grouped(rows: Iterable[ScoreRow]) -> list[tuple[str, list[ScoreRow]]]:
     return list(groups.items())
 
 
-def _points(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.1f}"
-
-
-def _signed(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    rounded = round(value, 1)
-    return f"{rounded:+.1f}".replace("-", MINUS) if rounded else "0.0"
-
-
 def _tone(value: float | None) -> str:
-    rounded = round(value or 0.0, 1)
-    return "gain" if rounded > 0 else "loss" if rounded < 0 else "same"
+    sign = signed_points(value or 0.0)[0]
+    return "gain" if sign == "+" else "loss" if sign == MINUS else "same"
 
 
 def _tooltip(cell: ScoreCell) -> str:
-    interval = "" if cell.low is None else f"95 % interval {cell.low:.1f} to {cell.high:.1f}"
+    interval = (
+        "" if cell.low is None else f"95 % interval {points(cell.low)} to {points(cell.high)}"
+    )
     return "; ".join(part for part in (interval, cell.note) if part)

@@ -11,6 +11,7 @@ from rilbench.ledger import Evaluation, Ledger, Run
 from rilbench.report.charts import Chart, LegendEntry, bar_charts, curve_charts, curve_legend
 from rilbench.report.escaping import MINUS, NOTHING, clean, label
 from rilbench.report.page_json import RunSteps
+from rilbench.report.points import points, signed_points
 from rilbench.report.questions import QuestionSet, question_sets
 from rilbench.report.scores import (
     MEAN,
@@ -210,13 +211,11 @@ def _mean_score(row: ScoreRow, name: str) -> Fact:
     cell = row.cells[MEAN]
     if cell.value is None:
         return Fact(label=name, value=NOTHING, note=row.no_mean)
-    interval = "" if cell.low is None else f"95 % interval {cell.low:.1f} to {cell.high:.1f}"
-    change = "" if cell.difference is None else f"{_signed(cell.difference)} from the start"
-    return Fact(label=name, value=f"{cell.value:.1f}", note=interval or change)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", MINUS)
+    interval = (
+        "" if cell.low is None else f"95 % interval {points(cell.low)} to {points(cell.high)}"
+    )
+    change = "" if cell.difference is None else f"{signed_points(cell.difference)} from the start"
+    return Fact(label=name, value=points(cell.value), note=interval or change)
 
 
 def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
@@ -229,11 +228,11 @@ def _change(ledger: Ledger, subject: Subject) -> list[Fact]:
     if mean is None:  # One benchmark of several is not the change.
         return []
     change = mean.difference
-    ends = f"95 % interval {_signed(change.low)} to {_signed(change.high)}"
+    ends = f"95 % interval {signed_points(change.low)} to {signed_points(change.high)}"
     tone = {"better": "gain", "worse": "loss"}.get(mean.verdict, "")
     moved = f"+{mean.gained:,} {MINUS}{mean.lost:,}"
     return [
-        Fact(label="Change from the start", value=_signed(change.mean), note=ends, tone=tone),
+        Fact(label="Change from the start", value=signed_points(change.mean), note=ends, tone=tone),
         Fact(label="Questions gained, lost", value=moved, note=f"of {mean.questions:,}"),
     ]
 

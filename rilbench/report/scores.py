@@ -320,7 +320,8 @@ def _notes(evaluation: Evaluation, column: str, unlike: bool) -> list[str]:
         if score.is_incomplete:
             notes.append("incomplete: it counts in no mean and no difference")
         if unread := evaluation.reading(column).unread:
-            notes.append(f"{unread} choices that the kit's rules could not read count as wrong")
+            share = f"{unread} of {score.questions}"
+            notes.append(f"{share} choices unread by the kit's rules, so counted as wrong")
         if score.sampled is not None:
             notes.append(f"a sample of {score.questions} questions")
         if score.truncated:

@@ -13,7 +13,7 @@ from rilbench.ledger import Evaluation, Sample
 from rilbench.ledger.records import LEAST_SHARE
 from rilbench.printable import printable, printable_json
 from rilbench.table.comparison import Comparison
-from rilbench.table.formatting import grid, signed
+from rilbench.table.formatting import grid, number, signed
 from rilbench.table.paired_test import Paired
 from rilbench.table.question_diff import CAUSES, Difference, counts
 from rilbench.table.render_recipes import settings_table
@@ -87,8 +87,8 @@ def benchmarks_table(benchmarks: Sequence[Paired]) -> Table:
         table.add_row(
             Text("mean" if b.benchmark == AVERAGE else printable(b.benchmark)),
             str(b.questions),
-            f"{b.first:.1f}",
-            f"{b.second:.1f}",
+            number(b.first),
+            number(b.second),
             signed(b.difference.mean),
             f"{signed(b.difference.low)} to {signed(b.difference.high)}",
             "<0.001" if b.adjusted is not None and b.adjusted < 0.001 else p,

@@ -1,4 +1,4 @@
-"""No text ends the element that it stands in."""
+"""No text ends the element that it stands in, and no number is rounded otherwise than elsewhere."""
 
 import base64
 import gzip
@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from report_place import HOSTILE
 
 from rilbench.report.escaping import clean, label, packed, script_json
+from rilbench.report.points import points, signed_points
+from rilbench.table.formatting import number, signed
 
 ANY = st.text(st.characters(exclude_categories=())) | st.sampled_from([HOSTILE, "<!--", "]]>"])
 
@@ -65,3 +67,11 @@ def test_what_is_packed_comes_out_again(text: str) -> None:
     found = packed(value)
     assert json.loads(gzip.decompress(base64.b64decode(found))) == value
     assert packed(value) == found
+
+
+def test_numbers_are_rounded_as_in_the_table() -> None:
+    dust = 75.52142857142857 - 45.17142857142858
+    assert (
+        (points(dust), signed_points(dust)) == (number(30.35), signed(30.35)) == ("30.4", "+30.4")
+    )
+    assert (signed_points(-1.25), signed_points(-0.01)) == ("\u22121.2", "0.0")

@@ -215,7 +215,7 @@ def test_facts_and_sources(place: Place) -> None:
     facts = {fact.label: fact for fact in found.facts}
     # MMStar and BLINK alike: 1 became right, 2 wrong.
     assert facts["Questions gained, lost"].value == "+2 \u22122"
-    assert facts["Change from the start"].value == "+0.0"
+    assert facts["Change from the start"].value == "0.0"
     assert facts["Change from the start"].note.startswith("95 % interval \u2212")
     assert facts["Change from the start"].tone == ""
     assert facts["Mean score"].value == NOTHING
