@@ -21,6 +21,7 @@ OPEN: frozenset[State] = frozenset({"passed", "no bound", "skipped"})
 "no bound": the values of the calibration spread so much that no score could fail.
 """
 
+NOT_EVALUATED = "the ledger has no evaluation of this model"
 _ROUNDING = 1e-9
 _SHOWN = 5
 """Questions that a verdict names."""
@@ -155,7 +156,7 @@ def check_entry(
     for metric in entry.metrics:
         limit, value = bounds[metric.name], None
         state: State = "not measured"
-        why = "the ledger has no evaluation of this model"
+        why = NOT_EVALUATED
         if measured is not None:
             value = measured.value(metric.name, entry.benchmarks)
             if metric.name in differences:

@@ -109,7 +109,7 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
     Raises:
         UserError: a metric closes the gate, or the JUnit file cannot be written.
     """
-    from rilbench.check.compare import problems
+    from rilbench.check.compare import NOT_EVALUATED, problems
     from rilbench.check.junit import write_junit
     from rilbench.check.render import append_job_summary, as_json, error_annotations, verdict_table
 
@@ -138,6 +138,8 @@ def show(verdicts: list[Verdict], junit: Path | None, format_: str = "rich") -> 
         said = "; ".join(lines[:_NAMED])
         if unwritten:
             typer.echo(f"note: {unwritten}", err=True)
+        if any(verdict.why == NOT_EVALUATED for verdict in verdicts):
+            more += "; evaluate it, or choose other entries with --only"
         raise UserError(f"{closed} of {len(verdicts)} metrics did not pass: {said}{more}")
     if format_ == "rich":
         passed = sum(verdict.state == "passed" for verdict in verdicts)
