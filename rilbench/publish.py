@@ -27,9 +27,14 @@ from rilbench.ledger import Evaluation, Ledger
 from rilbench.paths import public_name
 
 _OURS = (
-    "data.",
+    "data.train",
+    "data.dev",
+    "data.manifests",
     "sft.data",
-    "collection.",
+    "collection.folder",
+    "collection.endpoints",
+    "collection.price",
+    "collection.serve",
     "judge.url",
     "student.",
     "teachers.models",
@@ -232,7 +237,7 @@ def _differences(recipe: Recipe) -> str:
     lines = [
         f"| `{key}` | {_value(usual, key)} | {_value(recipe, key)} |"
         for key in all_keys()
-        if not may_change(key)
+        if (key == "schedule.steps" or not may_change(key))
         and not key.startswith(_OURS)
         and _value(usual, key) != _value(recipe, key)
     ]

@@ -102,6 +102,8 @@ def test_the_card_has_scores_settings_data_and_differences(trained, tmp_path):
     assert f"(digest {digest})" in card
     assert "sft.data: questions of `a.parquet`, `b.parquet`; no manifest says" in card
     assert "| `group_size` | 4 | 2 |" in card
+    assert "| `schedule.steps` | 1000 | 30 |" in card
+    assert "| `collection.teacher_responses` | 16 | 4 |" in card
     assert "nano:restyled, trained for 30 steps by `ril`" in card
     assert "| judge | functions/judge.py:decide |" in card
     text = card + publish.public_recipe(found.recipe).to_yaml()
