@@ -11,7 +11,6 @@ from command import refused, run
 from measured import BENCHMARKS, evaluation, seeds, training_run
 
 from rilbench.checkpoint import LABELS_FILE
-from rilbench.ledger import Ledger
 from rilbench.paths import locate
 
 VALUES = dict.fromkeys(BENCHMARKS, 70.0)
@@ -88,9 +87,6 @@ def test_errors_are_one_line(checked, tmp_path):
     refused(run(*CHECK, "--format", "xml", cwd=folder), "rich or json")
     refused(run(*CHECK, "--update", cwd=folder), "--reason")
     refused(run(*CHECK, "--reason", "because", cwd=folder), "--update")
-    with Ledger(folder / "other.db"):
-        pass
-    refused(run(*CHECK[:3], "--db", "other.db", cwd=folder), "or choose other entries with --only")
     (folder / "new.db").write_bytes(b"no database")
     refused(run(*CHECK, cwd=folder), "not an SQLite database")
     text = (folder / "b.json").read_text()
