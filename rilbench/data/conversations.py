@@ -84,7 +84,7 @@ def turn_questions(
     questions = []
     for number, (text, answer) in enumerate(turns, 1):
         at_edge = text.startswith(PLACEHOLDER) or text.endswith(PLACEHOLDER)
-        if text.count(PLACEHOLDER) == 1 and at_edge:
+        if text.count(PLACEHOLDER) == len(images) == 1 and at_edge:
             text = text.replace(PLACEHOLDER, "").strip()
         turn_id = id_ if number == 1 else f"{id_}.{number}"
         questions.append(Question(turn_id, images, text, answer, source))

@@ -50,18 +50,20 @@ def find_files(place: Path, split: str) -> list[DataFile]:
         raise UserError(f"{place} does not exist; download the data set, and give its folder")
     parquet = sorted(place.rglob("*.parquet"))
     files = parquet or sorted(path for path in place.rglob("*") if path.suffix in _JSON)
-    chosen = [path for path in files if split in (_split(path), path.parent.name)]
-    if not chosen and not any({_split(path), path.parent.name} & _SPLITS for path in files):
+    splits = {path: _splits(place, path) for path in files}
+    chosen = [path for path in files if split in splits[path]]
+    if not chosen and not any(found & _SPLITS for found in splits.values()):
         chosen = files
     if not chosen:
-        splits = ", ".join(sorted({_split(path) for path in files})) or "no Parquet or JSON file"
+        usual = _SPLITS.intersection(set().union(*splits.values()))
+        shown = ", ".join(sorted(usual)) or "no Parquet or JSON file"
         if files:
             remedy = "give another --split, or a file"
         elif any(place.rglob("*.arrow")):
             remedy = "save it with Dataset.to_parquet"
         else:
             remedy = "give the folder of a data set"
-        raise UserError(f"{place} has no file of the split {split!r} ({splits}); {remedy}")
+        raise UserError(f"{place} has no file of the split {split!r} ({shown}); {remedy}")
     return [
         DataFile(path, place, path.relative_to(place).as_posix(), _source(place, path, split))
         for path in chosen
@@ -73,6 +75,16 @@ _JSON = (".json", ".jsonl", ".ndjson")
 
 def _split(path: Path) -> str:
     return re.split(r"[-_.]", path.stem)[0]
+
+
+def _splits(place: Path, path: Path) -> set[str]:
+    """What a file's split may be called: as its name or its folder's, or a usual name in its path.
+
+    A usual name counts anywhere in its own name (``chartqa_test``), else as a folder's.
+    """
+    words = _SPLITS.intersection(re.split(r"[-_.]", path.stem))
+    folders = _SPLITS.intersection(path.relative_to(place).parts)
+    return {_split(path), path.parent.name} | (words or folders)
 
 
 def _source(place: Path, path: Path, split: str) -> str:

@@ -210,6 +210,34 @@ def test_hub_with_alternatives_and_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        ("chartqa_train.jsonl", "chartqa_test.jsonl"),
+        ("geo.train.jsonl", "geo.val.jsonl"),
+        ("train/part0/0.jsonl", "test/part0/0.jsonl"),
+    ],
+)
+def test_no_file_of_another_split_is_read(tmp_path, names):
+    place = tmp_path / "set"
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(json.dumps({"image": "a.png", "question": "?", "answer": name}))
+    (place / "a.png").write_bytes(picture())
+    _, found = import_all(place, tmp_path / "q.parquet")
+    assert [q.answer for q in found] == [names[0]]
+    with pytest.raises(UserError, match=r"no file of the split 'dev' \((train, )?(test|val)"):
+        import_all(place, tmp_path / "q.parquet", split="dev")
+
+
+@pytest.mark.parametrize("images", [["images/a.png", "images/b.jpg"], []])
+def test_a_mark_of_an_image_that_is_not_there_is_refused(llava, images):
+    row = {"id": "1", "images": images, "problem": "<image> What?", "answer": "x"}
+    (llava / "q.jsonl").write_text(json.dumps(row))
+    with pytest.raises(UserError, match=f"has 1 <image> in its text and {len(images)} images"):
+        import_all(llava / "q.jsonl", llava / "q.parquet", text_only=True)
+
+
+@pytest.mark.parametrize(
     ("answer", "right"),
     [("1", "B"), (1, "B"), ("B", "B"), ("cow", "B"), ("7", None), ("", None), (-1, None)],
 )
