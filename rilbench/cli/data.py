@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -142,8 +143,7 @@ def data_import(
 
     if turns not in ("first", "all"):
         raise UserError(f"--turns {turns} is not known; use first or all")
-    for source in sources:
-        _check_output(source, out)
+    _check_output(out, sources)
     options = Options(
         split,
         _field_columns(columns),
@@ -227,8 +227,8 @@ def build_training_set(recipe: DataRecipe, out: Path, data: Path | None, trainin
         training: names the student that scores, if the recipe has a pool.
 
     Raises:
-        UserError: as `rilbench.data.build.build`; or the student cannot score here, or a
-            benchmark's file is missing, before anything is downloaded.
+        UserError: as `rilbench.data.build.build`; or the student cannot score here, a benchmark's
+            file is missing, or ``out`` is no name of a file, before anything is downloaded.
     """
     from rilbench.data.build import build
     from rilbench.data.contamination.overlap import BenchmarkIndex
@@ -237,6 +237,7 @@ def build_training_set(recipe: DataRecipe, out: Path, data: Path | None, trainin
     from rilbench.evaluate.suite import find_suite
     from rilbench.progress import CountProgress
 
+    _check_output(out)
     if recipe.pool > 1:
         _check_scorer(training)
     if recipe.benchmarks:
@@ -375,8 +376,7 @@ def data_select(
     if batch < 1:
         raise UserError(f"--batch {batch} must be at least 1")
     paths = locate_files(questions)
-    for path in paths:
-        _check_output(path, out)
+    _check_output(out, paths)
     scores_file = scores or out.with_suffix(".scores.jsonl")
     scorer = _load_scorer(_recipe_of(student, set_ or []))
     with CountProgress() as progress:
@@ -455,9 +455,8 @@ def data_overlap(
     if by not in BY:
         raise UserError(f"--by {by} is not known; use {', '.join(BY)}")
     paths, chosen = locate_files(questions), find_suite(suite, benchmarks)
-    for path in paths:
-        if drop:
-            _check_output(path, drop)
+    if drop:
+        _check_output(drop, paths)
     index = BenchmarkIndex(
         chosen, data_folder(chosen, data), lambda name: typer.echo(name, err=True)
     )
@@ -479,8 +478,17 @@ def data_overlap(
     typer.echo(counts + rest)
 
 
-def _check_output(source: Path, out: Path) -> None:
+def _check_output(out: Path, sources: Iterable[Path] = ()) -> None:
+    """Refuse a name that does not say Parquet, and a place where it is read, now or next time."""
     if out.is_dir():
         raise UserError(f"{out} is a folder; give a file to write")
-    if source.exists() and out.exists() and source.samefile(out):
-        raise UserError(f"{out} is the file that is read; give another file to write")
+    if out.suffix.lower() != ".parquet":
+        raise UserError(f"{out} would be Parquet by another name; end its name in .parquet")
+    for source in sources:
+        if source.exists() and out.exists() and source.samefile(out):
+            raise UserError(f"{out} is the file that is read; give another file to write")
+        if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+            raise UserError(
+                f"{out} is in the folder that is read, and would be read the next time; give a "
+                "file outside of it"
+            )

@@ -103,18 +103,15 @@ def run(
 
 def _build_data(read: RunFile) -> None:
     """Build the training sets that the file names recipes of, unless they are built."""
-    import json
-
     from rilbench.cli.data import build_training_set
     from rilbench.data.build_recipe import read_data_recipe
-    from rilbench.data.manifest import manifest_of, whole_of
+    from rilbench.data.manifest import manifest_beside, whole_of
 
     benchmarks = read.evaluation.get("data")
     for out, name in read.data.items():
-        recipe, manifest = read_data_recipe(name), manifest_of(out)
-        if out.exists() and manifest.exists():
-            made = json.loads(manifest.read_text(encoding="utf-8"))["recipe_fingerprint"]
-            if made != recipe.fingerprint:
+        recipe, manifest = read_data_recipe(name), manifest_beside(out)
+        if out.exists() and manifest:
+            if manifest.values.get("recipe_fingerprint") != recipe.fingerprint:
                 raise UserError(
                     f"{out} was built by another recipe than {name} is now; move it away to build "
                     "it again"

@@ -28,6 +28,9 @@ from rilbench.data.select import Rule, select
 from rilbench.errors import UserError
 from rilbench.hub import Snapshot, download_dataset
 from rilbench.ledger.builder import sha256
+from rilbench.paths import whole_file
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class Tell(Protocol):
@@ -71,6 +74,7 @@ def build(
         UserError: a source cannot be had or read, or has too few questions left.
     """
     parts = out.with_suffix(".build")
+    _check_paths(recipe, out)
     parts.mkdir(parents=True, exist_ok=True)
     index: list[BenchmarkIndex] = []
 
@@ -102,6 +106,19 @@ def build(
     return _write_manifest(recipe, out, found, selection)
 
 
+def _check_paths(recipe: DataRecipe, out: Path) -> None:
+    """Refuse local sources that are not here, or would get what is built, before any download."""
+    for name, source in recipe.sources.items():
+        place = recipe.folder / source.path
+        if source.path and not place.exists():
+            raise UserError(f"sources.{name}.path: {place} does not exist; give a file or a folder")
+        if source.path and out.resolve().is_relative_to(place.resolve()):
+            raise UserError(
+                f"sources.{name}.path: {place} would have {out} in it, and be read with it the "
+                "next time; give another --out"
+            )
+
+
 def _candidates(
     recipe: DataRecipe,
     name: str,
@@ -117,6 +134,7 @@ def _candidates(
             key: value for key, value in vars(source).items() if key not in ("share", "note")
         },
         "revision": snapshot.revision,
+        "beside": _beside(recipe.folder / source.path) if source.path else "",
         "benchmarks": recipe.benchmarks,
         "overlap": recipe.overlap,
     }
@@ -126,6 +144,7 @@ def _candidates(
         saved = json.loads(record.read_text(encoding="utf-8"))
         if saved["made_of"] == digest:
             return Candidates(name, file, saved["counts"])
+    record.unlink(missing_ok=True)  # of other candidates than the file will have
     options = Options(
         split=source.split, columns=source.columns, all_turns=source.all_turns, source=name
     )
@@ -151,7 +170,8 @@ def _candidates(
         "in_benchmarks": in_benchmarks,
         "candidates": short.kept - in_benchmarks,
     }
-    record.write_text(json.dumps({"made_of": digest, "counts": counts}), encoding="utf-8")
+    with whole_file(record) as part:
+        part.write_text(json.dumps({"made_of": digest, "counts": counts}), encoding="utf-8")
     tell.note(f"{name}: {counts['candidates']} candidates of {report.rows} rows")
     return Candidates(name, file, counts)
 
@@ -169,13 +189,27 @@ def _fetch(recipe: DataRecipe, source: Source, tell: Tell, name: str) -> Snapsho
         tell.note(f"{name}: {source.hub} at {source.revision}")
         return download_dataset(source.hub, source.revision, source.files)
     place = recipe.folder / source.path
-    if not place.exists():
-        raise UserError(f"sources.{name}.path: {place} does not exist; give a file or a folder")
     digest = hashlib.sha256()
     for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
         if file.is_file():
-            digest.update(file.name.encode() + sha256(file).encode())
+            digest.update(file.relative_to(place.parent).as_posix().encode())
+            digest.update(sha256(file).encode())
     return Snapshot((place,), digest.hexdigest()[:40], "")
+
+
+def _beside(place: Path) -> str:
+    """A hash over names, sizes and times of what may be a file's pictures; "" for a folder.
+
+    Not a part of the revision, which other machines have too.
+    """
+    if place.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(place.parent.rglob("*")):
+        if file.suffix.lower() in _PICTURES and file.is_file():
+            found = file.stat()
+            digest.update(f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}\x1e".encode())
+    return digest.hexdigest()
 
 
 class _Short:
@@ -293,5 +327,6 @@ def _write_manifest(
         "selection": selection,
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    manifest_of(out).write_text(text, encoding="utf-8")
+    with whole_file(manifest_of(out)) as part:
+        part.write_text(text, encoding="utf-8")
     return manifest

@@ -142,11 +142,17 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
 
 
 class QuestionWriter:
-    """Writes a Parquet file of questions, a few at a time; whole, or not at all."""
+    """Writes a Parquet file of questions, a few at a time; whole, or not at all.
+
+    Raises:
+        UserError: its name says that it is JSON, and it would be read as such.
+    """
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
 
+        if path.suffix.lower() in (*JSONL, ".json"):
+            raise UserError(f"{path} would be Parquet by another name; end its name in .parquet")
         self.path = path
         schema = pa.schema(
             {name: pa.list_(pa.binary()) if name == "images" else pa.string() for name in COLUMNS}

@@ -1,9 +1,11 @@
 """``rilbench data build``: from sources in their own layouts to one training set and a manifest."""
 
+import errno
 import io
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -153,6 +155,49 @@ def test_a_source_that_is_done_is_not_done_again(recipe, tmp_path):
     assert told.notes[-2:] == ["science: 31 candidates of 31 rows", "drawing from 89 candidates"]
     assert not any("candidates" in note for note in told.notes[:-2])
     assert told.counts == [("science rows", done, 31) for done in range(1, 32)]
+
+
+def test_pictures_beside_a_file_that_change_are_noticed(recipe, tmp_path):
+    own, out = tmp_path / "own", tmp_path / "set.parquet"
+    own.mkdir()
+    (own / "a.png").write_bytes(picture(1))
+    (own / "q.jsonl").write_text(json.dumps({"image": "a.png", "question": "?", "answer": "x"}))
+    changed = recipe({"own": {"path": "own/q.jsonl", "share": 0.1}}, questions=46)
+    before, _ = make(changed, out)
+    assert not any("own:" in note for note in make(changed, out)[1].notes)
+    (own / "a.png").write_bytes(picture(2))
+    after, told = make(changed, out)
+    assert "own: 1 candidates of 1 rows" in told.notes
+    assert before["sources"]["own"] == after["sources"]["own"], "the revision is of the file"
+    assert before["questions_sha256"] != after["questions_sha256"]
+
+
+@pytest.mark.parametrize("name", ["charts.json", "set.manifest.json"])
+def test_a_full_disk_leaves_no_half_record(recipe, tmp_path, monkeypatch, name):
+    write = Path.write_text
+
+    def full(path, text, **options):
+        write(path, text[:10] if name in path.name else text, **options)
+        if name in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "set.parquet"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space"):
+            make(recipe(), out)
+    assert not list(tmp_path.rglob(name))
+    assert make(recipe(), out)[0]["questions"] == 18
+
+
+def test_a_source_with_what_is_built_in_it_is_refused(recipe, tmp_path, hub):
+    science(tmp_path / "train-0.parquet", 5)
+    before = list(hub.asked)
+    with pytest.raises(UserError, match=r"sources.own.path: .* would have .*set.parquet in it"):
+        make(recipe({"own": {"path": "."}}), tmp_path / "set.parquet")
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        make(recipe({"own": {"path": "nowhere"}}), tmp_path / "set.parquet")
+    assert hub.asked == before, "nothing is downloaded before"
 
 
 def test_the_dev_split_shares_no_picture_with_the_training_set(recipe, tmp_path):

@@ -16,7 +16,7 @@ from rilbench.cli import app
 from rilbench.data.importer import Options, import_questions
 from rilbench.data.jsonl import ImageRoot
 from rilbench.data.layouts import column_names, recognise, row_questions
-from rilbench.data.question_files import read_questions
+from rilbench.data.question_files import read_questions, write_questions
 from rilbench.errors import InvalidQuestionError, UserError
 
 
@@ -398,3 +398,21 @@ def test_wrong_arguments(tmp_path, monkeypatch, arguments, words):
     done = CliRunner().invoke(app, ["data", "import", *arguments, "--out", "q.parquet"])
     assert isinstance(done.exception, UserError)
     assert words in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("q.jsonl", "end its name in .parquet"),
+        ("set.v1", "end its name in .parquet"),
+        ("llava/q.parquet", "in the folder that is read"),
+    ],
+)
+def test_a_file_that_would_be_misread_is_not_written(llava, tmp_path, monkeypatch, out, words):
+    monkeypatch.chdir(tmp_path)
+    write_llava(llava, MIXED[0])
+    done = CliRunner().invoke(app, ["data", "import", "llava", "--out", out])
+    assert words in str(done.exception)
+    assert not (tmp_path / out).exists()
+    with pytest.raises(UserError, match=r"end its name in \.parquet"):
+        write_questions(tmp_path / "q.jsonl", [])
