@@ -185,9 +185,10 @@ class Scorer:
         return [], None
 
     def _process(self, items: list[_Item]) -> Any:
+        images = [open_image(image) for item in items for image in item.question.images]
         return self.processor(
             text=[item.text for item in items],
-            images=[open_image(image) for item in items for image in item.question.images],
+            images=images or None,
             padding=True,
             padding_side="left",  # answers end together, so that only their logits are computed
             return_tensors="pt",

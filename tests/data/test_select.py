@@ -154,6 +154,13 @@ def test_what_cannot_be_trained_on_has_its_reason(scorer, prompts):
     assert found[0].logprob == pytest.approx(scorer.score([prompts[0]])[0].logprob, abs=1e-4)
 
 
+def test_questions_of_text_alone_have_the_score_that_they_have_among_others(scorer, prompts):
+    text = [dataclasses.replace(q, id=f"t{q.id}", images=()) for q in prompts[:3]]
+    alone, among = scorer.score(text), scorer.score([*text, prompts[0]])
+    assert [s.problem for s in alone] == ["", "", ""]
+    assert [s.logprob for s in alone] == pytest.approx([s.logprob for s in among[:3]], abs=1e-4)
+
+
 def test_a_score_that_is_no_number_is_refused(scorer, prompts):
     weight = scorer.model.lm_head.weight.data
     whole = weight.clone()
