@@ -343,6 +343,8 @@ def data_import_responses(
         if names:
             more = ", …" if len(names) > SHOWN else ""
             typer.echo(f"{len(names)} {words}: {', '.join(names[:SHOWN])}{more}")
+    if report.empty:
+        typer.echo(f"{report.empty} responses without a text, in lists with others")
     if report.other_models:
         typer.echo(f"{report.other_models} rows of other models")
     if report.reasoned:

@@ -48,6 +48,8 @@ class ResponseReport:
     """Ids in the files that are no question's."""
     unusable: list[str] = field(default_factory=list)
     """Rows without a text, with the reason."""
+    empty: int = 0
+    """Responses without a text in a list with others."""
     other_models: int = 0
     """Rows of other models than the one that is wanted."""
     reasoned: int = 0
@@ -107,17 +109,17 @@ def import_responses(
                     report.other_models += 1
                     continue
                 try:
-                    id_, texts = _read_row(row)
+                    id_, texts, empty = _read_row(row)
                 except InvalidQuestionError as error:
                     report.unusable.append(f"{place}: {error}")
                     continue
                 if id_ not in hashes:
                     report.unknown.append(id_)
                     continue
-                for text in texts:
+                report.empty += empty
+                for text, finish in texts:
                     sample = report.responses.get(id_, 0)
                     report.responses[id_] = sample + 1
-                    finish = str(row.get("finish_reason") or "stop")
                     saved = _response(plan, id_, hashes[id_], sample, text, finish)
                     report.reasoned += saved.reasoned
                     yield saved
@@ -142,15 +144,25 @@ def _hint(report: ResponseReport) -> str:
     return "the rows are of other models: --model NAME"
 
 
-def _read_row(row: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The question's id and the texts of a row."""
+def _read_row(row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]], int]:
+    """The question's id, the texts of a row with their finish reasons, and how many are empty."""
     id_ = row.get("id")
     if isinstance(id_, float) and id_.is_integer():  # pandas, beside an empty cell
         id_ = int(id_)
-    texts = [to_text(text, "response") for text in as_list(row.get("response"))]
-    if not texts or not all(text.strip() for text in texts):
+    given, finish = as_list(row.get("response")), row.get("finish_reason")
+    reasons = finish if isinstance(finish, list) else [finish] * len(given)
+    if len(reasons) != len(given):
+        raise InvalidQuestionError(
+            f"it has {len(given)} responses and {len(reasons)} finish reasons; fix it"
+        )
+    texts = [
+        (to_text(text, "response"), str(reason or "stop"))
+        for text, reason in zip(given, reasons, strict=True)
+        if text is not None and str(text).strip()
+    ]
+    if not texts:
         raise InvalidQuestionError("it has no response; drop it")
-    return to_text(id_, "id"), texts
+    return to_text(id_, "id"), texts, len(given) - len(texts)
 
 
 def _response(

@@ -98,6 +98,25 @@ def test_parquet_with_lists_and_other_columns(questions, tmp_path):
         import_(questions, tmp_path / "saved", tmp_path / "hub", more=columns)
 
 
+def test_lists_keep_their_finish_reasons_and_lose_only_what_is_empty(questions, tmp_path):
+    rows = [
+        {"id": 0, "model": "m", "response": ["a", "b"], "finish_reason": ["stop", "length"]},
+        {"id": 1, "model": "m", "response": ["c", "", None, "d"], "finish_reason": "length"},
+        {"id": 2, "model": "m", "response": ["e", "f"], "finish_reason": ["stop"]},
+    ]
+    said = import_(questions, tmp_path / "saved", jsonl(tmp_path / "r.jsonl", *rows))
+    assert "4 responses of m to 2 of 4 questions" in said
+    assert "2 responses without a text, in lists with others" in said
+    assert "r.jsonl line 3: it has 2 responses and 1 finish reasons" in said
+    saved = pq.read_table(tmp_path / "saved" / "72b.parquet").to_pylist()
+    assert [(row["response"], row["overlong"]) for row in saved] == [
+        ("a", False),
+        ("b", True),
+        ("c", True),
+        ("d", True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("rows", "more", "words"),
     [
