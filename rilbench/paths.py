@@ -95,19 +95,25 @@ def locate_files(name: str, setting: str = "") -> list[Path]:
     Raises:
         UserError: one is not on this machine, or no file matches a pattern.
     """
-    if not name or _exists(Path(name)):  # its own name may have a comma or a bracket
-        return [locate(name, setting)]
+    if name and _exists(Path(name)):  # its own name may have a comma or a bracket
+        return [_named(Path(name))]
     paths: list[Path] = []
     for part in filter(None, map(str.strip, name.split(","))):
         if not set(part) & set("*?["):
-            paths.append(locate(part, setting))
+            paths.append(_named(Path(part)) if _exists(Path(part)) else locate(part, setting))
             continue
         anchor = Path(part).anchor
         found = sorted(Path(anchor).glob(part.removeprefix(anchor)))
         if not found:
             raise UserError(f"no file matches {part}; give another pattern, or a file of questions")
-        paths += map(Path.resolve, found)
+        paths += map(_named, found)
     return paths or [locate(name, setting)]
+
+
+def _named(file: Path) -> Path:
+    """The file without links, unless its name says more: blobs of caches have no ``.jsonl``."""
+    target = file.resolve()
+    return target if target.suffix == file.suffix else file.absolute()
 
 
 def _names(folder: Path) -> list[str]:

@@ -86,6 +86,19 @@ def test_several_files_and_patterns(tmp_path, monkeypatch):
         list(iter_questions(*locate_files("[az].parquet")))
 
 
+def test_a_link_to_a_blob_without_a_suffix_is_read_by_its_own(tmp_path, monkeypatch):
+    """As in the hub's cache, and DVC's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "blobs" / "3f9a").write_text(
+        '{"id": 1, "image": "a.png", "question": "?", "answer": 1}'
+    )
+    (tmp_path / "q.jsonl").symlink_to("blobs/3f9a")
+    for given in ("q.jsonl", "q.json*", "q.jsonl,"):
+        assert [q.images for q in iter_questions(*locate_files(given))] == [(b"x",)]
+
+
 def test_answers_that_are_no_texts_are_refused(tmp_path):
     row = {"id": 1.0, "images": [b"x"], "question": "?", "answer": 3.0, "source": None}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "q.parquet")
