@@ -155,9 +155,10 @@ def _parquet_rows(path: Path, recognise: Recognise) -> Iterator[tuple[int, Colum
         raise UserError(f"{path}: {error}") from error
     except (pa.ArrowException, OSError) as error:
         place = f" after row {number}" if number else ""
-        raise UserError(
-            f"{path} cannot be read as Parquet{place} ({error}); download it again"
-        ) from error
+        remedy = "download it again"
+        if path.suffix.lower() != ".parquet":
+            remedy = "give Parquet, JSON or JSON lines, such as pandas' to_parquet makes of a CSV"
+        raise UserError(f"{path} cannot be read as Parquet{place} ({error}); {remedy}") from error
 
 
 def _nested(fields: Any) -> dict[str, Any]:

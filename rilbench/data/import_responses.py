@@ -14,6 +14,7 @@ from typing import Any
 
 from rilbench.config import Sampling
 from rilbench.data.jsonl import as_list, read_lines, to_text
+from rilbench.data.layouts import listed
 from rilbench.data.response_store import Plan, SavedResponse, add_responses
 from rilbench.data.stored_questions import QuestionScan
 from rilbench.errors import InvalidQuestionError, UserError
@@ -244,7 +245,7 @@ def _choose(place: str, names: Sequence[str], columns: Mapping[str, str]) -> dic
         if (name in columns or name in ("id", "response")) and column not in names:
             raise UserError(
                 f"{place} has no column for {name}; name it with --columns, such as "
-                f"{name}=NAME; its columns are {', '.join(names)}"
+                f"{name}=NAME; its columns are {listed(names)}"
             )
     return {name: column for name, column in chosen.items() if column}
 

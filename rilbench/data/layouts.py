@@ -7,7 +7,7 @@ A column is written with dots where it is a field of a struct (``reward_model.gr
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,8 @@ class Columns:
         return "\n".join(filter(None, texts))
 
 
+_LISTED = 30
+"""Columns that a message names."""
 _AS_TEXT = ", or take it as text with --text-only"
 
 
@@ -132,7 +134,7 @@ def recognise(
     if "conversation" in used:
         used.pop("options", None)
     needed = ("images",) if "conversation" in used else ("images", "question", "answer")
-    shown = ", ".join(name for name in names if "." not in name)
+    shown = listed([name for name in names if "." not in name])
     for field in needed:
         if field not in used and not (text_only and field == "images"):
             lacking = "image" if field == "images" else field
@@ -147,6 +149,12 @@ def recognise(
                 "another with --columns"
             )
     return Columns(layout.name, used)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names of columns for a message; JSON that is an object by id has a column for each question."""
+    more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def check_fields(chosen: Mapping[str, str]) -> None:

@@ -386,18 +386,23 @@ def test_json_lines_without_the_bad_ones(llava, tmp_path):
         (["x.json", "--turns", "last"], "first or all"),
         (["x.json", "--columns", "question"], "field=column"),
         (["x.json"], "none of 0 rows"),
-        (["y.parquet"], "cannot be read as Parquet"),
+        (["y.parquet"], "download it again"),
+        (["y.csv"], "give Parquet, JSON or JSON lines"),
+        (["ids.json"], "its columns: 0, 1, 2"),
         (["q.parquet"], "another file"),
     ],
 )
 def test_wrong_arguments(tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.json").write_text("[]")
-    for name in ("q.parquet", "y.parquet"):
+    by_id = {str(i): {"question": "What?", "answer": "x"} for i in range(500)}
+    (tmp_path / "ids.json").write_text(json.dumps(by_id))
+    for name in ("q.parquet", "y.parquet", "y.csv"):
         (tmp_path / name).write_text("")
     done = CliRunner().invoke(app, ["data", "import", *arguments, "--out", "q.parquet"])
     assert isinstance(done.exception, UserError)
     assert words in str(done.exception)
+    assert len(str(done.exception)) < 600
 
 
 @pytest.mark.parametrize(
