@@ -152,7 +152,7 @@ def recognise(
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names of columns for a message; JSON that is an object by id has a column for each question."""
+    """Names of columns for a message; JSON that is one object has one for each question."""
     more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
 
