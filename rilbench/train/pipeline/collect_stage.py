@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -140,16 +140,18 @@ def collect_all(
     if not collections:
         return
     (folder,) = {collection.folder for collection in collections}
-    with _folder_alone(folder, progress):
+    allowed = run.recipe.collection.max_failed
+
+    def missing() -> list[ModelCollection]:
+        return [each for each in collections if each.index(each.asks(questions)).missing(allowed)]
+
+    # A whole collection is only read: it may be read-only, or be added to by another run.
+    with _folder_alone(folder, progress) if missing() else nullcontext():
         probes = [] if probed else questions[:PROBES]
         servers = find_servers(run.recipe, collections, questions, probes)
-        allowed = run.recipe.collection.max_failed
-        missing = [
-            each for each in collections if each.index(each.asks(questions)).missing(allowed)
-        ]
-        if missing:
+        if wanted := missing():
             with running("collect", progress):
-                _collect(run, missing, servers, questions, progress)
+                _collect(run, wanted, servers, questions, progress)
         else:
             skipped("collect", progress)
         for collection in collections:

@@ -49,10 +49,31 @@ def store_responses(
     """Write ``data/responses.arrow``, reading each collection once.
 
     A teacher's are the first ``max_saved_responses`` to each question; the student's are all.
+    Where another run adds to a shared collection meanwhile, rows move: it is read again.
 
     Raises:
         UserError: as `read_responses`.
     """
+
+    def files() -> list[tuple[int, int]]:
+        found = [each.file.stat() for each in collections if each.file.exists()]
+        return [(file.st_ino, file.st_mtime_ns) for file in found]
+
+    while True:
+        before = files()
+        try:
+            saved = _store_responses(run, collections, questions)
+        except UserError:
+            if before == files():
+                raise
+        else:
+            if before == files():
+                return saved
+
+
+def _store_responses(
+    run: Run, collections: list[ModelCollection], questions: Sequence[StoredQuestion]
+) -> SavedResponses:
     first = 0
     student: list[list[int]] = []
     teachers: dict[str, list[list[int]]] = {}

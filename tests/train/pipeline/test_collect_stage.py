@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
-from collected import Notes, save, stored
+from collected import Notes, response, save, stored
 from fake_judge import fake_judge
+from filelock import FileLock
 
 from rilbench.config import load_recipe
 from rilbench.data.question_files import Question
-from rilbench.data.response_store import read_manifest
+from rilbench.data.response_store import add_responses, read_manifest
 from rilbench.data.row_files import mapped_column
 from rilbench.errors import UserError
-from rilbench.train.pipeline import collect_stage
+from rilbench.train.pipeline import collect_stage, prepare_data
 from rilbench.train.pipeline.collect_stage import (
     check_collection,
     collect_all,
@@ -66,6 +67,15 @@ def test_a_server_that_is_down_and_an_address_that_is_malformed(tmp_path):
         run = teacher_at(address, tmp_path)
         with pytest.raises(UserError, match=words):
             find_servers(run.recipe, teacher_collections(run), QUESTIONS)
+
+
+def test_a_whole_collection_is_only_read(tmp_path):
+    """It may be in a read-only place, or in use by a run that adds to it for hours."""
+    run = run_of(tmp_path)
+    one, notes = saved(run, set()), Notes()
+    with FileLock(one.folder.with_name(f".{one.folder.name}.lock")):
+        collect_all(run, [one], QUESTIONS, notes)
+    assert not any("waiting" in said for said in notes.said)
 
 
 def test_a_finished_collection_needs_no_teacher_and_fits_any_student(tmp_path, monkeypatch):
@@ -136,25 +146,48 @@ def test_notes_count_the_questions_with_too_few_responses(tmp_path):
         check_collection(dataclasses.replace(run.recipe, collection=strict), one, QUESTIONS, notes)
 
 
+@pytest.mark.parametrize("new", ["late", ""])
+def test_rows_that_move_while_they_are_read_are_read_again(tmp_path, monkeypatch, new):
+    """Another run of a shared collection has got a response in the place of a failure."""
+    run = run_of(tmp_path, "collection.max_failed=0.5")
+    one = saved(run, {("q0", 0), ("q3", 3)})
+    read, keys = prepare_data.read_responses, [("q0", 0), ("q3", 3)]
+
+    def moved(path, rows):
+        if keys:
+            failure = "" if new else "empty"
+            rest = [response(one.plan, QUESTIONS[0], 0, new, failure)]
+            add_responses(one.plan, one.folder, rest, {keys.pop(0)})
+            keys.clear()
+        yield from read(path, rows)
+
+    monkeypatch.setattr(prepare_data, "read_responses", moved)
+    responses = store_responses(run, [one], QUESTIONS)
+    texts = mapped_column(run.folder / "data" / "responses.arrow")
+    for place in range(4):
+        found = [texts[number] for number in responses.of_question(place, ("72b",))["72b"]]
+        first = [new] if new and not place else [f"72b q{place} 0"][: place > 0]
+        assert found == first + [f"72b q{place} {i}" for i in (1, 2, 3)][: 3 - (place == 3)]
+
+
 def test_questions_without_a_response_are_left_out_of_training(tmp_path):
     import pyarrow.parquet as pq
 
     from rilbench.checkpoint import inspect_checkpoint
     from rilbench.paths import locate
-    from rilbench.train.pipeline.prepare_data import prepare_data
 
     run = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.prompts_per_step=3")
     one = saved(run, {("q3", i) for i in range(4)})
     student = inspect_checkpoint(locate("nano:restyled"))
     questions = stored(QUESTIONS, tmp_path / "data" / "pictures.arrow")
-    notes = prepare_data(run, student, [one], questions, questions)
+    notes = prepare_data.prepare_data(run, student, [one], questions, questions)
     assert notes == ["1 of 4 questions have no response of 72b: they are left out"]
     table = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
     assert [row["extra_info"]["question_id"] for row in table] == ["q0", "q1", "q2"]
     assert len(pq.read_table(tmp_path / "data" / "dev.parquet")) == 4
     more = run_of(tmp_path, "discriminator.pretrain_steps=0", "schedule.prompts_per_step=4")
     with pytest.raises(UserError, match="the 3 that remain are fewer than one step's 4"):
-        prepare_data(more, student, [one], questions, questions)
+        prepare_data.prepare_data(more, student, [one], questions, questions)
 
 
 def test_a_teachers_text_is_read_by_the_students_tokenizer(tmp_path):
