@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 import errno
+import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rilbench.errors import UserError
+
+_SOON = 5.0
+"""Seconds for which a file is waited for that another process is writing."""
 
 NANO_VARIABLE = "RILBENCH_NANO"
 """Environment variable: a folder of ``rilbench nano build``, used instead of the shipped one."""
@@ -153,16 +158,46 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises:
         IsADirectoryError: a folder is in its place.
+        UserError: another process is writing it, and does not end soon.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     part = path.with_name(f".{path.name}.part")
+    with _written_alone(part, path):
+        try:
+            yield part
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _written_alone(part: Path, path: Path) -> Iterator[None]:
+    """Keep other processes away from a file that is being written, during the body."""
+    until = time.monotonic() + _SOON
+    while True:
+        with part.open("ab") as file:
+            if _locked(file.fileno()):
+                # Unless the one that wrote it before has just moved it to its place.
+                if part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                    yield
+                    return
+            elif time.monotonic() > until:
+                raise UserError(
+                    f"another process is writing {path}; wait for its end, or give another file"
+                )
+        time.sleep(0.05)
+
+
+def _locked(file: int) -> bool:
     try:
-        yield part
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has no locks
+        return True
+    return True
 
 
 def may_write(path: Path) -> bool:

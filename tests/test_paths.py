@@ -1,6 +1,8 @@
 """Files appear whole or not at all, and nothing is left over."""
 
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -34,3 +36,24 @@ def test_an_unknown_nano_model_names_those_that_there_are(monkeypatch: pytest.Mo
     monkeypatch.setenv("RILBENCH_NANO", "nowhere")
     with pytest.raises(UserError, match=r"run: rilbench nano build --out nowhere$"):
         locate("nano:foo")
+
+
+def test_a_file_has_one_writer_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "q.parquet"
+
+    def write() -> None:
+        with whole_file(path) as part:
+            part.write_text("second")
+
+    second = Thread(target=write)
+    with whole_file(path) as part:
+        part.write_text("first")
+        second.start()
+        time.sleep(0.2)
+        assert part.read_text() == "first"
+        monkeypatch.setattr("rilbench.paths._SOON", 0.1)
+        with pytest.raises(UserError, match=r"another process is writing .*q.parquet"):
+            write()
+    second.join()
+    assert path.read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]
