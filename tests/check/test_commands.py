@@ -57,6 +57,13 @@ def test_a_regression_exits_with_1_and_is_named_in_every_output(checked):
     assert {each["metric"] for each in metrics if not each["open"]} == failed
 
 
+def test_an_entry_that_was_never_evaluated_can_be_left_out(checked, fill):
+    folder = checked()
+    fill(folder / "other.db", [(evaluation(VALUES, seed=40, student="other"), None)])
+    done = run("check", "--baseline", "b.json", "--db", "other.db", cwd=folder)
+    refused(done, "not measured", "evaluate it, or choose other entries with --only")
+
+
 def test_github_actions_gets_a_job_summary_and_annotations(checked):
     folder = checked({**VALUES, "MMStar": 40.0})
     plain = run(*CHECK, cwd=folder)

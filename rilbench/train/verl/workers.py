@@ -189,7 +189,7 @@ def limit_weights_wait(seconds: int) -> None:
 
     Its sockets, and no others, are of this context.
     """
-    context = zmq.Context.instance()
+    context: Any = zmq.Context.instance()
     context.sndtimeo = context.rcvtimeo = seconds * 1000
     context.linger = 0  # nor hold up the end of the process
 
