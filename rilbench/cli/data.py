@@ -240,9 +240,11 @@ def build_training_set(recipe: DataRecipe, out: Path, data: Path | None, trainin
     _check_output(out)
     if recipe.pool > 1:
         _check_scorer(training)
+    files: list[Path] = []
     if recipe.benchmarks:
         suite = find_suite(recipe.benchmarks)
         folder = data_folder(suite, data)
+        files = [folder / f"{dataset.name}.tsv" for dataset in suite.datasets]
         if absent := absent_data(suite, folder):
             names = ", ".join(f"{dataset.name}.tsv" for dataset in absent)
             raise UserError(
@@ -267,6 +269,7 @@ def build_training_set(recipe: DataRecipe, out: Path, data: Path | None, trainin
             open_benchmarks if recipe.benchmarks else None,
             (lambda: _load_scorer(training)) if recipe.pool > 1 else None,
             shown,
+            benchmark_files=files,
         )
     typer.echo(f"{out}: {manifest['questions']} questions; their sources in {manifest_of(out)}")
     if recipe.dev:

@@ -59,6 +59,8 @@ def build(
     open_benchmarks: Callable[[], BenchmarkIndex] | None,
     scorer: Callable[[], Any] | None,
     tell: Tell,
+    *,
+    benchmark_files: Iterable[Path] = (),
 ) -> dict[str, Any]:
     """Build a training set, and its dev split if the recipe has one; return its manifest.
 
@@ -69,6 +71,7 @@ def build(
         open_benchmarks: reads the benchmarks to compare with; None for none.
         scorer: loads the student that scores, if the recipe has a pool.
         tell: told what is done.
+        benchmark_files: what ``open_benchmarks`` reads: with others, candidates are chosen anew.
 
     Raises:
         UserError: a source cannot be had or read, or has too few questions left.
@@ -83,14 +86,15 @@ def build(
             index.append(open_benchmarks())
         return index[0] if index else None
 
+    compared = f"{recipe.benchmarks} {_state(benchmark_files)}"
     found = [
-        _candidates(recipe, name, source, parts, benchmarks, tell)
+        _candidates(recipe, name, source, parts, benchmarks, compared, tell)
         for name, source in recipe.sources.items()
     ]
     tell.note(f"drawing from {sum(each.counts['candidates'] for each in found)} candidates")
     chosen = _choose(recipe, found)
     for_dev = {name: rows.dev for name, rows in chosen.items()}
-    drawn = parts / "drawn.parquet"
+    drawn = parts / "drawn"  # unlike any source's, which end in .parquet
     write_questions(drawn, _mixed(found, {name: rows.train for name, rows in chosen.items()}))
     selection = None
     if scorer is not None:
@@ -125,6 +129,7 @@ def _candidates(
     source: Source,
     parts: Path,
     benchmarks: Callable[[], BenchmarkIndex | None],
+    compared: str,
     tell: Tell,
 ) -> Candidates:
     """Fetch, read, filter and compare one source, unless that is done."""
@@ -135,7 +140,7 @@ def _candidates(
         },
         "revision": snapshot.revision,
         "beside": _beside(recipe.folder / source.path) if source.path else "",
-        "benchmarks": recipe.benchmarks,
+        "benchmarks": compared,
         "overlap": recipe.overlap,
     }
     file, record = parts / f"{name}.parquet", parts / f"{name}.json"
@@ -198,17 +203,22 @@ def _fetch(recipe: DataRecipe, source: Source, tell: Tell, name: str) -> Snapsho
 
 
 def _beside(place: Path) -> str:
-    """A hash over names, sizes and times of what may be a file's pictures; "" for a folder.
+    """The state of what may be a file's pictures; "" for a folder.
 
     Not a part of the revision, which other machines have too.
     """
     if place.is_dir():
         return ""
+    found = sorted(place.parent.rglob("*"))
+    return _state(file for file in found if file.suffix.lower() in _PICTURES and file.is_file())
+
+
+def _state(files: Iterable[Path]) -> str:
+    """A hash over names, sizes and times of files."""
     digest = hashlib.sha256()
-    for file in sorted(place.parent.rglob("*")):
-        if file.suffix.lower() in _PICTURES and file.is_file():
-            found = file.stat()
-            digest.update(f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}\x1e".encode())
+    for file in files:
+        found = file.stat()
+        digest.update(f"{file}\x1f{found.st_size}\x1f{found.st_mtime_ns}\x1e".encode())
     return digest.hexdigest()
 
 

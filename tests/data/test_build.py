@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -255,6 +256,31 @@ def test_pictures_of_the_benchmarks_are_left_out(recipe, tmp_path):
     assert manifest["sources"]["science"]["in_benchmarks"] == 5
     assert manifest["sources"]["science"]["candidates"] == 25
     assert manifest["sources"]["charts"]["in_benchmarks"] == 0
+
+
+def test_candidates_are_compared_again_when_a_benchmark_has_changed(recipe, tmp_path):
+    suite = find_suite("nano").pick(["MMStar"])
+    file = shutil.copy(data_folder(suite) / "MMStar.tsv", tmp_path / "MMStar.tsv")
+
+    def index():
+        return BenchmarkIndex(suite, tmp_path, lambda _: None)
+
+    def chosen_anew():
+        options = {"open_benchmarks": index, "benchmark_files": [file]}
+        _, told = make(recipe(benchmarks="nano"), tmp_path / "set.parquet", **options)
+        return any("candidates of" in note for note in told.notes)
+
+    assert chosen_anew()
+    assert not chosen_anew()
+    os.utime(file, ns=(1, 1))
+    assert chosen_anew()
+
+
+def test_a_source_may_have_any_name(recipe, tmp_path):
+    science(tmp_path / "more" / "train-0.parquet", 40)
+    named = recipe({"drawn": {"path": "more", "share": 1}}, dev=6)
+    manifest, _ = make(named, tmp_path / "set.parquet")
+    assert manifest["sources"]["drawn"]["questions"]
 
 
 @pytest.mark.parametrize(
