@@ -13,8 +13,8 @@ from rilbench.data.row_files import read_column_metadata, write_column
 from rilbench.errors import UserError
 from rilbench.images import as_seen_if_readable
 
-_AT_A_TIME = 64
-"""Pictures in memory at a time."""
+_BATCH_BYTES = 16 << 20
+"""Pictures in memory at a time; a batch of Arrow holds 2 GiB."""
 _HASH = "rilbench.questions"
 
 
@@ -78,6 +78,7 @@ def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> None:
 
     def images() -> Iterator[list[bytes]]:
         some: list[bytes] = []
+        size = 0
         for scan in scans:
             read = iter_questions(*scan.paths)
             for stored in scan.questions:
@@ -90,9 +91,10 @@ def store_pictures(pictures: Path, scans: Sequence[QuestionScan]) -> None:
                     raise UserError(f"{names} changed while it was read; run again")
                 for number, image in zip(stored.rows, question.images, strict=True):
                     some.append(as_seen_if_readable(image) if number in scan.changed else image)
-                if len(some) >= _AT_A_TIME:
+                    size += len(some[-1])
+                if size >= _BATCH_BYTES:
                     yield some
-                    some = []
+                    some, size = [], 0
         yield some
 
     write_column(pictures, images(), "binary", {_HASH: digest.hexdigest()})

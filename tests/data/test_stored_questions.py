@@ -107,3 +107,17 @@ def test_a_file_that_could_not_be_written_leaves_what_was_there(tmp_path):
         writer.write({"a": 1 // 0})
     assert path.read_text() == "there"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_large_pictures_are_written_in_several_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr("rilbench.data.stored_questions._BATCH_BYTES", 150)
+    images = [encoded(Image.new("RGB", (8, 8), (i, 0, 0))) for i in range(8)]
+    write_questions(
+        tmp_path / "q.parquet",
+        [Question(str(i), (image,), "A?", "1", "s") for i, image in enumerate(images)],
+    )
+    file = tmp_path / "pictures.arrow"
+    scan = QuestionScan([tmp_path / "q.parquet"], file, 0)
+    store_pictures(file, [scan])
+    assert 1 < pa.ipc.open_file(str(file)).num_record_batches <= len(images) + 1
+    assert [s.images for s in scan.questions] == [(image,) for image in images]
