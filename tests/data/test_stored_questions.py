@@ -118,6 +118,7 @@ def test_large_pictures_are_written_in_several_batches(tmp_path, monkeypatch):
     )
     file = tmp_path / "pictures.arrow"
     scan = QuestionScan([tmp_path / "q.parquet"], file, 0)
+    assert len(list(scan)) == len(images)
     store_pictures(file, [scan])
     assert 1 < pa.ipc.open_file(str(file)).num_record_batches <= len(images) + 1
     assert [s.images for s in scan.questions] == [(image,) for image in images]
