@@ -221,13 +221,15 @@ def models_list(
         models = [dict(model) for model in _get(url, timeout, api_key)["data"]]
         models[0]["id"]  # an empty list is no answer
     except _NO_ANSWER as error:
-        why = without_key(" ".join(f"{error}".split()) or type(error).__name__, api_key)
+        # A server that is not there; HTTPError, a subclass, says it well itself.
+        cause = error.reason if type(error) is urllib.error.URLError else error
+        why = without_key(" ".join(f"{cause}".split()) or type(error).__name__, api_key)
         answered = isinstance(error, (urllib.error.HTTPError, ValueError, LookupError, TypeError))
         kind = UnlistedError if answered else UnreachedError
         if getattr(error, "code", 0) == 404:
             remedy += without_v1(base_url)
-        shown = without_query_values(f"{url} does not list a model ({why})")
-        raise kind(f"{shown}; {remedy}") from error
+        said = "does not list a model" if answered else "is not reached"
+        raise kind(f"{without_query_values(f'{url} {said} ({why})')}; {remedy}") from error
     return models
 
 

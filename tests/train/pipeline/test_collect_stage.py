@@ -63,7 +63,7 @@ def test_a_server_of_another_model_is_refused_before_it_is_asked(tmp_path):
 
 
 def test_a_server_that_is_down_and_an_address_that_is_malformed(tmp_path):
-    for address, words in (("http://127.0.0.1:9/v1", "does not list"), ("nowhere", "MODEL@URL")):
+    for address, words in (("http://127.0.0.1:9/v1", "is not reached"), ("nowhere", "MODEL@URL")):
         run = teacher_at(address, tmp_path)
         with pytest.raises(UserError, match=words):
             find_servers(run.recipe, teacher_collections(run), QUESTIONS)
