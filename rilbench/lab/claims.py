@@ -229,7 +229,7 @@ QUESTIONS = {
     "Does the discriminator add to the teacher responses?": _ROWS,
     "Does it add more than a constant bonus for them?": _BONUS,
     "More than on-policy distillation, which needs logits?": "RIL beats on-policy distillation",
-    "Do both teachers beat the 72b alone?": "Both teachers beat 72b alone (complementary)",
+    "Do both teachers beat the 72b alone?": "Both teachers beat 72b alone (complementary), again",
 }
 """What a reader asks first, and the claim that answers it."""
 
