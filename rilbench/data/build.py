@@ -71,7 +71,7 @@ def build(
         open_benchmarks: reads the benchmarks to compare with; None for none.
         scorer: loads the student that scores, if the recipe has a pool.
         tell: told what is done.
-        benchmark_files: what ``open_benchmarks`` reads: with others, candidates are chosen anew.
+        benchmark_files: what ``open_benchmarks`` reads: with others, candidates are compared again.
 
     Raises:
         UserError: a source cannot be had or read, or has too few questions left.

@@ -142,6 +142,7 @@ def _render(data: _ReportData) -> str:
             *_plots(data),
             *_scores(data),
             *_mechanisms(data),
+            *_two_teachers(data),
             *_engines(data),
             *_planning(data),
             *_health(data),
@@ -257,6 +258,19 @@ def _mechanisms(data: _ReportData) -> list[str]:
     if PAPER in found:
         parts.insert(1, f"![{MECHANISMS_TITLE}](figures/{MECHANISMS}.png)\n")
     return parts
+
+
+def _two_teachers(data: _ReportData) -> list[str]:
+    regime = "complementary"
+    models, results = data.pair("regimes")
+    trained = data.pair("replication")
+    kept = [result for result in results if not result.method]
+    return [
+        "## What one teacher teaches of what it does not know\n",
+        f"Means over the halves of the benchmarks in `{regime}`: those that one teacher answers "
+        "without looking, and those of the other; `ril` learns from both.\n",
+        tables.blind_benchmarks_table(regime, (models, kept), trained) + "\n",
+    ]
 
 
 def _engines(data: _ReportData) -> list[str]:

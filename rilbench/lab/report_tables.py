@@ -10,6 +10,7 @@ from rilbench.lab.claims import ALPHA, QUESTIONS, Claim, paper_differences
 from rilbench.lab.experiment import Experiment, RunSpec
 from rilbench.lab.grid_choice import Tuned
 from rilbench.lab.mechanisms import MEASURES, Mechanisms
+from rilbench.lab.regimes import REGIMES
 from rilbench.lab.run_result import RunResult
 from rilbench.lab.verdicts import ClaimResult, Controls, ResultsByName, by_name
 from rilbench.stats import Interval, prediction_interval, seed_interval, seeds_needed
@@ -374,6 +375,27 @@ def mechanisms_table(mechanisms: Mechanisms) -> str:
             rows.append((regime, run, *cells))
     head = [name.replace("_", ", ") for name in MEASURES]
     return markdown(("regime", "run", *head), rows, texts=2)
+
+
+def blind_benchmarks_table(
+    regime: str, *experiments: tuple[Experiment, Sequence[RunResult]]
+) -> str:
+    """Means over the benchmarks that a regime's teachers answer without looking.
+
+    Args:
+        regime: one with such teachers.
+        experiments: with the results to show.
+    """
+    blind = {name: made.blind for name, made in REGIMES[regime].teachers.items()}
+    rows = []
+    for experiment, results in experiments:
+        grouped = by_name(results, regime)
+        for spec in _specs(experiment, regime):
+            if runs := finished(grouped, spec.name):
+                means = [_mean(run.mean(names) for run in runs) for names in blind.values()]
+                rows.append((spec.name, str(len(runs)), *(decimals(mean, 1) for mean in means)))
+    head = ("run", "seeds", *(f"{name} is blind" for name in blind))
+    return markdown(head, rows) if rows else "Not run yet."
 
 
 def failures_table(results: Sequence[RunResult]) -> str:

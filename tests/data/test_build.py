@@ -265,15 +265,15 @@ def test_candidates_are_compared_again_when_a_benchmark_has_changed(recipe, tmp_
     def index():
         return BenchmarkIndex(suite, tmp_path, lambda _: None)
 
-    def chosen_anew():
+    def compared_again():
         options = {"open_benchmarks": index, "benchmark_files": [file]}
         _, told = make(recipe(benchmarks="nano"), tmp_path / "set.parquet", **options)
         return any("candidates of" in note for note in told.notes)
 
-    assert chosen_anew()
-    assert not chosen_anew()
+    assert compared_again()
+    assert not compared_again()
     os.utime(file, ns=(1, 1))
-    assert chosen_anew()
+    assert compared_again()
 
 
 def test_a_source_may_have_any_name(recipe, tmp_path):

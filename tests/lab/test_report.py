@@ -96,6 +96,8 @@ def test_with_all_results_every_claim_has_its_numbers(full):
     assert len(lines) == 6, "one for each regime"
     for line in lines:
         assert len(line.split("|")) == 2 + 3 + 14 + 6, "mean, 14 benchmarks, six costs"
+    for run in (r"teacher-72b \| 1", r"ril \| 32", r"ril-78b \| 32"):
+        assert re.search(rf"^\| {run} \| \d+\.\d \| \d+\.\d \|$", readme, re.M), run
     assert readme == render(full)
 
 

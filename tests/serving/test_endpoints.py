@@ -44,7 +44,9 @@ def test_a_server_without_a_list_of_models() -> None:
         assert first_model(real.url) == ""
     with ssh_port() as url:
         assert remedy(url).endswith(end)
-    assert remedy("http://127.0.0.1:9/v1").endswith(f"is not reached ([Errno 111] Connection refused){end}")
+    assert remedy("http://127.0.0.1:9/v1").endswith(
+        f"is not reached ([Errno 111] Connection refused){end}"
+    )
 
 
 def test_nothing_but_transformers_serve_is_taken_for_it() -> None:
