@@ -9,7 +9,7 @@ import typer
 
 from rilbench.errors import UserError
 from rilbench.printable import printable
-from rilbench.table.formatting import number
+from rilbench.table.rounding import number
 
 if TYPE_CHECKING:
     from rilbench.ledger import Evaluation

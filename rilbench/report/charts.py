@@ -23,7 +23,7 @@ from rilbench.ledger import Run
 from rilbench.paths import cache_folder
 from rilbench.report.escaping import label
 from rilbench.report.scores import COLOURS, MEAN, ScoreRow, score_columns
-from rilbench.table import formatting
+from rilbench.table import rounding
 
 _MOST_POINTS = 1500
 """A longer curve is thinned to every n-th step."""
@@ -311,7 +311,7 @@ def _bar(row: ScoreRow, value: float | None, column: str) -> dict[str, Any] | No
         "value": round(value, 2),
         "low": low,
         "high": high,
-        "text": formatting.number(value) if column else formatting.signed(value),
+        "text": rounding.number(value) if column else rounding.signed(value),
     }
 
 
@@ -322,7 +322,7 @@ def _bar_chart(
     shown = [bar for bar in bars if bar is not None]
     if all(bar["colour"] == "var(--paper)" for bar in shown):
         return []
-    number = formatting.number
+    number = rounding.number
     words = "; ".join(
         f"{bar['label']} {bar['text']}"
         + (f" ({number(bar['low'])} to {number(bar['high'])})" if bar["low"] is not None else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rilbench.report.escaping import MINUS, NOTHING
-from rilbench.table.formatting import number, signed
+from rilbench.table.rounding import number, signed
 
 
 def points(value: float | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rilbench.benchmark_names import PAPER_14
 from rilbench.ledger.records import LEAST_SHARE, Score
+from rilbench.table.rounding import number
 from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableRow, in_order
 
 UNLIKE = "≠"
@@ -126,7 +127,7 @@ def _weaknesses(row: TableRow) -> dict[str, list[str]]:
         "choices that the kit's rules could not read, counted as wrong (eval --judge MODEL@URL "
         "has a judge read them)": [of(s, r.unread) for s, r in readings if r.unread],
         "score with a second reading of those": [
-            f"{s.benchmark} {r.second:.1f} ({r.second_name}, {r.second_unread} unread)"
+            f"{s.benchmark} {number(r.second)} ({r.second_name}, {r.second_unread} unread)"
             for s, r in readings
             if r.second is not None
         ],

@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TYPE_CHECKING
 
 from rilbench.printable import printable
 from rilbench.stats import Interval
 from rilbench.table.footnotes import INCOMPLETE, ODD, REPRODUCED, UNLIKE
+from rilbench.table.rounding import NONE, number, signed
 from rilbench.table.types import AVERAGE, FEWEST_SEEDS, TableCell, TableRow
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-NONE = "-"
 _CROSS_CHECK = "lmms-eval"
 """The kit that rows are marked with; all other rows are VLMEvalKit's."""
-
-
-def number(value: float | None) -> str:
-    """Return a number with one digit, a tie to the even one; "-" for none."""
-    if value is None:
-        return NONE
-    # As written: in binary, 69.35 is a little less.
-    return str(Decimal(f"{value:.10g}").quantize(Decimal("0.1"), ROUND_HALF_EVEN))
-
-
-def signed(value: float | None) -> str:
-    """Return a number with one digit and its sign; "-" for none."""
-    if value is None:
-        return NONE
-    rounded = number(abs(value))
-    return rounded if rounded == "0.0" else ("-" if value < 0 else "+") + rounded
 
 
 def lines(row: TableRow, benchmarks: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -17,8 +17,9 @@ from rilbench.errors import UserError
 from rilbench.ledger import Evaluation, Ledger, Run
 from rilbench.printable import printable, printable_json
 from rilbench.table.footnotes import INCOMPLETE
-from rilbench.table.formatting import grid, number
+from rilbench.table.formatting import grid
 from rilbench.table.question_diff import find_evaluation
+from rilbench.table.rounding import number
 from rilbench.table.types import average, in_order
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")

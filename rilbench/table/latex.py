@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from rilbench.printable import printable
 from rilbench.table.footnotes import INCOMPLETE, ODD, REPRODUCED, UNLIKE
-from rilbench.table.formatting import evaluation_ids, lines, number
+from rilbench.table.formatting import evaluation_ids, lines
+from rilbench.table.rounding import number
 from rilbench.table.types import AVERAGE, Table, TableRow
 
 PACKAGES = r"\usepackage{amssymb,booktabs,graphicx}"

@@ -13,10 +13,11 @@ from rilbench.ledger import Evaluation, Sample
 from rilbench.ledger.records import LEAST_SHARE
 from rilbench.printable import printable, printable_json
 from rilbench.table.comparison import Comparison
-from rilbench.table.formatting import grid, number, signed
+from rilbench.table.formatting import grid
 from rilbench.table.paired_test import Paired
 from rilbench.table.question_diff import CAUSES, Difference, counts
 from rilbench.table.render_recipes import settings_table
+from rilbench.table.rounding import number, signed
 from rilbench.table.types import AVERAGE
 
 _LONGEST = 60

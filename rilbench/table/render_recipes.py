@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rilbench.printable import printable, printable_json
-from rilbench.table.formatting import grid, number, signed
+from rilbench.table.formatting import grid
 from rilbench.table.recipe_comparison import OverSeeds, Recipe, RecipeComparison
 from rilbench.table.recipe_diff import SettingDifferences
+from rilbench.table.rounding import number, signed
 from rilbench.table.types import AVERAGE
 
 

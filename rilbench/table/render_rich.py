@@ -14,7 +14,8 @@ from rich.text import Text
 
 from rilbench.printable import printable
 from rilbench.table.footnotes import UNLIKE
-from rilbench.table.formatting import NONE, label, lines
+from rilbench.table.formatting import label, lines
+from rilbench.table.rounding import NONE
 from rilbench.table.types import Table, TableRow
 
 # At most five characters wide, so that 14 columns and the names fit into 100.

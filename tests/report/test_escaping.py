@@ -11,7 +11,7 @@ from report_place import HOSTILE
 
 from rilbench.report.escaping import clean, label, packed, script_json
 from rilbench.report.points import points, signed_points
-from rilbench.table.formatting import number, signed
+from rilbench.table.rounding import number, signed
 
 ANY = st.text(st.characters(exclude_categories=())) | st.sampled_from([HOSTILE, "<!--", "]]>"])
 

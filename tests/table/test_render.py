@@ -20,10 +20,10 @@ from rilbench.resources import resource
 from rilbench.table import render as rendering
 from rilbench.table.build import Choice, build_table
 from rilbench.table.footnotes import notes
-from rilbench.table.formatting import number, signed
 from rilbench.table.measured_rows import Settings, measured_rows
 from rilbench.table.paper_rows import main_rows
 from rilbench.table.render import FORMATS
+from rilbench.table.rounding import number, signed
 from rilbench.table.types import Table, TableRow
 
 NANO = ("MMStar", "MMB", "ChartQA", "MM-Vet")
