@@ -320,7 +320,9 @@ def prediction_interval(values: Sequence[float], level: float = LEVEL) -> Interv
     return Interval(mean, low, 2 * mean - low)
 
 
-def prediction_bound(values: Sequence[float], alpha: float, least: float = 0.0) -> float:
+def prediction_bound(
+    values: Sequence[float], alpha: float, least: float = 0.0, most_freedom: float = math.inf
+) -> float:
     """Return the bound below which one more run falls with probability ``alpha``.
 
     This is the lower end of Student's one-sided prediction interval, mean - t * sd * sqrt(1 + 1/n).
@@ -330,6 +332,7 @@ def prediction_bound(values: Sequence[float], alpha: float, least: float = 0.0) 
         values: the runs' values.
         alpha: the probability.
         least: lower limit of the standard deviation.
+        most_freedom: upper limit of t's degrees of freedom, for tails that many values do not thin.
 
     Raises:
         ValueError: fewer than two values.
@@ -339,10 +342,11 @@ def prediction_bound(values: Sequence[float], alpha: float, least: float = 0.0) 
     runs = np.asarray(values, dtype=np.float64)
     n = runs.size
     deviation = max(float(runs.std(ddof=1)), least)
-    return float(runs.mean()) - _t_quantile(1 - alpha, n - 1) * deviation * math.sqrt(1 + 1 / n)
+    quantile = _t_quantile(1 - alpha, min(n - 1, most_freedom))
+    return float(runs.mean()) - quantile * deviation * math.sqrt(1 + 1 / n)
 
 
-def _t_quantile(probability: float, freedom: int) -> float:
+def _t_quantile(probability: float, freedom: float) -> float:
     """Return a quantile of Student's t distribution."""
     # Not scipy.stats, which takes a second to import.
     from scipy.special import stdtrit

@@ -22,6 +22,7 @@ from rilbench.check.thresholds import (
     DROP,
     FLIP_RATE,
     MIN_SEEDS,
+    MOST_FREEDOM,
     Bound,
     least_deviation,
     levels,
@@ -134,7 +135,7 @@ def left_out(family: Family) -> Iterator[tuple[dict[str, float], dict[str, float
         (alphas,) = levels([metrics])
         limits = {
             metric.name: prediction_bound(
-                metric.values, alphas[metric.name], least_deviation(metric)
+                metric.values, alphas[metric.name], least_deviation(metric), MOST_FREEDOM
             )
             for metric in metrics
         }

@@ -145,6 +145,17 @@ def test_seeds_that_agree_by_chance_still_give_a_bound_of_some_width():
         assert abs(bound(found, [found], 0.001).value - 70.0) > slack
 
 
+def test_more_seeds_do_not_make_the_tails_thinner():
+    def deviations(n):
+        found = metric(MEAN, [60.0, 80.0] * (n // 2))
+        gap = statistics.fmean(found.values) - bound(found, [found], 0.001).value
+        return gap / statistics.stdev(found.values) / math.sqrt(1 + 1 / n)
+
+    few, ten, many = map(deviations, (6, 10, 32))
+    assert few > ten == pytest.approx(many, abs=1e-4)
+    assert ten == pytest.approx(4.2968, abs=1e-3), "t's quantile with 9 degrees of freedom"
+
+
 @given(st.lists(st.sampled_from(["family", "single"]), min_size=1, max_size=5))
 def test_the_levels_of_all_metrics_add_up_to_alpha(kinds):
     models = [family() if kind == "family" else single() for kind in kinds]
@@ -172,7 +183,7 @@ def test_the_simulation_finds_a_gate_that_is_too_tight(monkeypatch):
 
 
 def test_power_agrees_with_the_simulation():
-    metrics = family(n=12, deviation=1.5)
+    metrics = family(n=12, deviation=1.4)
     (alphas,) = levels([metrics])
     assert power(metrics, alphas) > POWER
     assert power(metrics, alphas, wide=True) < power(metrics, alphas)
