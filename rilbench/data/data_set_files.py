@@ -11,6 +11,7 @@ from typing import Any
 from rilbench.data.json_stream import read_objects
 from rilbench.data.jsonl import parse_object, read_lines
 from rilbench.data.layouts import Columns, column_names
+from rilbench.data.row_files import as_written
 from rilbench.errors import InvalidQuestionError, UserError
 
 _BATCH = 64
@@ -148,7 +149,7 @@ def _parquet_rows(path: Path, recognise: Recognise) -> Iterator[tuple[int, Colum
         with pq.ParquetFile(path, pre_buffer=False) as file:
             columns = recognise(tuple(column_names(_nested(file.schema_arrow))))
             for batch in file.iter_batches(_BATCH, columns=columns.names):
-                for row in batch.to_pylist():
+                for row in as_written(batch).to_pylist():
                     number += 1
                     yield number, columns, row
     except Bad as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rilbench.data.jsonl import ImageRoot, parse_line, read_lines, to_text
 from rilbench.data.question import PLACEHOLDER, Question, check_question
-from rilbench.data.row_files import row_file
+from rilbench.data.row_files import as_written, row_file
 from rilbench.errors import InvalidQuestionError, UserError
 
 __all__ = [
@@ -112,7 +112,7 @@ def _read_parquet(path: Path) -> Iterator[Question]:
             if missing:
                 raise UserError(f"{path} lacks the columns {', '.join(missing)}; see docs/data.md")
             for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
-                for row in batch.to_pylist():
+                for row in as_written(batch).to_pylist():
                     yield _parse_row(path, row)
     except (pa.ArrowException, OSError) as error:
         raise UserError(

@@ -305,6 +305,19 @@ def test_parquet_of_columns_that_are_structs(tmp_path):
     assert layout == "your columns (images=image, question=meta.ask.text, answer=meta.gold)"
 
 
+def test_a_number_of_32_bits_is_as_it_was_written(tmp_path):
+    table = pa.table(
+        {
+            "image": [cell(), cell()],
+            "question": ["How much?", "And here?"],
+            "answer": pa.array([3.14, 2.0], pa.float32()),
+        }
+    )
+    pq.write_table(table, tmp_path / "train.parquet")
+    _, found = import_all(tmp_path / "train.parquet", tmp_path / "q.parquet")
+    assert [q.answer for q in found] == ["3.14", "2"]
+
+
 @pytest.mark.parametrize(
     ("answer", "column", "gold"),
     [
