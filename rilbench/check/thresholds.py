@@ -177,7 +177,7 @@ def _detectable(metric: Metric, alpha: float, least: float) -> float:
 
 
 def _quantile(alpha: float, seeds: int) -> float:
-    """Student's, of the bound."""
+    """Student's quantile for the bound of so many seeds."""
     return float(stats.t.isf(alpha, min(seeds - 1, MOST_FREEDOM)))
 
 

@@ -84,10 +84,20 @@ def as_written(batch: Any) -> Any:
     """Return a record batch whose numbers of 32 bits are 3.14, and not 3.140000104904175."""
     import pyarrow as pa
 
+    def swapped(kind: Any, to: Any) -> Any:
+        if pa.types.is_float32(kind):
+            return to
+        if pa.types.is_list(kind):
+            return pa.list_(kind.field(0).with_type(swapped(kind.value_type, to)))
+        if pa.types.is_struct(kind):
+            return pa.struct([field.with_type(swapped(field.type, to)) for field in kind])
+        return kind
+
     for i, field in enumerate(batch.schema):
-        if field.type == pa.float32():
-            exact = batch.column(i).cast(pa.string()).cast(pa.float64())
-            batch = batch.set_column(i, field.name, exact)
+        exact = swapped(field.type, pa.float64())
+        if exact != field.type:  # by the shortest text that is the number
+            column = batch.column(i).cast(swapped(field.type, pa.string())).cast(exact)
+            batch = batch.set_column(i, field.name, column)
     return batch
 
 

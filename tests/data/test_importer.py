@@ -17,6 +17,7 @@ from rilbench.data.importer import Options, import_questions
 from rilbench.data.jsonl import ImageRoot
 from rilbench.data.layouts import column_names, recognise, row_questions
 from rilbench.data.question_files import read_questions, write_questions
+from rilbench.data.row_files import as_written
 from rilbench.errors import InvalidQuestionError, UserError
 
 
@@ -316,6 +317,14 @@ def test_a_number_of_32_bits_is_as_it_was_written(tmp_path):
     pq.write_table(table, tmp_path / "train.parquet")
     _, found = import_all(tmp_path / "train.parquet", tmp_path / "q.parquet")
     assert [q.answer for q in found] == ["3.14", "2"]
+
+
+def test_nested_numbers_of_32_bits_are_as_they_were_written():
+    one = pa.float32()
+    kinds = {"list": pa.list_(one), "struct": pa.struct([("a", one), ("b", pa.list_(one))])}
+    values = {"list": [[3.14, None], None], "struct": [{"a": 0.1, "b": [2.7]}, None]}
+    made = pa.record_batch({name: pa.array(values[name], kinds[name]) for name in kinds})
+    assert as_written(made).to_pydict() == values
 
 
 @pytest.mark.parametrize(
